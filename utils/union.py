@@ -173,13 +173,15 @@ def _joined(name: str, members: dict[str, Member], count: int) -> Layout:
     groups: dict[str, dict[int, None]] = {}
     same_as: dict[str, dict[int, int]] = {}
     learnt = {key: member for key, member in members.items() if member.sets}
-    for member in learnt.values():
+    for key, member in learnt.items():
         layout, index = member.layout, member.index
         for i, mirror in enumerate(layout.flip_index):
             flip[index[i]] = index[mirror]
         for group, ids in layout.groups.items():
             groups.setdefault(group, {}).update(dict.fromkeys(index[i] for i in ids))
-        same_as.setdefault(layout.stored, {i: number for number, i in enumerate(index)})
+        same = {i: number for number, i in enumerate(index)}
+        same_as.setdefault(layout.stored, same)
+        same_as[key] = same  # of a convention, or the layout itself instead of its conventions
     first = next(iter(learnt.values()))
 
     def normed(key: str) -> Any:

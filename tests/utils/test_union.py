@@ -22,6 +22,7 @@ from utils.faces.faces import aligned
 from utils.faces.prepared_set import PreparedSet, Split, load_splits
 from utils.landmarks.check_sets import check_known
 from utils.landmarks.sources import Sources
+from utils.train.initialise import shared_landmarks
 from utils.union import Labelled, alone, labelled_by, to_union, unite
 
 SETS = [Labelled("300w", "68"), Labelled("wflw", "98"), Labelled("cofw", "29"), Labelled("aflw", "19"), Labelled("lapa", "106")]
@@ -79,6 +80,11 @@ def test_a_convention_has_landmarks_of_its_own():
     one, two = union.members["68"], union.members["68-faces68"]
     assert two.own == (*range(18), 26) and two.index[18:26] == one.index[18:26] and not set(two.index[:17]) & set(one.index)
     assert union.chosen("faces68") is two and union.member_of("faces68", "68") is two and union.member_of("x", "68") is one
+    other = unite("union", [Labelled("faces68", "68"), SETS[2], SETS[0]], layouts)  # the other net starts from all its landmarks
+    same = shared_landmarks(other, union)
+    assert len(same) == other.count and all(
+        same[there] == here for name in union.members if union.members[name].sets
+        for here, there in zip(union.members[name].index, other.members[name].index, strict=True))
     points = np.random.default_rng(0).uniform(0, 1, (68, 2))
     found = to_union("faces68", "68", union, layouts)(points)
     assert np.array_equal(found[list(two.index)], points) and np.isnan(found[list(one.index[:17])]).all()

@@ -114,6 +114,13 @@ def test_of_two_layouts_without_names_the_one_that_fits_is_taken(tmp_path):
     assert read_meta(prepared("points", tmp_path / "5", tmp_path / "data", layouts=layouts, layout="other"))["layout"] == "other"
 
 
+def test_a_face_that_is_listed_twice_is_named(tmp_path):
+    root = write_rows(tmp_path, [FIVE, FIVE + 1])
+    lines = (root / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join([*lines, lines[1], lines[2].replace("1.jpg", "0.jpg")]))
+    refuses(r"line 4: the same face as in \S+labels.csv, line 2; remove one$", parse, "csv", root)
+
+
 @pytest.mark.parametrize(("order", "layout", "word"), [
     ([0, 1, 2, 3, 4], None, ""), ([1, 0, 2, 4, 3], None, "mirrored order of layout 5"), ([2, 0, 1, 3, 4], None, "--flip 0"),
     ([0, 2, 3], [0, 1, 2], "--flip 0"), ([0, 1], [1, 0], ""), ([0, 1], [0, 1], "--flip 0"),

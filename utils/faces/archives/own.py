@@ -24,7 +24,7 @@ def check_labels(archive: Archive) -> None:
     complain(_wrong_counts(where, list(map(len, columns["landmarks"])), archive.count))
     landmarks, box = np.array(columns["landmarks"]), np.array(columns["box"])
     raw = (landmarks + (archive.origin - 0.5)).round(6) + 0.0  # as annotated: without the rounding of the way and back
-    complain(_shares(where, raw) or _marks(where, raw))
+    complain(_shares(where, raw) or _marks(where, raw) or _twice(archive, raw))
     factors = _factors(archive)
     columns["landmarks"], columns["box"] = landmarks * factors[:, None], box * np.tile(factors, 2)
     complain(_tiny(where, columns["box"]))
@@ -64,6 +64,15 @@ def _shares(where: list[str], raw: np.ndarray) -> list[str]:
     faces = (np.nanmin(raw, (1, 2)) >= SHARE[0]) & (np.nanmax(raw, (1, 2)) <= SHARE[1])
     return [f"{where[i]}: all coordinates lie between 0 and 1, so they are shares of the picture; multiply x by its width and y "
             "by its height" for i in np.flatnonzero(faces)]
+
+
+def _twice(archive: Archive, raw: np.ndarray) -> list[str]:
+    """Return a line for each face that is labelled twice: the same landmarks (M, N, 2) in the same picture."""
+    images = [image_of(archive.root, file) for file in archive.columns["file"]]
+    first: dict[tuple[Path, bytes], int] = {}
+    earlier = [first.setdefault((image, face.tobytes()), i) for i, (image, face) in enumerate(zip(images, raw, strict=True))]
+    where = archive.columns["where"]
+    return [f"{where[i]}: the same face as in {where[place]}; remove one" for i, place in enumerate(earlier) if place < i]
 
 
 def _tiny(where: list[str], box: np.ndarray) -> list[str]:
