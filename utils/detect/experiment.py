@@ -1,4 +1,4 @@
-"""The training of a face detector, FaceBoxesV2, as an experiment: from photographs with boxes and from landmark sets."""
+"""The training of the face detector FaceBoxesV2 as an `Experiment`, on photographs with boxes and on landmark sets."""
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -107,7 +107,7 @@ def read_tests(settings: Settings, sets: Sets) -> dict[str, list[Picture]]:
 
 
 def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks: Ranks) -> tuple[list[Picture], list[Picture]]:
-    """Return photographs and portraits (`alone`) with the boxes that the teacher adds."""
+    """Return photographs and portraits (`alone`), each with the faces that a teacher finds in addition to the labelled ones."""
     if not pictures:
         raise UserError("--teacher finds the faces without a box in photographs, and no set of --train-data has any; leave "
                         "it out, or add a folder in the layout of WIDER FACE")
@@ -119,7 +119,7 @@ def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks
 
 
 def composites(splits: list[Split], settings: Settings) -> list[Picture]:
-    """Return pictures with the faces of some splits on drawn backgrounds. They are the same in every call."""
+    """Return pictures with the faces of some splits on rendered backgrounds. They are the same in every call."""
     cutouts = Cutouts(splits, settings.data.cache)
     if not len(cutouts):
         folders = ", ".join(str(split.set.folder) for split in splits)
@@ -150,7 +150,7 @@ def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
 
 # ------------------------------------------------------------------------------------------------------------ training
 def detector_experiment(sources: PictureSets) -> Experiment:
-    """Return the training of a detector on the sources. Their pictures are loaded here."""
+    """Return the training of a detector on `sources`, whose pictures are loaded here."""
     settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
     words = (f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
              f"{len(held)} pictures to validate")

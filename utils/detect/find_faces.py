@@ -51,9 +51,9 @@ def find_faces(detect: Detect, pictures: list[Picture], scale: float, ranks: Ran
 
 
 def completed(detect: Detect, pictures: list[Picture], ranks: Ranks, sure: float = 0.5) -> list[Picture]:
-    """Return the pictures; those that are not `whole` get a teacher's detections too.
+    """Return the pictures. Those that are not `whole` also get the boxes that a teacher finds beside the labelled faces.
 
-    Boxes with scores below `sure` are ignored.
+    A found box with a score below `sure` is an ignored one.
     """
     partial = [index for index, picture in enumerate(pictures) if not picture.whole]
     result, some = list(pictures), [pictures[index] for index in partial]

@@ -25,7 +25,7 @@ RAISE = 0.25  # share of the landmarks' height by which the box of a face reache
 def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.ndarray:
     """Return the boxes (M, 4) of landmarks (M, N, 2): tight, raised above the brows. Raise UserError without brows or jaw.
 
-    angle: degrees by which the faces are turned clockwise. The side that is nearest to the forehead is raised.
+    angle: degrees by which the faces are turned clockwise. The side of a box that is nearest to the forehead is raised.
     """
     if not any("brow" in part for part in layout.groups) or "jaw" not in layout.groups:
         raise UserError(f"layout {layout.name} has no jaw and brows, so its faces have no box; leave the set out")
@@ -65,15 +65,15 @@ class Cutouts:
 
 
 def _middle(crops: Crops, row: int, share: float) -> np.ndarray:
-    """Return the middle of a crop, `share` of its side, at STORED px."""
+    """Return the middle of a crop as a square of STORED px. Its side is `share` of the crop's."""
     image = crops[row]
     return resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
 
 
 def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -> list[Picture]:
-    """Return up to `most` crops of landmark sets, with their whole margin, as photographs.
+    """Return up to `most` crops of landmark sets as photographs, each with the box of its face and its whole margin.
 
-    whole: whether the face with a box is the only one in the picture.
+    whole: whether that face is the only one in its crop.
     """
     made, no = [], np.zeros(1, bool)
     for split in splits:
@@ -98,7 +98,7 @@ def backgrounds(size: int, seed: int, count: int = BACKGROUNDS) -> list[Picture]
 
 
 def decoded(pictures: list[Picture], cache: float) -> list[Picture]:
-    """Return the pictures, the first `cache` GiB of them with images in memory. Raise UserError for an unreadable image."""
+    """Return the pictures; the first ones hold their images, `cache` GiB in all. Raise UserError for an unreadable image."""
     left, result = cache * GIB, list(pictures)
     with ThreadPoolExecutor(cores()) as pool:
         for index, image in enumerate(pool.map(Picture.read, pictures)):

@@ -25,9 +25,9 @@ SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this
 LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss
 ZOOM = (0.25, 5.0)  # range of a photograph's zoom
 PART = 128  # px, side of the smallest part of a mosaic
-AWAY = 0.2  # share of the parts that come from a random place of a photograph, so that background appears at all scales
-KNOWN = 0.6, 0.1  # visible share of a cut face from which it counts, and from which it is an unknown region
-INSIDE = 2.0, 6.0  # range of face / window, in sides, of windows that show a part of a face
+AWAY = 0.2  # share of the parts that are cut from a random place of a photograph: background at all scales
+KNOWN = 0.6, 0.1  # visible shares of a cut face: from the first on it is a face, from the second on an unknown region
+INSIDE = 2.0, 6.0  # range of face / window, in sides, where a window lies inside of a face
 BACKGROUND = 0.25  # visible share of a face below which such a window is background
 LARGEST = 1.1      # face / crop, in sides, of the largest faces
 
@@ -84,9 +84,10 @@ class Scenes(Dataset):
         return Scene(pixels([canvas], change)[0], boxes, unknown)
 
     def _fill(self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator) -> None:
-        """Draw a part of photograph `number` or of a portrait into the square `canvas`, or recursively a mosaic of four canvases.
+        """Draw into the square `canvas` a part of a picture, or a mosaic of four canvases that are filled in the same way.
 
-        Append (boxes, unknown) to `labels`, in px of the whole crop, in which the canvas is at `corner`.
+        number: of the photograph or portrait; in a mosaic, of its first part. corner: of the canvas in the crop. Append (boxes,
+        unknown), in px of the crop, to `labels`.
         """
         half = len(canvas) // 2
         if half < min(PART, self.size // 2) or rng.random() >= self.mosaic:
@@ -112,9 +113,9 @@ class Scenes(Dataset):
         return own.uniform(-180, 180) if own.random() < self.recipe.roll_prob else angle
 
     def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
-        """Return a part of a photograph at `side` px. If it has faces, one of them is scaled to a random size.
+        """Return a part of a photograph as a square of `side` px. One of the photograph's faces gets a random size.
 
-        With probability `parts` it lies inside of that face, and an eye, a lens, a mouth or a cheek is background.
+        With probability `parts` the part lies inside of that face: an eye, a lens, a mouth or a cheek is background.
         """
         image = picture.read()
         height, width = image.shape[:2]
@@ -131,7 +132,7 @@ class Scenes(Dataset):
             face = faces[int(pick * len(faces))]
             extent = face[2:] - face[:2]
             own = np.sqrt(extent.prod())
-            # in a crop of one photograph, draw no size below that of the smallest zoom, since it would be clipped
+            # where one photograph fills the crop: no size below that of the smallest zoom, which would be clipped
             wanted = self._side(rng, *(low * own, LARGEST * side) if side == self.size else (0, 0.9 * side))
             zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
             window = side / zoom
@@ -159,7 +160,7 @@ class Scenes(Dataset):
         return Scene(cut, clipped[counts], unknown)
 
     def _shade(self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> None:
-        """Lay a shadow over an image, in place, with probability `shadow`. Its edge goes through one of the boxes (M, 4)."""
+        """With probability `shadow`, lay a shadow over an image, in place. Its edge crosses one of the boxes (M, 4)."""
         if rng.random() < self.recipe.shadow:
             box = boxes[int(rng.integers(len(boxes)))]
             side = float((box[2:] - box[:2]).max())
@@ -199,7 +200,7 @@ class Scenes(Dataset):
 
 
 def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
-    """Return an affine (2, 3) that moves the middle of a cutout to the origin, and mirrors, rotates and scales about it."""
+    """Return an affine (2, 3) that moves the middle of a cutout to the origin, then mirrors, rotates and scales."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (-1 if mirror else 1, 1)
     return np.column_stack([turn, -turn @ (STORED / 2, STORED / 2)])
 
@@ -210,7 +211,7 @@ def _touch(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: float, soft: float) -> None:
-    """Lay a cutout over the canvas in place; its border fades over the share `soft` of its side."""
+    """Lay a cutout over the canvas, in place. Its border fades out over a share `soft` of its side."""
     shrink = max(int(1 / scale), 1)
     if shrink > 1:
         cutout = cv2.resize(cutout, (STORED // shrink, STORED // shrink), interpolation=cv2.INTER_AREA)
@@ -232,7 +233,7 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
 
 
 def targets(scene: Scene, anchor: Tensor) -> Tensor:
-    """Return the packed `BoxTargets` (A, 5) of the anchors. Their label in an unknown region is -1: not trained."""
+    """Return the packed `BoxTargets` (A, 5) of the anchors. An anchor in an unknown region has label -1: it is not trained."""
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
     wanted = encode(boxes, anchor, SMALLEST)
     if len(scene.unknown):

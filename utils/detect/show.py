@@ -26,7 +26,7 @@ def show(sources: PictureSets, count: int) -> str:
 
 
 def draw_boxes(picture: np.ndarray, groups: list[tuple[np.ndarray, tuple]], size: int = 320) -> np.ndarray:
-    """Return (size, size, 3): a picture, shrunk to fit, with groups of boxes (M, 4), each in its BGR colour."""
+    """Return a picture (size, size, 3), shrunk to fit, with groups of boxes (M, 4). A group has one BGR colour."""
     zoom = size / max(picture.shape[:2])
     method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
     small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=method)[:size, :size]

@@ -45,7 +45,7 @@ def list_file(folder: Path, split: str) -> Path:
 
 
 def read_wider(folder: Path, split: str, partial: tuple[str, ...] = ()) -> list[Picture]:
-    """Return the photographs of a split in the order of its list. partial: events with faces that have no box.
+    """Return the photographs of a split in the order of its list. partial: events in which some faces have no box.
 
     Faces marked invalid and faces without extent are ignored. Raise UserError, with file and line, for a fault or missing image.
     """
@@ -95,7 +95,7 @@ def check_events(partial: tuple[str, ...], pictures: list[Picture]) -> None:
 def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Picture], list[Picture]]:
     """Return (train, val).
 
-    val gets `share` of each event's photographs, at least one of two; a hash of seed and name draws them.
+    val gets `share` of each event's photographs, and at least one where the event has two. A hash of seed and name draws them.
     """
     def key(picture: Picture) -> bytes:
         return name_hash(f"{seed}/{picture.event}/{picture.file.name}")

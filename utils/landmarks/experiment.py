@@ -35,7 +35,7 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
               told: Told | None = None) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
-    fold: number of the audit's fold whose faces validate. pool: unlabelled faces of --semi. told: their pseudo-labels in a round.
+    fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this round.
     """
     check_training(sources)
     check_tests(sources)

@@ -26,8 +26,8 @@ SAME = 0.002  # of the crop: landmarks that vary less than this between faces, o
 class Pool(NamedTuple):
     """Unlabelled faces.
 
-    faces: of prepared sets and of identities whose labels are hidden; shards: of tar files; None: there are none. checksums: of
-    all these sets.
+    faces: those of prepared sets and those whose labels --labelled-fraction hides; shards: those of tar files. None: there are
+    none. checksums: of all these sets.
     """
     faces: Faces | None
     shards: Faces | None
@@ -71,9 +71,9 @@ def find_pool(sources: Sources, ranks: Ranks) -> Pool:
 
 
 def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: Pool, told: Told | None) -> Samples:
-    """Return the samples and the unlabelled faces of `pool`, with the pseudo-labels `told` or with views for a mean teacher.
+    """Return the samples, and behind them the unlabelled faces of `pool`: with pseudo-labels `told`, or with views for a teacher.
 
-    samples: those of the faces `labelled`. In a first round there are neither pseudo-labels nor views, and nothing is added.
+    samples: those of the faces `labelled`. In a first round nothing is added.
     """
     settings, (faces, shards, checksums), count = sources.settings, pool, len(labelled)
     if settings.train.semi == MEAN_TEACHER:

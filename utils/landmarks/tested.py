@@ -78,7 +78,7 @@ class LandmarkTests(Tests):
 
     @property
     def index(self) -> tuple[int, ...] | None:
-        """Return the landmarks of the net that a test and an export in one of its layouts gives; None: all."""
+        """Return the positions of the landmarks that a test or an export in one of the net's layouts gives; None: all."""
         view = self.settings.view
         return Layout.from_dict(self.stored["layout"]).chosen(view).index if view else None
 
@@ -191,7 +191,7 @@ class LandmarkTests(Tests):
 
 
 def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
-    """Return the tests of a run. UserError if a run of `compare` cannot be compared, and if the net was trained on test faces."""
+    """Return the tests of a run. UserError if a run of `compare` cannot be compared, or if the net was trained on test faces."""
     tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
     view = sources.settings.view
     if compare and "true" not in test.box:
@@ -218,9 +218,9 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
 
 
 def export(run: Run, defaults: Defaults) -> None:
-    """Write the run's ONNX file, with all metadata that inference needs. Do nothing if it was made from these weights already.
+    """Write the run's ONNX file with all metadata that inference needs, unless it was made from these weights already.
 
-    A net of several layouts gives the landmarks of all of them, or of the run's `view` only.
+    The file of a net of several layouts gives the landmarks of all, or those of the run's `view`.
     """
     if run.exported:
         return

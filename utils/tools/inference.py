@@ -17,7 +17,7 @@ from utils.train.published import description, graph_of
 
 
 def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
-    """Return the net of the weights that --exp means, or of the export that came with them. UserError if there is none."""
+    """Return the net of the weights that --exp means, or of the export beside them. UserError if there is none."""
     defaults = read_defaults()
     return open_landmark_net(run_folder.find_run(exp, ROOT / defaults.values["run_root"], train=False).fastest, defaults, threads)
 

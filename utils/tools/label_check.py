@@ -1,8 +1,8 @@
 """Finds suspicious labels without a net, by a robust linear model of the set's own shapes.
 
-Shapes are aligned to the mean by a similarity. Modes of variation are fitted to a face's landmarks with redescending weights, so
-that a wrong landmark affects neither its own score nor those of its neighbors. The score is the leave-one-out residual: the
-distance of a landmark from the place that all other landmarks of the face predict.
+Each face is aligned to the mean shape by a similarity. The score of a landmark is its distance from the place that all other
+landmarks of the face predict, in standard deviations of the landmark. The modes of variation that predict it are fitted with
+redescending weights, so that a wrong landmark hardly changes the scores of others.
 """
 import warnings
 from itertools import combinations

@@ -30,7 +30,7 @@ from utils.train.run_folder import Run
 
 TABLE = "uncertain.csv"  # beside .pts files
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
-SELDOM = 20  # after a table has been written, it is not written again for so many times the duration of that
+SELDOM = 20  # after a write, the next one waits for so many times as long as that took
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
 ORIGIN = DATASETS["points"].origin  # coordinate of the first pixel's centre in files that are read and written
 
@@ -54,8 +54,8 @@ class Found(NamedTuple):
 def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Generator[Found]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
-    The box comes from the .pts file beside a picture, unless `always` is set; else from the detector. If `detects` is false, the
-    whole picture is taken as the crop of one face. A picture that causes an error is left out.
+    The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the boxes; if
+    `detects` is false, the whole picture is the crop of one face instead. A picture that causes an error is left out.
     """
     images = chosen_pictures(source)
     root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
@@ -152,9 +152,9 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
 class Results:
     """Faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these.
 
-    A .pts file is written as soon as its face is added. Tables list the most uncertain faces first, so they are rewritten from
-    time to time, which takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction, and remove
-    those of pictures that are gone; UserError if other files are in the way.
+    A .pts file is written when its face is added. A table lists the most uncertain faces first, so it is written anew from time
+    to time; that takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction, and remove those
+    of pictures that are gone. UserError if other files are in the way.
     """
 
     def __init__(self, out: Path, kind: str, layout: Layout, stems: Collection[str] = (), overwrite: bool = False):
@@ -250,9 +250,9 @@ def earlier(out: Path) -> set[Path]:
 
 
 def averaged(net: LandmarkNet) -> LandmarkNet:
-    """Return the net with the mean of its results for a crop and for its mirror image, which takes twice the time.
+    """Return a net whose results are the means of those for a crop and for its mirror image. It takes twice the time.
 
-    In this mean, an offset of the labels to one side cancels.
+    An offset of the labels to one side cancels in these means.
     """
     find = from_arrays(net.predict)
 

@@ -1,6 +1,6 @@
-"""--semi gssl and self-training: rounds in which a net labels the unlabelled faces, and a fresh net learns from these labels.
+"""--semi gssl and self-training: in each round a net labels the unlabelled faces, and a new net learns from these labels.
 
-The first net, in EXP/round0, sees labels only; the last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
+The first net is trained on labels only, in EXP/round0. The last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
 """
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def round_run(run: Run, number: int) -> Run:
 
 
 def begun(run: Run) -> Run:
-    """Return the run whose files show how far a training has come: the first round, if there is one."""
+    """Return the run whose files show how far a training has come: that of the first round, if there is one."""
     first = round_run(run, 0)
     return first if first.last.is_file() else run
 
@@ -118,7 +118,7 @@ def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, 
 
 
 def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
-    """Draw the faces whose pseudo-labels changed most: those of the first round green, of the last one red."""
+    """Draw the faces whose pseudo-labels changed most. Those of the first round are green, those of the last one red."""
     before, after = (read_labels(file, faces) for file in (first, last))
     change = np.linalg.norm(after - before, axis=-1).mean(1)
     order = np.argsort(-change, kind="stable")[:CHANGED].tolist()

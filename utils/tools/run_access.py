@@ -90,7 +90,7 @@ def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
     trains, run = mode.train or mode.audit, runs.own
     writes = run and (not mode.out or trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS))
     with ranks.connected(), ExitStack() as held:
-        if writes:  # before anything is made, so that no other run takes the folder meanwhile
+        if writes:  # first of all, so that no other run takes the folder meanwhile
             new = trains and not (mode.exp or mode.resume)
             run = ranks.agree(lambda: held.enter_context(run_lock.hold(runs.own, new)))
             if ranks.first:

@@ -1,4 +1,4 @@
-"""--test, --test-onnx and --test-formats of any net: the saved weights are tested in torch and as exported files."""
+"""--test, --test-onnx and --test-formats of any net: tests of the saved weights in torch and of exported files."""
 import time
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ LEAST, SECONDS = 20, 1.0  # a latency is measured over at least so many calls an
 def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     """Evaluate each case with each model, write the report and print its tables. tests: see export/tested.py.
 
-    formats: are exported first if necessary. UserError if an export differs from torch by more than its bounds. An exported file
-    that is tested by itself is not compared. timed: also write and print a table of the formats with sizes, differences,
-    latencies.
+    formats: they are exported first if necessary. UserError if an export differs from torch by more than its bounds; an exported
+    file that is tested by itself is not compared. timed: also write and print a table of the formats with their sizes,
+    differences and latencies.
     """
     alone = tests.run.model != "torch"
     if alone:
@@ -62,7 +62,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
 def quantile(px: np.ndarray) -> float:
     """Return the difference that SHARE of the landmarks do not exceed, 0 without landmarks.
 
-    Others may differ more: if two cells of a score map are almost equal, rounding decides between them.
+    The others may differ more: rounding decides between two cells of a score map that are almost equal.
     """
     return float(np.quantile(px, SHARE)) if len(px) else 0.0
 

@@ -61,7 +61,7 @@ def _show_set(sources: Sources, split: Split, count: int) -> str:
     faces = sources.crops([split], layout)
     try:
         meanface = sources.sets.meanface(net.meanface, layout, faces)
-        most = layout.count - 1 if sources.layout.members else net.num_nb  # a layout of several may be a small one
+        most = layout.count - 1 if sources.layout.members else net.num_nb  # one layout of several may have few landmarks
         neighbors = nearest_neighbors(meanface, min(net.num_nb, most) if net.head == "pip" else 0)
     except ValueError as error:
         raise UserError(str(error)) from None

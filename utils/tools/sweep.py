@@ -65,7 +65,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
 
 
 def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
-    """Return {key: checked values} of texts like "reg=1,2". given: keys that were given as flags of their own."""
+    """Return {key: checked values} of texts like "reg=1,2". given: keys that are also given as flags; UserError for these."""
     keys: dict[str, list] = {}
     for text in texts:
         name, _, values = text.partition("=")
@@ -103,7 +103,7 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
 
 
 def continue_plan(folder: Path, keys: dict[str, list], given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
-    """Return (keys, flags) of the sweep in `folder`, with new values and new flags of tests added. UserError for other flags."""
+    """Return (keys, flags) of the sweep in `folder` with the new values and the new flags of tests. UserError for other flags."""
     plan = read_yaml(folder / PLAN)
     if list(plan["sweep"]) != list(keys):
         known = ", ".join(plan["sweep"])
@@ -123,7 +123,7 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
     """Return the folder of one run: beside that of the sweep, named after the values."""
     words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
     name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
-    if name != "-".join(words):  # e.g. a path: two of them must not share a folder
+    if name != "-".join(words):  # such as a path: two of them must not share a folder
         name += "-" + hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
     return folder.with_name(f"{folder.name}-{name}")
 

@@ -37,7 +37,7 @@ def cost_by_name(name: str) -> Cost:
 def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
     """Return ms of CPU time for one face with an exported file and one thread.
 
-    It is the smallest of all calls in `seconds`, which other processes disturb least.
+    It is the time of the fastest call within `seconds`, which other processes disturbed least.
     """
     session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
     spent: list[float] = []

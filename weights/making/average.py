@@ -1,10 +1,11 @@
 """The mean of the weights of two nets, as a run: `python weights/making/make.py average FIRST SECOND SHARE EXP`.
 
-SECOND is a run that was trained from FIRST: the best.pt of a landmark net, or a detector's exported file. Their mean is often as
-good as FIRST on its data and as robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). SHARE is
-the weight of SECOND, 0 to 1. The batch norms of a landmark net take the mean of both statistics. Those of a detector are measured
-on photographs as they are, of FIRST and of the mean; those of training crops made the mean worse. EXP becomes a copy of SECOND
-with these weights.
+FIRST is the best.pt of a landmark net or a detector's exported file; SECOND is a run that was trained from it. SHARE is the
+weight of SECOND, 0 to 1. EXP becomes a copy of SECOND with the mean weights. They are often as good as FIRST on its data and as
+robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+
+The batch norms of a landmark net take the mean of both statistics. Those of a detector are measured on unchanged photographs, for
+FIRST and for the mean: statistics of training crops made the mean worse.
 """
 import shutil
 from argparse import Namespace
@@ -44,7 +45,7 @@ def squares(pictures: list[Picture]) -> torch.Tensor:
 
 
 def mean(first: State, second: State, share: float) -> State:
-    """Return the mean of two nets' tensors; whole numbers, such as the batches that a norm has seen, are of the first."""
+    """Return the mean of two nets' tensors. Whole numbers, such as a norm's number of batches, are those of `first`."""
     return {name: tensor + share * (second[name] - tensor) if tensor.is_floating_point() else tensor
             for name, tensor in first.items()}
 
@@ -64,7 +65,7 @@ def measure_norms(net: torch.nn.Module, images: torch.Tensor) -> None:
 
 
 def mean_detector(first: Path, run: run_folder.Run, second: State, share: float) -> State:
-    """Return the tensors of the mean of an exported detector and a run, whose own are `second`."""
+    """Return the tensors of the mean of an exported detector and of a run, whose tensors are `second`."""
     defaults = read_defaults()
     mode = Namespace(exp=run.folder.name, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[],
                      test_formats=[], predict=None)

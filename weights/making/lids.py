@@ -41,7 +41,7 @@ MEET = 0.85      # where both lids meet, from the upper one (0) to the lower one
 
 
 class Frame(NamedTuple):
-    """Coordinates of an eye. Its width is the unit; x runs from one corner to the other, y downwards."""
+    """Coordinates of an eye: x runs from 0 at one corner to 1 at the other, y downwards in the same unit."""
     corner: np.ndarray
     axes: np.ndarray  # (2, 2) rows: x and y in px of the picture
 
@@ -55,7 +55,7 @@ class Frame(NamedTuple):
 
 
 class Eye(NamedTuple):
-    """The lids of an eye as functions of x, and the height of the skin above the upper one that follows it."""
+    """The lids of an eye as functions of x. skin: height of the skin above the upper lid that moves with it."""
     frame: Frame
     upper: CubicSpline
     lower: CubicSpline
@@ -76,9 +76,9 @@ def eye_of(landmarks: np.ndarray, ring: tuple[int, ...]) -> Eye | None:
 
 def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], eye: Eye, lid: float,
                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return picture and landmarks after the upper lid has moved down by the share `lid` of the eye's height.
+    """Return picture and landmarks after the upper lid has moved down by a share `lid` of the eye's height.
 
-    The skin above it is stretched. From MEET on, the lower lid comes to meet it. A line of lashes is drawn.
+    The skin above the lid is stretched, and a line of lashes is drawn. From MEET on, the lower lid moves up to meet it.
     """
     height, width = image.shape[:2]
     frame = eye.frame
@@ -107,7 +107,7 @@ def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], 
 
 
 def around(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the face with as much again on every side, in a picture of its own."""
+    """Return (part of the image that is three times as wide and high as the face, landmarks in its px)."""
     low, high = landmarks.min(0), landmarks.max(0)
     left, top = np.maximum(low - (high - low), 0).astype(int)
     right, bottom = (2 * high - low).astype(int)
@@ -133,7 +133,7 @@ def shut_face(record: Photograph, shift: float, rng: np.random.Generator) -> tup
 
 
 def met(landmarks: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return landmarks (68, 2) whose eyes are those of `found`, with lids that meet."""
+    """Return landmarks (68, 2) with the eyes of `found`, whose lids are moved until they meet."""
     landmarks = landmarks.copy()
     for ring in RINGS:
         landmarks[list(ring)] = found[list(ring)]
@@ -143,9 +143,9 @@ def met(landmarks: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def shut_already(landmarks: np.ndarray, seen: np.ndarray | None) -> np.ndarray | None:
-    """Return the landmarks (68, 2) of a face whose eyes are shut in the photograph, None of other faces.
+    """Return the landmarks (68, 2) of a face whose eyes are shut in the photograph, None for another face.
 
-    seen: landmarks that the net has found, where the labels of shut eyes are wrong.
+    seen: landmarks that a net has found, for sets whose labels of shut eyes are wrong.
     """
     found, limit = (landmarks, SHUT) if seen is None else (seen, FOUND_SHUT)
     if max(ring_aspect(found, ring) for ring in RINGS) >= limit:
@@ -156,7 +156,7 @@ def shut_already(landmarks: np.ndarray, seen: np.ndarray | None) -> np.ndarray |
 def without_lids(name: str, out: Path, found: dict[Path, np.ndarray]) -> None:
     """Write a copy of the training faces of a set, without labels of the lids of narrow eyes.
 
-    found: landmarks (68, 2) that a net has found, by the picture's file; of no picture where the labels come from a net.
+    found: {file of the picture: landmarks (68, 2) that a net has found}; empty where the labels come from a net.
     """
     out.mkdir(parents=True)
     for record in photographs(name, "train"):

@@ -1,10 +1,10 @@
-"""Make the nets of weights/ from what was trained: `python weights/making/make.py ship landmarks|landmarks-fast|detector`.
+"""Makes a shipped net from a trained one: `python weights/making/make.py ship landmarks|landmarks-fast|detector`.
 
 A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this machine.
-Weights of NAME.onnx are stored in 16 bits and cast to float32 when the file is loaded, which halves its size.
-The files replace the old ones only if `main.py --test-formats` finds them as good as the run; weights/manifest.json says where
-they come from. They get limits that are measured here: those of the landmark score, or the score at which a detector's precision
-equals its recall.
+Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast to float32 when the file is loaded. The files
+replace the old ones only if `main.py --test-formats` finds them as good as the run. weights/manifest.json says what they were
+made from. Limits are measured here and stored: those of the landmark score, or the score at which a detector's precision equals
+its recall.
 """
 import hashlib
 import json
@@ -41,8 +41,10 @@ def landmark_limits(exp: Path) -> dict[str, float]:
 
 
 def detector_limits(exp: Path) -> dict[str, float]:
-    """Return the score at which a detector's precision equals its recall on the crowds of its validation split, among the
-    detections that the landmarks of the shipped net confirm."""
+    """Return the score at which a detector's precision equals its recall on the crowds of its validation split.
+
+    Only detections count that the landmarks of the shipped net confirm.
+    """
     landmarker = Landmarker(ROOT / "weights/landmarks.onnx", open_detector("shipped", exp / "best.onnx"))
     pictures = read_wider(PLACES["FACEBOXES"], "train", PARTIAL)
     args = checkpoint.load(exp / "best.pt")["args"]
@@ -83,14 +85,14 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def worded(text: str) -> str:
-    """Return a text with the words of photographs.py instead of paths of this machine."""
+    """Return the text with the names of photographs.py in place of this machine's paths."""
     for word, place in PLACES.items():
         text = text.replace(str(place), word)
     return text.replace(f"{ROOT}/", "")
 
 
 def slim(values: dict, measured: dict[str, float]) -> dict:
-    """Return the values of a checkpoint with tensors of 16 bits, what was measured here, and words instead of paths."""
+    """Return the values of a checkpoint with 16-bit tensors, the measured limits, and names in place of paths."""
     def plain(value):
         if isinstance(value, list):
             return [plain(item) for item in value]
