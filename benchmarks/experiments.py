@@ -1,11 +1,17 @@
 """Trainings that are compared: `python benchmarks/experiments.py TABLE [ROW ...] [--seeds 0] [--net NAME] [--epochs N] ...`.
 
-experiments.yaml holds the flags of main.py for each row. A row is trained, then measured: val, the best validation NME; 300w
-and faces68, the NME on their tests, also `flip`, with the mirror image, `crop`, in the frame of the crop, and `free`, without
-the mean offset of each landmark, which depends on labelling conventions; labels, as the set is labelled, whatever layouts the net
-has; eyes, of the 12 landmarks; drawn, of the rendered faces of unions.py; shift and scale, with wrong boxes. A complete run is
-not repeated and a killed one goes on, so a table can be made in pieces. A table's result file keeps the figures of every seed,
-and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a result file each.
+experiments.yaml holds the flags of main.py for each row. A row is trained, then measured:
+
+- val: the best validation NME
+- 300w, faces68: the NME on their test splits. With `flip`: the mean with the mirror image. `crop`: in the frame of the crop.
+  `labels`: in the layout of the set's labels, whatever layouts the net has. `free`: without the mean offset of each landmark,
+  which depends on labelling conventions.
+- eyes: the NME of the 12 eye landmarks of 300W
+- drawn: the NME on the rendered faces of unions.py
+- shift, scale: the NME with wrong boxes
+
+A complete run is not repeated and a killed one is continued, so a table can be made in several calls. A table's result file keeps
+the figures of every seed, and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a result file each.
 """
 import argparse
 import re
@@ -43,7 +49,7 @@ def read(file: Path = OWN) -> dict:
 
 
 def flags_of(words: str, known: dict[str, str], **values) -> list[str]:
-    """Return flags of main.py, with `known` lines and values for the names in braces."""
+    """Return flags of main.py: `words`, with `known` lines and values in place of names in braces."""
     while "{" in words:
         words = re.sub(r"{(\w+)}", lambda name: str({**known, **values}[name[1]]), words)
     return words.split()
@@ -147,8 +153,7 @@ def tested(folder: Path, flip: bool) -> Iterator[tuple[str, float]]:
 
 
 def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield the NME on both test sets as they are labelled, and without the mean offset of each landmark; that of 300W's eyes;
-    that of the rendered faces of unions.py, if the net has learnt their landmarks."""
+    """Yield the figures `labels` and `free` of both test sets, `eyes` and `drawn`, as far as the net has their landmarks."""
     net, layout, stored = checkpoint.unpack(folder / "best.pt")
     layouts, root = read_defaults().layouts.with_rows(stored["layouts"]), ROOT / stored["args"]["data_root"]
     predict = torch_predictor(net, "cpu")

@@ -1,11 +1,17 @@
 """Data that the benchmarks need but the project does not hold, and the labelled faces in it.
 
-Environment variables name the folders and files: FACES_300W, the official tree of 300W or a part of it; FACES68, images with
-68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
-weights FaceBoxesV2.pth; UNLABELLED, photographs without labels in subfolders; ALL_AGES and DIVERSE, two of these as
-pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn; LIDS, STEADY,
-sets of lids.py and steady_labels.py; UNIONS, the folder of unions.py; VIDEOS, videos of one face each. A benchmark whose data is
-missing says so and stops.
+Environment variables name the folders and files. A benchmark whose data is missing says so and stops.
+
+- FACES_300W: the official tree of 300W or a part of it
+- FACES68: images with 68-point .pts in train/ and test/
+- FACEBOXES: photographs with face boxes in the layout of WIDER FACE
+- FACEBOXES_V2: the published weights FaceBoxesV2.pth
+- UNLABELLED: photographs without labels in subfolders
+- ALL_AGES, DIVERSE: two of these subfolders, labelled by pseudo_labels.py
+- RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
+- LIDS, STEADY: the sets of lids.py and steady_labels.py
+- UNIONS: the folder of unions.py
+- VIDEOS: videos of one face each
 """
 import os
 import sys

@@ -93,7 +93,7 @@ def tools() -> None:
 
 
 def worst(landmarker: Landmarker, pose: dict, kind: str) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Return of rendered people in a pose the one that is found worst: error in %, picture, true and found landmarks."""
+    """Return the rendered person in a pose with the largest error: error in %, picture, true and found landmarks."""
     people = []
     for index in range(PEOPLE):
         face = drawn(index, **pose)

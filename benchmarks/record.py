@@ -48,7 +48,7 @@ def save(name: str, command: str, seed: int, figures: dict) -> Path:
 
 
 def updated(name: str, rows: Iterable[dict], keys: Sequence[str]) -> list[dict]:
-    """Return the rows of benchmarks/results/NAME.json with those given: a row with the same keys takes its further cells."""
+    """Return the rows of results/NAME.json, updated by `rows`. A row with the same keys gets the new cells."""
     found = {tuple(row[key] for key in keys): row for row in result(name).get("rows", [])}
     for row in rows:
         found.setdefault(tuple(row[key] for key in keys), {}).update(row)

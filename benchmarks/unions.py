@@ -1,9 +1,11 @@
-"""Sets for the rows `unions` of experiments.yaml: `python benchmarks/unions.py FOLDER` writes them; UNIONS then names the folder.
+"""Sets for the rows `unions` of experiments.yaml: `python benchmarks/unions.py FOLDER` writes them. UNIONS names the folder.
 
-first, second: the halves of 300W's training photographs with their 68 landmarks. part: the second half with those 27 of COFW's
-landmarks that follow from them. few, rest: a twentieth with 68 landmarks, and the others with 27. drawn: rendered faces with the
-78 of WFLW's landmarks that the renderer's curves give: not the brows and the pupils. parts.yaml, drawn.yaml, drawn_apart.yaml
-(rendered landmarks are others than those of photographs) and habits.yaml are layouts for --layout.
+- first, second: the halves of 300W's training photographs, with 68 landmarks
+- part: the second half, with the 27 of COFW's landmarks that are computed from the 68
+- few, rest: a twentieth of the photographs with 68 landmarks, and the others with 27
+- drawn: rendered faces with 78 of WFLW's landmarks: all but the brows and the pupils
+- parts.yaml, drawn.yaml, habits.yaml: layouts for --layout; drawn_apart.yaml: one in which rendered landmarks are not the same as
+  those of photographs
 """
 import shutil
 import sys
@@ -28,7 +30,7 @@ FACES = {"train": 2000, "test": 300}  # rendered
 
 
 def known(name: str, told: Iterable[int]) -> dict:
-    """Return the row of a layout of some landmarks of layout `name`, which are the same ones."""
+    """Return the row of a layout that has the landmarks `told` of layout `name`."""
     layout, told = LAYOUTS.load(name), list(told)
     place = {old: new for new, old in enumerate(told)}
     groups = {group: [place[i] for i in ids if i in place] for group, ids in layout.groups.items()}

@@ -1,4 +1,4 @@
-"""The rules of keys on the command line: whether a run reads them, fits them together, and may change them."""
+"""The rules of keys on the command line: whether a run reads them, whether they fit together, and when they may change."""
 from typing import Any
 
 from nets.registry import HEADS

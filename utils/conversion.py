@@ -34,8 +34,8 @@ def _resampled(first: int, last: int, count: int) -> list[Weights]:
     return [{int(place): 1 - place % 1} | ({int(place) + 1: place % 1} if place % 1 else {}) for place in places]
 
 
-# (from, to): a rule for each landmark of the second layout: an index if it is a landmark of the first, weights of landmarks of
-# the first, (weights of x, weights of y) if they differ, or None if it is unknown
+# {(from, to): a rule for each landmark of `to`}. A rule is the index of the same landmark in `from`; or weights of landmarks of
+# `from`; or (weights of x, weights of y) if these differ; or None for an unknown landmark.
 RULES: dict[tuple[str, str], list] = {
     ("98", "68"): [
         *range(0, 33, 2), 33, _brow(34, 41), _brow(35, 40), _brow(36, 39), _brow(37, 38),

@@ -9,10 +9,11 @@ from typing import NamedTuple
 class Format(NamedTuple):
     """A format of exported nets.
 
-    suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`. same:
-    whether the file has the net's inputs and outputs, so that the net's tests run on it. code: whether the file holds code, so
-    that only the command that has written it opens it. packages: needed in addition to those of ONNX, from which every format is
-    made.
+    suffix: of the file, after the name of the checkpoint
+    write: "module:function" that writes it, see `write_format`
+    same: whether the file has the net's inputs and outputs, so that the net's tests run on it
+    code: whether the file holds code, so that only the command that has written it opens it
+    packages: those that the format needs in addition to ONNX, from which it is made
     """
 
     suffix: str
@@ -39,7 +40,7 @@ EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page o
 
 
 def files_of(export: Path) -> list[Path]:
-    """Return the files that an export may consist of: itself, its weights where they lie apart, and its metadata."""
+    """Return the files that an export may consist of: the export itself, a separate file of weights, and its metadata."""
     weights = [export.with_suffix(".bin")] if export.suffix in (".param", ".xml") else []
     return [export, *weights, Path(f"{export}.json")]
 
@@ -50,7 +51,7 @@ def folder_of(exp: str, root: Path) -> Path:
 
 
 def lacking(names: Iterable[str]) -> str | None:
-    """Return the first missing package that exports to these formats of EXPORTS need, None if all are installed."""
+    """Return the first missing package that exports to formats `names` of EXPORTS need, None if all are installed."""
     needed = [package for name in names for package in (*ONNX, *(FORMATS[name].packages if name in FORMATS else ()))]
     return next((package for package in needed if not _installed(package)), None)
 

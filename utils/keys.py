@@ -19,13 +19,17 @@ EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as
 class Key:
     """One key of args.yaml.
 
-    help: its comment there, and the text of --help. least, most: bounds of a number, inclusive. choices: the allowed values.
-    words: texts that are allowed in addition to the type. valid: (function that tests the whole value, what it must be in words).
-    needs: (function of `Settings` that says whether these read the key, the error message otherwise). task: the only task that
-    reads it, "" for all. change: when the value of a trained run may be changed: never, if its training is resumed (resume), in
-    its tests (test), or always. task and change: None takes the section's. default: the value where args.yaml has no line for the
-    key; ...: it must have one.
-    name, kind, many, null: the name and the type of the field; many: it is a list; null: it may be null.
+    help: its comment in args.yaml, and the text of --help
+    least, most: bounds of a number, inclusive
+    choices: the allowed values
+    words: texts that are allowed in addition to values of the type
+    valid: (function that tests the whole value, words for what the value must be)
+    needs: (function that tells from `Settings` whether they read the key, message of the error if they do not)
+    task: the only task that reads it, "" for all; None: that of the section
+    change: when the value of a trained run may be changed: never, when its training is resumed (resume), in its tests (test), or
+    always; None: that of the section
+    default: the value if args.yaml has no line for the key; ...: it must have one
+    name, kind: name and type of the field; many: whether it is a list; null: whether it may be null
     """
 
     help: str

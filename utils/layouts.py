@@ -37,7 +37,7 @@ class Layouts(NamedTuple):
         return isinstance(row, dict) and "conventions" in row and "count" not in row
 
     def conventions(self, name: str) -> dict[str, Any]:
-        """Return {set: the landmarks that it labels by a convention of its own} of the row of a union. UserError if malformed."""
+        """Return {set: the landmarks that it labels by its own convention} of the row of a union. UserError if malformed."""
         row = self._row(name)
         if odd := sorted(row.keys() - {"conventions"}):
             raise UserError(f"layout '{name}' is made from those of the training sets, and so is {odd[0]}; leave it out")

@@ -78,7 +78,7 @@ def lock(folder: Path):
 def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[str], own: bool = False):
     """Hold `file`, which take(handle) locks. Make it and its folder if they are missing; remove them at the end if unused.
 
-    empty: the folder counts as unused if it holds no files but those with these names.
+    empty: names of files; a folder that holds no others counts as unused.
     """
     folder, handle, made = file.parent, None, []
     try:
@@ -127,7 +127,7 @@ def _open(file: Path) -> FileIO:
 
 def _taken(handle: FileIO) -> bool:
     """Lock a file and return True, or False where another process holds it."""
-    try:  # not flock: the loader processes of a killed run would hold it for some seconds more
+    try:  # not flock: the loader processes of a killed run would hold it for some more seconds
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except HELD:
         return False

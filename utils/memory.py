@@ -30,15 +30,15 @@ def advice(what: str, remedy: str):
 
 
 class _Limit:
-    """The limit on the memory of this process, which all threads in `limited` share. before: the limit to restore."""
+    """The limit on this process's memory that all threads in `limited` share. before: the limit to restore."""
     lock, holders, before = threading.Lock(), 0, (0, 0)
 
 
 @contextmanager
 def limited(gib: float = 2):
-    """Raise MemoryError if the body takes more than `gib` additional GiB, as a damaged file may make it. Linux only.
+    """Raise MemoryError if the body takes more than `gib` additional GiB, which a damaged file can cause. Linux only.
 
-    The limit holds for the whole process: the first of several threads sets it, and the last one restores the old one.
+    The limit holds for the whole process. The first thread that enters sets it; the last one that leaves restores the old one.
     """
     if not STATM.is_file():
         yield

@@ -1,4 +1,4 @@
-"""Folders .<name>.partial in which data is made before it is moved to its place beside them. Foreign files are never touched."""
+"""Folders .<name>.partial, in which data is made before it is moved to <name>. Foreign files are never touched."""
 import os
 import re
 import shutil
@@ -39,9 +39,9 @@ def partial_folder(target: Path):
 
 
 def check_replaceable(target: Path, source: Path | None = None, overwrite: bool = False) -> None:
-    """Raise UserError if preparing `source` into `target` would destroy something other than an older set that can be made again.
+    """Raise UserError if `target` may not be replaced by the set prepared from `source`.
 
-    overwrite: an older set may also be replaced if its raw folder is gone.
+    An older prepared set may be replaced if it can be made again. overwrite: also if its raw folder is gone.
     """
     if target.is_symlink():
         raise UserError(f"{target} is a link; remove it or give another name")

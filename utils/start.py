@@ -29,7 +29,7 @@ def _stop(number, _):
 
 
 def begin_loading():
-    """Make Ctrl-C and SIGTERM end the process at once, so that no traceback of a package that is being loaded is printed."""
+    """Make Ctrl-C and SIGTERM end the process at once. Else a package that is being loaded would print a traceback."""
     global _begun
     _begun = os.getpid()
     for number in SIGNALS:
@@ -54,7 +54,7 @@ def _interrupt(number, _):
 
 @contextmanager
 def stops_at_once():
-    """In the body, let Ctrl-C and SIGTERM end the process without an exception, which in a callback could make torch abort."""
+    """In the body, let Ctrl-C and SIGTERM end the process without an exception: in a callback, one could make torch abort."""
     ours = signal.getsignal(signal.SIGINT) is _interrupt
     for number in SIGNALS if ours else ():
         signal.signal(number, _end)

@@ -114,8 +114,8 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
 def _lean() -> Iterator[None]:
     """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch.
 
-    They leave Ctrl-C to the caller: it would interrupt them while they load packages, which is a traceback each. The process that
-    frees the semaphores of a caller that was stopped does so without a warning.
+    They ignore Ctrl-C, since each would print a traceback if it is loading packages; the caller stops them. The process that
+    frees the semaphores of a stopped caller prints no warning.
     """
     main, lean = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     lean["PYTHONWARNINGS"] = "ignore:resource_tracker"
@@ -142,7 +142,7 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)
         return
-    # multiprocessing.Pool would wait for ever for the face, or for the lock, of a process that was killed
+    # multiprocessing.Pool would wait forever for a killed process
     with _lean():
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
     try:
@@ -154,7 +154,7 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
         raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
                         "again") from None
     finally:
-        pool.shutdown(cancel_futures=True)  # map() cancels by itself, which is a traceback if a process was killed as well
+        pool.shutdown(cancel_futures=True)  # map() cancels by itself, but prints a traceback if a process was killed
 
 
 def _begin_worker() -> None:

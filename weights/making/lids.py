@@ -1,11 +1,13 @@
 """Shut eyes to learn from: `python weights/making/make.py lids OUT SHIFT_ALL_AGES SHIFT_DIVERSE`.
 
-FACES68 labels shut eyes half or quite open, and so do the nets that pseudo_labels.py asks. OUT/faces68, OUT/all_ages and
-OUT/diverse are copies of these sets in which the lids of narrow eyes have no labels. In faces68 the lids of eyes that the shipped
-net `landmarks` finds much narrower than the labels say have none either. OUT/shut holds the faces of 300W with shut eyes and
-those of FACES68 in which this net finds shut eyes, several times each, and open eyes of all sets that a warp of the picture
-shuts. It has no label offset. It has no face of the identities that main.py validates on. OUT/shut_few is a quarter of it. The
-shifts, in px, are those that pseudo_labels.py has printed for its two sets.
+FACES68 labels shut eyes as half or fully open, and so does pseudo_labels.py. The arguments SHIFT_... are what pseudo_labels.py
+printed for the two sets, in px. The sets that are written:
+
+- OUT/faces68, OUT/all_ages, OUT/diverse: copies in which the lids of narrow eyes have no labels. In faces68 this also holds for
+  eyes that the shipped net `landmarks` finds much narrower than they are labelled.
+- OUT/shut: the faces of 300W with shut eyes and those of FACES68 in which this net finds shut eyes, COPIES times each; faces of
+  all sets with open eyes, which a warp of the picture shuts. Its labels have no shift. It has no face that main.py validates on.
+- OUT/shut_few: a quarter of OUT/shut.
 """
 import shutil
 from pathlib import Path
@@ -27,11 +29,12 @@ from utils.faces.prepare import split_identities
 SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right
 LABELLED = ("ALL_AGES", "DIVERSE")  # sets that pseudo_labels.py has labelled
 RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
-NARROW, SHUT, WIDE = 0.16, 0.05, 0.2  # height / width of an eye: below, FACES68 is wrong; below, it is shut; above, it is open
-FOUND_SHUT = 0.12    # the same as the net finds it in FACES68; below, I looked at all faces, and the eyes were shut
-FOUND_NARROW, DOUBT = 0.18, 0.05  # below the first, a label that is wider by the second is wrong: most of these eyes are shut
+# height / width of an eye: labels below NARROW are not used; an eye below SHUT is shut, one above WIDE is open
+NARROW, SHUT, WIDE = 0.16, 0.05, 0.2
+FOUND_SHUT = 0.12    # as the net finds it in FACES68: all faces below were looked at, and their eyes are shut
+FOUND_NARROW, DOUBT = 0.18, 0.05  # as the net finds it: below the first, a label that is wider by the second is not used
 COPIES = 8       # of a face with shut eyes
-FEW = 4          # OUT/shut_few has one in so many of the pictures of OUT/shut
+FEW = 4          # of the pictures of OUT/shut, one in so many is in OUT/shut_few
 EVERY = 3        # of the faces with open eyes, one in so many
 FRONTAL = 0.45   # least width of the narrower eye / width of the other
 LEAST = 10       # px, least width of an eye that is shut; in smaller ones the picture hardly tells whether they are open

@@ -23,7 +23,7 @@ from utils.faces.archives import write_pts
 APART = 0.03  # of the side of the face's box: mean distance of both results above which a face is left out
 SCORE = 0.36  # least mean landmark score
 LEAST = 50    # px, least side of the face's box
-PAD = 0.2     # of the longer side: border round each picture, because the detector expects some background
+PAD = 0.2     # of the longer side: border around each picture, because the detector expects some background
 
 
 def largest(landmarker: Landmarker, image: np.ndarray) -> Face | None:

@@ -12,7 +12,7 @@ from utils.synthetic import render
 from utils.synthetic.head import both_lids
 from utils.synthetic.people import PROFILE
 
-SEED, SIDE = 1, 256     # seed 0 draws the faces of the data set `synthetic`; px
+SEED, SIDE = 1, 256     # seed 0 draws the faces of the dataset `synthetic`; px
 POSES = 2000            # the pose of face i is drawn by the seed of face POSES + i
 SHUT, TURNED = 0.6, 35  # share of the first half whose eyes are quite shut; degrees, least yaw of the others
 

@@ -39,11 +39,12 @@ class Missing(Exception):
 
 
 class Archive:
-    """An unpacked data set while it is parsed.
+    """An unpacked dataset while it is parsed.
 
     origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts: those of
-    args.yaml, for parsers that mirror or convert landmarks. Of a user's own set, names: of the points in their order, if it has
-    any; stated: size of each image according to the annotation; left_out: what is not used, and how often; notes: for the log.
+    args.yaml, for parsers that mirror or convert landmarks. For a user's own set: names of the points in their order, if there
+    are any; stated: size of each image according to the annotation; left_out: what is not used, and how often; notes: lines for
+    the log.
     """
 
     def __init__(self, data_dir: Path, origin: float | None, count: int | None, splits: tuple[str, ...],
