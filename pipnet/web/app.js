@@ -21,7 +21,7 @@ function say(text, wrong = false) {
   find("status").classList.toggle("wrong", wrong);
 }
 
-/** Draw the last frame, again where the style has changed. */
+/** Draw the last frame; after a change of the style this draws it anew. */
 function redraw() {
   if (last) draw(find("picture"), last.bitmap, last.faces, settings.layout, controls);
 }
@@ -34,7 +34,7 @@ function stop() {
   find("camera").textContent = "Camera";
 }
 
-/** Replace the source by the one that `open` promises, and run it to its end. */
+/** Close the source, open the one that `open` promises, and run it to its end. */
 async function start(open) {
   const mine = ++starts, overtaken = () => mine !== starts;  // by another source that was chosen meanwhile
   stop();

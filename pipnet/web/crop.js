@@ -7,8 +7,8 @@ import { clamp, mean } from "./numbers.js";
  * Write a crop of a frame into `target` at `offset`: size x size px, BGR, black outside the frame; see `cut` in geometry.py.
  *
  * crop: nominal crop in image px. net: `size` of the nominal crop, `border` px around it, `zero`: whether that border is black.
- * angle: radians by which the crop is turned clockwise about its centre. Shrinking averages one sample or more per source pixel;
- * pixels of a large crop become means of four first.
+ * angle: radians by which the crop is turned clockwise about its centre. A crop that is shrunk averages at least one sample per
+ * source pixel; a large one is first halved by means of four pixels.
  */
 export function cut(picture, nominal, { size, border, zero }, angle, target, offset) {
   const side = size + 2 * border, [frame, crop] = halvedFor(picture, nominal, size, side, angle);
@@ -61,7 +61,7 @@ function sampleEdge({ data, width, height }, x, y, sample) {
   }
 }
 
-/** Return a frame, or a halved part of it, and a crop in that frame whose pixels are less than twice as large there. */
+/** Return [frame or a halved part of it, the crop in it]. A pixel of the crop is less than two px of that frame wide. */
 function halvedFor(frame, crop, size, side, angle) {
   const sides = [crop[2] - crop[0], crop[3] - crop[1]], times = Math.floor(Math.log2(Math.max(Math.min(...sides) / size, 1)));
   const reach = sides.map((length) => ((length * side) / size / 2) * (angle ? 1.5 : 1)), centre = centreOf(crop);
@@ -73,7 +73,7 @@ function halvedFor(frame, crop, size, side, angle) {
   return [part, crop.map((edge, i) => (edge - low[i % 2]) / 2 ** times)];
 }
 
-/** Return a frame, or the part of it in a box of whole pixels, at half the size: each pixel is the mean of four. */
+/** Return a frame, or its part in a box of whole pixels, at half the size. Each pixel is the mean of four. */
 function halved({ data, width, height }, [x1, y1, x2, y2] = [0, 0, width, height]) {
   const [columns, rows] = [x2 - x1, y2 - y1].map((length) => evenly(length / 2));
   const result = new Uint8ClampedArray(4 * columns * rows);
@@ -118,7 +118,7 @@ export function toBgr({ data, width, height }, scale = 1) {
   return { data: result, width: columns, height: rows };
 }
 
-/** Return [first source pixel, second, the share of each, of 2048] for `count` samples along an axis of `length` px. */
+/** Return [first source pixel, second, share of each in 1 / 2048] for `count` samples along an axis of `length` px. */
 function steps(count, length, scale) {
   return Array.from({ length: count }, (_, i) => {
     const place = Math.min(Math.max((i + 0.5) / scale - 0.5, 0), length - 1), low = Math.floor(place);
@@ -126,7 +126,7 @@ function steps(count, length, scale) {
   });
 }
 
-/** Return a frame, brighter if it is dark, with less noise if that is noisy; see `enhanced` in images.py. */
+/** Return a frame with less noise if it is noisy, brighter if it is dark; see `enhanced` in images.py. */
 export function enhanced(frame, { blur, blur_reach: reach, bright, darkest, noisy }) {
   const { data, width, height } = frame, level = data.reduce((sum, value, i) => sum + (i % 4 < 3 ? value : 0), 0);
   const gamma = Math.log(bright) / Math.log(clamp(level / (3 * 255 * width * height), darkest, bright));
@@ -148,7 +148,7 @@ function noiseOf({ data, width, height }) {
   return height > 2 && width > 2 ? Math.sqrt(Math.PI / 2) / 6 * sum / ((width - 2) * (height - 2)) : 0;
 }
 
-/** Return a frame, blurred in each direction with `weights`, of 256, of the px that lie up to `reach` away. */
+/** Return a frame, blurred in each direction. weights: of the px up to `reach` away, in 1 / 256. */
 function blurred({ data, width, height }, weights, reach) {
   const places = Array.from({ length: width }, (_, x) => weights.map((_, i) => 4 * mirrored(x + i - reach, width)));
   const result = new Uint8ClampedArray(data.length).fill(255), line = new Float32Array(4 * width);
@@ -169,7 +169,7 @@ function blurred({ data, width, height }, weights, reach) {
   return { data: result, width, height };
 }
 
-/** Return the weights of a Gaussian blur, of 256, rounded as OpenCV does: each takes up what the last one has left. */
+/** Return the weights of a Gaussian blur in 1 / 256, rounded as OpenCV does: what a rounding leaves is added to the next weight. */
 function bell(deviation, reach) {
   const exact = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * deviation ** 2)));
   const side = [], share = 256 / (mean(exact) * exact.length);
@@ -181,7 +181,7 @@ function bell(deviation, reach) {
   return [...side, 256 - 2 * mean(side) * reach, ...side.reverse()];
 }
 
-/** Return the place that lies as far inside a line as `place` lies outside of it; the pixel at the edge is not repeated. */
+/** Return a place in a line of pixels: one outside is reflected at the outermost pixel, which is not repeated. */
 function mirrored(place, length) {
   const period = Math.max(2 * (length - 1), 1), inside = Math.abs(place) % period;
   return Math.min(inside, period - inside);

@@ -11,7 +11,7 @@ export class Detector {
     this.runtime = runtime;
   }
 
-  /** Return the detections in a frame, best first. large: what `large` found in it, if that is known. */
+  /** Return the detections in a frame, best first. large: those that `large` found in it, if known. */
   async find(frame, large = null) {
     const scale = this.scaleOf(frame), found = await this.look(toBgr(frame, scale), scale);
     return joined(large ?? await this.large(frame), found, this.limits);
@@ -26,7 +26,7 @@ export class Detector {
     return found.filter(({ box }) => Math.sqrt(areaOf(box)) * scale >= least);
   }
 
-  /** Return the detections in a picture {data, width, height} in BGR that was resized by `scale`, in px of the frame before. */
+  /** Return the detections in a picture {data, width, height} in BGR, in px of the frame that was resized by `scale` to it. */
   async look({ data, width, height }, scale) {
     const { runtime, limits: { threshold, overlap } } = this;
     const { boxes, scores } = await runtime.detector({ image: runtime.image(data, [height, width, 3]),
@@ -34,14 +34,14 @@ export class Detector {
     return [...scores.data].map((score, i) => ({ box: [...boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale), score }));
   }
 
-  /** Return by what a frame is resized for the detector. */
+  /** Return the factor by which a frame is resized for the detector. */
   scaleOf({ width, height }) {
     const { short_side: side, most_pixels: most } = this.limits, short = Math.min(width, height);
     return Math.max(Math.min(1, side / short, Math.sqrt(most / (width * height))), 1 / short);
   }
 }
 
-/** Return both, best first, without those of `found` that show a large face again or a part of one that is as certain. */
+/** Return both lists, best first, without those of `found` that show a large face again, or a part of one that is as certain. */
 export function joined(large, found, { overlap, within }) {
   const isNew = ({ box, score }) => large.every((face) => iou(box, face.box) <= overlap
     && (shared(box, face.box) < within || score > face.score));

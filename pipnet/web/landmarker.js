@@ -30,7 +30,7 @@ export class Landmarker {
     this.crops = 0;  // that the landmark net has seen so far
   }
 
-  /** Return the faces of a picture, which is searched turned and enhanced where none is sure. */
+  /** Return the faces of a picture. If none is sure, the picture is also searched turned and enhanced. */
   async facesOf(frame) {
     const large = this.most < Infinity ? await this.detector.large(frame) : null;
     if (large) {
@@ -43,7 +43,7 @@ export class Landmarker {
   /**
    * Return the faces of landmark boxes {box, score}. Those that are unsure or far from the box are cropped again.
    *
-   * close: all are, as closely as those that lean.
+   * close: all faces are cropped again, as closely as those that lean.
    */
   async refined(frame, found, close = false) {
     const used = found.map(({ box }) => box), scores = found.map(({ score }) => score);
@@ -63,7 +63,7 @@ export class Landmarker {
     return apart(faces.filter((face) => this.isFace(face)), this.limits);
   }
 
-  /** Return the landmark box for the next crop of a face; the present one, upright, where it would not show the frame. */
+  /** Return the landmark box for the next crop of a face; if that would not show the frame, the present one, upright. */
   nextBox(face, frame) {
     const box = this.boxOf(face.landmarks);
     return this.shows(box, frame) ? box : [...face.box, 0];
@@ -106,7 +106,7 @@ export class Landmarker {
     return this.detected(frame, () => this.detector.find(frame, large));
   }
 
-  /** Return the same of what `find` finds in a picture. */
+  /** Return the same boxes for a picture in which `find` finds the faces. */
   async detected(picture, find) {
     const start = performance.now(), area = ({ box }) => areaOf(box);
     const found = (await find(picture)).map(({ box, score }) => ({ box: [...this.fromDetector(box), 0], score }))

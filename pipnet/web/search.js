@@ -34,7 +34,7 @@ export function stands(landmarker, face, turns) {
 }
 
 /**
- * Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame.
+ * Return the faces of a frame. While none is sure, the enhanced and turned frame is searched for more.
  *
  * rolls: degrees, clockwise, of the faces that are searched; the one with the highest score comes first.
  */
@@ -57,7 +57,7 @@ export async function search(landmarker, frame, faces, rolls = landmarker.search
   return faces;
 }
 
-/** Return {box, score} of the faces with a roll (degrees) in a picture in BGR, in the frame that was shrunken by `zoom` to it. */
+/** Return {box, score} of the faces with a roll (degrees) in a frame, in px of that; `small`: the frame in BGR, shrunk by `zoom`. */
 async function look(landmarker, small, roll, zoom) {
   const picture = turnPicture(small, roll / 90), back = turnBack(roll / 90, small);
   const found = await landmarker.detected(picture, (image) => landmarker.detector.look(image, 1));

@@ -88,7 +88,7 @@ export class Tracker {
     return kept;
   }
 
-  /** Return the faces that are found in the enhanced frame at the next turn, and stand upright there. */
+  /** Return the faces that the enhanced frame shows upright at the next turn. */
   async search(frame) {
     const turn = this.limits.turns[this.searches++ % this.limits.turns.length];
     const faces = this.scored(await search(this.landmarker, frame, [], [turn]));
