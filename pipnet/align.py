@@ -33,5 +33,7 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
+    if size < 1:  # OpenCV would take the size of the image
+        raise UserError(f"size of a chip must be at least 1 px, not {size}")
     matrix = opencv_matrix(similarity(five_points(landmarks, layout), TEMPLATE * (size / 112)))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

@@ -1,5 +1,6 @@
 """Finds faces and their landmarks in an OpenCV image, with a detector and a landmark net."""
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -74,6 +75,12 @@ def apart(faces: list[Face]) -> list[Face]:
     return [face for face, drops in zip(faces, (part | again).any(1), strict=True) if not drops]
 
 
+class _Crops(threading.local):
+    """Number of crops that a net has seen in this thread: a search must not end because of the crops of others."""
+
+    crops = 0
+
+
 class Landmarker:
     """Finds faces and their landmarks: `landmarker(image)` returns a list of `Face`, best first.
 
@@ -112,13 +119,16 @@ class Landmarker:
         else:
             self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
         self.net = self.net.seen_as(layout)
+        if isinstance(detector, (str, Path)):
+            raise UserError(f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
+                            "Detector(weights=FILE)")
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         self._tight = self.net.tight  # needed for every crop
         if any_roll and not self.net.can_search:
             logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
                                                 "turned and enhanced; train it longer")
-        self._crops = 0
+        self._seen = _Crops()
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
         self.coarse = coarse and Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll, layout=layout)
         if self.coarse:
@@ -191,8 +201,8 @@ class Landmarker:
 
     @property
     def crops(self) -> int:
-        """Return the number of crops that the landmark net has seen so far, or that of the coarse one if it has seen more."""
-        return max(self._crops, self.coarse.crops if self.coarse else 0)
+        """Return the number of crops that the net has seen in this thread, or that of the coarse net if it has seen more."""
+        return max(self._seen.crops, self.coarse.crops if self.coarse else 0)
 
     def is_face(self, face: Face) -> bool:
         """Return whether the landmark scores confirm the detection."""
@@ -262,7 +272,7 @@ class Landmarker:
             part = slice(first, first + MOST_FACES)
             images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle, halve=True)
                                for crop, angle in zip(crops[part], angles[part], strict=True)])
-            self._crops += len(images)
+            self._seen.crops += len(images)
             found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             poses = np.array(found["pose"]) if net.pose else None

@@ -337,10 +337,13 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     refuses("needs its weights .no file is given", Detector, "mtcnn")
     refuses("no file at .*gone.onnx.*comes with the project", Detector, weights=tmp_path / "gone.onnx")
     refuses("max_faces must be at least 1, not 0", Landmarker, net, detector=detect, max_faces=0)
+    refuses(r"not '/d.onnx'; a file is opened with Detector\(weights=FILE\)", Landmarker, net, detector="/d.onnx")
     landmarker = Landmarker(net, detector=detect)
     for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
         refuses("uint8", landmarker, image)
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
+    refuses("size of a chip must be at least 1 px, not 0", landmarker.align, np.zeros((9, 9, 3), np.uint8),
+            Face(np.zeros(4), 1.0, mean_face(), np.ones(68)), 0)
 
 
 @pytest.mark.parametrize(("boxes", "message"), [

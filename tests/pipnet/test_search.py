@@ -1,4 +1,6 @@
 """When a picture is searched again, turned and enhanced."""
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -165,6 +167,26 @@ def test_a_search_ends_after_some_crops(portrait):
     landmarker = Landmarker(never_sure(0.2), Counting(threads=1), threads=1)
     assert landmarker(portrait) and 2 < landmarker.detector.calls <= 9
     assert landmarker.crops <= 120  # of the picture as it is, of the search, of its last turn
+
+
+def test_a_search_does_not_count_the_crops_of_other_threads(portrait):
+    net, own, busy = never_sure(0, face_least=0.95), [], []
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        if threading.current_thread() is threading.main_thread():
+            own.append(len(images))
+            if busy:
+                other = threading.Thread(target=landmarker.landmarks_of, args=(portrait, np.tile([9, 9, 40, 40], (9, 1))))
+                other.start()
+                other.join()
+        return net.predict(images)
+
+    landmarker = Landmarker(net._replace(predict=predict), Counted(np.array([[200, 100, 260, 160]])), threads=1)
+    landmarker(portrait)
+    alone = own.copy()
+    busy.append(True)
+    landmarker(portrait)
+    assert len(alone) > 2 and own[len(alone):] == alone
 
 
 def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):

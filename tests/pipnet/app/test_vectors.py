@@ -150,7 +150,7 @@ class Scene(Landmarker):
         return np.reshape(boxes, (-1, 4)), np.array([one["found"] for one in seen]), None
 
     def _found(self, image, boxes, scores):
-        self._crops += len(boxes)
+        self._seen.crops += len(boxes)
         found = []
         for (*box, roll), score in zip(with_roll(boxes), scores, strict=True):
             middle = np.reshape(box, (2, 2)).mean(0)
