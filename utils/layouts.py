@@ -62,7 +62,8 @@ class Layouts(NamedTuple):
             raise UserError(f"{file} must hold one layout: a line 'NAME:' and below it, indented, count, flip_index, ...")
         for name, row in rows.items():
             if name in self.rows and self.rows[name] != row:
-                raise UserError(f"{file}: there is another layout '{name}' already; choose another name")
+                raise UserError(f"{file}: there is another layout '{name}' already, in args.yaml or in the trained run; choose "
+                                "another name, or leave --layout out")
             (layouts.conventions if layouts.is_union(name) else layouts.load)(name)
         return names[0], layouts
 

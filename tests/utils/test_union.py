@@ -196,6 +196,7 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
              "layout 'copied': conventions names 'onw', which is no training set (there are: own, own5); did you mean 'own'?"),
             (["own", "own5"], ["--shares", "own5=1", "own5=2"], "numbers above 0, each name once"),
             (["own", "other/own"], ["--shares", "own=2"], "--shares names 'own', but 2 training sets have this name"),
+            (["own5"], ["--shares", "own5=2"], "--shares mixes several training sets, and own5 is the only one"),
             (["own", "own5", "copy"], [], "hold the same faces; leave one out")):
         done = cli("--train", "--train-data", *(tmp_path / name for name in sets), "--layout", tmp_path / "plain.yaml", *SMALL,
                    "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *flags)

@@ -25,6 +25,8 @@ def check_training(sources: Sources) -> None:
             raise UserError(f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
                             "more often")
     called, name = [one.called for one in sets], settings.data.layout
+    if settings.train.shares and len(sets) == 1:
+        raise UserError(f"--shares mixes several training sets, and {called[0]} is the only one; leave it out")
     check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), called)
     if settings.layouts.is_union(name):
         check_names(f"layout '{name}': conventions", settings.layouts.conventions(name), called)
