@@ -211,8 +211,8 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     done = cli("--train", "--test", *flags, "--train-data", raw, other, "--test-data", raw, other, third)
     assert done.returncode == 0, done.stderr
     assert "47 faces" in done.stderr and "5 to validate" in done.stderr  # 36 + 11 and 4 + 1: two sets whose folders have one name
-    assert re.search(r"[12] of 5 test faces of \S+/third-64 are training faces of \S+/drawn-64-\w+ too", done.stderr)
-    assert done.stderr.count("are training faces of") == 1
+    assert re.search(r"[12] of 5 test pictures of \S+/third-64 are training pictures of \S+/drawn-64-\w+ too", done.stderr)
+    assert done.stderr.count("are training pictures of") == 1
     assert [row[2] for row in table(done.stdout)] == ["8", "5", "5"]
     assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
     assert len(list((tmp_path / "runs" / "000" / "report").glob("faces_*.csv"))) == 3

@@ -1,5 +1,7 @@
 """What is wrong or doubtful about the sets of a training, said before its first step."""
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -9,12 +11,13 @@ from pipnet.layout import Layout
 from utils.conversion import HALF
 from utils.evaluate.evaluate import face_norms
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import Split
+from utils.faces.prepared_set import Split, source_picture
 from utils.faces.sets import check_same_protocol
 from utils.landmarks.sources import Sources
 from utils.union import check_names
 
 APART = 0.3  # distance of two mean faces / size of the face; sets with the same order of points have 0.12 at most
+MOST = 50_000  # faces of a split whose pictures are compared with those of others
 
 
 def check_training(sources: Sources) -> None:
@@ -53,7 +56,7 @@ def check_known(layout: Layout, faces: Faces) -> None:
 def doubts(sources: Sources) -> Iterator[str]:
     """Yield a line for each doubt about the sets of a training that is no error for certain."""
     yield from _misplaced(sources)
-    yield from _tested_twice(sources)
+    yield from _seen_in_training(sources)
 
 
 def _misplaced(sources: Sources) -> Iterator[str]:
@@ -76,24 +79,27 @@ def _misplaced(sources: Sources) -> Iterator[str]:
                 break
 
 
-def _tested_twice(sources: Sources) -> Iterator[str]:
-    """Yield a line for each test or validation split with faces that are trained on: same size of the picture, same labels."""
-    trained = [(split, _numbers(split, "size", "box")) for split in sources.splits()]
+def _seen_in_training(sources: Sources) -> Iterator[str]:
+    """Yield a line for each test or validation split with pictures that are trained on, whatever their labels."""
+    trained = [(split, _pictures(split)) for split in sources.splits()]
     held = [] if any(split.name == "val" for split, _ in trained) else sources.splits("val")
     for split in [*sources.tested, *held]:
-        seen = _numbers(split, "size", "box")
-        for other, known in trained:
-            rows, others = np.isin(seen, known), np.isin(known, seen)
-            if split.set.meta["count"] != other.set.meta["count"] or not rows.any():
-                continue
-            if count := int(np.isin(_numbers(split, "landmarks")[rows], _numbers(other, "landmarks")[others]).sum()):
+        mine = _pictures(split)
+        for other, theirs in trained:
+            sizes = set(mine.values()) & set(theirs.values())
+            known = {_digest(file) for file, size in theirs.items() if size in sizes}
+            if count := sum(size in sizes and _digest(file) in known for file, size in mine.items()):
                 what = "validation" if split in held else "test"
-                yield (f"{count} of {len(seen)} {what} faces of {split.set.folder} are training faces of {other.set.folder} too, "
-                       "so the figures on them are too good")
+                yield (f"{count} of {len(mine)} {what} pictures of {split.set.folder} are training pictures of "
+                       f"{other.set.folder} too, so the figures on them are too good")
 
 
-def _numbers(split: Split, *columns: str) -> np.ndarray:
-    """Return a number (M,) for each face of a split, which is the same for equal values in some columns."""
-    faces = split.set.read(split.name)
-    values = np.concatenate([np.asarray(faces[name][:], np.float64).reshape(len(faces), -1) for name in columns], 1)
-    return (values.view(np.uint64) * np.random.default_rng(0).integers(1, 2**63, values.shape[1], np.uint64)).sum(1)
+def _pictures(split: Split) -> dict[Path, int]:
+    """Return {picture of a split: its size in bytes}; none of a split of more than MOST faces, or of pictures that are gone."""
+    faces, source = split.set.read(split.name), Path(split.set.meta["source"])
+    files = {source_picture(source, name) for name in faces["file"]} if len(faces) <= MOST else ()
+    return {file: file.stat().st_size for file in files if file and file.is_file()}
+
+
+def _digest(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
