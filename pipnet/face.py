@@ -33,9 +33,13 @@ class Face(NamedTuple):
 
         Without states or drowsiness, their keys are missing.
         """
-        return plain_values({"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks,
-                        "landmark_scores": self.scores, "sigma": self.sigma, "pose": self.pose,
-                        **({"states": self.states} if self.states else {}), **(self.drowsiness or {})})
+        return plain_values(self.named())
+
+    def named(self) -> dict[str, Any]:
+        """Return the values as they are, under the names of --json."""
+        return {"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks, "landmark_scores": self.scores,
+                "sigma": self.sigma, "pose": self.pose, **({"states": self.states} if self.states else {}),
+                **(self.drowsiness or {})}
 
     def __repr__(self) -> str:
         """Return the face on one short line."""
@@ -47,6 +51,9 @@ class Face(NamedTuple):
 def plain_values(value: Any, digits: int | None = None) -> Any:
     """Return a number, array, list or dict as plain values, rounded to `digits` if given; None for what is not finite."""
     if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind == "f" and np.isfinite(value).all():  # all at once, which takes a tenth of the time
+            numbers = value.astype(np.float64)
+            return (numbers if digits is None else numbers.round(digits)).tolist()
         value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [plain_values(one, digits) for one in value]

@@ -32,7 +32,7 @@ FIRST = b'{"frame": '     # how our lines of JSON begin
 def json_line(frame: Frame, faces: list[Face]) -> str:
     """Return a frame as a line of JSON. Coordinates are rounded to 0.01 px; unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
-    values = [{key: plain_values(value, DIGITS.get(key, 4)) for key, value in face.to_dict().items()} for face in faces]
+    values = [{key: plain_values(value, DIGITS.get(key, 4)) for key, value in face.named().items()} for face in faces]
     return json.dumps({"frame": frame.index, "time": plain_values(frame.seconds, 4), "file": frame.name,
                        "width": width, "height": height, "faces": values})
 
