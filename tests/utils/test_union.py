@@ -201,9 +201,15 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
         done = cli("--train", "--train-data", *(tmp_path / name for name in sets), "--layout", tmp_path / "plain.yaml", *SMALL,
                    "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *flags)
         assert done.error and message in done.error, done.stderr
-    done = cli("--train", "--train-data", tmp_path / "own5", tmp_path / "turned", "--val", "0.2", *SMALL, "--data-root",
-               tmp_path / "data", "--run-root", tmp_path / "runs", "--epochs", "1")
+    (tmp_path / "low").mkdir()
+    write_pairs(tmp_path / "low", [FIVE[[3, 4, 2]] + i for i in range(6)])
+    related = {"both": {"conventions": {}}, "mine": {**MINE["mine"], "same_as": {"5": {0: 3, 1: 4, 2: 2}}}}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(related))
+    done = cli("--train", "--train-data", *(tmp_path / name for name in ("own5", "turned", "low")), "--layout",
+               tmp_path / "both.yaml", "--val", "0.2", "--norm", "diagonal", *SMALL, "--data-root", tmp_path / "data",
+               "--run-root", tmp_path / "runs")
     assert done.returncode == 0 and "turned-64 share lie at other places in one than in the other" in done.stderr, done.stderr
+    assert "faces are 1.37 times as large in the crops of" in done.stderr, done.stderr
     more = {"plain": {"conventions": {}}, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(more))
     done = cli("--prepare", "--train-data", tmp_path / "own", tmp_path / "own5", "--layout", tmp_path / "plain.yaml", *SMALL,

@@ -14,6 +14,7 @@ from utils.faces.faces import Faces
 from utils.faces.prepared_set import Split, source_picture
 from utils.faces.sets import check_same_protocol
 from utils.landmarks.sources import Sources
+from utils.train.initialise import ALIKE
 from utils.union import check_names
 
 APART = 0.3  # distance of two mean faces / size of the face; sets with the same order of points have 0.12 at most
@@ -62,7 +63,7 @@ def doubts(sources: Sources) -> Iterator[str]:
 def _misplaced(sources: Sources) -> Iterator[str]:
     """Yield a line for each training set whose mean face does not fit that of an earlier set at the landmarks of both.
 
-    A set of profiles has no mean face.
+    It has another shape, or another size than in the crops of the first set. A set of profiles has no mean face.
     """
     splits = [split for split in sources.splits("train") if split.set.meta["layout"] not in HALF]
     faces = [sources.crops([split]).meanface() for split in splits if len(splits) > 1]
@@ -77,6 +78,11 @@ def _misplaced(sources: Sources) -> Iterator[str]:
                 yield (f"the {both.sum()} landmarks that {split.set.folder} and {splits[place].set.folder} share lie at other "
                        "places in one than in the other: does one have its points in another order, or is same_as wrong?")
                 break
+            size = 1 / np.hypot(*matrix[:, 0])
+            if other is faces[0] and not 1 / ALIKE < size < ALIKE:
+                yield (f"faces are {size:.2f} times as large in the crops of {splits[place].set.folder} as in those of "
+                       f"{split.set.folder}, because crops are made around the landmarks of a set, or its boxes; the net learns "
+                       "both sizes" + (", and in use it gets the second one" if sources.layout.members else ""))
 
 
 def _seen_in_training(sources: Sources) -> Iterator[str]:
