@@ -55,7 +55,7 @@ def test_every_command_of_the_benchmarks_is_one():
             resolved(experiments.flags_of(run["flags"], known))
     jobs = [job.flags for job in campaign.PATHS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags]
     for flags in (*jobs, *gpu.ROWS.values()):
-        resolved(gpu.filled(flags, ROOT))
+        resolved(gpu.filled(flags, ROOT, "run"))
     given = Namespace(net="resnet18", size=128, epochs=60)
     for name in file["tables"]:
         if name == "systems":
