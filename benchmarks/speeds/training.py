@@ -39,7 +39,8 @@ def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order
     """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first step."""
     defaults = read_defaults()
     mode, given = parse(flags, add_modes, defaults)
-    settings = read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
+    given = given if "train_data" in given else {"dataset": "synthetic", **given}
+    settings = read_settings(given, mode, None, defaults)
     set_threads(settings.train.threads, settings.train.deterministic)
     sources = prepare(settings, Sets(settings, defaults), ranks, True, False)
     experiment = landmark_experiment(sources, ranks)
