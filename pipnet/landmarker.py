@@ -63,6 +63,11 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
     return np.column_stack([rows, np.zeros(len(rows))]) if rows.shape[1] == 4 else rows.copy()
 
 
+def largest_first(boxes: np.ndarray) -> np.ndarray:
+    """Return the places (M,) of boxes (M, 4), those of the largest ones first."""
+    return np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], 1), kind="stable")
+
+
 def apart(faces: list[Face]) -> list[Face]:
     """Return the faces except those that show another face again, or a part of a larger face that is not less certain."""
     if len(faces) < 2:
@@ -160,11 +165,21 @@ class Landmarker:
         image = as_bgr(image, self.rgb)
         large = self._large(image) if self.max_faces is not None else None
         if large:
-            faces = self.faces_of(image, *self._landmark_boxes(image, large), second_crop)
+            faces = self._largest(image, *self._landmark_boxes(image, large), second_crop)
             if sum(map(self.net.is_sure, faces)) >= self.max_faces:  # those in the rest of the image are smaller
                 return faces
-        faces = self.faces_of(image, *self.detect(image, large=large), second_crop)
+        faces = self._largest(image, *self.detect(image, large=large), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
+
+    def _largest(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
+        """Return the faces of landmark boxes (M, 4), best first; of `max_faces`, those in the largest boxes that show faces."""
+        most, rest, faces = self.max_faces or len(boxes), largest_first(boxes), []
+        while len(rest) and len(faces) < most:
+            first, rest = np.split(rest, [most - len(faces)])
+            first.sort()  # best first
+            more = self.faces_of(image, boxes[first], scores[first], second_crop)
+            faces = sorted(apart(faces + more), key=lambda face: -face.score) if faces else more
+        return faces
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
                  close: bool = False) -> list[Face]:
@@ -235,11 +250,7 @@ class Landmarker:
             raise UserError(f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed")
         boxes, scores = self._as_protocol(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
         inside = np.array([self.shows(box, width, height) for box in boxes], bool)
-        boxes, scores = boxes[inside], scores[inside]
-        if self.max_faces is not None and len(boxes) > self.max_faces:
-            largest = np.sort(np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], 1), kind="stable")[:self.max_faces])
-            boxes, scores = boxes[largest], scores[largest]
-        return boxes, scores
+        return boxes[inside], scores[inside]
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
         """Return the face in each landmark box (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them.

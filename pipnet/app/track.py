@@ -9,7 +9,7 @@ from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.geometry import box_of, iou
 from pipnet.landmark_net import HALFWAY
-from pipnet.landmarker import Landmarker
+from pipnet.landmarker import Landmarker, largest_first
 from pipnet.search import QUARTERS, search, stands
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
@@ -121,12 +121,12 @@ class Tracker:
         pairs = match(_boxes(tracked.values()), boxes, SAME)
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
-        room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
-        new = (self.landmarker.coarse or self.landmarker).landmarks_of(image, np.delete(boxes, [j for _, j in pairs], axis=0))
-        again = [self.landmarker.box_of(face.landmarks) for face in new]  # crop again, as for tracked faces
-        faces = self._faces(image, [box for box in again if self._shows(box, image)])
-        faces = [face for face in faces if self.landmarker.is_face(face)
-                 and (not kept or iou(_boxes([face]), _boxes(kept.values())).max() < TWICE)][:room]
+        boxes, faces = np.delete(boxes, [j for _, j in pairs], axis=0), []
+        room = len(boxes) if self.max_faces is None else self.max_faces - len(kept)
+        boxes = boxes[largest_first(boxes)] if room < len(boxes) else boxes
+        while len(boxes) and len(faces) < room:  # the largest ones may show no faces
+            some, boxes = np.split(boxes, [room - len(faces)])
+            faces += self._new(image, some, [*kept.values(), *faces])
         if not kept and not faces and self.landmarker.any_roll:
             faces = self._search(image)
         lost = [id for id in self.tracks if id not in kept]
@@ -136,6 +136,14 @@ class Tracker:
                 known[j], self.ids = self.ids, self.ids + 1
             kept[known[j]] = face
         return kept
+
+    def _new(self, image: np.ndarray, boxes: np.ndarray, known: list[Face]) -> list[Face]:
+        """Return the faces of a detector's landmark boxes (M, 4) that are none of the known ones."""
+        found = (self.landmarker.coarse or self.landmarker).landmarks_of(image, boxes)
+        again = [self.landmarker.box_of(face.landmarks) for face in found]  # crop again, as for tracked faces
+        faces = self._faces(image, [box for box in again if self._shows(box, image)])
+        return [face for face in faces if self.landmarker.is_face(face)
+                and (not known or iou(_boxes([face]), _boxes(known)).max() < TWICE)]
 
     def _search(self, image: np.ndarray) -> list[Face]:
         """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright there."""

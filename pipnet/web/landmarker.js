@@ -34,10 +34,22 @@ export class Landmarker {
   async facesOf(frame) {
     const large = this.most < Infinity ? await this.detector.large(frame) : null;
     if (large) {
-      const faces = await this.refined(frame, await this.detected(frame, () => large));
+      const faces = await this.largest(frame, await this.detected(frame, () => large));
       if (faces.filter((face) => this.isSure(face)).length >= this.most) return faces;  // those in the rest are smaller
     }
-    return search(this, frame, await this.refined(frame, await this.detect(frame, large)));
+    return search(this, frame, await this.largest(frame, await this.detect(frame, large)));
+  }
+
+  /** Return the faces of landmark boxes {box, score}; of `most`, those in the largest boxes that show faces. */
+  async largest(frame, found) {
+    let rest = largestFirst(found), faces = [];
+    while (rest.length && faces.length < this.most) {
+      const first = new Set(rest.slice(0, this.most - faces.length));
+      rest = rest.filter((one) => !first.has(one));
+      const more = await this.refined(frame, found.filter((one) => first.has(one)));
+      faces = faces.length ? apart([...faces, ...more], this.limits).sort((one, other) => other.score - one.score) : more;
+    }
+    return faces;
   }
 
   /**
@@ -108,12 +120,11 @@ export class Landmarker {
 
   /** Return the same boxes for a picture in which `find` finds the faces. */
   async detected(picture, find) {
-    const start = performance.now(), area = ({ box }) => areaOf(box);
+    const start = performance.now();
     const found = (await find(picture)).map(({ box, score }) => ({ box: [...this.fromDetector(box), 0], score }))
       .filter(({ box }) => this.shows(box, picture));
     this.seconds.detect += (performance.now() - start) / 1000;
-    const largest = new Set([...found].sort((one, other) => area(other) - area(one)).slice(0, this.most));
-    return found.filter((one) => largest.has(one));
+    return found;
   }
 
   /** Return the landmark box (4) of a detector's box. */
@@ -211,6 +222,11 @@ export class Landmarker {
     const [cosine, , , sine] = similarity(this.net.meanface, landmarks), angle = Math.atan2(sine, cosine);
     return angle - clamp(angle, -this.limits.level, this.limits.level);
   }
+}
+
+/** Return things with a box, the largest ones first. */
+export function largestFirst(boxed) {
+  return [...boxed].sort((one, other) => areaOf(other.box) - areaOf(one.box));
 }
 
 /** Return the faces without those that show another face again, or a part of a face that is larger and not less certain. */

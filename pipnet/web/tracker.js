@@ -1,6 +1,7 @@
 /** Tracking of faces in a video: the next crop comes from this frame's landmarks, as pipnet/app/track.py. */
 
 import { boxOf, iou } from "./geometry.js";
+import { largestFirst } from "./landmarker.js";
 import { mean } from "./numbers.js";
 import { search, stands } from "./search.js";
 
@@ -69,15 +70,19 @@ export class Tracker {
 
   /** Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds. */
   async detect(frame, tracked) {
-    const boxes = (await this.landmarker.detect(frame)).map(({ box }) => box), ids = [...tracked.keys()], { limits } = this;
+    const found = await this.landmarker.detect(frame), boxes = found.map(({ box }) => box);
+    const ids = [...tracked.keys()], { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
     const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
     const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
-    const first = await this.faces(frame, boxes.filter((_, j) => !used.has(j)));
-    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => this.shows(box, frame));
-    let faces = (await this.faces(frame, again))
-      .filter((face) => this.landmarker.isFace(face) && overlap(face, kept.values()) < limits.twice)
-      .slice(0, Math.max(this.most - kept.size, 0));
+    let rest = found.filter((_, j) => !used.has(j)), faces = [];
+    const room = this.most - kept.size;
+    if (room < rest.length) rest = largestFirst(rest);
+    while (rest.length && faces.length < room) {  // the largest ones may show no faces
+      const some = rest.slice(0, room - faces.length).map(({ box }) => box);
+      rest = rest.slice(some.length);
+      faces = [...faces, ...await this.fresh(frame, some, [...kept.values(), ...faces])];
+    }
     if (!kept.size && !faces.length) faces = await this.search(frame);
     const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));
     const known = match(lost.map((id) => this.tracks.get(id).box), faces.map((face) => boxOf(face.landmarks)), limits.again);
@@ -86,6 +91,14 @@ export class Tracker {
       kept.set(pair ? lost[pair[0]] : this.ids++, face);
     });
     return kept;
+  }
+
+  /** Return the faces of a detector's landmark boxes that are none of the known ones. */
+  async fresh(frame, boxes, known) {
+    const first = await this.faces(frame, boxes);  // crop again, as for tracked faces
+    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => this.shows(box, frame));
+    return (await this.faces(frame, again))
+      .filter((face) => this.landmarker.isFace(face) && overlap(face, known) < this.limits.twice);
   }
 
   /** Return the faces that the enhanced frame shows upright at the next turn. */

@@ -258,13 +258,12 @@ def test_a_detector_is_a_file(tmp_path, trained):
     found, scores, points = Detector(weights=file, threads=1)(image)
     assert np.allclose(found, boxes) and scores == pytest.approx([0.99, 0.9, 0.7, 0.65]) and points is None
 
-    def detect(max_faces=None, **options):
+    def detect(**options):
         detector = Detector(weights=file, threads=1, **options)
-        return Landmarker(trained.folder / "best.onnx", detector, max_faces, threads=1).detect(image)
+        return Landmarker(trained.folder / "best.onnx", detector, threads=1).detect(image)
 
     assert detect()[1].tolist() == pytest.approx([0.99, 0.9, 0.7])  # without the box outside the image
     assert detect(threshold=0.8)[1].tolist() == pytest.approx([0.99, 0.9])
-    assert detect(max_faces=2)[1].tolist() == pytest.approx([0.9, 0.7])  # the largest, best first
     assert np.allclose(detect(scale=2)[0][:3], detect()[0] / 2)  # this detector answers in px of the image that it is given
 
 
@@ -279,6 +278,26 @@ def test_values_in_a_detectors_file_replace_those_of_the_table(tmp_path):
     stored = Detector(weights=file)
     assert (stored.threshold, stored.overlap, stored.face_box) == (0.5, 0.25, FaceBox(0.1, 1, 0.9))
     assert Detector(weights=file, threshold=0.7).threshold == 0.7
+
+
+def test_the_largest_boxes_may_show_no_faces():
+    """At the right and the bottom of the picture there is none; of three copies of the face, the smallest one is at the left."""
+    face, image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320], np.full((800, 1200, 3), 90, np.uint8)
+    boxes, scores = [[800, 10, 1190, 400], [300, 410, 680, 790]], [0.99, 0.7]
+    for place, side in enumerate((100, 200, 160)):
+        image[10:10 + side, 250 * place:250 * place + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+        boxes.append((np.array([0.3, 0.2, 0.78, 0.72]) * side + (250 * place, 10) * 2).tolist())
+        scores.append(0.9 - 0.1 * place)
+
+    def find(image):
+        return np.array(boxes), np.array(scores)
+
+    find.face_box = FaceBox(0, 1, 1)
+    for most, left in ((1, [250]), (2, [250, 500]), (3, [0, 250, 500]), (9, [0, 250, 500]), (None, [0, 250, 500])):
+        found = Landmarker("landmarks-fast", find, most, threads=1, any_roll=False)(image)
+        assert [250 * int(one.box[0] // 250) for one in found] == left, most
+        tracker = Tracker(Landmarker("landmarks-fast", find, most, threads=1, any_roll=False), max_faces=most)
+        assert sorted(250 * int(one.landmarks[:, 0].min() // 250) for one in tracker.update(image, 0)) == left, most
 
 
 def test_the_image_for_the_detector_has_bounds():
