@@ -188,7 +188,7 @@ def read_value(key: str, text: Any) -> Any:
     """Return the checked value of a key from its text on the command line; a list of texts for a key with several values."""
     row = KEYS[key]
     if isinstance(text, list):
-        parts = [part for item in text for part in item.split(",") if part]
+        parts = [part for item in text for part in ([item] if os.path.exists(item) else item.split(",")) if part]
         return row.check(parts if row.kind is str else [_yaml(part) for part in parts])
     if not isinstance(text, str) or row.kind is not str:
         return row.check(_yaml(text) if isinstance(text, str) else text)

@@ -70,8 +70,8 @@ class Layouts(NamedTuple):
     def _row(self, name: str) -> dict[str, Any]:
         """Return the row of that name. UserError for an unknown name or key."""
         if name not in self.rows:
-            raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(self.rows)}; or give a file: --layout "
-                            f"{name}.yaml){nearest(name, self.rows)}")
+            raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(self.rows)}; or give a file that holds it: "
+                            f"--layout FILE.yaml){nearest(name, self.rows)}")
         row = self.rows[name]
         if not isinstance(row, dict):
             raise UserError(f"layout '{name}' must be a table of keys (count, flip_index, ...), not {row!r}")

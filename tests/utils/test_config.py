@@ -57,6 +57,12 @@ def test_args_yaml_holds_each_key_in_its_section_and_the_key_has_a_flag():
             assert typed(flag, *words) == {key: value}
 
 
+def test_a_comma_divides_names_unless_it_is_in_the_name_of_a_folder(tmp_path):
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    assert typed("--train-data", str(folder), "c,d", "e" * 999) == {"train_data": [str(folder), "c", "d", "e" * 999]}
+
+
 def test_the_choices_of_a_key_are_the_rows_of_its_table():
     """sections.py writes them out, since it may not import code that reads the keys."""
     assert list(steps.STEPS) == list(STEPS)
