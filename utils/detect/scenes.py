@@ -30,6 +30,7 @@ KNOWN = 0.6, 0.1  # visible shares of a cut face: from the first on it is a face
 INSIDE = 2.0, 6.0  # range of face / window, in sides, where a window lies inside of a face
 BACKGROUND = 0.25  # visible share of a face below which such a window is background
 LARGEST = 1.1      # face / crop, in sides, of the largest faces
+SHADED = 48.0      # px of the crop, least side of a face in shadow; smaller ones could not be seen
 
 
 class Scene(NamedTuple):
@@ -155,8 +156,9 @@ class Scenes(Dataset):
         counts = (share >= KNOWN[0]) & (seen >= LEAST).all(1) & ~picture.ignored
         hides = ~counts & (share > (BACKGROUND if inside_face else KNOWN[1]))
         unknown = clipped[hides] if picture.whole else np.array([[0, 0, side, side]], float)
-        if self.recipe.shadow and counts.any():
-            self._shade(cut, clipped[counts], rng.spawn(1)[0])
+        large = counts & (seen.max(1) >= SHADED)
+        if self.recipe.shadow and large.any():
+            self._shade(cut, clipped[large], rng.spawn(1)[0])
         return Scene(cut, clipped[counts], unknown)
 
     def _shade(self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> None:
