@@ -71,12 +71,14 @@ def train(exp: str, flags: list[str]) -> Path:
 
 
 def whole_run(name: str, row: dict[str, str], known: dict[str, str]) -> None:
-    """Run main.py in weights/bench_NAME and save its scores, minutes and images/s."""
+    """Run main.py in weights/bench_NAME and save its scores, minutes and images/s; of a detector, `measure.py detector` tells."""
     flags, start = flags_of(row["flags"], known), time.perf_counter()
     run(*flags, "--exp", f"bench_{name}", "--overwrite")
     minutes, folder = (time.perf_counter() - start) / 60, ROOT / "weights" / f"bench_{name}"
     speed = np.median([float(epoch["images_per_second"]) for epoch in read_csv(folder / "time.csv")])
     scores = read_csv(folder / "report" / "scores.csv")
+    if "NME %" not in scores[0]:
+        return
     save(name, "python " + " ".join(["main.py", *flags]), 0, {
         "minutes": round(minutes, 2), "images_per_second": round(float(speed), 1), "scores": scores,
         "rows": score_rows(name, row["trained_on"], scores)})
