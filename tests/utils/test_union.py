@@ -261,6 +261,8 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     done = cli("--test", "--test-onnx", "--exp", "one", "--layout", "lapa", *places)
     assert done.returncode == 0 and "own-64 is not tested: no rule relates its layout mine to 106" in done.stderr, done.stderr
     assert {"lapa-64", "wflw-64, net 106 as 98"} <= {row[0] for row in table(done.stdout)} and "layout 106" in done.stdout
+    done = cli("--test", "--exp", "one", "--layout", "lapa", "--test-data", "lapa", miniatures / "own", *places)
+    assert "which a net of layout 106 cannot use" in done.error and not done.stdout  # before the first set is tested
     alone = open_net(run / "best.106.onnx", 1)
     assert alone.layout == whole.seen_as("106").layout and not alone.layout.members
     assert np.allclose(alone.predict(images)["landmarks"], everything["landmarks"][:, list(whole.layout.chosen("106").index)],

@@ -23,7 +23,7 @@ from pipnet.layout import Layout
 from utils.config import ROOT, Defaults, Settings
 from utils.evaluate import page
 from utils.evaluate.boxes import rebox
-from utils.evaluate.evaluate import Predict, Result, evaluate, selected, torch_predictor
+from utils.evaluate.evaluate import Predict, Result, evaluate, face_norms, selected, torch_predictor
 from utils.evaluate.report import Report, read_compared
 from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
@@ -124,7 +124,6 @@ class LandmarkTests(Tests):
         titles = distinct([title_for(split.set, layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
-            check_same_protocol(split.set, self.stored["protocol"])
             faces = load_splits([split], there, self.net.size, self.settings.data.cache, self.net.margin)
             if there is layout:  # another layout may not suffice for pose and states
                 faces = complete(faces, there, outputs)
@@ -211,6 +210,9 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
             logger.info(f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}")
             tested.remove(split)
     ways = [sources.way_to_test(split, net.layout) for split in tested]
+    for split, (there, _) in zip(tested, ways, strict=True):  # all of them before the first one is tested
+        check_same_protocol(split.set, stored["protocol"])
+        face_norms(load_splits([split], there, net.size, 0, net.margin), there, test.norm)
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
                 for split, (there, _) in zip(tested, ways, strict=True)]
