@@ -19,6 +19,7 @@ from utils.train.contents import FORMAT, check_contents
 from utils.train.make_net import state_names
 
 OURS = {"format", "net", "layout", "protocol", "args"}  # keys of our checkpoints; foreign files do not have most of them
+SAVED = b"PK", b"\x80"  # how files of torch.save begin: a zip or, written by old versions, a pickle
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
@@ -124,6 +125,9 @@ def _read(file: Path):
         with warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        with open(file, "rb") as content:
+            if not content.read(2).startswith(SAVED):
+                raise UserError(f"{file} is no checkpoint; give a .pt, or an exported file with its ending (.onnx)") from None
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
                         "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
                         "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt") from None

@@ -2,6 +2,7 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -101,6 +102,12 @@ def test_code_is_refused_and_not_run(packed, tmp_path, write):
     with pytest.raises(UserError, match="best.pt is refused: it holds more than tensors .* if you trust it, save .*state_dict"):
         checkpoint.load(tmp_path / "best.pt")
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_file_of_another_kind_is_no_checkpoint(tmp_path):
+    shutil.copy(ROOT / "weights" / "detector.onnx", tmp_path / "net")
+    with pytest.raises(UserError, match=r"net is no checkpoint; give a .pt, or an exported file with its ending \(.onnx\)"):
+        checkpoint.load(tmp_path / "net")
 
 
 def test_damaged_files_are_one_clear_line(packed, tmp_path):
