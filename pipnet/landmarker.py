@@ -3,6 +3,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ class Landmarker:
                  max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False,
                  coarse: Path | str | LandmarkNet | None = None, layout: str | None = None):
         self._given = landmarks, detector, max_faces, threads, any_roll, rgb, coarse, layout
-        if max_faces is not None and max_faces < 1:
-            raise UserError(f"max_faces must be at least 1, not {max_faces}")
+        if max_faces is not None and (not isinstance(max_faces, Integral) or max_faces < 1):
+            raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
         if landmarks is None or str(landmarks) in SHIPPED:
             name = str(landmarks or SHIPPED[0])
             landmarks, coarse = shipped_onnx(name), coarse or COARSE.get(name)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.session import metadata, open_session
 
 Arrays = dict[str, np.ndarray]
+MOST_THREADS = 1024  # of a net; many more take minutes to start
 
 
 class Opened(NamedTuple):
@@ -33,15 +35,17 @@ class Opened(NamedTuple):
 def open_file(file: Path | str, threads: int = 0, remedy: str = "name another file") -> Opened:
     """Return an exported net, opened in the runtime of its suffix, see RUNTIMES. threads: 0 takes all cores.
 
-    UserError for a file that is missing (`remedy` says what to do then), damaged or of another kind, and if the package of the
-    runtime is missing.
+    UserError for a file that is missing (`remedy` says what to do then), damaged or of another kind, if the package of the
+    runtime is missing, and for a wrong number of threads.
     """
     file = Path(file)
+    if not isinstance(threads, Integral) or not 0 <= threads <= MOST_THREADS:
+        raise UserError(f"threads must be a whole number up to {MOST_THREADS}, or 0 for all cores, not {threads!r}")
     if file.suffix not in RUNTIMES:
         raise UserError(f"{file} has none of the suffixes of exported nets ({', '.join(RUNTIMES)}); {remedy}")
     if not file.is_file():
         raise UserError(f"no file at {file}; {remedy}")
-    opened = RUNTIMES[file.suffix](file, threads)
+    opened = RUNTIMES[file.suffix](file, int(threads))
 
     def run(feeds: Arrays) -> Arrays:
         try:

@@ -24,6 +24,7 @@ from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose, pose_points
+from pipnet.runtimes import MOST_THREADS
 from pipnet.session import shipped_onnx
 from pipnet.stop import SIGNALS, answer, end_when_stuck
 
@@ -76,8 +77,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError("--port is the port of --web; give that too")
     if args.detect_every < 1:
         raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
-    if args.threads < 0:
-        raise UserError(f"--threads is a number of threads, or 0 for all cores, not {args.threads}")
+    if not 0 <= args.threads <= MOST_THREADS:
+        raise UserError(f"--threads is a number of threads up to {MOST_THREADS}, or 0 for all cores, not {args.threads}")
+    if args.save == "-":
+        raise UserError("--save - : pictures and videos are not written to the terminal; name a file or a folder")
     return args
 
 

@@ -355,7 +355,10 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     refuses("no detector of ours", Detector, weights=net)
     refuses("needs its weights .no file is given", Detector, "mtcnn")
     refuses("no file at .*gone.onnx.*comes with the project", Detector, weights=tmp_path / "gone.onnx")
-    refuses("max_faces must be at least 1, not 0", Landmarker, net, detector=detect, max_faces=0)
+    refuses("max_faces must be a whole number, at least 1, not 0", Landmarker, net, detector=detect, max_faces=0)
+    refuses(r"max_faces must be a whole number, at least 1, not 1\.5", Landmarker, net, detector=detect, max_faces=1.5)
+    for threads in (-1, 1.0, 10 ** 6):
+        refuses("threads must be a whole number up to 1024", Detector, threads=threads)
     refuses(r"not '/d.onnx'; a file is opened with Detector\(weights=FILE\)", Landmarker, net, detector="/d.onnx")
     landmarker = Landmarker(net, detector=detect)
     for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):

@@ -419,6 +419,8 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "face.png", "--json", "a.mp4"], "--json a.mp4: the name of a picture or video; give one that ends in"),
             (["--source", "full", "--save", "all.mp4"], "--save all.mp4: pictures of a folder go into a folder"),
             (["--source", "face.png", "--threads", "-1"], "--threads"),
+            (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
+            (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
             (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
             ([""], "--source is empty; give it a value, or leave it out"), (["face.png", "--json", ""], "--json is empty"),
             (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),

@@ -217,7 +217,7 @@ def test_a_page_is_no_file(tmp_path):
     (["--web", "--save", "out.mp4"], "--web goes with --exp, .*; leave --save out"),
     (["--port", "9000"], "--port is the port of --web; give that too"),
     (["--web", "--smooth", "flow"], "no optical flow; give it --smooth one-euro or none"),
-    (["--web", "--max-faces", "0"], "max_faces must be at least 1, not 0"),
+    (["--web", "--max-faces", "0"], "max_faces must be a whole number, at least 1, not 0"),
     (["--web", "--exp", "018"], "018 has none of the suffixes of exported nets .*; name a file that main.py --export onnx"),
     (["--web", "--exp", "detector"], "detector.onnx is no ONNX file of a landmark net of ours"),
 ])

@@ -247,5 +247,5 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
     for given, count in (((), 2), (("--threshold", "0.2"), 3), (("--threshold", "0.2", "--max-faces", "1"), 1)):
         done = cli(*flags, *given, "--threads", "1")
         assert done.returncode == 0 and f"{count} faces in 1 pictures" in done.stdout, done.stderr
-    fails(cli(*flags, "--max-faces", "0"), "max_faces must be at least 1, not 0")
+    fails(cli(*flags, "--max-faces", "0"), "max_faces must be a whole number, at least 1, not 0")
     fails(cli("--test", "--exp", trained.folder, "--upright"), "--upright is for --predict; give that too")
