@@ -75,9 +75,10 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     settings = make_settings(given, defaults, preset)
     sets = Sets(settings, defaults)
     names = absolute(sets.training_names())
-    if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in names:
-        raise UserError(f"--dataset {given['dataset']} is not among --train-data, which is trained on; add it there, or leave it "
-                        "out")
+    used = names + absolute([*(settings.data.test_data or ()), *(settings.data.unlabelled or ())])
+    if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in used:
+        raise UserError(f"--dataset {given['dataset']} is not among the sets of --train-data and --test-data; add it to one of "
+                        "them, or leave it out")
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
         if settings.train.semi in ROUNDS:

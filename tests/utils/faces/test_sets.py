@@ -174,7 +174,8 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
 def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
     mine = str(write_faces(tmp_path / "flat", 12))
     common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
-    refuses("--dataset 300w is not among --train-data", new_settings, **common, dataset="300w")
+    refuses("--dataset 300w is not among the sets of --train-data", new_settings, **common, dataset="300w")
+    assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [mine]  # --data-dir may be its archive
     named = {"test_data": [mine]}
     for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
         with pytest.raises(UserError, match=message):

@@ -27,7 +27,7 @@ def new_settings(**given) -> Settings:
 def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw" / "afw").mkdir(parents=True)
-    data = new_settings(data_dir="raw", train_data=["300w", "raw"], test_data=["raw"]).data
+    data = new_settings(dataset="300w", data_dir="raw", train_data=["300w", "raw"], test_data=["raw"]).data
     assert data.data_dir == str(tmp_path / "raw")
     assert (data.train_data, data.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
     for mean in ("mean.txt", "mean.npy"):
