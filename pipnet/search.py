@@ -10,6 +10,7 @@ from pipnet.images import as_bgr, enhanced, shrunken
 QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
 STEPS = (256, QUARTERS), (192, DIAGONALS)  # longer side of the copy in which the detector looks, px; the rolls
 SAME = 0.3  # IoU from which two faces found in different turns are one
+PROMISE = 0.6  # the detector gives a face at any roll this score in a quarter turn; below it no diagonal is searched
 MOST_CROPS = 8          # crops of the landmark net after which no further roll is tried
 LEAN = np.radians(120)  # a sure face that leans more than this in every copy tried so far may be found better in the next ones
 
@@ -43,6 +44,8 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
             faces = best(faces + [face for face in some if face.scores.mean() >= net.sure], landmarker.max_faces)
             if any(net.is_sure(face) and stands(net.roll_of(face.landmarks), tried) for face in faces):
                 return faces
+        if max(scores.max(initial=0) for *_, scores in looks) < PROMISE:
+            break
     return faces
 
 

@@ -35,14 +35,14 @@ class Counting(Detector):
 class Counted:
     """A detector that finds the same box in every picture, and counts these."""
 
-    face_box, calls = FaceBox(0, 1, 1), 0
+    face_box, calls, score = FaceBox(0, 1, 1), 0, 1.0
 
     def __init__(self, box: np.ndarray):
         self.box = box
 
     def __call__(self, image):
         self.calls += 1
-        return self.box, np.ones(1)
+        return self.box, np.full(1, self.score)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,14 @@ def test_a_picture_with_a_sure_face_is_not_searched_again(net, portrait):
     assert detector.calls == 1
     landmarker(np.zeros_like(image))
     assert detector.calls > 2
+
+
+@pytest.mark.parametrize(("score", "looks"), [(0.5, 4), (0.7, 8)])
+def test_diagonals_are_searched_where_a_quarter_turn_shows_something(score, looks, portrait):
+    detector = Counted(np.array([[2.0, 2, 12, 14]]))
+    detector.score = score
+    Landmarker("landmarks-fast", detector, threads=1)(np.zeros_like(portrait))
+    assert detector.calls == 1 + looks
 
 
 @pytest.mark.parametrize("most, looks", [(1, 0), (2, 1), (None, 1)])
