@@ -62,7 +62,7 @@ def opencv_path(file: Path | str) -> str:
 
 
 def shrunken(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image (H, W, 3) resized by a factor up to 1, without aliasing, in a third of the time of cv2.INTER_AREA."""
+    """Return an image (H, W, 3) resized by a factor, without aliasing, in a third of the time of cv2.INTER_AREA."""
     while factor < 0.5:  # each px becomes the mean of four
         image, factor = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LINEAR), 2 * factor
     # pass the factor: a target size would be rounded, and boxes that are found in the result off by that

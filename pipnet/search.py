@@ -8,33 +8,34 @@ from pipnet.geometry import box_of, carry, invert, turn_picture
 from pipnet.images import as_bgr, enhanced, shrunken
 
 QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
-STEPS = (256, QUARTERS), (192, DIAGONALS)  # longer side of the copy in which the detector looks, px; the rolls
+# longer side px, of the copy in which the detector looks; the rolls; crops of the landmark net after which no more are tried
+STEPS = (256, QUARTERS, 8), (192, DIAGONALS, 12)
+LARGER = 2.0  # most by which a small image is enlarged for it; the detector finds faces of few px better then
 SAME = 0.3  # IoU from which two faces found in different turns are one
 PROMISE = 0.6  # the detector gives a face at any roll this score in a quarter turn; below it no diagonal is searched
-MOST_CROPS = 8          # crops of the landmark net after which no further roll is tried
 LEAN = np.radians(120)  # a sure face that leans more than this in every copy tried so far may be found better in the next ones
 
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, rolls: Sequence[int] | None = None) -> list:
     """Return the faces of an image (H, W, 3), in its px: `faces`, and those that are found by a search if none of them is sure.
 
-    The detector looks for faces in the enhanced image, shrunken and turned, see STEPS. In each step the roll with the highest
-    score comes first. Landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy. The
-    search ends with the first roll at which a sure face stands upright, or after MOST_CROPS. rolls: only these, in one step. If
-    the net cannot tell sure faces, `faces` are returned.
+    The detector looks for faces in copies of the enhanced image, resized and turned, see STEPS. In each step the roll with the
+    highest score comes first. Landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy.
+    The search ends with the first roll at which a sure face stands upright, or after so many crops. rolls: only these, in one
+    step. If the net cannot tell sure faces, `faces` are returned.
     """
     net = landmarker.net
     if not net.can_search or any(map(net.is_sure, faces)):
         return faces
-    clear, tried, most = enhanced(image), [], landmarker.crops + MOST_CROPS
-    for side, turns in STEPS if rolls is None else [(STEPS[0][0], rolls)]:
-        zoom = min(side / max(image.shape[:2]), 1.0)
+    clear, tried, before = enhanced(image), [], landmarker.crops
+    for side, turns, most in STEPS if rolls is None else [(STEPS[0][0], rolls, STEPS[0][2])]:
+        zoom = min(side / max(image.shape[:2]), LARGER)
         if zoom * min(image.shape[:2]) < 1:  # a line
             return faces
         small = shrunken(clear, zoom)
         looks = [(roll, *_look(landmarker, small, roll, zoom)) for roll in turns]
         for roll, boxes, scores in sorted(looks, key=lambda look: -look[2].max(initial=0)):
-            if not len(boxes) or landmarker.crops >= most:
+            if not len(boxes) or landmarker.crops - before >= most:
                 break
             tried.append(roll)
             some = landmarker.faces_of(clear, boxes, scores, second_crop, close=True)

@@ -40,7 +40,7 @@ export function stands(landmarker, face, turns) {
  */
 export async function search(landmarker, frame, faces, rolls = landmarker.searched.quarters) {
   const { net, searched } = landmarker, isSure = (face) => landmarker.isSure(face);
-  const zoom = Math.min(searched.side / Math.max(frame.width, frame.height), 1);
+  const zoom = Math.min(searched.side / Math.max(frame.width, frame.height), searched.larger);
   if (!net.can_search || faces.some(isSure) || zoom * Math.min(frame.width, frame.height) < 1) return faces;
   const clear = enhanced(frame, searched), small = shrunken(clear, zoom), most = landmarker.crops + searched.most_crops;
   const looks = [], tried = [], top = ({ found }) => Math.max(0, ...found.map(({ score }) => score));
@@ -57,7 +57,7 @@ export async function search(landmarker, frame, faces, rolls = landmarker.search
   return faces;
 }
 
-/** Return {box, score} of the faces with a roll (degrees) in a frame, in px of that; `small`: the frame in BGR, shrunk by `zoom`. */
+/** Return {box, score} of the faces with a roll (degrees) in a frame, in px of that; `small`: the frame in BGR, resized by `zoom`. */
 async function look(landmarker, small, roll, zoom) {
   const picture = turnPicture(small, roll / 90), back = turnBack(roll / 90, small);
   const found = await landmarker.detected(picture, (image) => landmarker.detector.look(image, 1));

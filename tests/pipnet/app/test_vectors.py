@@ -392,4 +392,4 @@ def test_pictures(asked, answered, monkeypatch):
             expected = of_frame(scene, frame, scene)
             agree(found, expected, (most, index))
             seen[len(expected["faces"])] += 1
-    assert {*seen} == {0, 1, 2, 3} and search.MOST_CROPS <= expected["crops"] < 60  # of background that moves from crop to crop
+    assert {*seen} == {0, 1, 2, 3} and search.STEPS[0][2] <= expected["crops"] < 60  # of background that moves from crop to crop
