@@ -18,6 +18,7 @@ from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
 from pipnet.landmark_net import HALFWAY, open_net
 from pipnet.landmarker import Landmarker
+from pipnet.search import STEPS
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
@@ -220,7 +221,7 @@ def test_a_head_that_rolls_keeps_its_id(smooth):
 
 
 def test_a_face_on_its_head_is_found_in_the_turned_picture():
-    image, truth = draw_face(np.random.default_rng(3), 200)
+    image, truth = draw_face(np.random.default_rng(3), STEPS[0][0])  # the search takes it in this size
     boxes, scores, _ = Detector(threads=1)(image)
 
     def upright_only(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +231,7 @@ def test_a_face_on_its_head_is_found_in_the_turned_picture():
     turned, tracker = cv2.rotate(image, cv2.ROTATE_180), Tracker(Landmarker(detector=upright_only, threads=1))
     found = [tracker.update(turned, frame / 30) for frame in range(10)]
     face, = found[-1]
-    assert np.linalg.norm(face.landmarks - (200 - truth), axis=1).mean() < 0.15 * np.linalg.norm(truth[36] - truth[45])
+    assert np.linalg.norm(face.landmarks - (len(image) - truth), axis=1).mean() < 0.15 * np.linalg.norm(truth[36] - truth[45])
     upright = Tracker(Landmarker(detector=upright_only, threads=1, any_roll=False))
     assert not any(upright.update(turned, frame / 30) for frame in range(10))
 
