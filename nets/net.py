@@ -19,7 +19,7 @@ class Features(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a training step computes from pictures before it uses labels: their features, and the head's maps of these.
+    """Features of pictures, and the head's maps of these, which a training step computes before it uses labels.
 
     start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both are
     in [0, 1] of the crop, or None if nothing needs them.

@@ -8,7 +8,7 @@ from pipnet.geometry import box_of, carry, invert, turn_picture
 from pipnet.images import as_bgr, enhanced, shrunken
 
 QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
-# longer side px, of the copy in which the detector looks; the rolls; crops of the landmark net after which no more are tried
+# longer side of the copy in which the detector looks, px; the rolls; crops of the landmark net after which no more are tried
 STEPS = (256, QUARTERS, 8), (192, DIAGONALS, 12)
 LARGER = 2.0  # most by which a small image is enlarged for it; the detector finds faces of few px better then
 SAME = 0.3  # IoU from which two faces found in different turns are one

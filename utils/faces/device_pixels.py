@@ -1,4 +1,4 @@
-"""What pixels.py does, for a whole batch by a few large operations of torch, on the device of the batch.
+"""Changes of pixels.py for a whole batch, made by a few large operations of torch on the device of the batch.
 
 `orders` decides on the host which operation changes which rows. `to_device` copies all numbers of a batch to the device at once.
 `carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an offset of 0.5 until the

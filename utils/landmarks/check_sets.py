@@ -1,4 +1,4 @@
-"""What is wrong or doubtful about the sets of a training, said before its first step."""
+"""Errors and doubts about the sets of a training, which are reported before its first step."""
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
