@@ -23,6 +23,7 @@ import numpy as np
 from record import ROOT
 
 from pipnet.detector import Detector
+from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou
@@ -100,9 +101,17 @@ def open_detector(name: str, file: str | Path, **options) -> Detector:
     return Detector("faceboxes" if name == "shipped" else name, file, **options)
 
 
-def without_detector(net: str | Path, **options) -> Landmarker:
-    """Return a landmarker that finds no face by itself, for boxes that are given. options: of Landmarker."""
-    return Landmarker(net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)), **options)
+def landmarker_for(name: str | None, net: str | Path | None = None, **options) -> Landmarker:
+    """Return a landmarker of a net, in the layout of a labelled set if the net has learnt it. options: of Landmarker."""
+    try:
+        return Landmarker(net, layout=name and name.lower(), **options)
+    except UserError:  # a net of another set
+        return Landmarker(net, **options)
+
+
+def without_detector(net: str | Path, name: str | None = None, **options) -> Landmarker:
+    """Return `landmarker_for` a set without a detector, for boxes that are given."""
+    return landmarker_for(name, net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)), **options)
 
 
 def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> np.ndarray:

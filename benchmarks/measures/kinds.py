@@ -128,8 +128,8 @@ def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
     counts: dict[str, dict] = {}
     figures: dict[str, dict] = {}
     for title, net in titled(nets).items():
-        landmarker = without_detector(net, threads=1)
         for name in labelled_sets():
+            landmarker = without_detector(net, name, threads=1)
             for kind, errors in errors_by_kind(landmarker, photographs(name, split, faces)).items():
                 counts.setdefault(kind, {})[f"faces, {name}"] = f"{len(errors)}"
                 figures.setdefault(kind, {})[f"{title}, {name}"] = f"{errors.mean():.2f}"
@@ -170,16 +170,18 @@ def refusals(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict
     The last row of a net refuses below `face_least`, as the pipeline does.
     """
     for title, net in titled(nets).items():
-        landmarker, rng, scores, errors = without_detector(net, threads=1), np.random.default_rng(0), [], []
-        for record in (record for name in labelled_sets() for record in photographs(name, split, faces)):
-            image = cv2.imread(str(record.file))
-            for change in KINDS.values():
-                picture, truth = change(image, record.landmarks, rng)
-                box = box_of(truth)
-                side = (box[2:] - box[:2]).max()
-                face = face_in_box(landmarker, picture, box + np.tile(rng.uniform(-SHIFT, SHIFT, 2), 2) * side)
-                scores.append(face.scores.mean())
-                errors.append(nme(face.landmarks, truth))
+        rng, scores, errors = np.random.default_rng(0), [], []
+        for name in labelled_sets():
+            landmarker = without_detector(net, name, threads=1)
+            for record in photographs(name, split, faces):
+                image = cv2.imread(str(record.file))
+                for change in KINDS.values():
+                    picture, truth = change(image, record.landmarks, rng)
+                    box = box_of(truth)
+                    side = (box[2:] - box[:2]).max()
+                    face = face_in_box(landmarker, picture, box + np.tile(rng.uniform(-SHIFT, SHIFT, 2), 2) * side)
+                    scores.append(face.scores.mean())
+                    errors.append(nme(face.landmarks, truth))
         order, least = np.argsort(scores)[::-1], landmarker.net.face_least
         ranked, below = np.array(errors)[order], int(np.sum(np.array(scores) < least))
         for count, limit in [(round(share * len(ranked) / 100), "") for share in REFUSED] + [(below, f"{least:.2f}")]:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from measures.kinds import Change, lit, turned
-from photographs import Photograph, labelled_sets, open_detector, photographs, place_of
+from photographs import Photograph, labelled_sets, landmarker_for, open_detector, photographs, place_of
 from record import ROOT, chosen
 from shown import SETS
 
@@ -51,7 +51,7 @@ def finder(landmarker: Landmarker) -> Find:
     return lambda image: np.array([face.landmarks for face in landmarker(image)]).reshape(-1, landmarker.layout.count, 2)
 
 
-def dlib() -> Find:
+def dlib(name: str) -> Find:
     import dlib
     detector = dlib.get_frontal_face_detector()
     predictor = dlib.shape_predictor(str(file_of("shape_predictor_68_face_landmarks.dat")))
@@ -63,7 +63,7 @@ def dlib() -> Find:
     return find
 
 
-def mediapipe() -> Find:
+def mediapipe(name: str) -> Find:
     from mediapipe import solutions
     mesh = solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=10, refine_landmarks=True)
 
@@ -74,12 +74,12 @@ def mediapipe() -> Find:
     return find
 
 
-def slim() -> Find:
+def slim(name: str) -> Find:
     file = str(file_of("slim_160_latest.onnx"))
     return finder(Landmarker(file, open_detector("rfb320", file_of("version-RFB-320.onnx"), threads=1), threads=1))
 
 
-def gsr() -> Find:
+def gsr(name: str) -> Find:
     files = [file_of(f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress")]
     with np.load(file_of("dpr_gsr.npz")) as stored:  # DPR's mean face is among its published outputs
         np.save(FOUND / "mean_98_face.npy", stored["mean_98_face"])
@@ -89,27 +89,29 @@ def gsr() -> Find:
     return lambda image: to_68(find(image))
 
 
+def ours(*net: str, **options) -> Callable[[str], Find]:
+    """Return a function that opens a shipped net for a set. options: of Landmarker."""
+    return lambda name: finder(landmarker_for(name, *net, threads=1, **options))
+
+
 class Tool(NamedTuple):
-    """open() loads it; trained_on: photographs, as far as known."""
-    open: Callable[[], Find]
+    """open(NAME) loads it for a labelled set; trained_on: photographs, as far as known."""
+    open: Callable[[str], Find]
     title: str
     trained_on: str
 
 
 TOOLS = {
-    "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, `landmarks`", "parts of 300W and FACES68"),
-    "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, `landmarks-fast`",
-                      "parts of 300W and FACES68"),
+    "ours": Tool(ours(), "ours, `landmarks`", "parts of 300W and FACES68"),
+    "ours_fast": Tool(ours("landmarks-fast"), "ours, `landmarks-fast`", "parts of 300W and FACES68"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
     "gsr": Tool(gsr, "DPR GSR", "WFLW"),
 }
 ONE = {  # for `turns`
-    "one": Tool(lambda: finder(Landmarker(max_faces=1, threads=1)), "ours, `landmarks`, `max_faces=1`",
-                "parts of 300W and FACES68"),
-    "one_fast": Tool(lambda: finder(Landmarker("landmarks-fast", max_faces=1, threads=1)),
-                     "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"),
+    "one": Tool(ours(max_faces=1), "ours, `landmarks`, `max_faces=1`", "parts of 300W and FACES68"),
+    "one_fast": Tool(ours("landmarks-fast", max_faces=1), "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"),
 }
 
 
@@ -177,13 +179,16 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
     return min((error for error in errors if error < FAR), default=np.inf)
 
 
-def opened(names: Sequence[str], tools: dict[str, Tool] = TOOLS) -> Iterator[tuple[str, Find]]:
-    """Yield the tools that can be loaded, on one thread like the nets; print why others are skipped. names: none for all."""
+def opened(names: Sequence[str], name: str, tools: dict[str, Tool] = TOOLS) -> Iterator[tuple[str, Find]]:
+    """Yield the tools that can be loaded, on one thread like the nets; print why others are skipped.
+
+    names: of tools, none for all; name: the labelled set whose landmarks they find.
+    """
     cv2.setNumThreads(1)
     FOUND.mkdir(parents=True, exist_ok=True)
     for tool in chosen(tools, names):
         try:
-            yield tool, tools[tool].open()
+            yield tool, tools[tool].open(name)
         except (ImportError, OSError, UserError) as error:
             print(f"{tools[tool].title} skipped: {error}")
 
@@ -191,8 +196,8 @@ def opened(names: Sequence[str], tools: dict[str, Tool] = TOOLS) -> Iterator[tup
 def others(*tools: str) -> dict:
     """Return the figures of the tools, each of which finds the face by itself. weights/others keeps what it found."""
     names = labelled_sets()
-    for tool, find in opened(tools):
-        for name in names:
+    for name in names:
+        for tool, find in opened(tools, name):
             train, _ = look(find, photographs(name, "train", FITTED))
             test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
@@ -209,9 +214,9 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
 
     Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and made dark or noisy.
     """
-    for tool, find in opened(tools):
-        for name in labelled_sets():
-            records = photographs(name, "test", faces)
+    for name in labelled_sets():
+        records = photographs(name, "test", faces)
+        for tool, find in opened(tools, name):
             if find(cv2.imread(str(records[0].file))).shape[1] != 68:
                 continue
             errors = {change: np.array([error_of(find, record, changes((-1) ** place)[change])
@@ -231,8 +236,8 @@ def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
     The ratio is that of the medians to the tool that is named last.
     """
     known = TOOLS | ONE
-    found = dict(opened(tools, known))
     for name in labelled_sets():
+        found = dict(opened(tools, name, known))
         images = [cv2.imread(str(record.file)) for record in photographs(name, "test", faces)]
         spent: dict[str, list] = {tool: [] for tool in found}
         for image in images[:3] + images:

@@ -8,6 +8,8 @@ printed for the two sets, in px. The sets that are written:
 - OUT/shut: the faces of 300W with shut eyes and those of FACES68 in which this net finds shut eyes, COPIES times each; faces of
   all sets with open eyes, which a warp of the picture shuts. Its labels have no shift. It has no face that main.py validates on.
 - OUT/shut_few: a quarter of OUT/shut.
+- OUT/apart/faces68, OUT/apart/shut: OUT/faces68 with the faces of OUT/shut_few that come from FACES68, and the other faces of
+  OUT/shut_few. They are for nets in which FACES68 has landmarks of its own.
 """
 import shutil
 from pathlib import Path
@@ -23,7 +25,7 @@ from pipnet.app.drowsiness import ring_aspect
 from pipnet.images import read_image, write_image
 from pipnet.layout import EYES, opposite
 from utils.config import read_defaults
-from utils.faces.archives import write_pts
+from utils.faces.archives import read_pts, write_pts
 from utils.faces.prepare import split_identities
 
 SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right
@@ -206,3 +208,16 @@ def main(place: str, *moved: str) -> None:
     for file in sorted(folder.glob("*.jpg"))[::FEW]:
         for one in (file, file.with_suffix(".pts")):
             shutil.copy(one, few / one.name)
+    by_set(out)
+
+
+def by_set(out: Path) -> None:
+    """Write the sets in OUT/apart. The labels of all faces from FACES68 get the shift of that set."""
+    own, others = (out / "apart" / name / "train" for name in ("faces68", "shut"))
+    shutil.copytree(out / "faces68" / "train", own)
+    others.mkdir(parents=True)
+    for file in sorted((out / "shut_few" / "train").glob("*.jpg")):
+        shift = SHIFTS["FACES68"] if file.name.startswith("FACES68") else 0
+        folder = own if shift else others
+        shutil.copy(file, folder)
+        write_pts(folder / f"{file.stem}.pts", read_pts(file.with_suffix(".pts")) + (shift, 0))
