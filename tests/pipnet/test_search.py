@@ -148,7 +148,7 @@ def test_parts_of_a_large_face_are_dropped():
 
 def test_of_a_face_and_its_parts_the_face_stays():
     """Unless a part is more certain; and of two results for one face, the one with the higher landmark scores."""
-    mean = open_net(shipped("landmarks.onnx"), 1).meanface
+    mean = open_net(shipped("landmarks.onnx"), 1).seen_as().meanface
 
     def face(x: float, side: float, score: float) -> Face:
         return Face(np.zeros(4), 1.0, mean * side + x, np.full(68, score))
@@ -161,7 +161,7 @@ def test_of_a_face_and_its_parts_the_face_stays():
 
 def never_sure(spread: float, **limits) -> LandmarkNet:
     """A net with good scores and large expected errors, whose landmarks jump from crop to crop by a share of the crop."""
-    rng, mean = np.random.default_rng(0), open_net(shipped("landmarks.onnx"), 1)
+    rng, mean = np.random.default_rng(0), open_net(shipped("landmarks.onnx"), 1).seen_as()
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
         shape = (len(images), 68)

@@ -27,7 +27,7 @@ from pipnet.pose import head_pose, turn_pose
 from utils.synthetic import render
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine, which runs the page's JavaScript")
-NET = open_net(shipped("landmarks.onnx"), 1)
+NET = open_net(shipped("landmarks.onnx"), 1).seen_as()
 WIDTH, HEIGHT, RATE = 320, 240, 30
 SHAPE = mean_face() - 0.5
 PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

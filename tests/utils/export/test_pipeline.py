@@ -19,6 +19,7 @@ from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import turn_picture
+from pipnet.landmark_net import open_net
 from pipnet.landmarker import apart as without_parts
 from pipnet.layout import Member
 from pipnet.runtimes import stored_values
@@ -99,21 +100,22 @@ def test_it_finds_what_the_landmarker_finds(pair, change, count):
 
 
 def test_a_net_of_several_layouts_gives_the_landmarks_of_the_first(file, tmp_path):
-    model, layout = onnx.load(shipped("landmarks.onnx")), Landmarker(shipped("landmarks.onnx")).layout
-    order = layout.flip_index  # the first layout counts from the other side
+    model, whole = onnx.load(shipped("landmarks.onnx")), open_net(shipped("landmarks.onnx"), 1).layout
+    first = whole.chosen()
+    order = tuple(first.index[i] for i in first.layout.flip_index)  # a layout that counts from the other side
     values = {entry.key: entry for entry in model.metadata_props}
-    values["layout"].value = json.dumps(layout._replace(name="both", members={
-        "mirrored": Member(layout, order, ("one",)), "68": Member(layout, tuple(range(68)), ("two",))}).to_dict())
-    onnx.save(model, tmp_path / "both.onnx")
-    write_pipeline(Source(tmp_path / "both.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "pipeline.onnx")
+    values["layout"].value = json.dumps(whole._replace(members={
+        "mirrored": Member(first.layout, order, ("one",)), **whole.members}).to_dict())
+    onnx.save(model, tmp_path / "more.onnx")
+    write_pipeline(Source(tmp_path / "more.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "pipeline.onnx")
     found, expected = (open_session(one, 1).run(["landmarks", "landmark_scores", "boxes"], {"image": ASTRONAUT})
                        for one in (tmp_path / "pipeline.onnx", file))
     assert len(found[0]) == 1 and np.allclose(found[2], expected[2], atol=0.01)
     for one, other in zip(found[:2], expected[:2], strict=True):
         assert np.allclose(one, other[:, list(order)], atol=0.01)
     assert not stored_values(tmp_path / "pipeline.onnx")["layout"].get("members")
-    settings = page_settings(Options(tmp_path / "both.onnx"), shipped("detector.onnx"))["net"]
-    assert settings["count"] == 68 and settings["index"] == order
+    settings = page_settings(Options(tmp_path / "more.onnx"), shipped("detector.onnx"))["net"]
+    assert settings["count"] == whole.count and settings["index"] == order
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 52), (38, 51), (1, 8), (2, 2)])
