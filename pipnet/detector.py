@@ -10,7 +10,7 @@ from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
 from pipnet.geometry import carry, iou, shared, turn_about
-from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, shrunken
+from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session, shipped_onnx
 
@@ -155,7 +155,7 @@ class Detector:
         if not self._twice or 1.5 * scale > detection_scale(*image.shape[:2], self.scale):
             return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         scale = max(scale, 1 / min(image.shape[:2]))
-        boxes, scores, _ = self._look(shrunken(image, scale), scale)
+        boxes, scores, _ = self._look(resized(image, scale), scale)
         kept = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale >= LARGE_FACE
         return Detections(boxes[kept], scores[kept])
 

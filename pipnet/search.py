@@ -5,7 +5,7 @@ import numpy as np
 
 from pipnet.detector import suppress
 from pipnet.geometry import box_of, carry, invert, turn_picture
-from pipnet.images import as_bgr, enhanced, shrunken
+from pipnet.images import as_bgr, enhanced, resized
 
 QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
 # longer side of the copy in which the detector looks, px; the rolls; crops of the landmark net after which no more are tried
@@ -32,7 +32,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
         zoom = min(side / max(image.shape[:2]), LARGER)
         if zoom * min(image.shape[:2]) < 1:  # a line
             return faces
-        small = shrunken(clear, zoom)
+        small = resized(clear, zoom)
         looks = [(roll, *_look(landmarker, small, roll, zoom)) for roll in turns]
         for roll, boxes, scores in sorted(looks, key=lambda look: -look[2].max(initial=0)):
             if not len(boxes) or landmarker.crops - before >= most:

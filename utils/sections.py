@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nets.registry import ACTS, ERRORS, HEADS, POOLS
 from pipnet.detector import DETECTORS
+from pipnet.runtimes import MOST_THREADS
 from utils.keys import Key, key, keys_of
 
 # {published step of the augmentation: the keys of `augment` that it reads, beside fill and interpolation}
@@ -174,10 +175,10 @@ class TrainSettings:
         change="always")
     threads: int = key(
         "CPU threads per process; 0: cores / processes; without a GPU, cores that are busy at the start do not count",
-        0, 1024, change="always")
+        0, MOST_THREADS, change="always")
     workers: int | None = key(
         "loader processes of each training process; null: up to 8 (with a GPU 16), by the number of cores. With pixels on the "
-        "device: threads that decode crops", 0, 1024, change="always")
+        "device: threads that decode crops", 0, MOST_THREADS, change="always")
     pixels: str = key(
         "where training crops are warped, coloured and blurred: cpu (loader processes) or device; auto: device on CUDA, cpu "
         "elsewhere", choices=("auto", "cpu", "device"), task="landmarks")

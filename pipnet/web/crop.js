@@ -93,9 +93,9 @@ function evenly(value) {
   return value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
 }
 
-/** Return a frame in BGR {data, width, height}, resized by a factor up to 1 without aliasing, see `shrunken` in images.py. */
-export function shrunken(frame, factor) {
-  return factor < 0.5 ? shrunken(halved(frame), 2 * factor) : toBgr(frame, factor);
+/** Return a frame in BGR {data, width, height}, resized by a factor without aliasing, see `resized` in images.py. */
+export function resized(frame, factor) {
+  return factor < 0.5 ? resized(halved(frame), 2 * factor) : toBgr(frame, factor);
 }
 
 /** Return a frame in BGR {data, width, height}, resized by `scale` with bilinear samples as cv2.resize takes them. */

@@ -1,6 +1,6 @@
 /** Boxes of the faces in a frame, as pipnet/detector.py finds them. */
 
-import { shrunken, toBgr } from "./crop.js";
+import { resized, toBgr } from "./crop.js";
 import { areaOf, iou, shared } from "./geometry.js";
 
 /** A detection is {box, score}, its box in px of the frame. */
@@ -22,7 +22,7 @@ export class Detector {
     const { width, height } = frame, { large_side: side, large_face: least } = this.limits;
     if ((1.5 * side) / Math.max(width, height) > this.scaleOf(frame)) return [];
     const scale = Math.max(side / Math.max(width, height), 1 / Math.min(width, height));
-    const found = await this.look(shrunken(frame, scale), scale);
+    const found = await this.look(resized(frame, scale), scale);
     return found.filter(({ box }) => Math.sqrt(areaOf(box)) * scale >= least);
   }
 

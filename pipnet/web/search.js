@@ -1,6 +1,6 @@
 /** Faces that a turn, noise or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
 
-import { enhanced, shrunken } from "./crop.js";
+import { enhanced, resized } from "./crop.js";
 import { areaOf, boxOf, carry, centreOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
 
@@ -42,7 +42,7 @@ export async function search(landmarker, frame, faces, rolls = landmarker.search
   const { net, searched } = landmarker, isSure = (face) => landmarker.isSure(face);
   const zoom = Math.min(searched.side / Math.max(frame.width, frame.height), searched.larger);
   if (!net.can_search || faces.some(isSure) || zoom * Math.min(frame.width, frame.height) < 1) return faces;
-  const clear = enhanced(frame, searched), small = shrunken(clear, zoom), most = landmarker.crops + searched.most_crops;
+  const clear = enhanced(frame, searched), small = resized(clear, zoom), most = landmarker.crops + searched.most_crops;
   const looks = [], tried = [], top = ({ found }) => Math.max(0, ...found.map(({ score }) => score));
   for (const roll of rolls) looks.push({ roll, found: await look(landmarker, small, roll, zoom) });
   for (const { roll, found } of looks.sort((one, other) => top(other) - top(one))) {

@@ -80,7 +80,7 @@ def looks(shape):
 
 @script(STEPS, default_opset=op)
 def shrink(image, look, usual, small):
-    """Return the picture of the detector's first or second look, and its scale. The second is halved first, see `shrunken`."""
+    """Return the picture of the detector's first or second look, and its scale. The second is halved first, see `resized`."""
     scale = op.Where(look == 0, usual, small)
     rest, picture = op.Identity(scale), op.Identity(image)
     halve = op.And(look > 0, rest < 0.5)

@@ -20,7 +20,7 @@ from pipnet.detector import WITHIN, Detections, Detector, FaceBox, joined
 from pipnet.face import Face, plain_values
 from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, iou, transform, turn_about, turned_boxes
-from pipnet.images import enhanced, shrunken
+from pipnet.images import enhanced, resized
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker, with_roll
 from pipnet.pose import head_pose, turn_pose
@@ -216,7 +216,7 @@ def stills(rng: np.random.Generator) -> list[dict]:
 
 
 def pixel_cases(rng: np.random.Generator) -> dict:
-    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is shrunken, crops, and a grainy picture."""
+    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is resized, crops, and a grainy picture."""
     grainy = rng.integers(0, 99, (31, 47, 4), np.uint8) | np.uint8([0, 0, 0, 255])
     picture = cv2.GaussianBlur(rng.integers(0, 256, (121, 187, 4), np.uint8), (0, 0), 2)
     crops = [((-20, -30, 90, 80), 0), ((10.3, 5.2, 150.3, 145.2), 0.5), ((60, 20, 180, 120), 0), ((80, 50, 110, 90), -1.0)]
@@ -334,8 +334,8 @@ def test_boxes_and_limits_of_nets(asked, answered):
 def test_pixels(asked, answered):
     cases, found = asked["pixels"], answered["pixels"]
     image = np.ascontiguousarray(cases["picture"][..., 2::-1])
-    for factor, one in zip(cases["factors"], found["shrunken"], strict=True):
-        expected = shrunken(image, factor)
+    for factor, one in zip(cases["factors"], found["resized"], strict=True):
+        expected = resized(image, factor)
         assert (one["height"], one["width"]) == expected.shape[:2]
         assert np.abs(np.reshape(one["data"], expected.shape) - expected.astype(float)).max() <= 1, factor
     for name, one in zip(("picture", "grainy"), found["enhanced"], strict=True):

@@ -1,7 +1,7 @@
 /** Driver of the page's modules in node: answers what test_vectors.py asks on stdin. */
 
 import { readFileSync } from "node:fs";
-import { cut, enhanced, shrunken } from "./crop.js";
+import { cut, enhanced, resized } from "./crop.js";
 import { joined } from "./detector.js";
 import { Drowsiness } from "./drowsiness.js";
 import * as geometry from "./geometry.js";
@@ -58,7 +58,7 @@ const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * f
 const frameOf = (lines) => ({ data: Uint8ClampedArray.from(lines.flat(2)), width: lines[0].length, height: lines.length });
 const noise = frameOf(rows);
 answers.pixels = {
-  shrunken: factors.map((factor) => shrunken(noise, factor)).map(({ data, ...size }) => ({ data: [...data], ...size })),
+  resized: factors.map((factor) => resized(noise, factor)).map(({ data, ...size }) => ({ data: [...data], ...size })),
   enhanced: [noise, frameOf(pixels.grainy)].map((one) => [...enhanced(one, settings.search).data]),
   crops: crops.map(([crop, angle]) => {
     const target = new Uint8Array(3 * side * side);
