@@ -140,7 +140,7 @@ def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
 
 
-def read_image(file: Path, remedy: str = "fetch it again", data: bytes | None = None) -> np.ndarray:
+def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or PNG", data: bytes | None = None) -> np.ndarray:
     """Return the upright image (H, W, 3) uint8 BGR of a file: its EXIF tag, or the properties of an AVIF, say how it is turned.
 
     16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has been read.
