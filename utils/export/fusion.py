@@ -75,16 +75,26 @@ def of_blocks(weight: np.ndarray) -> np.ndarray:
 def fold_pools(graph) -> None:
     """Join each average pool with the 1x1 convolution that reads it, if nothing else does, because 8-bit pools are slow."""
     stored = {value.name: value for value in graph.initializer}
+    sides = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim[2:]] for value in graph.value_info}
     for pool in [node for node in graph.node if node.op_type == "AveragePool"]:
         window, node = attributes(pool), reader(graph, pool.output[0])
         counts_zeros = window["count_include_pad"] or not any(window["pads"])
-        if counts_zeros and not window["ceil_mode"] and window["auto_pad"] == USUAL["auto_pad"] and node is not None \
-                and is_constant(node, stored) and attributes(node) == SINGLE:
+        if counts_zeros and covers(window, sides.get(pool.input[0], [])) and window["auto_pad"] == USUAL["auto_pad"] \
+                and node is not None and is_constant(node, stored) and attributes(node) == SINGLE:
             kernel = window["kernel_shape"]
             change(node, stored, lambda weight, kernel=kernel: np.tile(weight / np.float32(np.prod(kernel)), kernel), 1,
                    {name: window[name] for name in ("kernel_shape", "strides", "pads")})
             node.input[0] = pool.input[0]
             graph.node.remove(pool)
+    del graph.value_info[:]  # shapes of before, which are inferred anew
+
+
+def covers(window: dict, sides: list[int]) -> bool:
+    """Return whether `ceil_mode` adds no outputs: it is off, or windows cover inputs of these sides (0: unknown) exactly."""
+    if not window["ceil_mode"]:
+        return True
+    parts = zip(sides, window["kernel_shape"], window["strides"], window["pads"][:2], window["pads"][2:], strict=False)
+    return bool(sides) and all(side and (side + sum(pads) - kernel) % stride == 0 for side, kernel, stride, *pads in parts)
 
 
 def change(node, stored: dict, weights, times: int, attributes: dict) -> None:
