@@ -282,7 +282,7 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
     generate(tmp_path / "data" / f"synthetic-raw{VERSION}-2000-400", 12, 3)  # instead of so many
     done = cli("--test-formats", "onnx", "int8", "--exp", "landmarks-fast", *places)
-    assert "calibrated on" not in done.stderr and "| synthetic faces | int8" in done.stdout, done.stderr
+    assert "calibrated on" not in done.stderr and "| synthetic faces, net habits as 68 | int8" in done.stdout, done.stderr
     done = cli("--export", "int8", "onnx", "--exp", "landmarks-fast", *places[:2], "--data-root", tmp_path / "none")
     assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
     assert "weights/landmarks-fast.int8.onnx" in done.stderr + done.stdout
