@@ -18,6 +18,7 @@ from nets.registry import import_named
 from pipnet.errors import UserError, one_line
 from pipnet.files import checksum, read_manifest, write_atomic, write_text
 from pipnet.geometry import border_px
+from pipnet.landmark_net import PER_LANDMARK
 from pipnet.runtimes import metadata_file, open_file
 from utils.evaluate.evaluate import Predict
 from utils.formats import FORMATS, files_of
@@ -36,6 +37,7 @@ class Source(NamedTuple):
     detector: the file that finds the faces for a landmark net
     origin: the entry of the metadata that names the weights; a shipped ONNX file lacks it
     index: the landmarks that the exported net gives; None: all
+    int8: the 8-bit file of all landmarks, if there is one and `index` chooses some of them
     """
 
     onnx: Path
@@ -45,6 +47,7 @@ class Source(NamedTuple):
     detector: Path | None = None
     origin: dict[str, str] = {}
     index: tuple[int, ...] | None = None
+    int8: Path | None = None
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata, as they are stored, for a file that is made from this source."""
@@ -159,6 +162,20 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.checker.check_model(model)
     write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
+
+
+def give_only(graph, index: Sequence[int]) -> None:
+    """Let the graph of a landmark net give the landmarks `index` only, in place."""
+    from onnx import helper, numpy_helper
+    graph.initializer.append(numpy_helper.from_array(np.array(index), "chosen_index"))
+    names = {output.name for output in graph.output if output.name in PER_LANDMARK}
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [f"all_{name}" if name in names else name for name in ends]
+    graph.node.extend(helper.make_node("Gather", [f"all_{name}", "chosen_index"], [name], axis=1) for name in sorted(names))
+    for output in graph.output:
+        if output.name in names:
+            output.type.tensor_type.shape.dim[1].dim_value = len(index)
 
 
 def write_format(name: str, source: Source, file: Path) -> None:

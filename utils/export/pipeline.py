@@ -17,9 +17,9 @@ from onnxscript.values import Opset
 from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, WITHIN, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmark_net import LEVEL, PER_LANDMARK, open_net
+from pipnet.landmark_net import LEVEL, open_net
 from pipnet.landmarker import FEW_CROPS, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE
-from utils.export.files import OPSET, Source, folded, write_onnx
+from utils.export.files import OPSET, Source, folded, give_only, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
 FLOAT, DOUBLE, INT32, INT64, UINT8 = 1, 11, 6, 7, 2  # numbers of ONNX types
@@ -370,16 +370,6 @@ def write_pipeline(source: Source, file: Path) -> None:
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
     once = folded(inliner.inline_local_functions(model))  # each CastLike of a constant is a Cast now, which the next call folds
     write_onnx(folded(once), file, metadata)
-
-
-def give_only(graph: onnx.GraphProto, index: tuple[int, ...]) -> None:
-    """Let the graph of a landmark net give the landmarks `index` only, in place."""
-    graph.initializer.append(numpy_helper.from_array(np.array(index), "chosen_index"))
-    names = {output.name for output in graph.output if output.name in PER_LANDMARK}
-    for node in graph.node:
-        for ends in (node.input, node.output):
-            ends[:] = [f"all_{name}" if name in names else name for name in ends]
-    graph.node.extend(onnx.helper.make_node("Gather", [f"all_{name}", "chosen_index"], [name], axis=1) for name in sorted(names))
 
 
 def loops(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.export.files import Source, folded, write_onnx
+from utils.export.files import Source, folded, give_only, write_onnx
 from utils.export.fusion import fold_pools, read_blocks
 
 QUANTIZED = ["Conv", "Relu"]  # a Relu becomes a part of the convolution before it
@@ -19,6 +19,8 @@ def write_int8(source: Source, file: Path) -> None:
     Ranges are the extremes over the calibration pictures. Weights use 7 of the 8 bits, because processors without VNNI
     instructions add pairs of 8-bit products in 16 bits, which would overflow. Everything else stays in float32: with attention,
     decoding and merging in 8 bits, the loss of accuracy on validation faces was five times as large, and no time was gained.
+
+    If there is an 8-bit file of all landmarks, some of them are chosen there, so that no calibration is needed.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -32,6 +34,12 @@ def write_int8(source: Source, file: Path) -> None:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.feeds, None)
 
+    if source.int8:
+        model = onnx.load(source.int8)
+        give_only(model.graph, source.index)
+        del model.metadata_props[:]
+        write_onnx(model, file, source.metadata())
+        return
     model = folded(onnx.load(source.onnx))  # its weights may be stored in 16 bits
     level = fold_normalisation(model)
     fold_pools(model.graph)

@@ -107,9 +107,9 @@ class LandmarkTests(Tests):
                 yield {"image": faces.crops.plain(index)[None]}
 
         net = checkpoint.unpack(self.run.weights, self.sources.sets.defaults)[0]
-        detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
-        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector,
-                      self.run.source, self.index)
+        detector, whole = Path(self.settings.test.detector_weights or shipped("detector.onnx")), self.run._replace(view=None)
+        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector, self.run.source,
+                      self.index, whole.export_path("int8") if self.index and whole.has("int8") else None)
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)

@@ -287,3 +287,17 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
     assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
     assert "weights/landmarks-fast.int8.onnx" in done.stderr + done.stdout
     fails(cli("--test", "--exp", "landmarks-fast", *places), "does not say on which faces to test it; .* --test-data")
+
+
+def test_one_layout_of_a_shipped_net_is_exported_without_any_data(cli, tmp_path):
+    done = cli("--export", "onnx", "int8", "--exp", "landmarks-fast", "--layout", "faces68", "--run-root", tmp_path,
+               "--data-root", tmp_path / "none")
+    assert done.returncode == 0, done.stderr
+    whole = Landmarker("landmarks-fast", layout="faces68", threads=1)
+    image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+    for name in ("onnx", "int8"):
+        file = tmp_path / "files" / "landmarks-fast" / f"best.68-faces68.{'' if name == 'onnx' else 'int8.'}onnx"
+        one = Landmarker(file, threads=1)
+        assert one.layout == whole.layout and not one.net.member_limits
+        (face,), (other,) = one(image), whole(image)
+        assert np.abs(face.landmarks - other.landmarks).max() < (1e-3 if name == "int8" else 2)
