@@ -23,6 +23,12 @@ def write_int8(source: Source, file: Path) -> None:
     If there is an 8-bit file of all landmarks, some of them are chosen there, so that no calibration is needed.
     """
     import onnx
+    if source.int8:
+        model = onnx.load(source.int8)
+        give_only(model.graph, source.index)
+        del model.metadata_props[:]
+        write_onnx(model, file, source.metadata())
+        return
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -34,12 +40,6 @@ def write_int8(source: Source, file: Path) -> None:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.feeds, None)
 
-    if source.int8:
-        model = onnx.load(source.int8)
-        give_only(model.graph, source.index)
-        del model.metadata_props[:]
-        write_onnx(model, file, source.metadata())
-        return
     model = folded(onnx.load(source.onnx))  # its weights may be stored in 16 bits
     level = fold_normalisation(model)
     fold_pools(model.graph)

@@ -17,7 +17,7 @@ from record import ROOT
 
 from utils.config import read_defaults
 from utils.evaluate.boxes import reboxed
-from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.evaluate.evaluate import convert_predictor, evaluate, torch_predictor
 from utils.faces.archives import write_pts
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split, load_splits
@@ -30,10 +30,14 @@ SHARE = 0.5             # of the way from the label to what the net finds
 
 
 def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
-    """Return the training faces and the landmarks (M, N, 2) that the net finds in them, in px of the source image."""
+    """Return the training faces and the landmarks (M, N, 2) that the net finds in them, in px of the source image.
+
+    If the net has learnt several layouts, these are the landmarks of the set's own one.
+    """
     model, layout, _ = checkpoint.unpack(net)
+    layout, convert = convert_predictor(layout, prepared.meta["layout"], prepared.layouts, prepared.called)
     faces = load_splits([Split(prepared, "train")], layout, model.spec["input_size"], 0)
-    predict, rng, results = torch_predictor(model, torch.device("cpu")), np.random.default_rng(0), []
+    predict, rng, results = convert(torch_predictor(model, torch.device("cpu"))), np.random.default_rng(0), []
     centre, half = (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2, (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2
     for number in range(BOXES):
         move, size = (rng.uniform(-APART, APART, (len(faces), count)) * (number > 0) for count in (2, 1))
