@@ -302,6 +302,7 @@ class DetectSettings:
         "probability that a crop consists of four parts; a part of 256 px or more may again consist of four", 0, 1)
     parts: float = key("probability that a part shows the inside of a face, an eye or a cheek, which is background", 0, 1)
     pasted: int = key("maximum number of landmark-set faces pasted into a crop", 0)
+    touching: float = key("probability that a pasted face touches another face, cheek to cheek", 0, 1)
     face_sides: list[float] = key("px of the crop, range of face sizes, log-uniform", valid=SIDES)
     scales: list[float] = key(
         "test photographs are resized by each of these; 2 finds smaller faces", valid=FACTORS, change="test")

@@ -31,6 +31,9 @@ INSIDE = 2.0, 6.0  # range of face / window, in sides, where a window lies insid
 BACKGROUND = 0.25  # visible share of a face below which such a window is background
 LARGEST = 1.1      # face / crop, in sides, of the largest faces
 SHADED = 48.0      # px of the crop, least side of a face in shadow; smaller ones could not be seen
+PAIR, GAP = (0.6, 1.4), (-0.2, 0.1)  # of a face that touches another: ratio of their sizes; gap in widths of the narrower one
+OVAL = 1.05     # axes of the oval that is drawn of it, in sides of its box
+ENLARGED = 1.5  # most enlargement of a cutout for it
 
 
 class Scene(NamedTuple):
@@ -53,7 +56,8 @@ class Scenes(Dataset):
     def __init__(self, material: Material, detect: DetectSettings, augment: AugmentSettings, size: int, seed: int, count: int):
         self.pictures, self.cutouts, self.portraits = material
         self.count, self.seed, self.size = count, seed, size
-        self.sides, self.pasted, self.mosaic, self.parts = detect.face_sides, detect.pasted, detect.mosaic, detect.parts
+        self.sides, self.mosaic, self.parts = detect.face_sides, detect.mosaic, detect.parts
+        self.pasted, self.touching = detect.pasted, detect.touching
         self.recipe = augment
         self.anchor = anchors(self.size, self.size)
 
@@ -171,34 +175,55 @@ class Scenes(Dataset):
             darken(image, depth, light)
 
     def _paste(self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Paste faces into free places of `canvas`, in place. Return the boxes of all faces in it."""
+        """Paste faces into `canvas`, in place: in free places or, with probability `touching`, beside another face.
+
+        Return the boxes of all faces in it.
+        """
         if not len(self.cutouts):
             return boxes
+        small = unknown[(np.ptp(unknown.reshape(-1, 2, 2), axis=1) < self.size / 2 - 1).any(1)]
         for _ in range(int(rng.integers(0, self.pasted + 1))):
             number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng, 0, STORED), rng.random((6, 2))
             angle, soft, mirror = rng.uniform(-1, 1) * self.recipe.rotation, rng.uniform(0.02, 0.25), rng.random() < 0.5
             angle = self._roll(rng, angle)
+            beside = rng.spawn(1)[0] if self.touching and len(boxes) else None  # `rng` itself is not advanced
+            touches = beside is not None and beside.random() < self.touching
+            other = int(beside.integers(len(boxes))) if touches else None
+            if touches:
+                own = np.sqrt(np.prod(boxes[other, 2:] - boxes[other, :2]))
+                wanted = min(own * np.exp(beside.uniform(*np.log(PAIR))), ENLARGED * STORED)
             landmarks, layout = self.cutouts.landmarks[number], self.cutouts.layouts[number]
             extent = np.ptp(landmarks, axis=0)
             scale = wanted / np.sqrt(extent[0] * extent[1] * (1 + RAISE))
             matrix = _turn(np.radians(angle), scale, mirror)
             box = face_boxes(transform(landmarks, matrix)[None], layout, angle)[0]
-            patch = int(np.ceil(STORED * scale))
             extent = box[2:] - box[:2]
             if (extent >= self.size).any() or (extent < LEAST).any():
                 continue
-            corner = spot * (self.size - extent)
-            moved = np.concatenate([corner, corner + extent], 1)
-            # the patch must not cover another face or a small unknown region
-            middle, reach = (moved[:, :2] + moved[:, 2:]) / 2, patch * 0.5
-            around = np.concatenate([middle - reach, middle + reach], 1)
-            taken = np.concatenate([boxes, unknown[(np.ptp(unknown.reshape(-1, 2, 2), axis=1) < self.size / 2 - 1).any(1)]])
-            free = [row for row in range(len(spot)) if not _touch(around[row], taken).any()]
-            if free:
-                matrix[:, 2] += corner[free[0]] - box[:2]
-                _blend(canvas, self.cutouts.images[number], matrix, scale, soft)
-                boxes = np.concatenate([boxes, moved[free[:1]]])
+            if touches:  # the face alone is drawn, and may cover a little of the other one
+                places, reach = _beside(boxes[other], extent, beside, len(spot)), extent / 2
+                taken, oval = np.concatenate([np.delete(boxes, other, 0), small]), face_boxes(landmarks[None], layout)[0]
+            else:
+                places, reach = spot * (self.size - extent), np.full(2, np.ceil(STORED * scale) / 2)
+                taken, oval = np.concatenate([boxes, small]), None
+            for corner in places:
+                middle, moved = corner + extent / 2, np.append(corner, corner + extent)
+                if (moved >= 0).all() and (moved <= self.size).all() and not _touch(
+                        np.append(middle - reach, middle + reach), taken).any():
+                    matrix[:, 2] += corner - box[:2]
+                    _blend(canvas, self.cutouts.images[number], matrix, scale, soft, oval)
+                    boxes = np.concatenate([boxes, moved[None]])
+                    break
         return boxes
+
+
+def _beside(box: np.ndarray, extent: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return the corners (count, 2) of boxes of size `extent` (2,) that touch the left or right side of a box (4,)."""
+    side = box[2:] - box[:2]
+    gap = rng.uniform(*GAP, count) * min(extent[0], side[0])
+    x = np.where(rng.random(count) < 0.5, box[0] - extent[0] - gap, box[2] + gap)
+    y = (box[1] + box[3] - extent[1]) / 2 + rng.uniform(-0.5, 0.5, count) * side[1]
+    return np.stack([x, y], 1)
 
 
 def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
@@ -212,8 +237,12 @@ def _touch(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.all((box[:2] < boxes[:, 2:]) & (box[2:] > boxes[:, :2]), 1)
 
 
-def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: float, soft: float) -> None:
-    """Lay a cutout over the canvas, in place. Its border fades out over a share `soft` of its side."""
+def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: float, soft: float,
+           oval: np.ndarray | None = None) -> None:
+    """Lay a cutout over the canvas, in place. Its border fades out over a share `soft` of its side.
+
+    oval: a box (4,) in px of the cutout; only the ellipse in it, and a little around it, is laid over the canvas.
+    """
     shrink = max(int(1 / scale), 1)
     if shrink > 1:
         cutout = cv2.resize(cutout, (STORED // shrink, STORED // shrink), interpolation=cv2.INTER_AREA)
@@ -228,7 +257,12 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
     drawn = cv2.warpAffine(cutout, opencv_matrix(matrix), (width, height), borderMode=cv2.BORDER_REPLICATE)
     back = invert(matrix)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
-    edge = np.maximum(*(np.abs((row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1) for row in back.astype(np.float32)))
+    from_middle = [(row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1 for row in back.astype(np.float32)]  # in [-1, 1]
+    if oval is None:
+        edge = np.maximum(*map(np.abs, from_middle))
+    else:
+        sides = zip(from_middle, *np.split(oval.astype(np.float32) / (STORED / 2) - 1, 2), strict=True)
+        edge = np.hypot(*((2 * place - a - b) / (b - a) for place, a, b in sides)) / OVAL - soft / 2
     alpha = ((1 - edge) / soft).clip(0, 1)[..., None]
     part = canvas[low[1]:high[1], low[0]:high[0]]
     part[:] = part + alpha * (drawn.astype(np.float32) - part)

@@ -133,6 +133,23 @@ def test_pasted_faces_do_not_overlap_and_lie_in_their_boxes(faces, roll_prob):
     assert several > 3
 
 
+def test_touching_faces_are_drawn_beside_a_face_and_cover_little_of_it(faces):
+    """On a white face, whose box stays."""
+    picture = boxed_picture([[80, 80, 120, 120]])._replace(image=np.full((200, 200, 3), 255, np.uint8))
+    scenes, pairs = make_scenes([picture], 40, Cutouts([split_of(faces)]), pasted=1, mosaic=0.0, touching=1.0, flip=0.0), 0
+    for index in range(40):
+        image, boxes, _ = scenes.scene(0, index)
+        if len(boxes) < 2:
+            continue
+        (x1, y1, x2, y2), pasted = boxes[0].round().astype(int), boxes[1]
+        gap = max(pasted[0] - boxes[0, 2], boxes[0, 0] - pasted[2]) / min(x2 - x1, pasted[2] - pasted[0])
+        assert -0.21 < gap < 0.11 and pasted[1] < boxes[0, 3] and boxes[0, 1] < pasted[3]
+        covered = (image < 255).any(-1)
+        assert covered.any() and covered[y1:y2, x1:x2].mean() < 0.25
+        pairs += 1
+    assert pairs > 10
+
+
 def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
     """They show the margin that was prepared; faces to paste have the same margin whatever was prepared."""
     wide = DataGenerator(raw, 64, "points", "wide", tmp_path, margin=2.0).run()
