@@ -147,8 +147,9 @@ def crop_matrix(crop: np.ndarray, size: int | tuple[int, int], angle: float = 0.
 
     Both frames are continuous. angle: radians by which the crop is turned clockwise about its centre.
     """
-    scale = np.broadcast_to(np.asarray(size, dtype=np.float64), 2) / (crop[2:] - crop[:2])
-    matrix = np.column_stack([np.diag(scale), -crop[:2] * scale])
+    (left, top, right, bottom), (width, height) = crop.tolist(), size if isinstance(size, tuple) else (size, size)
+    across, down = width / (right - left), height / (bottom - top)
+    matrix = np.array([[across, 0, -left * across], [0, down, -top * down]])
     return compose(turn_about((crop[:2] + crop[2:]) / 2, -angle), matrix) if angle else matrix
 
 
@@ -251,10 +252,10 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
-    shrink = min(MOST_SAMPLES / (wide[2:] - wide[:2]).max(), 1)
-    halvings = int(math.log2(max((wide[2:] - wide[:2]).min() / side, 1))) if halve else 0
+    extent = (wide[2:] - wide[:2]).tolist()
+    halvings = int(math.log2(max(min(extent) / side, 1))) if halve else 0
     # warpAffine cannot address all of a huge picture: cut out what is needed first
-    if max(image.shape[:2]) >= 2 ** 15 or shrink < 1 or halvings:
+    if max(image.shape[:2]) >= 2 ** 15 or max(extent) > MOST_SAMPLES or halvings:
         needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
         low, high = (np.maximum(edge, 0).astype(int) for edge in (np.floor(needed[:2]) - 2, np.ceil(needed[2:]) + 2))
         image, wide = image[low[1]:high[1], low[0]:high[0]], wide - np.tile(low, 2)
@@ -262,19 +263,20 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
             return np.zeros((side, side, 3), np.uint8)
     for _ in range(halvings if min(image.shape[:2]) >= 2 ** halvings else 0):
         image, wide = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LINEAR), wide / 2
-    shrink = min(MOST_SAMPLES / (wide[2:] - wide[:2]).max(), 1)
-    times = np.maximum(np.ceil(shrink * (wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
-    matrix = crop_matrix(wide, (side * times[0], side * times[1]), angle)
+        extent = [length / 2 for length in extent]
+    shrink = min(MOST_SAMPLES / max(extent), 1)
+    times = [max(math.ceil(shrink * length / side - 1e-9), 1) for length in extent]  # samples per pixel, x and y
+    samples = (side * times[0], side * times[1])
+    matrix = crop_matrix(wide, samples, angle)
     if shrink < 1:
         image, back = _shrunk(image, shrink)
         matrix = compose(back, matrix)
     matrix = opencv_matrix(matrix)
     # OpenCV warps four channels in half the time of three, to the same values; but adding one to a large picture takes longer
     fast = image.size < FEW_BYTES
-    result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image, matrix,
-                            (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,
-                            borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
-    if times.max() > 1:
+    result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image, matrix, samples,
+                            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
+    if max(times) > 1:
         result = cv2.resize(result, (side, side), interpolation=cv2.INTER_AREA)
     if fast:
         result = cv2.cvtColor(result, cv2.COLOR_BGRA2BGR)

@@ -1,4 +1,5 @@
 """A landmark net that is open for predictions, and how its crops are made."""
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from pipnet.layout import Layout
 from pipnet.runtimes import Opened, open_file
 
 FILLED = 0.08    # share of the crop's side: training boxes were tight if the crop of the mean face's box is [0, 1] up to this
-LEVEL = np.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
+LEVEL = math.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean expected error,
 # as a share of its size. Almost no face that is found at a wrong roll meets both
@@ -88,16 +89,18 @@ class LandmarkNet(NamedTuple):
 
     def is_sure(self, face: Face) -> bool:
         """Return whether a face is so certain that it need not be cropped again, and the image need not be searched."""
-        most = self.sure_error * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
-        return bool(face.scores.mean() >= self.sure and (face.sigma is None or face.sigma.mean() <= most))
+        if face.scores.mean() < self.sure or face.sigma is None:
+            return bool(face.scores.mean() >= self.sure)
+        width, height = np.ptp(face.landmarks, axis=0).tolist()
+        return bool(face.sigma.mean() <= self.sure_error * math.sqrt(width * height))
 
     def roll_of(self, landmarks: np.ndarray) -> float:
         """Return the angle in radians by which the crop of a face with these landmarks (N, 2) is turned clockwise, see LEVEL."""
         if self.meanface is None:
             return 0.0
-        upright, face = (points @ (1, 1j) for points in (self.meanface - self.meanface.mean(0), landmarks))
-        angle = float(np.angle(np.vdot(upright, face)))  # that of the least-squares similarity between both
-        return angle - float(np.clip(angle, -LEVEL, LEVEL))
+        x, y = (self.meanface - self.meanface.mean(0)).T @ landmarks  # sums of products of both coordinates
+        angle = math.atan2(x[1] - y[0], x[0] + y[1])  # that of the least-squares similarity between both
+        return angle - min(max(angle, -LEVEL), LEVEL)
 
     def name_states(self, values: np.ndarray) -> dict[str, float]:
         """Return {name: probability} of the trained states from a face's output `states` (K,)."""

@@ -1,5 +1,6 @@
 """Finds faces and their landmarks in an OpenCV image, with a detector and a landmark net."""
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -42,7 +43,7 @@ MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 MOST_CROPS = 6   # most crops of a face after that of the detector's box
 FEW_CROPS = 2    # most of them if the scores do not confirm the face: more could move from background to something like a face
 # a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by NEAR_TURN
-NEAR, NEAR_TURN = 0.06, np.radians(10)
+NEAR, NEAR_TURN = 0.06, math.radians(10)
 NEAR_LEANING = 0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
 QUARTERS = 90, 180, 270  # degrees; if a face is not sure in its first crop, it is also tried with these turns
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
@@ -61,7 +62,11 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
             raise ValueError(f"an array {np.shape(boxes)}")
     except (TypeError, ValueError) as error:
         raise UserError(f"give boxes as numbers (M, 4) x1 y1 x2 y2, or (M, 5) with a roll, not {one_line(error)}") from None
-    return np.column_stack([rows, np.zeros(len(rows))]) if rows.shape[1] == 4 else rows.copy()
+    if rows.shape[1] == 5:
+        return rows.copy()
+    turned = np.zeros((len(rows), 5))
+    turned[:, :4] = rows
+    return turned
 
 
 def largest_first(boxes: np.ndarray) -> np.ndarray:
@@ -274,8 +279,8 @@ class Landmarker:
     def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
         """Return faces as `landmarks_of`, without its checks: the upright box of a turned face may lie outside the image."""
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
-        boxes, rolls = np.split(with_roll(boxes), [4], axis=1)
-        angles = np.radians(rolls[:, 0])
+        rows = with_roll(boxes)
+        boxes, angles = rows[:, :4], np.radians(rows[:, 4])
         crops = np.array([crop_box(box, net.protocol, width, height, angle)
                           for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
@@ -368,9 +373,9 @@ class Landmarker:
         """
         protocol = self.net.protocol._replace(border="real")
         one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
-        turn, lean = np.cos(np.radians((other[4] - box[4], other[4])))
-        near = NEAR_LEANING if close or lean < np.cos(NEAR_TURN) else NEAR
-        return bool(np.abs(two - one).max() > near * (one[2:] - one[:2]).max() or turn < np.cos(NEAR_TURN))
+        turn, lean = (math.cos(math.radians(angle)) for angle in (other[4] - box[4], other[4]))
+        near = NEAR_LEANING if close or lean < math.cos(NEAR_TURN) else NEAR
+        return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > near * (one[2:] - one[:2]).max())
 
     def shows(self, box: np.ndarray, width: int, height: int) -> bool:
         """Return whether a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of width x height."""
@@ -378,7 +383,8 @@ class Landmarker:
             crop_box(box[:4], self.net.protocol, width, height)
         except UserError:
             return False
-        return bool((box[:2] < (width, height)).all() and (box[2:4] > 0).all())
+        left, top, right, bottom = box[:4]
+        return bool(left < width and top < height and right > 0 and bottom > 0)
 
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes (M, 4) for the net's protocol, from tight boxes (M, 4) of 68 landmarks.
