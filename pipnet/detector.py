@@ -19,6 +19,9 @@ MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memo
 LARGE_SIDE = 160       # px, longer side of the small copy in which large faces are looked for
 LARGE_FACE = 28        # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
 WITHIN = 0.7           # a box shows a part of a face if at least this share of it lies in the face's box
+# where a detection has a score s above 0.5, the face's landmark scores may be lower than `face_least`, by TRUST * log(s / (1 - s)) of
+# the distance from that to 1: the detector tells small and masked faces from background better than the landmarks do
+TRUST, SUREST = 0.11, 0.99  # SUREST: largest score that counts
 CANDIDATES = 200       # boxes of RFB-320 before suppression, as published
 
 
@@ -126,6 +129,7 @@ class Detector:
         self._find, stored = load(Path(weights), threads)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = load is load_exported  # a published one gives the published boxes
+        self.trust = TRUST if load is load_exported else 0.0  # scores of others mean something else
         self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
         self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
         self.face_box = FaceBox(*stored.get("face_box", row.face_box))

@@ -19,6 +19,7 @@ BLUR, BLUR_REACH = 1.2, 4      # px, deviation and reach of the blur that remove
 NOISY = 6.0                    # grey levels, deviation of the noise from which it is removed
 SECOND = np.array([1, -2, 1], np.float32)  # filter of the second difference
 BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
+TINTED, MOST_GAIN = 1.5, 12.0  # largest / least mean of the channels from which light is coloured; most gain of a channel
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
 OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
@@ -70,9 +71,16 @@ def resized(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def enhanced(image: np.ndarray) -> np.ndarray:
-    """Return the image (H, W, 3) uint8, brightened by a gamma curve if it is dark, and blurred if it then is noisy."""
-    gamma = np.log(BRIGHT) / np.log(np.clip(image.mean() / 255, DARKEST, BRIGHT))
-    curve = (255 * np.linspace(0, 1, 256) ** gamma).round().astype(np.uint8)
+    """Return the image (H, W, 3) uint8, enhanced so that a face can be found in it.
+
+    If its light is coloured, gains make the means of the channels equal. A dark image is brightened by a gamma curve, and blurred
+    if it then is noisy.
+    """
+    means = np.maximum(image.mean((0, 1)), 1)
+    gains = np.minimum(means.max() / means, MOST_GAIN) if means.max() > TINTED * means.min() else np.ones(3)
+    gamma = np.log(BRIGHT) / np.log(np.clip((gains * means).mean() / 255, DARKEST, BRIGHT))
+    levels = np.minimum(np.arange(256)[:, None] * gains / 255, 1)
+    curve = (255 * levels ** gamma).round().astype(np.uint8)[None]
     bright = cv2.LUT(image, curve)
     if noise_of(bright) < NOISY:  # the blur would hide small faces
         return bright

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipnet.align import chip
 from pipnet.checkout import from_checkout
-from pipnet.detector import DETECTORS, WITHIN, Detections, Detector, FaceBox
+from pipnet.detector import DETECTORS, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
@@ -226,8 +226,12 @@ class Landmarker:
         return max(self._seen.crops, self.coarse.crops if self.coarse else 0)
 
     def is_face(self, face: Face) -> bool:
-        """Return whether the landmark scores confirm the detection."""
-        return bool(face.scores.mean() >= self.net.face_least)
+        """Return whether the landmark scores confirm the detection. The surer the detector is, the lower they may be."""
+        least = self.net.face_least
+        if face.score > 0.5:  # NaN: there was no detector
+            score = min(face.score, SUREST)
+            least -= getattr(self.detector, "trust", 0) * math.log(score / (1 - score)) * (1 - least)
+        return bool(face.scores.mean() >= least)
 
     def detect(self, image: np.ndarray, once: bool = False,
                large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Tracking of faces in a video: the next crop comes from this frame's landmarks, and the detector runs every few frames."""
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,23 +111,23 @@ class Tracker:
         """Return the faces of landmark boxes, with their face scores."""
         return self._scored(self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else [])
 
-    def _scored(self, faces: list[Face]) -> list[Face]:
+    def _scored(self, faces: Iterable[Face]) -> list[Face]:
         """Return the faces with their face scores."""
         return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
         """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
-        boxes = self.landmarker.detect(image)[0]
+        boxes, scores = self.landmarker.detect(image)
         ids = list(tracked)
         pairs = match(_boxes(tracked.values()), boxes, SAME)
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
-        boxes, faces = np.delete(boxes, [j for _, j in pairs], axis=0), []
-        room = len(boxes) if self.max_faces is None else self.max_faces - len(kept)
-        boxes = boxes[largest_first(boxes)] if room < len(boxes) else boxes
-        while len(boxes) and len(faces) < room:  # the largest ones may show no faces
-            some, boxes = np.split(boxes, [room - len(faces)])
-            faces += self._new(image, some, [*kept.values(), *faces])
+        rest, faces = np.delete(np.arange(len(boxes)), [j for _, j in pairs]), []
+        room = len(rest) if self.max_faces is None else self.max_faces - len(kept)
+        rest = rest[largest_first(boxes[rest])] if room < len(rest) else rest
+        while len(rest) and len(faces) < room:  # the largest ones may show no faces
+            some, rest = np.split(rest, [room - len(faces)])
+            faces += self._new(image, boxes[some], scores[some], [*kept.values(), *faces])
         if not kept and not faces and self.landmarker.any_roll:
             faces = self._search(image)
         lost = [id for id in self.tracks if id not in kept]
@@ -137,13 +138,14 @@ class Tracker:
             kept[known[j]] = face
         return kept
 
-    def _new(self, image: np.ndarray, boxes: np.ndarray, known: list[Face]) -> list[Face]:
-        """Return the faces of a detector's landmark boxes (M, 4) that are none of the known ones."""
-        found = (self.landmarker.coarse or self.landmarker).landmarks_of(image, boxes)
+    def _new(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, known: list[Face]) -> list[Face]:
+        """Return the faces of a detector's landmark boxes (M, 4), with its scores (M,), that are none of the known ones."""
+        found = (self.landmarker.coarse or self.landmarker).landmarks_of(image, boxes, scores)
         again = [self.landmarker.box_of(face.landmarks) for face in found]  # crop again, as for tracked faces
-        faces = self._faces(image, [box for box in again if self._shows(box, image)])
-        return [face for face in faces if self.landmarker.is_face(face)
-                and (not known or iou(_boxes([face]), _boxes(known)).max() < TWICE)]
+        shown = np.array([self._shows(box, image) for box in again], bool)
+        faces = self.landmarker.landmarks_of(image, np.array(again)[shown], scores[shown]) if shown.any() else []
+        return [face for face in self._scored(filter(self.landmarker.is_face, faces))
+                if not known or iou(_boxes([face]), _boxes(known)).max() < TWICE]
 
     def _search(self, image: np.ndarray) -> list[Face]:
         """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright there."""

@@ -126,12 +126,17 @@ function steps(count, length, scale) {
   });
 }
 
-/** Return a frame with less noise if it is noisy, brighter if it is dark; see `enhanced` in images.py. */
-export function enhanced(frame, { blur, blur_reach: reach, bright, darkest, noisy }) {
-  const { data, width, height } = frame, level = data.reduce((sum, value, i) => sum + (i % 4 < 3 ? value : 0), 0);
-  const gamma = Math.log(bright) / Math.log(clamp(level / (3 * 255 * width * height), darkest, bright));
-  const curve = Array.from({ length: 256 }, (_, value) => Math.round(255 * (value / 255) ** gamma));
-  const light = (pixels) => ({ data: pixels.map((value) => curve[value]), width, height }), brighter = light(data);
+/** Return a frame without coloured light, with less noise if it is noisy, brighter if it is dark; see `enhanced` in images.py. */
+export function enhanced(frame, { blur, blur_reach: reach, bright, darkest, noisy, tinted, most_gain: most }) {
+  const { data, width, height } = frame, sums = [0, 0, 0, 0];
+  for (let i = 0; i < data.length; i++) sums[i % 4] += data[i];
+  const means = sums.slice(0, 3).map((sum) => Math.max(sum / (width * height), 1)), top = Math.max(...means);
+  const gains = means.map((level) => (top > tinted * Math.min(...means) ? Math.min(top / level, most) : 1));
+  const level = mean(means.map((value, channel) => value * gains[channel])) / 255;
+  const gamma = Math.log(bright) / Math.log(clamp(level, darkest, bright));
+  const curves = [...gains, 1].map((gain) => Array.from(
+    { length: 256 }, (_, value) => Math.round(255 * Math.min(value * gain / 255, 1) ** gamma)));
+  const light = (pixels) => ({ data: pixels.map((value, i) => curves[i % 4][value]), width, height }), brighter = light(data);
   return noiseOf(brighter) < noisy ? brighter : light(blurred(frame, bell(blur, reach), reach).data);
 }
 

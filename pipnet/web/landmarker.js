@@ -108,9 +108,11 @@ export class Landmarker {
     return mean(scores) >= this.net.sure && (!sigma || mean(sigma) <= most);
   }
 
-  /** Return whether the landmark scores confirm a detection. */
-  isFace(face) {
-    return mean(face.scores) >= this.net.face_least;
+  /** Return whether the landmark scores confirm a detection. The surer the detector is, the lower they may be. */
+  isFace({ score, scores }) {
+    const least = this.net.face_least, { trust, surest } = this.detector.limits;
+    const sure = score > 0.5 ? Math.min(score, surest) : 0.5;  // NaN: there was no detector
+    return mean(scores) >= least - trust * Math.log(sure / (1 - sure)) * (1 - least);
   }
 
   /** Return landmark boxes with the detector's scores, {box, score}, best first. large: see `Detector.find`. */

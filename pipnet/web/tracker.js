@@ -79,7 +79,7 @@ export class Tracker {
     const room = this.most - kept.size;
     if (room < rest.length) rest = largestFirst(rest);
     while (rest.length && faces.length < room) {  // the largest ones may show no faces
-      const some = rest.slice(0, room - faces.length).map(({ box }) => box);
+      const some = rest.slice(0, room - faces.length);
       rest = rest.slice(some.length);
       faces = [...faces, ...await this.fresh(frame, some, [...kept.values(), ...faces])];
     }
@@ -93,12 +93,13 @@ export class Tracker {
     return kept;
   }
 
-  /** Return the faces of a detector's landmark boxes that are none of the known ones. */
-  async fresh(frame, boxes, known) {
-    const first = await this.faces(frame, boxes);  // crop again, as for tracked faces
-    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => this.shows(box, frame));
-    return (await this.faces(frame, again))
-      .filter((face) => this.landmarker.isFace(face) && overlap(face, known) < this.limits.twice);
+  /** Return the faces of a detector's landmark boxes {box, score} that are none of the known ones. */
+  async fresh(frame, found, known) {
+    const landmarksOf = (some) => this.landmarker.landmarksOf(frame, some.map(({ box }) => box), some.map(({ score }) => score));
+    const again = (await landmarksOf(found)).map(({ landmarks, score }) => ({ box: this.landmarker.boxOf(landmarks), score }))
+      .filter(({ box }) => this.shows(box, frame));  // crop again, as for tracked faces
+    const faces = (await landmarksOf(again)).filter((face) => this.landmarker.isFace(face));
+    return this.scored(faces).filter((face) => overlap(face, known) < this.limits.twice);
   }
 
   /** Return the faces that the enhanced frame shows upright at the next turn. */

@@ -182,6 +182,16 @@ def test_detections_with_low_landmark_scores_are_dropped():
     assert not Tracker(landmarker).update(image, 0.0)
 
 
+def test_a_sure_detection_of_our_detector_needs_lower_landmark_scores():
+    truth = mean_face() * 180
+    ours, other = Landmarker("landmarks-fast", threads=1), Landmarker("landmarks-fast", lambda image: NOTHING, threads=1)
+    least = ours.net.face_least
+    for detection, lower in ((np.nan, 0), (0.2, 0), (0.5, 0), (0.9, 0.06), (1.0, 0.14)):
+        for score in (least - lower - 0.02, least - lower + 0.02):
+            face = Face(box_of(truth), detection, truth, np.full(68, score))
+            assert ours.is_face(face) == (score > least - lower) and other.is_face(face) == (score >= least)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(-200, 200), st.floats(-200, 200), st.sampled_from(["square", "inner"]))
 def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):

@@ -3,8 +3,7 @@
 A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this machine.
 Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast to float32 when the file is loaded. The files
 replace the old ones only if `main.py --test-formats` finds them as good as the run. weights/manifest.json says what they were
-made from. Limits are measured here and stored: those of the landmark score, or the score at which a detector's precision equals
-its recall.
+made from. The limits of a landmark net's scores are measured here and stored.
 """
 import hashlib
 import json
@@ -17,18 +16,13 @@ import torch
 from experiments import read, run
 from measures.detectors import face_score
 from onnx import TensorProto, helper, numpy_helper
-from photographs import PLACES, open_detector, require
+from photographs import PLACES, require
 from record import COMMIT, ROOT
 
 from pipnet.files import read_csv, write_atomic, write_text
-from pipnet.landmarker import Landmarker
-from utils.detect import metric
-from utils.detect.find_faces import exported_detector, find_faces
-from utils.detect.wider import divide, read_wider
-from utils.faces.prepared_set import read_source_image
 from utils.train import checkpoint
 
-PARTIAL = ("1--people",)  # events in which faces have no box
+FOUND = 0.353  # a detector's threshold: with lower ones, the landmarks confirm more background than faces in validation crowds
 WORTH = 256  # numbers in a tensor from which it is halved
 DOUBT = 0.95  # of the face limit: no good result scores less, but three of four results that are far off do
 
@@ -38,35 +32,6 @@ def landmark_limits(exp: Path) -> dict[str, float]:
     measured = face_score(str(exp / "best.onnx"), f"faceboxes={PLACES['FACEBOXES_V2']}")
     print(f"face score: {measured}")
     return {"face_limit": measured["limit"], "face_least": round(DOUBT * measured["limit"], 3)}
-
-
-def detector_limits(exp: Path) -> dict[str, float]:
-    """Return the score at which a detector's precision equals its recall on the crowds of its validation split.
-
-    Only detections count that the landmarks of the shipped net confirm.
-    """
-    landmarker = Landmarker(ROOT / "weights/landmarks.onnx", open_detector("shipped", exp / "best.onnx"))
-    pictures = read_wider(PLACES["FACEBOXES"], "train", PARTIAL)
-    args = checkpoint.load(exp / "best.pt")["args"]
-    crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
-    matches, scores, faces = [], [], 0
-    for (boxes, values), picture in zip(find_faces(exported_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
-        match, counted = metric.matched(boxes, picture)
-        image = read_source_image(picture.file)
-        starts, size = landmarker.detector.face_box(boxes), image.shape[1::-1]
-        for _ in range(2):  # of the detector's box, and of its landmarks
-            shown = np.array([landmarker.shows(box, *size) for box in starts], bool)
-            match, values, found = match[shown], values[shown], landmarker.landmarks_of(image, starts[shown])
-            starts = np.reshape([landmarker.box_of(face.landmarks) for face in found], (-1, 5))
-        sure = np.array([landmarker.is_face(face) for face in found], bool) & (match != -2)
-        matches.append(match[sure] >= 0)
-        scores.append(values[sure])
-        faces += counted.sum()
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    right = np.cumsum(np.concatenate(matches)[order])
-    even = min(faces, len(order)) - 1  # as many boxes as faces: precision equals recall
-    print(f"detector: {right[even] / faces:.3f} is precision and recall on {len(crowds)} crowds")
-    return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -116,7 +81,7 @@ def main(name: str) -> None:
     run("--test-onnx", "--exp", exp.name)  # exports the net
     model = halved(onnx.load(exp / "best.onnx"))
     values = {entry.key: entry.value for entry in model.metadata_props}
-    measured = (detector_limits if name == "detector" else landmark_limits)(exp)
+    measured = {"threshold": FOUND} if name == "detector" else landmark_limits(exp)
     values |= {key: json.dumps(value) for key, value in measured.items()}
     helper.set_model_props(model, {key: worded(value) for key, value in values.items()})
     data = model.SerializeToString()

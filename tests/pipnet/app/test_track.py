@@ -52,7 +52,7 @@ class Scene:
         boxes = [box_of(face.landmarks()) for face in self.faces if face.detected]
         return np.array(boxes).reshape(-1, 4), np.ones(len(boxes))
 
-    def landmarks_of(self, image, boxes):
+    def landmarks_of(self, image, boxes, scores=None):
         found = []
         for box in boxes:
             shared = [iou(box[None], box_of(face.landmarks())[None])[0, 0] for face in self.faces]
@@ -149,7 +149,7 @@ def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
         def detect(self, image):
             return np.array([(600.0, 200.0, 639.0, 280.0)]), np.ones(1)
 
-        def landmarks_of(self, image, boxes):
+        def landmarks_of(self, image, boxes, scores=None):
             assert all(box[0] < image.shape[1] for box in boxes)
             return [Face(box, np.nan, mean_face() * 50 + (700, 200), np.full(68, 0.9)) for box in boxes]
 

@@ -216,11 +216,12 @@ def stills(rng: np.random.Generator) -> list[dict]:
 
 
 def pixel_cases(rng: np.random.Generator) -> dict:
-    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is resized, crops, and a grainy picture."""
+    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is resized, crops, a grainy and a red one."""
     grainy = rng.integers(0, 99, (31, 47, 4), np.uint8) | np.uint8([0, 0, 0, 255])
     picture = cv2.GaussianBlur(rng.integers(0, 256, (121, 187, 4), np.uint8), (0, 0), 2)
     crops = [((-20, -30, 90, 80), 0), ((10.3, 5.2, 150.3, 145.2), 0.5), ((60, 20, 180, 120), 0), ((80, 50, 110, 90), -1.0)]
-    return {"picture": picture, "grainy": grainy, "factors": (1, 0.7, 0.3, 0.11), "crops": crops,
+    red = (picture * (1, 0.2, 0.1, 1)).astype(np.uint8)
+    return {"picture": picture, "grainy": grainy, "red": red, "factors": (1, 0.7, 0.3, 0.11), "crops": crops,
             "form": {"size": 16, "border": 2, "zero": False}}
 
 
@@ -338,7 +339,7 @@ def test_pixels(asked, answered):
         expected = resized(image, factor)
         assert (one["height"], one["width"]) == expected.shape[:2]
         assert np.abs(np.reshape(one["data"], expected.shape) - expected.astype(float)).max() <= 1, factor
-    for name, one in zip(("picture", "grainy"), found["enhanced"], strict=True):
+    for name, one in zip(("picture", "grainy", "red"), found["enhanced"], strict=True):
         expected = enhanced(np.ascontiguousarray(cases[name][..., 2::-1])).astype(float)
         assert np.abs(np.reshape(one, cases[name].shape)[..., 2::-1] - expected).max() <= 1, name
     for (crop, angle), one in zip(cases["crops"], found["crops"], strict=True):

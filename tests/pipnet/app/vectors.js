@@ -59,7 +59,7 @@ const frameOf = (lines) => ({ data: Uint8ClampedArray.from(lines.flat(2)), width
 const noise = frameOf(rows);
 answers.pixels = {
   resized: factors.map((factor) => resized(noise, factor)).map(({ data, ...size }) => ({ data: [...data], ...size })),
-  enhanced: [noise, frameOf(pixels.grainy)].map((one) => [...enhanced(one, settings.search).data]),
+  enhanced: [noise, frameOf(pixels.grainy), frameOf(pixels.red)].map((one) => [...enhanced(one, settings.search).data]),
   crops: crops.map(([crop, angle]) => {
     const target = new Uint8Array(3 * side * side);
     cut(noise, crop, form, angle, target, 0);
