@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from measures.kinds import Change, lit, turned
+from measures.kinds import Change, coloured, half_black, lit, turned
 from photographs import Photograph, labelled_sets, landmarker_for, open_detector, photographs, place_of
 from record import ROOT, chosen
 from shown import SETS
@@ -167,7 +167,8 @@ def table(name: str) -> dict[str, dict[str, str]]:
 def changes(sign: int) -> dict[str, Change]:
     """Return {name: change of a photograph}; sign -1 turns counter-clockwise."""
     turns = {f"turned by {angle}°": turned(sign * angle) for angle in ROLLS}
-    return {"as taken": turned(0), **turns, "dark, noisy": lit(3.0, 6.0), "noisy": lit(1.0, 25.0)}
+    return {"as taken": turned(0), **turns, "dark, noisy": lit(3.0, 6.0), "noisy": lit(1.0, 25.0), "coloured light": coloured,
+            "half in black shadow": half_black}
 
 
 def error_of(find: Find, record: Photograph, change: Change) -> float:
@@ -212,7 +213,7 @@ def others(*tools: str) -> dict:
 def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
     """Yield how many faces the tools with 68 points miss in changed photographs, and their errors.
 
-    Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and made dark or noisy.
+    Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and lit in other ways.
     """
     for name in labelled_sets():
         records = photographs(name, "test", faces)
