@@ -19,8 +19,8 @@ MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memo
 LARGE_SIDE = 160       # px, longer side of the small copy in which large faces are looked for
 LARGE_FACE = 28        # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
 WITHIN = 0.7           # a box shows a part of a face if at least this share of it lies in the face's box
-# where a detection has a score s above 0.5, the face's landmark scores may be lower than `face_least`, by TRUST * log(s / (1 - s))
-# of the distance from that to 1: the detector tells small and masked faces from background better than the landmarks do
+# a detection with a score s above 0.5 lowers the limit `face_least` of the landmark scores by TRUST * log(s / (1 - s)) of the
+# distance from that limit to 1: the detector tells small and masked faces from background better than the landmarks do
 TRUST, SUREST = 0.11, 0.99  # SUREST: largest score that counts
 CANDIDATES = 200       # boxes of RFB-320 before suppression, as published
 

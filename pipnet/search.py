@@ -3,8 +3,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipnet.detector import suppress
-from pipnet.geometry import box_of, carry, invert, turn_picture
+from pipnet.detector import WITHIN
+from pipnet.geometry import box_of, carry, invert, iou, shared, turn_picture
 from pipnet.images import as_bgr, enhanced, resized
 
 QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
@@ -69,8 +69,13 @@ def stands(roll: float, turns: Sequence[float]) -> bool:
 
 
 def best(faces: list, most: int | None) -> list:
-    """Return the `most` largest faces, best first. Of overlapping faces, the one with the highest landmark scores is kept."""
+    """Return the `most` largest faces, best first. Of faces that overlap or lie in another one, that with the highest landmark
+    scores is kept."""
     faces = sorted(faces, key=lambda face: -face.scores.mean())
-    faces = [faces[i] for i in suppress(np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), SAME)]
-    faces = sorted(faces, key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
+    boxes, kept = np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), []
+    again = (iou(boxes, boxes) > SAME) | (shared(boxes, boxes).T >= WITHIN)
+    for place in range(len(faces)):
+        if not again[place, kept].any():
+            kept.append(place)
+    faces = sorted((faces[place] for place in kept), key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
     return sorted(faces, key=lambda face: -face.score)

@@ -151,7 +151,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                                   "NEAR_TURN", "QUARTERS", "SAME", "PART", "WITHIN"),
                        "level": landmark_net.LEVEL, "square_scale": landmarker.SQUARE.scale_x},
         "search": {**dict(zip(("side", "quarters", "most_crops"), search.STEPS[0], strict=True)),
-                   **_constants(search, "SAME", "LEAN", "LARGER"),
+                   **_constants(search, "SAME", "LEAN", "LARGER", "WITHIN"),
                    **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN")},
         "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY", "TURNS"),
         "smooth": {**_constants(smooth, "JUMP"), "floor": euro.floor.tolist(),

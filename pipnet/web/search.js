@@ -1,7 +1,7 @@
 /** Faces that a turn, noise or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
 
 import { enhanced, resized } from "./crop.js";
-import { areaOf, boxOf, carry, centreOf, iou } from "./geometry.js";
+import { areaOf, boxOf, carry, centreOf, iou, shared } from "./geometry.js";
 import { mean } from "./numbers.js";
 
 /** Return the map (see geometry.js) from a frame that is turned counter-clockwise by quarter turns back to the frame. */
@@ -51,7 +51,7 @@ export async function search(landmarker, frame, faces, rolls = landmarker.search
     const some = await landmarker.refined(clear, found, true);
     const again = some.map(({ landmarks, score }) => ({ box: landmarker.boxOf(landmarks), score }));
     some.push(...await landmarker.refined(frame, again, true));
-    faces = best([...faces, ...some.filter((face) => mean(face.scores) >= net.sure)], searched.same, landmarker.most);
+    faces = best([...faces, ...some.filter((face) => mean(face.scores) >= net.sure)], searched, landmarker.most);
     if (faces.some((face) => isSure(face) && stands(landmarker, face, tried))) break;
   }
   return faces;
@@ -70,12 +70,13 @@ function contains({ width, height }, [x, y]) {
   return x >= 0 && y >= 0 && x < width && y < height;
 }
 
-/** Return the `most` largest faces, ordered by score. Of faces on each other, the one with the highest landmark scores stays. */
-function best(faces, same, most) {
+/** Return the `most` largest faces, by score. Of faces on or in each other, the one with the highest landmark scores stays. */
+function best(faces, { same, within }, most) {
   const kept = [];
   for (const face of [...faces].sort((one, other) => mean(other.scores) - mean(one.scores))) {
     const box = boxOf(face.landmarks);
-    if (kept.every((other) => iou(boxOf(other.landmarks), box) <= same)) kept.push(face);
+    const others = kept.map(({ landmarks }) => boxOf(landmarks));
+    if (others.every((other) => iou(other, box) <= same && shared(other, box) < within)) kept.push(face);
   }
   const area = (face) => areaOf(boxOf(face.landmarks));
   return kept.sort((one, other) => area(other) - area(one)).slice(0, most).sort((one, other) => other.score - one.score);
