@@ -123,13 +123,13 @@ def face_boxes(net: str, *files: str) -> dict:
     one crop, and from a second one around the landmarks that the net, or the shipped landmarks-fast, finds in the first.
     """
     names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in map(name_and_file, files)}
-    landmarker, coarse = map(without_detector, (net, "landmarks-fast"))
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
     boxes = {name: detected(detector, train) for name, detector in detectors.items()}
     maps = {name: fit(found, train) for name, found in boxes.items()}
     rows: dict[str, dict] = {}
     for name in names:
         records = photographs(name, "test", TESTED)
+        landmarker, coarse = (without_detector(one, name) for one in (net, "landmarks-fast"))
         truth = [box_of(record.landmarks) for record in records]
         kinds = {"labels": truth, "labels, moved 20 %": [moved(rng, box) for box in truth]}
         for kind, detector in detectors.items():
