@@ -72,7 +72,8 @@ def best(faces: list, most: int | None) -> list:
     """Return the `most` largest faces, best first. Of faces that overlap or lie in another one, that with the highest landmark
     scores is kept."""
     faces = sorted(faces, key=lambda face: -face.scores.mean())
-    boxes, kept = np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), []
+    boxes = np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4)
+    kept: list[int] = []
     again = (iou(boxes, boxes) > SAME) | (shared(boxes, boxes).T >= WITHIN)
     for place in range(len(faces)):
         if not again[place, kept].any():
