@@ -54,7 +54,7 @@ VALUES = {  # option: what may be typed for it; it is left out where none is dra
     "padding": ("--padding 0.2",), "cache": ("--cache 0",), "flip-test": ("--flip-test",),
     "norm": ("--norm box", "--norm interpupil"),
     "box": ("--box perturbed", "--box true perturbed", "--box detector"), "thresholds": ("--thresholds 8 10",),
-    "crops": ("--crops 6",), "mosaic": ("--mosaic 1",), "pasted": ("--pasted 2",)}
+    "crops": ("--crops 6",), "mosaic": ("--mosaic 1",), "pasted": ("--pasted 2",), "touching": ("--touching 1",)}
 MOST = 14  # options in a combination
 Row = dict[str, str]
 

@@ -23,14 +23,14 @@ NOT_WHEN_RESUMED = set("""
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val synthetic_train
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
     label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step partial_events teacher
-    face_sides pasted parts mosaic crops scales labels least_box
+    face_sides pasted touching parts mosaic crops scales labels least_box
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split())
 IN_TESTS = set("""
     test_data data_dir data_root run_root allow_partial
     cache norm thresholds flip_test threads workers deterministic graph
     profile box detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
-    "detect": set("partial_events crops mosaic parts pasted face_sides scales".split()),
+    "detect": set("partial_events crops mosaic parts pasted touching face_sides scales".split()),
     "landmarks": set("""
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
         alignment hard_landmarks openings pose eyes mouth teacher_weight balance
