@@ -1,7 +1,7 @@
 /* Hides AVX-512, AVX-VNNI and AMX from a program, so that it computes as on a processor that has AVX2 alone:
 
        cc -shared -fPIC -o avx2_only.so benchmarks/avx2_only.c
-       LD_PRELOAD=$PWD/avx2_only.so python benchmarks/measure.py turns --into turns_avx2
+       LD_PRELOAD=$PWD/avx2_only.so python benchmarks/measure.py turns ours mediapipe --into turns_avx2
 
    Libraries ask the instruction CPUID what there is. Linux can let it fail (arch_prctl, ARCH_SET_CPUID; needs an Intel processor
    with "cpuid_fault" in /proc/cpuinfo). The handler below then answers in its place. */

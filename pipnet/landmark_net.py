@@ -89,8 +89,10 @@ class LandmarkNet(NamedTuple):
 
     def is_sure(self, face: Face) -> bool:
         """Return whether a face is so certain that it need not be cropped again, and the image need not be searched."""
-        if face.scores.mean() < self.sure or face.sigma is None:
-            return bool(face.scores.mean() >= self.sure)
+        if face.scores.mean() < self.sure:
+            return False
+        if face.sigma is None:
+            return True
         width, height = np.ptp(face.landmarks, axis=0).tolist()
         return bool(face.sigma.mean() <= self.sure_error * math.sqrt(width * height))
 

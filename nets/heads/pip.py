@@ -50,8 +50,11 @@ class PIPTargets(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What the best cells of all landmarks predict: score (B, N); place (B, N * (1 + K), 2) in cells, of each landmark and its
-    neighbors; log_scale (B, N * (1 + K)), None if it is not predicted."""
+    """Predictions of the landmarks' best cells.
+
+    score (B, N); place (B, N * (1 + K), 2) in cells, of each landmark and its neighbors; log_scale (B, N * (1 + K)), None if it
+    is not predicted. `merge_index` says which of them are merged.
+    """
     score: Tensor
     place: Tensor
     log_scale: Tensor | None
