@@ -95,8 +95,8 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
         if width == 1:  # one product with the weights of all cells
             return (y[..., None] * x[..., None, :]).flatten(3) @ maps.float().flatten(2).transpose(1, 2)[:, None]
         columns = x.flatten(1, 2).bmm(maps.float().permute(0, 3, 2, 1).flatten(2))  # (B, N * K, S * C): interpolated in x
-        y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(0, 2)
-        return y.bmm(columns.view(-1, side, channels)).view(batch, count, width ** 2, channels)
+        y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(1, 2)
+        return (y @ columns.view(batch, -1, side, channels)).view(batch, count, width ** 2, channels)
 
 
 def hats(places: Tensor, cells: int) -> Tensor:

@@ -128,15 +128,20 @@ def _quotient(index: Tensor, width: int) -> Tensor:
 
 
 def _gathered(values: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Return `values.gather(dim, index)` for the last dimension."""
-    places, entries = torch.arange(values.shape[-1]).float(), index.float().split(1, -1)
-    return torch.cat([(values * (1 - (places - entry).abs()).clamp(0, 1)).sum(-1, keepdim=True) for entry in entries], -1)
+    """Return `values.gather(dim, index)` for the last dimension of a batch of one."""
+    rows = values.flatten(0, -2).shape[0]
+    first = (torch.arange(rows) * values.shape[-1]).float().reshape(*values.shape[:-1], 1)
+    return _read(values.reshape(1, 1, 1, -1), (index + first).flatten()).reshape(index.shape)
 
 
 def _columns(values: Tensor, table: Tensor) -> Tensor:
-    """Return `values[:, table]` for values (B, M, ...) and a constant table of integers: read from a picture of one row."""
+    """Return `values[:, table]` for values (B, M, ...) and a constant table of integers."""
     row = values.reshape(len(values), values.shape[1], -1).transpose(1, 2)[:, :, None]  # (B, C, 1, M)
-    across = (2 * table.flatten().float() + 1) / values.shape[1] - 1
-    grid = torch.stack([across, torch.zeros_like(across)], -1)[None, :, None]
-    found = torch.nn.functional.grid_sample(row, grid, mode="nearest", align_corners=False)[..., 0]
-    return found.transpose(1, 2).reshape(len(values), *table.shape, *values.shape[2:])
+    return _read(row, table.flatten()).transpose(1, 2).reshape(len(values), *table.shape, *values.shape[2:])
+
+
+def _read(row: Tensor, places: Tensor) -> Tensor:
+    """Return the values (B, C, K) at `places` (K,) of pictures of one row (B, C, 1, M)."""
+    across = (2 * places.float() + 1) / row.shape[-1] - 1
+    grid = torch.stack([across, torch.zeros_like(across)], -1)[None, None]
+    return torch.nn.functional.grid_sample(row, grid, mode="nearest", align_corners=False)[:, :, 0]
