@@ -20,6 +20,7 @@ NOISY = 6.0                    # grey levels, deviation of the noise from which 
 SECOND = np.array([1, -2, 1], np.float32)  # filter of the second difference
 BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
 TINTED, MOST_GAIN = 1.5, 12.0  # largest / least mean of the channels from which light is coloured; most gain of a channel
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a part of a JPEG that has a length, or of the end
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
 OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
@@ -160,7 +161,7 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
-    if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")) or (png and b"IEND" not in data):
+    if (jpeg and not _ends(data)) or (png and b"IEND" not in data):
         raise UserError(f"{file}: the image is cut short; {remedy}")
     try:
         image = _decode(data)
@@ -172,6 +173,16 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
     return image
+
+
+def _ends(jpeg: bytes) -> bool:
+    """Return whether the first picture of a JPEG file has its end marker. Others, or a video, may follow it."""
+    place = 2
+    while marker := MARKER.search(jpeg, place):
+        if jpeg[marker.end() - 1] == 0xd9:
+            return True
+        place = marker.end() + int.from_bytes(jpeg[marker.end():marker.end() + 2], "big")
+    return False
 
 
 def _decode(data: bytes) -> np.ndarray | None:

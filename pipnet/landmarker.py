@@ -47,6 +47,7 @@ NEAR, NEAR_TURN = 0.06, math.radians(10)
 NEAR_LEANING = 0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
 QUARTERS = 90, 180, 270  # degrees; if a face is not sure in its first crop, it is also tried with these turns
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
+BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -200,8 +201,9 @@ class Landmarker:
             boxes, scores = self._next_boxes(image, found), np.array([face.score for face in found])
         faces, boxes = np.fromiter(self._found(image, boxes, scores), object), with_roll(boxes)
         turning = second_crop and self.any_roll and not (coarse or close or self.net.protocol.inner)
+        first = boxes.copy()
         if turning:  # what may well be a face is cropped again before it is turned
-            first, likely = boxes.copy(), np.fromiter(map(self.is_face, faces), bool)
+            likely = np.fromiter(map(self.is_face, faces, first), bool)
             self._turn(image, faces, boxes, first, ~likely)
         moving = np.arange(len(faces))
         for crop in range(MOST_CROPS if second_crop else 0):
@@ -212,26 +214,30 @@ class Landmarker:
             if crop == 0 and not coarse:
                 due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
             if close or crop >= FEW_CROPS:
-                due &= np.fromiter(map(self.is_face, faces[moving]), bool)
+                due &= np.fromiter(map(self.is_face, faces[moving], first[moving]), bool)
             moving = moving[due]
             if not len(moving):
                 break
             boxes[moving] = again[due]
             faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
-        return apart([face for face in faces if self.is_face(face)])
+        return apart([face for face, box in zip(faces, first, strict=True) if self.is_face(face, box)])
 
     @property
     def crops(self) -> int:
         """Return the number of crops that the net has seen in this thread, or that of the coarse net if it has seen more."""
         return max(self._seen.crops, self.coarse.crops if self.coarse else 0)
 
-    def is_face(self, face: Face) -> bool:
-        """Return whether the landmark scores confirm the detection. The surer the detector is, the lower they may be."""
-        least = self.net.face_least
-        if face.score > 0.5:  # NaN: there was no detector
-            score = min(face.score, SUREST)
-            least -= getattr(self.detector, "trust", 0) * math.log(score / (1 - score)) * (1 - least)
-        return bool(face.scores.mean() >= least)
+    def is_face(self, face: Face, box: np.ndarray) -> bool:
+        """Return whether the landmark scores confirm a detection, whose landmark box is `box` (4,) or (5,), its roll ignored.
+
+        The surer the detector is, the lower they may be, unless the landmarks lie beside that box.
+        """
+        score, least = face.scores.mean(), self.net.face_least
+        if score >= least or not face.score > 0.5:  # NaN: there was no detector
+            return bool(score >= least)
+        sure = min(face.score, SUREST)
+        least -= getattr(self.detector, "trust", 0) * math.log(sure / (1 - sure)) * (1 - least)
+        return bool(score >= least and iou(box_of(face.landmarks)[None], box[None, :4])[0, 0] >= BESIDE)
 
     def detect(self, image: np.ndarray, once: bool = False,
                large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -341,9 +347,11 @@ class Landmarker:
     def align(self, image: np.ndarray, face: Face, size: int = 112) -> np.ndarray:
         """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has them.
 
-        UserError for a layout without those five points.
+        Its channels are in the order of the image's; those of a file or a picture of Pillow are BGR. UserError for a layout without
+        those five points.
         """
-        return chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
+        aligned = chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
+        return aligned[..., ::-1].copy() if self.rgb and isinstance(image, np.ndarray) else aligned
 
     def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:
         """Return landmark boxes (M, 5) for the next crops of faces. A box that would lie outside the image is replaced by the

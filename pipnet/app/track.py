@@ -2,6 +2,8 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
+from numbers import Integral
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.geometry import box_of, iou
+from pipnet.images import as_bgr
 from pipnet.landmark_net import HALFWAY
 from pipnet.landmarker import Landmarker, largest_first
 from pipnet.search import QUARTERS, search, stands
@@ -35,10 +38,12 @@ def face_score(face: Face, limit: float = HALFWAY) -> float:
 
 @dataclass
 class _Track:
-    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; seconds when it was last seen."""
+    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; face score and seconds when it was
+    last seen."""
 
     box: np.ndarray
     next: np.ndarray
+    score: float
     seconds: float
     lost: bool = False
 
@@ -47,35 +52,39 @@ class Tracker:
     """Tracks the faces of a video: `tracker.update(image, seconds)` returns those of a frame, each with an id that it keeps.
 
     The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every` frames, and at
-    once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector confirms it. While a face
-    is lost or none is tracked, the detector runs at least every RETRY frames. If no face is found then, the enhanced frame is
-    also searched at one of TURNS, each time the next one. A face's `score` is its face score, see `face_score`.
+    once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector confirms it. While there
+    is such a face, or a face is lost or none is tracked, the detector runs at least every RETRY frames. If no face is found then,
+    the enhanced frame is also searched at one of TURNS, each time the next one. A face's `score` is its face score, see
+    `face_score`; it is low for a face that only the detector is sure of.
 
     - `landmarker`: a `Landmarker`.
     - `smooth`: `one-euro`, `flow` or `none`.
-    - `max_faces`: at most so many faces are tracked; None: all.
+    - `max_faces`: at most so many faces are tracked; None: as many as the landmarker keeps.
 
     UserError for bad options.
     """
 
     def __init__(self, landmarker: Landmarker, detect_every: int = 10, smooth: str = "one-euro", max_faces: int | None = None):
         for name, value in (("detect_every", detect_every), ("max_faces", max_faces)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; it must be 1 or more")
-        self.landmarker, self.detect_every, self.max_faces = landmarker, detect_every, max_faces
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise UserError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+        self.landmarker, self.detect_every = landmarker, detect_every
+        self.max_faces = landmarker.max_faces if max_faces is None else max_faces
         self.smooth = make_smooth(smooth, landmarker.layout)
         self.tracks: dict[int, _Track] = {}
         self.wait = self.ids = self.searches = 0  # frames until the detector runs; number of ids, of searched frames so far
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
-        """Return the faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks.
+        """Return the faces of an image, `seconds` after the start, ordered by id, with smoothed landmarks.
 
-        UserError for a time that is not finite; tracking can go on with the next frame.
+        The image is what the landmarker takes. UserError for one that it does not take and for a time that is not finite; tracking
+        can go on with the next frame.
         """
         if not math.isfinite(seconds):
             raise UserError(f"a frame's time is {seconds} s; give the seconds since the start")
+        image = as_bgr(image, self.landmarker.rgb)
         tracked = self._follow(image)
-        if self.wait <= 0 or any(face.score < LEAST_SCORE for face in tracked.values()):
+        if self.wait <= 0 or any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items()):
             tracked = self._detect(image, tracked)
             self.wait = self.detect_every
         self.wait -= 1
@@ -84,16 +93,17 @@ class Tracker:
             track.lost = id not in tracked
             if track.lost and seconds - track.seconds > MEMORY:
                 del self.tracks[id]
-        if not tracked or any(track.lost for track in self.tracks.values()):
+        if not tracked or any(track.lost for track in self.tracks.values()) \
+                or any(face.score < LEAST_SCORE for face in tracked.values()):
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
-            self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), seconds)
+            self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), tracked[id].score, seconds)
         return [tracked[id]._replace(landmarks=smooth[id], id=id) for id in sorted(tracked)]
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
-        faces = self._faces(image, [self.tracks[id].next for id in ids])
+        faces = self._scored(self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else [])
         shared = iou(_boxes(faces), _boxes(faces))
         kept: list[int] = []
         for place in range(len(faces)):  # of two tracks of one face the older one stays
@@ -106,10 +116,6 @@ class Tracker:
         height, width = image.shape[:2]
         inside = (box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all()
         return bool(inside) and self.landmarker.shows(box, width, height)
-
-    def _faces(self, image: np.ndarray, boxes) -> list[Face]:
-        """Return the faces of landmark boxes, with their face scores."""
-        return self._scored(self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else [])
 
     def _scored(self, faces: Iterable[Face]) -> list[Face]:
         """Return the faces with their face scores."""
@@ -144,7 +150,8 @@ class Tracker:
         again = [self.landmarker.box_of(face.landmarks) for face in found]  # crop again, as for tracked faces
         shown = np.array([self._shows(box, image) for box in again], bool)
         faces = self.landmarker.landmarks_of(image, np.array(again)[shown], scores[shown]) if shown.any() else []
-        return [face for face in self._scored(filter(self.landmarker.is_face, faces))
+        confirmed = map(self.landmarker.is_face, faces, boxes[shown])
+        return [face for face in self._scored(compress(faces, confirmed))
                 if not known or iou(_boxes([face]), _boxes(known)).max() < TWICE]
 
     def _search(self, image: np.ndarray) -> list[Face]:

@@ -148,7 +148,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                      **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN"),
                      "trust": finder.trust, "surest": detector.SUREST},
         "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "FEW_CROPS", "NEAR", "NEAR_LEANING",
-                                  "NEAR_TURN", "QUARTERS", "SAME", "PART", "WITHIN"),
+                                  "NEAR_TURN", "QUARTERS", "SAME", "PART", "WITHIN", "BESIDE"),
                        "level": landmark_net.LEVEL, "square_scale": landmarker.SQUARE.scale_x},
         "search": {**dict(zip(("side", "quarters", "most_crops"), search.STEPS[0], strict=True)),
                    **_constants(search, "SAME", "LEAN", "LARGER", "WITHIN"),

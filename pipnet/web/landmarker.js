@@ -60,19 +60,20 @@ export class Landmarker {
   async refined(frame, found, close = false) {
     const used = found.map(({ box }) => box), scores = found.map(({ score }) => score);
     const faces = await this.landmarksOf(frame, used, scores);
-    const turning = !close && !this.net.inner, first = [...used], likely = faces.map((face) => this.isFace(face));
-    if (turning) await this.turn(frame, faces, used, first, (i) => !likely[i]);  // others are cropped again before that
+    const turning = !close && !this.net.inner, first = [...used], shown = faces.map((face, i) => this.isFace(face, first[i]));
+    if (turning) await this.turn(frame, faces, used, first, (i) => !shown[i]);  // others are cropped again before that
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
-      if (crop === 1 && turning) await this.turn(frame, faces, used, first, (i) => likely[i]);
+      if (crop === 1 && turning) await this.turn(frame, faces, used, first, (i) => shown[i]);
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
       const due = (i) => this.isFar(used[i], again.get(i), close) || (!crop && (close || !this.isSure(faces[i])));
-      moving = moving.filter((i) => due(i) && ((crop < this.limits.few_crops && !close) || this.isFace(faces[i])));
+      const likely = (i) => (crop < this.limits.few_crops && !close) || this.isFace(faces[i], first[i]);
+      moving = moving.filter((i) => due(i) && likely(i));
       if (!moving.length) break;
       const moved = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
       moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), moved[k]]; });
     }
-    return apart(faces.filter((face) => this.isFace(face)), this.limits);
+    return apart(faces.filter((face, i) => this.isFace(face, first[i])), this.limits);
   }
 
   /** Return the landmark box for the next crop of a face; if that would not show the frame, the present one, upright. */
@@ -108,11 +109,16 @@ export class Landmarker {
     return mean(scores) >= this.net.sure && (!sigma || mean(sigma) <= most);
   }
 
-  /** Return whether the landmark scores confirm a detection. The surer the detector is, the lower they may be. */
-  isFace({ score, scores }) {
-    const least = this.net.face_least, { trust, surest } = this.detector.limits;
-    const sure = score > 0.5 ? Math.min(score, surest) : 0.5;  // NaN: there was no detector
-    return mean(scores) >= least - trust * Math.log(sure / (1 - sure)) * (1 - least);
+  /**
+   * Return whether the landmark scores confirm a detection, whose landmark box is `box`.
+   *
+   * The surer the detector is, the lower they may be, unless the landmarks lie beside that box.
+   */
+  isFace({ score, scores, landmarks }, box) {
+    const least = this.net.face_least, { trust, surest } = this.detector.limits, sure = Math.min(score, surest);
+    if (mean(scores) >= least || !(score > 0.5)) return mean(scores) >= least;  // NaN: there was no detector
+    return mean(scores) >= least - trust * Math.log(sure / (1 - sure)) * (1 - least)
+      && iou(boxOf(landmarks), box.slice(0, 4)) >= this.limits.beside;
   }
 
   /** Return landmark boxes with the detector's scores, {box, score}, best first. large: see `Detector.find`. */

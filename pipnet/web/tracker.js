@@ -13,7 +13,7 @@ export class Tracker {
     this.limits = settings.tracker;
     this.every = settings.options.detect_every;
     this.most = settings.options.max_faces ?? Infinity;
-    this.tracks = new Map();  // id -> {box, next, seconds, lost}
+    this.tracks = new Map();  // id -> {box, next, score, seconds, lost}
     this.wait = 0;            // frames until the detector runs
     this.ids = 0;             // in use so far
     this.searches = 0;        // of enhanced frames so far
@@ -22,7 +22,8 @@ export class Tracker {
   /** Return the faces of a frame at `seconds`, ordered by id, each with its `id`, its face score and smoothed landmarks. */
   async update(frame, seconds) {
     let tracked = await this.follow(frame);
-    if (this.wait <= 0 || [...tracked.values()].some((face) => face.score < this.limits.least_score)) {
+    const { least_score: least } = this.limits;
+    if (this.wait <= 0 || [...tracked].some(([id, { score }]) => score < least && this.tracks.get(id).score >= least)) {
       tracked = await this.detect(frame, tracked);
       this.wait = this.every;
     }
@@ -32,11 +33,12 @@ export class Tracker {
       track.lost = !tracked.has(id);
       if (track.lost && seconds - track.seconds > this.limits.memory) this.tracks.delete(id);
     }
-    if (!tracked.size || [...this.tracks.values()].some((track) => track.lost)) {
+    if (!tracked.size || [...this.tracks.values()].some(({ lost }) => lost) || [...tracked.values()].some(({ score }) => score < least)) {
       this.wait = Math.min(this.wait, this.limits.retry - 1);
     }
     for (const [id, landmarks] of smooth) {
-      this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), seconds, lost: false });
+      const { score } = tracked.get(id);
+      this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), score, seconds, lost: false });
     }
     return [...tracked.keys()].sort((a, b) => a - b).map((id) => ({ ...tracked.get(id), landmarks: smooth.get(id), id }));
   }
@@ -44,7 +46,8 @@ export class Tracker {
   /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
   async follow(frame) {
     const ids = [...this.tracks].filter(([, { lost, next }]) => !lost && this.shows(next, frame)).map(([id]) => id).sort((a, b) => a - b);
-    const faces = await this.faces(frame, ids.map((id) => this.tracks.get(id).next)), tracked = new Map();
+    const boxes = ids.map((id) => this.tracks.get(id).next), tracked = new Map();
+    const faces = this.scored(await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN)));
     ids.forEach((id, i) => {  // of two tracks of one face the older one stays
       if (overlap(faces[i], tracked.values()) < this.limits.twice) tracked.set(id, faces[i]);
     });
@@ -55,11 +58,6 @@ export class Tracker {
   shows(box, frame) {
     const [x1, y1, x2, y2] = box, { width, height } = frame;
     return x1 < width - 1 && y1 < height - 1 && x2 > 1 && y2 > 1 && this.landmarker.shows(box, frame);
-  }
-
-  /** Return the faces of landmark boxes, with their face scores. */
-  async faces(frame, boxes) {
-    return this.scored(await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN)));
   }
 
   /** Return the faces with their face scores: probabilities that their crops show faces. */
@@ -96,9 +94,10 @@ export class Tracker {
   /** Return the faces of a detector's landmark boxes {box, score} that are none of the known ones. */
   async fresh(frame, found, known) {
     const landmarksOf = (some) => this.landmarker.landmarksOf(frame, some.map(({ box }) => box), some.map(({ score }) => score));
-    const again = (await landmarksOf(found)).map(({ landmarks, score }) => ({ box: this.landmarker.boxOf(landmarks), score }))
+    const again = (await landmarksOf(found))
+      .map(({ landmarks, score }, i) => ({ box: this.landmarker.boxOf(landmarks), score, first: found[i].box }))
       .filter(({ box }) => this.shows(box, frame));  // crop again, as for tracked faces
-    const faces = (await landmarksOf(again)).filter((face) => this.landmarker.isFace(face));
+    const faces = (await landmarksOf(again)).filter((face, i) => this.landmarker.isFace(face, again[i].first));
     return this.scored(faces).filter((face) => overlap(face, known) < this.limits.twice);
   }
 

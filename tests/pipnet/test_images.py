@@ -1,10 +1,11 @@
 """Pictures of kinds that OpenCV reads in part or not at all."""
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refuses
+from conftest import ROOT, refuses
 from PIL import Image, ImageOps, features
 
 from pipnet.heif import heif_kind, upright
@@ -42,3 +43,27 @@ def test_what_no_reader_knows_is_named_with_the_remedy(tmp_path):
     for file in found:
         kind = "CR2" if file.name == "raw.cr2" else "HEI[CF]"
         refuses(f"{file.name}: OpenCV .* does not read this {kind} picture; convert it to .jpg or", read_image, Path(file))
+
+
+def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it(tmp_path):
+    """Phones put a second picture or a video there."""
+    data = (ROOT / "assets" / "astronaut.jpg").read_bytes()
+    for name, rest in (("video", b"ftyp \xff\xda no end"), ("picture", data[:-2])):
+        (tmp_path / f"{name}.jpg").write_bytes(data + rest)
+        assert (read_image(tmp_path / f"{name}.jpg") == read_image(ROOT / "assets" / "astronaut.jpg")).all()
+    (tmp_path / "cut.jpg").write_bytes(data[:-1])
+    refuses("cut.jpg: the image is cut short", read_image, tmp_path / "cut.jpg")
+
+
+def test_every_cut_of_a_jpeg_is_seen(tmp_path):
+    """One with a thumbnail, and a progressive one, whose scans have markers between them."""
+    for name, options in (("plain", {}), ("progressive", {"progressive": True}), ("restarts", {"restart_marker_blocks": 2})):
+        file, small = tmp_path / f"{name}.jpg", io.BytesIO()
+        Image.new("RGB", (8, 8)).save(small, "JPEG")
+        noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+        noise.save(file, comment=small.getvalue(), **options)
+        data = file.read_bytes()
+        assert read_image(file).shape == (40, 40, 3)
+        for length in range(2, len(data) - 1, 7):
+            file.write_bytes(data[:length])
+            refuses("the image is cut short", read_image, file)

@@ -189,7 +189,8 @@ def test_a_sure_detection_of_our_detector_needs_lower_landmark_scores():
     for detection, lower in ((np.nan, 0), (0.2, 0), (0.5, 0), (0.9, 0.06), (1.0, 0.14)):
         for score in (least - lower - 0.02, least - lower + 0.02):
             face = Face(box_of(truth), detection, truth, np.full(68, score))
-            assert ours.is_face(face) == (score > least - lower) and other.is_face(face) == (score >= least)
+            assert ours.is_face(face, face.box) == (score > least - lower)
+            assert ours.is_face(face, face.box + 150) == other.is_face(face, face.box) == (score >= least)  # landmarks beside it
 
 
 @settings(max_examples=50, deadline=None)
@@ -290,6 +291,13 @@ def test_values_in_a_detectors_file_replace_those_of_the_table(tmp_path):
     assert Detector(weights=file, threshold=0.7).threshold == 0.7
 
 
+def test_a_checkpoint_of_a_detector_is_used_as_its_export():
+    image = str(ROOT / "assets" / "astronaut.jpg")
+    one, two = (Detector(weights=ROOT / "weights" / f"detector{suffix}", threads=1) for suffix in (".onnx", ".pt"))
+    assert one.trust == two.trust > 0 and one.face_box == two.face_box
+    assert np.allclose(one(image).boxes, two(image).boxes, atol=0.5) and len(two.large(image).boxes) == 1
+
+
 def test_the_largest_boxes_may_show_no_faces():
     """At the right and the bottom of the picture there is none; of three copies of the face, the smallest one is at the left."""
     face, image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320], np.full((800, 1200, 3), 90, np.uint8)
@@ -330,6 +338,14 @@ def test_chips_are_upright(scale, angle, x, y, size):
     assert chip.shape == (size, size, 3)
     tip = np.array(np.unravel_index(cv2.GaussianBlur(chip[..., 0], (0, 0), size / 56).argmax(), (size, size)))[::-1] + 0.5
     assert np.abs(tip - TEMPLATE[2] * size / 112).max() < max(1.5, 0.03 * size)
+
+
+def test_a_chip_has_the_channels_of_its_image():
+    image, landmarks = np.zeros((112, 112, 3), np.uint8) + np.uint8([10, 20, 200]), TEMPLATE
+    face = Face(box_of(landmarks), 1.0, landmarks, np.ones(5))
+    for rgb in (False, True):
+        landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None), lambda image: NOTHING, rgb=rgb)
+        assert landmarker.align(image, face)[56, 56].tolist() == [10, 20, 200]
 
 
 def test_the_five_points_of_each_layout():

@@ -18,7 +18,7 @@ from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, SUR
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LEVEL, open_net
-from pipnet.landmarker import FEW_CROPS, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE
+from pipnet.landmarker import BESIDE, FEW_CROPS, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE
 from utils.export.files import OPSET, Source, folded, give_only, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -248,10 +248,18 @@ def is_sure(scores, least, errors, most, points):
 
 
 @script(STEPS, default_opset=op)
-def least_scores(scores, least):
-    """Return the least mean landmark scores (M,) of detections with these scores (M,), see `Landmarker.is_face`."""
-    sure = op.Clip(scores, 0.5, SUREST)
-    return least - TRUST * op.Log(sure / (1.0 - sure)) * (1.0 - least)
+def is_face(mean, score, least, box, start):
+    """Return whether a mean landmark score confirms a detection, see `Landmarker.is_face`.
+
+    score: the detector's; box and start (4,): of the landmarks and of the detection.
+    """
+    sure = op.Clip(score, 0.5, SUREST)
+    trusted = mean >= least - TRUST * op.Log(sure / (1.0 - sure)) * (1.0 - least)
+    low, high = op.Split(box, axis=0, num_outputs=2)
+    first, last = op.Split(start, axis=0, num_outputs=2)
+    both = op.ReduceProd(op.Relu(op.Min(high, last) - op.Max(low, first)), keepdims=0)
+    areas = op.ReduceProd(high - low, keepdims=0) + op.ReduceProd(last - first, keepdims=0)
+    return op.Or(mean >= least, op.And(trusted, both >= BESIDE * (areas - both)))
 
 
 @script(STEPS, default_opset=op)
@@ -289,7 +297,7 @@ def faces(kept, boxes, scores, landmarks, landmark_scores):
 
 
 FUNCTIONS = (neighbors, resized, halved, looks, shrink, overlaps, any_of, join, is_visible, to_landmark_boxes, turn_by, crop,
-             to_picture, roll_of, next_box, hull, is_sure, least_scores, needs_crop, apart, faces)
+             to_picture, roll_of, next_box, hull, is_sure, is_face, needs_crop, apart, faces)
 # det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
@@ -308,14 +316,13 @@ pipeline (uint8[height, width, 3] image)
         after, after_scores = pipnet.steps.join(look, det_boxes, det_scores, scale, before, before_scores, det_overlap)
     }>(count, yes, none, none_scores)
     starts, start_scores = pipnet.steps.to_landmark_boxes(detected, detected_scores, box_down, box_grow, size)
-    leasts = pipnet.steps.least_scores(start_scores, face_least)
     number = Size(start_scores)
     likely_ones, every_box, every_points, every_scores, every_hull, every_mean = Loop<body = each_face (int64 index, bool go) => (
-            bool go_on, bool is_face, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores, float[4] hull,
+            bool go_on, bool shown, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores, float[4] hull,
             float mean_score) {
         go_on = Identity(go)
         start = Gather(starts, index)
-        least = Gather(leasts, index)
+        found = Gather(start_scores, index)
         last_cut, last_turn, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
                 float[4] cut, float[2] turn, float[4] old_box, float[COUNT, 2] old_points, float[COUNT] old_scores) => (
                 bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float[COUNT, 2] new_points,
@@ -327,12 +334,13 @@ pipeline (uint8[height, width, 3] image)
             errors = Mul(SIGMA, side)
             sure = pipnet.steps.is_sure(new_scores, least_sure, errors, sure_error, new_points)
             new_mean = ReduceMean<keepdims = 0>(new_scores)
-            likely = GreaterOrEqual(new_mean, least)
+            new_hull = pipnet.steps.hull(new_points)
+            likely = pipnet.steps.is_face(new_mean, found, face_least, new_hull, start)
             again = pipnet.steps.needs_crop(trip, sure, likely, centre, side, turn, next_cut, next_turn)
         }>(most_crops, yes, start, upright, start, no_points, no_scores)
         mean_score = ReduceMean<keepdims = 0>(point_scores)
-        is_face = GreaterOrEqual(mean_score, least)
         hull = pipnet.steps.hull(points)
+        shown = pipnet.steps.is_face(mean_score, found, face_least, hull, start)
     }>(number, yes)
     kept = pipnet.steps.apart(likely_ones, every_hull, every_mean)
     boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(kept, every_box, start_scores, every_points, every_scores)

@@ -41,7 +41,8 @@ class Scene:
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
     any_roll, coarse, box_of = False, None, staticmethod(box_of)
-    is_face, shows = staticmethod(lambda face: True), staticmethod(lambda box, width, height: True)
+    rgb, max_faces = False, None
+    is_face, shows = staticmethod(lambda face, box: True), staticmethod(lambda box, width, height: True)
 
     def __init__(self):
         self.faces: list[Seen] = []
@@ -139,6 +140,30 @@ def test_at_most_so_many_faces():
     assert all(set(ids) == {0, 1} for ids in seen)
 
 
+def test_the_landmarker_s_number_of_faces_holds():
+    scene = Scene()
+    scene.max_faces = 2
+    assert all(set(ids) == {0, 1} for ids in follow(scene, [[Seen(100), Seen(300), Seen(500)]] * 12, detect_every=5))
+
+
+def test_a_face_that_only_the_detector_is_sure_of_is_looked_for_every_few_frames():
+    scene, runs = Scene(), []
+    scene.faces, scene.net = [Seen(300)], SimpleNamespace(face_limit=0.9)
+    tracker = Tracker(scene, detect_every=10)
+    for i in range(13):
+        assert [face.id for face in tracker.update(IMAGE, i / 30)] == [0]
+        runs.append(scene.detections)
+    assert runs[0] == 1 and runs[-1] == 5  # every RETRY frames
+
+
+def test_an_image_is_what_the_landmarker_takes():
+    portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+    first = [Tracker(Landmarker("landmarks-fast", threads=1, rgb=rgb)).update(image, 0.0)[0].landmarks
+             for image, rgb in ((portrait, False), (portrait[..., ::-1], True), (str(ROOT / "assets" / "astronaut.jpg"), False))]
+    assert (first[0] == first[1]).all() and (first[0] == first[2]).all()
+    assert Tracker(Landmarker("landmarks-fast", threads=1)).update(np.zeros((200, 200), np.uint8), 0.0) == []
+
+
 def test_a_face_that_walks_out_of_the_image_is_gone():
     seen = follow(Scene(), [[Seen(560 + 10 * i)] if i < 14 else [] for i in range(30)], detect_every=5)
     assert set(seen[0]) == {0} and not seen[-1]
@@ -157,6 +182,7 @@ def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
 
 
 @pytest.mark.parametrize("options, message", [({"detect_every": 0}, "detect_every is 0"), ({"max_faces": 0}, "max_faces is 0"),
+                                              ({"detect_every": "3"}, "detect_every is '3'"), ({"max_faces": 1.5}, "whole number"),
                                               ({"smooth": "much"}, "no smoothing 'much'")])
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
