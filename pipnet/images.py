@@ -161,7 +161,7 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
-    if (jpeg and not _ends(data)) or (png and b"IEND" not in data):
+    if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _ends(data)) or (png and b"IEND" not in data):
         raise UserError(f"{file}: the image is cut short; {remedy}")
     try:
         image = _decode(data)
@@ -169,14 +169,15 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
         raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
     if image is None and ((kind := heif_kind(data)) or file.suffix.lower() in OTHERS):
         kind = kind or file.suffix[1:].upper()
-        raise UserError(f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture; convert it to .jpg or .png")
+        raise UserError(f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture, or it is damaged; convert it to .jpg "
+                        "or .png")
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
     return image
 
 
 def _ends(jpeg: bytes) -> bool:
-    """Return whether the first picture of a JPEG file has its end marker. Others, or a video, may follow it."""
+    """Return whether the first picture of a JPEG file has its end marker. Other pictures, or a video, may follow it."""
     place = 2
     while marker := MARKER.search(jpeg, place):
         if jpeg[marker.end() - 1] == 0xd9:
@@ -190,16 +191,20 @@ def _decode(data: bytes) -> np.ndarray | None:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         png = data[:4] == b"\x89PNG" and (data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[:data.find(b"IDAT")])
-        alpha = png or data[8:12] == b"WEBP"  # formats that may have it
-        whole: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if alpha and image is not None else None
+        may = png or data[8:12] == b"WEBP"  # formats that may have alpha
+        whole: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if may and image is not None else None
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return None
     if image is not None and heif_kind(data):
         image = upright(image, data)
-    if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == image.shape[:2]:
-        image = _on_white(image, whole[..., 3:])
+    if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
+        # IMREAD_UNCHANGED alone gives alpha, but does not turn the picture as its EXIF tag says
+        turns = (np.rot90(side, quarters) for side in (whole, whole[:, ::-1]) for quarters in range(4))
+        alpha = next((turn[..., 3:] for turn in turns if turn.shape[:2] == image.shape[:2]
+                      and (turn.dtype != np.uint8 or (turn[..., :3] == image).all())), None)
+        image = image if alpha is None else _on_white(image, alpha)
     return image
 
 
