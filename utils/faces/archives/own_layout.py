@@ -9,7 +9,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
-from utils.faces.archives.own import header
+from utils.faces.archives.own import header, misplaced_boxes
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
@@ -67,7 +67,8 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
                             "other flags")
         layout = (shaped or fitting)[0]
     check_names(names, layout, archive.root)
-    for doubt in filter(None, (misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout))):
+    doubts = misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout), misplaced_boxes(archive)
+    for doubt in filter(None, doubts):
         logger.warning(f"{archive.root}: {doubt}")
     return layout
 
