@@ -43,6 +43,16 @@ def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, writ
     parse(name, root)
 
 
+@pytest.mark.parametrize("write", [write_rows, write_pairs])
+def test_labels_of_larger_pictures_are_refused(tmp_path, write):
+    faces = [FIVE + i for i in range(3)]
+    root = write(tmp_path / "set", [2 * face for face in faces])
+    refuses("4 landmarks lie outside its picture of 160 x 120 px, .* of 3 of 3 faces do, so the labels belong to larger pictures",
+            prepared, None, root, tmp_path / "data")
+    cut = [face + (0, 45) for face in faces[:2]]  # the picture ends above the mouths
+    assert prepared(None, write(tmp_path / "cut", [*faces[:2], *cut]), tmp_path / "data")
+
+
 def test_a_size_that_says_nothing_is_no_size(tmp_path):
     for size in ((0, 0), (None, None), ("", "x"), (-1, 120), (float("nan"), 3), (160.0, "120")):
         assert np.allclose(parse("coco", write_coco(tmp_path / "set", [FIVE], size))["train"][0].landmarks, FIVE + 0.5)

@@ -18,6 +18,8 @@ FAR = 1.0           # the same for a single 0 0 or 9999 9999, which may be a pla
 OVERLAP, NEAR = 1.2, 0.5  # of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
 GROWN = 1.2         # landmarks that lie in a box so many times as large count as those in it
 WIDEST = 10         # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
+LOST = 1 / 3        # share of a face's landmarks outside its picture
+MOST = 2000         # about so many faces are looked at, of those that may belong to other pictures or layouts
 OUTSIDE = 0.3       # distance of a negated place beyond both edges of the picture / that diagonal
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
@@ -167,6 +169,22 @@ def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------------------ size of the pictures
+def check_inside(archive: Archive) -> None:
+    """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger ones."""
+    rows = range(0, len(archive), len(archive) // MOST + 1)
+    images = [image_of(archive.root, archive.columns["file"][row]) for row in rows]
+    sizes = np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None]
+    landmarks = archive.columns["landmarks"][::rows.step]
+    outside = ((landmarks < 0) | (landmarks > sizes)).any(-1).sum(1)
+    beyond = outside > np.isfinite(landmarks).all(-1).sum(1) * LOST
+    if beyond.sum() > len(rows) / 2:
+        where = archive.columns["where"][::rows.step]
+        complain([f"{where[i]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0, 0]:.0f} x "
+                  f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(rows)} faces do, so "
+                  "the labels belong to larger pictures; scale them, or use the pictures that were labelled"
+                  for i in np.flatnonzero(beyond)])
+
+
 def _factors(archive: Archive) -> np.ndarray:
     """Return the factors (M, 2) from the stated size of each face's picture to the true one; UserError if they cannot be."""
     found, faults, sizes = {}, [], []

@@ -9,12 +9,11 @@ from pipnet.errors import UserError, one_line
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
-from utils.faces.archives.own import header, misplaced_boxes
+from utils.faces.archives.own import MOST, check_inside, header, misplaced_boxes
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 ASYMMETRY = (0.2, 0.5)  # a + b / root of the number of faces: beyond it, faces that look to either side explain no misfit
-MOST = 2000             # about so many faces are looked at
 FEW, PARALLEL = 20, 0.1 # faces of a set whose heads may all be turned to one side; share of what is not parallel
 ROUNDS = 3              # of the mean of turned shapes
 UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # {EXIF orientation: degrees by which faces lean before it turns them}
@@ -68,6 +67,7 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
         layout = (shaped or fitting)[0]
     check_names(names, layout, archive.root)
     doubts = misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout), misplaced_boxes(archive)
+    check_inside(archive)
     for doubt in filter(None, doubts):
         logger.warning(f"{archive.root}: {doubt}")
     return layout
