@@ -20,6 +20,7 @@ UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # {EXIF orientation: 
 BELOW = 0.2             # distance of a mean face from the middle of its eyes / distance of the eyes; else only eyes are known
 NEAR, LYING = 45, 60    # degrees from UNTURNED; of the mean of faces that lie on their side or head
 FEWEST = 3              # such faces
+NAMED = 3               # files that a warning names
 
 
 def normalised(name: str) -> str:
@@ -197,7 +198,7 @@ def _mean_angle(angles: np.ndarray) -> complex:
 def _unturned(archive: Archive, layout: Layout) -> str:
     """Return a doubt in words about how the faces lie. UserError if most lean as in the picture before its EXIF tag turns it.
 
-    Their labels belong to that picture. The doubt is for one such face only, and for faces that lie without a tag. Where the
+    Their labels belong to that picture. The doubt is for fewer such faces, and for faces that lie without a tag. Where the
     annotation states the upright width and height, the labels belong to the upright picture. A face is upright if most of it
     lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
     """
@@ -214,12 +215,13 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     sized = {image for image, (width, height, _) in archive.stated.items() if width != height}
     told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or images[i] not in sized]
     wrong = [i for i in told if abs((angles[i] - UNTURNED[tags[i]] + 180) % 360 - 180) < NEAR]
-    if len(wrong) > len(told) / 2:
-        what = (f"the face lies as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a "
-                "tag do, so the labels belong to that picture; turn them too, or remove the tag")
-        if len(wrong) == 1:
-            return f"{images[wrong[0]].name}: {what}"
-        complain([f"{archive.columns['where'][i]}: {what}" for i in wrong])
+    what = (f"as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a tag do, so the "
+            "labels belong to that picture; turn them too, or remove the tag")
+    if len(wrong) > max(1, len(told) / 2):
+        complain([f"{archive.columns['where'][i]}: the face lies {what}" for i in wrong])
+    if wrong:
+        names = ", ".join(images[i].name for i in wrong[:NAMED]) + ", ..." * (len(wrong) > NAMED)
+        return f"{names}: the face lies {what}"
     mean_angle = _mean_angle(angles)
     angle = np.degrees(np.angle(mean_angle))
     if upright and len(images) >= FEWEST and abs(mean_angle) > 0.5 and abs(angle) > LYING:
