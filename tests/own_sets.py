@@ -11,11 +11,12 @@ NAMES = ["eyes_1", "eyes_2", "nose", "lips_1", "lips_2"]
 
 
 def write_coco(root, faces, size=(160, 120), names=(), box=None, file="labels.json", first=0):
-    """Faces (N, 2) and their pictures of 160 x 120 px, with the size that the JSON states."""
+    """Faces (N, 2) and their pictures of 160 x 120 px, with the size that the JSON states. box: bbox of all faces, or of each."""
     images = [{"id": i, "file_name": f"{first + i}.jpg", "width": size[0], "height": size[1]} for i in range(len(faces))]
     marked = [np.column_stack([face, np.full(len(face), 2)]).ravel().tolist() for face in faces]
-    rows = [{"id": i, "image_id": i, "category_id": 1, "keypoints": values} | ({"bbox": box} if box else {})
-            for i, values in enumerate(marked)]
+    rows = [{"id": i, "image_id": i, "category_id": 1, "keypoints": values} for i, values in enumerate(marked)]
+    for i, row in enumerate(rows if box else ()):
+        row["bbox"] = box[i] if np.ndim(box) > 1 else box
     for image in images:
         picture((root / file).parent / image["file_name"])
     categories = [{"id": 1, "name": "face", "keypoints": list(names)}]

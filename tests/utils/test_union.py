@@ -174,12 +174,16 @@ def test_neighbors_are_labelled_together_and_reach_other_layouts():
     assert neighbors_across(face[:1], 2, np.ones((1, 1), bool)) == [[0, 0]]
 
 
+@pytest.mark.filterwarnings("error:invalid value:RuntimeWarning")
 def test_a_landmark_that_no_face_has_is_refused(faces):
     one = PreparedSet(faces, LAYOUTS)
     union = unite("union", [Labelled(one.called, "68"), SETS[2]], LAYOUTS)
     loaded = load_splits([Split(one, "train")], union, 64, 0)
     assert np.isnan(loaded.meanface()).any() and np.allclose(loaded.meanface()[:68], one.meanface(), atol=1e-5)
     refuses(r"no training face of cofw has landmark 5 \(brow_left_4\) of layout 29", check_known, union, loaded)
+    loaded = load_splits([Split(one, "train")], LAYOUTS.load("29"), 64, 0)  # whose lower edges of the brows no formula gives
+    refuses(r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\) of layout 29, .*--layout of a training set",
+            check_known, LAYOUTS.load("29"), loaded)
 
 
 # ------------------------------------------------------------------------------------------------------------ end to end

@@ -281,14 +281,14 @@ class Faces:
         if self.facts.get("aligned"):
             sets = np.concatenate([self["set"][rows] for rows in chunks(len(self))])
             parts = [self.only(np.flatnonzero(sets == mark)) for mark in dict.fromkeys(sets)]
-            with np.errstate(invalid="ignore"):  # landmarks that a set does not have
-                return aligned([Faces(part.columns, part.crops, {})._meanface for part in parts])
+            return aligned([Faces(part.columns, part.crops, {})._meanface for part in parts])
         total: Any = 0.0
         count, used = 0, math.ceil(CHUNK * min(AVERAGED / max(len(self), 1), 1))
         for rows in chunks(len(self)):
             nominal = self.nominal(slice(rows.start, rows.start + used))
             total, count = total + np.nansum(nominal, 0, np.float64), count + np.isfinite(nominal).sum(0)
-        return total / count
+        with np.errstate(invalid="ignore"):  # landmarks that no face has
+            return total / count
 
 
 def aligned(means: list[np.ndarray]) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
 from utils.conversion import HALF
@@ -45,13 +45,18 @@ def check_tests(sources: Sources) -> None:
 
 
 def check_known(layout: Layout, faces: Faces) -> None:
-    """Raise UserError, naming the set and the point, if no training face has a landmark of a union of layouts."""
+    """Raise UserError, naming the landmark, and the set of a union of layouts, if no training face has one of the layout's."""
     unknown = np.isnan(faces.meanface()).any(1)
     for name, member in layout.members.items():
         if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
             point = f"{missing[0]} ({member.layout.point_names()[missing[0]]})"
             raise UserError(f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
                             "be learnt; leave the set out, or give it a layout without that landmark")
+    if not layout.members and unknown.any():
+        names = layout.point_names()
+        points = one_line(", ".join(f"{i} ({names[i]})" for i in np.flatnonzero(unknown)), 80)
+        raise UserError(f"no training face has landmarks {points} of layout {layout.name}, so they cannot be learnt; give the "
+                        "--layout of a training set, or leave the landmarks out by --selected-index")
 
 
 def doubts(sources: Sources) -> Iterator[str]:
@@ -66,8 +71,7 @@ def _misplaced(sources: Sources) -> Iterator[str]:
     It has another shape, or another size than in the crops of the first set. A set of profiles has no mean face.
     """
     splits = [split for split in sources.splits("train") if split.set.meta["layout"] not in HALF]
-    with np.errstate(invalid="ignore"):  # landmarks that a set does not have
-        faces = [sources.crops([split]).meanface() for split in splits if len(splits) > 1]
+    faces = [sources.crops([split]).meanface() for split in splits if len(splits) > 1]
     for place, one in enumerate(faces):
         for split, other in zip(splits, faces[:place], strict=False):
             both = np.isfinite(one + other).all(1)

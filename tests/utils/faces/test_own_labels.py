@@ -43,6 +43,16 @@ def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, writ
     parse(name, root)
 
 
+@pytest.mark.parametrize("write", [write_rows, write_pairs])
+def test_labels_of_larger_pictures_are_refused(tmp_path, write):
+    faces = [FIVE + i for i in range(3)]
+    root = write(tmp_path / "set", [2 * face for face in faces])
+    refuses("4 landmarks lie outside its picture of 160 x 120 px, .* of 3 of 3 faces do, so the labels belong to larger pictures",
+            prepared, None, root, tmp_path / "data")
+    cut = [face + (0, 45) for face in faces[:2]]  # the picture ends above the mouths
+    assert prepared(None, write(tmp_path / "cut", [*faces[:2], *cut]), tmp_path / "data")
+
+
 def test_a_size_that_says_nothing_is_no_size(tmp_path):
     for size in ((0, 0), (None, None), ("", "x"), (-1, 120), (float("nan"), 3), (160.0, "120")):
         assert np.allclose(parse("coco", write_coco(tmp_path / "set", [FIVE], size))["train"][0].landmarks, FIVE + 0.5)
@@ -249,6 +259,38 @@ def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
     assert np.allclose(load_split(folder, "train")["landmarks"][0], FIVE[2:3] + 0.5)
     with pytest.raises(UserError, match="a single landmark needs a face box, such as bbox of COCO"):
         parse("points", write_pairs(tmp_path / "bare", [FIVE[2:3]]))
+
+
+# ------------------------------------------------------------------------------------------------------------------- boxes
+def boxes(convention, wide, high=None, up=0.0):
+    """Faces and, in a convention, boxes of `wide` x `high` times their tight ones, moved up by a share of these."""
+    faces = [(FIVE - FIVE.mean(0)) * 0.8 + (60 + 8 * i, 70 - 4 * i) for i in range(5)]
+    found = []
+    for face in faces:
+        (x, y), (w, h) = face.min(0) / 2 + face.max(0) / 2, np.ptp(face, axis=0) * (wide, high or wide)
+        y -= up * h
+        found.append({"xyxy": [x - w / 2, y - h / 2, x + w / 2, y + h / 2], "cxcywh": [x, y, w, h],
+                      "xywh": [x - w / 2, y - h / 2, w, h]}[convention])
+    return faces, found
+
+
+@pytest.mark.parametrize(("convention", "wide", "name"), [
+    ("xyxy", 1.1, "x1 y1 x2 y2"), ("xyxy", 1.8, "x1 y1 x2 y2"), ("cxcywh", 1.0, "cx cy w h"), ("cxcywh", 2, "cx cy w h")])
+def test_boxes_in_another_convention_are_refused(tmp_path, convention, wide, name):
+    faces, box = boxes(convention, wide)
+    root = write_coco(tmp_path / "set", faces, box=box)
+    refuses(f"annotation 0: bbox fits the landmarks as {name}, but not as x y w h, in [45] of 5 faces", prepared, "coco", root,
+            tmp_path / "data")
+
+
+@pytest.mark.parametrize(("wide", "high", "up", "what"), [
+    (1, 1, 0, ""), (1.1, 1.4, 0.1, ""), (2.5, 3, 0.1, ""), (4, 4, 0, ""),
+    (3, 0.4, 0.8, "5 of 5 faces is without most of the landmarks"),
+    (12, 12, 0, "5 of 5 faces is more than 10 times as large")])
+def test_boxes_far_from_their_landmarks_are_doubted(tmp_path, said, wide, high, up, what):
+    faces, box = boxes("xywh", wide, high, up)
+    prepared("coco", write_coco(tmp_path / "set", faces, box=box), tmp_path / "data")
+    assert any(what in line for line in said if "the bbox of" in line) == bool(what)
 
 
 # ---------------------------------------------------------------------------------------------------------- names of files

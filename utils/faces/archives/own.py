@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipnet.geometry import box_of
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
 
@@ -14,6 +15,11 @@ SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares 
 MARKS = (0, -1, -2, -99, -100, -999, -1000, -9999, -32768, 9999, 32767, 65535, 99999)
 APART = 0.25        # distance of what is no place from the box of the other landmarks / diagonal of the box
 FAR = 1.0           # the same for a single 0 0 or 9999 9999, which may be a place
+OVERLAP, NEAR = 1.2, 0.5  # of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
+GROWN = 1.2         # landmarks that lie in a box so many times as large count as those in it
+WIDEST = 10         # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
+LOST = 1 / 3        # share of a face's landmarks outside its picture
+MOST = 2000         # about so many faces are looked at, of those that may belong to other pictures or layouts
 OUTSIDE = 0.3       # distance of a negated place beyond both edges of the picture / that diagonal
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
@@ -126,7 +132,59 @@ def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
     return len(turned) > 1 or bool((np.abs(turned).min(1) > OUTSIDE * size).any())
 
 
+# ---------------------------------------------------------------------------------------------------------------- face boxes
+def misplaced_boxes(archive: Archive) -> str:
+    """Return a doubt in words about the face boxes that are given, for most faces. UserError if they are no x y w h.
+
+    COCO's bbox has another convention if its numbers overlap the tight box of the landmarks better then, and their middle lies
+    nearer to its middle across; heights say nothing, because boxes differ in how much of the forehead they hold.
+    """
+    landmarks, box = archive.columns["landmarks"], archive.columns["box"]
+    tight, size = box_of(landmarks), box[:, 2:] - box[:, :2]
+    given = (box != tight).any(1)
+    overlap, distance = _fit(box, tight)
+    for name, other in (("x1 y1 x2 y2", np.hstack([box[:, :2], size])), ("cx cy w h", box - np.tile(size / 2, 2))):
+        closer, nearer = _fit(other, tight)
+        fits = given & (closer > OVERLAP * overlap) & (nearer < NEAR * distance)
+        if fits.sum() > given.sum() / 2 and (other[:, 2:] > other[:, :2])[given].all():
+            complain([f"{archive.columns['where'][i]}: bbox fits the landmarks as {name}, but not as x y w h, in {fits.sum()} of "
+                      f"{given.sum()} faces; write x y w h, or leave bbox out" for i in np.flatnonzero(fits)])
+    away = np.abs(landmarks - (box[:, None, :2] + box[:, None, 2:]) / 2) / size[:, None]
+    inside = (away < 0.5 * GROWN).all(-1).sum(1)
+    most, longest = np.isfinite(landmarks).all(-1).sum(1) / 2, (tight[:, 2:] - tight[:, :2]).max(1)
+    for what, wrong in ((f"more than {WIDEST} times as large as the landmarks", (size.max(1) > WIDEST * longest) & (longest > 0)),
+                        ("without most of the landmarks", inside < most)):
+        if (wrong & given).sum() > given.sum() / 2:
+            return (f"the bbox of {(wrong & given).sum()} of {given.sum()} faces is {what}, such as in "
+                    f"{archive.columns['where'][np.flatnonzero(wrong & given)[0]]}; crops are made from it: is it the face's?")
+    return ""
+
+
+def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return of boxes (M, 4) and tight ones the intersection / union (M,) and the distance of their middles across (M,)."""
+    one, other, both = ((high - low).clip(0).prod(1) for low, high in (
+        (box[:, :2], box[:, 2:]), (tight[:, :2], tight[:, 2:]),
+        (np.maximum(box[:, :2], tight[:, :2]), np.minimum(box[:, 2:], tight[:, 2:]))))
+    return both / np.maximum(one + other - both, 1e-9), np.abs((box - tight)[:, ::2].sum(1)) / 2
+
+
 # ------------------------------------------------------------------------------------------------------ size of the pictures
+def check_inside(archive: Archive) -> None:
+    """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger ones."""
+    rows = range(0, len(archive), len(archive) // MOST + 1)
+    images = [image_of(archive.root, archive.columns["file"][row]) for row in rows]
+    sizes = np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None]
+    landmarks = archive.columns["landmarks"][::rows.step]
+    outside = ((landmarks < 0) | (landmarks > sizes)).any(-1).sum(1)
+    beyond = outside > np.isfinite(landmarks).all(-1).sum(1) * LOST
+    if beyond.sum() > len(rows) / 2:
+        where = archive.columns["where"][::rows.step]
+        complain([f"{where[i]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0, 0]:.0f} x "
+                  f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(rows)} faces do, so "
+                  "the labels belong to larger pictures; scale them, or use the pictures that were labelled"
+                  for i in np.flatnonzero(beyond)])
+
+
 def _factors(archive: Archive) -> np.ndarray:
     """Return the factors (M, 2) from the stated size of each face's picture to the true one; UserError if they cannot be."""
     found, faults, sizes = {}, [], []

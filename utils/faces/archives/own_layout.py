@@ -9,18 +9,18 @@ from pipnet.errors import UserError, one_line
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
-from utils.faces.archives.own import header
+from utils.faces.archives.own import MOST, check_inside, header, misplaced_boxes
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 ASYMMETRY = (0.2, 0.5)  # a + b / root of the number of faces: beyond it, faces that look to either side explain no misfit
-MOST = 2000             # about so many faces are looked at
 FEW, PARALLEL = 20, 0.1 # faces of a set whose heads may all be turned to one side; share of what is not parallel
 ROUNDS = 3              # of the mean of turned shapes
 UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # {EXIF orientation: degrees by which faces lean before it turns them}
 BELOW = 0.2             # distance of a mean face from the middle of its eyes / distance of the eyes; else only eyes are known
 NEAR, LYING = 45, 60    # degrees from UNTURNED; of the mean of faces that lie on their side or head
 FEWEST = 3              # such faces
+NAMED = 3               # files that a warning names
 
 
 def normalised(name: str) -> str:
@@ -67,7 +67,9 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
                             "other flags")
         layout = (shaped or fitting)[0]
     check_names(names, layout, archive.root)
-    for doubt in filter(None, (misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout))):
+    doubts = misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout), misplaced_boxes(archive)
+    check_inside(archive)
+    for doubt in filter(None, doubts):
         logger.warning(f"{archive.root}: {doubt}")
     return layout
 
@@ -196,7 +198,7 @@ def _mean_angle(angles: np.ndarray) -> complex:
 def _unturned(archive: Archive, layout: Layout) -> str:
     """Return a doubt in words about how the faces lie. UserError if most lean as in the picture before its EXIF tag turns it.
 
-    Their labels belong to that picture. The doubt is for one such face only, and for faces that lie without a tag. Where the
+    Their labels belong to that picture. The doubt is for fewer such faces, and for faces that lie without a tag. Where the
     annotation states the upright width and height, the labels belong to the upright picture. A face is upright if most of it
     lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
     """
@@ -213,12 +215,13 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     sized = {image for image, (width, height, _) in archive.stated.items() if width != height}
     told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or images[i] not in sized]
     wrong = [i for i in told if abs((angles[i] - UNTURNED[tags[i]] + 180) % 360 - 180) < NEAR]
-    if len(wrong) > len(told) / 2:
-        what = (f"the face lies as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a "
-                "tag do, so the labels belong to that picture; turn them too, or remove the tag")
-        if len(wrong) == 1:
-            return f"{images[wrong[0]].name}: {what}"
-        complain([f"{archive.columns['where'][i]}: {what}" for i in wrong])
+    what = (f"as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a tag do, so the "
+            "labels belong to that picture; turn them too, or remove the tag")
+    if len(wrong) > max(1, len(told) / 2):
+        complain([f"{archive.columns['where'][i]}: the face lies {what}" for i in wrong])
+    if wrong:
+        names = ", ".join(images[i].name for i in wrong[:NAMED]) + ", ..." * (len(wrong) > NAMED)
+        return f"{names}: the face lies {what}"
     mean_angle = _mean_angle(angles)
     angle = np.degrees(np.angle(mean_angle))
     if upright and len(images) >= FEWEST and abs(mean_angle) > 0.5 and abs(angle) > LYING:
