@@ -111,6 +111,8 @@ def test_points_folders(tmp_path):
     assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
     one = parse("points", points_folder(tmp_path / "one", ("",), people=1, frames=4))
     assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
+    face(tmp_path / "one", "me_1", 68)
+    assert len({record.identity for record in parse("points", tmp_path / "one")["train"]}) == 5  # nor does one that most share
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
