@@ -320,6 +320,12 @@ def spoil_twin(folder: Path) -> str:
     return "shares its .pts"
 
 
+def spoil_twin_points(folder: Path) -> str:
+    file = sorted(folder.rglob("*.pts"))[3]
+    shutil.copy(file, file.with_suffix(".PTS"))
+    return "shares its image"
+
+
 def spoil_position(folder: Path) -> str:
     file = sorted(folder.rglob("*.pts"))[3]
     write_pts(file, read_pts(file) + 1000)
@@ -341,7 +347,7 @@ def spoil_linked_folder(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [spoil_truncate, spoil_png, spoil_text, spoil_empty, spoil_pts, spoil_image, spoil_count,
-                                   spoil_twin, spoil_position, spoil_link, spoil_linked_folder])
+                                   spoil_twin, spoil_twin_points, spoil_position, spoil_link, spoil_linked_folder])
 def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     source = points_folder(tmp_path / "mine", people=2, frames=2)
     pattern = spoil(source)

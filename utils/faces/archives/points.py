@@ -15,7 +15,10 @@ from utils.faces.archives.pts import read_pts
 
 
 def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Return images and .pts below folder, each by stem path, without hidden files. Raise UserError when a link leaves root."""
+    """Return images and .pts below folder, each by stem path, without hidden files.
+
+    Raise UserError when a link leaves root, and for two .pts of one stem.
+    """
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
     inside = os.path.realpath(root)
@@ -30,7 +33,8 @@ def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[s
             raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
         stem = composed(str(path.with_suffix("")))
         if suffix == ".pts":
-            points[stem] = path
+            if (other := points.setdefault(stem, path)) != path:
+                raise UserError(f"{path}: shares its image with {other.name}; remove one")
         else:
             images.setdefault(stem, []).append(path)
     return images, points
