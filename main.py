@@ -82,7 +82,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(sources, ranks, run, runs.compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            text, printed["predict"] = predict.run_prediction(runs.exp, run, mode, settings)
+            text, printed["predict"] = predict.run_prediction(runs.exp, run, mode, settings, given.get("first_pixel") or 0)
             print(text)
         shown = {"train": mode.train, "audit": mode.audit, "scores": tests, "groups": tests, "formats": mode.test_formats}
         for name, file in TABLES.items():

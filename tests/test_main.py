@@ -220,6 +220,11 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     done = cli("--test", "--run-root", tmp_path / "runs", "--data-root", tmp_path / "data", "--test-data", *prepared)
     assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
     assert sorted(row[2] for row in table(done.stdout)) == ["5", "5", "8"]
+    assert done.stderr.count("are training pictures of") == 1  # a test alone says it too
+    for file in (other / "train").glob("face11.*"):
+        file.rename(other / "test" / file.name)
+    done = cli("--test", "--run-root", tmp_path / "runs", "--data-root", tmp_path / "data", "--test-data", other)
+    assert done.returncode == 0 and done.stderr.count("has changed since the training; if test faces") == 1, done.stderr
     shutil.rmtree(third)
     done = cli("--test", "--run-root", tmp_path / "runs", "--test-data", third)
     assert done.returncode == 1 and str(third) in done.error

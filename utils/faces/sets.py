@@ -42,6 +42,7 @@ class Sets:
         self.layout = None if self.layouts.is_union(self.data.layout) else self.data.layout  # of own sets; None: their own
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.overwrite = overwrite  # a prepared set even if its archive is gone
+        self.doubted = False  # whether the log has the doubts about the test sets, which a training and a test may have
 
     def training_names(self) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
@@ -71,6 +72,12 @@ class Sets:
                 with suppress(UserError):  # a damaged one
                     found.append((file.parent, read_yaml(file)))
         return [(folder, meta) for folder, meta in found if "dataset" in meta]
+
+    def with_checksums(self, checksums: list[str]) -> list[PreparedSet]:
+        """Return a prepared set for each of these checksums that one has."""
+        folders = {meta.get("checksum"): folder for folder, meta in self._prepared()}
+        found = (fitting(folders[one], self.layouts)[0] for one in checksums if one in folders)
+        return [one for one in found if one]
 
     def training(self) -> list[PreparedSet]:
         """Return the training sets, prepared if need be."""

@@ -2,6 +2,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
 from utils.conversion import HALF
 from utils.evaluate.evaluate import face_norms
+from utils.faces.archives import DATASETS
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import Split, source_picture
+from utils.faces.prepared_set import Split, source_picture, trained_splits
 from utils.faces.sets import check_same_protocol
 from utils.landmarks.sources import Sources
 from utils.train.initialise import ALIKE
@@ -62,7 +64,25 @@ def check_known(layout: Layout, faces: Faces) -> None:
 def doubts(sources: Sources) -> Iterator[str]:
     """Yield a line for each doubt about the sets of a training that is no error for certain."""
     yield from _misplaced(sources)
-    yield from _seen_in_training(sources)
+    trained = sources.splits()
+    held = [] if any(split.name == "val" for split in trained) else sources.splits("val")
+    yield from _seen_in_training([*sources.tested, *held], trained)
+
+
+def doubts_about_tests(sources: Sources, stored: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each doubt about the test splits of a trained net. stored: the values of its checkpoint.
+
+    Its training sets are the prepared sets with their checksums. A user's own set may have changed since the training.
+    """
+    names, known = stored["args"].get("train_data") or (), stored.get("data", ())
+    trained = [Split(one, name) for one in sources.sets.with_checksums(known[:len(names)])
+               for name in trained_splits(stored["args"]["val"]) if name in one.splits]
+    yield from _seen_in_training(sources.tested, trained)
+    for one in (split.set for split in sources.tested):
+        own, trained_on = DATASETS[one.meta["dataset"]].layout is None, {one.meta["source"], str(one.folder)} & {*names}
+        if own and trained_on and known and one.checksum not in known:
+            yield (f"{one.folder} has changed since the training; if test faces of it were training faces then, the figures on "
+                   "them are too good")
 
 
 def _misplaced(sources: Sources) -> Iterator[str]:
@@ -90,17 +110,16 @@ def _misplaced(sources: Sources) -> Iterator[str]:
                        "both sizes" + (", and in use it gets the second one" if sources.layout.members else ""))
 
 
-def _seen_in_training(sources: Sources) -> Iterator[str]:
+def _seen_in_training(splits: list[Split], trained: list[Split]) -> Iterator[str]:
     """Yield a line for each test or validation split with pictures that are trained on, whatever their labels."""
-    trained = [(split, _pictures(split)) for split in sources.splits()]
-    held = [] if any(split.name == "val" for split, _ in trained) else sources.splits("val")
-    for split in [*sources.tested, *held]:
+    known_pictures = [(split, _pictures(split)) for split in trained]
+    for split in splits:
         mine = _pictures(split)
-        for other, theirs in trained:
+        for other, theirs in known_pictures:
             sizes = set(mine.values()) & set(theirs.values())
             known = {_digest(file) for file, size in theirs.items() if size in sizes}
             if count := sum(size in sizes and _digest(file) in known for file, size in mine.items()):
-                what = "validation" if split in held else "test"
+                what = "validation" if split.name == "val" else "test"
                 yield (f"{count} of {len(mine)} {what} pictures of {split.set.folder} are training pictures of "
                        f"{other.set.folder} too, so the figures on them are too good")
 

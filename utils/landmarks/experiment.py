@@ -41,6 +41,7 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     check_tests(sources)
     for line in doubts(sources) if ranks.first and not (fold or told) else ():
         logger.warning(line)
+    sources.sets.doubted = True
     settings, layout = sources.settings, sources.layout
     net, data = settings.net, settings.data
     faces, held = load_faces(sources, fold)

@@ -33,6 +33,7 @@ from utils.faces.faces import Faces, evenly
 from utils.faces.prepared_set import ALL, load_splits
 from utils.faces.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.formats import FORMATS
+from utils.landmarks.check_sets import doubts_about_tests
 from utils.landmarks.sources import Sources
 from utils.train import checkpoint
 from utils.train.make_net import state_names
@@ -213,6 +214,9 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     for split, (there, _) in zip(tested, ways, strict=True):  # all of them before the first one is tested
         check_same_protocol(split.set, stored["protocol"])
         face_norms(load_splits([split], there, net.size, 0, net.margin), there, test.norm)
+    for line in doubts_about_tests(sources, stored) if ranks.first and not sources.sets.doubted else ():
+        logger.warning(line)
+    sources.sets.doubted = True
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
                 for split, (there, _) in zip(tested, ways, strict=True)]

@@ -28,6 +28,7 @@ MARKS = ("fold0/args.yaml",)  # files that show that a folder holds an audit
 LIMIT = 3.0     # labels are trusted up to so many typical errors of a landmark and deviations of a face; 1 of 500 exceeds it
 LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors; equal noise in 68 landmarks gives this value
 DISPUTED = 0.5  # weight below which a label counts as disputed
+ROUGH = 10.0    # % of the norm, median disagreement from which on the nets tell no offset of the labels
 KEYS = ["set", "layout", "file"]
 COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_group",
            "worst_error", "worst_relative"]
@@ -58,7 +59,10 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
         if settings.augment.flip > 0 and not any(sources.label_shifts()):
             # nets trained on mirrored faces have no offset to one side, so an offset comes from the labels
             right = np.nanmedian(truth[..., 0] - found[..., 0])
-            text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
+            if (apart := np.nanmedian(disagreement(found, faces, layout, test.norm))) < ROUGH:
+                text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
+            else:
+                text += f"\nThe nets are too inaccurate to tell an offset of the labels (median disagreement {apart:.0f} %)"
         folder = run.folder / "audit"
         print(f"\n{text}\n\nFiles: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, "
               "prediction red)\nNext:  look at the pictures; then correct the labels, or leave out the faces")

@@ -32,7 +32,7 @@ TABLE = "uncertain.csv"  # beside .pts files
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
 SELDOM = 20  # after a write, the next one waits for so many times as long as that took
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
-ORIGIN = DATASETS["points"].origin  # coordinate of the first pixel's centre in files that are read and written
+ORIGIN = DATASETS["points"].origin  # without --first-pixel, in files that are read and written
 
 
 class Found(NamedTuple):
@@ -51,11 +51,12 @@ class Found(NamedTuple):
     points: str = ""
 
 
-def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Generator[Found]:
+def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: float = ORIGIN) -> Generator[Found]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
     The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the boxes; if
     `detects` is false, the whole picture is the crop of one face instead. A picture that causes an error is left out.
+    origin: coordinate of the first pixel's centre in the .pts files.
     """
     images = chosen_pictures(source)
     root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
@@ -65,7 +66,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Gener
             try:
                 image = read_image(file)
                 if points.is_file() and not always:
-                    faces = net.landmarks_of(image, box_of(read_pts(points))[None] - ORIGIN + 0.5)
+                    faces = net.landmarks_of(image, box_of(read_pts(points))[None] - origin + 0.5)
                 elif detects:
                     faces = net(image)
                 else:
@@ -154,11 +155,13 @@ class Results:
 
     A .pts file is written when its face is added. A table lists the most uncertain faces first, so it is written anew from time
     to time; that takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction, and remove those
-    of pictures that are gone. UserError if other files are in the way.
+    of pictures that are gone. origin: coordinate of the first pixel's centre in the files. UserError if other files are in the
+    way.
     """
 
-    def __init__(self, out: Path, kind: str, layout: Layout, stems: Collection[str] = (), overwrite: bool = False):
-        self.out, self.kind, self.layout = out, kind, layout
+    def __init__(self, out: Path, kind: str, layout: Layout, stems: Collection[str] = (), overwrite: bool = False,
+                 origin: float = ORIGIN):
+        self.out, self.kind, self.layout, self.origin = out, kind, layout, origin
         self.found: list[Found] = []  # most uncertain first after `close`
         self.table = out / TABLE if kind == "pts" else out
         self._due, self._taken, points = 0.0, set(stems), [out / f"{stem}.pts" for stem in stems if kind == "pts"]
@@ -200,7 +203,7 @@ class Results:
         self._taken.add(name)
         file = self.out / f"{name}.pts"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, lambda path: write_pts(path, one.face.landmarks - 0.5 + ORIGIN))
+        write_atomic(file, lambda path: write_pts(path, one.face.landmarks - 0.5 + self.origin))
         return one._replace(points=f"{name}.pts")
 
     def _write_list(self) -> None:
@@ -211,7 +214,7 @@ class Results:
 
     def _write_csv(self) -> None:
         header = ["file", *(f"{axis}{i}" for i in range(self.layout.count) for axis in "xy")]
-        write_csv(self.table, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + ORIGIN).ravel())]
+        write_csv(self.table, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + self.origin).ravel())]
                                        for one in self.found))
 
     def _write_coco(self) -> None:
@@ -222,7 +225,7 @@ class Results:
             if one.file not in ids:
                 ids[one.file] = len(ids) + 1
                 images.append({"id": ids[one.file], "file_name": one.file, "width": one.size[0], "height": one.size[1]})
-            points, (low, high) = one.face.landmarks - 0.5 + ORIGIN, one.face.box.reshape(2, 2)
+            points, (low, high) = one.face.landmarks - 0.5 + self.origin, one.face.box.reshape(2, 2)
             keypoints = np.column_stack([points.round(4), np.full(len(points), 2)]).ravel().tolist()
             sides = high - low
             faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
@@ -270,10 +273,10 @@ def target_of(mode: Namespace, folder: Path) -> tuple[Path, str]:
     return check_out(mode.out, mode.predict_format, place, mode.overwrite)
 
 
-def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tuple[str, list[dict]]:
+def run_prediction(exp: str | None, run: Run, mode: Namespace, settings, origin: float = ORIGIN) -> tuple[str, list[dict]]:
     """Predict and write the landmarks of --predict. Return (text to print, [{file, face, uncertainty}] of all faces).
 
-    exp: the text that names the run. mode: the flags that are not settings.
+    exp: the text that names the run. mode: the flags that are not settings. origin: --first-pixel.
     """
     source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
     weights, coarse = run.fastest, COARSE.get(exp)
@@ -291,8 +294,8 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tupl
         net.net = averaged(net.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
-    results = Results(out, kind, net.layout, stems, mode.overwrite)
-    with closing(results), closing(predict(source, net, detects, given)) as faces:  # a stop leaves what has been found so far
+    results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
+    with closing(results), closing(predict(source, net, detects, given, origin)) as faces:  # a stop leaves what has been found
         for one in faces:
             results.add(one)
     found = results.found

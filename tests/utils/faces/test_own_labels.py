@@ -233,10 +233,10 @@ def test_a_mirror_image_has_the_identity_of_its_picture(tmp_path):
     assert [photograph(stem) for stem in ("134212_1_mirror", "image_0001_mirror")] == ["134212", "image_0001"]
     names = {"a/b-flipped.png": "a/b.png", "x_jpg.rf.0123456789abcdef.jpg": "x.jpg", "a_b.jpg": "a_b.jpg"}
     assert [identity(name) for name in names] == list(names.values())
-    for stem in ("x_1", "x_2", "y"):
+    for stem in ("x_1", "x_2", "y", "z"):
         for end in ("", "_mirror"):
             write_pts(picture(tmp_path / "set" / f"{stem}{end}.jpg").with_suffix(".pts"), FIVE)
-    assert [record.identity for record in parse("points", tmp_path / "set")["train"]] == ["x"] * 4 + ["y"] * 2
+    assert [record.identity for record in parse("points", tmp_path / "set")["train"]] == ["x"] * 4 + ["y"] * 2 + ["z"] * 2
 
 
 def test_more_faces_than_the_release_are_not_too_few(tmp_path):

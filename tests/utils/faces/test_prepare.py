@@ -111,6 +111,8 @@ def test_points_folders(tmp_path):
     assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
     one = parse("points", points_folder(tmp_path / "one", ("",), people=1, frames=4))
     assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
+    face(tmp_path / "one", "me_1", 68)
+    assert len({record.identity for record in parse("points", tmp_path / "one")["train"]}) == 5  # nor does one that most share
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
@@ -318,6 +320,12 @@ def spoil_twin(folder: Path) -> str:
     return "shares its .pts"
 
 
+def spoil_twin_points(folder: Path) -> str:
+    file = sorted(folder.rglob("*.pts"))[3]
+    shutil.copy(file, file.with_suffix(".PTS"))
+    return "shares its image"
+
+
 def spoil_position(folder: Path) -> str:
     file = sorted(folder.rglob("*.pts"))[3]
     write_pts(file, read_pts(file) + 1000)
@@ -339,7 +347,7 @@ def spoil_linked_folder(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [spoil_truncate, spoil_png, spoil_text, spoil_empty, spoil_pts, spoil_image, spoil_count,
-                                   spoil_twin, spoil_position, spoil_link, spoil_linked_folder])
+                                   spoil_twin, spoil_twin_points, spoil_position, spoil_link, spoil_linked_folder])
 def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     source = points_folder(tmp_path / "mine", people=2, frames=2)
     pattern = spoil(source)

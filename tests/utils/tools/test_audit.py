@@ -98,6 +98,7 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     assert {path.name for path in (folder / "audit").iterdir()} == {
         "labels.csv", "errors.csv", "weights.csv", "faces.jpg", "landmarks.jpg"}
     assert "| all " in done.stdout and "disputed as a whole" in done.stdout
+    assert "too inaccurate to tell an offset" in done.stdout and "--label-shift" not in done.stdout
     assert sorted({row["fold"] for row in rows(folder / "audit" / "labels.csv")}) == ["0", "1"]
     fails(cli("--audit", *flags), "already holds a run; give --resume")
     before = (folder / "audit" / "weights.csv").read_bytes()

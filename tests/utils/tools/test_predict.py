@@ -71,6 +71,18 @@ def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli
     assert 100 * np.mean(errors) == pytest.approx(float(table(trained.done.stdout)[0][3]), rel=0.02)
 
 
+def test_it_reads_and_writes_files_that_count_pixels_from_1(trained, raw, cli, tmp_path):
+    for origin in (0, 1):
+        name, moved = "face00", tmp_path / str(origin)
+        moved.mkdir()
+        shutil.copy(raw / "test" / f"{name}.jpg", moved)
+        write_pts(moved / f"{name}.pts", read_pts(raw / "test" / f"{name}.pts") + origin)
+        done = cli("--predict", moved, "--exp", trained.folder, "--first-pixel", origin, "--out", tmp_path / f"out{origin}")
+        assert done.returncode == 0, done.stderr
+    found = [read_pts(tmp_path / f"out{origin}" / f"{name}.pts") for origin in (0, 1)]
+    assert np.allclose(found[1], found[0] + 1, atol=1e-3)
+
+
 def test_the_mean_with_the_mirror_image_has_no_bias_to_a_side():
     layout, scores, truth = LAYOUTS.load("5"), np.arange(5, dtype=np.float32), np.array([(0.3, 0.2), (0.7, 0.6)])
 
@@ -166,6 +178,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     fails(cli(*flags, tmp_path / "nowhere"), "--predict: no file or folder .*nowhere")
     fails(cli(*flags, pictures, "--detector", "mtcn"), "detector must be one of .* not 'mtcn'; did you mean 'mtcnn'")
     fails(cli(*flags, pictures, "--norm", "box"), "--norm is not read by --predict; leave it out, or give --test too")
+    fails(cli(*flags, pictures, "--test-data", pictures), "--test-data is not read by --predict")
     fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed is not read by --predict; leave it out")
     fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
     fails(cli(*flags, pictures, "--out", tmp_path / "x.xml"), "--out .*x.xml: landmarks go into a folder .* or a file that")

@@ -15,7 +15,10 @@ from utils.faces.archives.pts import read_pts
 
 
 def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Return images and .pts below folder, each by stem path, without hidden files. Raise UserError when a link leaves root."""
+    """Return images and .pts below folder, each by stem path, without hidden files.
+
+    Raise UserError when a link leaves root, and for two .pts of one stem.
+    """
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
     inside = os.path.realpath(root)
@@ -30,7 +33,8 @@ def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[s
             raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
         stem = composed(str(path.with_suffix("")))
         if suffix == ".pts":
-            points[stem] = path
+            if (other := points.setdefault(stem, path)) != path:
+                raise UserError(f"{path}: shares its image with {other.name}; remove one")
         else:
             images.setdefault(stem, []).append(path)
     return images, points
@@ -55,8 +59,8 @@ def parse_points(archive: Archive) -> None:
     """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
 
     Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
-    below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but not
-    all of them), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
+    below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but no
+    more than half of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
     """
     root = archive.root
     tops = split_folders(root)
@@ -70,7 +74,7 @@ def parse_points(archive: Archive) -> None:
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
         archive.splits.append(split)
         for (file, landmarks), prefix in zip(pairs, prefixes, strict=True):
-            below, grouped = file.relative_to(folder).parts[:-1], 1 < groups[prefix] < sizes[file.parent]
+            below, grouped = file.relative_to(folder).parts[:-1], 1 < groups[prefix] <= sizes[file.parent] / 2
             identity = "/".join((*below, prefix[1] if grouped else original(file.stem)))
             archive.add(split, file, below[0] if below else "all", identity, landmarks)
     if not len(archive):
