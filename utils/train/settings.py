@@ -85,9 +85,16 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
             preset = "gssl"
         elif settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
-    if settings.data.first_pixel is not None and not any(DATASETS[dataset_of(name, sets.root)].countable
-                                                         for name in [*names, *(settings.data.test_data or ())]):
+    rows = [DATASETS[dataset_of(name, sets.root)] for name in [*names, *(settings.data.test_data or ())]]
+    if settings.data.first_pixel is not None and not any(row.countable for row in rows):
         raise UserError(NOT_COUNTABLE)
+    if "folds" in given and not mode.audit:
+        raise UserError("--folds is the number of nets of --audit; give that, or leave it out")
+    if not settings.data.unlabelled:  # which may be of any dataset
+        if "frame_step" in given and not any("frame_step" in row.options for row in rows):
+            raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
+        if "allow_partial" in given and all(row.layout is None for row in rows):
+            raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
     datasets = [dataset_of(name, sets.root) for name in names]
     start = _start(settings, defaults)
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)

@@ -74,6 +74,9 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     assert "has changed since" in done.stderr and "counted from" not in done.stderr and origin() == 0, "what was said stays"
     fails(cli("--prepare", "--dataset", folder, "--first-pixel", "1"), "origin 0.0, not 1.0; prepare it again")
     fails(cli(*flags, "--first-pixel", "2"), "first_pixel must be one of 0, 0.5, 1")
+    fails(cli(*flags, "--frame-step", "2"), "--frame-step is for the videos of 300vw")
+    fails(cli(*flags, "--allow-partial"), "--allow-partial is for official archives")
+    fails(cli(*flags, "--folds", "3"), "--folds is the number of nets of --audit")
     fails(cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", "--first-pixel", "1"),
           "--first-pixel is for .pts, CSV and COCO files of your own")
 

@@ -372,7 +372,7 @@ def test_a_landmark_far_outside_its_picture_is_one_line(tmp_path):
     ({"dataset": "300W"}, "no dataset '300W'.*did you mean '300w'"),
     ({"protocol": "squared"}, "no crop protocol 'squared'.*did you mean 'square'"),
     ({"layout": "69"}, "no layout '69'"),
-    ({"layout": "98"}, "68 points where 98 are expected"),
+    ({"layout": "98"}, "68 points where 98 are expected; .*--prepare the set without --layout first"),
     ({"target_size": 0}, "target_size"), ({"margin": 0.5}, "margin"), ({"val": 1.5}, "val"), ({"val": "tset"}, "val"),
     ({"frame_step": 0}, "frame_step"),
     ({"name": "../up"}, "cannot be the name"), ({"protocol": SQUARE._replace(square="yes")}, "square"),

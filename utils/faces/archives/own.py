@@ -8,6 +8,7 @@ from PIL import Image
 from pipnet.geometry import box_of
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
+from utils.faces.archives.pts import OTHER_LAYOUT
 
 FEWEST_PX = 5       # longest side of a face box; a smaller face is an error of units
 SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares of its picture
@@ -60,7 +61,7 @@ def upright_size(file: Path) -> tuple[int, int] | None:
 def _wrong_counts(where: list[str], counts: list[int], count: int | None) -> list[str]:
     """Return a line for each face with another number of points than most, or, if it is given, than `count`."""
     usual = Counter(counts).most_common(1)[0][0]
-    wanted = f"the others have {usual}" if count in (None, usual) else f"{count} are expected; choose the layout of that number"
+    wanted = f"the others have {usual}" if count in (None, usual) else f"{count} are expected; {OTHER_LAYOUT}"
     return [f"{place}: {found} points where {wanted}" for place, found in zip(where, counts, strict=True)
             if found != (count or usual)]
 

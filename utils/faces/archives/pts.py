@@ -7,6 +7,9 @@ import numpy as np
 from pipnet.errors import UserError
 from utils.faces.archives.lists import numbered
 
+# what to do with labels of another layout than --layout; prepared sets are converted, raw ones are not
+OTHER_LAYOUT = "choose the layout of that number, or --prepare the set without --layout first, then give data/NAME"
+
 HEADER = {r"version:\d[\d.]*": "version: 1", r"n_points:(\d{1,6})": "n_points: N", r"\{": "{"}  # {pattern: what it means}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)
 
@@ -43,7 +46,7 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
     if len(half):
         raise UserError(f"{rows[3 + half[0]][0]}: one coordinate is nan and the other is not")
     if count is not None and promised != count:
-        raise UserError(f"{file}: {promised} points where {count} are expected; correct it, or choose the layout of that number")
+        raise UserError(f"{file}: {promised} points where {count} are expected; correct it, or {OTHER_LAYOUT}")
     return landmarks
 
 

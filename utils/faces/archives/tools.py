@@ -19,6 +19,7 @@ from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import identity
 from utils.faces.archives.own_layout import normalised, own_order
+from utils.faces.archives.pts import OTHER_LAYOUT
 from utils.faces.archives.tables import find_image, split_files
 
 SHAPES = ("points", "skeleton")  # of CVAT, that are read
@@ -46,7 +47,7 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
     order = own_order(archive, names)
     if archive.count not in (None, len(order)):
         raise UserError(f"{archive.root}: the export names {len(order)} points ({one_line(', '.join(order), 80)}) where "
-                        f"{archive.count} are expected; choose the layout of that number")
+                        f"{archive.count} are expected; {OTHER_LAYOUT}")
     for split, image, where, points, _ in faces:
         with archive.checked():
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
