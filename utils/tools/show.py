@@ -30,6 +30,7 @@ from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
 from utils.faces.prepared_set import Split, load_splits
+from utils.landmarks.check_sets import check_known
 from utils.landmarks.semi import find_pool
 from utils.landmarks.sources import Sources
 from utils.sections import ROUNDS
@@ -59,6 +60,7 @@ def show_sets(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> st
 def _show_set(sources: Sources, split: Split, count: int) -> str:
     net, layout = sources.settings.net, sources.layout_of(split.set)
     faces = sources.crops([split], layout)
+    check_known(layout, faces)
     try:
         meanface = sources.sets.meanface(net.meanface, layout, faces)
         most = layout.count - 1 if sources.layout.members else net.num_nb  # one layout of several may have few landmarks
