@@ -141,6 +141,7 @@ class Sets:
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
         wanted |= {key: getattr(data, key) for key in (DATASETS[dataset].options if dataset else ())}
+        wanted |= {"dataset": name} if _is_benchmark(name) else {}  # a user's own set may be in its place
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
         wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
@@ -148,8 +149,7 @@ class Sets:
 
     def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
         """Return the two folders below `root` that may hold the prepared set. If it is missing, the second one is made."""
-        named = name in DATASETS and not _has_own_layout(name)
-        target = root / self._folder_name(name if named or not raw else raw.resolve().name)
+        target = root / self._folder_name(name if _is_benchmark(name) or not raw else raw.resolve().name)
         return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
 
     def _prepare(self, name: str, test: bool) -> PreparedSet:
@@ -160,6 +160,10 @@ class Sets:
             one, why = fitting(folder, self.layouts, **wanted)
             if not why:
                 return one
+        for folder, meta in self._prepared() if _is_benchmark(name) else ():
+            if folder in (named, target) and _has_own_layout(meta["dataset"]):
+                raise UserError(f"{folder} holds a set of your own and not {DATASETS[name].title}; name its folder "
+                                f"({meta.get('source')}) if you mean it, else rename {folder}")
         allow_partial = data.allow_partial
         if raw is None:
             raw, meta = self._earlier(name, target, why, {} if test else wanted)
@@ -302,7 +306,12 @@ def read_meanface(file: Path) -> np.ndarray:
 
 def _has_own_layout(dataset: str | None) -> bool:
     """Return whether a row of DATASETS is for users' own sets, which may have any layout and are named after their folder."""
-    return dataset is not None and DATASETS[dataset].layout is None
+    return dataset in DATASETS and DATASETS[dataset].layout is None
+
+
+def _is_benchmark(name: str) -> bool:
+    """Return whether a name is that of a row of DATASETS whose sets are named after it."""
+    return name in DATASETS and not _has_own_layout(name)
 
 
 def _free_folder(target: Path, raw: Path) -> Path:
@@ -334,7 +343,7 @@ def test_flags(sets: list[PreparedSet], data_root: str) -> str:
     names, root = [], sets[0].folder.resolve().parent
     for one in sets:
         name, source = _dataset_or_folder(one.folder, one.meta), Path(one.meta["source"])
-        names.append(name if name in DATASETS else str(source if source.is_dir() else one.folder))
+        names.append(name if name == one.meta["dataset"] else str(source if source.is_dir() else one.folder))
     other = "" if root == (ROOT / data_root).resolve() else f" --data-root {shlex.quote(str(root))}"
     return f"--test-data {shlex.join(names)}{other}"
 

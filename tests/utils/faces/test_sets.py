@@ -64,6 +64,22 @@ def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
     assert [one.folder.name for one in other.training()] == ["300w-48"]
 
 
+@pytest.mark.parametrize("name", ["300w", "aflw"])
+def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, raw_300w, name):
+    mine = write_faces(tmp_path / "own" / name, 12)
+    common = {"data_root": str(tmp_path / "data"), "protocol": "square"}
+    one = training(train_data=[str(mine)], **common)
+    assert one.folder == tmp_path / "data" / f"{name}-32" and one.meta["dataset"] == "points"
+    wanted = rf"{one.folder} holds a set of your own and not {name.upper()}; name its folder \({mine}\) if you mean it, else"
+    for given in ({"dataset": name}, {"dataset": name, "data_dir": str(raw_300w), "allow_partial": True}):
+        refuses(wanted, training, **given, **common)
+    assert sets.test_flags([one], "data").startswith(f"--test-data {mine} ")
+    one.folder.rename(one.folder.with_name("renamed"))
+    if name == "300w":
+        training(dataset=name, data_dir=str(raw_300w), allow_partial=True, **common)
+        assert training(train_data=[str(mine)], **common).folder.name.startswith("300w-32-"), "both have their place"
+
+
 def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
     given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
     assert training(**given).folder == root / "300w"
