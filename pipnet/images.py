@@ -169,8 +169,8 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
         raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
     if image is None and ((kind := heif_kind(data)) or file.suffix.lower() in OTHERS):
         kind = kind or file.suffix[1:].upper()
-        raise UserError(f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture, or it is damaged; convert it to .jpg "
-                        "or .png")
+        raise UserError(f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture, or it is damaged; convert it to "
+                        ".jpg or .png")
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
     return image

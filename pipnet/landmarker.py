@@ -347,8 +347,8 @@ class Landmarker:
     def align(self, image: np.ndarray, face: Face, size: int = 112) -> np.ndarray:
         """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has them.
 
-        Its channels are in the order of the image's; those of a file or a picture of Pillow are BGR. UserError for a layout without
-        those five points.
+        Its channels are in the order of the image's; those of a file or a picture of Pillow are BGR. UserError for a layout
+        without those five points.
         """
         aligned = chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
         return aligned[..., ::-1].copy() if self.rgb and isinstance(image, np.ndarray) else aligned

@@ -77,8 +77,8 @@ class Tracker:
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Return the faces of an image, `seconds` after the start, ordered by id, with smoothed landmarks.
 
-        The image is what the landmarker takes. UserError for one that it does not take and for a time that is not finite; tracking
-        can go on with the next frame.
+        The image is anything that the landmarker takes. UserError for others, and for a time that is not finite; tracking can go
+        on with the next frame.
         """
         if not math.isfinite(seconds):
             raise UserError(f"a frame's time is {seconds} s; give the seconds since the start")

@@ -182,7 +182,8 @@ def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
 
 
 @pytest.mark.parametrize("options, message", [({"detect_every": 0}, "detect_every is 0"), ({"max_faces": 0}, "max_faces is 0"),
-                                              ({"detect_every": "3"}, "detect_every is '3'"), ({"max_faces": 1.5}, "whole number"),
+                                              ({"detect_every": "3"}, "detect_every is '3'"),
+                                              ({"max_faces": 1.5}, "whole number"),
                                               ({"smooth": "much"}, "no smoothing 'much'")])
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
