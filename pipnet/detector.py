@@ -103,7 +103,8 @@ class Detector:
     - `threads`: CPU threads of the net; 0 takes all cores.
 
     A detector of this project also looks at a small copy of the image, see `large`. UserError for an unknown name, a missing or
-    foreign file, an option out of its range, a bad image. Pickle stores these arguments, so a detector can be sent to other processes.
+    foreign file, an option out of its range, a bad image. Pickle stores these arguments, so a detector can be sent to other
+    processes.
     """
 
     def __init__(self, name: str = "faceboxes", weights: str | Path | None = None, threshold: float | None = None,
