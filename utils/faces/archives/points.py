@@ -60,7 +60,7 @@ def parse_points(archive: Archive) -> None:
 
     Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
     below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but no
-    more than half of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
+    more than two thirds of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
     """
     root = archive.root
     tops = split_folders(root)
@@ -74,7 +74,7 @@ def parse_points(archive: Archive) -> None:
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
         archive.splits.append(split)
         for (file, landmarks), prefix in zip(pairs, prefixes, strict=True):
-            below, grouped = file.relative_to(folder).parts[:-1], 1 < groups[prefix] <= sizes[file.parent] / 2
+            below, grouped = file.relative_to(folder).parts[:-1], 1 < groups[prefix] <= sizes[file.parent] * 2 / 3
             identity = "/".join((*below, prefix[1] if grouped else original(file.stem)))
             archive.add(split, file, below[0] if below else "all", identity, landmarks)
     if not len(archive):
