@@ -60,7 +60,8 @@ def parse_points(archive: Archive) -> None:
 
     Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
     below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but no
-    more than two thirds of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
+    more than two thirds of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has the identity of
+    NAME.
     """
     root = archive.root
     tops = split_folders(root)
