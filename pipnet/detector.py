@@ -129,9 +129,8 @@ class Detector:
         load = from_checkout(row.load_torch, weights) if in_torch else row.load
         self._find, stored = load(Path(weights), threads)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
-        ours = bool(stored)
-        self._twice = ours  # a published one gives the published boxes
-        self.trust = TRUST if ours else 0.0  # scores of others mean something else
+        self._twice = bool(stored)  # a published one stores no values and gives the published boxes
+        self.trust = TRUST if self._twice else 0.0  # scores of others mean something else
         self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
         self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
         self.face_box = FaceBox(*stored.get("face_box", row.face_box))
