@@ -11,6 +11,7 @@ from record import ROOT, chosen, result
 from shown import rows_of
 
 from nets import NETS
+from pipnet.detector import Detector
 from pipnet.files import SHIPPED, read_csv, shipped
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file
@@ -43,10 +44,11 @@ def zoo(*nets: str) -> dict:
 
 def pipeline_figures(net: str) -> dict[str, float]:
     """Return how far the landmarks of the pipeline are from those of `Landmarker`, the largest distance of each face, in px."""
-    landmarker, apart = Landmarker(shipped(f"{net}.onnx"), threads=1, any_roll=False), []
+    detector, apart = shipped("detector.onnx"), []
+    landmarker = Landmarker(shipped(f"{net}.onnx"), Detector(weights=detector, threads=1), threads=1, any_roll=False)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "best.pipeline.onnx"
-        write_pipeline(Source(shipped(f"{net}.onnx"), lambda: (), detector=shipped("detector.onnx")), file)
+        write_pipeline(Source(shipped(f"{net}.onnx"), lambda: (), detector=detector), file)
         pipeline = open_file(file, 1)
     for record in (record for name in labelled_sets() for record in photographs(name, "test", FACES)):
         image = cv2.imread(str(record.file))

@@ -79,7 +79,7 @@ class Pictures:
             except UserError as error:
                 unread += 1
                 if unread == self.count:
-                    raise
+                    raise UserError(str(error).replace(str(file), name) if self._fetched else str(error)) from None
                 print(f"left out: {error}", file=sys.stderr)
                 continue
             yield Frame(image, index, None, name)

@@ -104,7 +104,8 @@ class DataGenerator:
         load = partial(row.load, source, self.allow_partial, stored and stored.count, layouts=Layouts({**first, **layouts.rows}),
                        **options)
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
-        if not published and row.countable and self.first_pixel is None:
+        guessed = not published and row.countable and self.first_pixel is None
+        if guessed:
             archive = load_guessed(load, source)
             origin = archive.origin
         else:
@@ -123,7 +124,7 @@ class DataGenerator:
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
             "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
-        } | ({"states": list(row.states)} if row.states else {})
+        } | ({"states": list(row.states)} if row.states else {}) | ({"origin_guessed": True} if guessed else {})
         if "val" not in splits and "train" in splits and self.val != "test":
             table = splits["train"]
             held = split_identities(table["identity"], float(self.val), self.seed)

@@ -170,18 +170,22 @@ class Sets:
             dataset = meta["dataset"]
             allow_partial |= fingerprint(raw) == meta.get("fingerprint")  # what is missing was accepted then
         logger.info(f"preparing {target.name} from {raw} ({why})")
+        first_pixel = self._first_pixel(dataset, raw)
+        if first_pixel is not None and data.first_pixel is None:
+            logger.info(f"{raw}: pixels are counted from {first_pixel:g}, as --first-pixel said before")
         made = DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, self.layout if _has_own_layout(dataset) else None,
-            self.layouts, self.defaults, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw),
+            self.layouts, self.defaults, frame_step=data.frame_step, first_pixel=first_pixel,
             labels=data.labels, overwrite=self.overwrite).run()
         return PreparedSet(made, self.layouts)
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
-        """Return the coordinate of the first pixel in an own set: the one given, else that of an earlier preparation of `raw`."""
+        """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared before."""
         if dataset is None or not DATASETS[dataset].countable:
             return None
-        earlier = (meta["origin"] for _, meta in self._prepared() if raw and meta.get("source") == str(raw.resolve()))
+        earlier = (meta["origin"] for _, meta in self._prepared()
+                   if raw and meta.get("source") == str(raw.resolve()) and not meta.get("origin_guessed"))
         return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import refuses
 from pipnet.app import sources
 from pipnet.app.sources import open_source, silence_opencv
 
@@ -70,6 +71,11 @@ def test_a_picture_at_an_address_is_a_picture(site, path, kind, told, name):
     assert frame.image.shape == (60, 40, 3) and frame.image[:25].mean() > 150 > 50 > frame.image[35:].mean()  # turned by EXIF
     source.close()
     assert not source.files[0].exists()
+
+
+def test_a_picture_that_came_incomplete_is_refused_by_its_name(site):
+    Site.answers = {"/face.jpg": ("image/jpeg", picture()[:-200], True)}
+    refuses("^face.jpg", list, open_source(f"http://{site}/face.jpg"))
 
 
 def test_a_picture_at_a_file_address(tmp_path):

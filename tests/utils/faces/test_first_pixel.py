@@ -71,7 +71,7 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     shutil.copy(mine / "face0005.pts", mine / "image_x.pts")
     truth["image_x.jpg"] = truth["face0005.jpg"]
     done = cli(*flags)
-    assert "has changed since" in done.stderr and "counted from" not in done.stderr and origin() == 0, "what was said stays"
+    assert "has changed since" in done.stderr and "counted from 0, as --first-pixel said before" in done.stderr and origin() == 0
     fails(cli("--prepare", "--dataset", folder, "--first-pixel", "1"), "origin 0.0, not 1.0; prepare it again")
     fails(cli(*flags, "--first-pixel", "2"), "first_pixel must be one of 0, 0.5, 1")
     fails(cli(*flags, "--frame-step", "2"), "--frame-step is for the videos of 300vw")
@@ -79,6 +79,17 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     fails(cli(*flags, "--folds", "3"), "--folds is the number of nets of --audit")
     fails(cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", "--first-pixel", "1"),
           "--first-pixel is for .pts, CSV and COCO files of your own")
+
+
+def test_a_guess_is_made_again_when_the_files_are_replaced(cli, tmp_path):
+    mine, other = (own_set(tmp_path / name, first, edges=True) for name, first in (("mine", 1), ("other", 0)))
+    flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
+    assert "pixels are counted from 1" in cli(*flags).stderr
+    shutil.rmtree(mine)
+    other.rename(mine)
+    done = cli(*flags)
+    assert done.returncode == 0 and "pixels are counted from 0 (" in done.stderr
+    assert read_meta(tmp_path / "data" / "mine-32")["origin"] == 0
 
 
 def test_the_release_of_300w_is_counted_as_ever(tmp_path):
