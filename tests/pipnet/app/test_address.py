@@ -8,9 +8,9 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pytest
+from conftest import refuses
 from PIL import Image
 
-from conftest import refuses
 from pipnet.app import sources
 from pipnet.app.sources import open_source, silence_opencv
 
