@@ -52,7 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (default: faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
-    add_face_flags(add, "8 on a CPU, where they are up to three times faster")
+    add_face_flags(add, "8 on a CPU, where they are about twice as fast")
     add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames and track faces "
         "between (default: 10)")
     add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that smooths the landmarks (default: one-euro)")
