@@ -205,7 +205,7 @@ def write_csv(file: Path, header: list[str], rows) -> None:
 
 def to_cell(value: Any) -> Any:
     """Return a value as it is written to a CSV file: text that a spreadsheet would run as a formula gets an apostrophe."""
-    if not isinstance(value, str) or not value.startswith(FORMULA):
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA):
         return value
     try:
         float(value)
@@ -216,4 +216,4 @@ def to_cell(value: Any) -> Any:
 
 def from_cell(text: str) -> str:
     """Return the text from which `to_cell` made a cell: the inverse."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text

@@ -84,8 +84,7 @@ def add_modes(parser: ArgumentParser) -> None:
 def check_modes(mode: Namespace) -> None:
     """Raise UserError for modes that do not go together."""
     given = {name for name, value in vars(mode).items() if value is not None and value is not False and value != []}
-    if mode.list_nets is not None:
-        given.add("list_nets")  # without names it is an empty list
+    given |= {name for name in ("list_nets", "int8") if getattr(mode, name) is not None}  # [] and False are values of these
     if not given & {*WORK, "list_nets"}:
         raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
                         "--list-nets (--help explains them)")

@@ -7,9 +7,8 @@ from tempfile import NamedTemporaryFile
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
 
-import cv2
+from pipnet.images import BEGINNING, is_picture
 
-BEGINNING = 64      # bytes that tell what a file is
 LONGEST = 200       # bytes of a file's name
 MOST = 2 ** 28      # bytes of a picture
 PATIENCE = 10.0     # s that an address may take to answer, and that a picture of unknown length may take to come
@@ -44,7 +43,7 @@ def _is_picture(beginning: bytes) -> bool:
     with NamedTemporaryFile() as file:
         file.write(beginning)
         file.flush()
-        return cv2.haveImageReader(file.name)
+        return is_picture(Path(file.name))
 
 
 def _without_user(address: str) -> str:

@@ -269,4 +269,5 @@ def open_source(text: str) -> Source:
 
 def moves(file: Path) -> bool:
     """Return whether a file is a GIF of several frames."""
-    return file.open("rb").read(4) == b"GIF8" and (Video(str(file)).count or 2) > 1
+    with open(file, "rb") as content:
+        return content.read(4) == b"GIF8" and (Video(str(file)).count or 2) > 1

@@ -5,6 +5,8 @@ import stat
 
 import pytest
 from conftest import ROOT, refuses
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipnet import files
 from pipnet.errors import UserError, printable
@@ -49,6 +51,11 @@ def test_no_link_at_a_temporary_name_is_written_through(tmp_path, monkeypatch):
     (tmp_path / ".a.txt.partial-01").symlink_to(victim)
     files.write_text(tmp_path / "a.txt", "newer")
     assert victim.read_text() == "mine" and (tmp_path / "a.txt").read_text() == "newer"
+
+
+@given(st.text(st.sampled_from("'=-+@\t5a"), max_size=5))
+def test_a_cell_gives_the_text_that_it_was_made_from(text):
+    assert files.from_cell(files.to_cell(text)) == text
 
 
 def test_what_is_no_plain_file_is_not_opened_to_be_written(tmp_path):

@@ -48,7 +48,7 @@ def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
     against = f". Compared with {', '.join(folder.resolve().name for folder in compared)}" if compared else ""
     names = ", ".join(Path(name).name for name in stored["args"].get("train_data") or ())
     trained = f" Trained on {names}." if names else ""
-    return f"{about(run.weights, stored)}{validated}{on_test}.{trained} {how.capitalize()}{against}."
+    return f"{about(run.weights, stored)}{validated}{on_test}.{trained} {how[0].upper()}{how[1:]}{against}."
 
 
 def _pastes(report: Report, net: dict) -> list[tuple[str, str, str]]:

@@ -74,7 +74,11 @@ class LandmarkTests(Tests):
         return Report(self.run.folder / "report", test.norm, test.thresholds, self.run.model)
 
     def torch_model(self) -> Predict:
-        predict = torch_predictor(self.torch_net, self.ranks.device)
+        return self._predictor(self.torch_net)
+
+    def _predictor(self, net: Trainable) -> Predict:
+        """Return the predictor of a net, for the landmarks of the tested layout."""
+        predict = torch_predictor(net, self.ranks.device)
         return selected(self.index, predict) if self.index else predict
 
     @property
@@ -136,7 +140,7 @@ class LandmarkTests(Tests):
     def _earlier(self, case: Case) -> tuple[float, ...]:
         """Return the NME of the nets of earlier rounds of --semi, if there are any."""
         files = [] if self.run.alone or self.run.model != "torch" else sorted(self.run.folder.glob("round*/best.pt"))
-        nets = (torch_predictor(checkpoint.unpack(file)[0], self.ranks.device) for file in files)
+        nets = (self._predictor(checkpoint.unpack(file)[0]) for file in files)
         return tuple(float(np.nanmean(self.evaluate(net, case).nme)) for net in nets)
 
     def evaluate(self, model: Predict, case: Case) -> Result:

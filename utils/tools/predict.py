@@ -279,14 +279,14 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings, origin:
     exp: the text that names the run. mode: the flags that are not settings. origin: --first-pixel.
     """
     source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
-    weights, coarse = run.fastest, COARSE.get(exp)
+    weights, coarse, int8 = run.fastest, COARSE.get(exp), bool(mode.int8)  # 32 bits by default, unlike in the demo
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or (test.detector == "faceboxes" and shipped("detector.onnx").is_file())
-    if mode.int8 is not None and exp in SHIPPED:
-        weights, coarse = shipped_onnx(exp, mode.int8), coarse and shipped_onnx(coarse, mode.int8)
+    if exp in SHIPPED:
+        weights, coarse = shipped_onnx(exp, int8), coarse and shipped_onnx(coarse, int8)
     threads, finder = settings.train.threads, lambda image: None
     if detects:
-        file = test.detector_weights or shipped_weights(test.detector, mode.int8)
+        file = test.detector_weights or shipped_weights(test.detector, int8)
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
     net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None,
                      layout=settings.view)

@@ -1,9 +1,7 @@
 """Training, whatever is trained: epochs of steps, validation, and the files of the run."""
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +26,15 @@ from utils.train.history import History, Keeper, resumable
 from utils.train.losses import Losses, NonFinite, one_behind
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
-from utils.train.run_folder import Run
+from utils.train.run_folder import Run, net_checksum
 from utils.train.solver import Solver
 
 
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
     settings, samples, says = experiment.settings, experiment.samples, experiment.says
-    checksums = [*samples.checksums, *_teacher(settings.train.teacher)]
+    teacher = [net_checksum(settings.train.teacher)] if settings.train.teacher else []  # a resumed run must have the same
+    checksums = [*samples.checksums, *teacher]
     solver, order = make_solver(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
     history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
@@ -81,14 +80,6 @@ def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: 
     if isinstance(batches, Batches) and (train.pixels == "device" or (train.pixels == "auto" and gpu)):
         return Feed(batches, keys, device, max(workers, 1))
     return train_loader(batches, keys, workers, gpu)
-
-
-def _teacher(file: str | None) -> list[str]:
-    """Return [checksum] of the teacher's file, [] without a teacher. A resumed run must have the same teacher."""
-    try:
-        return [hashlib.sha256(Path(file).read_bytes()).hexdigest()] if file else []
-    except OSError:
-        raise UserError(f"no checkpoint at {file}") from None
 
 
 def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:

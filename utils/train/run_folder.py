@@ -87,7 +87,7 @@ class Run(NamedTuple):
     @property
     def source(self) -> dict[str, str]:
         """Return {SOURCE: checksum of the weights}: the entry in an export's metadata that names its weights."""
-        return {SOURCE: _content(self.weights)}
+        return {SOURCE: net_checksum(self.weights)}
 
     @property
     def fastest(self) -> Path:
@@ -155,11 +155,11 @@ def _find_file(exp: str, root: Path) -> Run:
     if "," not in exp and is_own_file(run.folder / "args.yaml") and run.settings_file.is_file():
         return run
     # many files share a name, such as best.pt, so the folder is named after the content too
-    name = f"{first.name.replace('.', '-')[:100]}-{_content(exp)[:8]}"
+    name = f"{first.name.replace('.', '-')[:100]}-{net_checksum(exp)[:8]}"
     return run._replace(folder=root / FILES / name, weights=Path(exp))
 
 
-def _content(weights: Path | str) -> str:
+def net_checksum(weights: Path | str) -> str:
     """Return the checksum of the files that a net consists of."""
     sums = [checksum(file) for file in net_files(weights)]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

@@ -114,7 +114,8 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
             files, mean = weights_and_mean_face(run_folder.find_run(given[key], root, False).weights)
-            found[key] = ",".join(str(file.resolve()) for file in files)
+            face = [mean] if mean and key == "teacher" else []
+            found[key] = ",".join(str(file.resolve()) for file in [*files, *face])
             if mean and key == "weights":
                 found["meanface"] = str(mean.resolve())
     return {**given, **found}

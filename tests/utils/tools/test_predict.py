@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, detector_file, fails, rows, table
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, rows, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmark_net import LandmarkNet
@@ -58,6 +58,15 @@ def test_a_folder_of_pictures(trained, cli, pictures, raw, tmp_path):
     assert "more/face07.pts" in {row["points"] for row in listed} and read_pts(out / "face00.pts").shape == (68, 2)
     fails(cli(*flags), "is there already; give another --out, or --overwrite")
     assert cli(*flags, "--overwrite").returncode == 0
+
+
+def test_all_its_nets_have_32_bits_unless_8_are_wanted(cli, tmp_path):
+    found = []
+    for name, flags in (("default", ()), ("32", ("--no-int8",)), ("8", ("--int8",))):
+        done = cli("--predict", ROOT / "assets/astronaut.jpg", *flags, "--out", tmp_path / f"{name}.csv")
+        assert done.returncode == 0, done.stderr
+        found.append((tmp_path / f"{name}.csv").read_text())
+    assert found[0] == found[1] != found[2]
 
 
 def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli, tmp_path):
@@ -262,3 +271,4 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
         assert done.returncode == 0 and f"{count} faces in 1 pictures" in done.stdout, done.stderr
     fails(cli(*flags, "--max-faces", "0"), "max_faces must be a whole number, at least 1, not 0")
     fails(cli("--test", "--exp", trained.folder, "--upright"), "--upright is for --predict; give that too")
+    fails(cli("--test", "--exp", trained.folder, "--no-int8"), "--int8 is for --predict; give that too")
