@@ -16,14 +16,16 @@ from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, make_settings, read_value
 from utils.evaluate.tables import markdown_table, with_numbers
 from utils.faces.paths import resolve_paths
-from utils.sections import KEYS
+from utils.sections import KEYS, SECTIONS
 from utils.start import SIGNALS
+from utils.tools.rounds import begun
 from utils.train import own_files, run_folder, run_lock
 from utils.train.ranks import variable
 from utils.train.run_folder import Run
 from utils.yaml_files import nearest, read_yaml
 
 PLAN, RESULT = "sweep.yaml", "sweep.csv"
+TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
 DONE = "done"
 
 
@@ -38,11 +40,12 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
     given = resolve_paths(given)
     folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
+    plan, again = {"sweep": keys, "given": given, "tests": [name for name in TESTS if getattr(mode, name)]}, False
     if mode.resume:
-        keys, given = continue_plan(folder, keys, given)
-    combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
+        plan, again = continue_plan(folder, plan)
+    combinations = [dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())]
     for chosen in combinations:
-        wanted = {**given, **chosen}
+        wanted = {**plan["given"], **chosen}
         if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -52,12 +55,14 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
         own_files.tidy(folder)
         if not mode.resume:
             for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
-                run_lock.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
+                run_lock.check_free(begun(Run(place, place / "best.pt")), False, mode.overwrite)
                 own_files.check_place(place, [], (PLAN, *own_files.MARKS))
             own_files.clear(folder)
             own_files.remove(folder, *own_files.SWEEP, keep=True)
-        write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
-        failed = _train_all(mode, given, combinations, folder)
+        if again:
+            own_files.remove(folder, re.escape(RESULT), keep=True)  # then no run is done
+        write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
+        failed = _train_all(mode, plan, combinations, folder)
     if failed:
         count = len(combinations)
         raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
@@ -102,17 +107,25 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
     return folder
 
 
-def continue_plan(folder: Path, keys: dict[str, list], given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
-    """Return (keys, flags) of the sweep in `folder` with the new values and the new flags of tests. UserError for other flags."""
-    plan = read_yaml(folder / PLAN)
-    if list(plan["sweep"]) != list(keys):
-        known = ", ".join(plan["sweep"])
-        raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(keys)}; give --exp, or no --resume")
-    for key, value in given.items():
-        if KEYS[key].change not in ("test", "always") and plan["given"].get(key) != value:
-            raise UserError(f"--{key.replace('_', '-')} belongs to a new sweep, {folder} has {plan['given'].get(key, 'none')}")
-    more = {key: [*old, *(value for value in keys[key] if value not in old)] for key, old in plan["sweep"].items()}
-    return more, {**plan["given"], **given}
+def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return (plan of the sweep in `folder` with the values, flags and tests of `new`, whether all runs are tested again).
+
+    They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for flags that
+    belong to a new sweep.
+    """
+    old = read_yaml(folder / PLAN)
+    if list(old["sweep"]) != list(new["sweep"]):
+        known = ", ".join(old["sweep"])
+        raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(new['sweep'])}; give --exp, or no --resume")
+    changed = [key for key, value in new["given"].items() if old["given"].get(key) != value]
+    for key in changed:
+        if KEYS[key].change != "always":
+            raise UserError(f"{KEYS[key].flag} belongs to a new sweep, {folder} has {old['given'].get(key, 'none')}")
+    before = old.get("tests", [])
+    tests = [name for name in TESTS if name in (*before, *new["tests"])]
+    values = {key: [*known, *(value for value in new["sweep"][key] if value not in known)] for key, known in old["sweep"].items()}
+    again = tests != before or bool(tests and {"test_data", *SECTIONS["test"].keys} & set(changed))
+    return {"sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
 
 
 def _shown(value) -> str:
@@ -123,23 +136,23 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
     """Return the folder of one run: beside that of the sweep, named after the values."""
     words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
     name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
-    if name != "-".join(words):  # such as a path: two of them must not share a folder
+    if name != "-".join(words) or Path(name).suffix in run_folder.SUFFIXES:  # a path, a file
         name += "-" + hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
     return folder.with_name(f"{folder.name}-{name}")
 
 
-def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: Path) -> int:
-    """Train the runs that are not done yet. Return the number of runs that failed."""
+def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Path) -> int:
+    """Train and test the runs that are not done yet. Return the number of runs that failed."""
     before = read_csv(folder / RESULT)
     states = {row["run"]: row["state"] for row in before}
-    tests = mode.test or mode.test_onnx
+    needed = "report/scores.csv" if plan["tests"] else "last.pt"
     for count, chosen in enumerate(combinations, 1):
         place = _folder(folder, chosen)
-        if states.get(place.name) == DONE and (place / ("report/scores.csv" if tests else "last.pt")).is_file():
+        if states.get(place.name) == DONE and (place / needed).is_file():
             continue
         text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
         print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
-        status = _start(_flags(mode, {**given, **chosen}, place))
+        status = _start(_flags(mode, plan["tests"], {**plan["given"], **chosen}, place))
         states[place.name] = DONE if status == 0 else f"failed ({status})"
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
@@ -151,11 +164,11 @@ def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: P
     return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
 
 
-def _flags(mode: Namespace, keys: dict[str, Any], place: Path) -> list[str]:
+def _flags(mode: Namespace, tests: list[str], keys: dict[str, Any], place: Path) -> list[str]:
     """Return the command line of one run."""
     flags = ["--train", "--exp", str(place)]
-    flags += [f"--{name.replace('_', '-')}" for name in ("prepare", "test", "test_onnx") if getattr(mode, name)]
-    if (place / "last.pt").is_file():
+    flags += [f"--{name.replace('_', '-')}" for name in (*["prepare"] * mode.prepare, *tests)]
+    if begun(Run(place, place / "best.pt")).last.is_file():
         flags.append("--overwrite" if mode.overwrite else "--resume")
     for key, value in keys.items():
         flag = key.replace("_", "-")

@@ -101,7 +101,8 @@ def is_own_file(file: Path) -> bool:
         values = read_yaml(file)
     except UserError:
         return False
-    return {"sweep", "given"} == values.keys() or ({"data", "net", "train"} <= values.keys() and "presets" not in values)
+    is_plan, is_run = {"sweep", "given"} == values.keys() - {"tests"}, {"data", "net", "train"} <= values.keys()
+    return is_plan or (is_run and "presets" not in values)
 
 
 def _foreign(folder: Path) -> Path | None:

@@ -118,7 +118,7 @@ def find_run(exp: str | None, root: Path, train: bool, resume: bool = False) -> 
     """
     is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
     if train and (exp in SHIPPED or is_file):
-        kind = "a file" if is_file else "a shipped net"
+        kind = "a list of files" if is_file and "," in exp else "a file" if is_file else "a shipped net"
         raise UserError(f"--exp {exp} is {kind}; give an id or a folder to train in (--weights {exp} starts from it)")
     if exp in SHIPPED:
         given = (shipped(f"{exp}{FORMATS[name].suffix}") for name in ("onnx", "int8"))

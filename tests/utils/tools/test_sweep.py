@@ -132,6 +132,31 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     assert sweeping.calls() == [["000-num_nb=3", "False", "True"]] and len(rows(root / "000" / "sweep.csv")) == 1
 
 
+def test_other_tests_test_all_runs_again(sweeping, tmp_path):
+    assert sweeping("--test", "--sweep", "num_nb=3,4", "--thresholds", "8").result().returncode == 0
+    assert len(sweeping.calls()) == 2
+    assert sweeping("--sweep", "num_nb=3,4", "--resume").result().returncode == 0 and not sweeping.calls()
+    for flags in (("--flip-test",), ("--test-onnx",)):
+        assert sweeping("--sweep", "num_nb=3,4", "--resume", *flags).result().returncode == 0
+        assert sweeping.calls() == [["000-num_nb=3", "True", "False"], ["000-num_nb=4", "True", "False"]]
+        assert sweeping("--sweep", "num_nb=3,4", "--resume", *flags, "--threads", "2").result().returncode == 0
+        assert not sweeping.calls()
+    fails(sweeping("--test", "--sweep", "num_nb=3,4", "--resume", "--norm", "box").result(), "--norm belongs to a new sweep")
+    assert yaml.safe_load((tmp_path / "runs" / "000" / "sweep.yaml").read_text())["tests"] == ["test", "test_onnx"]
+
+
+def test_a_run_is_gone_on_with_in_its_first_round_and_never_named_like_a_file(sweeping, tmp_path):
+    flags = ("--sweep", "weights=none,foo.pt", "--num-nb", "3")
+    assert sweeping(*flags).result().returncode == 0
+    places = [tmp_path / "runs" / name for name, *_ in sweeping.calls()]
+    assert places[0].name == "000-weights=none" and re.fullmatch(r"000-weights=foo.pt-\w{6}", places[1].name)
+    for place in places:
+        (place / "round0").mkdir()
+        (place / "last.pt").rename(place / "round0" / "last.pt")
+    assert sweeping(*flags, "--resume").result().returncode == 0
+    assert [resumed for _, resumed, _ in sweeping.calls()] == ["True", "True"]
+
+
 def test_several_keys_are_combined(sweeping, tmp_path):
     done = sweeping("--sweep", "num_nb=3,4", "--sweep", "weights=none,a/b.pt", "--no-decay-norms").result()
     assert done.returncode == 0, done.stderr
