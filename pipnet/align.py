@@ -1,4 +1,6 @@
 """Upright, aligned pictures of faces (chips), as face recognition nets take them."""
+from numbers import Integral
+
 import cv2
 import numpy as np
 
@@ -33,7 +35,7 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
-    if size < 1:  # OpenCV would take the size of the image
-        raise UserError(f"size of a chip must be at least 1 px, not {size}")
+    if not isinstance(size, Integral) or size < 1:  # OpenCV would take the size of the image
+        raise UserError(f"size of a chip must be a whole number of px, at least 1, not {size!r}")
     matrix = opencv_matrix(similarity(five_points(landmarks, layout), TEMPLATE * (size / 112)))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

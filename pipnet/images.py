@@ -157,8 +157,8 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
     """
     try:
         data = read_bytes(file) if data is None else data
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
     if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _ends(data)) or (png and b"IEND" not in data):

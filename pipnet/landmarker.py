@@ -109,7 +109,8 @@ class Landmarker:
     - `rgb`: arrays are RGB, not BGR.
     - `coarse`: a cheaper net of the same layout that finds the crops, so that the main net runs about once a face. None:
       `landmarks-fast` for the net named `landmarks`, else no net.
-    - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first set.
+    - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first set. If it is
+      a part of another one, such as the eyes, the landmarker `whole` finds the faces.
 
     UserError for what cannot be loaded. The attribute `seconds` is the time spent so far, by stage. Pickle stores these
     arguments, so a landmarker can be sent to other processes.
@@ -130,18 +131,22 @@ class Landmarker:
             self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
-        self.net = self.net.seen_as(layout)
         if isinstance(detector, (str, Path)):
             raise UserError(f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
                             "Detector(weights=FILE)")
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
+        part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)
+        self.whole = Landmarker(self.net, self.detector, max_faces, threads, any_roll, rgb, coarse, whole.layout.name) \
+            if whole != part else None
+        self._rows = [whole.index.index(place) for place in part.index] if self.whole else None
+        self.net, coarse = self.net.seen_as(layout), None if self.whole else coarse
         self._tight = self.net.tight  # needed for every crop
-        if any_roll and not self.net.can_search:
+        if any_roll and not self.whole and not self.net.can_search:
             logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
                                                 "turned and enhanced; train it longer")
         self._seen = _Crops()
-        self.seconds = {"detect": 0.0, "landmarks": 0.0}
+        self.seconds = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
         self.coarse = coarse and Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll, layout=layout)
         if self.coarse:
             self.coarse.seconds = self.seconds
@@ -169,6 +174,8 @@ class Landmarker:
         """
         if isinstance(image, (list, tuple)):
             return [self(one, second_crop) for one in image]
+        if self.whole:
+            return list(map(self.part, self.whole(image, second_crop)))
         image = as_bgr(image, self.rgb)
         large = self._large(image) if self.max_faces is not None else None
         if large:
@@ -177,6 +184,13 @@ class Landmarker:
                 return faces
         faces = self._largest(image, *self.detect(image, large=large), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
+
+    def part(self, face: Face) -> Face:
+        """Return a face of `whole` with the landmarks of this layout only."""
+        if self._rows is None:
+            return face
+        sigma = None if face.sigma is None else face.sigma[self._rows]
+        return face._replace(landmarks=face.landmarks[self._rows], scores=face.scores[self._rows], sigma=sigma)
 
     def _largest(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
         """Return the faces of landmark boxes (M, 4), best first; of `max_faces`, those in the largest boxes that show faces."""

@@ -75,13 +75,23 @@ class Layout(NamedTuple):
         A plain layout is its own only member. UserError for other names.
         """
         members = self.members or {self.name: Member(self, tuple(range(self.count)))}
-        found = next(iter(members)) if name is None else name
+        found = next(iter(members)) if name is None else str(name)
         if found not in members:
             found = next((key for key, member in members.items() if name in member.sets), found)
         if found not in members:
             known = ", ".join(" or ".join(dict.fromkeys([key, *member.sets])) for key, member in members.items())
             raise UserError(f"the net has not learnt the layout '{name}'; choose one of its own: {known}")
         return members[found]
+
+    def whole(self, name: str | None = None) -> "Member":
+        """Return the member of a union whose landmarks are searched for where those of `chosen(name)` are wanted.
+
+        It is that member itself, or for one without training sets the first member that it is a part of: faces are told from
+        background, and followed, by all landmarks.
+        """
+        part = self.chosen(name)
+        wholes = (one for one in self.members.values() if not part.sets and set(part.index) < set(one.index))
+        return next(wholes, part)
 
     def member_of(self, called: str, stored: str) -> "Member | None":
         """Return the member of a union that has the labels of a set; None if there is none.

@@ -185,7 +185,9 @@ def open_openvino(file: Path, threads: int) -> Opened:
             net = openvino.Core().compile_model(str(file), "CPU", options)
     except RuntimeError as error:
         raise _refuse(file, "OpenVINO") from error
-    inputs, outputs = ([port.get_any_name() for port in ports] for ports in (net.inputs, net.outputs))
+    ours = {"image", *stored.get("outputs", ())}  # a port also has the names of operations that change nothing before it
+    inputs, outputs = ([next(iter(ours & port.get_names()), port.get_any_name()) for port in ports]
+                       for ports in (net.inputs, net.outputs))
     return Opened(lambda feeds: dict(zip(outputs, map(np.array, net(feeds).values()), strict=True)), inputs, outputs, stored)
 
 

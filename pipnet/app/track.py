@@ -68,9 +68,9 @@ class Tracker:
         for name, value in (("detect_every", detect_every), ("max_faces", max_faces)):
             if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise UserError(f"{name} is {value!r}; it must be a whole number, 1 or more")
-        self.landmarker, self.detect_every = landmarker, detect_every
+        self.landmarker, self.detect_every, self._part = landmarker.whole or landmarker, detect_every, landmarker.part
         self.max_faces = landmarker.max_faces if max_faces is None else max_faces
-        self.smooth = make_smooth(smooth, landmarker.layout)
+        self.smooth = make_smooth(smooth, self.landmarker.layout)
         self.tracks: dict[int, _Track] = {}
         self.wait = self.ids = self.searches = 0  # frames until the detector runs; number of ids, of searched frames so far
 
@@ -98,7 +98,7 @@ class Tracker:
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
             self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), tracked[id].score, seconds)
-        return [tracked[id]._replace(landmarks=smooth[id], id=id) for id in sorted(tracked)]
+        return [self._part(tracked[id]._replace(landmarks=smooth[id], id=id)) for id in sorted(tracked)]
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""

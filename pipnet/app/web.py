@@ -131,13 +131,15 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     if options.smooth == "flow":
         raise UserError("the page has no optical flow; give it --smooth one-euro or none")
     whole = LandmarkNet.of_export(opened, options.landmarks)
-    net, index = whole.seen_as(options.layout), whole.layout.chosen(options.layout).index
+    chosen, searched = whole.layout.chosen(options.layout), whole.layout.whole(options.layout)
+    net, index, layout = whole.seen_as(searched.layout.name), searched.index, chosen.layout
     finder = detector.Detector(weights=found, threshold=options.threshold)
     landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
-    layout, protocol, euro = net.layout, net.protocol._asdict(), smooth.OneEuro
+    protocol, euro = net.protocol._asdict(), smooth.OneEuro
     return {
         "net": {"file": "landmarks.onnx", "int8": options.int8 and "landmarks.int8.onnx", "name": options.landmarks.stem,
                 "size": net.size, "count": whole.layout.count, "index": index,
+                "part": None if searched == chosen else [index.index(place) for place in chosen.index],
                 "border": border_px(net.size, net.margin), "protocol": protocol,
                 "tight": net.tight, "inner": net.protocol.inner, "pose": net.pose, "states": net.states,
                 "meanface": None if net.meanface is None else net.meanface.tolist(),

@@ -25,10 +25,17 @@ function read(bitmap) {
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
+/** Return a face with the landmarks of the chosen layout only, which may be a part of those that are searched for. */
+function partOf(face) {
+  const { part } = settings.net, [landmarks, scores, sigma] = [face.landmarks, face.scores, face.sigma]
+    .map((values) => values && part ? part.map((k) => values[k]) : values);
+  return { ...face, landmarks, scores, sigma };
+}
+
 /** Return the faces of a frame; seconds: null for a picture. */
 async function find(frame, seconds) {
   const { width, height } = frame, still = seconds === null;
-  let faces = still ? await landmarker.facesOf(frame) : await tracker.update(frame, seconds);
+  let faces = (still ? await landmarker.facesOf(frame) : await tracker.update(frame, seconds)).map(partOf);
   if (drowsiness && !still) {
     faces = faces.map((face) => ({ ...face, drowsiness: drowsiness.update(face.id, face.landmarks, seconds, face.states) }));
   }

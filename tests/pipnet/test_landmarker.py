@@ -348,6 +348,23 @@ def test_a_chip_has_the_channels_of_its_image():
         assert landmarker.align(image, face)[56, 56].tolist() == [10, 20, 200]
 
 
+def test_a_part_of_a_layout_is_that_of_the_faces_that_the_whole_layout_finds():
+    """The eyes alone would tell faces from background worse, and two crops of one face would not be joined."""
+    image = cv2.imread(str(ROOT / "assets/astronaut.jpg"))
+    crowd = np.hstack([image, image[:, ::-1]])
+    whole, part = Landmarker(threads=1), Landmarker(threads=1, layout="12")
+    assert part.layout.name == "12" and part.whole.layout.name == "68" and whole.whole is None
+    assert Landmarker(threads=1, layout="faces68").whole is None
+    pairs = [*zip(whole(crowd), part(crowd), strict=True)]
+    trackers = Tracker(whole), Tracker(part)
+    for seconds in (0.0, 0.1):
+        pairs += zip(*(tracker.update(crowd, seconds) for tracker in trackers), strict=True)
+    assert len(pairs) == 6
+    for one, two in pairs:
+        assert np.array_equal(one.landmarks[36:48], two.landmarks) and np.array_equal(one.scores[36:48], two.scores)
+        assert two.sigma.shape == (12,) and one.id == two.id
+
+
 def test_the_five_points_of_each_layout():
     for name in FIVE:
         assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))).all()

@@ -360,7 +360,7 @@ def write_pipeline(source: Source, file: Path) -> None:
     net, index = whole.seen_as(), whole.layout.chosen().index
     if net.protocol != SQUARE or not net.tight or net.meanface is None:
         raise UserError(f"{source.onnx}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
-                        "landmarks; leave this format out")
+                        "landmarks, and all landmarks of a layout; leave this format out")
     px = net.size + 2 * border_px(net.size, net.margin)
     mean = net.meanface - net.meanface.mean(0)
     values = {

@@ -108,12 +108,22 @@ def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
     return _check_places(file, values)
 
 
-def stored_crop(file: Path, places: Values, index: int) -> bytes:
-    """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last."""
+def version_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what differs between a file and the one that replaces it."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def stored_crop(file: Path, version: tuple[int, ...], places: Values, index: int) -> bytes:
+    """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last.
+
+    version: see `version_of`; of the file to which the places belong.
+    """
     begin, end = places[index].tolist()
     try:
         with open(file, "rb") as handle:
-            if not 0 <= begin < end <= min(begin + MOST_BYTES, os.fstat(handle.fileno()).st_size):
+            if version_of(status := os.fstat(handle.fileno())) != version:
+                raise UserError(f"{file.parent.parent} was prepared again while this command used it; start this command again")
+            if not 0 <= begin < end <= min(begin + MOST_BYTES, status.st_size):
                 raise UserError(f"{file}: a crop is not within it; prepare the set again")
             return os.pread(handle.fileno(), end - begin, begin)
     except OSError as error:

@@ -17,7 +17,7 @@ from pipnet.geometry import Protocol, border_px, check_protocol
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.conversion import conversion
 from utils.faces.archives import DATASETS, WITHIN, image_of
-from utils.faces.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop
+from utils.faces.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop, version_of
 from utils.faces.faces import Crops, Faces, constant, mapped
 from utils.layouts import Layouts
 from utils.partial_folders import SPLITS
@@ -108,13 +108,16 @@ class PreparedSet:
             raise UserError(f"{self.folder} has no {split} split; give a set that has one")
         folder, meta = self.folder / split, self.meta
         table = stored_columns(folder, meta)
+        version = version_of((folder / CROPS).stat())
+        if read_meta(self.folder) != meta:
+            raise UserError(f"{self.folder} was prepared again while this command used it; start this command again")
         count = len(table["jpeg"])
         whole = {"source": Path(meta["source"]), "set": meta["checksum"], "target": meta["target_size"],
                  "step": meta.get("frame_step")}
         table |= {name: constant(value, count) for name, value in whole.items() if value is not None}
         facts = {"protocol": self.protocol, "margin": meta["margin"], "states": list(meta.get("states", ())),
                  "subsets": list(meta["expected"] or ())}
-        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, table["jpeg"])
+        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, version, table["jpeg"])
         crops = Crops(partial(decoded_crop, folder / CROPS, stored, table["file"]), stored, count, size,
                       border_px(size, meta["margin"]))
         return Faces(table, crops, facts)

@@ -44,11 +44,12 @@ class Sets:
         self.overwrite = overwrite  # a prepared set even if its archive is gone
         self.doubted = False  # whether the log has the doubts about the test sets, which a training and a test may have
 
-    def training_names(self) -> list[str]:
+    def training_names(self, only_benchmarks: bool = False) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
 
         The dataset `auto` is the set in --data-dir. Without that flag it is 300w if that has been prepared in any way, and
-        synthetic if no other set has been prepared. UserError if only other sets have been prepared.
+        synthetic if no other set has been prepared, or if others do not count (`only_benchmarks`). UserError if only others have
+        been prepared.
         """
         if self.data.train_data:
             return self.data.train_data
@@ -59,10 +60,10 @@ class Sets:
             name = infer(raw)
             return [str(raw) if _has_own_layout(name) else name]
         real = [_dataset_or_folder(folder, meta) for folder, meta in self._prepared() if meta["dataset"] != SYNTHETIC]
-        if real and "300w" not in real:
+        if real and "300w" not in real and not only_benchmarks:
             raise UserError(f"{self.root} holds {', '.join(dict.fromkeys(real))}, but no 300w; give --dataset {real[0]}, or "
                             f"--dataset {SYNTHETIC}")
-        return ["300w" if real else SYNTHETIC]
+        return ["300w" if "300w" in real else SYNTHETIC]
 
     def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
         """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
@@ -108,6 +109,8 @@ class Sets:
                 raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
                                 "it was made")
             return one
+        if Path(name).is_absolute() and not Path(name).exists() and (one := self._made_from(name, test)):
+            return one
         if name != SYNTHETIC:
             self._source(name, self.root)  # a missing archive is an error before anything is made
         if self.trained:
@@ -124,6 +127,16 @@ class Sets:
                 return self._prepare(name, test)
         except OSError as error:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
+
+    def _made_from(self, raw: str, test: bool) -> PreparedSet | None:
+        """Return the set that was prepared from a raw folder that is gone, so that runs on it go on; None if there is none."""
+        for folder, meta in self._prepared():
+            if meta.get("source") == raw:
+                one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(raw, None, test))
+                if not why:
+                    logger.warning(f"{raw} is gone; {folder}, which was prepared from it, is used as it is")
+                    return one
+        return None
 
     def _drawn(self, folder: Path) -> Path | None:
         """Return the folder for pictures of a prepared set. None: its own, unless only a trained run names the set."""

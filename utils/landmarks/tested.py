@@ -235,8 +235,10 @@ def export(run: Run, defaults: Defaults) -> None:
     if run.exported:
         return
     net, layout, stored = checkpoint.unpack(run.weights, defaults)
-    args, index = stored["args"], None
+    args, index, boxed = stored["args"], None, "the landmarks"
     if run.view:
+        whole = layout.whole(run.view).layout.name
+        boxed = f"the landmarks of layout {whole}" if whole != run.view else boxed
         (layout, index, *_), limits = layout.chosen(run.view), stored.get("member_limits", {}).get(run.view, {})
         points = stored["meanface"] and [stored["meanface"][i] for i in index]
         own = {key: value for key, value in stored.items() if key not in ("layouts", "member_limits")}
@@ -248,7 +250,7 @@ def export(run: Run, defaults: Defaults) -> None:
         "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN
         "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
         "channels": "BGR, uint8, not normalised",
-        "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
+        "box": f"tight box of {boxed}, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "states": state_names(args), "norm": args["norm"],
         "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]}, index)
 

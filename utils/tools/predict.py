@@ -291,7 +291,8 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings, origin:
     net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None,
                      layout=settings.view)
     if test.flip_test:
-        net.net = averaged(net.net)
+        for one in filter(None, (net, net.whole)):
+            one.net = averaged(one.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
     results = Results(out, kind, net.layout, stems, mode.overwrite, origin)

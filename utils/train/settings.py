@@ -63,7 +63,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         settings = make_settings(given, defaults, trained=args)
         needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
         if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
-            names = absolute(Sets(settings, defaults).training_names())
+            names = absolute(Sets(settings, defaults).training_names(only_benchmarks=True))
             settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
         check_read(given, settings)
         detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export

@@ -41,7 +41,7 @@ class Scene:
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
     any_roll, coarse, box_of = False, None, staticmethod(box_of)
-    rgb, max_faces = False, None
+    rgb, max_faces, whole, part = False, None, None, staticmethod(lambda face: face)
     is_face, shows = staticmethod(lambda face, box: True), staticmethod(lambda box, width, height: True)
 
     def __init__(self):

@@ -28,7 +28,7 @@ from utils.train import checkpoint
 from utils.train.run_folder import find_run
 
 PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
-HEADS = {"pip": {"sigma": True}, "coordinate": {}, "simcc": {}, "heatmap": {"stride": 8}}
+HEADS = {"pip": {"sigma": True}, "coordinate": {"sigma": True}, "simcc": {}, "heatmap": {"stride": 8}}
 
 
 def spread(net: torch.nn.Module) -> torch.nn.Module:

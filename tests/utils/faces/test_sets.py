@@ -6,7 +6,7 @@ from pathlib import Path
 
 import archives
 import pytest
-from conftest import DEFAULTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
+from conftest import DEFAULTS, LAYOUTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
 
 from pipnet.errors import UserError
 from utils import util
@@ -125,6 +125,32 @@ def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
     file.write_text(file.read_text().replace("format: 3", "format: 2"))
     again = training(data_root=str(root), target_size=256)
     assert again.folder == root / "300w" and again.meta["target_size"] == 256
+
+
+def test_a_set_that_is_prepared_again_meanwhile_is_not_read_on(root, raw):
+    used = PreparedSet(util.DataGenerator(raw, 32, "points", "drawn", root).run(), LAYOUTS)
+    faces = used.read("train")
+    assert faces.crops.plain(0).shape == (32, 32, 3)
+    util.DataGenerator(raw, 32, "points", "drawn", root, margin=1.5).run()
+    refuses("drawn was prepared again while this command used it", used.read, "test")
+    refuses("drawn was prepared again while this command used it", faces.crops.plain, 0)
+
+
+def test_a_run_goes_on_when_its_raw_folder_is_gone(cli, raw, tmp_path):
+    mine = shutil.copytree(raw, tmp_path / "mine")
+    places = ("--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
+    done = cli("--train", "--train-data", mine, *places, *SMALL, "--epochs", "1", "--exp", "one")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(mine)
+    done = cli("--train", "--test", "--exp", "one", "--resume", "--epochs", "2", *places)
+    assert done.returncode == 0 and "mine is gone; " in done.stderr and "epoch 2/2" in done.stderr, done.stderr
+    assert cli("--test", "--exp", "one", *places).returncode == 0
+
+
+def test_own_sets_do_not_keep_a_shipped_net_from_being_exported(cli, faces, data_root, tmp_path):
+    done = cli("--export", "int8", "--exp", "landmarks-fast", "--layout", "68", "--data-root", data_root, "--run-root",
+               tmp_path / "runs")
+    assert done.returncode == 0 and "calibrated" not in done.stderr, done.stderr
 
 
 def test_a_data_root_that_nobody_can_write_to(cli, recipe, faces, raw, tmp_path, monkeypatch):
