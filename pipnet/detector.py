@@ -9,7 +9,7 @@ import numpy as np
 from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
-from pipnet.geometry import carry, iou, shared, turn_about
+from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session, shipped_onnx
@@ -195,12 +195,7 @@ def joined(large: Detections, found: Detections, overlap: float) -> Detections:
 
 def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
     """Return the indices of the boxes (M, 4), best first, whose IoU with every better box that is kept is at most `overlap`."""
-    covers = iou(boxes, boxes).astype(np.float64) > overlap
-    kept: list[int] = []
-    for index in range(len(boxes)):
-        if not covers[index, kept].any():
-            kept.append(index)
-    return kept
+    return greedy_nms(iou(boxes, boxes).astype(np.float64) > overlap)
 
 
 # ------------------------------------------------------------------------------------------------------------- loaders

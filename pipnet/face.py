@@ -1,7 +1,10 @@
 """A face with its box, landmarks and everything else that was found."""
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from pipnet.geometry import box_of
 
 
 class Face(NamedTuple):
@@ -46,6 +49,11 @@ class Face(NamedTuple):
         of = f"id={self.id}, " if self.id is not None else ""
         box = ", ".join(f"{edge:.1f}" for edge in self.box)
         return f"Face({of}box=[{box}], score={self.score:.3f}, {len(self.landmarks)} landmarks, score {np.mean(self.scores):.3f})"
+
+
+def boxes_of(faces: Iterable[Face]) -> np.ndarray:
+    """Return the tight boxes (M, 4) of the faces' landmarks, px."""
+    return np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4)
 
 
 def plain_values(value: Any, digits: int | None = None) -> Any:

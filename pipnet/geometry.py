@@ -113,6 +113,16 @@ def to_image(points, crop):
     return points * (crop[..., None, 2:] - corner) + corner
 
 
+def box_of_crop(centre: np.ndarray, side: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the box (..., 4) from which `protocol` makes the crop with this centre (..., 2) and side, (2,) or (..., 1).
+
+    All are in one frame. It is the inverse of `crop_box` where that does not round.
+    """
+    half = side / (2 * np.array([protocol.scale_x, protocol.scale_y]))
+    centre = centre - side * np.array([0, protocol.shift_y / protocol.scale_y])
+    return np.concatenate([centre - half, centre + half], -1)
+
+
 def grow(crop: np.ndarray, factor: float) -> np.ndarray:
     """Return a crop (..., 4) scaled about its centre, same frame."""
     centre, half = (crop[..., :2] + crop[..., 2:]) / 2, (crop[..., 2:] - crop[..., :2]) * (factor / 2)
@@ -134,6 +144,18 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the share (M, K) of each box (M, 4) that lies in others (K, 4), same frame."""
     return _common(boxes, others) / np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None], 1e-9)
+
+
+def greedy_nms(covers: np.ndarray) -> list[int]:
+    """Return the indices that greedy non-maximum suppression keeps. The boxes are in order, best first.
+
+    covers (M, M) bool: whether two boxes count as one. A box is kept unless a better one that is kept counts as the same.
+    """
+    kept: list[int] = []
+    for index, row in enumerate(covers):
+        if not row[kept].any():
+            kept.append(index)
+    return kept
 
 
 def _common(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -14,12 +14,13 @@ from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
-from pipnet.face import Face
+from pipnet.face import Face, boxes_of
 from pipnet.files import COARSE, SHIPPED
 from pipnet.geometry import (
     Protocol,
     border_px,
     box_of,
+    box_of_crop,
     carry,
     crop_box,
     cut,
@@ -79,7 +80,7 @@ def apart(faces: list[Face]) -> list[Face]:
     """Return the faces except those that show another face again, or a part of a larger face that is not less certain."""
     if len(faces) < 2:
         return faces
-    boxes, scores = np.array([box_of(face.landmarks) for face in faces]), np.array([face.scores.mean() for face in faces])
+    boxes, scores = boxes_of(faces), np.array([face.scores.mean() for face in faces])
     area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     place = np.argsort(np.argsort(-scores, kind="stable"))  # from the best face on
     part = (shared(boxes, boxes) >= WITHIN) & (area[:, None] * PART < area) & (scores[:, None] <= scores)
@@ -146,7 +147,7 @@ class Landmarker:
             logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
                                                 "turned and enhanced; train it longer")
         self._seen = _Crops()
-        self.seconds = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
+        self.seconds: dict[str, float] = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
         self.coarse = coarse and Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll, layout=layout)
         if self.coarse:
             self.coarse.seconds = self.seconds
@@ -356,7 +357,7 @@ class Landmarker:
         else:
             matrix = similarity(meanface, landmarks)
             side, centre = np.sqrt(np.linalg.det(matrix[:, :2])), transform(np.full((1, 2), 0.5), matrix)[0]
-        return self._box_of_crop(centre, side)
+        return box_of_crop(centre, side, self.net.protocol)
 
     def align(self, image: np.ndarray, face: Face, size: int = 112) -> np.ndarray:
         """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has them.
@@ -421,11 +422,4 @@ class Landmarker:
         if not self.net.protocol.inner:
             return boxes
         side = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * SQUARE.scale_x
-        return self._box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side)
-
-    def _box_of_crop(self, centre: np.ndarray, side: np.ndarray) -> np.ndarray:
-        """Return the box (..., 4) from which the net's protocol makes the crop with this centre (..., 2) and side, image px."""
-        protocol = self.net.protocol
-        half = side / (2 * np.array([protocol.scale_x, protocol.scale_y]))
-        centre = centre - side * np.array([0, protocol.shift_y / protocol.scale_y])
-        return np.concatenate([centre - half, centre + half], -1)
+        return box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side, self.net.protocol)

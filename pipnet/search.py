@@ -4,7 +4,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipnet.detector import WITHIN
-from pipnet.geometry import box_of, carry, invert, iou, shared, turn_picture
+from pipnet.face import boxes_of
+from pipnet.geometry import carry, greedy_nms, invert, iou, shared, turn_picture
 from pipnet.images import as_bgr, enhanced, resized
 
 QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
@@ -72,11 +73,7 @@ def best(faces: list, most: int | None) -> list:
     """Return the `most` largest faces, best first. Of faces that overlap or lie in another one, that with the highest landmark
     scores is kept."""
     faces = sorted(faces, key=lambda face: -face.scores.mean())
-    boxes = np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4)
-    kept: list[int] = []
-    again = (iou(boxes, boxes) > SAME) | (shared(boxes, boxes).T >= WITHIN)
-    for place in range(len(faces)):
-        if not again[place, kept].any():
-            kept.append(place)
+    boxes = boxes_of(faces)
+    kept = greedy_nms((iou(boxes, boxes) > SAME) | (shared(boxes, boxes).T >= WITHIN))
     faces = sorted((faces[place] for place in kept), key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
     return sorted(faces, key=lambda face: -face.score)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes
 
 MOST_BYTES, MOST_VALUES = 1 << 20, 200_000  # of a YAML file
@@ -56,7 +56,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:  # also dates such as 2001-13-45
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{file} is not valid YAML: {one_line(error, 500)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file} does not hold a mapping of keys to values")
     return values

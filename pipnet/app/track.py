@@ -9,8 +9,8 @@ import numpy as np
 
 from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
-from pipnet.face import Face
-from pipnet.geometry import box_of, iou
+from pipnet.face import Face, boxes_of
+from pipnet.geometry import box_of, greedy_nms, iou
 from pipnet.images import as_bgr
 from pipnet.landmark_net import HALFWAY
 from pipnet.landmarker import Landmarker, largest_first
@@ -104,11 +104,8 @@ class Tracker:
         """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
         faces = self._scored(self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else [])
-        shared = iou(_boxes(faces), _boxes(faces))
-        kept: list[int] = []
-        for place in range(len(faces)):  # of two tracks of one face the older one stays
-            if not (shared[place, kept] >= TWICE).any():
-                kept.append(place)
+        boxes = boxes_of(faces)
+        kept = greedy_nms(iou(boxes, boxes) >= TWICE)  # of two tracks of one face the older one stays
         return {ids[place]: faces[place] for place in kept}
 
     def _shows(self, box: np.ndarray, image: np.ndarray) -> bool:
@@ -125,7 +122,7 @@ class Tracker:
         """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
         boxes, scores = self.landmarker.detect(image)
         ids = list(tracked)
-        pairs = match(_boxes(tracked.values()), boxes, SAME)
+        pairs = match(boxes_of(tracked.values()), boxes, SAME)
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
         rest, faces = np.delete(np.arange(len(boxes)), [j for _, j in pairs]), []
@@ -137,7 +134,7 @@ class Tracker:
         if not kept and not faces and self.landmarker.any_roll:
             faces = self._search(image)
         lost = [id for id in self.tracks if id not in kept]
-        known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
+        known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), boxes_of(faces), AGAIN)}
         for j, face in enumerate(faces):
             if j not in known:
                 known[j], self.ids = self.ids, self.ids + 1
@@ -152,7 +149,7 @@ class Tracker:
         faces = self.landmarker.landmarks_of(image, np.array(again)[shown], scores[shown]) if shown.any() else []
         confirmed = map(self.landmarker.is_face, faces, boxes[shown])
         return [face for face in self._scored(compress(faces, confirmed))
-                if not known or iou(_boxes([face]), _boxes(known)).max() < TWICE]
+                if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE]
 
     def _search(self, image: np.ndarray) -> list[Face]:
         """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright there."""
@@ -160,11 +157,6 @@ class Tracker:
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))
         return [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])]
-
-
-def _boxes(faces) -> np.ndarray:
-    """Return the tight boxes (M, 4) of the faces' landmarks."""
-    return np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4)
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:

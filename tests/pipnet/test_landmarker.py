@@ -407,8 +407,10 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
         refuses("uint8", landmarker, image)
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
-    refuses("size of a chip must be at least 1 px, not 0", landmarker.align, np.zeros((9, 9, 3), np.uint8),
-            Face(np.zeros(4), 1.0, mean_face(), np.ones(68)), 0)
+    refuses("cannot be read .*null byte", landmarker, "a\0b")
+    for size in (0, 112.0, None):
+        refuses(f"size of a chip must be a whole number of px, at least 1, not {size}", landmarker.align,
+                np.zeros((9, 9, 3), np.uint8), Face(np.zeros(4), 1.0, mean_face(), np.ones(68)), size)
 
 
 @pytest.mark.parametrize(("boxes", "message"), [

@@ -1,5 +1,4 @@
 """The training of the face detector FaceBoxesV2 as an `Experiment`, on photographs with boxes and on landmark sets."""
-import hashlib
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,6 +12,7 @@ from loguru import logger
 
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
+from pipnet.files import checksum
 from utils.config import Settings
 from utils.detect import metric
 from utils.detect.find_faces import Detect, completed, find_faces, torch_detector
@@ -154,7 +154,7 @@ def detector_experiment(sources: PictureSets) -> Experiment:
     settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
     words = (f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
              f"{len(held)} pictures to validate")
-    lists = [hashlib.sha256(list_file(folder, "train").read_bytes()).hexdigest() for folder in sources.wider]
+    lists = [checksum(list_file(folder, "train")) for folder in sources.wider]
     scenes = make_scenes(material, settings, settings.detect.crops)
     samples = Samples(scenes, lists + [one.checksum for one in sources.sets], words)
     return Experiment(settings, f"a face detector ({settings.train.preset}), crops of {settings.net.input_size} px",

@@ -1,12 +1,11 @@
 """Unlabelled faces for --semi, their pseudo-labels, and the samples that a training takes from them."""
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import read_csv
+from pipnet.files import checksum, read_csv
 from pipnet.geometry import to_crop, to_image
 from utils.faces.batches import Batches, recipes
 from utils.faces.faces import Faces, constant
@@ -87,7 +86,7 @@ def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: P
     learnt = pseudo_labelled(faces, read_labels(told.file, faces), float(labelled.shift().mean()), told.level)
     true = labelled.with_columns(level=constant(0, count))
     return Samples(sources.batches(Faces.join([true, learnt])),
-                   [*samples.checksums, *checksums, hashlib.sha256(told.file.read_bytes()).hexdigest()],
+                   [*samples.checksums, *checksums, checksum(told.file)],
                    f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {told.file}")
 
 

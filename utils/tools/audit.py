@@ -36,9 +36,8 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
-    if ranks.first and not resume:
-        clear_audit(run)
-    ranks.wait()
+    if not resume:
+        ranks.agree(lambda: clear_audit(run))
     sources, layout = sources._replace(tested=[]), sources.layout
     if layout.members:
         raise UserError(f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "

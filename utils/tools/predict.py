@@ -16,7 +16,7 @@ from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
-from pipnet.geometry import Protocol, box_of
+from pipnet.geometry import Protocol, box_of, box_of_crop
 from pipnet.images import is_picture, picture_files, read_image
 from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
@@ -110,12 +110,8 @@ def chosen_pictures(source: Path) -> list[Path]:
 
 def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
     """Return the box (4,) whose crop is the whole picture; if the protocol's crops are square, the square around it."""
-    sides = np.array([width, height], np.float64)
-    if protocol.square != "no":
-        sides = np.full(2, sides.max())
-    box = sides / (protocol.scale_x, protocol.scale_y)
-    centre = np.array([width / 2, height / 2 - protocol.shift_y * box[1]])
-    return np.concatenate([centre - box / 2, centre + box / 2])
+    size = np.array([width, height], np.float64)
+    return box_of_crop(size / 2, size if protocol.square == "no" else np.full(2, size.max()), protocol)
 
 
 def uncertainty(face: Face) -> float:
@@ -291,8 +287,8 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings, origin:
     net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None,
                      layout=settings.view)
     if test.flip_test:
-        for one in filter(None, (net, net.whole)):
-            one.net = averaged(one.net)
+        for landmarker in filter(None, (net, net.whole)):
+            landmarker.net = averaged(landmarker.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
     results = Results(out, kind, net.layout, stems, mode.overwrite, origin)

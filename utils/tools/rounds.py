@@ -55,9 +55,8 @@ def clear_rounds(run: Run) -> None:
 
 def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net; in several rounds if --semi is one of ROUNDS."""
-    if not resume and ranks.first:
-        clear_rounds(run)
-    ranks.wait()
+    if not resume:
+        ranks.agree(lambda: clear_rounds(run))
     semi = sources.settings.train.semi
     pool = find_pool(sources, ranks) if semi else None  # before the first net is trained, since it may fail
     if semi in ROUNDS:
@@ -74,9 +73,8 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
     settings, layout = sources.settings, sources.layout
     semi, epochs = settings.train.semi, settings.train.epochs
     runs = [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
-    if not resume and ranks.first:  # the last round trains in the run's own folder, which may hold an older run
-        own_files.remove(run.folder, r"last\.pt", keep=True)
-    ranks.wait()
+    if not resume:  # the last round trains in the run's own folder, which may hold an older run
+        ranks.agree(lambda: own_files.remove(run.folder, r"last\.pt", keep=True))
     if resume and (before := checkpoint.load(runs[0].last)["args"]["epochs"]) != epochs:
         raise UserError(f"--epochs of a run with --semi {semi} stays {before}, since each round learns from the one before; "
                         "leave it out, or train another run")

@@ -40,7 +40,8 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
     given = resolve_paths(given)
     folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
-    plan, again = {"sweep": keys, "given": given, "tests": [name for name in TESTS if getattr(mode, name)]}, False
+    plan: dict[str, Any] = {"sweep": keys, "given": given, "tests": [name for name in TESTS if getattr(mode, name)]}
+    again = False
     if mode.resume:
         plan, again = continue_plan(folder, plan)
     combinations = [dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())]

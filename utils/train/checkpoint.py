@@ -8,7 +8,7 @@ import torch
 
 from nets import Trainable, build_net
 from nets.convert.published import unwrapped
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.files import write_atomic
 from pipnet.landmark_net import DETECTS, LandmarkNet
 from pipnet.layout import Layout
@@ -49,7 +49,7 @@ def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainabl
         net, layout = build_net(values["net"]), Layout.from_dict(values["layout"])
         net.load_state_dict(values["model"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise UserError(f"{file} does not describe a net that this version can build ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{file} does not describe a net that this version can build ({one_line(error)})") from None
     return net, layout, values
 
 
@@ -132,5 +132,4 @@ def _read(file: Path):
                         "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
                         "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt") from None
     except Exception as error:  # the reader raises errors of any type for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is not a readable checkpoint ({reason})") from None
+        raise UserError(f"{file} is not a readable checkpoint ({one_line(error) or type(error).__name__})") from None

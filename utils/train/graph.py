@@ -8,6 +8,7 @@ from loguru import logger
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from pipnet.errors import one_line
 from utils.train.ranks import Ranks
 
 EAGER = 3  # number of the call that captures the graph; in those before, kernels are chosen and the optimizer makes its state
@@ -72,7 +73,7 @@ class Graph:
             with torch.enable_grad(), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.result = self.step(batch)
         except RuntimeError as error:
-            return " ".join(str(error).split())[:200]
+            return one_line(error, 200)
         return ""
 
 

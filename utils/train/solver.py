@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nets.onednn import make_careful
 from nets.trainable import Trainable
+from pipnet.errors import one_line
 from utils.sections import LossSettings, TrainSettings
 from utils.train.graph import Graph, tensors
 from utils.train.losses import Losses
@@ -194,7 +195,7 @@ class Solver:
                 for name, tensor in (state["average"] or state["net"]).items():
                     self.average.state[name].copy_(tensor)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"the solver's state does not fit the net ({' '.join(str(error).split())[:160]})") from None
+            raise ValueError(f"the solver's state does not fit the net ({one_line(error)})") from None
         self.step = state["step"]
 
 

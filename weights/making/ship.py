@@ -5,7 +5,6 @@ Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast 
 replace the old ones only if `main.py --test-formats` finds them as good as the run. weights/manifest.json says what they were
 made from. The limits of a landmark net's scores are measured here and stored.
 """
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from photographs import PLACES, require
 from record import COMMIT, ROOT
 
-from pipnet.files import read_csv, write_atomic, write_text
+from pipnet.files import checksum, read_csv, write_atomic, write_text
 from utils.train import checkpoint
 
 FOUND = 0.353  # a detector's threshold: with lower ones, the landmarks confirm more background than faces in validation crowds
@@ -95,7 +94,7 @@ def main(name: str) -> None:
     checkpoint.save(file.with_suffix(".pt"), slim(checkpoint.load(exp / "best.pt"), measured))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for one in files:
-        entries[one.name] = {"sha256": hashlib.sha256(one.read_bytes()).hexdigest(), "commit": COMMIT,
+        entries[one.name] = {"sha256": checksum(one), "commit": COMMIT,
                              "trained": "; ".join(f"python weights/making/make.py {step}" for step in steps),
                              "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes
 from utils.memory import limited
 
@@ -13,7 +13,7 @@ MOST_BYTES = 1 << 30
 
 def damaged(file: Path, kind: str, error: Exception) -> UserError:
     """Return the UserError for a file that is not a readable file of `kind`."""
-    return UserError(f"{file}: not a readable {kind} file ({' '.join(str(error).split())[:100]}); fetch it again")
+    return UserError(f"{file}: not a readable {kind} file ({one_line(error, 100)}); fetch it again")
 
 
 def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
