@@ -132,7 +132,7 @@ class Landmarker:
             self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
-        if isinstance(detector, (str, Path)):
+        if detector is not None and not callable(detector):
             raise UserError(f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
                             "Detector(weights=FILE)")
         self.detector = Detector(threads=threads) if detector is None else detector
@@ -276,7 +276,10 @@ class Landmarker:
     def _landmark_boxes(self, image: np.ndarray, found: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return landmark boxes and scores, see `detect`, from what a detector has found in an image."""
         height, width = image.shape[:2]
-        boxes, scores = (np.asarray(part, np.float64) for part in found[:2])
+        try:
+            boxes, scores = (np.asarray(part, np.float64) for part in found[:2])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the detector must return boxes (M, 4) and scores (M,) ({one_line(error)})") from None
         if boxes.size != 4 * scores.size:
             raise UserError(f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed")
         boxes, scores = self._as_protocol(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)

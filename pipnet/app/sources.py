@@ -121,9 +121,8 @@ class Video:
         self._options = [target, cv2.CAP_FFMPEG, limits] if self.live and not device else [target]
         if device and not isinstance(target, int):
             self._options.append(cv2.CAP_V4L2)
-        self._capture = cv2.VideoCapture(*self._options)
-        read, first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not read:
+        first = self._open()
+        if first is None:
             self._capture.release()
             if device:
                 raise UserError(f"{self._title} gives no picture; connect one, or name a picture, folder or video: --source")
@@ -195,12 +194,16 @@ class Video:
         until = time.monotonic() + RETURN
         while time.monotonic() < until and not self._stop.wait(RETRY):
             self._capture.release()
-            self._capture = cv2.VideoCapture(*self._options)
-            read, image = self._capture.read() if self._capture.isOpened() else (False, None)
-            if read and not np.array_equal(image, self._first.image):
+            image = self._open()
+            if image is not None and not np.array_equal(image, self._first.image):
                 print(f"{self._title} is back", file=sys.stderr)
                 return image
         return None
+
+    def _open(self) -> np.ndarray | None:
+        """Open the source. Return its first frame, None if it gives none."""
+        self._capture = cv2.VideoCapture(*self._options)
+        return self._capture.read()[1] if self._capture.isOpened() else None
 
     def _put(self, frame: Frame | None) -> None:
         while not self._stop.is_set():

@@ -403,6 +403,7 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     for threads in (-1, 1.0, 10 ** 6):
         refuses("threads must be a whole number up to 1024", Detector, threads=threads)
     refuses(r"not '/d.onnx'; a file is opened with Detector\(weights=FILE\)", Landmarker, net, detector="/d.onnx")
+    refuses("detector must be a function that finds boxes, not '5'", Landmarker, net, detector=5)
     landmarker = Landmarker(net, detector=detect)
     for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
         refuses("uint8", landmarker, image)
@@ -436,6 +437,8 @@ def test_impossible_boxes_of_a_detector_are_no_faces(boxes, scores):
     assert landmarker(image) == [] and Tracker(landmarker).update(image, 0.0) == []
     landmarker.detector = lambda image: ([[1, 2, 3]], [1])
     refuses("the detector gives boxes", landmarker, image)
+    landmarker.detector = lambda image: None
+    refuses("the detector must return boxes", landmarker, image)
 
 
 @pytest.mark.parametrize("shape", [(65000, 2), (2, 65000), (1, 60000), (300000, 3)])

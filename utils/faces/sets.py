@@ -17,7 +17,7 @@ from utils.config import ROOT, Defaults, Settings, load_protocol
 from utils.faces.archives import DATASETS, infer
 from utils.faces.faces import Faces
 from utils.faces.fingerprint import fingerprint
-from utils.faces.paths import MEANFACE_FILES, dataset_of
+from utils.faces.paths import MEANFACE_FILES, dataset_of, prepared
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, fitting, test_split
 from utils.locks import waiting
@@ -296,9 +296,9 @@ class Sets:
         if file.suffix in MEANFACE_FILES:
             points = read_meanface(file)
         else:
-            folders = [folder for folder in (file, self.root / file) if (folder / "meta.yaml").is_file()]
-            unprepared = not folders and name in DATASETS
-            points = (self.prepare(name) if unprepared else PreparedSet(folders[0] if folders else file, self.layouts)).meanface()
+            meta = prepared(name, self.root)
+            unprepared = not meta and name in DATASETS
+            points = (self.prepare(name) if unprepared else PreparedSet(meta.parent if meta else file, self.layouts)).meanface()
         if not layout.members and len(points) == self.layouts.load(layout.stored).count:
             points = points[list(layout.selected)]
         if len(points) != layout.count or not np.isfinite(points).all():
