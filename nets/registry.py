@@ -22,7 +22,7 @@ class HeadRow(NamedTuple):
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The keys of args.yaml that weigh terms of the loss. A head with `sigma` predicts its error where that is above 0."""
+        """Return the keys of args.yaml that weigh terms of the loss. With `sigma` above 0 a head predicts its error."""
         return tuple(dict.fromkeys(self.terms.values()))
 
 

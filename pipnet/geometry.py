@@ -14,7 +14,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 
-FEW_BYTES = 2 ** 20     # a picture below this size gets a fourth channel in less time than warping three channels costs more
+FEW_BYTES = 2 ** 20     # bytes; below it, a fourth channel takes less time than warping four instead of three saves
 MOST_SAMPLES = 2 ** 13  # px, longest side of a crop that is sampled at every px; for a larger one the picture is shrunk first
 LARGEST = 1e7           # px; a box whose crop is larger is refused
 

@@ -14,7 +14,7 @@ from pipnet.geometry import Protocol, box_of, crop_box
 from pipnet.layout import Layout
 from pipnet.runtimes import Opened, open_file
 
-FILLED = 0.08    # share of the crop's side: training boxes were tight if the crop of the mean face's box is [0, 1] up to this
+FILLED = 0.08    # training boxes were tight if the crop of the mean face's box is [0, 1] up to this share of the side
 LEVEL = math.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean expected error,
@@ -117,8 +117,8 @@ class LandmarkNet(NamedTuple):
         return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
                    values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
                    bool(values.get("pose")), tuple(values.get("states") or ()),
-                       float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)),
-                       values.get("member_limits", {}))
+                   float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)),
+                   values.get("member_limits", {}))
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":

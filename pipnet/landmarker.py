@@ -165,7 +165,7 @@ class Landmarker:
 
     @property
     def face_box(self) -> FaceBox:
-        """Map from the detector's boxes to landmark boxes."""
+        """Return the map from the detector's boxes to landmark boxes."""
         return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
 
     def __call__(self, image: Any, second_crop: bool = True) -> list[Face]:

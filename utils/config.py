@@ -203,7 +203,7 @@ def _yaml(text: str) -> Any:
 
 
 def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
-            datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
+                  datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
     """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
 
     trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of DATASETS to

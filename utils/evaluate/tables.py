@@ -145,4 +145,4 @@ def group_table(rows: Sequence[Row]) -> str:
             found.setdefault((row["test set"], row["model"]), {})[row["group"]] = row["NME %"]
     groups = list(dict.fromkeys(group for cells in found.values() for group in cells))
     return markdown_table([[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
-                 ["NME % of groups", "model", *groups])
+                          ["NME % of groups", "model", *groups])

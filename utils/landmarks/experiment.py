@@ -32,7 +32,7 @@ UNTRAINED = 100  # steps; until then a net may find the mean face everywhere wit
 
 
 def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None,
-              told: Told | None = None) -> Experiment:
+                        told: Told | None = None) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
     fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this round.

@@ -45,7 +45,7 @@ def numbered(file: Path, optional: bool = False, errors: str = "surrogateescape"
 
 
 def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
-    """Yield what is in a folder and below it, by name, and whether it is a folder; nothing hidden, and not macOS's own."""
+    """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files and macOS's own folder."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
         yield from ((Path(base, name), name in folders) for name in (*folders, *sorted(names)) if not name.startswith("."))

@@ -21,7 +21,7 @@ GROWN = 1.2         # landmarks that lie in a box so many times as large count a
 WIDEST = 10         # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
 LOST = 1 / 3        # share of a face's landmarks outside its picture
 MOST = 2000         # about so many faces are looked at, of those that may belong to other pictures or layouts
-OUTSIDE = 0.3       # distance of a negated place beyond both edges of the picture / that diagonal
+OUTSIDE = 0.3       # distance of a negated place from both edges of the picture / diagonal of the other landmarks' box
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
 
@@ -30,7 +30,7 @@ def check_labels(archive: Archive) -> None:
     columns, where = archive.columns, archive.columns["where"]
     complain(_wrong_counts(where, list(map(len, columns["landmarks"])), archive.count))
     landmarks, box = np.array(columns["landmarks"]), np.array(columns["box"])
-    raw = (landmarks + (archive.origin - 0.5)).round(6) + 0.0  # as annotated: without the rounding of the way and back
+    raw = (landmarks + (archive.origin - 0.5)).round(6) + 0.0  # as annotated; rounding removes errors of the shift
     complain(_shares(where, raw) or _marks(where, raw) or _twice(archive, raw))
     factors = _factors(archive)
     columns["landmarks"], columns["box"] = landmarks * factors[:, None], box * np.tile(factors, 2)
@@ -137,8 +137,8 @@ def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
 def misplaced_boxes(archive: Archive) -> str:
     """Return a doubt in words about the face boxes that are given, for most faces. UserError if they are no x y w h.
 
-    COCO's bbox has another convention if its numbers overlap the tight box of the landmarks better then, and their middle lies
-    nearer to its middle across; heights say nothing, because boxes differ in how much of the forehead they hold.
+    The bbox of COCO has another convention if its numbers, read so, overlap the tight box of the landmarks better and lie nearer
+    to it across. Heights are not compared, because boxes hold different parts of the forehead.
     """
     landmarks, box = archive.columns["landmarks"], archive.columns["box"]
     tight, size = box_of(landmarks), box[:, 2:] - box[:, :2]

@@ -13,8 +13,8 @@ from utils.faces.archives.own import MOST, check_inside, header, misplaced_boxes
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-ASYMMETRY = (0.2, 0.5)  # a + b / root of the number of faces: beyond it, faces that look to either side explain no misfit
-FEW, PARALLEL = 20, 0.1 # faces of a set whose heads may all be turned to one side; share of what is not parallel
+ASYMMETRY = (0.2, 0.5)  # largest misfit that faces turned to one side explain: a + b / root of the number of faces
+FEW, PARALLEL = 20, 0.1  # faces of a set whose heads may all be turned to one side; share of what is not parallel
 ROUNDS = 3              # of the mean of turned shapes
 UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # {EXIF orientation: degrees by which faces lean before it turns them}
 BELOW = 0.2             # distance of a mean face from the middle of its eyes / distance of the eyes; else only eyes are known
