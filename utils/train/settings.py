@@ -35,42 +35,57 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     given: keys from the command line. run: the run that --exp means; None without one.
     """
     given = _resolve_files(resolve_paths(given), defaults)
-    again = run and (mode.resume or not (mode.train or mode.audit))
-    stored = checkpoint.load(run.last if mode.resume else run.settings_file, defaults) if again else {}
-    args, trained_root, view = stored.get("args", {}), None, None
-    if stored and run.alone:
+    if run and (mode.resume or not (mode.train or mode.audit)):
+        return _of_trained_run(given, mode, run, defaults)
+    return _of_new_run(*_with_layout_file(given, defaults), mode)
+
+
+def _with_layout_file(given: dict, defaults: Defaults) -> tuple[dict, Defaults]:
+    """Return the given keys, and args.yaml with the layout of the file that --layout names, if it names one."""
+    if not str(given.get("layout")).endswith((".yaml", ".yml")):
+        return given, defaults
+    name, layouts = defaults.layouts.with_file(given["layout"])
+    return {**given, "layout": name}, defaults._replace(layouts=layouts)
+
+
+def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) -> Settings:
+    """Return the settings of a trained run that is resumed, tested or used."""
+    stored = checkpoint.load(run.last if mode.resume else run.settings_file, defaults)
+    args, trained_root, view = stored["args"], None, None
+    if run.alone:
         args = _elsewhere(args, defaults.layouts)
         if not given.get("test_data") and (mode.test or mode.test_onnx):
             raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
     if stored.get("layout", {}).get("members") and not mode.resume and "layout" in given:
         view = Layout.from_dict(stored["layout"]).chosen(given.pop("layout")).layout.name
-    if str(given.get("layout")).endswith((".yaml", ".yml")):
-        given["layout"], layouts = defaults.layouts.with_file(given["layout"])
-        defaults = defaults._replace(layouts=layouts)
-    if stored:
-        if not run.alone:
-            args, trained_root = _with_own_paths(args, given, run, defaults)
-        if stored["protocol"]:  # a detector has none
-            name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], defaults.protocols)
-            args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
-        free = {"norm"} if mode.audit else set()  # an audit picks no epoch
-        if "int8" in {*mode.export, *mode.test_formats}:
-            free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate the 8-bit net
-            if given.get("train_data"):
-                args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
-        check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
-        settings = make_settings(given, defaults, trained=args)
-        needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
-        if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
-            names = absolute(Sets(settings, defaults).training_names(only_benchmarks=True))
-            settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
-        check_read(given, settings)
-        detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export
-        if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
-            raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
-                            "opened; name it: --detector-weights FILE")
-        return settings._replace(trained_root=trained_root, view=view)
+    given, defaults = _with_layout_file(given, defaults)
+    if not run.alone:
+        args, trained_root = _with_own_paths(args, given, run, defaults)
+    if stored["protocol"]:  # a detector has none
+        name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], defaults.protocols)
+        args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
+    free = {"norm"} if mode.audit else set()  # an audit picks no epoch
+    if "int8" in {*mode.export, *mode.test_formats}:
+        free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate the 8-bit net
+        if given.get("train_data"):
+            args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
+    check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
+    settings = make_settings(given, defaults, trained=args)
+    needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
+    if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
+        names = absolute(Sets(settings, defaults).training_names(only_benchmarks=True))
+        settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
+    check_read(given, settings)
+    detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export
+    if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
+        raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
+                        "opened; name it: --detector-weights FILE")
+    return settings._replace(trained_root=trained_root, view=view)
+
+
+def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
+    """Return the settings of a new training, or of a preparation."""
     preset = given.get("preset") or defaults.values["preset"]
     settings = make_settings(given, defaults, preset)
     sets = Sets(settings, defaults)
