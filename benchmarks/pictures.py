@@ -21,7 +21,7 @@ from PIL import Image
 from record import ROOT, chosen, result
 
 from pipnet.app.sources import Video
-from pipnet.draw import group_colours, sheet, tile
+from pipnet.draw import FOUND, TRUTH, group_colours, sheet, tile
 from pipnet.files import write_text
 from pipnet.geometry import box_of, transform
 from pipnet.images import write_image
@@ -29,7 +29,6 @@ from pipnet.landmarker import Landmarker
 from utils.config import make_settings, read_defaults
 from utils.evaluate.evaluate import torch_predictor
 from utils.evaluate.plot import Style, chart
-from utils.evaluate.report import FOUND, TRUTH
 from utils.faces.batches import plain
 from utils.faces.prepared_set import SYNTHETIC, Split, load_splits
 from utils.faces.sets import Sets

@@ -8,6 +8,7 @@ import numpy as np
 from pipnet.layout import Layout
 
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
+TRUTH, FOUND = (80, 220, 80), RED  # of labels and of predictions
 FARTHEST = 1e6  # px; OpenCV cannot draw at places far beyond this, where a diverged net may put a landmark
 DENSE = 68      # landmarks; points of sparser layouts are larger, up to twice as large, since few or no edges join them
 

@@ -2,12 +2,11 @@
 import cv2
 import numpy as np
 
-from pipnet.draw import sheet
+from pipnet.draw import FOUND, TRUTH, sheet
 from pipnet.files import own_folder
 from pipnet.images import write_image
 from utils.config import ROOT
 from utils.detect.experiment import PictureSets, make_scenes
-from utils.evaluate.report import FOUND, TRUTH
 
 
 def show(sources: PictureSets, count: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipnet.detector import EXPORTED_FACE_BOX
-from pipnet.draw import sheet
+from pipnet.draw import FOUND, TRUTH, sheet
 from pipnet.files import write_csv
 from pipnet.images import write_image
 from utils.detect import metric
@@ -18,7 +18,6 @@ from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, 
 from utils.detect.show import draw_boxes
 from utils.detect.wider import Picture
 from utils.evaluate.detectors import weights_of
-from utils.evaluate.report import FOUND, TRUTH
 from utils.evaluate.tables import markdown_table
 from utils.export.files import Source
 from utils.export.tested import Bounds, Tests

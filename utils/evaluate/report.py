@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import yaml
 
-from pipnet.draw import sheet, tile
+from pipnet.draw import FOUND, TRUTH, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
 from pipnet.geometry import to_crop
@@ -24,7 +24,6 @@ from utils.faces.prepared_set import PreparedSet, Split
 from utils.faces.unlabelled import sharpness
 from utils.yaml_files import read_yaml
 
-TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 CONDITIONS = ("yaw", "size", "sharpness")
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipnet.draw import WHITE, draw_circle, draw_line, sheet, tile
+from pipnet.draw import FOUND, TRUTH, WHITE, draw_circle, draw_line, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
@@ -11,7 +11,7 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
-from utils.evaluate.report import FOUND, TRUTH, shown_face
+from utils.evaluate.report import shown_face
 from utils.evaluate.tables import markdown_table
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import load_splits

@@ -21,7 +21,7 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
 
 def fresh_export(exp: str) -> Path | None:
     """Return the ONNX file of the run that an id or a folder names; None if it was not made from the run's weights."""
-    folder = folder_of(exp, Path(ROOT) / read_defaults().values["run_root"])
+    folder = folder_of(exp, ROOT / read_defaults().values["run_root"])
     weights, file = folder / "best.pt", folder / "best.onnx"
     fresh = weights.is_file() and file.is_file() and stored_values(file).get(SOURCE) == checksum(weights)
     return file if fresh else None

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from pipnet.draw import sheet, tile
+from pipnet.draw import FOUND, TRUTH, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv
 from pipnet.geometry import to_image
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate.evaluate import predict_all, torch_predictor
-from utils.evaluate.report import FOUND, TRUTH
 from utils.faces.faces import Faces
 from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool, read_labels

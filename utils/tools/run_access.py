@@ -63,7 +63,7 @@ def check_folder(mode: Namespace, runs: Runs) -> None:
     """Raise UserError if this training may not start or resume in its folder."""
     if not mode.resume:
         marks = audit.MARKS if mode.audit else own_files.MARKS
-        own_files.check_place(runs.own.folder, [Path(ROOT), runs.root], marks)
+        own_files.check_place(runs.own.folder, [ROOT, runs.root], marks)
     run_lock.check_free(runs.progress, mode.resume, mode.overwrite)
 
 

@@ -99,7 +99,7 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
     folder = run_folder.find_run(mode.exp, root, True).folder
-    own_files.check_place(folder, [Path(ROOT), root], (PLAN, *own_files.MARKS))
+    own_files.check_place(folder, [ROOT, root], (PLAN, *own_files.MARKS))
     there = (folder / PLAN).is_file()
     if mode.resume and not there:
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
