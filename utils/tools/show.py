@@ -1,6 +1,7 @@
 """--show-data: a sheet of augmented training faces, and the labels that look wrong."""
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,7 +97,8 @@ def _samples(batches: Batches, layout: Layout, neighbors: list[list[int]], count
     marked = [group[0] for group in layout.groups.values()]
     tiles = []
     made, (points, weight, *_) = batches.drawn(np.zeros(len(chosen), int), chosen)
-    images = reduce(pixels, made, batches.pictures(chosen))
+    pictures: Any = batches.pictures(chosen)
+    images = reduce(pixels, made, pictures)
     for index, image, landmarks, visible in zip(chosen.tolist(), images, points, weight, strict=True):
         landmarks = (landmarks * faces.crops.size + faces.crops.seen) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
