@@ -132,7 +132,7 @@ class Landmarker:
             self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
-        if detector is not None and not callable(detector):
+        if isinstance(detector, (str, Path)):
             raise UserError(f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
                             "Detector(weights=FILE)")
         self.detector = Detector(threads=threads) if detector is None else detector
