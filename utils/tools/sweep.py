@@ -61,7 +61,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             own_files.clear(folder)
             own_files.remove(folder, *own_files.SWEEP, keep=True)
         if again:
-            own_files.remove(folder, re.escape(RESULT), keep=True)  # then no run is done
+            (folder / RESULT).unlink(missing_ok=True)  # then no run is done
         write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
         failed = _train_all(mode, plan, combinations, folder)
     if failed:
@@ -137,7 +137,8 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
     """Return the folder of one run: beside that of the sweep, named after the values."""
     words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
     name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
-    if name != "-".join(words) or Path(name).suffix in run_folder.SUFFIXES:  # a path, a file
+    # two paths must not share a folder, and --exp takes a.pt for a file
+    if name != "-".join(words) or Path(name).suffix in run_folder.SUFFIXES:
         name += "-" + hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
     return folder.with_name(f"{folder.name}-{name}")
 
