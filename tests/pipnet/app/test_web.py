@@ -61,8 +61,8 @@ def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]
 
 @needs_runtime
 @needs_browser
-@pytest.mark.parametrize(("int8", "most", "median"), [(False, 1, 0.1), (True, 3, 0.6)], ids=("32 bits", "8 bits"))
-def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
+@pytest.mark.parametrize(("int8", "most"), [(False, 0.15), (True, 1)], ids=("32 bits", "8 bits"))
+def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     net = shipped("landmarks.int8.onnx" if int8 else "landmarks.onnx")
     page, detector = tmp_path / "below" / "page", Detector(weights=shipped("detector.onnx"), threads=1)
     landmarker = Landmarker(net, detector, threads=1)
@@ -95,7 +95,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
         assert [face["id"] for face in record["faces"]] == [face.id for face in faces] == [0, 1]
         for one, face in zip(record["faces"], faces, strict=True):
             landmarks = np.array(one["landmarks"])
-            apart.append(np.abs(landmarks - face.landmarks).max())
+            apart.append(np.linalg.norm(landmarks - face.landmarks, axis=1))
             assert np.abs(one["pose"] - np.array(head_pose(landmarks, landmarker.layout, WIDTH, HEIGHT))).max() < 1
             drowsy = drowsiness.update(face.id, landmarks, record["time"])
             assert all(abs(one[name] - drowsy[name]) < 0.01 for name in ("ear_left", "ear_right", "mouth", "open"))
@@ -103,7 +103,8 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
             # both go on from the same landmarks, since nets differ by more from frame to frame, if one value of a pixel differs
             tracker.tracks[face.id].next, tracker.tracks[face.id].box = landmarker.box_of(landmarks), box_of(landmarks)
             tracker.smooth.states[face.id] = tracker.smooth.states[face.id]._replace(smooth=landmarks)
-    assert max(apart) < most and np.median(apart) < median  # 8-bit sums differ in WebAssembly; few frames/s smooth less
+    # 8-bit sums differ in WebAssembly; of two almost equal pixels of a score map, here the one may win and there the other
+    assert np.quantile(apart, 0.99) < most and np.max(apart) < 3
     for picture, still in (upright, dark, lying):
         faces = landmarker(picture)
         # turned background that looks almost like a face may be one here and none there
@@ -111,7 +112,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
         largest = (max(map(np.array, some), key=lambda points: np.ptp(points, axis=0).prod())
                    for some in ([face["landmarks"] for face in still["faces"]], [face.landmarks for face in faces]))
         apart = np.linalg.norm(np.subtract(*largest), axis=1)
-        assert apart.max() < most
+        assert np.quantile(apart, 0.9) < most and apart.max() < 3
         assert still["faces"][0].keys() == json.loads(json_line(Frame(picture, 0, None, ""), faces))["faces"][0].keys()
 
 
