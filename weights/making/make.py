@@ -12,7 +12,8 @@ from photographs import missing  # noqa: E402
 from record import chosen  # noqa: E402
 
 STEPS = {"pseudo_labels": "PICTURES OUT [NET.onnx]", "rare_faces": "OUT COUNT", "lids": "OUT SHIFT_ALL_AGES SHIFT_DIVERSE",
-         "steady_labels": "OUT [NET.pt]", "average": "FIRST SECOND SHARE EXP", "ship": "landmarks|landmarks-fast|detector"}
+         "steady_labels": "OUT [NET.pt]", "early_stem": "NET.pt OUT.pt", "average": "FIRST SECOND SHARE EXP",
+         "ship": "landmarks|landmarks-fast|detector"}
 
 if __name__ == "__main__":
     step, *given = sys.argv[1:] or ["--help"]
