@@ -126,11 +126,12 @@ def run(*command: str, timeout: float = 300, **env: str) -> subprocess.Completed
 
 
 # ------------------------------------------------------------------------------------------------ main.py, many times
-# Each call is a process, forked from one that has imported the packages, which is seconds faster than a fresh interpreter.
+# Each call is a process, forked from one that has imported the packages and the project: seconds faster than a new interpreter.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "loguru", "tqdm", "yaml", "onnx", "onnxruntime",
                               "onnxscript.function_libs.torch_lib.ops", "torch.onnx._internal.exporter._compat",
-                              "torch.export._trace", "torch.utils.tensorboard"])
+                              "torch.export._trace", "torch.utils.tensorboard", "utils.tools.sweep", "utils.tools.audit",
+                              "utils.tools.predict", "utils.tools.run_tests", "utils.tools.tasks", "main"])
 
 
 def _child(argv: list[str], output: str, script: str) -> None:
@@ -138,8 +139,9 @@ def _child(argv: list[str], output: str, script: str) -> None:
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(output + suffix, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
-    for name in [name for name in sys.modules if name.split(".")[0] in ("main", "nets", "pipnet", "utils")]:
-        del sys.modules[name]  # of this checkout; the script may be in a copy
+    if getattr(sys.modules.get("main"), "__file__", None) != script:  # in a copy of the project, which has modules of its own
+        for name in [name for name in sys.modules if name.split(".")[0] in ("main", "nets", "pipnet", "utils")]:
+            del sys.modules[name]
     sys.argv = [script, *argv]
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")
