@@ -62,7 +62,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         keep_memory()
         if trains:
             logger.info(f"training on {', '.join(settings.data.train_data)}")
-        calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or run.has("int8"))
+        calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or run.keeps("int8"))
         # test sets are prepared before the training, so that one that cannot be used is found now
         needs_tests = tests or (mode.train and settings.data.val == "test") or (mode.prepare and settings.data.test_data)
         sources = task.prepare(settings, Sets(settings, defaults, mode.overwrite), ranks,

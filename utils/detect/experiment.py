@@ -13,7 +13,7 @@ from loguru import logger
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from pipnet.files import checksum
-from utils.config import Settings
+from utils.config import Settings, make_settings, read_defaults
 from utils.detect import metric
 from utils.detect.find_faces import Detect, completed, find_faces, torch_detector
 from utils.detect.scene_sources import Cutouts, backgrounds, decoded, portraits
@@ -73,7 +73,7 @@ class PictureSets:
             raise UserError("early_stop needs pictures to validate on; give --val 0.1, or --early-stop 0")
         if settings.train.teacher:
             pictures, alone = _complete(settings.train.teacher, pictures, portraits(splits), self.ranks)
-        if not pictures and not len(cutouts):
+        if not any((~picture.ignored).any() for picture in pictures) and not len(cutouts):
             raise UserError(f"{', '.join(data.train_data)}: no face to train on")
         kept = decoded([*pictures, *alone], data.cache)
         shown = kept[:len(pictures)] or backgrounds(settings.net.input_size, settings.train.seed)
@@ -119,13 +119,18 @@ def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks
 
 
 def composites(splits: list[Split], settings: Settings) -> list[Picture]:
-    """Return pictures with the faces of some splits on rendered backgrounds. They are the same in every call."""
+    """Return pictures with the faces of some splits on rendered backgrounds.
+
+    Of the settings only the sizes of crop and faces matter, so that they are the same for all detectors of these sizes.
+    """
     cutouts = Cutouts(splits, settings.data.cache)
     if not len(cutouts):
         folders = ", ".join(str(split.set.folder) for split in splits)
         raise UserError(f"{folders} has no faces in its split {splits[0].name}; give --val none or --val 0.1")
-    plain = settings._replace(detect=replace(settings.detect, mosaic=0.0, pasted=max(settings.detect.pasted, 1)))
-    pictures = backgrounds(settings.net.input_size, settings.train.seed + 1)
+    plain = make_settings({}, read_defaults())  # not those of the run, so that different detectors get the same pictures
+    detect = replace(plain.detect, mosaic=0.0, face_sides=settings.detect.face_sides)
+    plain = plain._replace(detect=detect, net=settings.net)
+    pictures = backgrounds(settings.net.input_size, plain.train.seed + 1)
     scenes = make_scenes(Material(pictures, cutouts, []), plain, min(len(cutouts), COMPOSITES))
     made = [scenes.scene(LATER, index) for index in range(len(scenes))]
     nothing = [np.zeros(len(scene.boxes), bool) for scene in made]

@@ -110,11 +110,11 @@ def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
     """Return rows of the report: one for all pictures and, if there are several events, one for each event."""
     events = sorted({picture.event for picture in case.pictures})
     rows = []
-    for title in [case.name, *(events if len(events) > 1 else [])]:
-        some = [index for index, picture in enumerate(case.pictures) if title in (case.name, picture.event)]
+    for event in [None, *(events if len(events) > 1 else [])]:
+        some = [index for index, picture in enumerate(case.pictures) if event in (None, picture.event)]
         scores = metric.score([found[index] for index in some], [case.pictures[index] for index in some])
         figures = ["" if np.isnan(value) else f"{value:.3f}" for value in scores[:4]]
-        rows.append([title if title == case.name else f"  {title}", model, f"{case.scale:g}", str(scores.faces), *figures])
+        rows.append([case.name if event is None else f"  {event}", model, f"{case.scale:g}", str(scores.faces), *figures])
     return rows
 
 

@@ -1,4 +1,5 @@
 """The report of a landmark test: tables as CSV, a row per face, and sheets of the best, median and worst faces."""
+import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from utils.evaluate.tables import Case, Compared, Row, group_rows, group_table, 
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split
 from utils.faces.unlabelled import sharpness
+from utils.formats import SOURCE
+from utils.sections import TestSettings
 from utils.yaml_files import read_yaml
 
 CONDITIONS = ("yaw", "size", "sharpness")
@@ -176,8 +179,11 @@ class Report(NamedTuple):
         return ["test set", *(f"round {number}, NME %" for number in range(rounds))], [
             [name, *(f"{value:.3f}" for value in values)] for name, values in self.rounds.items()]
 
-    def write(self, flip_test: bool) -> str:
-        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text."""
+    def write(self, flip_test: bool, weights: str) -> str:
+        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text.
+
+        weights: checksum of the net's weights.
+        """
         header, scores = self.score_table()
         write_csv(self.folder / "scores.csv", header, scores)
         for name, rows in (("groups", self.groups), ("norms", self.norms)):
@@ -186,7 +192,12 @@ class Report(NamedTuple):
         write_csv(self.folder / "protocols.csv", *self.protocol_table())
         if self.rounds:
             write_csv(self.folder / "rounds.csv", *self.rounds_table())
-        about = {"norm": self.norm, "flip_test": flip_test, "files": self.files}
+        own = {f"{kind}_{file}{suffix}" for kind, suffix in (("faces", ".csv"), ("faces", ".jpg"), ("sigma", ".svg"))
+               for file in self.files}
+        for path in self.folder.iterdir():  # of sets and boxes of earlier tests
+            if re.fullmatch(r"(faces_.+\.(csv|jpg)|sigma_.+\.svg)", path.name) and path.name not in own:
+                path.unlink()
+        about = {"norm": self.norm, "flip_test": flip_test, "weights": weights, "files": self.files}
         write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         return f"{markdown_table(scores, header)}\n\n{group_table(self.groups)}"
 
@@ -197,14 +208,15 @@ def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
                  Style(diagonal=True, dots=True))
 
 
-def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Compared:
-    """Return the figures of another run on the faces of a split, in true boxes. UserError if its report has other faces.
+def read_compared(run, name: str, split: Split, test: TestSettings, layout: str, flags: str) -> Compared:
+    """Return the figures of another run on the faces of a split, in true boxes. UserError if its report is of another test.
 
-    flags: those that test a run on all sets of this test. The crops may be others. The labels may be read in another way
-    (--labels): the run's name then says so.
+    name: of the run in tables. flags: those that test a run on all sets of this test. The crops may be others. The labels may be
+    read in another way (--labels): the name then says so.
     """
     one, found = split.set, run.folder / "report" / "test.yaml"
-    again = f"test it first: python main.py --test {run.flags} --norm {norm} --box true {flags}"
+    flips = "--flip-test" if test.flip_test else "--no-flip-test"
+    again = f"test it first: python main.py --test {run.flags} --norm {test.norm} {flips} --box true {flags}"
     if not found.is_file():
         raise UserError(f"--compare {run.folder}: it holds no report; {again}")
     about = read_yaml(found)
@@ -214,8 +226,13 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
         file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=none)
         if of and of["layout"] != layout:
             raise UserError(f"--compare {run.folder}: it was tested in layout {of['layout']}, not {layout}; leave it out")
-        if of and about["norm"] != norm:
-            raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {norm}; {again}")
+        if of and about["norm"] != test.norm:
+            raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {test.norm}; {again}")
+        if of and about["flip_test"] != test.flip_test:
+            how = "with" if about["flip_test"] else "without"
+            raise UserError(f"--compare {run.folder}: it was tested {how} --flip-test; {again}")
+        if of and about["weights"] != run.source[SOURCE]:
+            raise UserError(f"--compare {run.folder}: it was trained on since its report was written; {again}")
         rows = read_csv(run.folder / "report" / f"faces_{file}.csv", ("nme", "crop_nme"))
         if [row["file"] for row in rows] != list(one.read(split.name)["file"]):
             raise UserError(f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
@@ -224,7 +241,7 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"--compare {run.folder}: its report is damaged or of another version; {again}") from None
     other = "" if of["checksum"] == one.checksum else f", labels {of['labels']}"
-    return Compared(f"{run.folder.name}{other}", nme, crop_nme, np.full(len(nme), np.nan))
+    return Compared(f"{name}{other}", nme, crop_nme, np.full(len(nme), np.nan))
 
 
 def _of_set(of: dict, one: PreparedSet) -> bool:

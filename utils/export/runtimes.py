@@ -104,7 +104,8 @@ class Arithmetic(TorchFunctionMode):
         if name == "__getitem__" and isinstance(args[1], tuple) and isinstance(args[1][-1], Tensor) and len(args[1]) == 2:
             return _columns(args[0], args[1][1])
         if name == "unbind" and args[0].dim() == 2:  # pnnx would write a reshape to an empty shape, which ends ncnn's process
-            return tuple(part.reshape(args[0].shape[:1]) for part in args[0].split(1, -1))
+            along = kwargs.get("dim", (*args, 0)[1])
+            return tuple(part.reshape(-1) for part in args[0].split(1, along))
         if name in ("remainder", "__mod__"):
             return args[0] - _quotient(*args) * args[1]
         if name == "div" and kwargs.get("rounding_mode") == "floor":

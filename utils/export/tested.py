@@ -5,7 +5,6 @@ from typing import NamedTuple
 from pipnet.errors import UserError
 from utils.export.card import write_card
 from utils.export.files import Source, known_exports, write_format, write_manifest
-from utils.formats import FORMATS
 from utils.train.run_folder import Run
 
 
@@ -53,7 +52,7 @@ class Tests:
         self.export_onnx()
         files, source = [self.run.export_path(name) for name in formats], None
         for name, file in zip(formats, files, strict=True):
-            if not self.run.has(name) or FORMATS[name].code:
+            if not self.run.keeps(name):
                 source = source or self.source()
                 write_format(name, source, file)
         write_manifest(self.run.folder, files)

@@ -18,7 +18,7 @@ from loguru import logger
 from pipnet.app.sources import Frame, open_source
 from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.files import own_folder
+from pipnet.files import checksum, own_folder
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.conversion import conversion
 from utils.faces.disk import CROPS, write_set
@@ -27,6 +27,7 @@ from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
 from utils.faces.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
 from utils.faces.sets import Sets
+from utils.formats import files_of
 from utils.locks import waiting
 from utils.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
 from utils.progress import progress
@@ -82,9 +83,10 @@ def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Sp
 
 def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet:
     """Return the prepared set of a folder of pictures or a video. Make it if it is missing or its source has changed."""
-    source = Path(name).resolve()
-    detector = test.detector, test.detector_weights, sets.data.least_face_score
-    key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
+    source, weights, least = Path(name).resolve(), test.detector_weights, sets.data.least_face_score
+    content = weights and [checksum(file) for file in files_of(Path(weights)) if file.is_file()]
+    used = str(source), *how, test.detector, content, least
+    key = hashlib.sha256(repr(used).encode(errors="surrogateescape")).hexdigest()[:8]
     target = sets.root / UNLABELLED / f"{source.stem}-{key}"
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
     if sets.trained:
@@ -99,7 +101,7 @@ def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet
             with partial_folder(target) as partial:
                 shutil.rmtree(partial / NEW_SET, ignore_errors=True)
                 try:
-                    _write(source, partial / NEW_SET, how, Detector(*detector), state)
+                    _write(source, partial / NEW_SET, how, Detector(test.detector, weights, least), state)
                     replace_folder(partial, target)
                 finally:
                     shutil.rmtree(partial / NEW_SET, ignore_errors=True)

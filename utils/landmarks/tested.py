@@ -32,7 +32,7 @@ from utils.faces.face_states import complete
 from utils.faces.faces import Faces, evenly
 from utils.faces.prepared_set import ALL, load_splits
 from utils.faces.sets import check_same_protocol, distinct, test_flags, title_for
-from utils.formats import FORMATS
+from utils.formats import FORMATS, SOURCE
 from utils.landmarks.check_sets import doubts_about_tests
 from utils.landmarks.sources import Sources
 from utils.train import checkpoint
@@ -114,7 +114,7 @@ class LandmarkTests(Tests):
         net = checkpoint.unpack(self.run.weights, self.sources.sets.defaults)[0]
         detector, whole = Path(self.settings.test.detector_weights or shipped("detector.onnx")), self.run._replace(view=None)
         return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector, self.run.source,
-                      self.index, whole.export_path("int8") if self.index and whole.has("int8") else None)
+                      self.index, whole.export_path("int8") if self.index and whole.keeps("int8") else None)
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
@@ -161,7 +161,7 @@ class LandmarkTests(Tests):
 
     def close(self, report: Report) -> str:
         test, run, stored = self.settings.test, self.run, self.stored
-        tables = report.write(test.flip_test)
+        tables = report.write(test.flip_test, run.source[SOURCE])
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         how += f", layout {self.settings.view}" if self.settings.view else ""
         if "detector" in test.box:
@@ -222,7 +222,8 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
         logger.warning(line)
     sources.sets.doubted = True
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
-    compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
+    others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
+    compared = [tuple(read_compared(other, name, split, test, there.name, flags) for other, name in others)
                 for split, (there, _) in zip(tested, ways, strict=True)]
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 

@@ -49,7 +49,7 @@ def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
     if trains or tests or mode.export or mode.predict or (mode.show_data and mode.exp):
         run = ranks.agree(lambda: run_folder.find_run(exp, root, trains, mode.resume))
         if given.keys() & {"dataset", "data_dir", "train_data"}:  # these calibrate 8-bit numbers anew
-            run = run._replace(given=tuple(file for file in run.given if file == run.fastest))
+            run = run._replace(given=tuple(file for file in run.given if file == run.fastest), anew=(*run.anew, "int8"))
     compare = ranks.agree(lambda: [run_folder.find_run(other, root, False) for other in mode.compare])
     progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run
     runs = Runs(exp, run, progress, compare, root)

@@ -26,12 +26,14 @@ class Run(NamedTuple):
     weights: the file under test
     given: exported files that came with the weights, or instead of them. The first one predicts. None of them is ever written
     view: the layout in which a net of several layouts is tested and exported; None: all
+    anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes it anew
     """
 
     folder: Path
     weights: Path
     given: tuple[Path, ...] = ()
     view: str | None = None
+    anew: tuple[str, ...] = ("pipeline",)
 
     @property
     def alone(self) -> bool:
@@ -83,6 +85,10 @@ class Run(NamedTuple):
         """Return whether the export in a format exists and was made from these weights. Checksums decide, not names or times."""
         file = self.export_path(name)
         return file in self.given or (file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE])
+
+    def keeps(self, name: str) -> bool:
+        """Return whether an export keeps the file of a format. One that holds code is written by the command that opens it."""
+        return self.has(name) and name not in self.anew and not FORMATS[name].code
 
     @property
     def source(self) -> dict[str, str]:

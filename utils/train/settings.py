@@ -15,7 +15,7 @@ from pipnet.layout import Layout
 from utils.checks import check_given, check_read, check_semi
 from utils.config import ROOT, Defaults, Settings, make_settings
 from utils.faces.archives import DATASETS, NOT_COUNTABLE
-from utils.faces.paths import absolute, dataset_of, resolve_paths
+from utils.faces.paths import absolute, dataset_of, is_unlabelled_set, resolve_paths
 from utils.faces.prepared_set import SYNTHETIC
 from utils.faces.sets import Sets
 from utils.layouts import Layouts
@@ -100,16 +100,16 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
             preset = "gssl"
         elif settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
-    rows = [DATASETS[dataset_of(name, sets.root)] for name in [*names, *(settings.data.test_data or ())]]
+    unlabelled = [name for name in settings.data.unlabelled or () if is_unlabelled_set(name, sets.root)]
+    rows = [DATASETS[dataset_of(name, sets.root)] for name in [*names, *(settings.data.test_data or ()), *unlabelled]]
     if settings.data.first_pixel is not None and not any(row.countable for row in rows):
         raise UserError(NOT_COUNTABLE)
     if "folds" in given and not mode.audit:
         raise UserError("--folds is the number of nets of --audit; give that, or leave it out")
-    if not settings.data.unlabelled:  # which may be of any dataset
-        if "frame_step" in given and not any("frame_step" in row.options for row in rows):
-            raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
-        if "allow_partial" in given and all(row.layout is None for row in rows):
-            raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
+    if "frame_step" in given and not any("frame_step" in row.options for row in rows):
+        raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
+    if "allow_partial" in given and all(row.layout is None for row in rows):
+        raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
     datasets = [dataset_of(name, sets.root) for name in names]
     start = _start(settings, defaults)
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)

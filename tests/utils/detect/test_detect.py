@@ -5,14 +5,29 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, driver, fails, refuses, rows, run, sets_of, settings, two_train_as_one, write_faces
+from conftest import (
+    DEFAULTS,
+    driver,
+    fails,
+    refuses,
+    rows,
+    run,
+    sets_of,
+    settings,
+    split_of,
+    two_train_as_one,
+    write_faces,
+    write_wider,
+)
 
 import main
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from utils.config import parse
-from utils.detect.experiment import PictureSets, calibration, detector_experiment, prepare
+from utils.detect.experiment import PictureSets, calibration, composites, detector_experiment, prepare
 from utils.detect.find_faces import exported_detector, torch_detector
+from utils.detect.tested import Scaled, score_rows
+from utils.detect.wider import Picture
 from utils.evaluate.detectors import weights_of
 from utils.train import checkpoint
 from utils.train.ranks import Ranks
@@ -149,6 +164,31 @@ def test_pictures_without_a_face_that_counts(cli, raw, data_root, tmp_path):
     places = ("--train-data", raw, "--data-root", data_root, "--target-size", 64, "--run-root", tmp_path)
     done = cli("--task", "detect", "--train", "--test", "--test-onnx", *places, *SMALL, "--epochs", "1", "--face-sides", "4", "8")
     assert done.returncode == 0 and "onnx" in done.stdout, done.stderr
+
+
+def test_composites_depend_on_the_sizes_of_crop_and_faces_only(faces):
+    recipe = {"pasted": 6, "touching": 0.9, "parts": 0.5, "seed": 1, "noise": 1.0, "roll_prob": 1.0}
+    one, two, large = (composites([split_of(faces, "test")], settings("detect", input_size=128, **more))
+                       for more in ({}, recipe, {"face_sides": [60.0, 90.0]}))
+    for picture, same in zip(one, two, strict=True):
+        assert (picture.boxes == same.boxes).all() and (picture.image == same.image).all()
+    assert any(picture.boxes.tolist() != other.boxes.tolist() for picture, other in zip(one, large, strict=True))
+
+
+def test_photographs_without_a_face_are_not_trained_on(cli, tmp_path):
+    face, ignored = [8, 8, 40, 40, 0, 0, 0, 0, 0, 0], [8, 8, 40, 40, 0, 0, 0, 1, 0, 0]
+    write_wider(tmp_path / "none", "train", {f"0--event/{number}.jpg": [ignored] * (number % 2) for number in range(8)})
+    write_wider(tmp_path / "none", "val", {"0--event/9.jpg": [face]})
+    done = cli("--task", "detect", "--train", "--train-data", tmp_path / "none", "--run-root", tmp_path / "runs", *SMALL)
+    fails(done, "none: no face to train on")
+
+
+def test_an_event_may_have_the_name_of_its_set():
+    nothing, box = np.zeros(1, bool), np.array([[0.0, 0.0, 40.0, 40.0]])
+    pictures = [Picture(Path("x.jpg"), event, box, nothing, nothing) for event in ("faces", "faces", "others")]
+    found = [(box, np.array([0.9])), (np.zeros((0, 4)), np.zeros(0)), (box, np.array([0.8]))]
+    table = [(row[0], row[3], row[5]) for row in score_rows(Scaled("faces", pictures, 1.0, True), "torch", found)]
+    assert table == [("faces", "3", "0.667"), ("  faces", "2", "0.500"), ("  others", "1", "1.000")]
 
 
 def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):

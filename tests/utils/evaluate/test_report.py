@@ -40,8 +40,12 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
         raw = tmp_path / f"raw{number}" / "drawn"
         write_faces(raw / "test", count, seed=number + 5)
         places.append(DataGenerator(raw, 64, "points", "drawn", tmp_path / f"data{number}", layout="68").run())
+    (run_of / "report").mkdir()
+    for name in ("faces_old.csv", "sigma_old_perturbed.svg", "notes.txt"):  # the first two of sets that were tested before
+        (run_of / "report" / name).touch()
     done = cli("--test", "--exp", run_of, "--test-data", *places)
     assert done.returncode == 0, done.stderr
+    assert not list((run_of / "report").glob("*_old*")) and (run_of / "report" / "notes.txt").is_file()
     assert [(row[0], row[2]) for row in table(done.stdout)] == [("drawn", "3"), ("drawn-2", "2")]
     assert [len(rows(run_of / "report" / f"faces_{name}.csv")) for name in ("drawn", "drawn-2")] == [3, 2]
     assert distinct(["a", "a", "a-2", "a"]) == ["a", "a-2", "a-2-2", "a-3"]
@@ -229,7 +233,20 @@ def test_what_cannot_be_compared(run_of, trained, cli, tmp_path):
     fails(cli("--test", "--exp", run_of, "--compare", trained.folder, "--norm", "box"), "report is in interocular norm, not box")
     fails(cli("--test", "--exp", run_of, "--compare", trained.folder, "--box", "perturbed"), "have them in --box too")
     fails(cli("--compare", trained.folder, "--list-nets"), "--compare is for the report of a test")
+    flipped = cli("--test", "--exp", run_of, "--compare", trained.folder, "--flip-test")
+    fails(flipped, "it was tested without --flip-test; test it first: python main.py --test .* --flip-test ")
+    later = shutil.copytree(trained.folder, tmp_path / "later")
+    shutil.copy(later / "last.pt", later / "best.pt")
+    fails(cli("--test", "--exp", run_of, "--compare", later), "it was trained on since its report was written; test it first")
     assert not (run_of / "report").exists()
+
+
+def test_compared_runs_of_one_name_are_told_apart(trained, run_of, cli, tmp_path):
+    twin = shutil.copytree(trained.folder, tmp_path / "twin" / trained.folder.name)
+    done = cli("--test", "--exp", run_of, "--compare", trained.folder, twin)
+    name = trained.folder.name
+    assert [row[1] for row in table(done.stdout)] == ["torch", f"run {name}", f"run {name}-2"], done.stderr
+    assert (run_of / "report" / "index.html").read_text().count(f"run {name}-2") > 1  # in the table and in the chart
 
 
 def test_runs_of_two_presets_are_compared_as_the_message_says(trained, run_of, cli, recipe, raw, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, ROOT, fails, mean_face, refuses, unfolded, untrained
+from conftest import NET, ROOT, fails, mean_face, refuses, unfolded, untrained, write_faces
 
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.wrappers.affine import inverse
@@ -22,6 +22,7 @@ from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import Source, deployed, example_for, export_onnx, exported_predictor, write_format
+from utils.export.runtimes import Arithmetic
 from utils.formats import FORMATS, files_of
 from utils.synthetic import VERSION, generate
 from utils.train import checkpoint
@@ -269,12 +270,21 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, f
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
 
 
+def test_parts_are_unbound_along_any_side_for_ncnn():
+    values = torch.randn(4, 3, generator=torch.manual_seed(0))
+    with Arithmetic():
+        rows, columns, (first, *_) = values.unbind(), values.unbind(-1), values.sin()
+    assert torch.equal(torch.stack(rows), values) and torch.equal(torch.stack(columns, 1), values)
+    assert torch.equal(first, values[0].sin())
+
+
 def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_path):
     """The shipped net was trained on four sets, each with its own --label-shift."""
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
-    done = cli("--export", "int8", "--exp", "landmarks", "--train-data", raw, *places)
-    assert done.returncode == 0, done.stderr
-    assert find_run("landmarks", tmp_path / "runs", train=False).has("int8")
+    for faces in (raw, write_faces(tmp_path / "more" / "train", 6, seed=9).parent):  # each time anew
+        done = cli("--export", "int8", "--exp", "landmarks-fast", "--train-data", faces, *places)
+        assert done.returncode == 0 and f"8-bit numbers are calibrated on faces of {faces}" in done.stderr, done.stderr
+    assert find_run("landmarks-fast", tmp_path / "runs", train=False).has("int8")
 
 
 def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):

@@ -135,7 +135,7 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     assert all(torch.equal(tensor, weights(tmp_path / "runs" / "b")[name])
                for name, tensor in weights(tmp_path / "runs" / "a").items())
     few = [*semi, "--semi", "mean-teacher", "--unlabelled", folder]
-    nothing = detector_file(tmp_path / "blind.onnx", [(12, 12, 84, 84)], [0.1])
+    nothing = detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84)], [0.1])  # another detector in the same file
     fails(cli("--train", *few, "--detector-weights", nothing), "no face to learn from in .*5 pictures without a sure face")
 
 
@@ -152,6 +152,8 @@ def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
     done = cli("--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--detector-weights", finder)
     assert done.returncode == 0, done.stderr
     assert "3 faces of 6 pictures" in done.stderr and "3 near-duplicates" in done.stderr
+    stepped = cli("--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--frame-step", "2")
+    fails(stepped, "--frame-step is for the videos of 300vw and peppa")
 
 
 # ------------------------------------------------------------------------------------------------------------- refused

@@ -38,6 +38,7 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     (tmp_path / "a.pth.tar").touch()
     found = find_run(str(lonely), root, train=False)
     assert found[:3] == (root / "files" / "lonely-onnx-e3b0c442", lonely, (lonely,)) and found.exported and found.model == "onnx"
+    assert found.keeps("onnx") and not found._replace(anew=("onnx",)).keeps("onnx") and found.anew == ("pipeline",)
     found = find_run(str(tmp_path / "a.pth.tar"), root, train=False)
     assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar-e3b0c442", found.folder / "best.onnx")
     assert found.alone and not found.exported

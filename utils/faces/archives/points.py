@@ -1,5 +1,6 @@
 """Folders of images with a .pts of the same stem."""
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.lists import walk
 from utils.faces.archives.naming import composed, original, split_folders
 from utils.faces.archives.pts import read_pts
+
+SEVERAL = "; a .pts file holds one face, so let --predict write the faces of such pictures as CSV or COCO"
 
 
 def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
@@ -45,7 +48,8 @@ def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, 
     images, points = images_and_points(folder, archive.root, recursive)
     complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
     kinds = ", ".join(IMAGES)
-    complain([f"{path}: no image of the same stem ({kinds}) beside it" for stem, path in points.items() if stem not in images])
+    complain([f"{path}: no image of the same stem ({kinds}) beside it" + (SEVERAL if re.sub(r"_\d+$", "", stem) in images else "")
+              for stem, path in points.items() if stem not in images])
     complain([f"{two[1]}: shares its .pts with {two[0].name}; remove one" for two in images.values() if len(two) > 1])
     pairs = []
     for stem in sorted(images):
