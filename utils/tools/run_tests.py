@@ -54,11 +54,11 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     for name, (figure, px) in off.items():
         bound, usual = tests.bounds[name], quantile(px)
         if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):
-            apart = f"{figure:.4f} (allowed: {bound.figure:g})"
+            text = f"{figure:.4f} (allowed: {bound.figure:g})"
             if bound.px is not None:
-                apart += f", and {SHARE:.1%} of its landmarks by up to {usual:.2f} px (allowed: {bound.px:g})"
+                text += f", and {SHARE:.1%} of its landmarks by up to {usual:.2f} px (allowed: {bound.px:g})"
             remedy = "name other faces to calibrate it on: --train-data" if name == "int8" else "delete it and export again"
-            raise UserError(f"{tests.run.export_path(name)} differs from torch by {apart}; {remedy}")
+            raise UserError(f"{tests.run.export_path(name)} differs from torch by {text}; {remedy}")
 
 
 def quantile(px: np.ndarray) -> float:
