@@ -156,10 +156,17 @@ def test_resume_with_other_flags(trained, cli, tmp_path):
     assert done.returncode == 1 and "--num-nb belongs to a new training, this run has 10" in done.error
     done = cli("--train", "--resume", "--exp", folder, "--norm", "box")  # the norm picks best.pt
     assert done.returncode == 1 and "--norm belongs to a new training, this run has interocular" in done.error
+    done = cli("--train", "--resume", "--exp", folder, "--export", "int8", "--label-shift", "2")  # it shifts the labels
+    assert done.returncode == 1 and "--label-shift belongs to a new training" in done.error
+    done = cli("--test", "--exp", folder, "--frame-step", "2")
+    assert done.returncode == 1 and "--frame-step is for the videos of 300vw" in done.error
+    done = cli("--export", "pipeline", "--exp", folder, "--detector", "yunet")
+    assert done.returncode == 1 and "take a detector faceboxes, not yunet" in done.error
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "3", "--ema", "0")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 3, done.stderr
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "4", "--ema", "0.9")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 4, done.stderr
+    assert yaml.safe_load((folder / "args.yaml").read_text())["train"]["ema"] == 0.9
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, cli, tmp_path):
@@ -259,6 +266,7 @@ def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_
     assert "--val test" in (folder / "log.txt").read_text() and "--val test" in done.stdout
     assert f"{float(rows(folder / 'step.csv')[0]['val_nme']):.3f}" == table(done.stdout)[0][3]
     assert "--val test" in cli("--test", "--exp", folder).stdout
+    fails(cli("--train", "--resume", "--exp", folder, "--test-data", tmp_path), "--test-data picks the best epoch of this run")
 
 
 def test_without_validation_the_last_epoch_is_kept(cli, recipe, tmp_path):

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from pipnet.detector import EXPORTED_FACE_BOX
 from pipnet.draw import FOUND, TRUTH, sheet
-from pipnet.files import write_csv
+from pipnet.files import write_csv, write_text
 from pipnet.images import write_image
 from utils.detect import metric
 from utils.detect.experiment import PictureSets, calibration
@@ -18,9 +19,10 @@ from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, 
 from utils.detect.show import draw_boxes
 from utils.detect.wider import Picture
 from utils.evaluate.detectors import weights_of
-from utils.evaluate.tables import markdown_table
+from utils.evaluate.tables import TEST, markdown_table
 from utils.export.files import Source
 from utils.export.tested import Bounds, Tests
+from utils.formats import SOURCE
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 
@@ -100,6 +102,7 @@ class DetectorTests(Tests):
     def close(self, report: tuple[list[str], ...]) -> str:
         folder = self.run.folder / "report"
         write_csv(folder / "scores.csv", HEADER, report)
+        write_text(folder / TEST, yaml.safe_dump({"weights": self.run.source[SOURCE]}))
         note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
         return (f"\n{markdown_table(list(report), HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; "
                 f"AP where every face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; "

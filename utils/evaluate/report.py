@@ -19,7 +19,7 @@ from pipnet.pose import head_pose, pose_points
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Result
 from utils.evaluate.plot import Style, chart
-from utils.evaluate.tables import Case, Compared, Row, group_rows, group_table, markdown_table, norm_rows, score_rows
+from utils.evaluate.tables import TEST, Case, Compared, Row, group_rows, group_table, markdown_table, norm_rows, score_rows
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split
 from utils.faces.unlabelled import sharpness
@@ -145,7 +145,8 @@ class Report(NamedTuple):
         if curve:
             write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
         meta = {key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")}
-        about = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name, **meta}
+        about = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name,
+                 "selected": list(layout.selected), **meta}
         rounds = {case.title: [*case.earlier, float(np.nanmean(result.nme))]} if case.earlier else {}
         return report._replace(scores=(*report.scores, *others), shown=(*self.shown, shown), rounds=self.rounds | rounds,
                                files=self.files | {file: about})
@@ -194,11 +195,12 @@ class Report(NamedTuple):
             write_csv(self.folder / "rounds.csv", *self.rounds_table())
         own = {f"{kind}_{file}{suffix}" for kind, suffix in (("faces", ".csv"), ("faces", ".jpg"), ("sigma", ".svg"))
                for file in self.files}
-        for path in self.folder.iterdir():  # of sets and boxes of earlier tests
-            if re.fullmatch(r"(faces_.+\.(csv|jpg)|sigma_.+\.svg)", path.name) and path.name not in own:
+        own |= {name for name, there in (("groups.csv", self.groups), ("rounds.csv", self.rounds)) if there}
+        for path in self.folder.iterdir():  # of earlier tests
+            if re.fullmatch(r"faces_.+\.(csv|jpg)|sigma_.+\.svg|(groups|rounds)\.csv", path.name) and path.name not in own:
                 path.unlink()
         about = {"norm": self.norm, "flip_test": flip_test, "weights": weights, "files": self.files}
-        write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
+        write_text(self.folder / TEST, yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         return f"{markdown_table(scores, header)}\n\n{group_table(self.groups)}"
 
 
@@ -208,13 +210,13 @@ def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
                  Style(diagonal=True, dots=True))
 
 
-def read_compared(run, name: str, split: Split, test: TestSettings, layout: str, flags: str) -> Compared:
+def read_compared(run, name: str, split: Split, test: TestSettings, layout: Layout, flags: str) -> Compared:
     """Return the figures of another run on the faces of a split, in true boxes. UserError if its report is of another test.
 
     name: of the run in tables. flags: those that test a run on all sets of this test. The crops may be others. The labels may be
     read in another way (--labels): the name then says so.
     """
-    one, found = split.set, run.folder / "report" / "test.yaml"
+    one, found = split.set, run.folder / "report" / TEST
     flips = "--flip-test" if test.flip_test else "--no-flip-test"
     again = f"test it first: python main.py --test {run.flags} --norm {test.norm} {flips} --box true {flags}"
     if not found.is_file():
@@ -224,8 +226,9 @@ def read_compared(run, name: str, split: Split, test: TestSettings, layout: str,
         same = {file: of for file, of in about["files"].items() if of["box"] == "true" and _of_set(of, one)}
         none: tuple[str, dict[str, Any]] = ("", {})
         file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=none)
-        if of and of["layout"] != layout:
-            raise UserError(f"--compare {run.folder}: it was tested in layout {of['layout']}, not {layout}; leave it out")
+        if of and (of["layout"], of["selected"]) != (layout.name, list(layout.selected)):
+            what = "on other landmarks" if of["layout"] == layout.name else f"in layout {of['layout']}, not {layout.name}"
+            raise UserError(f"--compare {run.folder}: it was tested {what}; leave it out")
         if of and about["norm"] != test.norm:
             raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {test.norm}; {again}")
         if of and about["flip_test"] != test.flip_test:

@@ -16,6 +16,7 @@ from utils.faces.prepared_set import PreparedSet
 # columns that may look like numbers
 NAMES = ("test set", "model", "file", "format", "run", "subset", "identity", "net", "set", "layout")
 Row = dict[str, str]  # {column: cell}
+TEST = "test.yaml"  # in the folder of a report: what was tested
 
 
 class Compared(NamedTuple):

@@ -2,9 +2,11 @@
 from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
-from utils.evaluate.tables import markdown_table
+from utils.evaluate.tables import TEST, markdown_table
 from utils.export.files import known_exports
 from utils.faces.archives import DATASETS
+from utils.formats import SOURCE
+from utils.yaml_files import read_yaml
 
 FACTS = {"net": "backbone", "head": "head", "input_size": "input, px", "input_margin": "side of the picture / side of the crop",
          "channels": "channels", "frame": "frame of the outputs", "box": "box of a face", "protocol": "crop of a box",
@@ -30,7 +32,9 @@ def write_card(run) -> None:
     facts = [["task", "find faces" if layout is None else f"{layout['count']} landmarks, layout {layout['name']}"]]
     facts += [[title, _plain(values[key])] for key, title in FACTS.items() if values.get(key) not in (None, [], "")]
     facts += [[f"output {name}", _plain(shape)] for name, shape in opened.values["outputs"].items()]
-    scores = read_csv(run.folder / "report" / "scores.csv") or known.get("scores", [])
+    report = run.folder / "report"
+    tested = (report / TEST).is_file() and read_yaml(report / TEST).get("weights") == run.source[SOURCE]  # these very weights
+    scores = read_csv(report / "scores.csv") if tested else known.get("scores", [])
     files = [[name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"] for name, entry in sorted(entries.items())
              if "bytes" in entry]
     sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {_plain(name)}: a set of the user's own"

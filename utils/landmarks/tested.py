@@ -99,7 +99,8 @@ class LandmarkTests(Tests):
         if "web" not in formats:
             return files
         folder = Path(out or self.run.folder / "web")
-        write_page(folder, Options(self.run.onnx, self.run.export_path("int8") if self.run.has("int8") else None),
+        int8, weights = self.run.export_path("int8") if self.run.has("int8") else None, self.settings.test.detector_weights
+        write_page(folder, Options(self.run.onnx, int8, Path(weights) if weights else None),
                    overwrite or not out)  # in the run's own folder it is an export like the others
         return f"{files}, the page to {folder}"
 
@@ -223,7 +224,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     sources.sets.doubted = True
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
-    compared = [tuple(read_compared(other, name, split, test, there.name, flags) for other, name in others)
+    compared = [tuple(read_compared(other, name, split, test, there, flags) for other, name in others)
                 for split, (there, _) in zip(tested, ways, strict=True)]
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 

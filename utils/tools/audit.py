@@ -19,6 +19,7 @@ from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import Sources, fold_of
 from utils.sections import TrainSettings
 from utils.train import checkpoint, own_files
+from utils.train.history import resumable
 from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
@@ -51,6 +52,8 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
             train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())
+        else:  # its labels may have been corrected since
+            resumable(one, {"layout": layout.to_dict(), "data": [each.checksum for each in sources.training]})
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, ranks=ranks).landmarks
     if ranks.first:

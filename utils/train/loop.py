@@ -99,8 +99,9 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
         raise UserError(str(error)) from None
     if ranks.first and not resume:
         own_files.clear(run.folder)
-        write_text(run.folder / "args.yaml", settings.dump())
         started.write(run.folder / "initialisation.csv")
+    if ranks.first:
+        write_text(run.folder / "args.yaml", settings.dump())  # a resumed run may have other values
     logger.info(f"{run.folder.name}: {experiment.title}, from {started.words}; {samples.words}; {ranks.count} x "
                 f"{ranks.device}, {solver.dtype or 'float32'}")
     return solver, order

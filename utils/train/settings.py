@@ -16,7 +16,7 @@ from utils.checks import check_given, check_read, check_semi
 from utils.config import ROOT, Defaults, Settings, make_settings
 from utils.faces.archives import DATASETS, NOT_COUNTABLE
 from utils.faces.paths import absolute, dataset_of, is_unlabelled_set, resolve_paths
-from utils.faces.prepared_set import SYNTHETIC
+from utils.faces.prepared_set import SYNTHETIC, PreparedSet
 from utils.faces.sets import Sets
 from utils.layouts import Layouts
 from utils.sections import ROUNDS
@@ -66,18 +66,25 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], defaults.protocols)
         args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
     free = {"norm"} if mode.audit else set()  # an audit picks no epoch
-    if "int8" in {*mode.export, *mode.test_formats}:
+    if "int8" in {*mode.export, *mode.test_formats} and not mode.resume:
         free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate the 8-bit net
         if given.get("train_data"):
             args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
     check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
+    if mode.resume and args["val"] == "test" and given.get("test_data", args["test_data"]) != args["test_data"]:
+        raise UserError("--test-data picks the best epoch of this run (--val test), so --resume keeps it; leave it out, "
+                        "and test on other faces later: --test --test-data")
     settings = make_settings(given, defaults, trained=args)
     needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
     if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
         names = absolute(Sets(settings, defaults).training_names(only_benchmarks=True))
         settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
     check_read(given, settings)
-    detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export
+    _check_archives(given, settings.data.test_data or settings.data.train_data, ROOT / settings.data.data_root)
+    if {"pipeline", "web"} & {*mode.export} and settings.test.detector != "faceboxes":
+        raise UserError(f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
+                        "faceboxes, and --detector-weights for a file of yours")
+    detects = mode.predict or "detector" in settings.test.box or {"pipeline", "web"} & {*mode.export}
     if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
         raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
                         "opened; name it: --detector-weights FILE")
@@ -101,15 +108,10 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
         elif settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
     unlabelled = [name for name in settings.data.unlabelled or () if is_unlabelled_set(name, sets.root)]
-    rows = [DATASETS[dataset_of(name, sets.root)] for name in [*names, *(settings.data.test_data or ()), *unlabelled]]
-    if settings.data.first_pixel is not None and not any(row.countable for row in rows):
-        raise UserError(NOT_COUNTABLE)
+    _check_archives(given, [*names, *(settings.data.test_data or ()), *unlabelled], sets.root)
+    _check_prepared(given, settings, names)
     if "folds" in given and not mode.audit:
         raise UserError("--folds is the number of nets of --audit; give that, or leave it out")
-    if "frame_step" in given and not any("frame_step" in row.options for row in rows):
-        raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
-    if "allow_partial" in given and all(row.layout is None for row in rows):
-        raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
     datasets = [dataset_of(name, sets.root) for name in names]
     start = _start(settings, defaults)
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
@@ -121,6 +123,29 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
         except ValueError as error:
             raise UserError(str(error)) from None
     return settings
+
+
+def _check_archives(given: dict, names: list[str], root: Path) -> None:
+    """Raise UserError if a given key is read by none of the archives that `names` mean. root: of the prepared sets."""
+    if not {"first_pixel", "frame_step", "allow_partial"} & given.keys():
+        return
+    rows = [DATASETS[dataset_of(name, root)] for name in names]
+    if given.get("first_pixel") is not None and not any(row.countable for row in rows):
+        raise UserError(NOT_COUNTABLE)
+    if "frame_step" in given and not any("frame_step" in row.options for row in rows):
+        raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
+    if "allow_partial" in given and all(row.layout is None for row in rows):
+        raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
+
+
+def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
+    """Raise UserError if a given key says that a prepared set, which its path names, should have been prepared in another way."""
+    wanted = {key: getattr(settings.data, key) for key in ("val", "target_size", "margin", "frame_step") if key in given}
+    if wanted.get("val") in ("test", "none"):  # they take the split as it is
+        del wanted["val"]
+    for name in names if wanted else ():
+        if (Path(name) / "meta.yaml").is_file() and (why := PreparedSet(Path(name), settings.layouts).mismatch(**wanted)):
+            raise UserError(f"{why}; leave the flag out, or name the raw folder, from which the set is prepared again")
 
 
 def _resolve_files(given: dict, defaults: Defaults) -> dict:

@@ -109,6 +109,10 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (folder / "audit" / "weights.csv").read_bytes() == before
     assert (folder / "fold0" / "last.pt").stat().st_mtime_ns == finished[1]
+    first = folder / "fold0" / "last.pt"
+    checkpoint.save(first, {**checkpoint.load(first), "data": ["labels that were corrected since"]})
+    done = cli("--audit", "--exp", "noise", "--resume", "--run-root", str(tmp_path / "runs"))
+    fails(done, "fold0/last.pt was trained with another net, layout, data")
 
 
 def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):

@@ -7,6 +7,7 @@ import torch
 import yaml
 from conftest import DEFAULTS, refuses, sets_of
 
+import main
 from utils.config import Settings
 from utils.faces.prepared_set import PreparedSet
 from utils.faces.sets import Sets
@@ -35,6 +36,12 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
         given = {"meanface": mean, "teacher": "best.pt", "detector_weights": "faces.onnx"}
         assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
             key: str(tmp_path / name) for key, name in given.items()}
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--val", "0.4"), ("--target-size", "128"), ("--margin", "1.5")])
+def test_flags_that_a_prepared_set_does_not_follow(faces, flag, value):
+    refuses(f"was prepared with {flag[2:].replace('-', '_')} .*, not {value}; leave the flag out, or name the raw folder",
+            main.main, ["--train", "--train-data", str(faces), flag, value])
 
 
 def test_the_label_shift_of_each_training_set(faces, tmp_path):
