@@ -65,6 +65,8 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
                              experiment.figure: figure, "threads": torch.get_num_threads(),
                              "model": {name: tensor.detach().cpu() for name, tensor in state.items()}},
                             solver.state_dict(), better)
+                if resume:  # its values may differ from those of the epochs before
+                    write_text(run.folder / "args.yaml", settings.dump())
             validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"
             logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
     if history.diverged():
@@ -99,9 +101,8 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
         raise UserError(str(error)) from None
     if ranks.first and not resume:
         own_files.clear(run.folder)
+        write_text(run.folder / "args.yaml", settings.dump())
         started.write(run.folder / "initialisation.csv")
-    if ranks.first:
-        write_text(run.folder / "args.yaml", settings.dump())  # a resumed run may have other values
     logger.info(f"{run.folder.name}: {experiment.title}, from {started.words}; {samples.words}; {ranks.count} x "
                 f"{ranks.device}, {solver.dtype or 'float32'}")
     return solver, order
