@@ -80,7 +80,9 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         names = absolute(Sets(settings, defaults).training_names(only_benchmarks=True))
         settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
     check_read(given, settings)
-    _check_archives(given, settings.data.test_data or settings.data.train_data, ROOT / settings.data.data_root)
+    if not mode.predict:  # whose files have a first pixel too
+        names = [*(settings.data.test_data or ()), *(settings.data.train_data or ())]
+        _check_archives(given, names, ROOT / settings.data.data_root)
     if {"pipeline", "web"} & {*mode.export} and settings.test.detector != "faceboxes":
         raise UserError(f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
                         "faceboxes, and --detector-weights for a file of yours")
