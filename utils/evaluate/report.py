@@ -193,11 +193,10 @@ class Report(NamedTuple):
         write_csv(self.folder / "protocols.csv", *self.protocol_table())
         if self.rounds:
             write_csv(self.folder / "rounds.csv", *self.rounds_table())
-        own = {f"{kind}_{file}{suffix}" for kind, suffix in (("faces", ".csv"), ("faces", ".jpg"), ("sigma", ".svg"))
-               for file in self.files}
-        own |= {name for name, there in (("groups.csv", self.groups), ("rounds.csv", self.rounds)) if there}
+        kept = {"groups": self.groups, "rounds": self.rounds, **self.files}
         for path in self.folder.iterdir():  # of earlier tests
-            if re.fullmatch(r"faces_.+\.(csv|jpg)|sigma_.+\.svg|(groups|rounds)\.csv", path.name) and path.name not in own:
+            found = re.fullmatch(r"(?:faces_(.+)\.(?:csv|jpg)|sigma_(.+)\.svg|(groups|rounds)\.csv)", path.name)
+            if found and not kept.get(found[found.lastindex]):
                 path.unlink()
         about = {"norm": self.norm, "flip_test": flip_test, "weights": weights, "files": self.files}
         write_text(self.folder / TEST, yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
