@@ -19,7 +19,7 @@ from utils.faces.paths import absolute, dataset_of, is_unlabelled_set, resolve_p
 from utils.faces.prepared_set import SYNTHETIC, PreparedSet
 from utils.faces.sets import Sets
 from utils.layouts import Layouts
-from utils.sections import ROUNDS
+from utils.sections import KEYS, ROUNDS
 from utils.train import checkpoint, run_folder
 from utils.train.published import structure, weights_and_mean_face
 from utils.train.run_folder import Run
@@ -87,6 +87,8 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         raise UserError(f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
                         "faceboxes, and --detector-weights for a file of yours")
     detects = mode.predict or "detector" in settings.test.box or {"pipeline", "web"} & {*mode.export}
+    if (unread := {"detector", "detector_weights"} & given.keys()) and not (detects or mode.resume):
+        raise UserError(f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out")
     if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
         raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
                         "opened; name it: --detector-weights FILE")
