@@ -120,7 +120,8 @@ def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
 def test_a_detector_is_refused_where_nothing_reads_it(trained, tmp_path):
     refuses("--detector is for tests in detected boxes; give --box true detector too", opened, trained.folder, tmp_path,
             {"detector": "yunet"}, test=True)
-    assert opened(trained.folder, tmp_path, {"detector": "yunet", "box": ["detector"]}, test=True).settings.test.detector == "yunet"
+    given = {"detector": "yunet", "box": ["detector"]}
+    assert opened(trained.folder, tmp_path, given, test=True).settings.test.detector == "yunet"
 
 
 def test_a_run_is_tested_on_the_sets_that_its_data_root_holds(trained, tmp_path):
