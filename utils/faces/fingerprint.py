@@ -10,7 +10,8 @@ from utils.faces.archives import Splits, image_of
 def fingerprint(source: Path) -> str:
     """Return a sha256 over names, sizes and times of all files below `source`, and below folders that it links to.
 
-    It needs little time, because no file is read, and it changes when the archive changes.
+    Of a linked file it takes the size and time of the file itself. It needs little time, because no file is read, and it changes
+    when the archive changes.
     """
     digest = hashlib.sha256()
     linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
@@ -19,8 +20,8 @@ def fingerprint(source: Path) -> str:
             folders.sort()
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                with suppress(FileNotFoundError):  # it has vanished since it was listed
-                    state = os.lstat(path)
+                with suppress(OSError):  # it has vanished since it was listed, or is a broken link
+                    state = os.stat(path)
                     line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
                     digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
