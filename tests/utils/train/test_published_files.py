@@ -183,7 +183,7 @@ def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
 def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
     given = chosen("--train-data", faces, "--weights", "landmarks", "--teacher", "landmarks")
     assert given.net.weights == given.train.teacher and Path(given.train.teacher).name == "landmarks.pt"
-    assert (given.net.net, given.net.input_size, given.net.refine) == ("timm:resnet10t", 192, True)
+    assert (given.net.net, given.net.input_size, given.net.refine) == ("resnet10t_early", 192, True)
     done = cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
