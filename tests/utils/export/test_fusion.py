@@ -42,7 +42,7 @@ def test_a_detector_finds_the_same_boxes(height, width):
 @pytest.mark.parametrize("name, side", [("landmarks", 192), ("landmarks-fast", 128)])
 def test_a_landmark_net_gives_the_same_landmarks(name, side):
     before, after, _, others = changed(f"{name}.onnx")
-    assert ("Pad" in others) == (name == "landmarks-fast") and "AveragePool" not in others
+    assert "Pad" in others and "AveragePool" not in others
     images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
     for one, other in zip(before.run(None, {"image": images}), after.run(None, {"image": images}), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-3)
@@ -51,6 +51,9 @@ def test_a_landmark_net_gives_the_same_landmarks(name, side):
 def test_a_net_whose_second_convolution_has_stride_1_stays():
     model = folded(onnx.load(shipped("landmarks.onnx")))
     level = fold_normalisation(model)
+    second = [node for node in model.graph.node if node.op_type == "Conv"][1]
+    strides, = (value for value in second.attribute if value.name == "strides")
+    strides.ints[:] = 1, 1
     before = model.SerializeToString()
     read_blocks(model.graph, FLOATS, level)
     assert model.SerializeToString() == before
