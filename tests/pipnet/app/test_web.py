@@ -112,7 +112,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
         largest = (max(map(np.array, some), key=lambda points: np.ptp(points, axis=0).prod())
                    for some in ([face["landmarks"] for face in still["faces"]], [face.landmarks for face in faces]))
         apart = np.linalg.norm(np.subtract(*largest), axis=1)
-        assert np.quantile(apart, 0.9) < most and apart.max() < 3
+        assert np.quantile(apart, 0.9) < most + 0.05 and apart.max() < 3
         assert still["faces"][0].keys() == json.loads(json_line(Frame(picture, 0, None, ""), faces))["faces"][0].keys()
 
 
