@@ -42,7 +42,7 @@ SHARES = (lambda shares: all(re.fullmatch(r".+=(\d+\.?\d*|\.\d+)", one) and floa
           and len({one.rpartition("=")[0] for one in shares}) == len(shares),
           "a list of NAME=NUMBER, numbers above 0, each name once")
 STEPPED = (lambda settings: settings.train.schedule == "steps", "is read by --schedule steps; give that, or leave it out")
-SMOOTH = (lambda settings: settings.train.schedule == "cosine", "is read by --schedule cosine; give that, or leave it out")
+COSINE = (lambda settings: settings.train.schedule == "cosine", "is read by --schedule cosine; give that, or leave it out")
 AVERAGED = (lambda settings: settings.train.ema, "is of the moving average of --ema, which is 0; leave it out, or give --ema")
 TEACHES = (lambda settings: settings.train.semi == MEAN_TEACHER, UNREAD)
 MOVES = (lambda settings: settings.net.reinit or settings.net.local_parts,
@@ -155,7 +155,7 @@ class TrainSettings:
         "micro-batches per step; the gradient is that of one large batch, batch norm sees each micro-batch alone", 1)
     optimizer: str = key("adam (weight decay in the gradient, as published) or adamw (decoupled)", choices=("adam", "adamw"))
     learning_rate: float = key("peak rate, per step; it is not scaled by the batch size", 0)
-    final_learning_rate: float = key("rate at the end of the cosine", 0, needs=SMOOTH)
+    final_learning_rate: float = key("rate at the end of the cosine", 0, needs=COSINE)
     warmup: float = key("epochs of linear warm-up", 0)
     warmup_learning_rate: float = key("rate at the first step of the warm-up", 0)
     schedule: str = key("cosine, or steps", choices=("cosine", "steps"))
