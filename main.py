@@ -4,13 +4,14 @@ from utils.start import ROOT, begin_loading, end_loading, run_command, stop_with
 if __name__ == "__main__":
     begin_loading()
 try:
-    from pipnet.errors import UserError  # noqa: F401  callers catch it
+    from pipnet.errors import UserError
     from pipnet.files import read_csv
     from utils.checks import check_prediction
     from utils.config import check_files, parse, read_defaults
     from utils.faces.paths import check_sets
     from utils.formats import lacking
     from utils.modes import TABLES, TESTS, WORK, add_modes, check_modes
+    from utils.sections import KEYS
 except ImportError as missing:
     stop_without(missing)
 
@@ -25,6 +26,8 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     defaults = read_defaults()
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
+    if mode.list_nets is not None and given:
+        raise UserError(f"--list-nets measures nets with a head pip as they are listed; leave {KEYS[min(given)].flag} out")
     if mode.predict and not any(getattr(mode, name) for name in WORK if name != "predict"):
         check_prediction(given)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})

@@ -317,10 +317,11 @@ def test_help_and_nets(cli):
     assert "default, quick, short" in " ".join(done.stdout.split()) and "irnet" in done.stdout
     done = cli("--list-nets")
     assert done.returncode == 0 and "| resnet18 " in done.stdout and "| irnet50 " in done.stdout
-    done = cli("--list-nets", NET, "--threads", "1")
+    done = cli("--list-nets", NET)
     assert done.returncode == 0 and re.search(r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout)
     fails(cli("--list-nets", "resnet19"), "no net 'resnet19'; did you mean resnet18")
     fails(cli("--list-nets", "--train"), "--list-nets only lists; leave the other modes out")
+    fails(cli("--list-nets", NET, "--input-size", "64"), "--list-nets measures nets .* leave --input-size out")
 
 
 def test_two_processes(recipe, tmp_path):

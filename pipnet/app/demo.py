@@ -75,6 +75,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args.source = args.source or "0"
     if args.port is not None and not args.web:
         raise UserError("--port is the port of --web; give that too")
+    if args.overwrite and not (args.save or args.json):
+        raise UserError("--overwrite is for the files of --save and --json; give one of them too")
     if args.detect_every < 1:
         raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
     if not 0 <= args.threads <= MOST_THREADS:

@@ -85,9 +85,13 @@ def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: P
         return samples
     learnt = pseudo_labelled(faces, read_labels(told.file, faces), float(labelled.shift().mean()), told.level)
     true = labelled.with_columns(level=constant(0, count))
-    return Samples(sources.batches(Faces.join([true, learnt])),
-                   [*samples.checksums, *checksums, checksum(told.file)],
+    return Samples(sources.batches(Faces.join([true, learnt])), learnt_from(samples.checksums, pool, told),
                    f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {told.file}")
+
+
+def learnt_from(labelled: list[str], pool: Pool, told: Told | None) -> list[str]:
+    """Return the checksums of what a round learns from; `labelled` are those of the labelled sets."""
+    return [*labelled, *pool.checksums, checksum(told.file)] if told else labelled
 
 
 def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int) -> Faces:

@@ -16,11 +16,11 @@ from pipnet.layout import Layout
 from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.faces.faces import Faces
 from utils.landmarks.experiment import landmark_experiment
-from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool, read_labels
+from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool, learnt_from, read_labels
 from utils.landmarks.sources import Sources
-from utils.sections import ROUNDS
+from utils.sections import KEYS, ROUNDS
 from utils.train import checkpoint, own_files
-from utils.train.history import write_tables
+from utils.train.history import resumable, write_tables
 from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
@@ -67,25 +67,28 @@ def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> N
 def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
     """Train all rounds. A resumed run continues in the round where it was stopped.
 
-    UserError if a net has collapsed, or if --epochs of a resumed run differs.
+    UserError if a net has collapsed, if the length of a resumed run differs, or if what a finished round has learnt from does.
     """
     settings, layout = sources.settings, sources.layout
     semi, epochs = settings.train.semi, settings.train.epochs
     runs = [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
     if not resume:  # the last round trains in the run's own folder, which may hold an older run
         ranks.agree(lambda: own_files.remove(run.folder, r"last\.pt", keep=True))
-    if resume and (before := checkpoint.load(runs[0].last)["args"]["epochs"]) != epochs:
-        raise UserError(f"--epochs of a run with --semi {semi} stays {before}, since each round learns from the one before; "
-                        "leave it out, or train another run")
+    begun_with = checkpoint.load(runs[0].last)["args"] if resume else settings.flat()
+    for key in ("epochs", "early_stop"):
+        if begun_with[key] != getattr(settings.train, key):
+            raise UserError(f"{KEYS[key].flag} of a run with --semi {semi} stays {begun_with[key]}, since each round learns from "
+                            "the one before; leave it out, or train another run")
     for number, one in enumerate(runs):
         told = Told(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
-        if one.epochs == epochs:
-            if ranks.first:
-                stored = checkpoint.load(one.last)
-                write_tables(one, stored["rows"], stored["times"])  # it may have been killed before it wrote its rows
-            continue
         if told and not told.file.is_file():
             write_pseudo_labels(sources, ranks, pool.faces, run, number)
+        if one.epochs == epochs:
+            data = learnt_from([labelled.checksum for labelled in sources.training], pool, told)
+            stored = resumable(one, {"layout": layout.to_dict(), "data": data})
+            if ranks.first:
+                write_tables(one, stored["rows"], stored["times"])  # it may have been killed before it wrote its rows
+            continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)
         train(landmark_experiment(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())

@@ -77,6 +77,8 @@ def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
     if mode.out and "web" in mode.export:
         check_page(Path(mode.out), mode.overwrite)
     if mode.predict:
+        if settings.test.detector == "none" and (mode.threshold, mode.detector_scale) != (None, None):
+            raise UserError("--threshold and --detector-scale are for a detector; leave them out, or --detector none")
         predict.target_of(mode, runs.own.folder)
 
 

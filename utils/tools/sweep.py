@@ -40,7 +40,8 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
     given = resolve_paths(given)
     folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
-    plan: dict[str, Any] = {"sweep": keys, "given": given, "tests": [name for name in TESTS if getattr(mode, name)]}
+    plan: dict[str, Any] = {"sweep": keys, "given": given, "tests": [name for name in TESTS if getattr(mode, name)],
+                            "args": {**defaults.values, "presets": defaults.presets}}
     again = False
     if mode.resume:
         plan, again = continue_plan(folder, plan)
@@ -112,7 +113,7 @@ def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bo
     """Return (plan of the sweep in `folder` with the values, flags and tests of `new`, whether all runs are tested again).
 
     They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for flags that
-    belong to a new sweep.
+    belong to a new sweep, and if args.yaml was changed since.
     """
     old = read_yaml(folder / PLAN)
     if list(old["sweep"]) != list(new["sweep"]):
@@ -122,11 +123,16 @@ def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bo
     for key in changed:
         if KEYS[key].change != "always":
             raise UserError(f"{KEYS[key].flag} belongs to a new sweep, {folder} has {old['given'].get(key, 'none')}")
+    told = {*old["given"], *old["sweep"], *(key for key, row in KEYS.items() if row.change == "always")}
+    for key, value in old.get("args", {}).items():
+        if key not in told and new["args"].get(key) != value:
+            raise UserError(f"{key} in args.yaml was changed since {folder} began, so its runs could not be compared; change it "
+                            "back, or start a new sweep")
     before = old.get("tests", [])
     tests = [name for name in TESTS if name in (*before, *new["tests"])]
     values = {key: [*known, *(value for value in new["sweep"][key] if value not in known)] for key, known in old["sweep"].items()}
     again = tests != before or bool(tests and {"test_data", *SECTIONS["test"].keys} & set(changed))
-    return {"sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
+    return {**new, "sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
 
 
 def _shown(value) -> str:

@@ -101,7 +101,7 @@ def is_own_file(file: Path) -> bool:
         values = read_yaml(file)
     except UserError:
         return False
-    is_plan, is_run = {"sweep", "given"} == values.keys() - {"tests"}, {"data", "net", "train"} <= values.keys()
+    is_plan, is_run = {"sweep", "given"} == values.keys() - {"tests", "args"}, {"data", "net", "train"} <= values.keys()
     return is_plan or (is_run and "presets" not in values)
 
 

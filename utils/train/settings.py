@@ -19,7 +19,7 @@ from utils.faces.paths import absolute, dataset_of, is_unlabelled_set, resolve_p
 from utils.faces.prepared_set import SYNTHETIC, PreparedSet
 from utils.faces.sets import Sets
 from utils.layouts import Layouts
-from utils.sections import KEYS, ROUNDS
+from utils.sections import KEYS, ROUNDS, SECTIONS
 from utils.train import checkpoint, run_folder
 from utils.train.published import structure, weights_and_mean_face
 from utils.train.run_folder import Run
@@ -34,6 +34,8 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
 
     given: keys from the command line. run: the run that --exp means; None without one.
     """
+    if mode.audit and (unread := given.keys() & {"test_data", *SECTIONS["test"].keys} - {"norm"}):
+        raise UserError(f"{KEYS[min(unread)].flag} is for tests, and --audit tests no net; leave it out")
     given = _resolve_files(resolve_paths(given), defaults)
     if run and (mode.resume or not (mode.train or mode.audit)):
         return _of_trained_run(given, mode, run, defaults)

@@ -414,6 +414,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
             (["gone.jpg"], "no file or folder gone.jpg"),
             (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
+            (["--overwrite"], "--overwrite is for the files of --save and --json"),
             (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
             (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "a.png would be written twice, by --save and"),
             (["--source", "face.png", "--json", "a.mp4"], "--json a.mp4: the name of a picture or video; give one that ends in"),

@@ -130,5 +130,6 @@ def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):
 def test_what_cannot_be_audited_says_so(cli, recipe):
     for flags, message in [(["--train"], "leave --train, "), (["--resume"], "--resume needs the name of the audit: --exp"),
                            (["--folds", "90"], "36 identities .* 90 folds"),
-                           (["--early-stop", "2"], "--early-stop")]:
+                           (["--early-stop", "2"], "--early-stop"),
+                           (["--flip-test"], "--flip-test is for tests, and --audit tests no net")]:
         fails(cli("--audit", *recipe, *flags), message)

@@ -85,9 +85,14 @@ rounds.write_pseudo_labels = doomed"""))
     assert (two / "round2" / "step.csv").read_text() == (one / "round2" / "step.csv").read_text()
     assert done.returncode == 0 and "round 3 of 5" in done.stderr and "round 2 of 5" not in done.stderr, done.stderr
     assert all(torch.equal(tensor, weights(two)[name]) for name, tensor in weights(one).items())
-    fails(cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs", "--epochs", "2"), "--epochs .* stays 1")
+    for flag, message in (("--epochs", "--epochs .* stays 1"), ("--early-stop", "--early-stop .* stays 0")):
+        fails(cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs", flag, "2"), message)
     shown = cli("--show-data", "4", "--exp", "two", "--run-root", tmp_path / "runs", "--data-root", target.parent)
     assert shown.returncode == 0 and "round1.jpg" in shown.stdout and (two / "pseudo_labels" / "round5.jpg").is_file()
+    first = two / "round0" / "last.pt"
+    checkpoint.save(first, {**checkpoint.load(first), "data": ["labels that were corrected since"]})
+    done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
+    fails(done, "round0/last.pt was trained with another net, layout, data")
     again = cli(*flags, "--semi", "self-training", "--unlabelled", target, "--exp", "two", "--overwrite")
     assert again.returncode == 0 and "round 3 of 3" in again.stderr, again.stderr
     assert len(list((two / "pseudo_labels").glob("round*.csv"))) == 3 and not (two / "round3").exists()

@@ -127,6 +127,10 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
                           (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),
                           (("--resume", "--sweep", "reg=1"), "is a sweep of num_nb, not of num_nb, reg")):
         fails(sweeping("--sweep", "num_nb=3", "--exp", "000", *more).result(), message)
+    plan = yaml.safe_load((root / "000" / "sweep.yaml").read_text())
+    plan["args"]["weight_decay"] = 0.5  # as if it had been this when the sweep began
+    (root / "000" / "sweep.yaml").write_text(yaml.safe_dump(plan))
+    fails(sweeping("--sweep", "num_nb=3", "--exp", "000", "--resume").result(), "weight_decay in args.yaml was changed since")
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=3", "--exp", "000", "--overwrite").result().returncode == 0
     assert sweeping.calls() == [["000-num_nb=3", "False", "True"]] and len(rows(root / "000" / "sweep.csv")) == 1
