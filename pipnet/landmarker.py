@@ -42,7 +42,7 @@ from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 MOST_CROPS = 6   # most crops of a face after that of the detector's box
-FEW_CROPS = 2    # most of them if the scores do not confirm the face: more could move from background to something like a face
+FEW_CROPS = 2    # the same for a face that the scores do not confirm: with more, a crop of background could drift to a face
 # a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by NEAR_TURN
 NEAR, NEAR_TURN = 0.06, math.radians(10)
 NEAR_LEANING = 0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop

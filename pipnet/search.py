@@ -28,7 +28,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
     net = landmarker.net
     if not net.can_search or any(map(net.is_sure, faces)):
         return faces
-    clear, tried, before = enhanced(image), [], landmarker.crops
+    clear, tried, before = as_bgr(enhanced(image)), [], landmarker.crops
     for side, turns, most in STEPS if rolls is None else [(STEPS[0][0], rolls, STEPS[0][2])]:
         zoom = min(side / max(image.shape[:2]), LARGER)
         if zoom * min(image.shape[:2]) < 1:  # a line

@@ -80,7 +80,7 @@ class Key:
         if isinstance(value, str) or self.kind is bool:
             return value
         if self.most is None and abs(value) > LARGEST:
-            raise UserError(f"{must} at most {LARGEST}, not {value!r}")
+            raise UserError(f"{must} {'at most ' if value > 0 else 'at least -'}{LARGEST}, not {value!r}")
         if self.most is not None and not self.least <= value <= self.most:
             raise UserError(f"{self.name} must lie between {self.least} and {self.most}, not {value!r}")
         if self.least is not None and value < self.least:

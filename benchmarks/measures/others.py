@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from measures.kinds import Change, coloured, half_black, lit, turned
+from measures.kinds import Change, coloured, half_black, lit, nme, turned
 from photographs import Photograph, labelled_sets, landmarker_for, open_detector, photographs, place_of
 from record import ROOT, chosen
 from shown import SETS
@@ -176,8 +176,7 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
     image, truth = change(cv2.imread(str(record.file)), record.landmarks, np.random.default_rng(0))
     low, high = np.split(box_of(truth), 2)
     there = [face for face in find(image) if (low < face.mean(0)).all() and (face.mean(0) < high).all()]
-    errors = [100 * np.linalg.norm(face - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]) for face in there]
-    return min((error for error in errors if error < FAR), default=np.inf)
+    return min((error for face in there if (error := nme(face, truth)) < FAR), default=np.inf)
 
 
 def opened(names: Sequence[str], name: str, tools: dict[str, Tool] = TOOLS) -> Iterator[tuple[str, Find]]:

@@ -48,7 +48,8 @@ class MeanTeacher(Wrapper):
     def follow(self, average: dict[str, Tensor] | None) -> None:
         if average is None:
             raise ValueError("the mean teacher is the average of the weights; give --ema above 0")
-        teacher = copy.deepcopy(self.net).eval()  # only now, since the net has been moved and its batch norms shared since
+        # not in __init__: only later is the net moved to its device, and are its batch norms replaced by shared ones
+        teacher = copy.deepcopy(self.net).eval()
         teacher.load_state_dict(average, assign=True)
         for norm in batch_norms(teacher):
             norm.track_running_stats = False  # those of the average stay as they are

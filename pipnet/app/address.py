@@ -18,7 +18,10 @@ STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end,
 
 def fetch_picture(address: str) -> tuple[bytes, str] | None:
     """Return (picture, name) that an http or ftp address sends; None if it sends something else or does not answer."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
     if parts.scheme.lower() not in ("http", "https", "ftp"):
         return None
     with suppress(OSError, HTTPException, ValueError), _opener(address).open(_without_user(address), timeout=PATIENCE) as answer:

@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
         weights = args.detector_weights and Path(args.detector_weights)
         landmarks, int8 = (Path(_nets(args, bits)[0]) for bits in (False, True))
         serve(Options(landmarks, int8 if int8 != landmarks else None, weights, args.threshold, args.max_faces, args.detect_every,
-                      args.smooth, args.layout), args.port or 8000)
+                      args.smooth, args.layout), 8000 if args.port is None else args.port)
         return
     source = open_source(args.source)
     with ExitStack() as stack:

@@ -65,7 +65,7 @@ class Drowsiness:
         self.eyes, self.mouth = [layout.ring(name) for name in EYES], layout.ring(INNER_LIPS)
         if None in self.eyes:
             raise UserError(f"layout '{layout.name}' has no rings eye_left and eye_right to see blinks with; "
-                            "give a net of layout 68, 98, 106 or 12")
+                            "give a net of layout 68, 98, 106, 12 or 29")
         self.states: dict[int, _State] = {}
 
     def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:

@@ -26,7 +26,7 @@ PYAV = {".mp4": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 LACKS = {"mp4v": "in MPEG-4, which browsers do not play, ", "VP80": "slowly, "}
 TICKS = 90_000   # of a second, units of a frame's time
-LONGEST = 10     # s for which a frame is repeated at most
+LONGEST = 10     # s for which a frame is repeated at most; a longer gap is cut to this
 EVEN = 0.9       # frames that follow each other faster than this share of the usual time need a higher rate
 NEAREST, LOOK = 60.0, 60  # frames/s, highest such rate; number of first frames by which it is chosen
 
@@ -56,7 +56,7 @@ class OpenCV:
     """
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], source: Path | None):
-        self._file, self._fps, self._written = file, even_rate(source, fps) if source else fps, 0
+        self._file, self._fps, self._written, self._due = file, even_rate(source, fps) if source else fps, 0, 0
         self._uneven, self._last = False, None
         self._writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*CODECS[file.suffix]), self._fps, size)
         self.opened, self._source = self._writer.isOpened(), source
@@ -73,8 +73,9 @@ class OpenCV:
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Append a frame at its time: the one before is repeated until then, or this one is left out."""
-        due = round(seconds * self._fps) + 1 - self._written
+        due = round(seconds * self._fps) + 1 - self._due
         self._uneven |= due != 1
+        self._due += max(due, 0)
         before = image if self._last is None else self._last
         self._last = image.copy()
         for left in range(min(due, round(LONGEST * self._fps)), 0, -1):

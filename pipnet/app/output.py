@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipnet.app.encoders import CODECS, drawback
 from pipnet.app.panel import STYLES, Panel, alarm, draw_faces, plural
-from pipnet.app.sinks import PictureSink, VideoSink, make_folder, names_picture, save_picture, unused, writing
+from pipnet.app.sinks import PictureSink, VideoSink, make_folder, named_as_picture, names_picture, save_picture, unused, writing
 from pipnet.app.sources import Frame, Source
 from pipnet.errors import UserError
 from pipnet.face import Face, plain_values
@@ -63,7 +63,7 @@ class Window:
         name: of the file that the key s saves, without suffix.
         """
         paused, now = self.still, time.monotonic()
-        self._offset = max(self._offset, now - seconds)  # the video's start; later after a pause and where drawing is too slow
+        self._offset = max(self._offset, now - seconds)  # when the video began; later if it was paused, or if frames were late
         wait = max(1, int(1000 * (seconds + self._offset - now)))
         if not self._sized:
             height, width = image.shape[:2]
@@ -107,7 +107,7 @@ class Output:
         if (source.live or not (args.save or args.json)) and has_display():
             self.window = Window(source.still)
         if target is None and self.window is None and not args.json:
-            target = unused(OUTPUT / (source.name if source.still else f"{source.name}.mp4"))
+            target = unused(named_as_picture(OUTPUT / source.name) if source.still else OUTPUT / f"{source.name}.mp4")
         targets = [] if target is None else self._open_sink(str(target))
         if args.json and args.json != "-":
             targets.append(Path(args.json))
@@ -226,5 +226,8 @@ def _is_kept(file: Path) -> bool:
     """Return whether a file needs --overwrite to be replaced: not a device, an empty file or our own lines of JSON."""
     if not file.is_file():
         return not file.exists()  # a link that leads nowhere
-    with open(file, "rb") as content:
-        return content.read(len(FIRST)) not in (b"", FIRST)
+    try:
+        with open(file, "rb") as content:
+            return content.read(len(FIRST)) not in (b"", FIRST)
+    except OSError:
+        return True

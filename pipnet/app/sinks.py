@@ -28,10 +28,7 @@ class PictureSink:
 
     def file(self, name: str) -> Path:
         """Return the file to which the picture of this name is written."""
-        file = self.target / name if self.folder else self.target
-        if not names_picture(file) or file.suffix.lower() == ".gif":
-            file = file.with_name(f"{file.name}.png")
-        return file
+        return named_as_picture(self.target / name if self.folder else self.target)
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
         """Write one picture atomically."""
@@ -112,6 +109,13 @@ def names_picture(file: Path | str) -> bool:
     """Return whether OpenCV writes pictures with this file name."""
     suffix = Path(file).suffix
     return suffix.isascii() and bool(suffix) and cv2.haveImageWriter(f"picture{suffix}")
+
+
+def named_as_picture(file: Path) -> Path:
+    """Return the file under which a picture is written: as .png too if OpenCV does not write the format, or only as a film."""
+    if names_picture(file) and file.suffix.lower() != ".gif":
+        return file
+    return file.with_name(f"{file.name}.png")
 
 
 def unused(path: Path) -> Path:

@@ -242,7 +242,8 @@ def open_source(text: str) -> Source:
     Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for anything else.
     """
     if text.startswith("file://"):
-        text = url2pathname(urlsplit(text).path)
+        with suppress(ValueError):
+            text = url2pathname(urlsplit(text).path)
     path = Path(text)
     if re.fullmatch("[0-9]{1,4}", text) and not path.exists():
         return Video(int(text))

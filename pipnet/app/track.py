@@ -14,7 +14,7 @@ from pipnet.geometry import box_of, greedy_nms, iou
 from pipnet.images import as_bgr
 from pipnet.landmark_net import HALFWAY
 from pipnet.landmarker import Landmarker, largest_first
-from pipnet.search import QUARTERS, search, stands
+from pipnet.search import QUARTERS, best, search, stands
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
@@ -156,7 +156,7 @@ class Tracker:
         turn = TURNS[self.searches % len(TURNS)]
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))
-        return [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])]
+        return best([face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])], self.max_faces)
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:

@@ -98,6 +98,8 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder") from None
     finally:
+        if older.is_dir() and not folder.exists():
+            os.replace(older, folder)
         for left in (partial_page, older):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -128,6 +130,8 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     if options.landmarks.suffix != ".onnx" or opened.inputs != ["image"] \
             or not {"landmarks", "score"} <= {*opened.outputs}:
         raise UserError(f"{options.landmarks} is no ONNX file of a landmark net of ours; {remedy}")
+    if found.suffix != ".onnx":
+        raise UserError(f"{found} is no ONNX file, and the page runs no other; export the detector with main.py --export onnx")
     if options.smooth == "flow":
         raise UserError("the page has no optical flow; give it --smooth one-euro or none")
     whole = LandmarkNet.of_export(opened, options.landmarks)

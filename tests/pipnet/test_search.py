@@ -32,6 +32,13 @@ class Counting(Detector):
         return super().large(image)
 
 
+class OnlyOnce(Detector):
+    """The shipped detector, which finds faces in the search only."""
+
+    def __call__(self, image):
+        return np.zeros((0, 4)), np.zeros(0)
+
+
 class Counted:
     """A detector that finds the same box in every picture, and counts these."""
 
@@ -84,6 +91,13 @@ def test_a_turned_face_is_found_in_the_detector_s_box(net, degrees, portrait):
     turned = box_of(transform(box.reshape(2, 2), matrix))
     face, = Landmarker(net, lambda picture: (turned[None], np.ones(1)), threads=1)(image)
     assert share_off(face, transform(upright.landmarks, matrix)) < 0.02
+
+
+def test_a_search_in_rgb_finds_what_one_in_bgr_finds(portrait):
+    image, detector = cv2.rotate(portrait, cv2.ROTATE_180), OnlyOnce(threads=1)
+    bgr, rgb = (Landmarker("landmarks-fast", detector, threads=1, rgb=rgb) for rgb in (False, True))
+    (one,), (other,) = bgr(image), rgb(image[..., ::-1])
+    assert np.array_equal(one.landmarks, other.landmarks)
 
 
 @given(st.lists(st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(1, 500)] * 2), max_size=4), st.sampled_from([90, 180, 270]))

@@ -192,7 +192,7 @@ def test_typed_values(argv, value):
     ("stride", 31, "4, 8, 16"),
     ("train_data", [None], "text"),
     ("target_size", 10 ** 20, "between 32 and 8192"), ("seed", 10 ** 20, "between 0"), ("epochs", 10 ** 20, "at most 1000000"),
-    ("warmup", 1e308, "at most 1000000"), ("milestones", [3.0, -1e308], "at most 1000000"), ("workers", 10 ** 6, "0 and 1024"),
+    ("warmup", 1e308, "at most 1000000"), ("milestones", [3.0, -1e308], "at least -1000000"), ("workers", 10 ** 6, "0 and 1024"),
 ])
 def test_wrong_values_name_key_and_value(key, value, message):
     with pytest.raises(UserError, match=message) as caught:

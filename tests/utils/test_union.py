@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import LAYOUTS, ROOT, SMALL, mean_face, refuses, rows, table
+from conftest import LAYOUTS, ROOT, SMALL, driver, fails, mean_face, refuses, rows, table
 from own_sets import FIVE, write_pairs
 
 from nets.heads.pip import BEYOND, neighbors_across
@@ -267,6 +267,9 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     done = cli("--test", "--test-onnx", "--exp", "one", "--layout", "lapa", *places)
     assert done.returncode == 0 and "own-64 is not tested: no rule relates its layout mine to 106" in done.stderr, done.stderr
     assert {"lapa-64", "wflw-64, net 106 as 98"} <= {row[0] for row in table(done.stdout)} and "layout 106" in done.stdout
+    fails(cli("--test", "--exp", "one", "--layout", "own", *places, script=driver(tmp_path, "foreign", """
+from utils.landmarks.sources import Sources
+Sources.testable = lambda *given: False""")), "no rule relates the layouts of the test sets to mine; name sets or folders")
     done = cli("--test", "--exp", "one", "--layout", "lapa", "--test-data", "lapa", miniatures / "own", *places)
     assert "which a net of layout 106 cannot use" in done.error and not done.stdout  # before the first set is tested
     alone = open_net(run / "best.106.onnx", 1)

@@ -205,7 +205,8 @@ class DataGenerator:
         height, width = image.shape[:2]
         for what, edges in (("landmarks lie", box_of(landmarks)), ("face box lies", box)):
             if (edges[:2] >= (width, height)).any() or (edges[2:] <= 0).any():
-                raise UserError(f"{source}: its {what} outside the image of {width} x {height} px; is the annotation another's?")
+                raise UserError(f"{source}: its {what} outside the image of {width} x {height} px; check that the "
+                                "annotation belongs to this picture")
         try:
             crop = np.round(crop_box(box, protocol, width, height), 4)  # as the table holds it
         except UserError as error:

@@ -1,5 +1,4 @@
 """Errors and doubts about the sets of a training, which are reported before its first step."""
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipnet.errors import UserError, one_line
+from pipnet.files import checksum
 from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
 from utils.conversion import HALF
@@ -117,8 +117,8 @@ def _seen_in_training(splits: list[Split], trained: list[Split]) -> Iterator[str
         mine = _pictures(split)
         for other, theirs in known_pictures:
             sizes = set(mine.values()) & set(theirs.values())
-            known = {_digest(file) for file, size in theirs.items() if size in sizes}
-            if count := sum(size in sizes and _digest(file) in known for file, size in mine.items()):
+            known = {checksum(file) for file, size in theirs.items() if size in sizes}
+            if count := sum(size in sizes and checksum(file) in known for file, size in mine.items()):
                 what = "validation" if split.name == "val" else "test"
                 yield (f"{count} of {len(mine)} {what} pictures of {split.set.folder} are training pictures of "
                        f"{other.set.folder} too, so the figures on them are too good")
@@ -129,7 +129,3 @@ def _pictures(split: Split) -> dict[Path, int]:
     faces, source = split.set.read(split.name), Path(split.set.meta["source"])
     files = {source_picture(source, name) for name in faces["file"]} if len(faces) <= MOST else ()
     return {file: file.stat().st_size for file in files if file and file.is_file()}
-
-
-def _digest(file: Path) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()

@@ -212,7 +212,10 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
     if view and not sources.settings.data.test_data:  # the sets of other layouts
-        for split in [split for split in tested if not sources.testable(split, net.layout)]:
+        foreign = [split for split in tested if not sources.testable(split, net.layout)]
+        if tested and len(foreign) == len(tested):
+            raise UserError(f"no rule relates the layouts of the test sets to {view}; name sets or folders: --test-data")
+        for split in foreign:
             logger.info(f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}")
             tested.remove(split)
     ways = [sources.way_to_test(split, net.layout) for split in tested]

@@ -37,8 +37,6 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
-    if not resume:
-        ranks.agree(lambda: clear_audit(run))
     sources, layout = sources._replace(tested=[]), sources.layout
     if layout.members:
         raise UserError(f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "
@@ -49,6 +47,8 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     truth = faces["landmarks"][:]
     fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
+    if not resume:  # all that can be refused has been
+        ranks.agree(lambda: clear_audit(run))
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
             train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())

@@ -54,10 +54,10 @@ def clear_rounds(run: Run) -> None:
 
 def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net; in several rounds if --semi is one of ROUNDS."""
+    semi = sources.settings.train.semi
+    pool = find_pool(sources, ranks) if semi else None  # first of all, since it may fail
     if not resume:
         ranks.agree(lambda: clear_rounds(run))
-    semi = sources.settings.train.semi
-    pool = find_pool(sources, ranks) if semi else None  # before the first net is trained, since it may fail
     if semi in ROUNDS:
         train_rounds(sources, ranks, pool, run, resume)
     else:

@@ -78,7 +78,7 @@ def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
         check_page(Path(mode.out), mode.overwrite)
     if mode.predict:
         if settings.test.detector == "none" and (mode.threshold, mode.detector_scale) != (None, None):
-            raise UserError("--threshold and --detector-scale are for a detector; leave them out, or --detector none")
+            raise UserError("--threshold and --detector-scale are for a detector; leave out these, or leave out --detector none")
         predict.target_of(mode, runs.own.folder)
 
 

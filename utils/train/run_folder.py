@@ -24,7 +24,8 @@ class Run(NamedTuple):
 
     folder: the run's; for a file without a run, the folder of its results
     weights: the file under test
-    given: exported files that came with the weights, or instead of them. The first one predicts. None of them is ever written
+    given: exported files that came with the weights, or the file under test itself. The first one is used to predict. They are
+        never written
     view: the layout in which a net of several layouts is tested and exported; None: all
     anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes it anew
     """

@@ -161,7 +161,7 @@ def shut_already(landmarks: np.ndarray, seen: np.ndarray | None) -> np.ndarray |
 def without_lids(name: str, out: Path, found: dict[Path, np.ndarray]) -> None:
     """Write a copy of the training faces of a set, without labels of the lids of narrow eyes.
 
-    found: {file of the picture: landmarks (68, 2) that a net has found}; empty where the labels come from a net.
+    found: {file of the picture: landmarks (68, 2) that a net has found}; a picture that is not there keeps its own.
     """
     out.mkdir(parents=True)
     for record in photographs(name, "train"):

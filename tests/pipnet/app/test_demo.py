@@ -200,6 +200,12 @@ def test_without_a_display_it_saves_and_says_where(nets, capfd):
     cv2.imwrite("face.png", face_picture())
     demo.main(["--source", "face.png", *nets])
     assert "1 face in 1 picture; saved output/face.png" in capfd.readouterr().err and Path("output/face.png").is_file()
+    Image.fromarray(face_picture()).save("face.gif")
+    Image.fromarray(face_picture()).save("face.jfif", "JPEG")
+    for name in ("face.gif", "face.gif", "face.jfif"):
+        demo.main(["--source", name, *nets])
+    capfd.readouterr()
+    assert {"face.gif.png", "face.gif_2.png", "face.jfif.png"} <= {path.name for path in Path("output").iterdir()}
     demo.main(["--source", "face.png", "--json", "-", *nets])
     said = capfd.readouterr()
     assert json.loads(said.out)["faces"][0]["score"] == 0.9 and "saved" not in said.err
@@ -423,6 +429,8 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
             (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
             (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
+            (["http://[x"], r"http://\[x"), (["file://[x"], r"file://\[x"),
+            (["face.png", "--json", "/proc/self/mem"], "/proc/self/mem is there already"),
             ([""], "--source is empty; give it a value, or leave it out"), (["face.png", "--json", ""], "--json is empty"),
             (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
             (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipnet.app.encoders import CODECS, PYAV, drawback
+from pipnet.app.encoders import CODECS, LONGEST, PYAV, drawback
 from pipnet.app.sinks import VideoSink
 from pipnet.app.sources import Frame, Video
 
@@ -72,6 +72,16 @@ def test_frames_keep_their_times(given, suffix, installed, tmp_path, monkeypatch
     assert bright[0] == pytest.approx(times[17], abs=0.002 if exact else 0.025)
     assert seen[-1] == pytest.approx(times[-1], abs=0.002 if exact else 0.025)
     assert len(seen) == len(times) if exact else re.search("at a constant rate of 2[05] frames/s", sink.note)
+
+
+def test_a_long_gap_is_cut_and_the_frames_behind_it_follow_at_once(tmp_path):
+    with closing(VideoSink(tmp_path / "out.avi", RATE)) as sink:
+        for index, seconds in enumerate((0, 1 / RATE, 30, 30 + 1 / RATE, 30 + 2 / RATE)):
+            image = np.full((48, 64, 3), 50 * index, np.uint8)
+            sink.write(Frame(image, index, seconds, "camera"), image)
+    capture = cv2.VideoCapture(str(sink.target))
+    seen = [round(image.mean() / 50) for known, image in iter(capture.read, (False, None))]
+    assert seen == [0, 1, *[1] * (LONGEST * RATE - 1), 2, 3, 4]
 
 
 @pytest.mark.parametrize(("codec", "samples", "note"), [

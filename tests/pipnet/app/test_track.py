@@ -263,6 +263,17 @@ def test_a_face_on_its_head_is_found_in_the_turned_picture():
     assert not any(upright.update(turned, frame / 30) for frame in range(10))
 
 
+def test_the_search_keeps_as_many_faces_as_are_tracked(monkeypatch):
+    scene, found = Scene(), [Seen(100, size=80), Seen(300), Seen(500, size=90)]
+    scene.any_roll = True
+    scene.net = SimpleNamespace(face_limit=HALFWAY, roll_of=lambda landmarks: 0.0)
+    faces = [Face(box_of(face.landmarks()), 0.9, face.landmarks(), np.full(68, 0.85)) for face in found]
+    monkeypatch.setattr("pipnet.app.track.search", lambda *given, rolls: faces)
+    assert len(Tracker(scene).update(IMAGE, 0.0)) == 3
+    face, = Tracker(scene, max_faces=1).update(IMAGE, 0.0)
+    assert np.array_equal(face.landmarks, found[1].landmarks())
+
+
 def test_no_frame_without_a_face_takes_much_longer():
     """The frame is searched at one more roll where the detector finds nothing, not at all of them."""
     runs = []

@@ -1,5 +1,6 @@
 """The page in a browser: the numbers of Python, on the same frames of a camera."""
 import json
+import os
 import shutil
 import socket
 import struct
@@ -193,6 +194,18 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     refuses("mine holds something other than a page .*; name a new folder", write_page, tmp_path / "mine", options)
+    page, replace, failed = tmp_path / "page", os.replace, []
+
+    def full(source, target):
+        if target == page and not failed:
+            failed.append(source)
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        refuses("page cannot be written .No space left on device.", write_page, page, options, overwrite=True)
+    assert (page / "settings.json").is_file()
     monkeypatch.setattr(web, "SHA512", "another")
     with pytest.raises(UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"):
         write_page(tmp_path / "other", options)
@@ -221,6 +234,7 @@ def test_a_page_is_no_file(tmp_path):
     (["--web", "--max-faces", "0"], "max_faces must be a whole number, at least 1, not 0"),
     (["--web", "--exp", "018"], "018 has none of the suffixes of exported nets .*; name a file that main.py --export onnx"),
     (["--web", "--exp", "detector"], "detector.onnx is no ONNX file of a landmark net of ours"),
+    (["--web", "--detector-weights", str(ROOT / "weights/detector.pt")], "detector.pt is no ONNX file, and the page"),
 ])
 def test_flags_that_do_not_fit(flags, message):
     refuses(message, demo.main, flags)

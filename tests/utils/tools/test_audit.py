@@ -101,6 +101,7 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     assert "too inaccurate to tell an offset" in done.stdout and "--label-shift" not in done.stdout
     assert sorted({row["fold"] for row in rows(folder / "audit" / "labels.csv")}) == ["0", "1"]
     fails(cli("--audit", *flags), "already holds a run; give --resume")
+    fails(cli("--audit", *flags, "--overwrite", "--folds", "90"), "36 identities .* 90 folds")  # before anything is removed
     before = (folder / "audit" / "weights.csv").read_bytes()
     finished = checkpoint.load(folder / "fold0" / "last.pt")["model"], (folder / "fold0" / "last.pt").stat().st_mtime_ns
     shutil.rmtree(folder / "fold1")  # as if killed after the first net

@@ -157,7 +157,8 @@ def misplaced_boxes(archive: Archive) -> str:
                         ("without most of the landmarks", inside < most)):
         if (wrong & given).sum() > given.sum() / 2:
             return (f"the bbox of {(wrong & given).sum()} of {given.sum()} faces is {what}, such as in "
-                    f"{archive.columns['where'][np.flatnonzero(wrong & given)[0]]}; crops are made from it: is it the face's?")
+                    f"{archive.columns['where'][np.flatnonzero(wrong & given)[0]]}; crops are made from it; check that it is the "
+                    "box of the face")
     return ""
 
 
