@@ -134,6 +134,19 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
         assert new_settings(*flags.split()).train.task == "landmarks"
 
 
+def test_flags_of_sets_that_are_not_there(cli, recipe, raw):
+    fails(cli("--train", *recipe, "--data-dir", raw), "--data-dir is the raw folder of a named set such as 300w, which .* is not")
+    fails(cli("--test", "--compare", ""), "--compare is empty")
+
+
+def test_a_profile_of_few_steps_is_no_crash(cli, recipe, tmp_path):
+    done = cli("--train", *recipe, "--profile", "--epochs", "2")
+    assert done.returncode == 0 and "there is no trace: --profile needs 25 steps, and only 8 were trained" in done.stderr
+    assert not list((tmp_path / "runs").rglob("trace.json"))
+    done = cli("--test", "--run-root", tmp_path / "runs", "--first-pixel", "1")
+    fails(done, "--first-pixel would change the labels that this run was trained on")
+
+
 def test_a_batch_too_small_for_batch_norm(cli, recipe, tmp_path):
     """Also where only a stage has so few cells; nothing is written."""
     detector = ["--train", *recipe[:recipe.index("--net")], "--task", "detect", "--weights", "none", "--crops", "2"]

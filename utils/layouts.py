@@ -82,13 +82,15 @@ class Layouts(NamedTuple):
     def _whole(self, name: str, row: dict[str, Any]) -> Layout:
         """Return the layout of a row that is no subset of another."""
         with _malformed(name):
-            count = int(row["count"])
+            count, = indices([row["count"]])
             if not 0 < count <= MOST_LANDMARKS:
                 raise ValueError(f"count must be 1 to {MOST_LANDMARKS}, not {count}")
             flip = indices(row["flip_index"])
             eyes, pupils, groups = row.get("interocular"), row.get("pupils"), row.get("groups")
             if groups is None:
                 groups = {str(i): [i] for i in range(count)}
+            if empty := [group for group, ids in groups.items() if not ids]:
+                raise ValueError(f"the group {empty[0]} has no landmark")
             layout = Layout(
                 name, count, flip, eyes and indices(eyes), pupils and (indices(pupils[0]), indices(pupils[1])),
                 {str(group): indices(ids) for group, ids in groups.items()}, tuple(row.get("closed") or ()),
@@ -132,6 +134,8 @@ def indices(values) -> tuple[int, ...]:
         match = re.fullmatch(r"(\d+)-(\d+)", str(value))
         if match and int(match[2]) >= MOST_LANDMARKS:
             raise ValueError(f"{value} is beyond the {MOST_LANDMARKS} landmarks that a layout may have")
+        if int(match[1]) > int(match[2]) if match else int(value) != float(value):
+            raise ValueError(f"{value} is neither an index nor a range such as 0-9")
         found += range(int(match[1]), int(match[2]) + 1) if match else [int(value)]
     return tuple(found)
 

@@ -32,7 +32,8 @@ REACH = (lambda sides: not sides or (len(sides) == 4 and 0 < sides[0] <= sides[1
 SIDES = (lambda sides: len(sides) == 2 and 1 <= sides[0] <= sides[1], "the least and the largest side in px")
 BELOW_ONE = (lambda value: value < 1, "below 1")
 ABOVE_ZERO = (lambda value: value > 0, "above 0")
-PERCENT = (lambda values: all(value > 0 for value in values), "above 0 %")
+PERCENT = (lambda values: values and min(values) > 0, "one or several numbers above 0 %")
+RISING = (lambda values: values == sorted(set(values)), "numbers in rising order")
 FACTORS = (lambda factors: factors and min(factors) > 0, "factors above 0")
 
 UNREAD = "is not read by {how}; leave it out, or give another --semi"
@@ -159,7 +160,7 @@ class TrainSettings:
     warmup: float = key("epochs of linear warm-up", 0)
     warmup_learning_rate: float = key("rate at the first step of the warm-up", 0)
     schedule: str = key("cosine, or steps", choices=("cosine", "steps"))
-    milestones: list[float] = key("[epochs] at which `schedule: steps` changes the rate", needs=STEPPED)
+    milestones: list[float] = key("[epochs] at which `schedule: steps` changes the rate", valid=RISING, needs=STEPPED)
     factors: list[float] = key("[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0, needs=STEPPED)
     weight_decay: float = key("decay of the weights of convolutions and linear maps", 0)
     decay_norms: bool = key("decay biases, norms and PReLU slopes too, as in PIPNet and Slim")

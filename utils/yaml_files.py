@@ -37,12 +37,21 @@ def _load(file: Path) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return the number of values in a node. ValueError if there are too many, or if it contains itself. known: counts by id."""
+    """Return the number of values in a node. known: counts by id.
+
+    ValueError if there are too many, if the node contains itself, or if a key is there twice, of which YAML would keep the last.
+    """
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:
         known[id(node)] = MOST_VALUES  # as long as it is not known: a node in itself is endless
-        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        seen: set[tuple[str, str]] = set()
+        for key, _ in pairs:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise ValueError(f"the key {key.value[:40]!r} in line {key.start_mark.line + 1} is there already; remove one")
+            seen.add((key.tag, str(key.value)))
+        parts = [part for pair in pairs for part in pair] or node.value
         known[id(node)] = 1 + sum(_count(part, known) for part in parts)
     if known[id(node)] >= MOST_VALUES:
         raise ValueError(f"its aliases make more than {MOST_VALUES} values")

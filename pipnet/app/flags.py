@@ -22,5 +22,5 @@ def add_face_flags(add: Callable, default: str) -> None:
 def check_flags(values: dict[str, Any]) -> None:
     """Raise UserError for an empty text among {name: value} of a command line, such as a shell's variable that is not set."""
     for name, value in values.items():
-        if value == "":
+        if value == "" or (isinstance(value, list) and "" in value):
             raise UserError(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")

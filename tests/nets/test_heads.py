@@ -145,13 +145,15 @@ def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
 def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, tmp_path):
     """With the preset `drowsiness`; the mean face of a prepared set or of a file determines the neighbors."""
     numbers = np.loadtxt(faces / "meanface.txt").reshape(-1, 2)
-    moved = numbers[36:48] * [1, 100]
+    moved = numbers[36:48] * [0.01, 1]
     (tmp_path / "mine.txt").write_text(" ".join(map(str, moved.ravel())))
     done = cli("--train", *recipe, "--preset", "drowsiness", "--meanface", tmp_path / "mine.txt")
     assert done.returncode == 0 and "12 landmarks" in done.stderr, done.stderr
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "no file or folder .*none.txt")
+    (tmp_path / "px.txt").write_text("30 40 " * 68)
+    fails(cli("--train", *recipe, "--meanface", tmp_path / "px.txt"), "px.txt has numbers up to 40; give shares of the crop")
     claims = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}".ljust(117) + b"\n"
     for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04", b"\x93NUMPY\x01\0\x76\0" + claims):
         spoilt(tmp_path / "bad.npy", data, "bad.npy holds no numbers x y x y", read_meanface, tmp_path / "bad.npy")

@@ -188,6 +188,7 @@ def test_typed_values(argv, value):
     ("clip", -1, "at least 0"), ("compile", "yes", "true or false"),
     ("net", None, "text"), ("amp", "bf17", "did you mean 'bf16'"),
     ("thresholds", ["ten"], "a number, not 'ten'"), ("thresholds", [10, 0], "above 0"), ("milestones", 30.5j, "a number"),
+    ("thresholds", [], "one or several numbers above 0 %"), ("milestones", [3.0, 1.0], "numbers in rising order"),
     ("selected_index", [1.5], "a whole number"), ("val", 1, "between 0 and 1"), ("val", "tset", "'test'"),
     ("stride", 31, "4, 8, 16"),
     ("train_data", [None], "text"),
@@ -328,6 +329,10 @@ def test_a_subset_keeps_its_norm_and_groups():
     ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []}, r"outside 0\.\.1"),
     ({"count": 2, "flip_index": 1}, "malformed"),
     ({"count": 2}, "malformed.*flip_index"),
+    ({"count": 2.5, "flip_index": [1, 0]}, "malformed.*2.5 is neither an index nor a range"),
+    ({"count": 2, "flip_index": [1, 0], "interocular": [0.9, 1]}, "malformed.*0.9 is neither an index"),
+    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": ["1-0"]}}, "malformed.*1-0 is neither an index nor a range"),
+    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": []}}, "malformed.*the group eyes has no landmark"),
     ({"count": float("inf"), "flip_index": [1, 0]}, "malformed"),
     ({"count": 300_000_000, "flip_index": ["0-299999999"]}, "malformed.*count must be 1 to 10000"),
     ({"count": 2, "flip_index": ["0-299999999"]}, "malformed.*beyond the 10000 landmarks"),
@@ -359,6 +364,11 @@ def test_what_yaml_cannot_read_is_one_line(tmp_path, text):
     with pytest.raises(UserError, match="odd.yaml is not valid YAML: .") as error:
         read_yaml(tmp_path / "odd.yaml")
     assert "\n" not in str(error.value)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "twice.yaml").write_text("mine:\n  count: 2\n  same_as: {'68': {0: 36, 0: 45}}\n")
+    refuses("twice.yaml is not valid YAML: the key '0' in line 3 is there already", read_yaml, tmp_path / "twice.yaml")
 
 
 MERGES = "a0: &a0 {x0: 1, y0: 1}\n" + "".join(

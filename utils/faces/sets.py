@@ -25,6 +25,7 @@ from utils.partial_folders import remove_abandoned
 from utils.yaml_files import read_yaml
 
 MOST_BYTES = 1 << 22  # of a mean face as text
+FARTHEST = 2.0        # share of the crop; a mean face has no landmark so far from the crop's centre
 # {set: the set whose archive holds it too}
 HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
 
@@ -172,6 +173,9 @@ class Sets:
         for folder in (named, target):
             one, why = fitting(folder, self.layouts, **wanted)
             if not why:
+                countable = dataset is not None and DATASETS[dataset].countable
+                if countable and data.first_pixel is None and not one.meta.get("origin_guessed"):
+                    logger.info(f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before")
                 return one
         for folder, meta in self._prepared() if _is_benchmark(name) else ():
             if folder in (named, target) and _has_own_layout(meta["dataset"]):
@@ -299,6 +303,8 @@ class Sets:
             meta = prepared(name, self.root)
             unprepared = not meta and name in DATASETS
             points = (self.prepare(name) if unprepared else PreparedSet(meta.parent if meta else file, self.layouts)).meanface()
+        if np.abs(points - 0.5).max(initial=0) > FARTHEST:
+            raise UserError(f"--meanface {file} has numbers up to {np.abs(points).max():.4g}; give shares of the crop, 0 to 1")
         if not layout.members and len(points) == self.layouts.load(layout.stored).count:
             points = points[list(layout.selected)]
         if len(points) != layout.count or not np.isfinite(points).all():

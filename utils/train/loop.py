@@ -43,7 +43,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
-    with closing(loader), \
+    with closing(loader), closing(solver.phases), \
             explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:

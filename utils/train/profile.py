@@ -18,7 +18,8 @@ class Profile(Phases):
     """Measures STEPS steps, logs the share of each phase and writes a trace that chrome://tracing and Perfetto show.
 
     The device is synchronised at the end of each phase, so that a phase holds its own work only. "idle" is the rest of the step:
-    copies of labels and losses, sums over processes, Python between the phases. A training of fewer steps writes no trace.
+    copies of labels and losses, sums over processes, Python between the phases. A training of fewer steps writes no trace, and
+    says so.
     """
 
     def __init__(self, file: Path, device: torch.device):
@@ -48,6 +49,13 @@ class Profile(Phases):
             self.profiler.stop()
             write_atomic(self.file, lambda path: self.profiler.export_chrome_trace(str(path)))
             logger.info(f"a step takes {1000 * self.wall / STEPS:.1f} ms: {self.shares()}; trace: {self.file}")
+
+    def close(self) -> None:
+        if self.steps < SKIPPED + STEPS:
+            if self.steps >= SKIPPED:
+                self.profiler.stop()  # it would crash at the end of the process
+            logger.warning(f"there is no trace: --profile needs {SKIPPED + STEPS} steps, and only {self.steps} were trained; "
+                           "give a larger --epochs")
 
     def shares(self) -> str:
         """Return the share of each phase in words."""

@@ -89,6 +89,10 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         raise UserError(f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
                         "faceboxes, and --detector-weights for a file of yours")
     detects = mode.predict or "detector" in settings.test.box or {"pipeline", "web"} & {*mode.export}
+    tests = mode.test or mode.test_onnx or mode.test_formats
+    if tests and given.get("first_pixel") not in (None, args.get("first_pixel")) and not given.get("test_data"):
+        raise UserError("--first-pixel would change the labels that this run was trained on; leave it out, train a new run, or "
+                        "name other faces: --test-data")
     if (unread := {"detector", "detector_weights"} & given.keys()) and not (detects or mode.resume):
         raise UserError(f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out")
     if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
@@ -107,6 +111,8 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in used:
         raise UserError(f"--dataset {given['dataset']} is not among the sets of --train-data and --test-data; add it to one of "
                         "them, or leave it out")
+    if given.get("data_dir") and not {*used, given.get("dataset")} & {*DATASETS, given["data_dir"]}:
+        raise UserError(f"--data-dir is the raw folder of a named set such as 300w, which {', '.join(used)} is not; leave it out")
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
         if settings.train.semi in ROUNDS:

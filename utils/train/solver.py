@@ -28,6 +28,9 @@ class Phases:
     def end_step(self) -> None:
         """Note that a step has ended."""
 
+    def close(self) -> None:
+        """Note that the training has ended."""
+
 
 class Solver:
     """The state of a training: the net, its optimizer, its averaged weights, the number of the step.

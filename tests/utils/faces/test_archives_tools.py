@@ -61,6 +61,12 @@ def test_cvat(points, tmp_path):
     (root / "annotations.xml").write_text(cvat(image.format(0, "a.jpg", "".join(f'<points points="{one}"/>' for one in lists))))
     assert np.allclose([face.landmarks for face in parse("cvat", root)["train"]], points, atol=0.006), "shapes of several points"
 
+    (root / "images" / "Test").mkdir()
+    (root / "images" / "b.png").rename(root / "images" / "Test" / "b.png")
+    (root / "annotations.xml").write_text(cvat(image.format(0, "a.jpg", one), image.format(
+        1, 'b.png" subset="Test', skeleton(points[1]))))
+    splits = parse("cvat", root)
+    assert [face.image.name for name in ("train", "test") for face in splits[name]] == ["a.jpg", "b.png"], "subsets of CVAT"
     for text, fault in (("", "not an XML file"), ("<annotations>", "not an XML file"), ("<a/>", "CVAT for images 1.1"),
                         ("<annotations><track/></annotations>", "CVAT for images 1.1"),
                         ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "not an XML file"),
@@ -72,6 +78,8 @@ def test_cvat(points, tmp_path):
     with pytest.raises(UserError, match="names 5 points .* where 68 are expected"):
         (root / "annotations.xml").write_text(cvat(image.format(0, "a.jpg", one)))
         parse("cvat", root, count=68)
+    (root / "annotations.xml").write_text(cvat(image.format(0, "c.jpg", one)))
+    refuses("no image c.jpg", parse, "cvat", root, count=68)
 
 
 def region(name: str, point, **more) -> dict:
@@ -126,8 +134,13 @@ def test_coco_with_named_keypoints(points, tmp_path):
     splits = parse("coco", root)
     order = [MIXED.index(name) for name in NAMES]
     assert np.allclose([splits[name][0].landmarks[order] - 0.5 for name in ("train", "test")], points)
-    (root / "test.json").write_text((root / "test.json").read_text().replace("jaw", "chin"))
-    refuses("a keypoint is named 'chin', which no other category has", parse, "coco", root)
+    text = (root / "test.json").read_text()
+    for old, new, fault in (("jaw", "chin", "a keypoint is named 'chin', which no other category has"),
+                            ('"category_id": 4', '"category_id": 0', "annotation 1: its category_id 0 is in no category"),
+                            ('"keypoints": ["', '"names": ["', "test.json, annotation 1: its category does not name the points"),
+                            ('"eyes_2"', '"eyes_1"', "test.json, annotation 1: its category does not name the points"),
+                            ('"images": [', '"images": [{"id": 1, "file_name": "a.jpg"}, ', "two images have the id 1")):
+        spoilt(root / "test.json", text.replace(old, new, 1), fault, parse, "coco", root)
 
 
 def test_the_names_of_points():

@@ -67,6 +67,7 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     assert origin() == 1 and "preparing" not in cli(*flags).stderr
     done = cli(*flags, "--first-pixel", "0")
     assert done.returncode == 0 and "origin 1.0, not 0.0" in done.stderr and origin() == 0
+    assert "counted from 0, as --first-pixel said before" in cli(*flags).stderr
     (mine / "image_x.jpg").write_bytes((mine / "face0000.jpg").read_bytes())
     shutil.copy(mine / "face0005.pts", mine / "image_x.pts")
     truth["image_x.jpg"] = truth["face0005.jpg"]

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from archives import header, parse, picture, prepared
 from conftest import LAYOUTS, load_split, refuses, spoilt
+from loguru import logger
 from own_sets import FIVE, NAMES, points_of, write_coco, write_cvat, write_pairs, write_rows, write_studio
 from PIL import Image
 
 from pipnet.errors import UserError
-from utils.faces.archives import infer, write_pts
+from pipnet.images import read_image
+from utils.faces.archives import DATASETS, infer, own, write_pts
 from utils.faces.archives.naming import identity, photograph
 from utils.faces.archives.own_layout import check_names, misfit
 from utils.faces.archives.row import require_complete
@@ -64,6 +66,32 @@ def test_labels_of_a_picture_that_its_exif_tag_turns(tmp_path):
     tag[0x0112] = 6
     Image.open(root / "0.jpg").save(root / "0.jpg", exif=tag)  # 120 x 160 when it is upright
     refuses(EXCHANGED, parse, "coco", root)
+
+
+def test_pictures_outside_of_the_splits_are_named(tmp_path):
+    for folder in ("train", "dev"):
+        write_pairs(tmp_path / "set" / folder, [FIVE] * 3)
+    said = []
+    number = logger.add(said.append, format="{message}")
+    archive = DATASETS["points"].load(tmp_path / "set")
+    logger.remove(number)
+    assert len(archive) == 3 and "3 images outside of train are left out, such as dev/" in "".join(said)
+    assert not any("pictures without a face" in line for line in archive.notes)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "set" / "train" / "more").symlink_to(tmp_path / "set" / "dev")
+    refuses("train/more: a link to a folder, which is not followed", parse, "points", tmp_path / "set")
+
+
+@pytest.mark.parametrize(("suffix", "kind", "turned"), [(".jpg", "exif", True), (".tif", "exif", True), (".png", "exif", True),
+                                                        (".jpg", "xmp", False)])
+def test_the_size_of_a_picture_is_that_of_its_pixels(suffix, kind, turned, tmp_path):
+    tag, file = Image.Exif(), tmp_path / f"a{suffix}"
+    tag[0x0112] = 6
+    xmp = (b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+           b"<rdf:Description xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/></rdf:RDF></x:xmpmeta>")
+    Image.new("RGB", (60, 40)).save(file, **{kind: tag if kind == "exif" else xmp})
+    size = (40, 60) if turned else (60, 40)
+    assert own.upright_size(file) == size == read_image(file).shape[1::-1] and own.header(file) == ((60, 40), 6 if turned else 1)
 
 
 @pytest.mark.parametrize(("names", "layout", "fault"), [

@@ -41,13 +41,19 @@ def check_labels(archive: Archive) -> None:
 
 
 def header(file: Path) -> tuple[tuple[int, int], int] | None:
-    """Return width and height of a picture before it is turned, and its EXIF orientation, 1 to 8; None if it cannot be read."""
+    """Return width and height of a picture before it is turned, and its EXIF orientation, 1 to 8; None if it cannot be read.
+
+    An orientation in XMP is not read, since OpenCV does not turn a picture by it.
+    """
     if not file.is_file():  # a pipe would wait for ever
         return None
     try:
         with Image.open(file) as image:
+            for name in ("xmp", "XML:com.adobe.xmp"):
+                image.info.pop(name, None)
             tag = image.getexif().get(0x0112, 1)
-            return image.size, tag if tag in range(1, 9) else 1
+            turned = image.format == "TIFF" and tag in range(5, 9)  # Pillow tells the size after the turn
+            return image.size[::-1] if turned else image.size, tag if tag in range(1, 9) else 1
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None  # the preparation says so
 

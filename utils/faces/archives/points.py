@@ -30,6 +30,8 @@ def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[s
         wanted = is_folder or suffix in (*IMAGES, ".pts")
         if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
             raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
+        if is_folder and path.is_symlink():
+            raise UserError(f"{path}: a link to a folder, which is not followed; copy its target into the folder")
         if not wanted or is_folder:
             continue
         if any(c in str(path) for c in "\t\n\r"):
@@ -71,8 +73,12 @@ def parse_points(archive: Archive) -> None:
     tops = split_folders(root)
     if next(root.rglob("*.[pP][tT][sS]"), None) is None:
         raise UserError(f"{root}: {_no_pts(root)}")
-    if tops and (stray := [p for p in sorted(root.iterdir()) if p.suffix.lower() in IMAGES]):
-        logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
+    inside = {folder.name for folder in tops.values()}
+    stray = [path for path in archive.images.values() if tops and path.relative_to(root).parts[0] not in inside]
+    if stray:
+        logger.warning(f"{root}: {len(stray)} images outside of {', '.join(inside)} are left out, such as "
+                       f"{stray[0].relative_to(root)}")
+        archive.left_out["pictures without a face"] -= len(stray)  # it is not known whether they have one
     for split, folder in (tops or {"train": root}).items():
         pairs = paired(archive, folder, recursive=True)
         prefixes = [(file.parent, original(file.stem).split("_")[0]) for file, _ in pairs]

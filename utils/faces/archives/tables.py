@@ -136,14 +136,15 @@ def parse_coco(archive: Archive) -> None:
     image. If the categories name the keypoints, the names say which is which, so that files may list them in different orders.
     """
     order: list[str] = []  # names of the points, by the first category that names them
+    places: dict[bool, str] = {}  # {whether its category names the points: a face}
     for split, file in split_files(archive, ("*.json", "annotations/*.json"), "JSON"):
         try:
             content = json.loads(read_bytes(file))
-            images = {image["id"]: (str(image["file_name"]), image.get("width"), image.get("height"))
-                      for image in content["images"]}
+            images = _by_id([(image["id"], (str(image["file_name"]), image.get("width"), image.get("height")))
+                             for image in content["images"]], "images", file)
             faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
-            named = {one.get("id"): [str(name) for name in one["keypoints"]]
-                     for one in content.get("categories") or () if one.get("keypoints")}
+            named = _by_id([(one.get("id"), [str(name) for name in one.get("keypoints") or ()])
+                            for one in content.get("categories") or ()], "categories", file)
             archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
@@ -156,15 +157,30 @@ def parse_coco(archive: Archive) -> None:
                 (name, *size), own, values, box = _coco_face(images, named, face, where)
                 if own and len(own) != len(values):
                     raise UserError(f"{where}: {len(values)} points where its category names {len(own)}")
-                if own and len(set(map(normalised, own))) == len(own):
-                    order = order or own_order(archive, own)
-                    values = values[_places(own, order, where)]
+                names = own if len(set(map(normalised, own))) == len(own) else []
+                places.setdefault(bool(names), where)
+                if names:
+                    order = order or own_order(archive, names)
+                    values = values[_places(names, order, where)]
                 image = find_image(archive, [name], file, where)
                 archive.state(image, *size, where)
                 points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
                 if box is not None:  # in continuous px, while `add` expects the keypoints' origin
                     box = np.concatenate([box[:2], box[:2] + box[2:]]) + archive.origin - 0.5
                 archive.add(split, image, "all", identity(name), points, where, box, visible=values[:, 2] == 2)
+    if len(places) == 2:
+        archive.faults.append(f"{places[False]}: its category does not name the points, each by a name of its own, as that of "
+                              f"{places[True]} does; name them there too")
+
+
+def _by_id(rows: list[tuple[Any, Any]], what: str, file: Path) -> dict[Any, Any]:
+    """Return {id: value} of rows. UserError for two values of one id."""
+    found: dict[Any, Any] = {}
+    for number, value in rows:
+        if found.setdefault(number, value) != value:
+            raise UserError(f"{file}: two {what} have the id {str(number)[:20]}, {str(found[number])[:60]} and "
+                            f"{str(value)[:60]}; number them anew")
+    return found
 
 
 def _places(names: list[str], order: list[str], where: str) -> list[int]:
@@ -185,9 +201,12 @@ def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict
     try:
         values = np.array(face["keypoints"], dtype=np.float64).reshape(-1, 3)
         box = None if face.get("bbox") is None else np.array(face["bbox"], dtype=np.float64).reshape(4)
-        image, own = images[face["image_id"]], named.get(face.get("category_id"), [])
+        image, category = images[face["image_id"]], face.get("category_id")
+        own = named.get(category, [])
     except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
+    if any(named.values()) and category not in named:
+        raise UserError(f"{where}: its category_id {str(category)[:20]} is in no category of the file; correct it")
     if not (np.abs(values) < 1e9).all() or not np.isin(values[:, 2], (0, 1, 2)).all():
         raise UserError(f"{where}: a keypoint is not x y v with v 0, 1 or 2")
     return image, own, values, box

@@ -17,7 +17,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive, complain
-from utils.faces.archives.naming import identity
+from utils.faces.archives.naming import SPLITS, identity
 from utils.faces.archives.own_layout import normalised, own_order
 from utils.faces.archives.pts import OTHER_LAYOUT
 from utils.faces.archives.tables import find_image, split_files
@@ -39,6 +39,8 @@ class Named(NamedTuple):
 
 def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
     """Add faces whose points are put into the order of `names`, or of the layout that has just these names."""
+    if not faces:
+        complain(archive.faults)
     usual = Counter(len(face.points) for face in faces).most_common(1)
     complain([f"{face.where}: {len(face.points)} points where the others have {usual[0][0]}" for face in faces
               if face.shape and len(face.points) != usual[0][0]])
@@ -102,10 +104,12 @@ def parse_cvat(archive: Archive) -> None:
             where = f"{file}, image {name[:60]}"
             with archive.checked():
                 shapes = _shapes(image, where)
+                subset = image.get("subset", "")
                 if shapes:
-                    path = find_image(archive, [name], file, where)
+                    path = find_image(archive, [name, *([f"{subset}/{name}"] if subset else [])], file, where)
                     archive.state(path, image.get("width"), image.get("height"), where)
-                    faces += [Named(split, path, where, points, numbered) for points, numbered in shapes]
+                    part = SPLITS.get(subset.lower(), split)
+                    faces += [Named(part, path, where, points, numbered) for points, numbered in shapes]
                 archive.left_out["images of the XML without points"] += not shapes
                 others = sum(shape.tag not in SHAPES for shape in image.findall("./*[@label]"))
                 archive.left_out["shapes that are no points"] += others
