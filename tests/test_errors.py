@@ -134,8 +134,8 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
         assert new_settings(*flags.split()).train.task == "landmarks"
 
 
-def test_flags_of_sets_that_are_not_there(cli, recipe, raw):
-    fails(cli("--train", *recipe, "--data-dir", raw), "--data-dir is the raw folder of a named set such as 300w, which .* is not")
+def test_flags_of_sets_that_are_not_there(cli, recipe, tmp_path):
+    fails(cli("--train", *recipe, "--data-dir", tmp_path), "--data-dir is the raw folder of a named set .*, which .* is not")
     fails(cli("--test", "--compare", ""), "--compare is empty")
 
 

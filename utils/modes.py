@@ -60,7 +60,7 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--sweep", metavar="KEY=A,B,C", action="append",
         help="--train (and --test) once with each value of this key; if given several times, with each combination")
     add("--audit", action="store_true",
-        help="find wrong labels: compare training faces with nets that were not trained on them; writes weights/EXP/audit")
+        help="find wrong labels: compare labels with nets that were not trained on these faces; writes weights/EXP/audit")
     add("--predict", metavar="PATH",
         help="write the landmarks of a picture, or of all pictures in a folder, most uncertain first, as .pts, CSV or COCO")
     add("--list-nets", metavar="NET", nargs="*",

@@ -48,7 +48,9 @@ class AuxiliaryHeads(nn.ModuleDict):
         for name, out in self(features).items():
             value, weight = self._targets(name, labels)
             if name == "pose":
-                errors = (out - value / QUARTER).square().mean(1, keepdim=True)
+                apart = out - value / QUARTER
+                apart = apart - 4 * (apart / 4).round()  # of two rolls near 180 degrees the shorter way
+                errors = apart.square().mean(1, keepdim=True)
             else:
                 errors = F.binary_cross_entropy_with_logits(out, value, reduction="none")
             terms |= self._by_term(name, weight * errors)

@@ -166,6 +166,8 @@ def test_pose_and_states_train_where_they_are_known():
     assert {term: int(counts[term]) for term in net.auxiliary.terms} == {
         "pose": 3, "left_eye_closed": 4, "right_eye_closed": 3, "mouth_closed": 4, "mouth_wide_open": 4}
     assert all(torch.isfinite(terms[term]) and terms[term] > 0 for term in net.auxiliary.terms)
+    around = Labels.pack(landmarks, pose=pose + torch.tensor([0, 0, 2 * torch.pi]), states=states)
+    assert torch.allclose(net.loss(images, around)["pose"], terms["pose"], rtol=1e-4)
     found = net.eval().predict(images)
     assert found.pose.shape == (4, 3) and found.states.shape == (4, 4) and 0 < found.states.min() < found.states.max() < 1
 

@@ -371,6 +371,14 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
     refuses("twice.yaml is not valid YAML: the key '0' in line 3 is there already", read_yaml, tmp_path / "twice.yaml")
 
 
+def test_the_teacher_s_view_is_free_of_every_change_but_the_crop():
+    """A new key of the augmentation belongs in this row, unless another one of the row switches it off."""
+    of_colour, of_steps = {"brightness", "contrast", "saturation", "hue"}, {"padding", "shear", "sides"}
+    amounts = {"blur_sigma", "noise_sigma", "noise_size", "occlusion_size"}
+    weak = DEFAULTS.views["weak"]
+    assert SECTIONS["augment"].keys.keys() - weak.keys() == {*of_colour, *of_steps, *amounts, "fill", "interpolation"}
+
+
 MERGES = "a0: &a0 {x0: 1, y0: 1}\n" + "".join(
     f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n  x{i}: 1\n" for i in range(1, 30))
 

@@ -124,7 +124,8 @@ class DataGenerator:
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
             "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
-        } | ({"states": list(row.states)} if row.states else {}) | ({"origin_guessed": True} if guessed else {})
+        } | ({"states": list(row.states)} if row.states else {}) | ({"origin_guessed": True} if guessed else {}) \
+            | ({"points": archive.names} if archive.names else {})
         if "val" not in splits and "train" in splits and self.val != "test":
             table = splits["train"]
             held = split_identities(table["identity"], float(self.val), self.seed)

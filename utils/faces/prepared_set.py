@@ -17,6 +17,7 @@ from pipnet.geometry import Protocol, border_px, check_protocol
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.conversion import conversion
 from utils.faces.archives import DATASETS, WITHIN, image_of
+from utils.faces.archives.own_layout import normalised
 from utils.faces.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop, version_of
 from utils.faces.faces import Crops, Faces, constant, mapped
 from utils.layouts import Layouts
@@ -138,6 +139,10 @@ class PreparedSet:
         name, count = self.meta["layout"], self.meta["count"]
         if name in self.layouts.rows and self.layout.count != count:
             return f"{self.folder} was prepared with {count} landmarks, but layout {name} has {self.layout.count} now"
+        if name in self.layouts.rows and (points := list(map(normalised, self.meta.get("points") or ()))):
+            named = list(map(normalised, self.layout.point_names()))
+            if named != points and set(named) == set(points):
+                return f"{self.folder} was prepared with the points in another order than layout {name} has now"
         try:
             for split in self.splits:
                 stored_columns(self.folder / split, self.meta)

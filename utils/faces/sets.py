@@ -44,6 +44,7 @@ class Sets:
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.overwrite = overwrite  # a prepared set even if its archive is gone
         self.doubted = False  # whether the log has the doubts about the test sets, which a training and a test may have
+        self.compared: set[Path] = set()  # folders whose archives have been compared with them
 
     def training_names(self, only_benchmarks: bool = False) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
@@ -109,6 +110,7 @@ class Sets:
             if why := one.mismatch(**wanted):
                 raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
                                 "it was made")
+            self._compare(one)
             return one
         if Path(name).is_absolute() and not Path(name).exists() and (one := self._made_from(name, test)):
             return one
@@ -173,6 +175,8 @@ class Sets:
         for folder in (named, target):
             one, why = fitting(folder, self.layouts, **wanted)
             if not why:
+                if raw is None:
+                    self._compare(one)
                 countable = dataset is not None and DATASETS[dataset].countable
                 if countable and data.first_pixel is None and not one.meta.get("origin_guessed"):
                     logger.info(f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before")
@@ -196,6 +200,16 @@ class Sets:
             self.layouts, self.defaults, frame_step=data.frame_step, first_pixel=first_pixel,
             labels=data.labels, overwrite=self.overwrite).run()
         return PreparedSet(made, self.layouts)
+
+    def _compare(self, one: PreparedSet) -> None:
+        """Warn if the archive has changed from which a set was prepared that is used as it is."""
+        source = Path(str(one.meta["source"]))
+        if one.folder in self.compared or not source.is_dir():
+            return
+        self.compared.add(one.folder)
+        if one.meta.get("fingerprint") != fingerprint(source):
+            logger.warning(f"{source} has changed since {one.folder} was prepared from it, which is used as it is; to prepare it "
+                           "again, name the first folder, for a named set by --data-dir")
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared before."""

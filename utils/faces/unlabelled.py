@@ -16,7 +16,7 @@ import numpy as np
 from loguru import logger
 
 from pipnet.app.sources import Frame, open_source
-from pipnet.detector import Detector
+from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError
 from pipnet.files import checksum, own_folder
 from pipnet.geometry import Protocol, crop_box, cut
@@ -84,7 +84,8 @@ def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Sp
 def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet:
     """Return the prepared set of a folder of pictures or a video. Make it if it is missing or its source has changed."""
     source, weights, least = Path(name).resolve(), test.detector_weights, sets.data.least_face_score
-    content = weights and [checksum(file) for file in files_of(Path(weights)) if file.is_file()]
+    files = files_of(Path(weights)) if weights else filter(None, [shipped_weights(test.detector)])
+    content = [checksum(file) for file in files if file.is_file()]
     used = str(source), *how, test.detector, content, least
     key = hashlib.sha256(repr(used).encode(errors="surrogateescape")).hexdigest()[:8]
     target = sets.root / UNLABELLED / f"{source.stem}-{key}"

@@ -158,7 +158,7 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[H
     """Return the faces to train on, and those to validate on, if any. fold: number of the audit's fold that is held out."""
     settings, layout = sources.settings, sources.layout
     data, seed, held = settings.data, settings.train.seed, None
-    faces = sources.load(sources.splits())
+    faces = sources.load(sources.splits(*() if fold is None else ("train", "val")))
     if data.labelled_fraction < 1:
         faces = faces.only(np.flatnonzero(labelled_rows(faces["identity"], data.labelled_fraction, seed)))
     if fold is not None:  # before rare faces are repeated, which would change the folds

@@ -9,6 +9,7 @@ from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
+from utils.config import Settings
 from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.report import shown_face
@@ -17,7 +18,6 @@ from utils.faces.faces import Faces
 from utils.faces.prepared_set import load_splits
 from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import Sources, fold_of
-from utils.sections import TrainSettings
 from utils.train import checkpoint, own_files
 from utils.train.history import resumable
 from utils.train.loop import train
@@ -41,7 +41,7 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     if layout.members:
         raise UserError(f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "
                         "of each layout by themselves")
-    settings, splits = sources.settings, sources.splits()
+    settings, splits = sources.settings, sources.splits("train", "val")
     test, folds = settings.test, settings.data.folds
     faces = sources.crops(splits)
     truth = faces["landmarks"][:]
@@ -85,10 +85,13 @@ def clear_audit(run: Run) -> None:
     own_files.remove(run.folder / "audit", *own_files.FOLDERS["audit"])
 
 
-def check_audit(run: Run, train: TrainSettings) -> None:
+def check_audit(run: Run, settings: Settings) -> None:
     """Raise UserError if the folder holds another run, or a setting would use the labels to be judged."""
     if run.last.is_file() or (run.folder / "best.pt").is_file():
         raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")
+    train = settings.train
+    if settings.data.labelled_fraction < 1:
+        raise UserError("--labelled-fraction hides labels that are to be judged; leave it out of --audit")
     if train.early_stop:
         raise UserError("--early-stop would pick an epoch on the labels that are judged; leave it out of --audit")
     if train.semi:

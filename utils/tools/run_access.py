@@ -73,7 +73,7 @@ def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
         if getattr(mode, name):
             raise UserError(says)
     if mode.audit:
-        audit.check_audit(runs.own, settings.train)
+        audit.check_audit(runs.own, settings)
     if mode.out and "web" in mode.export:
         check_page(Path(mode.out), mode.overwrite)
     if mode.predict:

@@ -8,7 +8,8 @@ from conftest import LAYOUTS, load_split, refuses, spoilt
 
 from pipnet.errors import UserError
 from utils.faces.archives import infer
-from utils.faces.prepared_set import read_meta
+from utils.faces.prepared_set import PreparedSet, read_meta
+from utils.layouts import Layouts
 
 NAMES = ["eyes_1", "eyes_2", "nose", "lips_1", "lips_2"]  # of layout 5
 MIXED = ["nose", "lips_2", "eyes_1", "lips_1", "eyes_2"]
@@ -51,6 +52,9 @@ def test_cvat(points, tmp_path):
     assert np.isnan(first.landmarks[2]).all() and first.visible.tolist() == [True, True, False, False, True]
     assert np.allclose(second.landmarks, points[1], atol=0.006) and second.image == root / "images" / "b.png"
     folder = prepared("cvat", root, tmp_path / "data")
+    assert PreparedSet(folder, LAYOUTS).mismatch() == ""
+    other = {**LAYOUTS.rows["5"], "groups": {"eyes": [1, 0], "nose": [2], "lips": [3, 4]}}
+    assert "prepared with the points in another order" in PreparedSet(folder, Layouts({**LAYOUTS.rows, "5": other})).mismatch()
     assert read_meta(folder)["layout"] == "5" and read_meta(folder)["origin"] == 0.5 and len(load_split(folder, "train"))
 
     loose = "".join(shape(name, face[NAMES.index(name)], group_id=str(group)) for name in MIXED

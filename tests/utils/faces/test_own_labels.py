@@ -68,6 +68,22 @@ def test_labels_of_a_picture_that_its_exif_tag_turns(tmp_path):
     refuses(EXCHANGED, parse, "coco", root)
 
 
+def test_a_landmark_far_outside_its_picture_is_no_place(tmp_path):
+    faces = [FIVE + shift for shift in range(12)]
+    faces[3] = np.concatenate([FIVE[:4], [[2000, 3000]]])
+    refuses("3.pts: its landmark 4 at 2000.5 3000.5 lies far outside its picture of 160 x 120", prepared, "points",
+            write_pairs(tmp_path / "set", faces), tmp_path / "data")
+
+
+@pytest.mark.parametrize(("scale", "warns"), [(0.4, True), (1.0, False)])
+def test_labels_of_smaller_pictures_are_doubted(scale, warns, tmp_path):
+    said = []
+    number = logger.add(said.append, format="{message}", level="WARNING")
+    prepared("points", write_pairs(tmp_path / "set", [scale * (FIVE + shift) for shift in range(12)]), tmp_path / "data")
+    logger.remove(number)
+    assert ("all landmarks lie in the upper left parts of their pictures" in "".join(said)) == warns
+
+
 def test_pictures_outside_of_the_splits_are_named(tmp_path):
     for folder in ("train", "dev"):
         write_pairs(tmp_path / "set" / folder, [FIVE] * 3)

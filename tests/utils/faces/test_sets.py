@@ -7,6 +7,7 @@ from pathlib import Path
 import archives
 import pytest
 from conftest import DEFAULTS, LAYOUTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
+from loguru import logger
 
 from pipnet.errors import UserError
 from utils import util
@@ -211,6 +212,20 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
     sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
     mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
     assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
+
+
+def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
+    mine = write_faces(tmp_path / "mine", 12)
+    common = {"data_root": str(tmp_path / "data"), "target_size": 32}
+    one, = sets_of(new_settings(**common, train_data=[str(mine)])).training()
+    for changed in (False, True):
+        said = []
+        number = logger.add(said.append, format="{message}", level="WARNING")
+        found = sets_of(new_settings(**common, train_data=[str(one.folder)]))
+        assert [found.training()[0].folder, found.training()[0].folder] == [one.folder] * 2
+        logger.remove(number)
+        assert len(said) == changed and all("mine has changed since" in line for line in said)
+        (mine / "face00.pts").write_text((mine / "face00.pts").read_text() + "\n")
 
 
 def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):

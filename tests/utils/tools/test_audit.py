@@ -79,7 +79,7 @@ def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
     """Each net judges exactly the faces of its fold, however many copies of other faces it was trained on."""
     chosen = settings(input_size=64, balance=True, train_data=[str(faces)])
     ours = sources.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
-    whole = ours.crops(ours.splits())
+    whole = ours.crops(ours.splits("train", "val"))
     monkeypatch.setattr(sources, "balanced",
                         lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))
     folds = chosen.data.folds
@@ -101,7 +101,8 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     assert "too inaccurate to tell an offset" in done.stdout and "--label-shift" not in done.stdout
     assert sorted({row["fold"] for row in rows(folder / "audit" / "labels.csv")}) == ["0", "1"]
     fails(cli("--audit", *flags), "already holds a run; give --resume")
-    fails(cli("--audit", *flags, "--overwrite", "--folds", "90"), "36 identities .* 90 folds")  # before anything is removed
+    assert len(rows(folder / "audit" / "labels.csv")) == 40  # those that validate too
+    fails(cli("--audit", *flags, "--overwrite", "--folds", "90"), "40 identities .* 90 folds")  # before anything is removed
     before = (folder / "audit" / "weights.csv").read_bytes()
     finished = checkpoint.load(folder / "fold0" / "last.pt")["model"], (folder / "fold0" / "last.pt").stat().st_mtime_ns
     shutil.rmtree(folder / "fold1")  # as if killed after the first net
@@ -130,7 +131,8 @@ def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):
 
 def test_what_cannot_be_audited_says_so(cli, recipe):
     for flags, message in [(["--train"], "leave --train, "), (["--resume"], "--resume needs the name of the audit: --exp"),
-                           (["--folds", "90"], "36 identities .* 90 folds"),
+                           (["--folds", "90"], "40 identities .* 90 folds"),
+                           (["--labelled-fraction", "0.5"], "--labelled-fraction hides labels that are to be judged"),
                            (["--early-stop", "2"], "--early-stop"),
                            (["--flip-test"], "--flip-test is for tests, and --audit tests no net")]:
         fails(cli("--audit", *recipe, *flags), message)

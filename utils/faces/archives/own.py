@@ -1,4 +1,5 @@
 """Checks the labels of users' own sets: their number, their units, values that mean "missing", the size of the pictures."""
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,8 @@ OVERLAP, NEAR = 1.2, 0.5  # of a box in another convention with the landmarks' t
 GROWN = 1.2         # landmarks that lie in a box so many times as large count as those in it
 WIDEST = 10         # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
 LOST = 1 / 3        # share of a face's landmarks outside its picture
+AWAY = 15           # distance of a landmark from the median landmark of its face / the median distance; profiles have up to 5
+CORNER, PICTURES = 0.5, 10  # share of the pictures' sides in which all landmarks of so many pictures do not lie by chance
 MOST = 2000         # about so many faces are looked at, of those that may belong to other pictures or layouts
 OUTSIDE = 0.3       # distance of a negated place from both edges of the picture / diagonal of the other landmarks' box
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
@@ -191,6 +194,35 @@ def check_inside(archive: Archive) -> None:
                   f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(rows)} faces do, so "
                   "the labels belong to larger pictures; scale them, or use the pictures that were labelled"
                   for i in np.flatnonzero(beyond)])
+
+
+def lost_landmarks(archive: Archive) -> list[str]:
+    """Return a line for each face with a landmark far away from its others, outside its picture, as a number that is a mark."""
+    landmarks, where, found = np.array(archive.columns["landmarks"]), archive.columns["where"], []
+    if landmarks.shape[1] < 5:
+        return []
+    with warnings.catch_warnings(action="ignore"):  # a face without a landmark
+        distance = np.linalg.norm(landmarks - np.nanmedian(landmarks, 1)[:, None], axis=-1)
+        away = distance > AWAY * np.nanmedian(distance, 1)[:, None]
+    for i in np.flatnonzero(away.any(1)):
+        size = upright_size(image_of(archive.root, archive.columns["file"][i])) or (np.inf, np.inf)
+        for place in np.flatnonzero(away[i] & ((landmarks[i] < 0) | (landmarks[i] > size)).any(1))[:1]:
+            x, y = landmarks[i, place]
+            found.append(f"{where[i]}: its landmark {place} at {x:g} {y:g} lies far outside its picture of {size[0]} x {size[1]} "
+                         f"px; correct it, or leave it out: {UNKNOWN}")
+    return found
+
+
+def corner_only(archive: Archive) -> str:
+    """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures do."""
+    rows = range(0, len(archive), len(archive) // MOST + 1)
+    images = [image_of(archive.root, archive.columns["file"][row]) for row in rows]
+    sizes = np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None]
+    shares = np.array(archive.columns["landmarks"][::rows.step]) / sizes
+    if len(set(images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
+        return ""
+    return (f"all landmarks lie in the upper left parts of their pictures, up to {100 * np.nanmax(shares):.0f} % of the sides; "
+            "if they are percentages, or belong to smaller pictures, scale them")
 
 
 def _factors(archive: Archive) -> np.ndarray:
