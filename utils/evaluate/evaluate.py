@@ -229,10 +229,17 @@ def subset_rows(subsets: Iterable[str], rank: Sequence[str] = ()) -> dict[str, n
     order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
     names = [set(subset.split(BESIDE)) for subset in subsets]
     rows = {"full": np.ones(len(names), bool)}
+    known = {rows["full"].tobytes()}
     heads = [{name.split("/")[0] for name in own} for own in names]
     for column in (heads, names):
-        for row in sorted(set().union(*column), key=lambda name: (order.index(name) if name in order else len(order), name)):
-            mask = np.array([row in own for own in column])
-            if not any((mask == known).all() for known in rows.values()):
+        places: dict[str, list[int]] = {}
+        for place, own in enumerate(column):
+            for name in own:
+                places.setdefault(name, []).append(place)
+        for row in sorted(places, key=lambda name: (order.index(name) if name in order else len(order), name)):
+            mask = np.zeros(len(names), bool)
+            mask[places[row]] = True
+            if mask.tobytes() not in known:
+                known.add(mask.tobytes())
                 rows[row] = mask
     return rows

@@ -28,7 +28,7 @@ from utils.config import Defaults, load_protocol, read_defaults
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
 from utils.faces.disk import CROPS, write_set
-from utils.faces.fingerprint import fingerprint, labels_checksum
+from utils.faces.fingerprint import contents_checksum, fingerprint, labels_checksum
 from utils.faces.first_pixel import load_guessed
 from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
 from utils.layouts import Layouts
@@ -114,10 +114,12 @@ class DataGenerator:
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
         layout = (stored if row.layout else layout_of(archive, stored, defaults.layouts)).name
-        splits = archive.tables()
+        splits, listed = archive.tables(), 0
         for table in splits.values():
             if published and protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
                 table |= {name: np.trunc(table[name]) for name in ("landmarks", "box")}  # as PIPNet's authors prepare 300W
+            table["place"] = np.arange(listed, listed + len(table["file"]))  # by which train and val can be put together again
+            listed += len(table["file"])
             if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
                 table["box"] = GSSL_BOXES[dataset](table["box"])
         how = {
@@ -139,7 +141,8 @@ class DataGenerator:
                 for table in splits.values() if published and row.clipped else ():  # as PIPNet's authors prepare WFLW and AFLW
                     table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
                 found = tally(subset for table in splits.values() for subset in table["subset"])
-                write_set(folder, source, splits, how | {"found": dict(found), "checksum": labels_checksum(source, splits)})
+                write_set(folder, source, splits, how | {
+                    "found": dict(found), "checksum": labels_checksum(source, splits), "contents": contents_checksum(splits)})
                 _finished(folder, done)
             except UserError:
                 shutil.rmtree(folder)

@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,15 @@ class PreparedSet:
     def checksum(self) -> str:
         """Return the checksum of the names, image sizes and labels of the raw set."""
         return self.meta["checksum"]
+
+    def state(self, val: float | str) -> list[str]:
+        """Return the checksum of what a resumed training must find beside the labels: boxes, crops, validation. [] without it.
+
+        val: the setting of that name.
+        """
+        split = () if val in ("test", "none") else (self.meta["val"], self.meta["seed"])
+        values = self.meta.get("contents"), self.meta["margin"], self.meta["target_size"], *split
+        return [hashlib.sha256(repr(values).encode()).hexdigest()] if values[0] else []
 
     @property
     def splits(self) -> list[str]:
@@ -188,6 +198,7 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, in
     Sets of another layout are converted if conversion.py has a rule. cache: GiB for decoded crops.
     """
     parts = [split.set.read(split.name) for split in splits]
+    order = _in_order(splits, parts)
     for split, part in zip(splits, parts, strict=True):
         if any(part.facts[key] != parts[0].facts[key] for key in ("protocol", "margin")):
             raise UserError(f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
@@ -199,7 +210,23 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, in
     union = {key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")}
     faces = Faces.join([_for_net(*pair, layout, union["states"]) for pair in zip(splits, parts, strict=True)])
     crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
-    return Faces(faces.columns, crops, faces.facts | union | {"aligned": bool(layout.members)})
+    faces = Faces(faces.columns, crops, faces.facts | union | {"aligned": bool(layout.members)})
+    return faces if order is None else faces.only(order)
+
+
+def _in_order(splits: list[Split], parts: list[Faces]) -> np.ndarray | None:
+    """Return the rows of the joined parts with train and val of a set in the order of its archive; None if they are in order.
+
+    So a training on both sees the same faces in the same order, whatever share was held out when the set was prepared.
+    """
+    starts = np.cumsum([0, *map(len, parts)])
+    rows = np.arange(starts[-1])
+    for i, (one, two) in enumerate(pairwise(splits)):
+        pair, of_one = parts[i:i + 2], (one.name, two.name, one.set.folder) == ("train", "val", two.set.folder)
+        if of_one and all("place" in part for part in pair):
+            places = np.concatenate([part["place"][:] for part in pair])
+            rows[starts[i]:starts[i + 2]] = starts[i] + np.argsort(places, kind="stable")
+    return None if (np.diff(rows) > 0).all() else rows
 
 
 def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> Faces:

@@ -49,8 +49,7 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
     if data.val == "test":
         words += " (the TEST set: --val test)"
-    samples = Samples(sources.batches(faces), [one.checksum for one in sources.training], words,
-                      shares=sources.shares(faces))
+    samples = Samples(sources.batches(faces), sources.learnt_from(), words, shares=sources.shares(faces))
     if pool:
         samples = with_unlabelled(samples, sources, faces, pool, told)
     return Experiment(settings, f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",

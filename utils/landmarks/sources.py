@@ -111,6 +111,11 @@ class Sources(NamedTuple):
         return (self.way_to_test(split, layout)[0] is not layout or stored == layout.stored
                 or conversion(stored, layout.stored, self.settings.layouts) is not None)
 
+    def learnt_from(self) -> list[str]:
+        """Return the checksums of what a training learns from, the labels of the training sets first."""
+        states = [state for one in self.training for state in one.state(self.settings.data.val)]
+        return [*(one.checksum for one in self.training), *states]
+
     def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:
         """Return training batches of some faces."""
         settings = self.settings

@@ -53,7 +53,7 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
         if one.epochs < settings.train.epochs:
             train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())
         else:  # its labels may have been corrected since
-            resumable(one, {"layout": layout.to_dict(), "data": [each.checksum for each in sources.training]})
+            resumable(one, {"layout": layout.to_dict(), "data": sources.learnt_from()})
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, ranks=ranks).landmarks
     if ranks.first:

@@ -84,7 +84,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
         if told and not told.file.is_file():
             write_pseudo_labels(sources, ranks, pool.faces, run, number)
         if one.epochs == epochs:
-            data = learnt_from([labelled.checksum for labelled in sources.training], pool, told)
+            data = learnt_from(sources.learnt_from(), pool, told)
             stored = resumable(one, {"layout": layout.to_dict(), "data": data})
             if ranks.first:
                 write_tables(one, stored["rows"], stored["times"])  # it may have been killed before it wrote its rows

@@ -8,12 +8,15 @@ import archives
 import pytest
 from conftest import DEFAULTS, LAYOUTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
 from loguru import logger
+from own_sets import FIVE, write_coco
 
 from pipnet.errors import UserError
 from utils import util
 from utils.config import Settings
 from utils.faces import sets
 from utils.faces.prepared_set import PreparedSet, read_meta
+from utils.landmarks import sources
+from utils.train.ranks import start_ranks
 from utils.train.settings import read_settings
 
 wflw = pytest.fixture(archives.wflw)
@@ -212,6 +215,27 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
     sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
     mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
     assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
+
+
+def test_a_training_on_all_faces_has_them_in_one_order(tmp_path):
+    mine, found = str(write_faces(tmp_path / "mine", 24)), []
+    for name, first in (("new", "none"), ("used", 0.3)):
+        given = {"data_root": str(tmp_path / name), "target_size": 32, "input_size": 32, "train_data": [mine]}
+        for val in (first, "none"):
+            chosen = new_settings(**given, val=val)
+            ours = sources.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
+        found.append((list(ours.crops(ours.splits())["file"]), ours.learnt_from()))
+    assert found[0] == found[1] and len(found[0][0]) == 24
+
+
+def test_other_boxes_are_other_data(tmp_path):
+    states, root = [], write_coco(tmp_path / "mine", [FIVE, FIVE + 1, FIVE + 2], box=[50, 30, 60, 61])
+    for side in (60, 90):
+        (root / "labels.json").write_text((root / "labels.json").read_text().replace("30, 60, 61]", f"30, {side}, 61]"))
+        given = {"data_root": str(tmp_path / "data"), "target_size": 32, "train_data": [str(root)], "val": "none"}
+        one, = sets_of(new_settings(**given)).training()
+        states.append((one.checksum, one.state("none")))
+    assert states[0][0] == states[1][0] and states[0][1] != states[1][1]
 
 
 def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
