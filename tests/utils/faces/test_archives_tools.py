@@ -115,6 +115,7 @@ def test_label_studio(points, tmp_path):
     assert np.allclose(parse("label-studio", root)["train"][0].landmarks, points[0]), "JSON-MIN; 8, 9, 10 in this order"
     for change, fault in (([{**tasks[1], "data": {"img": "x/c.jpg"}}], "no image x/c.jpg"),
                           ([{**tasks[0], "annotations": [{"result": [region("a", (1, 2))] * 2}]}], "two points are named 'a'"),
+                          ([{**tasks[0], "annotations": [{"result": [region("a", (1, 2), image_rotation=90)]}]}], "was rotated"),
                           ([3], "not a task of Label Studio"), ([{**tasks[0], "data": {}}], "not a task"), ([], "no annotated")):
         spoilt(file, json.dumps(change), fault, parse, "label-studio", root)
 

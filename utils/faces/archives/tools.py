@@ -172,7 +172,7 @@ def parse_label_studio(archive: Archive) -> None:
             where = f"{file}, task {number}"
             with archive.checked():
                 try:
-                    groups, size, others = _key_points(task)
+                    groups, size, others = _key_points(task, where)
                     names = _file_names(task) if groups else []
                 except (AttributeError, KeyError, TypeError, ValueError, IndexError):
                     raise UserError(f"{where}: not a task of Label Studio with key points; export JSON or JSON-MIN") from None
@@ -187,8 +187,11 @@ def parse_label_studio(archive: Archive) -> None:
                                                          for part in re.split(r"(\d+)", name)]))
 
 
-def _key_points(task: dict[str, Any]) -> tuple[list[list[tuple[str, tuple[float, float, float]]]], tuple, int]:
-    """Return the (name, point) of each face of a task, the size of its picture, and how many other annotations have points."""
+def _key_points(task: dict[str, Any], where: str) -> tuple[list[list[tuple[str, tuple[float, float, float]]]], tuple, int]:
+    """Return the (name, point) of each face of a task, the size of its picture, and how many other annotations have points.
+
+    UserError for a picture that was rotated in the tool: it is not told of which picture the coordinates are then.
+    """
     whole = [one["result"] for one in task.get("annotations", ()) if not one.get("was_cancelled")]
     listed = [row for rows in task.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]  # JSON-MIN
     labelled = [rows for rows in whole or [listed] if any(row.get("value", row).get("keypointlabels") for row in rows)]
@@ -197,6 +200,8 @@ def _key_points(task: dict[str, Any]) -> tuple[list[list[tuple[str, tuple[float,
     for row in labelled[0] if labelled else ():
         value = row.get("value", row)
         if labels := value.get("keypointlabels"):
+            if row.get("image_rotation"):
+                raise UserError(f"{where}: its picture was rotated in Label Studio; turn the file itself, and label it again")
             size = (row["original_width"], row["original_height"])
             x, y = value["x"] / 100 * size[0], value["y"] / 100 * size[1]  # stored in %
             groups.setdefault(str(row.get("parentID") or ""), []).append((str(labels[0]), (x, y, 1.0)))
