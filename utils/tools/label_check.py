@@ -12,10 +12,12 @@ import numpy as np
 from numpy import ndarray
 
 from pipnet.layout import Layout
+from utils.faces.faces import evenly
 
 THRESHOLD = 8.0  # robust standard deviations; a label with this score is an alarm
 SURE = float("inf")  # score of a label that is wrong by itself, whatever the model says
-FEWEST = 20  # faces that a model of shapes needs
+FEWEST, LEARNT = 20, 20000  # faces that a model of shapes needs, and of how many it is learnt at most
+BLOCK = 4096  # faces that are compared with it at once: a matrix each takes memory
 REACH = {"box": 0.5, "picture": 0.25}  # share of its sides; landmarks further outside are wrong
 SLACK = 0.15  # share of the radius: error of an alignment that outliers may cause
 FAR = 3.0  # multiple of the median distance from the mean; more distant shapes are not used for the model
@@ -122,8 +124,16 @@ def _noise(distance: ndarray) -> float:
     return max(np.median(distance) / 1.177, np.quantile(distance, 0.95) / 2.448, FLOOR)
 
 
-def _explain(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> tuple[ndarray, ndarray, ndarray]:
+def _explain(model: Model, shapes: ndarray, known: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Fit the modes to shapes (M, N, 2). Return leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N)."""
+    parts = [_explain_block(model, shapes[start:start + BLOCK], known[start:start + BLOCK])
+             for start in range(0, max(len(shapes), 1), BLOCK)]
+    residual, fitted, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return residual, fitted, weight
+
+
+def _explain_block(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> tuple[ndarray, ndarray, ndarray]:
+    """Return the same for as many faces as the memory holds matrices for."""
     faces, count = known.shape
     modes, size = model.modes, model.modes.shape[1]
     offset = shapes.reshape(faces, -1) - model.mean
@@ -207,7 +217,8 @@ def _copies(landmarks: ndarray, known: ndarray, names: Any) -> list[Finding]:
 
 def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding]:
     """Return one finding per face: exchanged landmarks if they explain the misfit, else the worst landmarks."""
-    model = learn(landmarks, known)
+    some = evenly(len(landmarks), LEARNT)
+    model = learn(landmarks[some], known[some])
     fitted = fit(model, landmarks, known)
     z = np.where(known, fitted.z, 0)
     typical = np.maximum(_scale(z, known) / 1.177, 1)  # a misfit of the whole face is removed from its landmarks' scores
