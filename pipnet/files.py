@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -174,26 +174,27 @@ def write_text(file: Path, text: str) -> None:
 
 
 def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Return the rows of a CSV file with a header, [] without a file. numbers: columns that it must have, returned as floats.
+    """Return the rows of a CSV file with a header, [] without a file. The rest is as in `each_row`."""
+    return list(each_row(file, numbers)) if file.is_file() else []
+
+
+def each_row(file: Path, numbers: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV file with a header. numbers: columns that it must have, as floats.
 
     UserError, naming the line, for a damaged table.
     """
-    if not file.is_file():
-        return []
     try:
         with open(file, newline="", encoding="utf-8", errors="surrogateescape") as handle:
             reader = csv.DictReader(handle)
-            rows = []
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than the header has")
                 if lacking := [name for name in numbers if name not in row]:
                     raise ValueError(f"no column {lacking[0]}")
                 row = {name: from_cell(cell) for name, cell in row.items()}
-                rows.append({**row, **{name: float(row[name]) for name in numbers}})
+                yield {**row, **{name: float(row[name]) for name in numbers}}
     except (ValueError, csv.Error) as error:
         raise UserError(f"{file} is damaged in line {reader.line_num} ({error}); remove it, or make it anew") from None
-    return rows
 
 
 def write_csv(file: Path, header: list[str], rows) -> None:

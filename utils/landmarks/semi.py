@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import checksum, read_csv
+from pipnet.files import checksum, each_row
 from pipnet.geometry import to_crop, to_image
 from utils.faces.batches import Batches, recipes
 from utils.faces.faces import Faces, constant
@@ -107,13 +107,20 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
 
 def read_labels(file: Path, faces: Faces) -> np.ndarray:
     """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file was made for other faces."""
-    rows = read_csv(file)
-    if [row["file"] for row in rows] != list(faces["file"]):
-        raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
-    try:
-        points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); train another run") from None
+    other = UserError(f"{file} is of other unlabelled faces than there are now; train another run")
+    names, points, count = list(faces["file"]), np.zeros((0, 0)), 0
+    for row in each_row(file) if file.is_file() else ():  # one by one, since there may be millions
+        if count == len(names) or row.get("file") != names[count]:
+            raise other
+        try:
+            values = np.array(list(row.values())[len(COLUMNS):], np.float64)
+        except ValueError as error:
+            raise UserError(f"{file} is damaged ({error}); train another run") from None
+        points = points if count else np.empty((len(names), len(values)))
+        points[count] = values
+        count += 1
+    if count < len(names):
+        raise other
     return to_crop(points.reshape(len(faces), -1, 2), faces["crop"][:])
 
 
