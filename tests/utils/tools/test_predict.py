@@ -189,7 +189,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     fails(cli(*flags, pictures, "--norm", "box"), "--norm is not read by --predict; leave it out, or give --test too")
     fails(cli(*flags, pictures, "--test-data", pictures), "--test-data is not read by --predict")
     fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed is not read by --predict; leave it out")
-    fails(cli(*flags, pictures, "--detector", "none", "--threshold", "0.9"), "--threshold .* for a detector; leave them out")
+    fails(cli(*flags, pictures, "--detector", "none", "--threshold", "0.9"), "--threshold .* for a detector; leave out these")
     fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
     fails(cli(*flags, pictures, "--out", tmp_path / "x.xml"), "--out .*x.xml: landmarks go into a folder .* or a file that")
     assert not (tmp_path / "x.xml").exists()
