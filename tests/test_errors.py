@@ -134,8 +134,9 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
         assert new_settings(*flags.split()).train.task == "landmarks"
 
 
-def test_flags_of_sets_that_are_not_there(cli, recipe, tmp_path):
-    fails(cli("--train", *recipe, "--data-dir", tmp_path), "--data-dir is the raw folder of a named set .*, which .* is not")
+def test_flags_of_sets_that_are_not_there(cli, raw, tmp_path):
+    done = cli("--prepare", "--dataset", raw, "--data-dir", tmp_path, "--data-root", tmp_path / "data")
+    fails(done, "--data-dir is the raw folder of a named set .*, which .* is not")
     fails(cli("--test", "--compare", ""), "--compare is empty")
 
 

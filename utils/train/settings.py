@@ -111,8 +111,9 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in used:
         raise UserError(f"--dataset {given['dataset']} is not among the sets of --train-data and --test-data; add it to one of "
                         "them, or leave it out")
-    if given.get("data_dir") and not {*used, given.get("dataset")} & {*DATASETS, given["data_dir"]}:
-        raise UserError(f"--data-dir is the raw folder of a named set such as 300w, which {', '.join(used)} is not; leave it out")
+    chosen = {*used, given.get("dataset", "auto")}
+    if given.get("data_dir") and not chosen & {*DATASETS, given["data_dir"], "auto"}:
+        raise UserError(f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it out")
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
         if settings.train.semi in ROUNDS:
