@@ -113,7 +113,7 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
                         "them, or leave it out")
     chosen = {*used, given.get("dataset", "auto")}
     if given.get("data_dir") and not chosen & {*DATASETS, given["data_dir"], "auto"}:
-        raise UserError(f"--data-dir is the raw folder of a named set, such as 300w, which {given['dataset']} is not; leave it "
+        raise UserError(f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it "
                         "out")
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
