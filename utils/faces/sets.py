@@ -177,8 +177,7 @@ class Sets:
             if not why:
                 if raw is None:
                     self._compare(one)
-                countable = dataset is not None and DATASETS[dataset].countable
-                if countable and data.first_pixel is None and not one.meta.get("origin_guessed"):
+                if data.first_pixel is None and _said_first_pixel(one.meta):
                     logger.info(f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before")
                 return one
         for folder, meta in self._prepared() if _is_benchmark(name) else ():
@@ -216,7 +215,7 @@ class Sets:
         if dataset is None or not DATASETS[dataset].countable:
             return None
         earlier = (meta["origin"] for _, meta in self._prepared()
-                   if raw and meta.get("source") == str(raw.resolve()) and not meta.get("origin_guessed"))
+                   if raw and meta.get("source") == str(raw.resolve()) and _said_first_pixel(meta))
         return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -339,6 +338,13 @@ def read_meanface(file: Path) -> np.ndarray:
         return np.array(numbers, np.float64).reshape(-1, 2)
     except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError) as error:
         raise UserError(f"the mean face {file} holds no numbers x y x y ... ({error})") from None
+
+
+def _said_first_pixel(meta: dict[str, Any]) -> bool:
+    """Return whether --first-pixel told the origin of a prepared set. Published labels are read without one."""
+    row = DATASETS.get(str(meta.get("dataset")))
+    known = isinstance(meta.get("origin"), (int, float)) and meta.get("labels") != "published"
+    return bool(row and row.countable and known and not meta.get("origin_guessed"))
 
 
 def _has_own_layout(dataset: str | None) -> bool:
