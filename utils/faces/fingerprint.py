@@ -1,10 +1,12 @@
 """Checksums that tell whether a raw archive, or what was read from it, has changed."""
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from utils.faces.archives import Splits, image_of
+from utils.faces.archives.archive import Table
 
 
 def fingerprint(source: Path) -> str:
@@ -30,8 +32,7 @@ def fingerprint(source: Path) -> str:
 def contents_checksum(splits: Splits) -> str:
     """Return a sha256 over crops, boxes, poses and states of the faces to train and validate on, ordered by name."""
     digest = hashlib.sha256()
-    rows = {name: (table, row) for split, table in splits.items() if split != "test" for row, name in enumerate(table["file"])}
-    for name, (table, row) in sorted(rows.items()):
+    for name, table, row in _by_name([table for split, table in splits.items() if split != "test"]):
         digest.update(f"{name}\0".encode(errors="surrogateescape"))
         for column in ("crop", "box", "pose", "states"):
             digest.update(table[column][row].tobytes() if column in table else b"")
@@ -41,10 +42,14 @@ def contents_checksum(splits: Splits) -> str:
 def labels_checksum(source: Path, splits: Splits) -> str:
     """Return a sha256 over names, image sizes in bytes, landmarks and visibility, ordered by name."""
     digest = hashlib.sha256()
-    rows = {name: (table, row) for table in splits.values() for row, name in enumerate(table["file"])}
-    for name, (table, row) in sorted(rows.items()):
+    for name, table, row in _by_name(splits.values()):
         image = image_of(source, name)
         size = (image if image.is_file() else image.parent).stat().st_size  # a frame's is that of its video
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + table["landmarks"][row].tobytes())
         digest.update(table["visible"][row].tobytes() if "visible" in table else b"")
     return digest.hexdigest()
+
+
+def _by_name(tables: Iterable[Table]) -> list[tuple[str, Table, int]]:
+    """Return (name, its table, its row) of all faces, ordered by name."""
+    return sorted(((name, table, row) for table in tables for row, name in enumerate(table["file"])), key=lambda face: face[0])

@@ -133,7 +133,7 @@ def _explain(model: Model, shapes: ndarray, known: ndarray) -> tuple[ndarray, nd
 
 
 def _explain_block(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> tuple[ndarray, ndarray, ndarray]:
-    """Return the same for as many faces as the memory holds matrices for."""
+    """Return the same as `_explain` for one block of faces."""
     faces, count = known.shape
     modes, size = model.modes, model.modes.shape[1]
     offset = shapes.reshape(faces, -1) - model.mean

@@ -2,6 +2,7 @@
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -180,19 +181,31 @@ def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------------------ size of the pictures
-def check_inside(archive: Archive) -> None:
+class Sample(NamedTuple):
+    """About MOST faces of an archive, one in `step`: their pictures, and the sizes of these (K, 1, 2), NaN where unknown."""
+
+    step: int
+    images: list[Path]
+    sizes: np.ndarray
+
+
+def sample(archive: Archive) -> Sample:
+    """Return a sample of an archive's faces. The headers of their pictures are read."""
+    step = len(archive) // MOST + 1
+    images = [image_of(archive.root, file) for file in archive.columns["file"][::step]]
+    return Sample(step, images, np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None])
+
+
+def check_inside(archive: Archive, some: Sample) -> None:
     """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger ones."""
-    rows = range(0, len(archive), len(archive) // MOST + 1)
-    images = [image_of(archive.root, archive.columns["file"][row]) for row in rows]
-    sizes = np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None]
-    landmarks = archive.columns["landmarks"][::rows.step]
+    sizes, landmarks = some.sizes, archive.columns["landmarks"][::some.step]
     outside = ((landmarks < 0) | (landmarks > sizes)).any(-1).sum(1)
     beyond = outside > np.isfinite(landmarks).all(-1).sum(1) * LOST
-    if beyond.sum() > len(rows) / 2:
-        where = archive.columns["where"][::rows.step]
+    if beyond.sum() > len(sizes) / 2:
+        where = archive.columns["where"][::some.step]
         complain([f"{where[i]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0, 0]:.0f} x "
-                  f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(rows)} faces do, so "
-                  "the labels belong to larger pictures; scale them, or use the pictures that were labelled"
+                  f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(sizes)} faces do, "
+                  "so the labels belong to larger pictures; scale them, or use the pictures that were labelled"
                   for i in np.flatnonzero(beyond)])
 
 
@@ -213,13 +226,10 @@ def lost_landmarks(archive: Archive) -> list[str]:
     return found
 
 
-def corner_only(archive: Archive) -> str:
+def corner_only(archive: Archive, some: Sample) -> str:
     """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures do."""
-    rows = range(0, len(archive), len(archive) // MOST + 1)
-    images = [image_of(archive.root, archive.columns["file"][row]) for row in rows]
-    sizes = np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None]
-    shares = np.array(archive.columns["landmarks"][::rows.step]) / sizes
-    if len(set(images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
+    shares = np.array(archive.columns["landmarks"][::some.step]) / some.sizes
+    if len(set(some.images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
         return ""
     return (f"all landmarks lie in the upper left parts of their pictures, up to {100 * np.nanmax(shares):.0f} % of the sides; "
             "if they are percentages, or belong to smaller pictures, scale them")

@@ -9,7 +9,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
-from utils.faces.archives.own import MOST, check_inside, corner_only, header, lost_landmarks, misplaced_boxes
+from utils.faces.archives.own import MOST, check_inside, corner_only, header, lost_landmarks, misplaced_boxes, sample
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
@@ -67,9 +67,10 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
                             "other flags")
         layout = (shaped or fitting)[0]
     check_names(names, layout, archive.root)
+    some = sample(archive)
     doubts = (misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout), misplaced_boxes(archive),
-              corner_only(archive))
-    check_inside(archive)
+              corner_only(archive, some))
+    check_inside(archive, some)
     complain(lost_landmarks(archive))
     for doubt in filter(None, doubts):
         logger.warning(f"{archive.root}: {doubt}")
