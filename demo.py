@@ -1,4 +1,5 @@
 """Faces and landmarks in pictures, videos and cameras: `python demo.py --help`."""
+
 from utils.start import begin_loading, end_loading, stop_without
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """The life of a net: prepare data, train, test, export. `python main.py --help` lists and explains every flag."""
+
 from utils.start import ROOT, begin_loading, end_loading, run_command, stop_without
 
 if __name__ == "__main__":
@@ -27,7 +28,9 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
     if mode.list_nets is not None and given:
-        raise UserError(f"--list-nets measures nets with a head pip as they are listed; leave {KEYS[min(given)].flag} out")
+        raise UserError(
+            f"--list-nets measures nets with a head pip as they are listed; leave {KEYS[min(given)].flag} out"
+        )
     if mode.predict and not any(getattr(mode, name) for name in WORK if name != "predict"):
         check_prediction(given)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
@@ -58,7 +61,11 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     runs = run_access.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
     run_access.check_excluded(mode, runs, settings)
-    task, trains, tests = TASKS[settings.train.task], mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
+    task, trains, tests = (
+        TASKS[settings.train.task],
+        mode.train or mode.audit,
+        any(getattr(mode, name) for name in TESTS),
+    )
     printed: dict[str, list[dict]] = {}
     with run_access.opened(mode, runs, ranks) as run:
         set_threads(settings.train.threads, settings.train.deterministic)
@@ -67,9 +74,16 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
             logger.info(f"training on {', '.join(settings.data.train_data)}")
         calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or run.keeps("int8"))
         # test sets are prepared before the training, so that one that cannot be used is found now
-        needs_tests = tests or (mode.train and settings.data.val == "test") or (mode.prepare and settings.data.test_data)
-        sources = task.prepare(settings, Sets(settings, defaults, mode.overwrite), ranks,
-                               mode.prepare or trains or mode.show_data or calibrates, needs_tests)
+        needs_tests = (
+            tests or (mode.train and settings.data.val == "test") or (mode.prepare and settings.data.test_data)
+        )
+        sources = task.prepare(
+            settings,
+            Sets(settings, defaults, mode.overwrite),
+            ranks,
+            mode.prepare or trains or mode.show_data or calibrates,
+            needs_tests,
+        )
         if mode.show_data:
             text = task.show(sources, ranks, mode.show_data, run)
             if ranks.first:
@@ -79,15 +93,26 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         if mode.audit:
             audit.audit(sources, ranks, run, mode.resume)
         if mode.export:
-            logger.info(ranks.agree(lambda: task.tests(sources, ranks, run, runs.compare).export(mode.export, mode.out,
-                                                                                                 mode.overwrite)))
+            logger.info(
+                ranks.agree(
+                    lambda: task.tests(sources, ranks, run, runs.compare).export(mode.export, mode.out, mode.overwrite)
+                )
+            )
         if tests:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(sources, ranks, run, runs.compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            text, printed["predict"] = predict.run_prediction(runs.exp, run, mode, settings, given.get("first_pixel") or 0)
+            text, printed["predict"] = predict.run_prediction(
+                runs.exp, run, mode, settings, given.get("first_pixel") or 0
+            )
             print(text)
-        shown = {"train": mode.train, "audit": mode.audit, "scores": tests, "groups": tests, "formats": mode.test_formats}
+        shown = {
+            "train": mode.train,
+            "audit": mode.audit,
+            "scores": tests,
+            "groups": tests,
+            "formats": mode.test_formats,
+        }
         for name, file in TABLES.items():
             if shown[name] and ranks.first:
                 printed[name] = with_numbers(read_csv(run.folder / file))

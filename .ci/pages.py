@@ -1,4 +1,5 @@
 """Hook of mkdocs: README.md is the first page, and files outside docs/ that pages link to are part of the site."""
+
 import re
 from pathlib import Path
 

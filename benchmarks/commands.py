@@ -1,4 +1,5 @@
 """Commands of the benchmarks: `python benchmarks/FILE.py NAME ...` calls the function NAME and saves its figures."""
+
 import argparse
 import inspect
 import re
@@ -32,8 +33,12 @@ def read(known: dict[str, Command], argv: list[str], text: str) -> tuple[str, st
     signature = inspect.signature(function)
     if "flags" in signature.parameters:
         return name, name, partial(function, *argv[1:])
-    parser = argparse.ArgumentParser(prog=f"{parser.prog} {name}", description=inspect.getdoc(function), allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"{parser.prog} {name}",
+        description=inspect.getdoc(function),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for word, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
             parser.add_argument(word, nargs="*", type=parameter.annotation)
@@ -42,7 +47,9 @@ def read(known: dict[str, Command], argv: list[str], text: str) -> tuple[str, st
         elif parameter.default == ():
             parser.add_argument(f"--{word}", nargs="+", default=())
         else:
-            parser.add_argument(f"--{word}", type=parameter.annotation, default=parameter.default, help="default: %(default)s")
+            parser.add_argument(
+                f"--{word}", type=parameter.annotation, default=parameter.default, help="default: %(default)s"
+            )
     parser.add_argument("--into", metavar="FILE", default=name, help="save in results/FILE.json; default: %(default)s")
     bound, given = signature.bind_partial(), vars(parser.parse_args(argv[1:]))
     into = given.pop("into")

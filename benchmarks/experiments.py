@@ -13,6 +13,7 @@ experiments.yaml holds the flags of main.py for each row. A row is trained, then
 A complete run is not repeated and a killed one is continued, so a table can be made in several calls. A table's result file keeps
 the figures of every seed, and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a result file each.
 """
+
 import argparse
 import re
 import subprocess
@@ -79,9 +80,17 @@ def whole_run(name: str, row: dict[str, str], known: dict[str, str]) -> None:
     scores = read_csv(folder / "report" / "scores.csv")
     if "NME %" not in scores[0]:
         return
-    save(name, "python " + " ".join(["main.py", *flags]), 0, {
-        "minutes": round(minutes, 2), "images_per_second": round(float(speed), 1), "scores": scores,
-        "rows": score_rows(name, row["trained_on"], scores)})
+    save(
+        name,
+        "python " + " ".join(["main.py", *flags]),
+        0,
+        {
+            "minutes": round(minutes, 2),
+            "images_per_second": round(float(speed), 1),
+            "scores": scores,
+            "rows": score_rows(name, row["trained_on"], scores),
+        },
+    )
 
 
 def score_rows(name: str, trained_on: str, scores: list[dict]) -> list[dict]:
@@ -93,10 +102,18 @@ def score_rows(name: str, trained_on: str, scores: list[dict]) -> list[dict]:
     rows = []
     for row, other in zip(*by_model.values(), strict=False):
         place = re.sub("-pipnet(-published)?$", "", row["test set"])
-        rows.append({"run": "" if rows else f"`{name}`", "trained on": "the same" if rows else trained_on,
-                     "tested on": SETS.get(place, place), "faces": row["faces"], "NME %": f"{float(row['NME %']):.2f}",
-                     "FR@10 %": f"{float(row['FR@10 %']):.1f}", "AUC@10": f"{float(row['AUC@10']):.3f}",
-                     "ONNX": f"{abs(float(other['NME %']) - float(row['NME %'])):.3f}"})
+        rows.append(
+            {
+                "run": "" if rows else f"`{name}`",
+                "trained on": "the same" if rows else trained_on,
+                "tested on": SETS.get(place, place),
+                "faces": row["faces"],
+                "NME %": f"{float(row['NME %']):.2f}",
+                "FR@10 %": f"{float(row['FR@10 %']):.1f}",
+                "AUC@10": f"{float(row['AUC@10']):.3f}",
+                "ONNX": f"{abs(float(other['NME %']) - float(row['NME %'])):.3f}",
+            }
+        )
     return rows
 
 
@@ -107,9 +124,15 @@ def rows_of(table: dict) -> dict[str, dict]:
     rows = {}
     for setting, (labelled, unlabelled, everything) in table["settings"].items():
         share = " --unlabelled-share 0.75" * ("{START}" in labelled)  # the net has seen many labels
-        ways = {SOURCE: labelled, **{way: f"{labelled} --semi {way} {unlabelled}" for way in ROUNDS},
-                MEAN_TEACHER: f"{labelled} --semi {MEAN_TEACHER} {unlabelled}{share}", ALL: everything}
-        rows |= {f"{setting}: {way}": {"flags": flags, "nets": len(ROUNDS.get(way, ())) + 1} for way, flags in ways.items()}
+        ways = {
+            SOURCE: labelled,
+            **{way: f"{labelled} --semi {way} {unlabelled}" for way in ROUNDS},
+            MEAN_TEACHER: f"{labelled} --semi {MEAN_TEACHER} {unlabelled}{share}",
+            ALL: everything,
+        }
+        rows |= {
+            f"{setting}: {way}": {"flags": flags, "nets": len(ROUNDS.get(way, ())) + 1} for way, flags in ways.items()
+        }
     return rows
 
 
@@ -129,8 +152,17 @@ def row_flags(file: dict, name: str, row: str, given: argparse.Namespace) -> tup
     epochs = max((given.epochs or made.get("epochs") or table.get("epochs", 30)) // made.get("nets", 1), 1)
     words = f"{table['flags']} {made['flags']}"
     presets = flags_of(made["flags"], {**file["flags"], "start": ""}, half=0, five_sixths=0)
-    return flags_of(words, file["flags"], epochs=epochs, size=given.size, net=given.net, half=epochs // 2, start="START",
-                    five_sixths=epochs * 5 // 6, scaled=scaled(" ".join(presets), epochs) if "{scaled}" in words else ""), epochs
+    return flags_of(
+        words,
+        file["flags"],
+        epochs=epochs,
+        size=given.size,
+        net=given.net,
+        half=epochs // 2,
+        start="START",
+        five_sixths=epochs * 5 // 6,
+        scaled=scaled(" ".join(presets), epochs) if "{scaled}" in words else "",
+    ), epochs
 
 
 def trained(file: dict, name: str, row: str, seed: int, given: argparse.Namespace) -> Path:
@@ -183,8 +215,13 @@ def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
 def wrong_boxes(folder: Path, cases: list[str]) -> Iterator[tuple[str, float]]:
     """Yield the NME of the first synthetic test faces in boxes that are moved by a share of their sides, or resized."""
     net, layout, _ = checkpoint.unpack(folder / "best.pt")
-    own = load_splits([Split(PreparedSet(ROOT / "data" / "synthetic", read_defaults().layouts), "test")], layout,
-               net.spec["input_size"], 0, input_margin=net.input_margin)
+    own = load_splits(
+        [Split(PreparedSet(ROOT / "data" / "synthetic", read_defaults().layouts), "test")],
+        layout,
+        net.spec["input_size"],
+        0,
+        input_margin=net.input_margin,
+    )
     own = own.only(np.arange(min(FACES, len(own))))
     true = own["box"][:]
     angle = np.resize(np.random.default_rng(0).uniform(0, 2 * np.pi, DIRECTIONS), len(true))
@@ -229,7 +266,9 @@ def shown(table: dict, found: dict[str, dict]) -> list[dict]:
     names = [*(name for name in known if name in found), *(name for name in found if name not in known)]
 
     def mean(name: str, figure: str) -> float | None:
-        values = [seed[figure] for seed in found.get(name, {"seeds": {}})["seeds"].values() if seed.get(figure) is not None]
+        values = [
+            seed[figure] for seed in found.get(name, {"seeds": {}})["seeds"].values() if seed.get(figure) is not None
+        ]
         return float(np.mean(values)) if values else None
 
     def cell(name: str, figure: str) -> str | None:
@@ -279,8 +318,13 @@ def main() -> None:
                 print(f"{row} skipped: {why}")
                 continue
             values = measure(trained(file, name, row, seed, given), figures)
-            own = flags_of(rows_of(table)[row]["flags"], file["flags"], half=epochs // 2, five_sixths=epochs * 5 // 6,
-                           start="START")
+            own = flags_of(
+                rows_of(table)[row]["flags"],
+                file["flags"],
+                half=epochs // 2,
+                five_sixths=epochs * 5 // 6,
+                start="START",
+            )
             key, entry = row, {"flags": " ".join(own)}
             if "settings" in table:
                 setting, way = row.split(": ")
@@ -294,7 +338,9 @@ def main() -> None:
             entry["seeds"][str(seed)] = {**entry["seeds"].get(str(seed), {}), "commit": COMMIT, **values}
             found[key] = entry
             how = " ".join(word if " " not in word else f'"{word}"' for word in sys.argv[1:])
-            save(name, f"python benchmarks/experiments.py {how}", seed, {"measured": found, "rows": shown(table, found)})
+            save(
+                name, f"python benchmarks/experiments.py {how}", seed, {"measured": found, "rows": shown(table, found)}
+            )
 
 
 if __name__ == "__main__":

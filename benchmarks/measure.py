@@ -8,15 +8,20 @@ sizes: faces that the shipped detector finds, by their size. detector NAME=WEIGH
 face_boxes NET.onnx NAME=WEIGHTS ...: where detectors' boxes lie on the face. face_score NET.onnx NAME=WEIGHTS: faces against
 background. photographs.py says where the data comes from. Rows of other nets and tools stay in results/NAME.json.
 """
+
 from commands import Command, main
 
 MEASURES = {
-    "kinds": Command("measures.kinds", ("photographs",)), "sizes": Command("measures.kinds", ("faces", "photographs")),
-    "refusals": Command("measures.kinds"), "traits": Command("measures.traits", ("faces",)),
+    "kinds": Command("measures.kinds", ("photographs",)),
+    "sizes": Command("measures.kinds", ("faces", "photographs")),
+    "refusals": Command("measures.kinds"),
+    "traits": Command("measures.traits", ("faces",)),
     "blinks": Command("measures.blinks", ("eyes", "net")),
-    "others": Command("measures.others", ("tool",)), "changed": Command("measures.others", ("tool", "photographs")),
+    "others": Command("measures.others", ("tool",)),
+    "changed": Command("measures.others", ("tool", "photographs")),
     "turns": Command("measures.others", ("photographs", "tool")),
-    **{name: Command("measures.detectors") for name in ("detector", "face_boxes", "face_score")}}
+    **{name: Command("measures.detectors") for name in ("detector", "face_boxes", "face_score")},
+}
 
 if __name__ == "__main__":
     main(MEASURES, __doc__)

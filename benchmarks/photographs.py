@@ -13,6 +13,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - UNIONS: the folder of unions.py
 - VIDEOS: videos of one face each
 """
+
 import os
 import sys
 from collections.abc import Sequence
@@ -31,9 +32,26 @@ from pipnet.landmarker import Landmarker
 from utils.faces.archives import DATASETS, image_of
 from utils.faces.prepare import split_identities
 
-VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
-    "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",
-    "STEADY", "UNIONS", "VIDEOS")}}
+VARIABLES = {
+    "300W": "FACES_300W",
+    **{
+        name: name
+        for name in (  # {word in a benchmark's flags: environment variable}
+            "FACES68",
+            "FACEBOXES",
+            "FACEBOXES_V2",
+            "UNLABELLED",
+            "ALL_AGES",
+            "DIVERSE",
+            "RENDERED",
+            "RENDERED_FEW",
+            "LIDS",
+            "STEADY",
+            "UNIONS",
+            "VIDEOS",
+        )
+    },
+}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 HELD_OUT = 0.1  # share of the training identities that trainings hold out, `val` of args.yaml
@@ -82,12 +100,15 @@ def photographs(name: str, split: str, most: int | None = None) -> list[Photogra
     split: train, test, or val, the faces of the training split that trainings hold out.
     """
     table = DATASETS[LABELLED.get(name, "points")].parse(PLACES[name], allow_partial=True, count=68)[
-        "train" if split == "val" else split]
+        "train" if split == "val" else split
+    ]
     held = split_identities(table["identity"], HELD_OUT, 0) if split == "val" else np.ones(len(table["file"]), bool)
     places = np.flatnonzero(held)
     chosen = np.unique(np.linspace(0, len(places) - 1, most or len(places)).round().astype(int))
-    return [Photograph(image_of(PLACES[name], table["file"][i]), table["identity"][i], table["landmarks"][i])
-            for i in places[chosen]]
+    return [
+        Photograph(image_of(PLACES[name], table["file"][i]), table["identity"][i], table["landmarks"][i])
+        for i in places[chosen]
+    ]
 
 
 def place_of(record: Photograph, boxes: np.ndarray) -> int | None:
@@ -121,8 +142,8 @@ def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -
 
 def face_in_box(landmarker: Landmarker, image: np.ndarray, box: np.ndarray) -> Face:
     """Return the face in a landmark box (4,), in px, after the second crop."""
-    face, = landmarker.landmarks_of(image, box[None])
-    face, = landmarker.landmarks_of(image, landmarker.box_of(face.landmarks))
+    (face,) = landmarker.landmarks_of(image, box[None])
+    (face,) = landmarker.landmarks_of(image, landmarker.box_of(face.landmarks))
     return face
 
 

@@ -6,6 +6,7 @@ head that turns, talks and blinks, tracked by demo.py, as a GIF. tools: error ag
 measured. failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people with the largest error.
 assets/README.md has the command of astronaut.jpg.
 """
+
 import subprocess
 import sys
 import tempfile
@@ -51,9 +52,11 @@ def faces() -> str | None:
     net, layout, _ = checkpoint.unpack(NET)
     synthetic = Sets(make_settings({}, defaults), defaults).prepare(SYNTHETIC)
     found_in = load_splits([Split(synthetic, "test")], layout, net.spec["input_size"], 1.0)
-    chosen = range(0, len(found_in), len(found_in) // (ROWS * COLUMNS))[:ROWS * COLUMNS]
+    chosen = range(0, len(found_in), len(found_in) // (ROWS * COLUMNS))[: ROWS * COLUMNS]
     found = torch_predictor(net, torch.device("cpu"))(plain(found_in, np.array(chosen)).images).landmarks.numpy()
-    tiles = [tile(found_in.crops.plain(i), [(points, TRUTH)], layout, SIZE) for i, points in zip(chosen, found, strict=True)]
+    tiles = [
+        tile(found_in.crops.plain(i), [(points, TRUTH)], layout, SIZE) for i, points in zip(chosen, found, strict=True)
+    ]
     write_image(ASSETS / "faces.jpg", sheet(tiles, COLUMNS))
 
 
@@ -86,9 +89,13 @@ def head() -> None:
 
 def tools() -> None:
     """Write tools.svg from the photographs that no tool has seen."""
-    points = {row["tool"].replace("`", ""): ([float(row["ms a picture"].split("/")[-1])], [float(row["aligned, FACES68"])])
-              for row in result("others")["rows"]}
-    write_text(ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
+    points = {
+        row["tool"].replace("`", ""): ([float(row["ms a picture"].split("/")[-1])], [float(row["aligned, FACES68"])])
+        for row in result("others")["rows"]
+    }
+    write_text(
+        ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True))
+    )
 
 
 def worst(landmarker: Landmarker, pose: dict, kind: str) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
@@ -105,7 +112,9 @@ def worst(landmarker: Landmarker, pose: dict, kind: str) -> tuple[float, np.ndar
 def failures() -> None:
     """Write failures.jpg."""
     landmarker, tiles = without_detector("landmarks", threads=1), []
-    cases = [(f"yaw {yaw}°", {"yaw": yaw}, "as taken") for yaw in TURNS[-2:]] + [("shut eyes", {"yaw": 0, **SHUT}, "as taken")]
+    cases = [(f"yaw {yaw}°", {"yaw": yaw}, "as taken") for yaw in TURNS[-2:]] + [
+        ("shut eyes", {"yaw": 0, **SHUT}, "as taken")
+    ]
     cases += [(kind, {"yaw": 0, **OPEN}, kind) for kind in ("dark, noisy", "blurred", "a third hidden")]
     for name, pose, kind in cases:
         off, image, truth, landmarks = worst(landmarker, pose, kind)

@@ -1,4 +1,5 @@
 """Result files of the benchmarks: figures, and the command, commit, date, seed and machine that they come from."""
+
 import json
 import platform
 import sys
@@ -19,11 +20,19 @@ from utils.machine import commit, processor  # noqa: E402
 def machine() -> dict:
     """Return what figures of speed depend on: processor with its vector instructions, cores, GPU and versions."""
     import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     names = {"torch": "torch", "torchvision": "torchvision", "opencv": "cv2", "onnxruntime": "onnxruntime"}
-    versions = {"python": platform.python_version(), **{
-        name: import_module(module).__version__ for name, module in names.items() if find_spec(module)}}
-    return {"cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}", "cores": cores(), "gpu": gpu, **versions}
+    versions = {
+        "python": platform.python_version(),
+        **{name: import_module(module).__version__ for name, module in names.items() if find_spec(module)},
+    }
+    return {
+        "cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "cores": cores(),
+        "gpu": gpu,
+        **versions,
+    }
 
 
 def chosen(rows: Iterable[str], names: Sequence[str]) -> list[str]:

@@ -1,4 +1,5 @@
 """Rows of tables as they are shown: text in columns."""
+
 import re
 from collections.abc import Callable, Iterable
 
@@ -22,9 +23,13 @@ def markdown(rows: list[dict[str, str]], *titles: str) -> str:
     """Return the rows as a Markdown table, with columns of numbers aligned to the right. titles: where there may be no row."""
     titles = titles or tuple(dict.fromkeys(title for row in rows for title in row))
     cells = [[str(row.get(title, "")).replace("|", r"\|") for title in titles] for row in rows]
-    numbers = [any(column) and all(NUMBER.fullmatch(cell) for cell in column if cell) for column in zip(*cells, strict=True)]
+    numbers = [
+        any(column) and all(NUMBER.fullmatch(cell) for cell in column if cell) for column in zip(*cells, strict=True)
+    ]
     lines = [titles, ["--:" if number else "---" for number in numbers or len(titles) * [False]], *cells]
-    return "\n".join("|" + "|".join(line) + "|" if i == 1 else f"| {' | '.join(line)} |" for i, line in enumerate(lines))
+    return "\n".join(
+        "|" + "|".join(line) + "|" if i == 1 else f"| {' | '.join(line)} |" for i, line in enumerate(lines)
+    )
 
 
 def text(values: list[float]) -> str:

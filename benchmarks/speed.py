@@ -5,13 +5,17 @@ nets. zoo [NET ...], formats [NET ...]: cost of every net; the shipped nets in e
 [NET.onnx ...]: from pictures to drawn faces. soak [video] [pictures]: the demo for a long time. scale [FACES ...]: training on
 large sets. preparation, rendering: how long sets take to be made.
 """
+
 from commands import Command, main
 
 SPEEDS = {
-    "training": Command("speeds.training"), "gpu": Command("speeds.gpu"), "browser": Command("speeds.browser"),
+    "training": Command("speeds.training"),
+    "gpu": Command("speeds.gpu"),
+    "browser": Command("speeds.browser"),
     **{name: Command("speeds.nets") for name in ("zoo", "formats")},
     **{name: Command("speeds.demo") for name in ("demo", "soak")},
-    **{name: Command("speeds.sets") for name in ("scale", "preparation", "rendering")}}
+    **{name: Command("speeds.sets") for name in ("scale", "preparation", "rendering")},
+}
 
 if __name__ == "__main__":
     main(SPEEDS, __doc__)

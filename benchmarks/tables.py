@@ -3,6 +3,7 @@
 A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->` and has the rows that results/NAME.json holds as they are
 shown, one file after another; NAME/KEY means another list of rows in it. MADE are tables of several files.
 """
+
 import re
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def sources() -> list[dict]:
     """Return the source of every figure. The command of a whole run is the one that repeats it today."""
     rows, made = [], read(ROOT / "weights" / "making" / "stages.yaml")
     runs = {name: (f"python weights/making/make.py {name}", row, made) for name, row in made["stages"].items()}
-    runs |= {name: (f"python benchmarks/experiments.py runs {name}", row, read()) for name, row in read()["runs"].items()}
+    runs |= {
+        name: (f"python benchmarks/experiments.py runs {name}", row, read()) for name, row in read()["runs"].items()
+    }
     for file in sorted(RESULTS.glob("*.json")):
         name, row = file.stem, result(file.stem)
         command, seeds = row["command"], {str(row["seed"])}
@@ -28,20 +31,43 @@ def sources() -> list[dict]:
             command = f"{command.split('/')[1]} at that commit"  # the script was removed since
         if "measured" in row:
             seeds = {seed for one in row["measured"].values() for seed in one["seeds"]}
-        rows.append({**row, "figures": f"[{name}](benchmarks/results/{name}.json)", "seed": ", ".join(sorted(seeds)),
-                     "command": " = ".join(f"`{part.strip()}`" for part in command.split(" = ")),
-                     "processor": row["machine"]["cpu"], "cores": row["machine"]["cores"]})
-    return rows_of(rows, *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
-                   ("cores", "cores"), ("minutes", "minutes", ".1f"), ("images/s", "images_per_second", ".0f"))
+        rows.append(
+            {
+                **row,
+                "figures": f"[{name}](benchmarks/results/{name}.json)",
+                "seed": ", ".join(sorted(seeds)),
+                "command": " = ".join(f"`{part.strip()}`" for part in command.split(" = ")),
+                "processor": row["machine"]["cpu"],
+                "cores": row["machine"]["cores"],
+            }
+        )
+    return rows_of(
+        rows,
+        *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
+        ("cores", "cores"),
+        ("minutes", "minutes", ".1f"),
+        ("images/s", "images_per_second", ".0f"),
+    )
 
 
 def same_net() -> list[dict]:
     """Return two recipes of one net on one training set: rows of two whole runs, and the ms of the net."""
-    titles = {"real_256": "preset `short` without its refiner", "pipnet_256": "preset `pipnet`: the PIPNet authors' recipe"}
+    titles = {
+        "real_256": "preset `short` without its refiner",
+        "pipnet_256": "preset `pipnet`: the PIPNet authors' recipe",
+    }
     ms = next(row["ONNX ms"] for row in result("zoo")["rows"] if row["`--net`"] == "`resnet18`")
-    return [{"recipe": title, **{f"NME %, {place}": row["NME %"] for place, row in zip(("300W", "FACES68"), result(name)["rows"],
-                                                                                     strict=True)}, "ms": f"{float(ms):.0f}"}
-            for name, title in titles.items()]
+    return [
+        {
+            "recipe": title,
+            **{
+                f"NME %, {place}": row["NME %"]
+                for place, row in zip(("300W", "FACES68"), result(name)["rows"], strict=True)
+            },
+            "ms": f"{float(ms):.0f}",
+        }
+        for name, title in titles.items()
+    ]
 
 
 MADE = {"sources": sources, "same_net": same_net}

@@ -7,6 +7,7 @@
 - parts.yaml, drawn.yaml, habits.yaml: layouts for --layout; drawn_apart.yaml: one in which rendered landmarks are not the same as
   those of photographs
 """
+
 import shutil
 import sys
 from collections.abc import Iterable
@@ -34,9 +35,13 @@ def known(name: str, told: Iterable[int]) -> dict:
     layout, told = LAYOUTS.load(name), list(told)
     place = {old: new for new, old in enumerate(told)}
     groups = {group: [place[i] for i in ids if i in place] for group, ids in layout.groups.items()}
-    return {"count": len(told), "flip_index": [place[layout.flip_index[i]] for i in told],
-            "interocular": [place[i] for i in layout.interocular], "groups": {name: ids for name, ids in groups.items() if ids},
-            "same_as": {name: {new: old for old, new in place.items()}}}
+    return {
+        "count": len(told),
+        "flip_index": [place[layout.flip_index[i]] for i in told],
+        "interocular": [place[i] for i in layout.interocular],
+        "groups": {name: ids for name, ids in groups.items() if ids},
+        "same_as": {name: {new: old for old, new in place.items()}},
+    }
 
 
 def curve(points: np.ndarray, count: int) -> np.ndarray:
@@ -54,7 +59,7 @@ def dense(points: np.ndarray) -> np.ndarray:
     found[:33:2], found[51:60], found[76:96] = points[:17], points[27:36], points[48:]
     for first, i in ((60, 36), (68, 42)):
         upper, lower = curve(points[[i, i + 1, i + 2, i + 3]], 5), curve(points[[i + 3, i + 4, i + 5, i]], 5)
-        found[first:first + 8] = [*upper[:4], *lower[:4]]
+        found[first : first + 8] = [*upper[:4], *lower[:4]]
     for start in range(16):  # between two landmarks of the jaw, on the curve through four
         near = np.unique(np.clip(np.arange(start - 1, start + 3), 0, 16))
         found[2 * start + 1] = CubicSpline(near, points[near])(start + 0.5)
@@ -66,7 +71,10 @@ def main(out: str) -> None:
     told = np.flatnonzero(conversion("68", "29", LAYOUTS).has_rule[0])
     rows = {"parts": known("29", told.tolist()), "drawn": known("98", [*range(33), *range(51, 96)])}
     for photograph in photographs("300W", "train"):
-        drawn, part = name_hash(f"half/{photograph.identity}"), conversion("68", "29", LAYOUTS)(photograph.landmarks)[told]
+        drawn, part = (
+            name_hash(f"half/{photograph.identity}"),
+            conversion("68", "29", LAYOUTS)(photograph.landmarks)[told],
+        )
         points = {"second" if drawn[0] % 2 else "first": photograph.landmarks}
         points |= {"part": part} if drawn[0] % 2 else {}
         points |= {"rest": part} if drawn[1] % 20 else {"few": photograph.landmarks}

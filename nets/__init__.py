@@ -1,9 +1,12 @@
 """Nets by name: a backbone, a neck and a head, built from plain values. `import nets` loads torch only when a name needs it."""
+
 from nets.registry import HEADS, import_named
 
 PLACES = {
     **dict.fromkeys(("NETS", "NetOptions", "build_net", "make_spec", "net_row"), "nets.build"),
-    **dict.fromkeys(("Labels", "Prediction"), "nets.labels"), "Net": "nets.net", "Trainable": "nets.trainable",
+    **dict.fromkeys(("Labels", "Prediction"), "nets.labels"),
+    "Net": "nets.net",
+    "Trainable": "nets.trainable",
 }
 
 __all__ = ["HEADS", *PLACES]

@@ -1,4 +1,5 @@
 """Blocks that several backbones, heads and stages share."""
+
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,8 +44,13 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 8):
         super().__init__()
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels // reduction, 1), nn.ReLU(),
-                                  nn.Conv2d(channels // reduction, channels, 1), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels // reduction, 1),
+            nn.ReLU(),
+            nn.Conv2d(channels // reduction, channels, 1),
+            nn.Sigmoid(),
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return features * self.gate(features)

@@ -1,4 +1,5 @@
 """Nets from names and plain values. A new backbone is one file and one row of NETS, a new head one file and one row of HEADS."""
+
 import difflib
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class NetOptions(NamedTuple):
     auxiliary: further outputs, among `pose` and `states`
     hard_landmarks: power of `hard_landmark_weights`; 0: equal weights
     """
+
     net: str
     head: str = "pip"
     stride: int | None = None
@@ -71,10 +73,19 @@ def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | 
     if size % kind.size_multiple:
         raise ValueError(f"input_size must be a multiple of {kind.size_multiple} for head {options.head}, not {size}")
     preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
-    spec = {**options._asdict(), "head_options": dict(options.head_options), "stride": stride, "preprocess": preprocess,
-            **kind.plan(meanface, options.num_nb, labelled)}
+    spec = {
+        **options._asdict(),
+        "head_options": dict(options.head_options),
+        "stride": stride,
+        "preprocess": preprocess,
+        **kind.plan(meanface, options.num_nb, labelled),
+    }
     if options.reinit or options.local_parts:
-        spec |= {"reinit": True, "meanface": np.asarray(meanface, np.float64).tolist(), "input_margin": row.input_margin}
+        spec |= {
+            "reinit": True,
+            "meanface": np.asarray(meanface, np.float64).tolist(),
+            "input_margin": row.input_margin,
+        }
     return spec
 
 

@@ -1,4 +1,5 @@
 """Labels and predictions of faces. True labels, pseudo-labels and a teacher's landmarks have the same form."""
+
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,9 @@ PER_LANDMARK = ("landmarks", "weight", "score", "sigma")
 
 def select(values, indices):
     """Return labels or a prediction with the landmarks `indices` only. indices: a list or a tensor."""
-    chosen = {name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None}
+    chosen = {
+        name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None
+    }
     return values.replace(**chosen)
 
 
@@ -66,6 +69,7 @@ class Weak(NamedTuple):
     matrix (U, 2, 3): from [0, 1] of this crop to [0, 1] of the picture in the batch; if one of these is mirrored, the
         determinant is negative
     """
+
     images: Tensor
     matrix: Tensor
 
@@ -84,6 +88,7 @@ class Labels(NamedTuple):
     level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
     weak: weak crops of the unlabelled pictures, which come after the labelled ones in the batch, for `MeanTeacher`
     """
+
     packed: Tensor
     form: dict[str, int]
     weak: Weak | None = None
@@ -127,7 +132,7 @@ class Labels(NamedTuple):
         start = 0
         for other, width in self.form.items():
             if other == name:
-                return self.packed[:, start:start + width]
+                return self.packed[:, start : start + width]
             start += width
         return None
 
@@ -141,7 +146,9 @@ class Labels(NamedTuple):
 
     def to(self, device) -> "Labels":
         """Return the labels on another device."""
-        return self._replace(packed=self.packed.to(device, non_blocking=True), weak=self.weak and self.weak.to(device, True))
+        return self._replace(
+            packed=self.packed.to(device, non_blocking=True), weak=self.weak and self.weak.to(device, True)
+        )
 
 
 def _finite(values) -> tuple[Tensor, Tensor]:
@@ -163,6 +170,7 @@ class Prediction(NamedTuple):
     landmarks (B, N, 2), score (B, N): confidence in [0, 1], sigma (B, N): expected error in units of the crop,
     pose (B, 3) in radians, states (B, k): probabilities
     """
+
     landmarks: Tensor
     score: Tensor
     sigma: Tensor | None = None

@@ -3,6 +3,7 @@
 Errors are absolute, in cells of the feature map. Heads without cells use eighths of the crop: as large as a cell of stride 32 at
 256 px.
 """
+
 import math
 
 import torch
@@ -55,4 +56,4 @@ def hard_landmark_weights(labels: Labels, found: Tensor, power: float) -> Labels
     weight = labels.weight
     error = (found - labels.landmarks.detach()).norm(dim=-1).clamp(min=1e-6).pow(power)
     mean = (weight * error).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-6)
-    return labels.replace(weight=weight * error / mean.clamp(min=1e-6 ** power))
+    return labels.replace(weight=weight * error / mean.clamp(min=1e-6**power))

@@ -1,4 +1,5 @@
 """Necks: from the backbone's maps to one feature map at the head's stride."""
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -19,7 +20,10 @@ class Neck(nn.Module):
         for i in range({8: 2, 16: 1, 64: 1, 128: 2}.get(stride, 0)):
             source = channels if i == 0 else self.width
             if stride < 32:
-                conv, names = nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False), (f"deconv{i + 1}", f"bn_deconv{i + 1}")
+                conv, names = (
+                    nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False),
+                    (f"deconv{i + 1}", f"bn_deconv{i + 1}"),
+                )
             else:
                 conv, names = nn.Conv2d(source, self.width, 3, 2, 1), (f"layer{i + 5}", f"bn{i + 5}")
             nn.init.normal_(conv.weight, std=0.001)
@@ -48,11 +52,20 @@ class Pyramid(nn.Module):
         super().__init__()
         self.strides = [step for step in (32, 16, 8, 4) if step >= stride]
         if missing := [step for step in self.strides if step not in channels]:
-            raise ValueError(f"this backbone has no feature map of stride {missing[0]}, only {', '.join(map(str, channels))}")
-        self.lateral = nn.ModuleDict({str(step): nn.Sequential(
-            nn.Conv2d(channels[step], self.channels, 1, bias=False), nn.BatchNorm2d(self.channels)) for step in self.strides})
-        self.smooth = nn.Sequential(nn.Conv2d(self.channels, self.channels, 3, padding=1, bias=False),
-                                    nn.BatchNorm2d(self.channels))
+            raise ValueError(
+                f"this backbone has no feature map of stride {missing[0]}, only {', '.join(map(str, channels))}"
+            )
+        self.lateral = nn.ModuleDict(
+            {
+                str(step): nn.Sequential(
+                    nn.Conv2d(channels[step], self.channels, 1, bias=False), nn.BatchNorm2d(self.channels)
+                )
+                for step in self.strides
+            }
+        )
+        self.smooth = nn.Sequential(
+            nn.Conv2d(self.channels, self.channels, 3, padding=1, bias=False), nn.BatchNorm2d(self.channels)
+        )
 
     def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
         """Return (B, channels, H', W') at the head's stride from {stride: (B, C, H, W)}."""

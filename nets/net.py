@@ -1,4 +1,5 @@
 """The plain net: picture in, landmarks out. Training, tests and export share this object."""
+
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from nets.trainable import Trainable
 
 class Features(NamedTuple):
     """Feature maps of pictures: `coarse` (B, C, H, W) for the head; `fine` with stride 8 for the refiner, None without one."""
+
     coarse: Tensor
     fine: Tensor | None
 
@@ -24,6 +26,7 @@ class Outputs(NamedTuple):
     start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both are
     in [0, 1] of the crop, or None if nothing needs them.
     """
+
     features: Features
     maps: Any
     start: Tensor | None
@@ -47,10 +50,15 @@ class Net(Trainable):
         super().__init__()
         self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
         self.auxiliary = AuxiliaryHeads(neck.channels, spec["auxiliary"])
-        self.refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"],
-                               spec.get("openings", [])) if spec["refine"] else None
+        self.refiner = (
+            Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"], spec.get("openings", []))
+            if spec["refine"]
+            else None
+        )
         self.grid = (-(-spec["input_size"] // spec["stride"]),) * 2  # (H, W) in cells of the head's feature map
-        mean, std = (torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
+        mean, std = (
+            torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std")
+        )
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 

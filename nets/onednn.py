@@ -1,4 +1,5 @@
 """Replaces convolutions whose filter gradients oneDNN computes wrongly on a CPU (docs/performance.md describes the errors)."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,8 +20,13 @@ def overruns(conv: nn.Conv2d) -> bool:
 
     The first blocks of MobileOne and RepVGG have such filters.
     """
-    return (conv.in_channels < BLOCK and conv.groups == 1 and conv.kernel_size == (1, 1) and max(conv.stride) > 1
-            and conv.padding == (0, 0))
+    return (
+        conv.in_channels < BLOCK
+        and conv.groups == 1
+        and conv.kernel_size == (1, 1)
+        and max(conv.stride) > 1
+        and conv.padding == (0, 0)
+    )
 
 
 class _Careful(nn.Conv2d):
@@ -31,8 +37,11 @@ class _Careful(nn.Conv2d):
         if x.device.type == "cpu" and overruns(self):
             down, right = self.stride
             return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
-        if (x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-                and any(map(misses_taps, x.shape[-2:], self.kernel_size, self.stride))):
+        if (
+            x.device.type == "cpu"
+            and torch.is_autocast_enabled("cpu")
+            and any(map(misses_taps, x.shape[-2:], self.kernel_size, self.stride))
+        ):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
         return super().forward(x)
@@ -42,6 +51,8 @@ def make_careful(net: nn.Module) -> None:
     """Change the class of each convolution of `net` that could go wrong. Tensors and their names stay."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and not isinstance(module, _Careful):
-            if any(misses_taps(1, kernel, stride) for kernel, stride in zip(module.kernel_size, module.stride, strict=True)):
+            if any(
+                misses_taps(1, kernel, stride) for kernel, stride in zip(module.kernel_size, module.stride, strict=True)
+            ):
                 kind = type(module)
                 module.__class__ = type(kind.__name__, (_Careful, kind), {})  # timm has kinds of its own

@@ -3,6 +3,7 @@
 This module must not import torch, so that flags are checked and --help is printed without loading it. A class or function is
 named "module:name"; `import_named` imports it.
 """
+
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ class HeadRow(NamedTuple):
     options: the keys of args.yaml that it reads
     terms: {term of its loss: the key of args.yaml that weighs the term}
     """
+
     build: str
     strides: tuple[int, ...]
     options: tuple[str, ...]
@@ -31,11 +33,25 @@ POOLS = ("average", "depthwise")  # of the coordinate head
 ERRORS = {"l1": "nets.losses:l1", "l2": "nets.losses:l2", "wing": "nets.losses:wing"}
 
 HEADS: dict[str, HeadRow] = {
-    "pip": HeadRow("nets.heads.pip:PIPHead", (32, 16, 8, 64, 128), ("num_nb", "error"),
-                   {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg",
-                    "log_scale": "sigma"}),
-    "coordinate": HeadRow("nets.heads.coordinate:CoordinateHead", (32,), ("error", "pool", "excite"),
-                          {"coordinate": "reg", "log_scale": "sigma"}),
+    "pip": HeadRow(
+        "nets.heads.pip:PIPHead",
+        (32, 16, 8, 64, 128),
+        ("num_nb", "error"),
+        {
+            "score": "cls",
+            "offset_x": "reg",
+            "offset_y": "reg",
+            "neighbor_x": "reg",
+            "neighbor_y": "reg",
+            "log_scale": "sigma",
+        },
+    ),
+    "coordinate": HeadRow(
+        "nets.heads.coordinate:CoordinateHead",
+        (32,),
+        ("error", "pool", "excite"),
+        {"coordinate": "reg", "log_scale": "sigma"},
+    ),
     "parts": HeadRow("nets.heads.parts:PartsHead", (32,), ("error",), {"coordinate": "reg"}),
     "heatmap": HeadRow("nets.heads.heatmap:HeatmapHead", (4, 8, 16), ("score_width",), {"score": "cls"}),
     "simcc": HeadRow("nets.heads.simcc:SimCCHead", (32, 16), ("score_width",), {"score": "cls"}),

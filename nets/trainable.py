@@ -1,4 +1,5 @@
 """The interface of a net towards training, tests and export."""
+
 from typing import Any
 
 from torch import Tensor, nn

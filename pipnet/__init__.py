@@ -1,4 +1,5 @@
 """Faces and their landmarks in OpenCV images. Needs numpy, OpenCV and onnxruntime only."""
+
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.face import Face

@@ -1,4 +1,5 @@
 """`python -m pipnet`: the command pipnet."""
+
 from pipnet.app.demo import command
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Upright, aligned pictures of faces (chips), as face recognition nets take them."""
+
 from numbers import Integral
 
 import cv2
@@ -10,7 +11,9 @@ from pipnet.layout import Layout
 
 # ArcFace's template (Deng et al., CVPR 2019, after SphereFace): eyes, tip of the nose, corners of the mouth, the one on the
 # image's left first, in continuous px of a chip of 112 x 112 (published with pixel centres at integers)
-TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) + 0.5
+TEMPLATE = (
+    np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) + 0.5
+)
 # {stored layout: groups of landmarks whose means are these five points}
 FIVE = {
     "68": (range(36, 42), range(42, 48), [30], [48], [54]),
@@ -28,8 +31,10 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), None)
     groups = [[shared[known][i] for i in group if i in shared[known]] for group in FIVE.get(known, [[]])]
     if not all(groups):
-        raise UserError(f"layout {layout.name} has no eyes, tip of the nose and corners of the mouth to align a face by; take a "
-                        "net of another layout, or name these landmarks in the layout's same_as")
+        raise UserError(
+            f"layout {layout.name} has no eyes, tip of the nose and corners of the mouth to align a face by; take a "
+            "net of another layout, or name these landmarks in the layout's same_as"
+        )
     return np.array([landmarks[group].mean(0) for group in groups])
 
 

@@ -1,4 +1,5 @@
 """Code that only the checkout has, for nets that run in torch. It is imported when needed, so that inference needs no torch."""
+
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,11 @@ def from_checkout(function: str, file: Path | str) -> Callable:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if not Path(file).exists():
-            raise UserError(f"there is no file {file}, and no net of that name ({', '.join(SHIPPED)}); a run of a checkout is "
-                            f"opened by demo.py there, where {error.name} can be imported") from None
-        raise UserError(f"{file} is loaded with torch by code of the checkout, and {error.name} cannot be imported; give an ONNX "
-                        "file, or run demo.py of the checkout in the environment that main.sh makes") from None
+            raise UserError(
+                f"there is no file {file}, and no net of that name ({', '.join(SHIPPED)}); a run of a checkout is "
+                f"opened by demo.py there, where {error.name} can be imported"
+            ) from None
+        raise UserError(
+            f"{file} is loaded with torch by code of the checkout, and {error.name} cannot be imported; give an ONNX "
+            "file, or run demo.py of the checkout in the environment that main.sh makes"
+        ) from None

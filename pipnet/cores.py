@@ -1,4 +1,5 @@
 """The CPU cores, in a module without heavy imports."""
+
 import os
 import time
 from pathlib import Path

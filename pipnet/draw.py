@@ -1,4 +1,5 @@
 """Drawing of landmarks: points, edges, numbers, tiles and sheets of tiles."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from pipnet.layout import Layout
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
 TRUTH, FOUND = (80, 220, 80), RED  # of labels and of predictions
 FARTHEST = 1e6  # px; OpenCV cannot draw at places far beyond this, where a diverged net may put a landmark
-DENSE = 68      # landmarks; points of sparser layouts are larger, up to twice as large, since few or no edges join them
+DENSE = 68  # landmarks; points of sparser layouts are larger, up to twice as large, since few or no edges join them
 
 
 class Pen(NamedTuple):
@@ -26,7 +27,9 @@ PEN = Pen()
 def palette(count: int) -> list[tuple[int, int, int]]:
     """Return `count` bright BGR colours; neighbours in the list differ much."""
     hues = (np.arange(count) * 0.381966 % 1 * 180).astype(np.uint8)
-    return [tuple(cv2.cvtColor(np.array([[(hue, 150, 255)]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues]
+    return [
+        tuple(cv2.cvtColor(np.array([[(hue, 150, 255)]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues
+    ]
 
 
 def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
@@ -43,8 +46,9 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     return np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16).astype(int)
 
 
-def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollow: np.ndarray | None = None,
-         pen: Pen = PEN) -> None:
+def draw(
+    image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollow: np.ndarray | None = None, pen: Pen = PEN
+) -> None:
     """Draw points and edges of landmarks (N, 2), continuous px, into `image`. Landmarks that are NaN are left out.
 
     colour: BGR, or one for each landmark. hollow (N,) bool: points drawn as rings.
@@ -82,8 +86,9 @@ def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float
         cv2.putText(image, text, (corner[0] + x, corner[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, shade, 1, cv2.LINE_AA)
 
 
-def draw_numbers(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None,
-                 size: float = 0.4) -> None:
+def draw_numbers(
+    image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4
+) -> None:
     """Write the number of each landmark (N, 2), continuous px, beside it, on the side away from the middle of its group.
 
     colours: BGR, one for each landmark. which: the landmarks to number; None: all.
@@ -101,8 +106,9 @@ def draw_numbers(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colou
         draw_text(image, str(i), (round(centre[0] - width / 2), round(centre[1] + height / 2)), size, colours[i])
 
 
-def tile(crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout: Layout, size: int,
-         title: str = "") -> np.ndarray:
+def tile(
+    crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout: Layout, size: int, title: str = ""
+) -> np.ndarray:
     """Return a crop as an image (size, size, 3) with landmarks [((N, 2) in [0, 1], BGR)] and a title in a lower corner."""
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
     for landmarks, colour in drawn:
@@ -114,4 +120,4 @@ def tile(crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout:
 def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
     """Return one image of tiles of equal size, in rows of `columns`."""
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    return np.concatenate([np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)])
+    return np.concatenate([np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)])

@@ -1,9 +1,11 @@
 """The exception whose message is written for the user."""
 
 # control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no UTF-8
-CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(0x20), *range(0x7f, 0xa0), 0x2028, 0x2029, *range(0x202a, 0x202f),
-                                                      *range(0x2066, 0x206a))}
-CONTROLS |= {0xdc00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0xa0)}
+CONTROLS = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+CONTROLS |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0xA0)}
 
 
 class UserError(Exception):

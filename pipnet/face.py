@@ -1,4 +1,5 @@
 """A face with its box, landmarks and everything else that was found."""
+
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -40,9 +41,17 @@ class Face(NamedTuple):
 
     def named(self) -> dict[str, Any]:
         """Return the values as they are, under the names of --json."""
-        return {"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks, "landmark_scores": self.scores,
-                "sigma": self.sigma, "pose": self.pose, **({"states": self.states} if self.states else {}),
-                **(self.drowsiness or {})}
+        return {
+            "id": self.id,
+            "box": self.box,
+            "score": self.score,
+            "landmarks": self.landmarks,
+            "landmark_scores": self.scores,
+            "sigma": self.sigma,
+            "pose": self.pose,
+            **({"states": self.states} if self.states else {}),
+            **(self.drowsiness or {}),
+        }
 
     def __repr__(self) -> str:
         """Return the face on one short line."""

@@ -1,4 +1,5 @@
 """Files that come with the project; and writing of files, completely or not at all."""
+
 import csv
 import errno
 import hashlib
@@ -15,7 +16,11 @@ from typing import Any
 
 from pipnet.errors import UserError, one_line
 
-SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
+SHIPPED = (
+    "landmarks",
+    "landmarks-fast",
+    "detector",
+)  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
 COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
@@ -35,8 +40,10 @@ def _verify(file: Path, _changed: int) -> None:
     """Raise UserError for a file whose checksum is not that of the manifest beside it."""
     wanted = read_manifest(file.parent, "fetch the project again").get(file.name, {}).get("sha256")
     if wanted and checksum(file) != wanted:
-        raise UserError(f"{file} is not the file that came with this version (its checksum differs from manifest.json); fetch "
-                        "the project again, or keep your own net under another name")
+        raise UserError(
+            f"{file} is not the file that came with this version (its checksum differs from manifest.json); fetch "
+            "the project again, or keep your own net under another name"
+        )
 
 
 def read_manifest(folder: Path, remedy: str) -> dict[str, dict]:
@@ -74,13 +81,19 @@ def shipped_net(name: str, *suffixes: str) -> Path:
     if there := [file for file in files if file.is_file()]:
         return there[0]
     others = ", ".join(other for other in SHIPPED if any(shipped(other + suffix).is_file() for suffix in suffixes))
-    raise UserError(f"no file {files[-1]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
-                    "another, or fetch the project again")
+    raise UserError(
+        f"no file {files[-1]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
+        "another, or fetch the project again"
+    )
 
 
 def names_folder(path: Path | str) -> bool:
     """Return whether a path means a folder: it exists, ends with a slash, or has no suffix such as .mp4."""
-    return os.path.isdir(path) or str(path).endswith(os.sep) or not re.fullmatch(r"\.\d*[A-Za-z]\w{0,4}", Path(path).suffix)
+    return (
+        os.path.isdir(path)
+        or str(path).endswith(os.sep)
+        or not re.fullmatch(r"\.\d*[A-Za-z]\w{0,4}", Path(path).suffix)
+    )
 
 
 def read_bytes(file: Path | str) -> bytes:
@@ -162,7 +175,9 @@ def write_atomic(file: Path, write) -> None:
         os.replace(partial, file)
         sync(file.parent)  # the rename too, so that it survives a power cut
     except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror or error}); what stood there before is kept") from None
+        raise UserError(
+            f"{file} cannot be written ({error.strerror or error}); what stood there before is kept"
+        ) from None
     finally:
         if partial:
             partial.unlink(missing_ok=True)
@@ -170,7 +185,9 @@ def write_atomic(file: Path, write) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Replace a text file as `write_atomic` does."""
-    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # file names in it
+    write_atomic(
+        file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    )  # file names in it
 
 
 def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:

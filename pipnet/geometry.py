@@ -14,9 +14,11 @@ import numpy as np
 
 from pipnet.errors import UserError
 
-FEW_BYTES = 2 ** 20     # bytes; below it, a fourth channel takes less time than warping four instead of three saves
-MOST_SAMPLES = 2 ** 13  # px, longest side of a crop that is sampled at every px; for a larger one the picture is shrunk first
-LARGEST = 1e7           # px; a box whose crop is larger is refused
+FEW_BYTES = 2**20  # bytes; below it, a fourth channel takes less time than warping four instead of three saves
+MOST_SAMPLES = (
+    2**13
+)  # px, longest side of a crop that is sampled at every px; for a larger one the picture is shrunk first
+LARGEST = 1e7  # px; a box whose crop is larger is refused
 
 
 class Protocol(NamedTuple):
@@ -25,9 +27,9 @@ class Protocol(NamedTuple):
     scale_x: float  # crop width / box width
     scale_y: float  # crop height / box height
     shift_y: float  # the crop's centre moves down by this fraction of the box height
-    square: str     # no | max | min: both sides become the longer or the shorter one
-    border: str     # clip: the crop ends where the image ends; zero: black outside the crop; real: image outside the crop
-    rounding: str   # int: whole pixels, as in the published 300W preparation; float
+    square: str  # no | max | min: both sides become the longer or the shorter one
+    border: str  # clip: the crop ends where the image ends; zero: black outside the crop; real: image outside the crop
+    rounding: str  # int: whole pixels, as in the published 300W preparation; float
 
     @property
     def inner(self) -> bool:
@@ -45,7 +47,9 @@ def check_protocol(protocol: Protocol) -> Protocol:
             raise UserError(f"protocol: {key} is '{getattr(protocol, key)}'; choose one of {', '.join(choices)}")
     scales = (protocol.scale_x, protocol.scale_y)
     if not (min(scales) > 0 and math.isfinite(sum(scales) + protocol.shift_y)):
-        raise UserError(f"protocol: scale_x, scale_y {scales} must be above 0, and they and shift_y {protocol.shift_y} finite")
+        raise UserError(
+            f"protocol: scale_x, scale_y {scales} must be above 0, and they and shift_y {protocol.shift_y} finite"
+        )
     return protocol
 
 
@@ -85,7 +89,9 @@ def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, an
     """Return the crop (4,) of a finite box, see `crop_box`. The crop may be empty."""
     whole = math.trunc if protocol.rounding == "int" else float
     if protocol.rounding == "int":
-        edges = [whole(edge + 0.5) for edge in edges]  # the published code truncates 1-based landmarks, which are 0.5 larger
+        edges = [
+            whole(edge + 0.5) for edge in edges
+        ]  # the published code truncates 1-based landmarks, which are 0.5 larger
     x, y, wide, high = edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1]
     grown_x, grown_y = whole(wide * protocol.scale_x), whole(high * protocol.scale_y)
     if protocol.square != "no":
@@ -218,7 +224,7 @@ def carry(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return the tight boxes (M, 4) of ellipses that filled the boxes (M, 4) before a similarity (2, 3) moved them."""
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    centre, half = transform(centre, matrix), np.sqrt(half ** 2 @ (matrix[:, :2] ** 2).T)
+    centre, half = transform(centre, matrix), np.sqrt(half**2 @ (matrix[:, :2] ** 2).T)
     return np.concatenate([centre - half, centre + half], 1)
 
 
@@ -241,7 +247,7 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     source, target = points - centre, onto - goal
     a = (source * target).sum((-2, -1))
     b = (source[..., 0] * target[..., 1] - source[..., 1] * target[..., 0]).sum(-1)
-    turn = np.stack([a, -b, b, a], -1).reshape(*a.shape, 2, 2) / (source ** 2).sum((-2, -1))[..., None, None]
+    turn = np.stack([a, -b, b, a], -1).reshape(*a.shape, 2, 2) / (source**2).sum((-2, -1))[..., None, None]
     return np.concatenate([turn, (goal - centre @ turn.swapaxes(-1, -2)).swapaxes(-1, -2)], -1)
 
 
@@ -263,8 +269,15 @@ def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
     return cv2.resize(image, fewer.tolist(), interpolation=cv2.INTER_AREA), back
 
 
-def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real",
-        angle: float = 0.0, halve: bool = False) -> np.ndarray:
+def cut(
+    image: np.ndarray,
+    crop: np.ndarray,
+    size: int,
+    margin: float = 1.0,
+    border: str = "real",
+    angle: float = 0.0,
+    halve: bool = False,
+) -> np.ndarray:
     """Return a crop (4,), image px, with its margin: uint8 (S, S, 3), S = round(size * margin), cut out of an image (H, W, 3).
 
     The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border `zero`
@@ -277,13 +290,13 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     extent = (wide[2:] - wide[:2]).tolist()
     halvings = int(math.log2(max(min(extent) / side, 1))) if halve else 0
     # warpAffine cannot address all of a huge picture: cut out what is needed first
-    if max(image.shape[:2]) >= 2 ** 15 or max(extent) > MOST_SAMPLES or halvings:
+    if max(image.shape[:2]) >= 2**15 or max(extent) > MOST_SAMPLES or halvings:
         needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
         low, high = (np.maximum(edge, 0).astype(int) for edge in (np.floor(needed[:2]) - 2, np.ceil(needed[2:]) + 2))
-        image, wide = image[low[1]:high[1], low[0]:high[0]], wide - np.tile(low, 2)
+        image, wide = image[low[1] : high[1], low[0] : high[0]], wide - np.tile(low, 2)
         if not image.size:
             return np.zeros((side, side, 3), np.uint8)
-    for _ in range(halvings if min(image.shape[:2]) >= 2 ** halvings else 0):
+    for _ in range(halvings if min(image.shape[:2]) >= 2**halvings else 0):
         image, wide = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LINEAR), wide / 2
         extent = [length / 2 for length in extent]
     shrink = min(MOST_SAMPLES / max(extent), 1)
@@ -296,13 +309,19 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     matrix = opencv_matrix(matrix)
     # OpenCV warps four channels in half the time of three, to the same values; but adding one to a large picture takes longer
     fast = image.size < FEW_BYTES
-    result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image, matrix, samples,
-                            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
+    result = cv2.warpAffine(
+        cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image,
+        matrix,
+        samples,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0),
+    )
     if max(times) > 1:
         result = cv2.resize(result, (side, side), interpolation=cv2.INTER_AREA)
     if fast:
         result = cv2.cvtColor(result, cv2.COLOR_BGRA2BGR)
     if border == "zero":
         inner = (side - size) // 2
-        result[:inner], result[side - inner:], result[:, :inner], result[:, side - inner:] = 0, 0, 0, 0
+        result[:inner], result[side - inner :], result[:, :inner], result[:, side - inner :] = 0, 0, 0, 0
     return result

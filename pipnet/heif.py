@@ -1,4 +1,5 @@
 """Kind and orientation of HEIF files (.avif, .heic), which OpenCV does not tell."""
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ def heif_kind(data: bytes) -> str:
     length = int.from_bytes(data[:4], "big")
     if data[4:8] != b"ftyp":
         return ""
-    brands = [data[start:start + 4] for start in (8, *range(16, min(length, len(data), 256), 4))]
+    brands = [data[start : start + 4] for start in (8, *range(16, min(length, len(data), 256), 4))]
     if any(brand in READ for brand in brands):
         return "AVIF"
     return next((KINDS[brand[:3]] for brand in brands if brand[:3] in KINDS), "")
@@ -31,13 +32,13 @@ def upright(image: np.ndarray, data: bytes) -> np.ndarray:
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (kind, beginning, end) of the boxes in a part of a file, up to the first one with an impossible length."""
     while start + 8 <= end:
-        size, body = int.from_bytes(data[start:start + 4], "big"), start + 8
+        size, body = int.from_bytes(data[start : start + 4], "big"), start + 8
         if size == 1:
-            size, body = int.from_bytes(data[body:body + 8], "big"), body + 8
+            size, body = int.from_bytes(data[body : body + 8], "big"), body + 8
         size = size or end - start
         if size < body - start or start + size > end:
             return
-        yield data[start + 4:start + 8], body, start + size
+        yield data[start + 4 : start + 8], body, start + size
         start += size
 
 
@@ -46,7 +47,7 @@ def _properties(data: bytes) -> list[tuple[bytes, int]]:
     meta = next(((start + 4, end) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"meta"), (0, 0))
     parts = {kind: (start, end) for kind, start, end in _boxes(data, *meta)}
     start, end = parts.get(b"pitm", (0, 0))
-    main = int.from_bytes(data[start + 4:min(start + (8 if data[start:start + 1] > b"\0" else 6), end)], "big")
+    main = int.from_bytes(data[start + 4 : min(start + (8 if data[start : start + 1] > b"\0" else 6), end)], "big")
     found: list[tuple[bytes, int]] = []
     tables = list(_boxes(data, *parts.get(b"iprp", (0, 0))))
     for kind, start, end in tables:
@@ -59,11 +60,13 @@ def _properties(data: bytes) -> list[tuple[bytes, int]]:
 def _associated(table: bytes, main: int) -> list[int]:
     """Return the numbers, from 1, of the properties that a table (ipma) gives to an item."""
     wide, size, at = table[:1] > b"\0", 2 if table[3:4] and table[3] & 1 else 1, 8
-    mask = 0x7fff if size == 2 else 0x7f
+    mask = 0x7FFF if size == 2 else 0x7F
     while at < len(table):
         begin = at + (4 if wide else 2)
         count = table[begin] if begin < len(table) else 0
-        values = [int.from_bytes(table[i:i + size], "big") & mask for i in range(begin + 1, begin + 1 + count * size, size)]
+        values = [
+            int.from_bytes(table[i : i + size], "big") & mask for i in range(begin + 1, begin + 1 + count * size, size)
+        ]
         if int.from_bytes(table[at:begin], "big") == main:
             return values
         at = begin + 1 + count * size

@@ -1,4 +1,5 @@
 """Images on disk and in memory: (H, W, 3) uint8 BGR."""
+
 import io
 import os
 import re
@@ -15,16 +16,46 @@ from pipnet.heif import heif_kind, upright
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
 BEGINNING = 256  # bytes of a file that tell its kind
-BLUR, BLUR_REACH = 1.2, 4      # px, deviation and reach of the blur that removes noise
-NOISY = 6.0                    # grey levels, deviation of the noise from which it is removed
+BLUR, BLUR_REACH = 1.2, 4  # px, deviation and reach of the blur that removes noise
+NOISY = 6.0  # grey levels, deviation of the noise from which it is removed
 SECOND = np.array([1, -2, 1], np.float32)  # filter of the second difference
-BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
-TINTED, MOST_GAIN = 1.5, 12.0  # largest / least mean of the channels from which light is coloured; most gain of a channel
+BRIGHT, DARKEST = 0.4, 0.01  # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
+TINTED, MOST_GAIN = (
+    1.5,
+    12.0,
+)  # largest / least mean of the channels from which light is coloured; most gain of a channel
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a part of a JPEG that has a length, or of the end
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
-OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
-          ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+OTHERS = (
+    ".heic",
+    ".heif",
+    ".hif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".j2k",
+    ".jfif",
+    ".gif",
+    ".tga",
+    ".psd",
+    ".xcf",
+    ".svg",
+    ".exr",
+    ".hdr",
+    ".pcx",
+    ".ico",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".orf",
+    ".rw2",
+    ".pef",
+    ".srw",
+)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -36,8 +67,12 @@ def picture_files(folder: Path) -> list[Path]:
     for base, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found += filter(is_picture, [Path(base, name) for name in names if not name.startswith(".")])
-    return sorted(found, key=lambda path: [(int(part), "") if part.isdecimal() else (-1, part)
-                                           for part in re.split(r"(\d+)", path.as_posix().lower())])
+    return sorted(
+        found,
+        key=lambda path: [
+            (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix().lower())
+        ],
+    )
 
 
 def is_picture(file: Path) -> bool:
@@ -81,7 +116,7 @@ def enhanced(image: np.ndarray) -> np.ndarray:
     gains = np.minimum(means.max() / means, MOST_GAIN) if means.max() > TINTED * means.min() else np.ones(3)
     gamma = np.log(BRIGHT) / np.log(np.clip((gains * means).mean() / 255, DARKEST, BRIGHT))
     levels = np.minimum(np.arange(256)[:, None] * gains / 255, 1)
-    curve = (255 * levels ** gamma).round().astype(np.uint8)[None]
+    curve = (255 * levels**gamma).round().astype(np.uint8)[None]
     bright = cv2.LUT(image, curve)
     if noise_of(bright) < NOISY:  # the blur would hide small faces
         return bright
@@ -113,8 +148,13 @@ def as_bgr(image, rgb: bool = False) -> Bgr:
         return read_image(Path(image)).view(Bgr)
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # Pillow, which inference does not need
         return _of_pillow(image).view(Bgr)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size \
-            or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or not image.size
+        or (image.ndim == 3 and image.shape[2] not in (1, 3, 4))
+    ):
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"an image must be uint8 (H, W, 3) BGR, grey, a file's name or a picture of Pillow, not {kind}")
     if image.ndim == 2 or image.shape[2] == 1:
@@ -126,13 +166,16 @@ def as_bgr(image, rgb: bool = False) -> Bgr:
 def _of_pillow(image) -> np.ndarray:
     """Return the image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` returns it for the picture's file."""
     from PIL import Image, ImageFile, ImageOps
+
     try:
-        if isinstance(image, ImageFile.ImageFile):  # not for pictures that the program has made: it decides on their orientation
+        if isinstance(
+            image, ImageFile.ImageFile
+        ):  # not for pictures that the program has made: it decides on their orientation
             image = ImageOps.exif_transpose(image)
         if image.mode in ("RGB", "L") or image.mode.startswith("I"):
             pixels = np.asarray(image)
             if image.mode.startswith("I"):  # 16 bits, perhaps in 32
-                pixels = (pixels.clip(0, 2 ** 16 - 1) // 2 ** 8).astype(np.uint8)
+                pixels = (pixels.clip(0, 2**16 - 1) // 2**8).astype(np.uint8)
             return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.ndim == 3 else cv2.COLOR_GRAY2BGR)
         if image.mode not in ("1", "LA", "P", "RGBA"):
             image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
@@ -149,7 +192,9 @@ def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
 
 
-def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or PNG", data: bytes | None = None) -> np.ndarray:
+def read_image(
+    file: Path, remedy: str = "fetch it again, or save it as JPEG or PNG", data: bytes | None = None
+) -> np.ndarray:
     """Return the upright image (H, W, 3) uint8 BGR of a file: its EXIF tag, or the properties of an AVIF, say how it is turned.
 
     16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has been read.
@@ -161,7 +206,9 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
         raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
-    if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _ends(data)) or (png and b"IEND" not in data):
+    if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _ends(data)) or (
+        png and b"IEND" not in data
+    ):
         raise UserError(f"{file}: the image is cut short; {remedy}")
     try:
         image = _decode(data)
@@ -169,8 +216,10 @@ def read_image(file: Path, remedy: str = "fetch it again, or save it as JPEG or 
         raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
     if image is None and ((kind := heif_kind(data)) or file.suffix.lower() in OTHERS):
         kind = kind or file.suffix[1:].upper()
-        raise UserError(f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture, or it is damaged; convert it to "
-                        ".jpg or .png")
+        raise UserError(
+            f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture, or it is damaged; convert it to "
+            ".jpg or .png"
+        )
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
     return image
@@ -180,9 +229,9 @@ def _ends(jpeg: bytes) -> bool:
     """Return whether the first picture of a JPEG file has its end marker. Other pictures, or a video, may follow it."""
     place = 2
     while marker := MARKER.search(jpeg, place):
-        if jpeg[marker.end() - 1] == 0xd9:
+        if jpeg[marker.end() - 1] == 0xD9:
             return True
-        place = marker.end() + int.from_bytes(jpeg[marker.end():marker.end() + 2], "big")
+        place = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
     return False
 
 
@@ -190,9 +239,11 @@ def _decode(data: bytes) -> np.ndarray | None:
     """Return the image of a file's contents, None if it is damaged."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        png = data[:4] == b"\x89PNG" and (data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[:data.find(b"IDAT")])
+        png = data[:4] == b"\x89PNG" and (data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[: data.find(b"IDAT")])
         may = png or data[8:12] == b"WEBP"  # formats that may have alpha
-        whole: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if may and image is not None else None
+        whole: Any = (
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if may and image is not None else None
+        )
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
@@ -202,8 +253,14 @@ def _decode(data: bytes) -> np.ndarray | None:
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
         # IMREAD_UNCHANGED alone gives alpha, but does not turn the picture as its EXIF tag says
         turns = (np.rot90(side, quarters) for side in (whole, whole[:, ::-1]) for quarters in range(4))
-        alpha = next((turn[..., 3:] for turn in turns if turn.shape[:2] == image.shape[:2]
-                      and (turn.dtype != np.uint8 or (turn[..., :3] == image).all())), None)
+        alpha = next(
+            (
+                turn[..., 3:]
+                for turn in turns
+                if turn.shape[:2] == image.shape[:2] and (turn.dtype != np.uint8 or (turn[..., :3] == image).all())
+            ),
+            None,
+        )
         image = image if alpha is None else _on_white(image, alpha)
     return image
 

@@ -1,4 +1,5 @@
 """A landmark net that is open for predictions, and how its crops are made."""
+
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +15,22 @@ from pipnet.geometry import Protocol, box_of, crop_box
 from pipnet.layout import Layout
 from pipnet.runtimes import Opened, open_file
 
-FILLED = 0.08    # training boxes were tight if the crop of the mean face's box is [0, 1] up to this share of the side
-LEVEL = math.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
-HALFWAY = 0.4    # default of LandmarkNet.face_limit
+FILLED = 0.08  # training boxes were tight if the crop of the mean face's box is [0, 1] up to this share of the side
+LEVEL = math.radians(
+    5
+)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
+HALFWAY = 0.4  # default of LandmarkNet.face_limit
 # limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean expected error,
 # as a share of its size. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
-LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
+LARGEST_ERROR = (
+    0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
+)
 PER_LANDMARK = ("landmarks", "score", "sigma")  # outputs with a row for each landmark
-DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
-           "Detector(), and a landmark net here")
+DETECTS = (
+    "is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
+    "Detector(), and a landmark net here"
+)
 
 
 class LandmarkNet(NamedTuple):
@@ -66,8 +73,13 @@ class LandmarkNet(NamedTuple):
             return {key: value[:, rows] if key in PER_LANDMARK else value for key, value in predict(images).items()}
 
         own: dict[str, Any] = self.member_limits.get(layout.name, {})
-        return self._replace(predict=select, layout=layout, meanface=None if self.meanface is None else self.meanface[rows],
-                             member_limits={}, **own)
+        return self._replace(
+            predict=select,
+            layout=layout,
+            meanface=None if self.meanface is None else self.meanface[rows],
+            member_limits={},
+            **own,
+        )
 
     @property
     def tight(self) -> bool:
@@ -114,11 +126,21 @@ class LandmarkNet(NamedTuple):
         meanface = values.get("meanface")
         meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
         protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
-        return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
-                   values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
-                   bool(values.get("pose")), tuple(values.get("states") or ()),
-                   float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)),
-                   values.get("member_limits", {}))
+        return cls(
+            predict,
+            Layout.from_dict(values["layout"]),
+            protocol,
+            values["input_size"],
+            meanface,
+            values.get("input_margin", 1.0),
+            values.get("face_limit", HALFWAY),
+            values.get("face_least", 0.0),
+            bool(values.get("pose")),
+            tuple(values.get("states") or ()),
+            float(values.get("sure_score", 1)),
+            float(values.get("sure_error", SURE_ERROR)),
+            values.get("member_limits", {}),
+        )
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
@@ -129,15 +151,19 @@ class LandmarkNet(NamedTuple):
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
     """Return a net's outputs for `count` crops. UserError unless landmarks (count, points, 2) and their scores are finite."""
-    for name in ("landmarks", "score", "sigma")[:2 + ("sigma" in found)]:
+    for name in ("landmarks", "score", "sigma")[: 2 + ("sigma" in found)]:
         shape = (count, points, 2) if name == "landmarks" else (count, points)
         if found[name].shape != shape or not np.isfinite(found[name]).all():
-            raise UserError(f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; export "
-                            "it again, or name another net")
+            raise UserError(
+                f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; export "
+                "it again, or name another net"
+            )
     return found
 
 
-def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
+def open_net(
+    file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export"
+) -> LandmarkNet:
     """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
     if {*opened.outputs} == {"boxes", "scores"}:

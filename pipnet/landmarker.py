@@ -1,4 +1,5 @@
 """Finds faces and their landmarks in an OpenCV image, with a detector and a landmark net."""
+
 import logging
 import math
 import threading
@@ -41,11 +42,15 @@ from pipnet.search import search
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-MOST_CROPS = 6   # most crops of a face after that of the detector's box
-FEW_CROPS = 2    # the same for a face that the scores do not confirm: with more, a crop of background could drift to a face
+MOST_CROPS = 6  # most crops of a face after that of the detector's box
+FEW_CROPS = (
+    2  # the same for a face that the scores do not confirm: with more, a crop of background could drift to a face
+)
 # a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by NEAR_TURN
 NEAR, NEAR_TURN = 0.06, math.radians(10)
-NEAR_LEANING = 0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
+NEAR_LEANING = (
+    0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
+)
 QUARTERS = 90, 180, 270  # degrees; if a face is not sure in its first crop, it is also tried with these turns
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
@@ -63,7 +68,9 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
         if rows.ndim != 2 or rows.shape[1] not in (4, 5):
             raise ValueError(f"an array {np.shape(boxes)}")
     except (TypeError, ValueError) as error:
-        raise UserError(f"give boxes as numbers (M, 4) x1 y1 x2 y2, or (M, 5) with a roll, not {one_line(error)}") from None
+        raise UserError(
+            f"give boxes as numbers (M, 4) x1 y1 x2 y2, or (M, 5) with a roll, not {one_line(error)}"
+        ) from None
     if rows.shape[1] == 5:
         return rows.copy()
     turned = np.zeros((len(rows), 5))
@@ -117,9 +124,17 @@ class Landmarker:
     arguments, so a landmarker can be sent to other processes.
     """
 
-    def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
-                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False,
-                 coarse: Path | str | LandmarkNet | None = None, layout: str | None = None):
+    def __init__(
+        self,
+        landmarks: Path | str | LandmarkNet | None = None,
+        detector: Callable | None = None,
+        max_faces: int | None = None,
+        threads: int = 0,
+        any_roll: bool = True,
+        rgb: bool = False,
+        coarse: Path | str | LandmarkNet | None = None,
+        layout: str | None = None,
+    ):
         self._given = landmarks, detector, max_faces, threads, any_roll, rgb, coarse, layout
         if max_faces is not None and (not isinstance(max_faces, Integral) or max_faces < 1):
             raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
@@ -133,27 +148,36 @@ class Landmarker:
         else:
             self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
         if isinstance(detector, (str, Path)):
-            raise UserError(f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
-                            "Detector(weights=FILE)")
+            raise UserError(
+                f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
+                "Detector(weights=FILE)"
+            )
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)
-        self.whole = Landmarker(self.net, self.detector, max_faces, threads, any_roll, rgb, coarse, whole.layout.name) \
-            if whole != part else None
+        self.whole = (
+            Landmarker(self.net, self.detector, max_faces, threads, any_roll, rgb, coarse, whole.layout.name)
+            if whole != part
+            else None
+        )
         self._rows = [whole.index.index(place) for place in part.index] if self.whole else None
         self.net, coarse = self.net.seen_as(layout), None if self.whole else coarse
         self._tight = self.net.tight  # needed for every crop
         if any_roll and not self.whole and not self.net.can_search:
-            logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
-                                                "turned and enhanced; train it longer")
+            logging.getLogger("pipnet").warning(
+                "the landmark net is so unsure of faces that pictures are not searched again, "
+                "turned and enhanced; train it longer"
+            )
         self._seen = _Crops()
         self.seconds: dict[str, float] = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
         self.coarse = coarse and Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll, layout=layout)
         if self.coarse:
             self.coarse.seconds = self.seconds
             if self.coarse.layout != self.layout or self.coarse.net.protocol.inner != self.net.protocol.inner:
-                raise UserError("the coarse net finds other landmarks than the net, or needs other boxes; name one that was "
-                                "trained with the same layout and protocol")
+                raise UserError(
+                    "the coarse net finds other landmarks than the net, or needs other boxes; name one that was "
+                    "trained with the same layout and protocol"
+                )
 
     def __reduce__(self):
         return type(self), self._given
@@ -203,8 +227,9 @@ class Landmarker:
             faces = sorted(apart(faces + more), key=lambda face: -face.score) if faces else more
         return faces
 
-    def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
-                 close: bool = False) -> list[Face]:
+    def faces_of(
+        self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool, close: bool = False
+    ) -> list[Face]:
         """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`. Only faces that landmark scores confirm.
 
         scores (M,): the detector's. second_crop: see `__call__`. close: crop every face again until its crop moves by less than
@@ -254,8 +279,9 @@ class Landmarker:
         least -= getattr(self.detector, "trust", 0) * math.log(sure / (1 - sure)) * (1 - least)
         return bool(score >= least and iou(box_of(face.landmarks)[None], box[None, :4])[0, 0] >= BESIDE)
 
-    def detect(self, image: np.ndarray, once: bool = False,
-               large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def detect(
+        self, image: np.ndarray, once: bool = False, large: Detections | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first.
 
         once: do not look for large faces in a small copy of the image. large: what that look has found, if it was made already.
@@ -281,7 +307,9 @@ class Landmarker:
         except (TypeError, ValueError) as error:
             raise UserError(f"the detector must return boxes (M, 4) and scores (M,) ({one_line(error)})") from None
         if boxes.size != 4 * scores.size:
-            raise UserError(f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed")
+            raise UserError(
+                f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed"
+            )
         boxes, scores = self._as_protocol(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
         inside = np.array([self.shows(box, width, height) for box in boxes], bool)
         return boxes[inside], scores[inside]
@@ -297,11 +325,15 @@ class Landmarker:
         height, width = image.shape[:2]
         scores = np.full(len(boxes), np.nan) if scores is None else np.reshape(scores, -1)
         if len(scores) != len(boxes):
-            raise UserError(f"there are {len(boxes)} boxes and {len(scores)} scores; give a score for each box, or none")
+            raise UserError(
+                f"there are {len(boxes)} boxes and {len(scores)} scores; give a score for each box, or none"
+            )
         for box in boxes:
             crop_box(box[:4], self.net.protocol, width, height)
             if not (np.isfinite(box[4]) and self.shows(box, width, height)):
-                raise UserError(f"box {box.round(2).tolist()} lies outside the image of {width} x {height} px; leave it out")
+                raise UserError(
+                    f"box {box.round(2).tolist()} lies outside the image of {width} x {height} px; leave it out"
+                )
         return self._found(image, boxes, scores)
 
     def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
@@ -309,14 +341,19 @@ class Landmarker:
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         rows = with_roll(boxes)
         boxes, angles = rows[:, :4], np.radians(rows[:, 4])
-        crops = np.array([crop_box(box, net.protocol, width, height, angle)
-                          for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
+        crops = np.array(
+            [crop_box(box, net.protocol, width, height, angle) for box, angle in zip(boxes, angles, strict=True)]
+        ).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
         faces: list[Face] = []
         for first in range(0, len(boxes), MOST_FACES):
             part = slice(first, first + MOST_FACES)
-            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle, halve=True)
-                               for crop, angle in zip(crops[part], angles[part], strict=True)])
+            images = np.stack(
+                [
+                    cut(image, crop, net.size, margin, net.protocol.border, angle, halve=True)
+                    for crop, angle in zip(crops[part], angles[part], strict=True)
+                ]
+            )
             self._seen.crops += len(images)
             found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
@@ -333,7 +370,9 @@ class Landmarker:
             sigma = found["sigma"] * sides[:, None] if "sigma" in found else unknown
             pose = np.degrees(poses) if net.pose else unknown
             states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
-            faces += map(Face, boxes[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states)
+            faces += map(
+                Face, boxes[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states
+            )
         self.seconds["landmarks"] += time.perf_counter() - start
         return faces
 
@@ -379,7 +418,9 @@ class Landmarker:
         boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
-    def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray, first: np.ndarray, tried: np.ndarray) -> None:
+    def _turn(
+        self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray, first: np.ndarray, tried: np.ndarray
+    ) -> None:
         """Try quarter turns of the faces (M,) that are `tried` (M,) and not sure. Replace a face, in place, by its best turn if
         that has higher landmark scores, and its box (M, 5) too.
 

@@ -1,4 +1,5 @@
 """Layouts: the number of a face's landmarks, which of them are mirror partners, and which a drawing joins by lines."""
+
 import json
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -23,15 +24,15 @@ class Layout(NamedTuple):
 
     name: str
     count: int
-    flip_index: tuple[int, ...]            # the landmark that each becomes in a mirror image
-    interocular: tuple[int, ...] | None    # the two landmarks whose distance normalises errors
+    flip_index: tuple[int, ...]  # the landmark that each becomes in a mirror image
+    interocular: tuple[int, ...] | None  # the two landmarks whose distance normalises errors
     pupils: tuple[tuple[int, ...], tuple[int, ...]] | None  # landmarks whose means are the left and the right pupil
-    groups: dict[str, tuple[int, ...]]     # landmarks of jaw, eyes, nose...; in drawing order
-    closed: tuple[str, ...]                # groups whose last landmark is joined to the first
-    selected: tuple[int, ...]              # position of each landmark in the layout `stored`
-    stored: str                            # the layout in which labels are stored; for a subset, the whole layout
-    same_as: dict[str, dict[int, int]]     # {stored layout: {landmark: the same landmark there}}
-    members: "dict[str, Member]" = {}      # of a union: {name: layout}; a plain layout has none
+    groups: dict[str, tuple[int, ...]]  # landmarks of jaw, eyes, nose...; in drawing order
+    closed: tuple[str, ...]  # groups whose last landmark is joined to the first
+    selected: tuple[int, ...]  # position of each landmark in the layout `stored`
+    stored: str  # the layout in which labels are stored; for a subset, the whole layout
+    same_as: dict[str, dict[int, int]]  # {stored layout: {landmark: the same landmark there}}
+    members: "dict[str, Member]" = {}  # of a union: {name: layout}; a plain layout has none
 
     def edges(self) -> list[tuple[int, int]]:
         """Return pairs of landmarks that a drawing joins by a line."""
@@ -50,8 +51,11 @@ class Layout(NamedTuple):
     def openings(self) -> list[tuple[int, int, int, int]]:
         """Return opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
         if self.members:
-            found = [(m.index[a], m.index[b], m.index[c], m.index[d]) for m in self.members.values()
-                     for a, b, c, d in m.layout.openings()]
+            found = [
+                (m.index[a], m.index[b], m.index[c], m.index[d])
+                for m in self.members.values()
+                for a, b, c, d in m.layout.openings()
+            ]
             return list(dict.fromkeys(found))
         rings = filter(None, map(self.ring, (*EYES, INNER_LIPS)))
         return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
@@ -99,15 +103,18 @@ class Layout(NamedTuple):
         called: the set's name; stored: the layout in which its labels are stored.
         """
         members = [member for member in self.members.values() if member.layout.stored == stored]
-        return next((member for member in members if called in member.sets),
-                    next((member for member in members if member.layout.name == stored), None))
+        return next(
+            (member for member in members if called in member.sets),
+            next((member for member in members if member.layout.name == stored), None),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint or a file's metadata."""
         values = {name: value for name, value in self._asdict().items() if value or name != "members"}
         if self.members:
-            values["members"] = {name: {**member._asdict(), "layout": member.layout.to_dict()}
-                                 for name, member in self.members.items()}
+            values["members"] = {
+                name: {**member._asdict(), "layout": member.layout.to_dict()} for name, member in self.members.items()
+            }
         return json.loads(json.dumps(values))
 
     @classmethod
@@ -121,8 +128,12 @@ class Layout(NamedTuple):
             values[key] = tuple(values[key]) if values[key] is not None else None
         same = values.get("same_as", {})  # JSON turns numeric keys into text
         values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
-        values["members"] = {name: Member(cls.from_dict({**one["layout"], "members": {}}), *(
-            tuple(one[key]) for key in ("index", "sets", "own"))) for name, one in values.get("members", {}).items()}
+        values["members"] = {
+            name: Member(
+                cls.from_dict({**one["layout"], "members": {}}), *(tuple(one[key]) for key in ("index", "sets", "own"))
+            )
+            for name, one in values.get("members", {}).items()
+        }
         return cls(**values)
 
 

@@ -1,4 +1,5 @@
 """Head pose: ten landmarks against the same points of a rigid 3D head, as in Peppa."""
+
 import cv2
 import numpy as np
 
@@ -7,8 +8,15 @@ from pipnet.layout import Layout
 
 # Points of the head (10, 3); x to the image's left, y up, z out of the face. Outer and inner end of the left brow, inner
 # and outer end of the right brow, outer and inner corner of the left eye, inner and outer corner of the right eye, nose wings
-_HALF = np.array([(6.825897, 6.760612, 4.402142), (1.330353, 7.122144, 6.903745), (5.311432, 5.485328, 3.987654),
-                  (1.789930, 5.393625, 4.413414), (2.005628, 1.409845, 6.165652)])
+_HALF = np.array(
+    [
+        (6.825897, 6.760612, 4.402142),
+        (1.330353, 7.122144, 6.903745),
+        (5.311432, 5.485328, 3.987654),
+        (1.789930, 5.393625, 4.413414),
+        (2.005628, 1.409845, 6.165652),
+    ]
+)
 MODEL = np.stack([_HALF, _HALF * (-1, 1, 1)], 1)[[0, 1, 1, 0, 2, 3, 3, 2, 4, 4], [0, 0, 1, 1, 0, 0, 1, 1, 0, 1]]
 
 # The landmarks of these points. The mean of two is taken where a layout has both edges of the brow
@@ -27,11 +35,17 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
     """
     found = []
     for name, places in layout.places().items():
-        rows = [(row, tuple(places[i] for i in ids)) for row, ids in enumerate(POINTS.get(name, ())) if places.keys() >= {*ids}]
+        rows = [
+            (row, tuple(places[i] for i in ids))
+            for row, ids in enumerate(POINTS.get(name, ()))
+            if places.keys() >= {*ids}
+        ]
         found = max(found, rows, key=len)
     if len(found) < LEAST:
-        raise UserError(f"layout '{layout.name}' has {len(found)} of the points that head pose needs; give a net of layout "
-                        f"{', '.join(POINTS)}, or same_as with {LEAST} or more of the brows' ends, eye corners and nose wings")
+        raise UserError(
+            f"layout '{layout.name}' has {len(found)} of the points that head pose needs; give a net of layout "
+            f"{', '.join(POINTS)}, or same_as with {LEAST} or more of the brows' ends, eye corners and nose wings"
+        )
     return found
 
 
@@ -51,7 +65,9 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
     camera = np.array([(width, 0, width // 2), (0, width, height // 2), (0, 0, 1)], dtype=np.float64)
     model = MODEL[[row for row, _ in points]]
     _, rotation, shift = cv2.solvePnP(model, seen, camera, None)
-    if shift[2] > 0:  # solved for a head behind the camera, mirrored, as the model's y points up: start again in front of it
+    if (
+        shift[2] > 0
+    ):  # solved for a head behind the camera, mirrored, as the model's y points up: start again in front of it
         rotation = cv2.Rodrigues(np.diag([-1.0, -1.0, 1.0]) @ cv2.Rodrigues(rotation)[0])[0]
         _, rotation, shift = cv2.solvePnP(model, seen, camera, None, rotation, -shift, useExtrinsicGuess=True)
     pitch, yaw, roll = cv2.decomposeProjectionMatrix(np.hstack([cv2.Rodrigues(rotation)[0], shift]))[6].ravel().tolist()
@@ -67,4 +83,6 @@ def turn_pose(pose: np.ndarray, angle) -> np.ndarray:
     sine, cosine = np.sin(angle), np.cos(angle)
     top, middle = np.stack([cy * cr, cy * sr, -sy]), np.stack([sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy])
     top, middle = cosine * top + sine * middle, cosine * middle - sine * top
-    return np.stack([np.arctan2(middle[2], cp * cy), -np.arcsin(np.clip(top[2], -1, 1)), np.arctan2(top[1], top[0])], -1)
+    return np.stack(
+        [np.arctan2(middle[2], cp * cy), -np.arcsin(np.clip(top[2], -1, 1)), np.arctan2(top[1], top[0])], -1
+    )

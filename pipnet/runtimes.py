@@ -1,4 +1,5 @@
 """Exported files in the runtimes that read them, behind one interface: arrays by name in, arrays by name out."""
+
 import importlib
 import json
 import os
@@ -50,8 +51,15 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
     def run(feeds: Arrays) -> Arrays:
         try:
             return opened.run(feeds)
-        except (RuntimeError, SystemError, TypeError, ValueError) as error:  # also for shapes that the metadata state wrongly
-            raise UserError(f"{file} cannot be run ({one_line(error)}); export the net again, or name another file") from None
+        except (
+            RuntimeError,
+            SystemError,
+            TypeError,
+            ValueError,
+        ) as error:  # also for shapes that the metadata state wrongly
+            raise UserError(
+                f"{file} cannot be run ({one_line(error)}); export the net again, or name another file"
+            ) from None
 
     return opened._replace(run=run)
 
@@ -77,7 +85,9 @@ def _stored(file: Path, need: bool = True) -> dict[str, Any]:
         values = json.loads(metadata_file(file).read_text(encoding="utf-8"))
         return {**values, "outputs": dict(values["outputs"])}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{metadata_file(file)} is missing or damaged; it belongs to {file.name}, export the net again") from None
+        raise UserError(
+            f"{metadata_file(file)} is missing or damaged; it belongs to {file.name}, export the net again"
+        ) from None
 
 
 def import_runtime(name: str, file: Path):
@@ -108,8 +118,11 @@ def _refuse(file: Path, runtime: str) -> UserError:
     return UserError(f"{file} is not a file that {runtime} can run; export the net again")
 
 
-def _one_by_one(run_one: Callable[..., list[np.ndarray]], inputs: list[str], outputs: list[str]) -> Callable[[Arrays], Arrays]:
+def _one_by_one(
+    run_one: Callable[..., list[np.ndarray]], inputs: list[str], outputs: list[str]
+) -> Callable[[Arrays], Arrays]:
     """Return the `run` of a runtime that takes one picture at a time. run_one: inputs -> outputs, both without the batch axis."""
+
     def run(feeds: Arrays) -> Arrays:
         rows = zip(*(np.ascontiguousarray(feeds[name]) for name in inputs), strict=True)
         found = zip(*(run_one(*row) for row in rows), strict=True)
@@ -124,8 +137,12 @@ def open_onnx(file: Path, threads: int) -> Opened:
     session = open_session(file, threads)
     shapes = {port.name: port.shape[1:] for port in session.native.get_outputs()}
     names = list(shapes)
-    return Opened(lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
-                  [port.name for port in session.native.get_inputs()], names, {**metadata(session), "outputs": shapes})
+    return Opened(
+        lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
+        [port.name for port in session.native.get_inputs()],
+        names,
+        {**metadata(session), "outputs": shapes},
+    )
 
 
 def open_mnn(file: Path, threads: int) -> Opened:
@@ -148,7 +165,10 @@ def open_mnn(file: Path, threads: int) -> Opened:
     def run_one(*arrays: np.ndarray) -> list[np.ndarray]:
         given = [mnn.expr.const(array, [1, *array.shape], mnn.expr.NCHW, kinds[array.dtype]) for array in arrays]
         found = [np.array(value.read()) for value in net.forward(given)]  # MNN keeps dimensions that the graph drops
-        return [value.reshape(stored["outputs"].get(name, value.shape[1:])) for name, value in zip(outputs, found, strict=True)]
+        return [
+            value.reshape(stored["outputs"].get(name, value.shape[1:]))
+            for name, value in zip(outputs, found, strict=True)
+        ]
 
     return Opened(_one_by_one(run_one, inputs, outputs), inputs, outputs, stored)
 
@@ -185,10 +205,17 @@ def open_openvino(file: Path, threads: int) -> Opened:
             net = openvino.Core().compile_model(str(file), "CPU", options)
     except RuntimeError as error:
         raise _refuse(file, "OpenVINO") from error
-    ours = {"image", *stored.get("outputs", ())}  # a port also has the names of operations that change nothing before it
-    inputs, outputs = ([next(iter(ours & port.get_names()), port.get_any_name()) for port in ports]
-                       for ports in (net.inputs, net.outputs))
-    return Opened(lambda feeds: dict(zip(outputs, map(np.array, net(feeds).values()), strict=True)), inputs, outputs, stored)
+    ours = {
+        "image",
+        *stored.get("outputs", ()),
+    }  # a port also has the names of operations that change nothing before it
+    inputs, outputs = (
+        [next(iter(ours & port.get_names()), port.get_any_name()) for port in ports]
+        for ports in (net.inputs, net.outputs)
+    )
+    return Opened(
+        lambda feeds: dict(zip(outputs, map(np.array, net(feeds).values()), strict=True)), inputs, outputs, stored
+    )
 
 
 def open_torchscript(file: Path, threads: int) -> Opened:
@@ -200,4 +227,9 @@ def open_torchscript(file: Path, threads: int) -> Opened:
 
 
 RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
-    ".onnx": open_onnx, ".mnn": open_mnn, ".param": open_ncnn, ".xml": open_openvino, ".torchscript": open_torchscript}
+    ".onnx": open_onnx,
+    ".mnn": open_mnn,
+    ".param": open_ncnn,
+    ".xml": open_openvino,
+    ".torchscript": open_torchscript,
+}

@@ -1,4 +1,5 @@
 """Search for faces that lie or are upside down, or that noise or darkness hides: in turned and enhanced copies of the image."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,16 +9,23 @@ from pipnet.face import boxes_of
 from pipnet.geometry import carry, greedy_nms, invert, iou, shared, turn_picture
 from pipnet.images import as_bgr, enhanced, resized
 
-QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
+QUARTERS, DIAGONALS = (
+    (0, 90, 180, 270),
+    (45, 135, 225, 315),
+)  # degrees clockwise: rolls of the faces that are looked for
 # longer side of the copy in which the detector looks, px; the rolls; crops of the landmark net after which no more are tried
 STEPS = (256, QUARTERS, 8), (192, DIAGONALS, 12)
 LARGER = 2.0  # most by which a small image is enlarged for it; the detector finds faces of few px better then
 SAME = 0.3  # IoU from which two faces found in different turns are one
 PROMISE = 0.6  # the detector gives a face at any roll this score in a quarter turn; below it no diagonal is searched
-LEAN = np.radians(120)  # a sure face that leans more than this in every copy tried so far may be found better in the next ones
+LEAN = np.radians(
+    120
+)  # a sure face that leans more than this in every copy tried so far may be found better in the next ones
 
 
-def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, rolls: Sequence[int] | None = None) -> list:
+def search(
+    landmarker, image: np.ndarray, faces: list, second_crop: bool = True, rolls: Sequence[int] | None = None
+) -> list:
     """Return the faces of an image (H, W, 3), in its px: `faces`, and those that are found by a search if none of them is sure.
 
     The detector looks for faces in copies of the enhanced image, resized and turned, see STEPS. In each step the roll with the

@@ -1,4 +1,5 @@
 """ONNX files in onnxruntime."""
+
 import ctypes
 import json
 import os
@@ -59,8 +60,9 @@ class Session:
         try:
             return self.native.run(names, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise UserError(f"onnxruntime cannot run {self.file} ({one_line(error)}); export the net again, or name another "
-                            "file") from None
+            raise UserError(
+                f"onnxruntime cannot run {self.file} ({one_line(error)}); export the net again, or name another file"
+            ) from None
 
     @property
     def native(self):
@@ -95,7 +97,9 @@ def _native_session(file: Path, threads: int):
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
-        fallback = len(providers) > 1  # from CUDA to the CPU; from the CPU alone it would only print that it tries again
+        fallback = (
+            len(providers) > 1
+        )  # from CUDA to the CPU; from the CPU alone it would only print that it tries again
         return onnxruntime.InferenceSession(str(file), options, providers, enable_fallback=fallback)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({one_line(error)})") from None

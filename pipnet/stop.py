@@ -1,4 +1,5 @@
 """Ctrl-C and SIGTERM while a library's call does not return: Python runs signal handlers after the call, so a thread watches."""
+
 import os
 import signal
 import threading

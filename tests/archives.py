@@ -1,4 +1,5 @@
 """Small archives in the layout and container of the official downloads: a random picture a face, and what was annotated."""
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,13 @@ FACES = 24386  # of AFLW
 def parse(name: str, folder: Path, **options) -> dict[str, list[SimpleNamespace]]:
     """{split: its faces, a field a column, and the path of the `image`} by the parser of a dataset."""
     splits = DATASETS[name].parse(folder, layouts=LAYOUTS, **options)
-    return {split: [SimpleNamespace(image=image_of(folder, file), **{name: column[row] for name, column in table.items()})
-                    for row, file in enumerate(table["file"])] for split, table in splits.items()}
+    return {
+        split: [
+            SimpleNamespace(image=image_of(folder, file), **{name: column[row] for name, column in table.items()})
+            for row, file in enumerate(table["file"])
+        ]
+        for split, table in splits.items()
+    }
 
 
 def prepared(name: str, folder: Path, out: Path, **options) -> Path:
@@ -48,8 +54,13 @@ def wflw_line(points: np.ndarray, box, flags, name: str) -> str:
 def wflw(tmp_path: Path) -> tuple:
     """(folder, lists of (points, box, flags, name) by split): three training faces; in the test, two of one photograph."""
     root = tmp_path / "WFLW"
-    lists = {split: [(landmarks(98), (30 + i, 20, 120, 100 + i), np.eye(6, dtype=int)[i], f"{i}--Event/{name}_{min(i, 1)}.jpg")
-                     for i in range(3)] for split, name in (("train", "a"), ("test", "b"))}
+    lists = {
+        split: [
+            (landmarks(98), (30 + i, 20, 120, 100 + i), np.eye(6, dtype=int)[i], f"{i}--Event/{name}_{min(i, 1)}.jpg")
+            for i in range(3)
+        ]
+        for split, name in (("train", "a"), ("test", "b"))
+    }
     lists["test"][2] = (*lists["test"][2][:3], lists["test"][1][3])
     for split, faces in lists.items():
         for *_, name in faces:
@@ -68,8 +79,11 @@ def wflw(tmp_path: Path) -> tuple:
 
 def lapa(tmp_path: Path) -> tuple:
     """(folder, landmarks by file) of two faces a split; the training faces stem from one photograph."""
-    points = {f"{split}/{name}": landmarks(106) for split, names in (
-        ("train", ("11_0", "11_1")), ("val", ("22_0", "23_0")), ("test", ("24_0", "25_0"))) for name in names}
+    points = {
+        f"{split}/{name}": landmarks(106)
+        for split, names in (("train", ("11_0", "11_1")), ("val", ("22_0", "23_0")), ("test", ("24_0", "25_0")))
+        for name in names
+    }
     for name, values in points.items():
         split, stem = name.split("/")
         picture(tmp_path / "LaPa" / split / "images" / f"{stem}.jpg")
@@ -132,7 +146,10 @@ def aflw(tmp_path: Path) -> tuple:
     variables = {
         "bbox": np.tile([30.0, 130, 20, 100], (FACES, 1)) + np.arange(FACES)[:, None] % 7,  # x1 x2 y1 y2
         "data": np.concatenate([RNG.uniform(40, 120, (FACES, 19)), RNG.uniform(30, 90, (FACES, 19))], 1).round(3),
-        "mask_new": mask, "nameList": names, "ra": (order + 1)[None]}
+        "mask_new": mask,
+        "nameList": names,
+        "ra": (order + 1)[None],
+    }
     places = [0, 19999, 20000, 20001, 24385]
     for place in places:
         picture(root / "flickr" / str(names[order[place], 0]), grey=place == 0)
@@ -145,9 +162,16 @@ def few_aflw(tmp_path: Path) -> tuple:
     root = tmp_path / "AFLW"
     names = [picture(root / "flickr" / f"0/image{i:05d}.jpg").relative_to(root / "flickr").as_posix() for i in range(4)]
     points = np.array([landmarks(19) for _ in names])
-    savemat(root / "AFLWinfo_release.mat", {
-        "bbox": np.tile([30.0, 130, 20, 100], (4, 1)), "data": np.concatenate([points[..., 0], points[..., 1]], 1),
-        "mask_new": RNG.integers(0, 2, (4, 19)), "nameList": np.array([[name] for name in names], object), "ra": [[2, 4, 1, 3]]})
+    savemat(
+        root / "AFLWinfo_release.mat",
+        {
+            "bbox": np.tile([30.0, 130, 20, 100], (4, 1)),
+            "data": np.concatenate([points[..., 0], points[..., 1]], 1),
+            "mask_new": RNG.integers(0, 2, (4, 19)),
+            "nameList": np.array([[name] for name in names], object),
+            "ra": [[2, 4, 1, 3]],
+        },
+    )
     return (root,)
 
 
@@ -170,7 +194,10 @@ def lp(tmp_path: Path) -> tuple:
 def table(tmp_path: Path) -> tuple:
     """(folder, {split: [(file, points)]}): two training faces, one in a folder of another script, and two of one test picture."""
     root = tmp_path / "own set"
-    faces = {"train": [("a 1.jpg", landmarks(5)), ("\u00e9t\u00e9/b.png", landmarks(5))], "test": [("c.jpg", landmarks(5))] * 2}
+    faces = {
+        "train": [("a 1.jpg", landmarks(5)), ("\u00e9t\u00e9/b.png", landmarks(5))],
+        "test": [("c.jpg", landmarks(5))] * 2,
+    }
     faces["test"][1] = "c.jpg", landmarks(5)
     for name in ("a 1.jpg", "images/\u00e9t\u00e9/b.png", "c.jpg"):
         picture(root / name, grey="c" in name)
@@ -191,9 +218,16 @@ def write_csv(file: Path, faces: list) -> None:
 def coco(faces: list) -> dict:
     names = sorted({name for name, _ in faces})
     marks = [np.array([[2], [1], [2], [i and 2], [2]]) for i in range(len(faces))]
-    annotations = [{"id": i, "image_id": names.index(name), "bbox": [20 + i, 10, 110, 100], "category_id": 1,
-                    "keypoints": np.where(marks[i] > 0, np.hstack([points, marks[i]]), 0).ravel().tolist()}
-                   for i, (name, points) in enumerate(faces)]
+    annotations = [
+        {
+            "id": i,
+            "image_id": names.index(name),
+            "bbox": [20 + i, 10, 110, 100],
+            "category_id": 1,
+            "keypoints": np.where(marks[i] > 0, np.hstack([points, marks[i]]), 0).ravel().tolist(),
+        }
+        for i, (name, points) in enumerate(faces)
+    ]
     annotations.append({"id": 99, "image_id": 0, "iscrowd": 1, "keypoints": [0] * 15})
     return {"images": [{"id": i, "file_name": name} for i, name in enumerate(names)], "annotations": annotations}
 
@@ -224,8 +258,14 @@ def peppa(tmp_path: Path) -> tuple:
     """(folder, landmarks by file): Peppa's tree with a face in each part of 300W, its private test set and extracted videos."""
     private(tmp_path / "Peppa")
     root, _ = vw(tmp_path / "Peppa", extracted=True)
-    names = ("AFW/afw/1_1.jpg", "HELEN/trainset/2_1.jpg", "HELEN/testset/3_1.jpg", "IBUG/ibug/image_04.jpg",
-             "LFPW/trainset/image_0005.png", "LFPW/testset/image_0006.png")
+    names = (
+        "AFW/afw/1_1.jpg",
+        "HELEN/trainset/2_1.jpg",
+        "HELEN/testset/3_1.jpg",
+        "IBUG/ibug/image_04.jpg",
+        "LFPW/trainset/image_0005.png",
+        "LFPW/testset/image_0006.png",
+    )
     for name in names:
         annotated(root.parent / name, 68)
     return root.parent, {file: read_pts(file) for file in root.parent.rglob("*.pts")}
@@ -234,19 +274,29 @@ def peppa(tmp_path: Path) -> tuple:
 def menpo(tmp_path: Path) -> tuple:
     """(folder, landmarks by file): semi-frontal and profile faces in one folder, to train and to test."""
     root = tmp_path / "Menpo"
-    names = {"menpo_train_release/aflw__face_1.jpg": 68, "menpo_train_release/aflw__face_2.jpg": 39,
-             "menpo_train_release/b c.jpg": 68, "menpo_test_release/d.jpg": 68, "menpo_test_release/e.jpg": 39}
+    names = {
+        "menpo_train_release/aflw__face_1.jpg": 68,
+        "menpo_train_release/aflw__face_2.jpg": 39,
+        "menpo_train_release/b c.jpg": 68,
+        "menpo_test_release/d.jpg": 68,
+        "menpo_test_release/e.jpg": 39,
+    }
     return root, {name: annotated(root / name, count) for name, count in names.items()}
 
 
 def lmk(tmp_path: Path) -> tuple:
     """(folder, {split: [(name, points (68, 2) in [0, 1])]}): crops, and lists that call them as they were called when made."""
     root, rng = tmp_path / "LMK", np.random.default_rng(0)
-    names = {"train": ["afw_1_1.jpg", "afw_1_2.jpg", "37_Soccer_5.jpg"],
-             "test": ["lfpw_testset_image_0001.png", "ibug_image_09 _01.jpg"]}
+    names = {
+        "train": ["afw_1_1.jpg", "afw_1_2.jpg", "37_Soccer_5.jpg"],
+        "test": ["lfpw_testset_image_0001.png", "ibug_image_09 _01.jpg"],
+    }
     faces = {split: [(name, rng.uniform(0.05, 0.95, (68, 2))) for name in row] for split, row in names.items()}
     for split, row in faces.items():
-        lines = [" ".join([f"../Dataset/LMK/images/{split}/{name}", *map(str, points.ravel())]) + " \n" for name, points in row]
+        lines = [
+            " ".join([f"../Dataset/LMK/images/{split}/{name}", *map(str, points.ravel())]) + " \n"
+            for name, points in row
+        ]
         for name, _ in row:
             picture(root / "images" / split / name, *((256, 256) if "Soccer" not in name else (96, 64)))
         (root / f"{split}.txt").write_text("".join(lines))
@@ -292,8 +342,12 @@ def write_106(file: Path) -> np.ndarray:
 def jd(tmp_path: Path) -> tuple:
     """(folder, landmarks by picture): two turns of a face and one of another, a test face with its box."""
     root, points = tmp_path / "JD", {}
-    for name in ("Training_data/AFW/picture/AFW_1_1_0.jpg", "Training_data/AFW/picture/AFW_1_1_4.jpg",
-                 "Training_data/HELEN/picture/HELEN_2_1_0.jpg", "Test_data/picture/t.jpg"):
+    for name in (
+        "Training_data/AFW/picture/AFW_1_1_0.jpg",
+        "Training_data/AFW/picture/AFW_1_1_4.jpg",
+        "Training_data/HELEN/picture/HELEN_2_1_0.jpg",
+        "Test_data/picture/t.jpg",
+    ):
         file = picture(root / name)
         text = f"{file.name}.txt" if "AFW" in name else f"{file.stem}.txt"
         points[name] = write_106(file.parent.parent / "landmark" / text)
@@ -306,7 +360,10 @@ def celeba(tmp_path: Path) -> tuple:
     """(folder, landmarks by name): the aligned pictures in the folders of the download and those in the wild, three of each."""
     root, names = tmp_path / "CelebA", [f"{number:06d}.jpg" for number in (1, 2, 3)]
     points = {}
-    for kind, folder, size in (("align_celeba", "Img/img_align_celeba", (178, 218)), ("celeba", "img_celeba", (160, 120))):
+    for kind, folder, size in (
+        ("align_celeba", "Img/img_align_celeba", (178, 218)),
+        ("celeba", "img_celeba", (160, 120)),
+    ):
         points[kind] = {name: landmarks(5, *size).round() for name in names}
         for name in names:
             picture(root / folder / name, *size)
@@ -326,14 +383,18 @@ def celeba(tmp_path: Path) -> tuple:
 def mtfl(tmp_path: Path) -> tuple:
     """(folder, landmarks by name): names with backslashes, as in the release."""
     root = tmp_path / "MTFL"
-    lists = {"training": ["lfw_5590\\Aaron_1.jpg", "net_7876\\0_0.jpg"],
-             "testing": ["AFLW/0001-image.jpg", "AFLW/0002-image.jpg"]}
+    lists = {
+        "training": ["lfw_5590\\Aaron_1.jpg", "net_7876\\0_0.jpg"],
+        "testing": ["AFLW/0001-image.jpg", "AFLW/0002-image.jpg"],
+    }
     points = {}
     for split, names in lists.items():
         lines = []
         for place, name in enumerate(names):
             picture(root / name.replace("\\", "/"))
             points[name.replace("\\", "/")] = values = landmarks(5)
-            lines.append(f" {name} " + " ".join(f"{value:.6f}" for value in values.T.ravel()) + f" 1 2 2 {3 + 2 * place}")
+            lines.append(
+                f" {name} " + " ".join(f"{value:.6f}" for value in values.T.ravel()) + f" 1 2 2 {3 + 2 * place}"
+            )
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n \n")
     return root, points

@@ -1,4 +1,5 @@
 """Shared by all tests: places, settings, small drawn faces, and the commands as a user types them."""
+
 import csv
 import multiprocessing
 import os
@@ -25,7 +26,11 @@ from loguru import logger
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the project anew
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
-sys.path[:] = [str(ROOT), *sys.path, *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns"))]
+sys.path[:] = [
+    str(ROOT),
+    *sys.path,
+    *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns")),
+]
 from nets.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.errors import UserError  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
@@ -61,12 +66,21 @@ def settings(preset: str | None = None, **given) -> Settings:
     return make_settings(given, DEFAULTS, preset)
 
 
-def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride: int | None = 32, size: int = 64, name: str = NET,
-              refine: bool = False, **options):
+def untrained(
+    meanface: np.ndarray,
+    num_nb: int = 10,
+    head: str = "pip",
+    stride: int | None = 32,
+    size: int = 64,
+    name: str = NET,
+    refine: bool = False,
+    **options,
+):
     """A net with random weights, the same every time. options: of the head."""
     import torch
 
     from nets import NetOptions, build_net, make_spec
+
     torch.manual_seed(0)
     chosen = NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options, refine=refine)
     return build_net(make_spec(chosen, meanface))
@@ -74,8 +88,15 @@ def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride:
 
 def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:
     """Return the values of a net's checkpoint."""
-    return {"format": checkpoint.FORMAT, "net": net.spec, "layout": layout.to_dict(), "protocol": DEFAULTS.protocols["square"],
-            "args": settings().flat(), "model": net.state_dict(), **values}
+    return {
+        "format": checkpoint.FORMAT,
+        "net": net.spec,
+        "layout": layout.to_dict(),
+        "protocol": DEFAULTS.protocols["square"],
+        "args": settings().flat(),
+        "model": net.state_dict(),
+        **values,
+    }
 
 
 def load_split(folder: Path, split: str) -> Faces:
@@ -128,10 +149,29 @@ def run(*command: str, timeout: float = 300, **env: str) -> subprocess.Completed
 # ------------------------------------------------------------------------------------------------ main.py, many times
 # Each call is a process, forked from one that has imported the packages and the project: seconds faster than a new interpreter.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "loguru", "tqdm", "yaml", "onnx", "onnxruntime",
-                              "onnxscript.function_libs.torch_lib.ops", "torch.onnx._internal.exporter._compat",
-                              "torch.export._trace", "torch.utils.tensorboard", "utils.tools.sweep", "utils.tools.audit",
-                              "utils.tools.predict", "utils.tools.run_tests", "utils.tools.tasks", "main"])
+FORKS.set_forkserver_preload(
+    [
+        "torch",
+        "torchvision",
+        "timm",
+        "cv2",
+        "loguru",
+        "tqdm",
+        "yaml",
+        "onnx",
+        "onnxruntime",
+        "onnxscript.function_libs.torch_lib.ops",
+        "torch.onnx._internal.exporter._compat",
+        "torch.export._trace",
+        "torch.utils.tensorboard",
+        "utils.tools.sweep",
+        "utils.tools.audit",
+        "utils.tools.predict",
+        "utils.tools.run_tests",
+        "utils.tools.tasks",
+        "main",
+    ]
+)
 
 
 def _child(argv: list[str], output: str, script: str) -> None:
@@ -139,7 +179,9 @@ def _child(argv: list[str], output: str, script: str) -> None:
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(output + suffix, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
-    if getattr(sys.modules.get("main"), "__file__", None) != script:  # in a copy of the project, which has modules of its own
+    if (
+        getattr(sys.modules.get("main"), "__file__", None) != script
+    ):  # in a copy of the project, which has modules of its own
         for name in [name for name in sys.modules if name.split(".")[0] in ("main", "nets", "pipnet", "utils")]:
             del sys.modules[name]
     sys.argv = [script, *argv]
@@ -169,8 +211,12 @@ class Command:
             raise TimeoutError(f"still running after {timeout} s: {self.text('.err')[-2000:]}")
         stdout, stderr = self.text(".out"), self.text(".err")
         last = stderr.splitlines()[-1] if stderr.strip() else ""
-        return SimpleNamespace(returncode=self.process.exitcode, stdout=stdout, stderr=stderr,
-                               error=last.removeprefix("error: ") if last.startswith("error: ") else None)
+        return SimpleNamespace(
+            returncode=self.process.exitcode,
+            stdout=stdout,
+            stderr=stderr,
+            error=last.removeprefix("error: ") if last.startswith("error: ") else None,
+        )
 
 
 @pytest.fixture
@@ -196,16 +242,24 @@ def cli(start):
 # -------------------------------------------------------------------------------------------------------- drawn faces
 def mean_face() -> np.ndarray:
     """Return (68, 2) in [0, 1]: the landmarks of 300W on a simple drawn face."""
+
     def arc(count, centre, radii, begin, end):  # degrees, from the right of the image downwards
         angle = np.radians(np.linspace(begin, end, count))
         return np.column_stack([np.cos(angle), np.sin(angle)]) * radii + centre
 
-    return np.concatenate([
-        arc(17, (0.5, 0.42), (0.36, 0.5), 190, -10),
-        arc(5, (0.31, 0.3), (0.12, 0.07), 190, 350), arc(5, (0.69, 0.3), (0.12, 0.07), 190, 350),
-        np.linspace((0.5, 0.36), (0.5, 0.55), 4), arc(5, (0.5, 0.56), (0.09, 0.05), 160, 20),
-        arc(6, (0.33, 0.38), (0.08, 0.04), 180, 480), arc(6, (0.67, 0.38), (0.08, 0.04), 180, 480),
-        arc(12, (0.5, 0.72), (0.16, 0.08), 180, 510), arc(8, (0.5, 0.72), (0.11, 0.035), 180, 495)])
+    return np.concatenate(
+        [
+            arc(17, (0.5, 0.42), (0.36, 0.5), 190, -10),
+            arc(5, (0.31, 0.3), (0.12, 0.07), 190, 350),
+            arc(5, (0.69, 0.3), (0.12, 0.07), 190, 350),
+            np.linspace((0.5, 0.36), (0.5, 0.55), 4),
+            arc(5, (0.5, 0.56), (0.09, 0.05), 160, 20),
+            arc(6, (0.33, 0.38), (0.08, 0.04), 180, 480),
+            arc(6, (0.67, 0.38), (0.08, 0.04), 180, 480),
+            arc(12, (0.5, 0.72), (0.16, 0.08), 180, 510),
+            arc(8, (0.5, 0.72), (0.11, 0.035), 180, 495),
+        ]
+    )
 
 
 RINGS = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68)]
@@ -215,7 +269,9 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
     """Return (picture (size, size, 3) uint8 BGR, landmarks (68, 2) in continuous px)."""
     angle, scale = rng.uniform(-0.3, 0.3), rng.uniform(0.5, 0.7) * size
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
-    landmarks = (mean_face() - 0.5) * rng.uniform(0.85, 1.15, 2) @ turn.T + size / 2 + rng.uniform(-0.08, 0.08, 2) * size
+    landmarks = (
+        (mean_face() - 0.5) * rng.uniform(0.85, 1.15, 2) @ turn.T + size / 2 + rng.uniform(-0.08, 0.08, 2) * size
+    )
     image = cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
     points = np.round((landmarks - 0.5) * 16).astype(int)
     cv2.fillPoly(image, [points[[*range(17), 26, 19, 17]]], rng.integers(120, 256, 3).tolist(), cv2.LINE_AA, 4)
@@ -228,6 +284,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
     """Write `count` pairs of .jpg and .pts into `folder`."""
     from utils.faces.archives import write_pts
+
     folder.mkdir(parents=True)
     for index in range(count):
         image, landmarks = draw_face(np.random.default_rng([seed, index]), size)
@@ -255,6 +312,7 @@ def data_root(tmp_path_factory) -> Path:
 def faces(raw, data_root) -> Path:
     """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
     from utils.faces.prepare import DataGenerator
+
     return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
 
 
@@ -291,13 +349,20 @@ def boxed_picture(boxes, whole: bool = True, covered=None, ignored=None) -> Pict
     """A photograph with faces in boxes (M, 4)."""
     boxes = np.array(boxes, float).reshape(-1, 4)
     none = np.zeros(len(boxes), bool)
-    return Picture(Path("x.jpg"), "e", boxes, none if ignored is None else np.array(ignored),
-                   none if covered is None else np.array(covered), whole)
+    return Picture(
+        Path("x.jpg"),
+        "e",
+        boxes,
+        none if ignored is None else np.array(ignored),
+        none if covered is None else np.array(covered),
+        whole,
+    )
 
 
 def detector_file(file: Path, boxes, scores) -> str:
     """Write a detector that finds these boxes, in px, in any image; it returns those with a score above the threshold."""
     import onnx
+
     model = onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["" : 18]>
         found (uint8[h, w, 3] image, float threshold, float overlap) => (float[m, 4] boxes, float[m] scores)
@@ -309,8 +374,24 @@ def detector_file(file: Path, boxes, scores) -> str:
     return str(file)
 
 
-SMALL = ["--net", NET, "--weights", "none", "--input-size", "64", "--target-size", "64", "--batch-size", "8", "--threads", "1",
-         "--workers", "1", "--warmup", "0.5"]
+SMALL = [
+    "--net",
+    NET,
+    "--weights",
+    "none",
+    "--input-size",
+    "64",
+    "--target-size",
+    "64",
+    "--batch-size",
+    "8",
+    "--threads",
+    "1",
+    "--workers",
+    "1",
+    "--warmup",
+    "0.5",
+]
 
 
 @pytest.fixture
@@ -323,7 +404,9 @@ def recipe(faces, raw, data_root, tmp_path) -> list[str]:
 def table(stdout: str) -> list[list[str]]:
     """Return the cells of the rows of the closing table, without the table of the groups of landmarks below it."""
     text = stdout.split("| NME % of groups")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
     return lines[1:]
 
 
@@ -403,29 +486,37 @@ def unfolded(file: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = f"{folder}/folded.onnx"
         onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
-        before, after = (operators(onnx.load(path).graph, Counter()) for path in (file, options.optimized_model_filepath))
+        before, after = (
+            operators(onnx.load(path).graph, Counter()) for path in (file, options.optimized_model_filepath)
+        )
     return {name: count for name, count in (before - after).items() if count}
 
 
 def driver(folder: Path, name: str, text: str) -> Path:
     """Write a script that runs main.py after `text`, which changes something."""
     file = folder / f"{name}.py"
-    file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\n"
-                    "from utils.train import solver\n"
-                    f"{text}\n"
-                    "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
+    file.write_text(
+        f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\n"
+        "from utils.train import solver\n"
+        f"{text}\n"
+        "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n"
+    )
     return file
 
 
 def doomed(folder: Path, step: int) -> Path:
     """Write a script that runs main.py and kills itself before the training step `step`."""
-    return driver(folder, f"doomed{step}", f"""
+    return driver(
+        folder,
+        f"doomed{step}",
+        f"""
 step = solver.Solver.train_step
 def doomed(self, batches):
     if self.step == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batches)
-solver.Solver.train_step = doomed""")
+solver.Solver.train_step = doomed""",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -433,6 +524,17 @@ def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
     """A run of two epochs, tested and exported by one command; a test that changes it works on a copy."""
     root = tmp_path_factory.mktemp("trained")
     flags = ["--train-data", str(raw), "--data-root", str(data_root), "--run-root", str(root), *SMALL, "--epochs", "2"]
-    done = run("python", "main.py", "--train", "--test", "--test-onnx", "--thresholds", "50", "100", *flags, OMP_NUM_THREADS="1")
+    done = run(
+        "python",
+        "main.py",
+        "--train",
+        "--test",
+        "--test-onnx",
+        "--thresholds",
+        "50",
+        "100",
+        *flags,
+        OMP_NUM_THREADS="1",
+    )
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=root / "000", root=root, done=done, flags=flags)

@@ -6,6 +6,7 @@ prints what differs; its status is 1 if anything does. Only commands, `pipnet` a
 the script runs on older and newer commits alike: copy it there. Tests on real photographs need ../shared/300w and
 ../shared/faces68, and are left out where these are absent.
 """
+
 import argparse
 import hashlib
 import json
@@ -31,18 +32,25 @@ import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 
 PICTURES = {name: ROOT / "assets" / f"{name}.jpg" for name in ("astronaut", "faces", "failures")}
-REAL = {"300w": ("afw", "helen/trainset", "lfpw/trainset", "lfpw/testset"), "faces68": ("train", "test")}  # in ../shared
+REAL = {
+    "300w": ("afw", "helen/trainset", "lfpw/trainset", "lfpw/testset"),
+    "faces68": ("train", "test"),
+}  # in ../shared
 EVERY = {"lfpw/testset": 8, "test": 20}  # the first of so many photographs is taken; of other folders one of 100
 RUN = "--data-root {root}/data --run-root {root}/runs --threads 1 --workers 0 "
 TEST = "main.py --test " + RUN + "--test-data {sets} --exp "
 COMMANDS = {  # in this order; the one named 300w is left out where that is absent
-    "rendered": "main.py --prepare " + RUN + "--dataset synthetic --synthetic-train 24 --synthetic-test 12 --target-size 128",
+    "rendered": "main.py --prepare "
+    + RUN
+    + "--dataset synthetic --synthetic-train 24 --synthetic-test 12 --target-size 128",
     "300w": "main.py --prepare " + RUN + "--dataset 300w --data-dir {root}/300w --allow-partial --target-size 128",
     "test": TEST + "landmarks --allow-partial",
     "test fast": TEST + "landmarks-fast --allow-partial --flip-test --box true perturbed detector --test-onnx",
     "predict": "main.py --predict {root}/pictures --exp landmarks --out {root}/predict.csv --threads 1",
     "predict fast": "main.py --predict {root}/pictures --exp landmarks-fast --out {root}/predict-fast.json --threads 1",
-    "int8": "main.py --export onnx int8 pipeline --export-raw " + RUN + "--exp landmarks-fast --dataset synthetic-24-12-128",
+    "int8": "main.py --export onnx int8 pipeline --export-raw "
+    + RUN
+    + "--exp landmarks-fast --dataset synthetic-24-12-128",
     "demo": "demo.py --source {root}/pictures/faces.jpg --json {root}/demo-picture.json --pose --threads 1",
     "video": "demo.py --source {root}/clip.avi --json {root}/demo-video.json --pose --drowsiness --threads 1",
 }
@@ -50,16 +58,23 @@ LANDMARKERS = {"landmarks": "", "landmarks-fast": "", "landmarks float": ".onnx"
 SIZE, BATCH = 128, 4
 NETS = {  # {name: what of NetOptions is not the default}
     **{head: {"head": head} for head in ("pip", "coordinate", "heatmap", "simcc")},
-    "pip, sigma": {"head_options": {"sigma": True}}, "pip, no neighbors": {"num_nb": 0}, "pip, stride 16": {"stride": 16},
+    "pip, sigma": {"head_options": {"sigma": True}},
+    "pip, no neighbors": {"num_nb": 0},
+    "pip, stride 16": {"stride": 16},
     "pip, refine": {"refine": True, "head_options": {"sigma": True}, "openings": [(37, 41, 38, 40), (61, 67, 63, 65)]},
-    "pip, wing": {"head_options": {"error": "wing"}}, "hard landmarks": {"hard_landmarks": 1.0},
+    "pip, wing": {"head_options": {"error": "wing"}},
+    "hard landmarks": {"hard_landmarks": 1.0},
     "pip, levels": {},
-    "coordinate, depthwise": {"head": "coordinate", "head_options": {"pool": "depthwise", "excite": True, "error": "l2"}},
+    "coordinate, depthwise": {
+        "head": "coordinate",
+        "head_options": {"pool": "depthwise", "excite": True, "error": "l2"},
+    },
     "coordinate, sigma": {"head": "coordinate", "head_options": {"sigma": True}, "refine": True},
     "simcc, refine": {"head": "simcc", "refine": True},
     "heatmap, wide": {"head": "heatmap", "head_options": {"score_width": 2.0}},
     "parts": {"head": "parts", "groups": [list(range(36)), list(range(36, 68))]},
-    "reinit": {"reinit": True}, "auxiliary": {"auxiliary": ("pose", "states")},
+    "reinit": {"reinit": True},
+    "auxiliary": {"auxiliary": ("pose", "states")},
     "local parts": {"local_parts": {"eyes": list(range(36, 48)), "mouth": list(range(48, 68))}, "head": "coordinate"},
     "slim": {"net": "slim", "head": "coordinate", "head_options": {"error": "wing"}, "auxiliary": ("pose", "states")},
     "dpr": {"net": "dpr", "head": "coordinate", "local_parts": {"nose": list(range(27, 36))}, "hard_landmarks": 1.0},
@@ -85,7 +100,11 @@ def told(values) -> str:
 def wave(name: str, shape) -> np.ndarray:
     """Return float32 values in [-1, 1] that follow from the name and the shape alone."""
     phase = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
-    return np.sin(phase + 1.7 * np.arange(np.prod(shape, dtype=int), dtype=np.float64) ** 1.1).reshape(shape).astype(np.float32)
+    return (
+        np.sin(phase + 1.7 * np.arange(np.prod(shape, dtype=int), dtype=np.float64) ** 1.1)
+        .reshape(shape)
+        .astype(np.float32)
+    )
 
 
 def drawn(count: int, side: int) -> np.ndarray:
@@ -111,7 +130,7 @@ def write_inputs(root: Path) -> list[str]:
     for name in present:
         for part in REAL[name]:
             (root / name / part).mkdir(parents=True)
-            for points in sorted((ROOT.parent / "shared" / name / part).glob("*.pts"))[::EVERY.get(part, 100)]:
+            for points in sorted((ROOT.parent / "shared" / name / part).glob("*.pts"))[:: EVERY.get(part, 100)]:
                 for file in points.parent.glob(f"{points.stem}.*"):
                     shutil.copy(file, root / name / part)
     return present
@@ -122,7 +141,9 @@ def of_commands(root: Path) -> Iterator[tuple[str, list[str]]]:
     present = write_inputs(root)
     for name in REAL.keys() - set(present):
         print(f"left out: ../shared/{name} is not here", file=sys.stderr)
-    sets = " ".join(["synthetic-24-12-128", *({"300w": "300w", "faces68": str(root / "faces68")}[name] for name in present)])
+    sets = " ".join(
+        ["synthetic-24-12-128", *({"300w": "300w", "faces68": str(root / "faces68")}[name] for name in present)]
+    )
     for name, command in COMMANDS.items():
         if name in REAL and name not in present:
             continue
@@ -131,7 +152,9 @@ def of_commands(root: Path) -> Iterator[tuple[str, list[str]]]:
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
         if done.returncode:
             sys.exit(f"failed: {' '.join(words)}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
-    tables = sorted(path for path in (root / "runs").rglob("*") if path.suffix in (".csv", ".tsv") and path.name != "time.csv")
+    tables = sorted(
+        path for path in (root / "runs").rglob("*") if path.suffix in (".csv", ".tsv") and path.name != "time.csv"
+    )
     for file in (*tables, *sorted(root.glob("*.csv")), *sorted(root.glob("*.json"))):
         lines = file.read_text(encoding="utf-8").replace(str(root), "ROOT").splitlines()
         if len(lines) > 40 or max(map(len, lines)) > 400:  # a table of faces: a checksum a row would be as long
@@ -156,8 +179,9 @@ def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
         for size, turn in ((1.0, 0), (0.5, 0), (0.5, 40), (0.5, 180)):
             small = cv2.resize(image, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
             middle = (small.shape[1] / 2, small.shape[0] / 2)
-            images[f"{name}, {size}, {turn} degrees"] = cv2.warpAffine(small, cv2.getRotationMatrix2D(middle, turn, 1.0),
-                                                                       small.shape[1::-1])
+            images[f"{name}, {size}, {turn} degrees"] = cv2.warpAffine(
+                small, cv2.getRotationMatrix2D(middle, turn, 1.0), small.shape[1::-1]
+            )
     for name, image in images.items():
         yield f"boxes: {name}", [told(part) for part in detector(image)[:2]]
     for name, suffix in LANDMARKERS.items():
@@ -165,7 +189,9 @@ def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
         landmarker = Landmarker(str(ROOT / "weights" / (file + suffix)) if suffix else file, detector, threads=1)
         for picture, image in images.items():
             faces = landmarker(image)
-            parts = zip(*([value for value in face if isinstance(value, np.ndarray | float)] for face in faces), strict=True)
+            parts = zip(
+                *([value for value in face if isinstance(value, np.ndarray | float)] for face in faces), strict=True
+            )
             yield f"{name}: {picture}", [f"{len(faces)} faces", *(told(np.array(part)) for part in parts)]
 
 
@@ -173,7 +199,10 @@ def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
 def labels_of(landmarks: torch.Tensor, weight: torch.Tensor, **more):
     """Return Labels, packed where the checkout packs them; landmarks and more hold NaN where nothing is known."""
     from nets import Labels
-    return Labels.pack(landmarks, weight, **more) if hasattr(Labels, "pack") else Labels(landmarks, weight=weight, **more)
+
+    return (
+        Labels.pack(landmarks, weight, **more) if hasattr(Labels, "pack") else Labels(landmarks, weight=weight, **more)
+    )
 
 
 def make_net(options: dict, meanface: np.ndarray) -> torch.nn.Module:
@@ -203,8 +232,10 @@ def outputs(file: Path) -> list[str]:
     session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
     port = session.get_inputs()[0]
     images = drawn(2, port.shape[1]) if len(port.shape) == 4 else cv2.imread(str(PICTURES["astronaut"]))
-    return [f"{made.name} {told(value)}" for made, value in
-            zip(session.get_outputs(), session.run(None, {port.name: images}), strict=True)]
+    return [
+        f"{made.name} {told(value)}"
+        for made, value in zip(session.get_outputs(), session.run(None, {port.name: images}), strict=True)
+    ]
 
 
 def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
@@ -217,7 +248,9 @@ def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
     landmarks = torch.from_numpy((meanface + 0.04 * wave("landmarks", (BATCH, 68, 2))).astype(np.float32))
     landmarks[0, 3], landmarks[1] = float("nan"), landmarks[1] + 0.4  # an unknown landmark; some outside the crop
     weight = torch.from_numpy(0.5 + 0.5 * (wave("weight", (BATCH, 68)) > 0)) * (torch.arange(68) != 5)
-    pose, states = (torch.from_numpy(values) for values in (wave("pose", (BATCH, 3)), np.rint(abs(wave("states", (BATCH, 4))))))
+    pose, states = (
+        torch.from_numpy(values) for values in (wave("pose", (BATCH, 3)), np.rint(abs(wave("states", (BATCH, 4)))))
+    )
     pose[0], states[1, 2] = float("nan"), float("nan")
     for name, options in NETS.items():
         net = make_net(options, meanface)
@@ -230,13 +263,20 @@ def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
         labels = labels_of(landmarks.clone(), weight.float(), **more)
         with torch.no_grad():
             found = net.eval().predict(images)
-        yield f"{name}: prediction", [f"{field} {told(part)}" for field, part in zip(found._fields, found, strict=True)
-                                      if part is not None]
+        yield (
+            f"{name}: prediction",
+            [f"{field} {told(part)}" for field, part in zip(found._fields, found, strict=True) if part is not None],
+        )
         sums, counts = net.train().loss(images, labels), net.count(labels)
         sum(sums[term] / counts[term].clamp(min=1) for term in sums).backward()
         gradients = [p.grad.flatten() for _, p in sorted(net.named_parameters()) if p.grad is not None]
-        yield f"{name}: loss", [*(f"{term} {sums[term].item()!r} / {counts[term].item()!r}" for term in sorted(sums)),
-                                f"gradients {told(torch.cat(gradients))}"]
+        yield (
+            f"{name}: loss",
+            [
+                *(f"{term} {sums[term].item()!r} / {counts[term].item()!r}" for term in sorted(sums)),
+                f"gradients {told(torch.cat(gradients))}",
+            ],
+        )
         if name in EXPORTED:
             file = root / f"{name}.onnx"
             export_onnx(net, file, {})
@@ -251,11 +291,23 @@ def measured() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         values = {**dict(of_nets(root)), **dict(of_landmarkers()), **dict(of_commands(root))}
-    git = [subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip() for words in
-           (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests"))]
-    machine = {"cpu": torch.backends.cpu.get_cpu_capability(), "cores": 1, "gpu": None,
-               "python": platform.python_version(), "opencv": cv2.__version__, "torch": torch.__version__,
-               "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    git = [
+        subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        for words in (
+            ("rev-parse", "--short", "HEAD"),
+            ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests"),
+        )
+    ]
+    machine = {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cores": 1,
+        "gpu": None,
+        "python": platform.python_version(),
+        "opencv": cv2.__version__,
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+    }
     print(f"{sum(map(len, values.values()))} lines in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return {"commit": git[0] + ("-dirty" if git[1] else ""), "machine": machine, "values": values}
 

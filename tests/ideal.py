@@ -1,4 +1,5 @@
 """Maps of each head whose loss is lowest, made from its targets by the definitions of its file, for round trips."""
+
 import torch
 
 from nets.heads.coordinate import CoordinateMaps, RegressionHead
@@ -28,5 +29,11 @@ def ideal(head, labels: Labels, grid: tuple[int, int]):
         return maps.scatter(3, cells, values[..., None]).reshape(batch, count * values.shape[2], height, width)
 
     x, y = targets.place.unbind(-1)
-    return PIPMaps(put(torch.ones(batch, count, 1)), put(x[..., :1]), put(y[..., :1]), put(x[..., 1:]), put(y[..., 1:]),
-                   torch.zeros(batch, count * candidates, height, width) if head.log_scale else None)
+    return PIPMaps(
+        put(torch.ones(batch, count, 1)),
+        put(x[..., :1]),
+        put(y[..., :1]),
+        put(x[..., 1:]),
+        put(y[..., 1:]),
+        torch.zeros(batch, count * candidates, height, width) if head.log_scale else None,
+    )

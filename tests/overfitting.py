@@ -1,4 +1,5 @@
 """Overfitting of a few faces, which shows that a net can learn."""
+
 from collections.abc import Sequence
 from functools import cache
 
@@ -56,8 +57,9 @@ def judge(net: Trainable, face: torch.Tensor, images: torch.Tensor, landmarks: t
     return tuple(float(((points - landmarks).norm(dim=-1).mean(1) / norm).mean() * 100) for points in (face, found))
 
 
-def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            **options) -> tuple[float, float, Trainable]:
+def overfit(
+    name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None, **options
+) -> tuple[float, float, Trainable]:
     """Return (NME in % of the mean face, of the net, the net) after `steps` steps on 16 faces, measured on these faces.
 
     stages: further fields of nets.NetOptions.

@@ -3,6 +3,7 @@
 Weights and landmarks come from `noise`, an integer hash of a name and an index, so nothing of another project is needed.
 Each function of CASES returns {name: array}. Arrays named `grey...` are means of blocks of a picture in grey levels.
 """
+
 import zlib
 from itertools import pairwise
 
@@ -29,7 +30,9 @@ SAMPLES = 12  # values that are stored of a large tensor
 
 def noise(name: str, *shape: int) -> np.ndarray:
     """Return float64 numbers in [-1, 1), the same on every machine."""
-    x = np.arange(np.prod(shape, dtype=int), dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(zlib.crc32(name.encode()))
+    x = np.arange(np.prod(shape, dtype=int), dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(
+        zlib.crc32(name.encode())
+    )
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return (x ^ (x >> np.uint32(15))).reshape(shape) / 2.0**31 - 1
@@ -142,9 +145,15 @@ def find_boxes() -> dict[str, np.ndarray]:
     scores = torch.from_numpy(noise("scores", len(anchor)) / 2 + 0.5).float()
     kept, best = faceboxes.best_boxes(boxes, scores, 0.6, 0.3)
     order = scores.argsort(descending=True)[:200]
-    return {"offsets": told(offsets), "logits": told(logits), "anchors": told(anchor), "boxes": kept.numpy(),
-            "scores": best.numpy(), "rfb320": np.array(suppress(boxes[order].numpy(), 0.3)),
-            "mtcnn": nms_of_smaller(boxes, scores, 0.7).numpy()[:100]}
+    return {
+        "offsets": told(offsets),
+        "logits": told(logits),
+        "anchors": told(anchor),
+        "boxes": kept.numpy(),
+        "scores": best.numpy(),
+        "rfb320": np.array(suppress(boxes[order].numpy(), 0.3)),
+        "mtcnn": nms_of_smaller(boxes, scores, 0.7).numpy()[:100],
+    }
 
 
 def mtcnn() -> dict[str, np.ndarray]:
@@ -168,10 +177,17 @@ def pip_head() -> dict[str, np.ndarray]:
     labels = Labels.pack(torch.from_numpy(0.5 + 0.6 * noise("labels", 2, 68, 2)).float())  # some lie outside
     targets, found = head.encode(labels, grid), head.decode(maps)
     terms = {f"loss_{name}": term.numpy() for name, term in head.loss(maps, targets).items()}
-    return {"neighbors": np.array(spec["neighbor_index"]), "merge": merge_index(spec["neighbor_index"]).numpy(), **terms,
-            "cell": targets.cell.numpy(), "offset": targets.place[:, :, 0].numpy(), "neighbor": told(targets.place[:, :, 1:]),
-            "landmarks": found.landmarks.numpy(), "score": found.score.numpy(),
-            "flipped": labels.flip(LAYOUTS.load("68")).landmarks.numpy()}
+    return {
+        "neighbors": np.array(spec["neighbor_index"]),
+        "merge": merge_index(spec["neighbor_index"]).numpy(),
+        **terms,
+        "cell": targets.cell.numpy(),
+        "offset": targets.place[:, :, 0].numpy(),
+        "neighbor": told(targets.place[:, :, 1:]),
+        "landmarks": found.landmarks.numpy(),
+        "score": found.score.numpy(),
+        "flipped": labels.flip(LAYOUTS.load("68")).landmarks.numpy(),
+    }
 
 
 def crops() -> dict[str, np.ndarray]:
@@ -181,8 +197,11 @@ def crops() -> dict[str, np.ndarray]:
         protocol = load_protocol(DEFAULTS.protocols, name)
         for place, box in enumerate(((40.3, 30.8, 100.2, 95.5), (-8.6, 5.2, 60.7, 70.4), (90.5, 60.1, 170.9, 118.6))):
             crop = crop_box(np.array(box), protocol, 160, 120)
-            found |= {f"{name}_{place}": crop, f"points_{name}_{place}": to_crop(20 + 80 * face(5), crop),
-                      f"grey_{name}_{place}": blocks(cut(image, crop, 64, 1.25, protocol.border), 5)}
+            found |= {
+                f"{name}_{place}": crop,
+                f"points_{name}_{place}": to_crop(20 + 80 * face(5), crop),
+                f"grey_{name}_{place}": blocks(cut(image, crop, 64, 1.25, protocol.border), 5),
+            }
     return found
 
 
@@ -190,14 +209,25 @@ def errors() -> dict[str, np.ndarray]:
     """NME in every norm, failure rate and area under the curve."""
     truth, layout = 100 * (face(68) + 0.05 * noise("truth", 40, 68, 2)), LAYOUTS.load("68")
     found = truth + noise("found", 40, 68, 2) * np.linspace(0.5, 9, 40)[:, None, None]
-    result = {kind: metric.nme(metric.point_errors(found, truth), metric.norms(truth, layout, kind)) for kind in metric.NORMS}
+    result = {
+        kind: metric.nme(metric.point_errors(found, truth), metric.norms(truth, layout, kind)) for kind in metric.NORMS
+    }
     scores = metric.summary(result["interocular"], (10.0, 8.0))
     return {**result, "mean": np.array(scores.nme), "failures": np.array(scores.fr), "area": np.array(scores.auc)}
 
 
 CASES = {
-    "resnet18": lambda: pip("resnet18"), "resnet18_16": lambda: pip("resnet18", stride=16), "resnet50": lambda: pip("resnet50"),
-    "mobilenetv2": lambda: pip("mobilenetv2"), "mobilenetv3_large": lambda: pip("mobilenetv3_large"),
-    "irnet18": lambda: pip("irnet18", "irnet"), "slim": slim, "dpr": dpr, "faceboxes": find_boxes, "mtcnn": mtcnn,
-    "pip_head": pip_head, "crops": crops, "errors": errors,
+    "resnet18": lambda: pip("resnet18"),
+    "resnet18_16": lambda: pip("resnet18", stride=16),
+    "resnet50": lambda: pip("resnet50"),
+    "mobilenetv2": lambda: pip("mobilenetv2"),
+    "mobilenetv3_large": lambda: pip("mobilenetv3_large"),
+    "irnet18": lambda: pip("irnet18", "irnet"),
+    "slim": slim,
+    "dpr": dpr,
+    "faceboxes": find_boxes,
+    "mtcnn": mtcnn,
+    "pip_head": pip_head,
+    "crops": crops,
+    "errors": errors,
 }

@@ -1,4 +1,5 @@
 """The figures of README.md and docs/: their sources are whole, good enough, and the pages show them."""
+
 import json
 from argparse import Namespace
 
@@ -60,8 +61,10 @@ def test_every_command_of_the_benchmarks_is_one():
     for name in file["tables"]:
         if name == "systems":
             continue
-        rows = {row: resolved(experiments.row_flags(file, name, row, given)[0])
-                for row in experiments.rows_of(file["tables"][name])}
+        rows = {
+            row: resolved(experiments.row_flags(file, name, row, given)[0])
+            for row in experiments.rows_of(file["tables"][name])
+        }
         if name == "semi":
             epochs = {row.partition(": ")[2]: train.epochs for row, train in rows.items()}
             assert epochs == {"labels only": 60, "gssl": 10, "self-training": 15, "mean-teacher": 60, "all labels": 60}
@@ -72,8 +75,10 @@ def test_every_command_of_the_benchmarks_is_one():
             stepped = [row for row, train in rows.items() if train.milestones]
             assert stepped == ["steps at 1/2 and 5/6"] and rows[stepped[0]].milestones == [30, 50]
     given.epochs = 15
-    budgets = {row: resolved(experiments.row_flags(file, "systems", row, given)[0])
-               for row in experiments.rows_of(file["tables"]["systems"])}
+    budgets = {
+        row: resolved(experiments.row_flags(file, "systems", row, given)[0])
+        for row in experiments.rows_of(file["tables"]["systems"])
+    }
     assert budgets["Peppa's Slim"].milestones == [0, 0.1, 2.5, 3.5, 7.5]  # of 150 epochs: 0, 1, 25, 35, 75
     assert budgets["PIPNet, ResNet-18"].milestones == [7.5, 12.5] and budgets["IRNet fork, IRNet-18"].warmup == 0.625
     assert {train.epochs for train in budgets.values()} == {15} and len(budgets) == 14
@@ -132,4 +137,6 @@ def test_a_warp_shuts_an_eye():
     assert (shut[others] == face.landmarks[others]).all() and (half[lid, 1] > face.landmarks[lid, 1]).all()
     changed = np.argwhere((picture != face.image).any(2))[:, ::-1]
     side = np.linalg.norm(face.landmarks[ring[3]] - face.landmarks[ring[0]])
-    assert len(changed) and np.abs(changed - face.landmarks[list(ring)].mean(0)).max() < side  # the rest of the picture stays
+    assert (
+        len(changed) and np.abs(changed - face.landmarks[list(ring)].mean(0)).max() < side
+    )  # the rest of the picture stays

@@ -1,4 +1,5 @@
 """README.md and docs/: links lead somewhere, commands parse, snippets run, the front page stays short, the site is built."""
+
 import json
 import os
 import re
@@ -33,8 +34,10 @@ DEFAULTS = read_defaults()
 BENCHMARKS = {"benchmarks/measure.py": measure.MEASURES, "benchmarks/speed.py": speed.SPEEDS}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
-COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+|weights/making/make)\.py|tests/campaigns)|"
-                     r"bash (?:main|test)\.sh)\b")
+COMMAND = re.compile(
+    r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+|weights/making/make)\.py|tests/campaigns)|"
+    r"bash (?:main|test)\.sh)\b"
+)
 
 
 def name_of(page: Path) -> str:
@@ -100,7 +103,9 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share --split".split()
+    benchmarks = (
+        "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share --split".split()
+    )
     others = {"--depth", "--compression", "--cells"}  # of git; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:
@@ -129,10 +134,16 @@ def test_the_pages_show_commands():
     assert sum(len(commands(page)) for page in PAGES) > 100
 
 
-@pytest.mark.parametrize(("page", "rows"), [
-    ("training.md", DEFAULTS.presets), ("data.md", DEFAULTS.protocols), ("data.md", DATASETS),
-    ("models.md", HEADS),
-], ids=("presets", "protocols", "datasets", "heads"))
+@pytest.mark.parametrize(
+    ("page", "rows"),
+    [
+        ("training.md", DEFAULTS.presets),
+        ("data.md", DEFAULTS.protocols),
+        ("data.md", DATASETS),
+        ("models.md", HEADS),
+    ],
+    ids=("presets", "protocols", "datasets", "heads"),
+)
 def test_every_row_is_documented(page, rows):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert not [name for name in rows if f"`{name}`" not in text]
@@ -145,14 +156,14 @@ def test_the_front_page_is_short():
 CHECKS = {  # page: what its snippets have found, beside that they run
     "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == state['blinks'] == 0",
     "docs/contributing.md": "import sys\nsys.path.insert(0, 'benchmarks')\nimport argparse\nimport experiments\n"
-                            "from nets.build import net_row\nassert net_row('convnext_atto').imagenet\n"
-                            "given = argparse.Namespace(net='resnet18', size=128, epochs=10)\n"
-                            "flags, _ = experiments.row_flags(experiments.read(), 'ablation', 'largest cells', given)\n"
-                            "assert flags[-4:] == ['--head', 'maximum', '--cells', '4']",
+    "from nets.build import net_row\nassert net_row('convnext_atto').imagenet\n"
+    "given = argparse.Namespace(net='resnet18', size=128, epochs=10)\n"
+    "flags, _ = experiments.row_flags(experiments.read(), 'ablation', 'largest cells', given)\n"
+    "assert flags[-4:] == ['--head', 'maximum', '--cells', '4']",
     "docs/runtimes.md": "from pipnet import Detector, Landmarker\n"
-                        "landmarker = Landmarker('weights/landmarks.onnx', Detector(weights='weights/detector.onnx'))\n"
-                        "face, = landmarker.faces_of(image, *landmarker.detect(image, once=True), second_crop=False)\n"
-                        "assert np.abs(points - face.landmarks).max() < 0.2",
+    "landmarker = Landmarker('weights/landmarks.onnx', Detector(weights='weights/detector.onnx'))\n"
+    "face, = landmarker.faces_of(image, *landmarker.detect(image, once=True), second_crop=False)\n"
+    "assert np.abs(points - face.landmarks).max() < 0.2",
 }
 EDITED = re.compile(r"# (\S+\.(?:py|yaml))(?:, below: (.+))?\n")  # first line of a snippet that belongs into a file
 
@@ -203,13 +214,17 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
     if not edits:
         return
     extended = ("--net", "tiny", "--head", "maximum", "--error", "charbonnier", "--cells", "2", "--compression", "1")
-    for flags in (("--show-data", "4", "--train", "--test", *recipe, *extended),
-                  ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none")):
+    for flags in (
+        ("--show-data", "4", "--train", "--test", *recipe, *extended),
+        ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none"),
+    ):
         done = cli(*flags, script=folder / "main.py")
         assert done.returncode == 0, (flags, done.stderr)
     cv2.imwrite(str(folder / "close.jpg"), cv2.imread(str(folder / "face.jpg"))[30:170, 155:295])
     demo_flags = ("--source", "close.jpg", "--detector", "whole", "--detector-weights", "face.jpg", "--json", "-")
-    done = subprocess.run([sys.executable, "demo.py", *demo_flags], cwd=folder, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "demo.py", *demo_flags], cwd=folder, capture_output=True, text=True, timeout=200
+    )
     assert len(json.loads(done.stdout)["faces"]) == 1, done.stderr
 
 
@@ -227,9 +242,18 @@ def test_the_notebook_runs_and_is_stored_without_outputs(tmp_path):
     file = ROOT / "examples" / "quickstart.ipynb"
     cells = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
-    wanted = ("assert len(faces) == state['blinks'] == 3 and figures['scores'][0]['NME %'] < 8\n"
-              "assert len(found) == 1 and found[0].landmarks.shape == (10, 2)")
+    wanted = (
+        "assert len(faces) == state['blinks'] == 3 and figures['scores'][0]['NME %'] < 8\n"
+        "assert len(found) == 1 and found[0].landmarks.shape == (10, 2)"
+    )
     code = "\n".join([*("".join(cell["source"]) for cell in cells), wanted])
-    done = subprocess.run([sys.executable, "-"], input=code, cwd=file.parent, env={**os.environ, "TMPDIR": str(tmp_path)},
-                          capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=code,
+        cwd=file.parent,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert done.returncode == 0, done.stderr

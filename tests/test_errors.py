@@ -1,4 +1,5 @@
 """Errors: one clear line on stderr that names what is wrong; nothing is lost or half written."""
+
 import pickle
 import re
 import shutil
@@ -8,7 +9,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, ROOT, displaced, fails, load_split, refuses, rewrite, run, split_of, table, write_faces
+from conftest import (
+    DEFAULTS,
+    LAYOUTS,
+    ROOT,
+    displaced,
+    fails,
+    load_split,
+    refuses,
+    rewrite,
+    run,
+    split_of,
+    table,
+    write_faces,
+)
 
 import main
 from pipnet.files import checksum
@@ -66,12 +80,24 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
 
 
 def test_variables_of_several_processes_are_numbers():
-    cases = [(("bash", "main.sh", "2", "--train"), {name: "x"}, f"error: {name} must be a whole number, not 'x'\n")
-             for name in ("NNODES", "NODE_RANK", "MASTER_PORT", "MAX_RESTARTS")]
-    cases += [(("bash", "main.sh", "2", "--train"), {"NNODES": "0"}, "error: NNODES must be at least 1\n"),
-              (("python", "main.py", "--test"), {"WORLD_SIZE": "x"}, "error: .* variable WORLD_SIZE must be a whole number"),
-              (("python", "main.py", "--train"), {"TORCHELASTIC_MAX_RESTARTS": "x"}, "error: .* TORCHELASTIC_MAX_RESTARTS must"),
-              (("python", "main.py", "--test"), {"WORLD_SIZE": "2"}, "error: WORLD_SIZE is 2, but .*; start several processes")]
+    cases = [
+        (("bash", "main.sh", "2", "--train"), {name: "x"}, f"error: {name} must be a whole number, not 'x'\n")
+        for name in ("NNODES", "NODE_RANK", "MASTER_PORT", "MAX_RESTARTS")
+    ]
+    cases += [
+        (("bash", "main.sh", "2", "--train"), {"NNODES": "0"}, "error: NNODES must be at least 1\n"),
+        (("python", "main.py", "--test"), {"WORLD_SIZE": "x"}, "error: .* variable WORLD_SIZE must be a whole number"),
+        (
+            ("python", "main.py", "--train"),
+            {"TORCHELASTIC_MAX_RESTARTS": "x"},
+            "error: .* TORCHELASTIC_MAX_RESTARTS must",
+        ),
+        (
+            ("python", "main.py", "--test"),
+            {"WORLD_SIZE": "2"},
+            "error: WORLD_SIZE is 2, but .*; start several processes",
+        ),
+    ]
     for command, variables, message in cases:
         done = run(*command, **variables)
         assert done.returncode == 1 and re.match(message, done.stderr) and done.stderr.count("\n") == 1, done.stderr
@@ -83,23 +109,26 @@ def test_a_name_with_a_nul_character_is_refused():
         refuses("holds a NUL character", main.main, flags)
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (("--layout", "67"), "67.*68"),
-    (("--layout", "98"), "98"),
-    (("--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68"),
-    (("--num-lms", "12"), "num_lms is 12, but layout 68 has 68 landmarks"),
-    (("--selected-index", "1", "2"), "selected_index"),
-    (("--amp", "fp16"), "fp16 needs a CUDA GPU"),
-    (("--stride", "128"), "stride"),
-    (("--input-size", "100"), "multiple of 32"),
-    (("--accumulate", "5"), "accumulate"),
-    (("--weights", "nowhere.pt"), "nowhere.pt"),
-    (("--protocol", "squre"), "squre.*square"),
-    (("--act", "relu"), "act"),
-    (("--freeze", "backbone"), "--freeze backbone would keep random weights"),
-    (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
-    (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--layout", "67"), "67.*68"),
+        (("--layout", "98"), "98"),
+        (("--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68"),
+        (("--num-lms", "12"), "num_lms is 12, but layout 68 has 68 landmarks"),
+        (("--selected-index", "1", "2"), "selected_index"),
+        (("--amp", "fp16"), "fp16 needs a CUDA GPU"),
+        (("--stride", "128"), "stride"),
+        (("--input-size", "100"), "multiple of 32"),
+        (("--accumulate", "5"), "accumulate"),
+        (("--weights", "nowhere.pt"), "nowhere.pt"),
+        (("--protocol", "squre"), "squre.*square"),
+        (("--act", "relu"), "act"),
+        (("--freeze", "backbone"), "--freeze backbone would keep random weights"),
+        (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
+        (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
+    ],
+)
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
     fails(cli("--train", *recipe, *flags), message)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
@@ -111,19 +140,28 @@ def new_settings(*flags: str) -> Settings:
     return read_settings(given, mode, None, DEFAULTS)
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (("--head", "coordinate", "--num-nb", "5"), "--num-nb belongs to the head pip, not to coordinate; leave it out"),
-    (("--head", "coordinate", "--cls", "5"), "--cls belongs to the head pip or heatmap or simcc, not to coordinate"),
-    (("--head", "heatmap", "--reg", "2"), "--reg belongs to the head pip or coordinate or parts, not to heatmap"),
-    (("--alignment", "2"), "--alignment weights a loss of --reinit and --local-parts"),
-    (("--milestones", "3"), "--milestones is read by --schedule steps; give that, or leave it out"),
-    (("--schedule", "steps", "--final-learning-rate", "0.1"), "--final-learning-rate is read by --schedule cosine"),
-    (("--ema", "0", "--ema-ramp", "9"), "--ema-ramp is of the moving average of --ema, which is 0"),
-    (("--pasted", "3"), "--pasted is not read by --task landmarks; leave it out"),
-    (("--task", "detect", "--net", "resnet50"), "--net is not read by --task detect"),
-    (("--preset", "detect", "--flip-test"), "--flip-test is not read by --task detect"),
-    (("--detector", "yunett"), "detector must be one of faceboxes, rfb320.*did you mean 'yunet'"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--head", "coordinate", "--num-nb", "5"),
+            "--num-nb belongs to the head pip, not to coordinate; leave it out",
+        ),
+        (
+            ("--head", "coordinate", "--cls", "5"),
+            "--cls belongs to the head pip or heatmap or simcc, not to coordinate",
+        ),
+        (("--head", "heatmap", "--reg", "2"), "--reg belongs to the head pip or coordinate or parts, not to heatmap"),
+        (("--alignment", "2"), "--alignment weights a loss of --reinit and --local-parts"),
+        (("--milestones", "3"), "--milestones is read by --schedule steps; give that, or leave it out"),
+        (("--schedule", "steps", "--final-learning-rate", "0.1"), "--final-learning-rate is read by --schedule cosine"),
+        (("--ema", "0", "--ema-ramp", "9"), "--ema-ramp is of the moving average of --ema, which is 0"),
+        (("--pasted", "3"), "--pasted is not read by --task landmarks; leave it out"),
+        (("--task", "detect", "--net", "resnet50"), "--net is not read by --task detect"),
+        (("--preset", "detect", "--flip-test"), "--flip-test is not read by --task detect"),
+        (("--detector", "yunett"), "detector must be one of faceboxes, rfb320.*did you mean 'yunet'"),
+    ],
+)
 def test_flags_that_would_be_ignored_are_refused(flags, message):
     """Each is a flag of other trainings."""
     refuses(message, new_settings, *flags)
@@ -142,7 +180,9 @@ def test_flags_of_sets_that_are_not_there(cli, raw, tmp_path):
 
 def test_a_profile_of_few_steps_is_no_crash(cli, recipe, tmp_path):
     done = cli("--train", *recipe, "--profile", "--epochs", "2")
-    assert done.returncode == 0 and "there is no trace: --profile needs 25 steps, and only 8 were trained" in done.stderr
+    assert (
+        done.returncode == 0 and "there is no trace: --profile needs 25 steps, and only 8 were trained" in done.stderr
+    )
     assert not list((tmp_path / "runs").rglob("trace.json"))
     done = cli("--test", "--run-root", tmp_path / "runs", "--first-pixel", "1")
     fails(done, "--first-pixel would change the labels that this run was trained on")
@@ -150,9 +190,12 @@ def test_a_profile_of_few_steps_is_no_crash(cli, recipe, tmp_path):
 
 def test_a_batch_too_small_for_batch_norm(cli, recipe, tmp_path):
     """Also where only a stage has so few cells; nothing is written."""
-    detector = ["--train", *recipe[:recipe.index("--net")], "--task", "detect", "--weights", "none", "--crops", "2"]
-    for flags in (["--train", *recipe, "--input-size", "32"], ["--train", *recipe, "--local-parts"],
-                  [*detector, "--input-size", "64", "--epochs", "1"]):
+    detector = ["--train", *recipe[: recipe.index("--net")], "--task", "detect", "--weights", "none", "--crops", "2"]
+    for flags in (
+        ["--train", *recipe, "--input-size", "32"],
+        ["--train", *recipe, "--local-parts"],
+        [*detector, "--input-size", "64", "--epochs", "1"],
+    ):
         fails(cli(*flags, "--batch-size", "1"), "more than 1 value per channel.*--batch-size")
         assert not list((tmp_path / "runs").glob("*"))
 
@@ -207,7 +250,10 @@ def test_a_damaged_crop_of_a_prepared_set_is_named(cli, recipe, faces, tmp_path)
     places[5, 1] = places[5, 0] + 100
     rewrite(mine, "train", jpeg=places)
     name = load_split(mine, "train")["file"][5]
-    fails(cli("--train", *recipe, "--train-data", mine), f"crops.jpegs .the crop of {name}.: not a readable image; prepare")
+    fails(
+        cli("--train", *recipe, "--train-data", mine),
+        f"crops.jpegs .the crop of {name}.: not a readable image; prepare",
+    )
 
 
 def test_faces_that_no_rule_converts_to_the_layout_of_the_net(faces):
@@ -246,7 +292,7 @@ def test_an_unknown_exp_names_the_known_runs(trained, cli):
 def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
     folder = displaced(trained, tmp_path / "apart", 0.5)
     graph = onnx.load(folder / "best.onnx")
-    entry, = (entry for entry in graph.metadata_props if entry.key == "weights_sha256")
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == "weights_sha256")
     assert entry.value == checksum(trained.folder / "best.pt")
     entry.value = checksum(folder / "best.pt")  # as if it had been exported from the changed weights
     onnx.save(graph, folder / "best.onnx")
@@ -256,15 +302,22 @@ def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
     assert cli("--test-onnx", "--exp", folder).returncode == 0
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    (r"train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
-    (r"  learning_rate:", "  learning_rat:", "unknown key 'learning_rat' in section train of.*; did you mean 'learning_rate'"),
-    (r"  epochs: \d+", "  epochs: many", "epochs must be a whole number, not 'many'"),
-    (r"  epochs: \d+", "  epochs: null", "epochs must be a whole number, not None"),
-    (r"  seed:", "  speed: 3\n  seed:", "speed.*seed"),
-    (r"  clip:", "  # clip:", "section train of args.yaml lacks the key 'clip'"),
-    (r"  quick:.*\n", "  quick:\n    epoch: 14\n", "unknown key 'epoch' in preset quick.*epochs"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (r"train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
+        (
+            r"  learning_rate:",
+            "  learning_rat:",
+            "unknown key 'learning_rat' in section train of.*; did you mean 'learning_rate'",
+        ),
+        (r"  epochs: \d+", "  epochs: many", "epochs must be a whole number, not 'many'"),
+        (r"  epochs: \d+", "  epochs: null", "epochs must be a whole number, not None"),
+        (r"  seed:", "  speed: 3\n  seed:", "speed.*seed"),
+        (r"  clip:", "  # clip:", "section train of args.yaml lacks the key 'clip'"),
+        (r"  quick:.*\n", "  quick:\n    epoch: 14\n", "unknown key 'epoch' in preset quick.*epochs"),
+    ],
+)
 def test_a_slip_in_args_yaml_is_named(cli, tmp_path, old, new, message):
     copy = tmp_path / "copy"
     copy.mkdir()

@@ -1,4 +1,5 @@
 """main.py as a user types it: runs, resuming, experiments by name, sets and layouts."""
+
 import os
 import re
 import shutil
@@ -36,8 +37,19 @@ from utils.train import checkpoint
 def test_the_files_and_tables_of_a_run(trained):
     folder, done = trained.folder, trained.done
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "args.yaml", "best.onnx", "best.pt", "card.md", "events", "last.pt", "log.txt", "manifest.json", "report",
-        "step.csv", "time.csv"}
+        ".lock",
+        "args.yaml",
+        "best.onnx",
+        "best.pt",
+        "card.md",
+        "events",
+        "last.pt",
+        "log.txt",
+        "manifest.json",
+        "report",
+        "step.csv",
+        "time.csv",
+    }
     for name in ("step.csv", "time.csv"):
         assert [row["epoch"] for row in rows(folder / name)] == ["0", "1"]
     assert {"lr", "loss", "score", "offset_x", "neighbor_y", "val_nme"} <= rows(folder / "step.csv")[0].keys()
@@ -46,16 +58,30 @@ def test_the_files_and_tables_of_a_run(trained):
     log = (folder / "log.txt").read_text()
     assert "epoch 1/2: loss" in log and "epoch 2/2: loss" in log and "drawn" in log
     assert {path.name for path in (folder / "report").iterdir()} == {
-        "faces_drawn-64.csv", "faces_drawn-64.jpg", "sigma_drawn-64.svg", "groups.csv", "scores.csv", "norms.csv",
-        "protocols.csv", "test.yaml", "index.html"}
+        "faces_drawn-64.csv",
+        "faces_drawn-64.jpg",
+        "sigma_drawn-64.svg",
+        "groups.csv",
+        "scores.csv",
+        "norms.csv",
+        "protocols.csv",
+        "test.yaml",
+        "index.html",
+    }
     assert len(rows(folder / "report" / "faces_drawn-64.csv")) == 8
     torch_row, onnx_row = table(done.stdout)
     assert torch_row[:3] == ["drawn-64", "torch", "8"] and onnx_row[:3] == ["drawn-64", "onnx", "8"]
     assert abs(float(torch_row[3]) - float(onnx_row[3])) <= 0.01
-    assert str(folder / "best.pt") in done.stdout and str(folder / "best.onnx") in done.stdout and "synthetic" not in done.stdout
+    assert (
+        str(folder / "best.pt") in done.stdout
+        and str(folder / "best.onnx") in done.stdout
+        and "synthetic" not in done.stdout
+    )
     assert "Traceback" not in done.stderr and "test set: --val test" not in done.stdout.lower()
     stored = checkpoint.load(folder / "best.pt")
-    assert "solver" not in stored and stored["val_nme"] == min(float(row["val_nme"]) for row in rows(folder / "step.csv"))
+    assert "solver" not in stored and stored["val_nme"] == min(
+        float(row["val_nme"]) for row in rows(folder / "step.csv")
+    )
 
 
 def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
@@ -73,7 +99,7 @@ def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
     tested = ("--test-onnx", "--exp", alone / "mine.pt", "--run-root", tmp_path, "--test-data", faces)
     done = cli(*tested, "--flip-test")
     assert done.returncode == 0, done.stderr
-    results, = (tmp_path / "files").glob("mine-pt-*")  # nothing is written beside a foreign file
+    (results,) = (tmp_path / "files").glob("mine-pt-*")  # nothing is written beside a foreign file
     assert (results / "best.onnx").is_file() and [path.name for path in alone.iterdir()] == ["mine.pt"]
     assert len({row[3] for row in table(done.stdout)}) == 1 and table(done.stdout)[0][3] != figure, "no flip"
     stamp = (results / "best.onnx").stat().st_mtime_ns
@@ -82,7 +108,7 @@ def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
     shutil.copy(trained.folder / "last.pt", alone / "mine.pt")
     os.utime(alone / "mine.pt", (1, 1))  # older than the export of the other file of this name
     assert cli(*tested).returncode == 0
-    other, = set((tmp_path / "files").glob("mine-pt-*")) - {results}
+    (other,) = set((tmp_path / "files").glob("mine-pt-*")) - {results}
     assert (other / "best.onnx").is_file() and (results / "report" / "scores.csv").read_bytes() == report
 
 
@@ -101,7 +127,16 @@ def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
     assert done.returncode == 0, done.stderr
     assert len(rows(root / "007" / "step.csv")) == 1 and (root / "007" / "best.pt").read_bytes() != before
     assert {path.name for path in (root / "007").iterdir()} == {
-        ".lock", "args.yaml", "best.pt", "events", "last.pt", "log.txt", "report", "step.csv", "time.csv"}
+        ".lock",
+        "args.yaml",
+        "best.pt",
+        "events",
+        "last.pt",
+        "log.txt",
+        "report",
+        "step.csv",
+        "time.csv",
+    }
     assert [path.name for path in (root / "007" / "report").iterdir()] == ["notes.txt"]
     assert "epoch 1/1: loss" in (root / "007" / "log.txt").read_text()
     (root / "new").mkdir()
@@ -123,7 +158,10 @@ def test_a_run_resumed_after_kills_equals_an_uninterrupted_run(cli, recipe, tmp_
     flags = ["--train", *recipe, "--epochs", "4"]
     whole, killed = tmp_path / "runs" / "whole", tmp_path / "runs" / "killed"
     assert cli(*flags, "--exp", "whole").returncode == 0
-    while_saving = driver(tmp_path, "while_saving", """
+    while_saving = driver(
+        tmp_path,
+        "while_saving",
+        """
 save = torch.save
 def half(values, file):
     save(values, file)
@@ -131,7 +169,8 @@ def half(values, file):
         file.truncate(file.tell() // 2)
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-torch.save = half""")
+torch.save = half""",
+    )
     assert cli(*flags, "--exp", "killed", script=while_saving).returncode == -9
     assert checkpoint.load(killed / "last.pt")["epoch"] == 0 and len(list(killed.glob(".last.pt.partial-*"))) == 1
     assert cli("--train", "--resume", "--exp", killed, script=doomed(tmp_path, 10)).returncode == -9
@@ -173,7 +212,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, 
     folder = tmp_path / "wild"
     shutil.copytree(trained.folder, folder)
     kept = (folder / "last.pt").read_bytes()
-    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e6", "--clip", "0", "--amp", "off")
+    done = cli(
+        "--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e6", "--clip", "0", "--amp", "off"
+    )
     fails(done, "not finite.*score .*offset_x .*train/face.*--resume")
     assert (folder / "last.pt").read_bytes() == kept and len(rows(folder / "step.csv")) == 2
 
@@ -182,15 +223,21 @@ def test_weights_that_diverge_in_the_last_step_are_not_kept(trained, cli, tmp_pa
     folder = tmp_path / "wild"
     shutil.copytree(trained.folder, folder)
     kept = (folder / "last.pt").read_bytes()
-    spoil = driver(tmp_path, "spoil", """
+    spoil = driver(
+        tmp_path,
+        "spoil",
+        """
 step = solver.Solver.train_step
 def spoilt(self, batches):
     terms = step(self, batches)
     for parameter in self.net.parameters():
         parameter.data.fill_(float("nan"))
     return terms
-solver.Solver.train_step = spoilt""")
-    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--batch-size", "32", "--ema", "0", script=spoil)
+solver.Solver.train_step = spoilt""",
+    )
+    done = cli(
+        "--train", "--resume", "--exp", folder, "--epochs", "9", "--batch-size", "32", "--ema", "0", script=spoil
+    )
     fails(done, "landmarks are not finite")
     assert (folder / "last.pt").read_bytes() == kept
     done = cli("--train", *recipe, "--val", "none", "--batch-size", "40", "--ema", "0", script=spoil)
@@ -217,8 +264,12 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     flags = [*recipe, "--data-root", tmp_path / "data"]
     done = cli("--train", "--test", *flags, "--train-data", raw, other, "--test-data", raw, other, third)
     assert done.returncode == 0, done.stderr
-    assert "47 faces" in done.stderr and "5 to validate" in done.stderr  # 36 + 11 and 4 + 1: two sets whose folders have one name
-    assert re.search(r"[12] of 5 test pictures of \S+/third-64 are training pictures of \S+/drawn-64-\w+ too", done.stderr)
+    assert (
+        "47 faces" in done.stderr and "5 to validate" in done.stderr
+    )  # 36 + 11 and 4 + 1: two sets whose folders have one name
+    assert re.search(
+        r"[12] of 5 test pictures of \S+/third-64 are training pictures of \S+/drawn-64-\w+ too", done.stderr
+    )
     assert done.stderr.count("are training pictures of") == 1
     assert [row[2] for row in table(done.stdout)] == ["8", "5", "5"]
     assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
@@ -266,7 +317,10 @@ def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_
     assert "--val test" in (folder / "log.txt").read_text() and "--val test" in done.stdout
     assert f"{float(rows(folder / 'step.csv')[0]['val_nme']):.3f}" == table(done.stdout)[0][3]
     assert "--val test" in cli("--test", "--exp", folder).stdout
-    fails(cli("--train", "--resume", "--exp", folder, "--test-data", tmp_path), "--test-data picks the best epoch of this run")
+    fails(
+        cli("--train", "--resume", "--exp", folder, "--test-data", tmp_path),
+        "--test-data picks the best epoch of this run",
+    )
 
 
 def test_without_validation_the_last_epoch_is_kept(cli, recipe, tmp_path):
@@ -287,20 +341,36 @@ def test_without_validation_the_last_epoch_is_kept(cli, recipe, tmp_path):
 def test_a_checkpoint_starts_another_run(trained, cli, recipe):
     done = cli("--train", *recipe, "--weights", trained.folder / "best.pt", "--layout", "12")
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"from (\d+) of \1 tensors of {trained.folder / 'best.pt'}.*; 12 of 12 landmarks mapped;", done.stderr)
+    assert re.search(
+        rf"from (\d+) of \1 tensors of {trained.folder / 'best.pt'}.*; 12 of 12 landmarks mapped;", done.stderr
+    )
 
 
 def test_early_stop(cli, recipe, tmp_path):
-    folder, planned = tmp_path / "runs" / "000", driver(tmp_path, "planned", """
+    folder, planned = (
+        tmp_path / "runs" / "000",
+        driver(
+            tmp_path,
+            "planned",
+            """
 from utils.landmarks import experiment
 figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), experiment.evaluate
 def evaluate(*args, **options):
     result = whole(*args, **options)
     return result._replace(nme=result.nme * 0 + next(figures))
-experiment.evaluate = evaluate""")
+experiment.evaluate = evaluate""",
+        ),
+    )
     done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "2", script=planned)
     assert done.returncode == 0 and "no better validation NME for 2 epochs: stopped early" in done.stderr, done.stderr
-    assert [float(row["val_nme"]) for row in rows(folder / "step.csv")] == [5, 4, 4.5, 3, 3, 3.5]  # an equal figure is not better
+    assert [float(row["val_nme"]) for row in rows(folder / "step.csv")] == [
+        5,
+        4,
+        4.5,
+        3,
+        3,
+        3.5,
+    ]  # an equal figure is not better
     assert checkpoint.load(folder / "best.pt")["epoch"] == 3 and checkpoint.load(folder / "last.pt")["epoch"] == 5
     kept = [(folder / name).read_bytes() for name in ("best.pt", "last.pt", "step.csv")]
     done = cli("--train", "--resume", "--exp", folder)
@@ -318,7 +388,9 @@ def test_help_and_nets(cli):
     done = cli("--list-nets")
     assert done.returncode == 0 and "| resnet18 " in done.stdout and "| irnet50 " in done.stdout
     done = cli("--list-nets", NET)
-    assert done.returncode == 0 and re.search(r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout)
+    assert done.returncode == 0 and re.search(
+        r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout
+    )
     fails(cli("--list-nets", "resnet19"), "no net 'resnet19'; did you mean resnet18")
     fails(cli("--list-nets", "--train"), "--list-nets only lists; leave the other modes out")
     fails(cli("--list-nets", NET, "--input-size", "64"), "--list-nets measures nets .* leave --input-size out")
@@ -357,13 +429,17 @@ def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained
     assert done.returncode == 0 and ": all its faces are tested" in done.stderr, done.stderr
     assert [row[2] for row in table(done.stdout)] == ["6"]
     assert len(rows(next((run / "report").glob("faces_flat*.csv")))) == 6
-    fails(cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split")
+    fails(
+        cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split"
+    )
     done = cli("--train", *recipe, *flags, "--train-data", flat, "--batch-size", "4")
     assert done.returncode == 0, done.stderr
     again = ("--test", "--exp", tmp_path / "runs" / "000", *flags[:2])
     fails(cli(*again), "flat.* has no test split; put faces into a folder test/")
     shutil.copytree(flat, tmp_path / "copy")
-    fails(cli(*again, "--test-data", tmp_path / "copy"), "copy.* the net was trained on its faces; give other --test-data")
+    fails(
+        cli(*again, "--test-data", tmp_path / "copy"), "copy.* the net was trained on its faces; give other --test-data"
+    )
 
 
 def test_several_calls_in_one_process_as_in_a_notebook(recipe, tmp_path):
@@ -421,12 +497,27 @@ def test_version(script):
     assert done.returncode == 0 and done.stdout == f"pipnet {pipnet.__version__}\n"
 
 
-@pytest.mark.parametrize("flags", [
-    ["--help"], ["--version"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"], ["--train", "--weights", "gone.pt"],
-    ["--train", "--data-dir", "gone"], ["--train", "--teacher", "gone.pt"], ["--test", "--exp", "gone.onnx"],
-    ["--predict", "gone"], ["--train", "--dataset", "gone"], ["--test", "--test-data", "gone"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--help"],
+        ["--version"],
+        ["--trian"],
+        ["--train", "--epochs", "many"],
+        ["--resume"],
+        ["--train", "--weights", "gone.pt"],
+        ["--train", "--data-dir", "gone"],
+        ["--train", "--teacher", "gone.pt"],
+        ["--test", "--exp", "gone.onnx"],
+        ["--predict", "gone"],
+        ["--train", "--dataset", "gone"],
+        ["--test", "--test-data", "gone"],
+    ],
+)
 def test_flags_are_checked_before_torch_is_loaded(flags):
-    code = ("import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
-            "print('torch' in sys.modules)")
+    code = (
+        "import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
+        "print('torch' in sys.modules)"
+    )
     done = run("python", "-c", code, *flags)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr

@@ -4,6 +4,7 @@ tests/data/parity.npz holds what parity.py computed when all tests against the p
 data of other projects and do not come with this one; the arrays here are made of formulas alone, so every clone checks them.
 Regenerate with `python tests/data/make_parity.py`, which runs the tests against the published outputs first.
 """
+
 import conftest
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from parity import CASES
 
 FILE = ROOT / "tests" / "data" / "parity.npz"
 RELATIVE = 1e-4  # of the largest value: other processors differ in the last bits
-GREY = 0.5       # grey levels of a block's mean: versions of OpenCV round differently
+GREY = 0.5  # grey levels of a block's mean: versions of OpenCV round differently
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -34,5 +35,7 @@ def test_every_stored_case_is_checked():
 
 def test_tests_against_published_outputs_skip_without_them(monkeypatch, tmp_path, request):
     monkeypatch.setattr(conftest, "REFERENCE", tmp_path / "absent")
-    with pytest.raises(pytest.skip.Exception, match="no published outputs at .*absent; test_parity.py checks the stored numbers"):
+    with pytest.raises(
+        pytest.skip.Exception, match="no published outputs at .*absent; test_parity.py checks the stored numbers"
+    ):
         request.getfixturevalue("reference")

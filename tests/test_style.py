@@ -1,4 +1,5 @@
 """Style beyond ruff: the shell scripts, the types, and the set of packages that was tested."""
+
 import importlib.metadata
 import re
 import shutil
@@ -34,7 +35,9 @@ def test_the_code_passes_the_type_checker(tmp_path):
 
 
 def test_the_lock_holds_every_package_within_its_range():
-    locked = {name: rest.removeprefix("==") for name, rest in names((ROOT / "requirements-lock.txt").read_text()).items()}
+    locked = {
+        name: rest.removeprefix("==") for name, rest in names((ROOT / "requirements-lock.txt").read_text()).items()
+    }
     for file in ("requirements.txt", "requirements-dev.txt"):
         for name, wanted in names((ROOT / file).read_text()).items():
             least, below = re.fullmatch(r">=([\d.]+)(?:,<([\d.]+))?", wanted).groups()

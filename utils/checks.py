@@ -1,4 +1,5 @@
 """The rules of keys on the command line: whether a run reads them, whether they fit together, and when they may change."""
+
 from typing import Any
 
 from nets.registry import HEADS
@@ -48,7 +49,12 @@ def why_unread(key: str, settings: Settings) -> str:
             which = ", ".join(steps) or "there are none"
             return f"is read by none of the steps ({which}); give --steps with one that reads it, or leave it out"
     heads = [name for name, head in HEADS.items() if key in head.options or key in head.weights]
-    if heads and train.task == "landmarks" and net.head not in heads and not (key == "reg" and (net.local_parts or net.refine)):
+    if (
+        heads
+        and train.task == "landmarks"
+        and net.head not in heads
+        and not (key == "reg" and (net.local_parts or net.refine))
+    ):
         return f"belongs to the head {' or '.join(heads)}, not to {net.head}; leave it out"
     if row.needs and not row.needs[0](settings):
         return row.needs[1].format(how=f"--semi {train.semi}" if train.semi else "a training without --semi")
@@ -61,12 +67,18 @@ def check_semi(settings: Settings) -> None:
     if not train.semi:
         return
     if not data.unlabelled and data.labelled_fraction == 1:
-        raise UserError(f"--semi {train.semi} needs faces to learn from: --unlabelled NAMES, folders or videos, or a "
-                        "--labelled-fraction below 1")
+        raise UserError(
+            f"--semi {train.semi} needs faces to learn from: --unlabelled NAMES, folders or videos, or a "
+            "--labelled-fraction below 1"
+        )
     if train.teacher:
         raise UserError(f"--semi {train.semi} makes its own teacher; leave out --teacher")
     if train.semi == "gssl" and net.head != "pip":
-        raise UserError(f"--semi gssl trains score maps of the head pip; for --head {net.head} give --semi self-training")
+        raise UserError(
+            f"--semi gssl trains score maps of the head pip; for --head {net.head} give --semi self-training"
+        )
     if train.semi == MEAN_TEACHER and (net.reinit or net.local_parts):
-        raise UserError("--reinit and --local-parts make a crop of their own, to which pseudo-labels of the mean teacher do not "
-                        "belong; leave these out")
+        raise UserError(
+            "--reinit and --local-parts make a crop of their own, to which pseudo-labels of the mean teacher do not "
+            "belong; leave these out"
+        )

@@ -1,4 +1,5 @@
 """Reads args.yaml and the command line into `Settings`, a frozen object per section."""
+
 import argparse
 import os
 import re
@@ -31,8 +32,24 @@ FILE = ROOT / "args.yaml"
 TABLES = ("presets", "views", "protocols", "layouts")
 VIEWS = ("weak", "strong")
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
-PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
-         "run_root", "weights", "teacher", "meanface", "layout", "detector_weights")  # flags whose values are paths, or may be
+PATHS = (
+    "exp",
+    "out",
+    "compare",
+    "predict",
+    "dataset",
+    "data_dir",
+    "train_data",
+    "test_data",
+    "unlabelled",
+    "data_root",
+    "run_root",
+    "weights",
+    "teacher",
+    "meanface",
+    "layout",
+    "detector_weights",
+)  # flags whose values are paths, or may be
 LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file systems
 
 
@@ -76,8 +93,12 @@ class Settings(NamedTuple):
     def dump(self) -> str:
         """Return the sections and tables as YAML, in the shape of args.yaml."""
         values = {name: asdict(getattr(self, name)) for name in SECTIONS}
-        return yaml.safe_dump({**values, "views": self.views, "protocols": self.protocols, "layouts": self.layouts.rows},
-                              sort_keys=False, width=130, allow_unicode=True)
+        return yaml.safe_dump(
+            {**values, "views": self.views, "protocols": self.protocols, "layouts": self.layouts.rows},
+            sort_keys=False,
+            width=130,
+            allow_unicode=True,
+        )
 
 
 def read_defaults(file: Path = FILE) -> Defaults:
@@ -126,9 +147,18 @@ def check_files(given: dict[str, Any]) -> None:
                 _check_path(key, path)
     for key in ("data_dir", "teacher", "detector_weights", "weights", "meanface", "exp", "predict"):
         value = given.get(key)
-        joined = key in ("weights", "teacher", "exp") and not Path(value or "").exists()  # DPR's weights are several files
+        joined = (
+            key in ("weights", "teacher", "exp") and not Path(value or "").exists()
+        )  # DPR's weights are several files
         for path in (value or "").split(",") if joined else filter(None, [value]):
-            is_path = key in ("data_dir", "predict") or Path(path).suffix in (".pt", ".pth", ".tar", ".onnx", ".txt", ".npy")
+            is_path = key in ("data_dir", "predict") or Path(path).suffix in (
+                ".pt",
+                ".pth",
+                ".tar",
+                ".onnx",
+                ".txt",
+                ".npy",
+            )
             if is_path and not Path(path).exists():
                 raise UserError(f"--{key.replace('_', '-')}: no file or folder {path}")
 
@@ -154,11 +184,13 @@ class _Parser(argparse.ArgumentParser):
 def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
     """Return the parser of the command line: the modes that `add_modes(parser)` adds, then a flag per key with its comment."""
     top = _Parser(
-        usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False,
+        usage="python main.py MODE ... [--KEY VALUE ...]",
+        allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         description="Prepare data, train, test and export facial-landmark nets. Modes can be combined. They run in this order: "
-                    "--prepare, --show-data, --train, --audit, --export, tests, --predict. The value of a key in preset "
-                    "`default` is in brackets; if it is null, the text says what that means.")
+        "--prepare, --show-data, --train, --audit, --export, tests, --predict. The value of a key in preset "
+        "`default` is in brackets; if it is null, the text says what that means.",
+    )
     add_modes(top)
     names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
     usual = {**defaults.values, **(defaults.presets.get("default") or {})}
@@ -202,8 +234,14 @@ def _yaml(text: str) -> Any:
         return text
 
 
-def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
-                  datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
+def make_settings(
+    given: dict[str, Any],
+    defaults: Defaults,
+    preset: str | None = None,
+    trained: dict[str, Any] | None = None,
+    datasets: Collection[str] = (),
+    start: dict[str, Any] | None = None,
+) -> Settings:
     """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
 
     trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of DATASETS to
@@ -213,7 +251,9 @@ def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None 
     if preset is not None:
         if preset not in defaults.presets:
             names = ", ".join(defaults.presets)
-            raise UserError(f"no preset '{preset}' in args.yaml (there are: {names}){nearest(preset, defaults.presets)}")
+            raise UserError(
+                f"no preset '{preset}' in args.yaml (there are: {names}){nearest(preset, defaults.presets)}"
+            )
         row = defaults.presets[preset] or {}
         if not isinstance(row, dict):
             raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
@@ -238,7 +278,9 @@ def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None 
 def _protocol_for(by_dataset: dict[str, str], datasets: Collection[str], preset: str) -> str:
     """Return the protocol of a preset for all datasets. Raise UserError if it has different ones for them."""
     if "default" not in by_dataset:
-        raise UserError(f"preset {preset} in args.yaml: protocol lacks 'default', for the datasets that it does not name")
+        raise UserError(
+            f"preset {preset} in args.yaml: protocol lacks 'default', for the datasets that it does not name"
+        )
     chosen = {name: by_dataset.get(name, by_dataset["default"]) for name in datasets}
     if len(set(chosen.values())) > 1:
         several = ", ".join(f"{protocol} for {name}" for name, protocol in chosen.items())

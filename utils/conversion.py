@@ -38,22 +38,106 @@ def _resampled(first: int, last: int, count: int) -> list[Weights]:
 # `from`; or (weights of x, weights of y) if these differ; or None for an unknown landmark.
 RULES: dict[tuple[str, str], list] = {
     ("98", "68"): [
-        *range(0, 33, 2), 33, _brow(34, 41), _brow(35, 40), _brow(36, 39), _brow(37, 38),
-        _brow(42, 50), _brow(43, 49), _brow(44, 48), _brow(45, 47), 46, *range(51, 60),
-        60, _lid(61, 62), _lid(63, 62), 64, _lid(65, 66), _lid(67, 66),
-        68, _lid(69, 70), _lid(71, 70), 72, _lid(73, 74), _lid(75, 74), *range(76, 96)],
+        *range(0, 33, 2),
+        33,
+        _brow(34, 41),
+        _brow(35, 40),
+        _brow(36, 39),
+        _brow(37, 38),
+        _brow(42, 50),
+        _brow(43, 49),
+        _brow(44, 48),
+        _brow(45, 47),
+        46,
+        *range(51, 60),
+        60,
+        _lid(61, 62),
+        _lid(63, 62),
+        64,
+        _lid(65, 66),
+        _lid(67, 66),
+        68,
+        _lid(69, 70),
+        _lid(71, 70),
+        72,
+        _lid(73, 74),
+        _lid(75, 74),
+        *range(76, 96),
+    ],
     ("106", "98"): [*range(55), *range(58, 63), *range(66, 74), *range(75, 83), *range(84, 106)],
     ("68", "29"): [
-        17, 26, 21, 22, 19, None, 24, None, 36, 45, 39, 42, _mean(37, 38), _mean(40, 41), _mean(43, 44), _mean(46, 47),
-        _mean(*range(36, 42)), _mean(*range(42, 48)), 31, 35, 30, 33, 48, 54, 51, 62, 66, 57, 8],
-    ("29", "19"): [
-        0, _mean(4, 5), 2, 3, _mean(6, 7), 1, 8, 16, 10, 11, 17, 9, 18, 20, 19, 22, _mean(25, 26), 23, 28],
+        17,
+        26,
+        21,
+        22,
+        19,
+        None,
+        24,
+        None,
+        36,
+        45,
+        39,
+        42,
+        _mean(37, 38),
+        _mean(40, 41),
+        _mean(43, 44),
+        _mean(46, 47),
+        _mean(*range(36, 42)),
+        _mean(*range(42, 48)),
+        31,
+        35,
+        30,
+        33,
+        48,
+        54,
+        51,
+        62,
+        66,
+        57,
+        8,
+    ],
+    ("29", "19"): [0, _mean(4, 5), 2, 3, _mean(6, 7), 1, 8, 16, 10, 11, 17, 9, 18, 20, 19, 22, _mean(25, 26), 23, 28],
     ("68", "5"): [_mean(*range(36, 42)), _mean(*range(42, 48)), 30, 48, 54],
     ("39", "68"): [  # the half on the left of the image
-        *_resampled(0, 9, 9), *(None,) * 8, *_resampled(12, 15, 5), *(None,) * 5, 16, 17, 18, 19, 21, None, 20, None, None,
-        24, 23, 22, None, 26, 25, *(None,) * 6, 30, 29, 28, 27, *(None,) * 5, 33, 32, 31, 36, 35, 34, *(None,) * 3, 38, 37],
+        *_resampled(0, 9, 9),
+        *(None,) * 8,
+        *_resampled(12, 15, 5),
+        *(None,) * 5,
+        16,
+        17,
+        18,
+        19,
+        21,
+        None,
+        20,
+        None,
+        None,
+        24,
+        23,
+        22,
+        None,
+        26,
+        25,
+        *(None,) * 6,
+        30,
+        29,
+        28,
+        27,
+        *(None,) * 5,
+        33,
+        32,
+        31,
+        36,
+        35,
+        34,
+        *(None,) * 3,
+        38,
+        37,
+    ],
 }
-HALF = {"39": (24, 20, 30)}  # outer eye corner, nose tip, mouth corner: their order is clockwise if the left half is visible
+HALF = {
+    "39": (24, 20, 30)
+}  # outer eye corner, nose tip, mouth corner: their order is clockwise if the left half is visible
 
 
 class Conversion(NamedTuple):
@@ -109,7 +193,9 @@ def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:
     for landmark, rule in enumerate(RULES[source, target]):
         pair = rule if isinstance(rule, tuple) else (rule, rule)
         for matrix, weights in zip((x, y), pair, strict=True):
-            for other, weight in ({} if weights is None else {weights: 1.0} if isinstance(weights, int) else weights).items():
+            for other, weight in (
+                {} if weights is None else {weights: 1.0} if isinstance(weights, int) else weights
+            ).items():
                 matrix[landmark, other] = weight
     if source not in HALF:
         return Conversion(x[None], y[None])

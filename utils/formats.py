@@ -1,4 +1,5 @@
 """The formats that a trained net is exported to, and where its run lies."""
+
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec

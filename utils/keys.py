@@ -1,4 +1,5 @@
 """Record of a key of args.yaml, which the fields of the settings carry, and the check of its value."""
+
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
@@ -11,7 +12,7 @@ from pipnet.errors import UserError
 from utils.yaml_files import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-LARGEST = 10 ** 6  # of numbers whose key has no `most`; far above it, sizes and steps no longer fit machine numbers
+LARGEST = 10**6  # of numbers whose key has no `most`; far above it, sizes and steps no longer fit machine numbers
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as text
 
 
@@ -67,7 +68,9 @@ class Key:
     def _one(self, value: Any) -> Any:
         """Return one value of the key's type, in its range and among its choices."""
         whole, must = isinstance(value, int) and not isinstance(value, bool), f"{self.name} must be"
-        if (self.kind is float and isinstance(value, str) and EXPONENT.fullmatch(value)) or (whole and self.kind is float):
+        if (self.kind is float and isinstance(value, str) and EXPONENT.fullmatch(value)) or (
+            whole and self.kind is float
+        ):
             value = float(value)
         elif whole and self.kind is str:
             value = str(value)  # --layout 68
@@ -76,7 +79,9 @@ class Key:
         if isinstance(value, float) and not np.isfinite(value):
             raise UserError(f"{must} finite, not {value!r}")
         if self.choices is not None and value not in self.choices:
-            raise UserError(f"{must} one of {', '.join(map(str, self.choices))}, not {value!r}{nearest(value, self.choices)}")
+            raise UserError(
+                f"{must} one of {', '.join(map(str, self.choices))}, not {value!r}{nearest(value, self.choices)}"
+            )
         if isinstance(value, str) or self.kind is bool:
             return value
         if self.most is None and abs(value) > LARGEST:
@@ -100,7 +105,13 @@ def keys_of(section: type, task: str, change: str) -> dict[str, Key]:
         row: Key = one.metadata["key"]
         types = get_args(one.type) if isinstance(one.type, UnionType) else (one.type,)
         many = get_origin(types[0]) is list
-        found[one.name] = replace(row, name=one.name, kind=get_args(types[0])[0] if many else types[0], many=many,
-                                  null=NoneType in types, task=row.task if row.task is not None else task,
-                                  change=row.change or change)
+        found[one.name] = replace(
+            row,
+            name=one.name,
+            kind=get_args(types[0])[0] if many else types[0],
+            many=many,
+            null=NoneType in types,
+            task=row.task if row.task is not None else task,
+            change=row.change or change,
+        )
     return found

@@ -1,4 +1,5 @@
 """Makes `pipnet.layout.Layout` from the rows of `layouts:` in args.yaml."""
+
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,18 @@ from pipnet.errors import UserError
 from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
 from utils.yaml_files import nearest, read_yaml
 
-KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index", "conventions")
+KEYS = (
+    "count",
+    "flip_index",
+    "interocular",
+    "pupils",
+    "groups",
+    "closed",
+    "same_as",
+    "of",
+    "selected_index",
+    "conventions",
+)
 
 
 class Layouts(NamedTuple):
@@ -40,7 +52,9 @@ class Layouts(NamedTuple):
         """Return {set: the landmarks that it labels by its own convention} of the row of a union. UserError if malformed."""
         row = self._row(name)
         if odd := sorted(row.keys() - {"conventions"}):
-            raise UserError(f"layout '{name}' is made from those of the training sets, and so is {odd[0]}; leave it out")
+            raise UserError(
+                f"layout '{name}' is made from those of the training sets, and so is {odd[0]}; leave it out"
+            )
         found = row["conventions"] or {}
         if not isinstance(found, dict):
             raise UserError(f"layout '{name}': conventions must be a table of sets and their landmarks, not {found!r}")
@@ -59,19 +73,25 @@ class Layouts(NamedTuple):
         layouts = self.with_rows(rows)
         names = [name for name in rows if layouts.is_union(name)] or list(rows)
         if len(names) != 1 or not all(isinstance(row, dict) for row in rows.values()):
-            raise UserError(f"{file} must hold one layout: a line 'NAME:' and below it, indented, count, flip_index, ...")
+            raise UserError(
+                f"{file} must hold one layout: a line 'NAME:' and below it, indented, count, flip_index, ..."
+            )
         for name, row in rows.items():
             if name in self.rows and self.rows[name] != row:
-                raise UserError(f"{file}: there is another layout '{name}' already, in args.yaml or in the trained run; choose "
-                                "another name, or leave --layout out")
+                raise UserError(
+                    f"{file}: there is another layout '{name}' already, in args.yaml or in the trained run; choose "
+                    "another name, or leave --layout out"
+                )
             (layouts.conventions if layouts.is_union(name) else layouts.load)(name)
         return names[0], layouts
 
     def _row(self, name: str) -> dict[str, Any]:
         """Return the row of that name. UserError for an unknown name or key."""
         if name not in self.rows:
-            raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(self.rows)}; or give a file that holds it: "
-                            f"--layout FILE.yaml){nearest(name, self.rows)}")
+            raise UserError(
+                f"no layout '{name}' in args.yaml (there are: {', '.join(self.rows)}; or give a file that holds it: "
+                f"--layout FILE.yaml){nearest(name, self.rows)}"
+            )
         row = self.rows[name]
         if not isinstance(row, dict):
             raise UserError(f"layout '{name}' must be a table of keys (count, flip_index, ...), not {row!r}")
@@ -82,7 +102,7 @@ class Layouts(NamedTuple):
     def _whole(self, name: str, row: dict[str, Any]) -> Layout:
         """Return the layout of a row that is no subset of another."""
         with _malformed(name):
-            count, = indices([row["count"]])
+            (count,) = indices([row["count"]])
             if not 0 < count <= MOST_LANDMARKS:
                 raise ValueError(f"count must be 1 to {MOST_LANDMARKS}, not {count}")
             flip = indices(row["flip_index"])
@@ -92,9 +112,17 @@ class Layouts(NamedTuple):
             if empty := [group for group, ids in groups.items() if not ids]:
                 raise ValueError(f"the group {empty[0]} has no landmark")
             layout = Layout(
-                name, count, flip, eyes and indices(eyes), pupils and (indices(pupils[0]), indices(pupils[1])),
-                {str(group): indices(ids) for group, ids in groups.items()}, tuple(row.get("closed") or ()),
-                tuple(range(count)), name, self._same_as(name, flip, row.get("same_as") or {}))
+                name,
+                count,
+                flip,
+                eyes and indices(eyes),
+                pupils and (indices(pupils[0]), indices(pupils[1])),
+                {str(group): indices(ids) for group, ids in groups.items()},
+                tuple(row.get("closed") or ()),
+                tuple(range(count)),
+                name,
+                self._same_as(name, flip, row.get("same_as") or {}),
+            )
         _check(layout)
         return layout
 
@@ -107,11 +135,15 @@ class Layouts(NamedTuple):
             pairs = {int(i): int(j) for i, j in pairs.items()}
             for i, j in pairs.items():
                 if not 0 <= j < there.count:
-                    raise UserError(f"layout '{name}': same_as {other} names landmark {j}, but there are 0..{there.count - 1}")
+                    raise UserError(
+                        f"layout '{name}': same_as {other} names landmark {j}, but there are 0..{there.count - 1}"
+                    )
                 mirror = pairs.get(flip[i]) if 0 <= i < len(flip) else None
                 if mirror is not None and mirror != there.flip_index[j]:
-                    raise UserError(f"layout '{name}': {i} is {j} of {other}, so its mirror partner {flip[i]} must be "
-                                    f"{there.flip_index[j]} there, not {mirror}; are left and right swapped?")
+                    raise UserError(
+                        f"layout '{name}': {i} is {j} of {other}, so its mirror partner {flip[i]} must be "
+                        f"{there.flip_index[j]} there, not {mirror}; are left and right swapped?"
+                    )
             if len(set(pairs.values())) < len(pairs):
                 raise UserError(f"layout '{name}': two landmarks are the same one of layout {other} (same_as)")
             found.setdefault(there.stored, {}).update({i: there.selected[j] for i, j in pairs.items()})
@@ -155,11 +187,18 @@ def subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout
     UserError if these are not the mirror partners of each other.
     """
     selected = tuple(sorted(set(selected_index)))
-    if len(selected) != len(selected_index) or not selected or selected[-1] >= layout.count or selected[0] < 0 \
-            or any(layout.flip_index[i] != mirror for i, mirror in zip(selected, selected_index, strict=False)):
-        raise UserError(f"selected_index of layout '{name}' must be the mirror partners of the chosen landmarks in ascending "
-                        f"order of these; for landmarks {list(selected)} of layout {layout.name} that is "
-                        f"{[layout.flip_index[i] for i in selected if 0 <= i < layout.count]}")
+    if (
+        len(selected) != len(selected_index)
+        or not selected
+        or selected[-1] >= layout.count
+        or selected[0] < 0
+        or any(layout.flip_index[i] != mirror for i, mirror in zip(selected, selected_index, strict=False))
+    ):
+        raise UserError(
+            f"selected_index of layout '{name}' must be the mirror partners of the chosen landmarks in ascending "
+            f"order of these; for landmarks {list(selected)} of layout {layout.name} that is "
+            f"{[layout.flip_index[i] for i in selected if 0 <= i < layout.count]}"
+        )
     place = {old: new for new, old in enumerate(selected)}
 
     def keep(ids) -> tuple[int, ...]:
@@ -169,8 +208,14 @@ def subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout
     eyes = layout.interocular and keep(layout.interocular)
     pupils = layout.pupils and (keep(layout.pupils[0]), keep(layout.pupils[1]))
     return Layout(
-        name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}", len(selected),
-        tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None,
-        pupils if pupils and all(pupils) else None, {group: ids for group, ids in groups.items() if ids}, layout.closed,
-        tuple(layout.selected[i] for i in selected), layout.stored,
-        {other: {place[i]: j for i, j in pairs.items() if i in place} for other, pairs in layout.same_as.items()})
+        name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}",
+        len(selected),
+        tuple(place[i] for i in selected_index),
+        eyes if eyes and len(eyes) == 2 else None,
+        pupils if pupils and all(pupils) else None,
+        {group: ids for group, ids in groups.items() if ids},
+        layout.closed,
+        tuple(layout.selected[i] for i in selected),
+        layout.stored,
+        {other: {place[i]: j for i, j in pairs.items() if i in place} for other, pairs in layout.same_as.items()},
+    )

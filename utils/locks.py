@@ -2,6 +2,7 @@
 
 The system frees them when a process ends.
 """
+
 import errno
 import fcntl
 import os
@@ -33,6 +34,7 @@ def waiting(file: Path, own: bool = False):
 
     own: its folder is made for the lock, and removed if it stays empty.
     """
+
     def take(handle: FileIO) -> None:
         if not _taken(handle):
             logger.info(f"waiting for process {_owner(handle)}, which prepares {file.parent}")
@@ -63,12 +65,15 @@ def lock(folder: Path):
 
     At the end, the folder is removed if it was made here and holds nothing but a log.
     """
+
     def take(handle: FileIO) -> None:
         try:
             if not _taken(handle):
                 raise InUse(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp")
         except OSError as error:
-            raise UserError(f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system") from None
+            raise UserError(
+                f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system"
+            ) from None
 
     with _holding(folder / LOCK, "--exp or --run-root", take, {LOCK, LOG}):
         yield
@@ -97,7 +102,9 @@ def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[
         os.pwrite(handle.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     except OSError as error:
         _remove(made)
-        raise UserError(f"{error.filename or file} cannot be written to ({error.strerror}); give another {flags}") from None
+        raise UserError(
+            f"{error.filename or file} cannot be written to ({error.strerror}); give another {flags}"
+        ) from None
     with handle:
         try:
             yield

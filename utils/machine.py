@@ -1,4 +1,5 @@
 """The machine and the commit that figures come from."""
+
 import platform
 import subprocess
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Out-of-memory errors, on a GPU or a CPU, as one line with a remedy."""
+
 import re
 import resource
 import threading
@@ -8,8 +9,10 @@ from pathlib import Path
 from pipnet.errors import UserError
 
 # messages of torch on CUDA and on the CPU, of oneDNN, and of CUDA's libraries
-SHORT = re.compile("out of memory|not enough memory|DefaultCPUAllocator|can't allocate|could not create a (memory|primitive)|"
-                   "ALLOC_FAILED")
+SHORT = re.compile(
+    "out of memory|not enough memory|DefaultCPUAllocator|can't allocate|could not create a (memory|primitive)|"
+    "ALLOC_FAILED"
+)
 STATM = Path("/proc/self/statm")  # Linux: pages of this process
 
 
@@ -31,6 +34,7 @@ def advice(what: str, remedy: str):
 
 class _Limit:
     """The limit on this process's memory that all threads in `limited` share. before: the limit to restore."""
+
     lock, holders, before = threading.Lock(), 0, (0, 0)
 
 
@@ -47,7 +51,9 @@ def limited(gib: float = 2):
         if not _Limit.holders:
             soft, hard = _Limit.before = resource.getrlimit(resource.RLIMIT_AS)
             wanted = int(STATM.read_text().split()[0]) * resource.getpagesize() + int(gib * (1 << 30))
-            resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(wanted, soft), hard))
+            resource.setrlimit(
+                resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(wanted, soft), hard)
+            )
         _Limit.holders += 1
     try:
         yield

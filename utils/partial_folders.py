@@ -1,4 +1,5 @@
 """Folders .<name>.partial, in which data is made before it is moved to <name>. Foreign files are never touched."""
+
 import os
 import re
 import shutil
@@ -13,9 +14,15 @@ from utils.locks import LOCK, is_free, is_lock, waiting
 from utils.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test", "unlabelled")  # of a prepared set
-NEW_SET, OLD, FACES = "set", "old", "faces"  # folders: the new set; the set that it replaces, during the move; rendered faces
-OURS = (r"({splits})/(({columns})\.npy|crops\.jpegs|text\.utf8)|({splits})\.(done|tsv)|crops/({splits})/\d{{6,}}\.jpg|"
-        r"(meanface|left_out)\.txt|meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?")  # with format 2
+NEW_SET, OLD, FACES = (
+    "set",
+    "old",
+    "faces",
+)  # folders: the new set; the set that it replaces, during the move; rendered faces
+OURS = (
+    r"({splits})/(({columns})\.npy|crops\.jpegs|text\.utf8)|({splits})\.(done|tsv)|crops/({splits})/\d{{6,}}\.jpg|"
+    r"(meanface|left_out)\.txt|meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?"
+)  # with format 2
 RENDERED = re.compile(r"visible\.tsv|(\w+/){1,2}face\d+\.(jpg|pts)")
 META = {"dataset", "source", "protocol", "margin", "target_size"}  # keys of every meta.yaml
 
@@ -50,13 +57,17 @@ def check_replaceable(target: Path, source: Path | None = None, overwrite: bool 
     meta = read_yaml(target / "meta.yaml") if (target / "meta.yaml").is_file() else {}
     if not META <= meta.keys():
         raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
-    columns = "|".join(re.escape(str(name)) for name in meta.get("columns") or ["none"])  # a user may keep other arrays beside
+    columns = "|".join(
+        re.escape(str(name)) for name in meta.get("columns") or ["none"]
+    )  # a user may keep other arrays beside
     if other := _foreign(target, _set_files(columns)):
         raise UserError(f"{target} would be replaced, but {other} is no file of a prepared set; move it away")
     if source and (old := str(meta["source"])) != str(source.resolve()):
         if not (overwrite or os.path.exists(old)):
-            raise UserError(f"{target} was prepared from {old}, which is gone; give --overwrite to replace it, or another "
-                            "--data-root")
+            raise UserError(
+                f"{target} was prepared from {old}, which is gone; give --overwrite to replace it, or another "
+                "--data-root"
+            )
         logger.warning(f"{target} was prepared from {old} and is replaced")
 
 

@@ -1,4 +1,5 @@
 """Progress bars: two updates a second in a terminal, one line a minute in a log file."""
+
 import sys
 from functools import partial
 

@@ -1,4 +1,5 @@
 """The start of main.py and demo.py, until the packages are loaded. It needs no package, and older Pythons can read it."""
+
 import errno
 import faulthandler
 import multiprocessing
@@ -12,7 +13,9 @@ from contextlib import contextmanager, suppress
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if sys.version_info < (3, 11):
-    sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
+    sys.exit(
+        "PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2]
+    )
 SIGNALS = signal.SIGINT, signal.SIGTERM
 UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 STOPPED = "stopped; a training goes on from its last whole epoch: the same flags with --exp and --resume"
@@ -48,7 +51,9 @@ def _interrupt(number, _):
         os._exit(128 + number)  # a loader process, forked from the one that answers the signal
     ignore_signals()
     faulthandler.dump_traceback_later(GRACE, exit=True, file=_nowhere)  # no library can keep the process from ending
-    sys.unraisablehook = lambda lost: _leave(lost.exc_value)  # Python would drop an exception that is raised in a destructor
+    sys.unraisablehook = lambda lost: _leave(
+        lost.exc_value
+    )  # Python would drop an exception that is raised in a destructor
     raise KeyboardInterrupt(number)
 
 
@@ -83,7 +88,9 @@ def ignore_signals():
     """Ignore Ctrl-C and SIGTERM from now on: the process is ending."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error where the signal ended a loader process
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # torch's handler raises an error where the signal ended a loader process
 
 
 def _exit(status):
@@ -98,6 +105,7 @@ def _exit(status):
 
 def end_with_parent():
     """End this process, which multiprocessing has started, as soon as its parent has ended."""
+
     def wait():
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -109,6 +117,7 @@ def run_command(main):
     """Run main(flags) as a command: an error or a signal gives one line on stderr and an exit status."""
     from pipnet.errors import UserError, printable
     from pipnet.stop import end_when_stuck
+
     end_when_stuck("" if LAUNCHED else "\n%s\n" % STOPPED)
     try:
         try:
@@ -128,7 +137,9 @@ def run_command(main):
             for number in (signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(30)
-        sys.exit("error: %s" % "\n  ".join(map(printable, str(error).split("\n  "))))  # a list may stand below the error
+        sys.exit(
+            "error: %s" % "\n  ".join(map(printable, str(error).split("\n  ")))
+        )  # a list may stand below the error
     except OSError as error:
         if error.errno == errno.EMFILE:
             sys.exit("error: no more files can be opened; allow more (ulimit -n 4096)")
@@ -167,5 +178,7 @@ def _missing(error):
     if package in ("", "nets", "pipnet", "utils"):
         raise error
     name = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}.get(package, package)
-    return "the package '%s' is missing: pip install %s (`bash main.sh 1 --list-nets` installs all of requirements.txt)" % (
-        package, name)
+    return (
+        "the package '%s' is missing: pip install %s (`bash main.sh 1 --list-nets` installs all of requirements.txt)"
+        % (package, name)
+    )

@@ -3,6 +3,7 @@
 Landmarks that mean the same are one landmark of the union: those that `RULES` of conversion.py copy, and those that `same_as` of
 the layouts names. A set that labels points by a convention of its own has its own landmarks for these.
 """
+
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -58,10 +59,14 @@ def check_names(where: str, names: Iterable[str], called: list[str]) -> None:
     """Raise UserError, which begins with `where`, for a name that is none of the training sets `called` so, or several."""
     for name in names:
         if name not in called:
-            raise UserError(f"{where} names '{name}', which is no training set (there are: {', '.join(called)})"
-                            f"{nearest(name, called)}")
+            raise UserError(
+                f"{where} names '{name}', which is no training set (there are: {', '.join(called)})"
+                f"{nearest(name, called)}"
+            )
         if called.count(name) > 1:
-            raise UserError(f"{where} names '{name}', but {called.count(name)} training sets have this name; rename a folder")
+            raise UserError(
+                f"{where} names '{name}', but {called.count(name)} training sets have this name; rename a folder"
+            )
 
 
 def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conversion | None:
@@ -72,8 +77,12 @@ def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conve
     """
     mine = union.member_of(called, stored) or Member(layouts.load(stored), ())
     same, own = _Same(layouts, [stored, *(member.layout.stored for member in union.members.values())]), list(mine.own)
-    places = {point: i for key, member in union.members.items() if member.sets
-              for point, i in zip(_points(key, member, same), member.index, strict=True)}
+    places = {
+        point: i
+        for key, member in union.members.items()
+        if member.sets
+        for point, i in zip(_points(key, member, same), member.index, strict=True)
+    }
     ways = {other: conversion(stored, other, layouts) for other in same.layouts}
     half = next((way.half for way in ways.values() if way), None)
     x, y = np.zeros((2, 2 if half else 1, union.count, mine.layout.count))
@@ -101,16 +110,20 @@ def alone(union: Layout, layouts: Layouts) -> Iterator[str]:
     labelled = labelled_by(union, layouts)
     for row, member in zip(labelled, [member for member in union.members.values() if member.sets], strict=True):
         if not (row & (labelled.sum(0) > 1)).any():
-            yield (f"{', '.join(member.sets)}: no rule relates layout {member.layout.name} to the others, so its "
-                   f"{member.layout.count} landmarks are learnt as a group of their own; same_as in its row says which ones are "
-                   "landmarks of another layout")
+            yield (
+                f"{', '.join(member.sets)}: no rule relates layout {member.layout.name} to the others, so its "
+                f"{member.layout.count} landmarks are learnt as a group of their own; same_as in its row says which ones are "
+                "landmarks of another layout"
+            )
 
 
 class _Same:
     """same[point] is the same value for all points that mean the same. layouts: names of those that are compared."""
 
     def __init__(self, layouts: Layouts, names: list[str]):
-        known = {name: layouts.load(name) for name in dict.fromkeys([*names, *(name for rule in RULES for name in rule)])}
+        known = {
+            name: layouts.load(name) for name in dict.fromkeys([*names, *(name for rule in RULES for name in rule)])
+        }
         self.layouts, self.parent = list(known), {}
         for (source, target), rules in RULES.items():
             for landmark, rule in enumerate(rules):
@@ -146,15 +159,21 @@ def _own(name: str, called: str, given: Any, layout: Layout) -> tuple[int, ...]:
         try:
             found |= set(layout.groups[one] if one in layout.groups else indices([one]))
         except (TypeError, ValueError):
-            raise UserError(f"layout '{name}': conventions of {called} names '{one}', which is neither a group nor a landmark of "
-                            f"layout {layout.name}{nearest(str(one), layout.groups)}") from None
+            raise UserError(
+                f"layout '{name}': conventions of {called} names '{one}', which is neither a group nor a landmark of "
+                f"layout {layout.name}{nearest(str(one), layout.groups)}"
+            ) from None
     for i in sorted(found):
         if not i < layout.count:
-            raise UserError(f"layout '{name}': conventions of {called} names landmark {i}, but layout {layout.name} has "
-                            f"0..{layout.count - 1}")
+            raise UserError(
+                f"layout '{name}': conventions of {called} names landmark {i}, but layout {layout.name} has "
+                f"0..{layout.count - 1}"
+            )
         if layout.flip_index[i] not in found:
-            raise UserError(f"layout '{name}': conventions of {called} names landmark {i} of layout {layout.name} without its "
-                            f"mirror partner {layout.flip_index[i]}; name both")
+            raise UserError(
+                f"layout '{name}': conventions of {called} names landmark {i} of layout {layout.name} without its "
+                f"mirror partner {layout.flip_index[i]}; name both"
+            )
     return tuple(sorted(found))
 
 
@@ -163,8 +182,10 @@ def _check(name: str, member: Member) -> None:
     for i, place in enumerate(member.index):
         if (first := member.index.index(place)) < i:
             names = member.layout.point_names()
-            raise UserError(f"layout '{name}', set {', '.join(member.sets)}: landmarks {first} ({names[first]}) and {i} "
-                            f"({names[i]}) of layout {member.layout.name} are the same one of another layout; correct same_as")
+            raise UserError(
+                f"layout '{name}', set {', '.join(member.sets)}: landmarks {first} ({names[first]}) and {i} "
+                f"({names[i]}) of layout {member.layout.name} are the same one of another layout; correct same_as"
+            )
 
 
 def _joined(name: str, members: dict[str, Member], count: int) -> Layout:
@@ -188,13 +209,26 @@ def _joined(name: str, members: dict[str, Member], count: int) -> Layout:
         """Return landmarks of the first layout that has such a norm."""
         for member in learnt.values():
             if (ids := getattr(member.layout, key)) is not None:
-                return tuple(tuple(member.index[i] for i in one) if isinstance(one, tuple) else member.index[one] for one in ids)
+                return tuple(
+                    tuple(member.index[i] for i in one) if isinstance(one, tuple) else member.index[one] for one in ids
+                )
         return None
 
     whole = {group: tuple(ids) for group, ids in groups.items()}
     closed = tuple(group for group in first.layout.closed if whole[group] == first.layout.groups[group])
-    union = Layout(name, count, tuple(flip), normed("interocular"), normed("pupils"), whole, closed, tuple(range(count)),
-                   "+".join(learnt), same_as, members)
+    union = Layout(
+        name,
+        count,
+        tuple(flip),
+        normed("interocular"),
+        normed("pupils"),
+        whole,
+        closed,
+        tuple(range(count)),
+        "+".join(learnt),
+        same_as,
+        members,
+    )
     if wrong := contradiction(union):
         raise UserError(f"layout '{name}': {wrong}")
     return union

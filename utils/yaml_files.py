@@ -1,4 +1,5 @@
 """Reading of YAML files, and the nearest name for messages about a wrong one."""
+
 import difflib
 import re
 from collections.abc import Iterable
@@ -16,7 +17,9 @@ MOST_BYTES, MOST_VALUES = 1 << 20, 200_000  # of a YAML file
 def nearest(name: str, names: Iterable) -> str:
     """Return '; did you mean X?' with the nearest of `names`, or nothing. Initials count as near: lr is learning_rate."""
     name, names = str(name), [str(other) for other in names]
-    initials = [other for other in names if "".join(part[0] for part in re.findall(r"[^\W_]+", other)) == name.strip("-")]
+    initials = [
+        other for other in names if "".join(part[0] for part in re.findall(r"[^\W_]+", other)) == name.strip("-")
+    ]
     near = initials if len(name.strip("-")) > 1 and initials else difflib.get_close_matches(name, names, 1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -49,7 +52,9 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
         seen: set[tuple[str, str]] = set()
         for key, _ in pairs:
             if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                raise ValueError(f"the key {key.value[:40]!r} in line {key.start_mark.line + 1} is there already; remove one")
+                raise ValueError(
+                    f"the key {key.value[:40]!r} in line {key.start_mark.line + 1} is there already; remove one"
+                )
             seen.add((key.tag, str(key.value)))
         parts = [part for pair in pairs for part in pair] or node.value
         known[id(node)] = 1 + sum(_count(part, known) for part in parts)
@@ -64,7 +69,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
         values = _load(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:  # also dates such as 2001-13-45
+    except (
+        yaml.YAMLError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:  # also dates such as 2001-13-45
         raise UserError(f"{file} is not valid YAML: {one_line(error, 500)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file} does not hold a mapping of keys to values")

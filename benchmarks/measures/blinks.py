@@ -1,4 +1,5 @@
 """Eyes of real people, shut and open."""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from pipnet.app.track import Tracker
 from pipnet.landmarker import Landmarker
 
 DEPTH, PROMINENCE = 0.7, 0.2  # relative height below which all nets together see a blink, and how far it falls
-AROUND, APART = 2.0, 0.3      # s: window of the median; least time between two blinks
-FEWEST = 5                    # blinks of a video that has figures
-NEAR = 2                      # frames by which a net's lowest height may lie beside that of all
-WIDE_OPEN = 0.2               # height over width of labelled eyes that are open
+AROUND, APART = 2.0, 0.3  # s: window of the median; least time between two blinks
+FEWEST = 5  # blinks of a video that has figures
+NEAR = 2  # frames by which a net's lowest height may lie beside that of all
+WIDE_OPEN = 0.2  # height over width of labelled eyes that are open
 
 
 def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
@@ -49,8 +50,10 @@ def lowest(nets: dict[str, str], file: Path) -> dict[str, list[float]]:
     rate = next(iter(curves.values()))[1]
     together = np.mean([curve for curve, _ in curves.values()], 0)
     places, _ = find_peaks(-together, height=-DEPTH, prominence=PROMINENCE, distance=APART * rate)
-    return {title: [curve[max(place - NEAR, 0):place + NEAR + 1].min() for place in places]
-            for title, (curve, _) in curves.items()}
+    return {
+        title: [curve[max(place - NEAR, 0) : place + NEAR + 1].min() for place in places]
+        for title, (curve, _) in curves.items()
+    }
 
 
 def blinks(*nets: str) -> Iterator[dict]:
@@ -62,9 +65,15 @@ def blinks(*nets: str) -> Iterator[dict]:
     (videos,), known = require("VIDEOS"), titled(nets)
     files = sorted(file for file in videos.iterdir() if file.suffix in (".avi", ".mp4"))
     found = {f"shut, {file.stem}": lowest(known, file) for file in files}
-    found |= {f"open, {name}": {title: open_eyes(net, name) for title, net in known.items()} for name in labelled_sets()}
+    found |= {
+        f"open, {name}": {title: open_eyes(net, name) for title, net in known.items()} for name in labelled_sets()
+    }
     for eyes, by_net in found.items():
         for title, shares in by_net.items():
             if len(shares) >= FEWEST:
-                yield {"eyes": eyes, "net": title if "`" in title else f"`{title}`", "blinks or faces": f"{len(shares)}",
-                       "height, %": f"{100 * np.median(shares):.0f}"}
+                yield {
+                    "eyes": eyes,
+                    "net": title if "`" in title else f"`{title}`",
+                    "blinks or faces": f"{len(shares)}",
+                    "height, %": f"{100 * np.median(shares):.0f}",
+                }

@@ -1,4 +1,5 @@
 """Face detectors: what they find, where their boxes lie on the face, and which of their boxes hold no face."""
+
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,16 @@ from timeit import repeat
 import cv2
 import numpy as np
 import torch
-from photographs import Photograph, labelled_sets, name_and_file, open_detector, photographs, place_of, require, without_detector
+from photographs import (
+    Photograph,
+    labelled_sets,
+    name_and_file,
+    open_detector,
+    photographs,
+    place_of,
+    require,
+    without_detector,
+)
 from shown import rows_of
 
 from pipnet.app import track
@@ -30,12 +40,24 @@ def figures(found: list, pictures: list[Picture]) -> dict:
     """Return AP and recall, also of masked and of unmasked faces; recall and precision of boxes above SURE."""
     scores = metric.score(found, pictures)
     sure = [(boxes[values > SURE], values[values > SURE]) for boxes, values in found]
-    matches = np.concatenate([metric.matched(boxes, picture)[0] for (boxes, _), picture in zip(sure, pictures, strict=True)])
-    precision = (matches >= 0).sum() / max((matches != -2).sum(), 1) if all(picture.whole for picture in pictures) else None
-    values = {"AP": scores.ap, "recall": scores.recall, "recall, masked": scores.covered,
-              "recall, unmasked": scores.plain, "AP, sure boxes": metric.score(sure, pictures).ap,
-              "recall, sure boxes": metric.score(sure, pictures).recall, "precision, sure boxes": precision}
-    rounded = {name: None if value is None or np.isnan(value) else round(float(value), 4) for name, value in values.items()}
+    matches = np.concatenate(
+        [metric.matched(boxes, picture)[0] for (boxes, _), picture in zip(sure, pictures, strict=True)]
+    )
+    precision = (
+        (matches >= 0).sum() / max((matches != -2).sum(), 1) if all(picture.whole for picture in pictures) else None
+    )
+    values = {
+        "AP": scores.ap,
+        "recall": scores.recall,
+        "recall, masked": scores.covered,
+        "recall, unmasked": scores.plain,
+        "AP, sure boxes": metric.score(sure, pictures).ap,
+        "recall, sure boxes": metric.score(sure, pictures).recall,
+        "precision, sure boxes": precision,
+    }
+    rounded = {
+        name: None if value is None or np.isnan(value) else round(float(value), 4) for name, value in values.items()
+    }
     return {"faces": scores.faces, **rounded}
 
 
@@ -50,26 +72,47 @@ def detector(*files: str) -> dict:
     events = sorted({picture.event for picture in pictures})
     frame = cv2.resize(pictures[0].read(), (640, 480))
     threads, rows = torch.get_num_threads(), []
-    for name, file in {"published": published, **{name: Path(file) for name, file in map(name_and_file, files)}}.items():
+    for name, file in {
+        "published": published,
+        **{name: Path(file) for name, file in map(name_and_file, files)},
+    }.items():
         ours = file.suffix == ".onnx"
         detect = exported_detector(file, threads) if ours else torch_detector(weights_of(file), torch.device("cpu"))
         for scale in SCALES:
             found = find_faces(detect, pictures, scale)
-            speed = round(1000 * median(repeat(partial(detected_at_scale, detect, frame, scale), number=1, repeat=30)), 2)
+            speed = round(
+                1000 * median(repeat(partial(detected_at_scale, detect, frame, scale), number=1, repeat=30)), 2
+            )
             for event in events:
                 part = [index for index, picture in enumerate(pictures) if picture.event == event]
                 values = figures([found[index] for index in part], [pictures[index] for index in part])
                 rows.append({"detector": name, "scale": scale, "event": event, **values, "ms": speed})
-    return {"threads": threads, "least_score": FLOOR, "rows": rows_of(
-        rows, ("detector", "detector"), ("scale", "scale", "g"), ("event", "event"), ("faces", "faces"), ("AP", "AP", ".3f"),
-        ("recall", "recall", ".3f"), ("masked", "recall, masked", ".3f"), ("unmasked", "recall, unmasked", ".3f"),
-        ("ms, 640x480", "ms", ".1f"))}
+    return {
+        "threads": threads,
+        "least_score": FLOOR,
+        "rows": rows_of(
+            rows,
+            ("detector", "detector"),
+            ("scale", "scale", "g"),
+            ("event", "event"),
+            ("faces", "faces"),
+            ("AP", "AP", ".3f"),
+            ("recall", "recall", ".3f"),
+            ("masked", "recall, masked", ".3f"),
+            ("unmasked", "recall, unmasked", ".3f"),
+            ("ms, 640x480", "ms", ".1f"),
+        ),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- face_boxes
 FITTED, TESTED = 400, 224  # photographs of each set
-TITLES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
-          "shipped": "weights/detector.onnx"}
+TITLES = {
+    "faceboxes": "FaceBoxesV2, published weights",
+    "rfb320": "RFB-320",
+    "mtcnn": "MTCNN",
+    "shipped": "weights/detector.onnx",
+}
 
 
 def detected(detector, records: list[Photograph]) -> list[np.ndarray | None]:
@@ -93,7 +136,7 @@ def fit(boxes: list[np.ndarray | None], records: list[Photograph]) -> FaceBox:
     pairs = [(box, box_of(record.landmarks)) for box, record in zip(boxes, records, strict=True) if box is not None]
     boxes, truth = (np.array(part) for part in zip(*pairs, strict=True))
     sides, wanted = boxes[:, 2:] - boxes[:, :2], truth[:, 2:] - truth[:, :2]
-    down = ((truth[:, 1] + truth[:, 3] - boxes[:, 1] - boxes[:, 3]) / 2 / sides[:, 1])
+    down = (truth[:, 1] + truth[:, 3] - boxes[:, 1] - boxes[:, 3]) / 2 / sides[:, 1]
     return FaceBox(*(round(float(np.median(values)), 3) for values in (down, *(wanted / sides).T)))
 
 
@@ -137,9 +180,14 @@ def face_boxes(net: str, *files: str) -> dict:
         for kind, some in kinds.items():
             ways = {"one crop": [landmarker], "two": [landmarker, landmarker], "coarse net": [coarse, landmarker]}
             rows.setdefault(kind, {"box": TITLES.get(kind, kind)}).update(
-                {f"{name}, {way}": f"{nme(nets, records, some):.2f}" for way, nets in ways.items()})
-    return {"fitted_on": len(train), "found": {name: sum(box is not None for box in some) for name, some in boxes.items()},
-            "maps": {name: fitted._asdict() for name, fitted in maps.items()}, "rows": list(rows.values())}
+                {f"{name}, {way}": f"{nme(nets, records, some):.2f}" for way, nets in ways.items()}
+            )
+    return {
+        "fitted_on": len(train),
+        "found": {name: sum(box is not None for box in some) for name, some in boxes.items()},
+        "maps": {name: fitted._asdict() for name, fitted in maps.items()},
+        "rows": list(rows.values()),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- face_score
@@ -172,18 +220,30 @@ def face_score(net: str, detector: str) -> dict:
     for record in photographs("300W", "train", PICTURES):
         image, box = cv2.imread(str(record.file)), box_of(record.landmarks)
         side = (box[2:] - box[:2]).max()
-        boxes = {"faces": [box], "moved": [box + np.tile(rng.uniform(-0.15, 0.15, 2), 2) * side],
-                 "backgrounds": backgrounds(rng, box, np.concatenate([box[None], landmarker.detector(image)[0]]), image.shape)}
+        boxes = {
+            "faces": [box],
+            "moved": [box + np.tile(rng.uniform(-0.15, 0.15, 2), 2) * side],
+            "backgrounds": backgrounds(
+                rng, box, np.concatenate([box[None], landmarker.detector(image)[0]]), image.shape
+            ),
+        }
         for kind, some in boxes.items():
             if some:
                 crops[kind] += landmarker.landmarks_of(image, np.array(some))
     means = {kind: np.array([face.scores.mean() for face in faces]) for kind, faces in crops.items()}
     every = np.concatenate([means["faces"], means["moved"]])
     limit = round(float(np.percentile(means["backgrounds"], 99)), 3)
-    right = {kind: [(track.face_score(face, limit) >= track.LEAST_SCORE) == (kind != "backgrounds") for face in faces]
-             for kind, faces in crops.items()}
-    return {"crops": {kind: len(values) for kind, values in means.items()},
-            "mean_score": {kind: {f"{at} %": round(float(np.percentile(values, at)), 3) for at in (1, 5, 50, 95, 99)}
-                           for kind, values in means.items()},
-            "limit": limit, "auc": round(float((every[:, None] > means["backgrounds"]).mean()), 5),
-            "told_right": {kind: round(float(np.mean(answers)), 4) for kind, answers in right.items()}}
+    right = {
+        kind: [(track.face_score(face, limit) >= track.LEAST_SCORE) == (kind != "backgrounds") for face in faces]
+        for kind, faces in crops.items()
+    }
+    return {
+        "crops": {kind: len(values) for kind, values in means.items()},
+        "mean_score": {
+            kind: {f"{at} %": round(float(np.percentile(values, at)), 3) for at in (1, 5, 50, 95, 99)}
+            for kind, values in means.items()
+        },
+        "limit": limit,
+        "auc": round(float((every[:, None] > means["backgrounds"]).mean()), 5),
+        "told_right": {kind: round(float(np.mean(answers)), 4) for kind, answers in right.items()},
+    }

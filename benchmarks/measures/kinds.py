@@ -1,10 +1,20 @@
 """Labelled photographs, changed: what a net finds in them, and from which size of face the detector finds it."""
+
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import cv2
 import numpy as np
-from photographs import Photograph, face_in_box, found_in_box, labelled_sets, photographs, place_of, titled, without_detector
+from photographs import (
+    Photograph,
+    face_in_box,
+    found_in_box,
+    labelled_sets,
+    photographs,
+    place_of,
+    titled,
+    without_detector,
+)
 from shown import SETS
 
 from pipnet.detector import Detector
@@ -12,26 +22,30 @@ from pipnet.geometry import box_of, grow, transform, turn_picture
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
 
-SMALL = 40                                       # px, width of a face that was shrunk
-GAPE, ROLL = 0.2, 20                             # distance of the inner lips, eye distances; degrees
-YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source
+SMALL = 40  # px, width of a face that was shrunk
+GAPE, ROLL = 0.2, 20  # distance of the inner lips, eye distances; degrees
+YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10**6)  # degrees; px of the source
 Changed = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 BGR, landmarks (68, 2) in its px
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Changed]
 
 
 def turned(angle: float) -> Change:
     """Return a change that turns the picture clockwise by `angle` degrees."""
+
     def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
         picture, matrix = turn_picture(image, np.radians(angle))
         return picture, transform(landmarks, matrix)
+
     return change
 
 
 def lit(gamma: float, noise: float = 0.0) -> Change:
     """Return a change of the light: grey levels in [0, 1] to the power of `gamma`, then noise of that many levels of 256."""
+
     def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
         levels = 255 * (image / 255.0) ** gamma + rng.normal(0, noise or 1e-9, image.shape)
         return np.clip(levels, 0, 255).astype(np.uint8), landmarks
+
     return change
 
 
@@ -102,10 +116,19 @@ def grey(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> 
 
 
 KINDS: dict[str, Change] = {
-    "as taken": lambda image, landmarks, rng: (image, landmarks), "turned by 40°": turned(40), "upside down": turned(180),
-    "dark, noisy": lit(3.0, 6.0), "overexposed": lit(0.35), "light from one side": side_light, "black and white": grey,
-    "blurred": blurred, f"{SMALL} px wide": small, "a third hidden": covered, "half in black shadow": half_black,
-    "coloured light": coloured, "cut off by a fifth": cut_off,
+    "as taken": lambda image, landmarks, rng: (image, landmarks),
+    "turned by 40°": turned(40),
+    "upside down": turned(180),
+    "dark, noisy": lit(3.0, 6.0),
+    "overexposed": lit(0.35),
+    "light from one side": side_light,
+    "black and white": grey,
+    "blurred": blurred,
+    f"{SMALL} px wide": small,
+    "a third hidden": covered,
+    "half in black shadow": half_black,
+    "coloured light": coloured,
+    "cut off by a fifth": cut_off,
 }
 
 
@@ -150,10 +173,14 @@ def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[st
     plain, truth = np.array(errors["as taken"]), np.array([record.landmarks for record in records])
     widths, gapes = np.ptp(truth[..., 0], axis=1), np.linalg.norm(truth[:, 62] - truth[:, 66], axis=1)
     bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high) for low, high in pairwise(YAWS)}
-    bands |= {f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
-              for low, high in pairwise(WIDTHS)}
-    bands |= {"mouth wide open": gapes > GAPE * np.linalg.norm(truth[:, 45] - truth[:, 36], axis=1),
-              f"rolled by {ROLL}° or more": np.array(rolls) >= ROLL}
+    bands |= {
+        f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
+        for low, high in pairwise(WIDTHS)
+    }
+    bands |= {
+        "mouth wide open": gapes > GAPE * np.linalg.norm(truth[:, 45] - truth[:, 36], axis=1),
+        f"rolled by {ROLL}° or more": np.array(rolls) >= ROLL,
+    }
     found = {kind: np.array(some) for kind, some in errors.items()}
     found["mean of these"] = np.mean([*found.values()], 0)
     return found | {band: plain[inside] for band, inside in bands.items() if inside.any()}
@@ -185,10 +212,14 @@ def refusals(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict
         order, least = np.argsort(scores)[::-1], landmarker.net.face_least
         ranked, below = np.array(errors)[order], int(np.sum(np.array(scores) < least))
         for count, limit in [(round(share * len(ranked) / 100), "") for share in REFUSED] + [(below, f"{least:.2f}")]:
-            kept = ranked[:len(ranked) - count]
-            yield {"net": title, "refused, %": f"{100 * count / len(ranked):.1f}", "`face_least`": limit,
-                   "NME % of the others": f"{kept.mean():.2f}",
-                   **{f"error above {far} %, of 1,000": f"{1000 * (kept > far).mean():.1f}" for far in FAR}}
+            kept = ranked[: len(ranked) - count]
+            yield {
+                "net": title,
+                "refused, %": f"{100 * count / len(ranked):.1f}",
+                "`face_least`": limit,
+                "NME % of the others": f"{kept.mean():.2f}",
+                **{f"error above {far} %, of 1,000": f"{1000 * (kept > far).mean():.1f}" for far in FAR},
+            }
 
 
 # ------------------------------------------------------------------------------------------------------------------ sizes
@@ -230,5 +261,9 @@ def sizes(split: str = "test", faces: int = 60) -> Iterator[dict]:
                     boxes = detector.face_box(detector(image).boxes)
                     found[scale] += place_of(record._replace(landmarks=landmarks), boxes) is not None
             shares = [f"{100 * count / len(records):.1f}" for count in found.values()]
-            yield {"faces": case, "photographs": SETS[name.lower()], "number": f"{len(records)}",
-                   **dict(zip(("found, %, scale 1", "scale 2"), shares, strict=True))}
+            yield {
+                "faces": case,
+                "photographs": SETS[name.lower()],
+                "number": f"{len(records)}",
+                **dict(zip(("found, %, scale 1", "scale 2"), shares, strict=True)),
+            }

@@ -13,6 +13,7 @@ MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10
 `measure.py others mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool
 that is missing is skipped with a message; its row stays.
 """
+
 import os
 import sys
 import time
@@ -48,11 +49,14 @@ def file_of(name: str) -> Path:
 
 def finder(landmarker: Landmarker) -> Find:
     """Return a Landmarker as a function from a picture to landmarks."""
-    return lambda image: np.array([face.landmarks for face in landmarker(image)]).reshape(-1, landmarker.layout.count, 2)
+    return lambda image: np.array([face.landmarks for face in landmarker(image)]).reshape(
+        -1, landmarker.layout.count, 2
+    )
 
 
 def dlib(name: str) -> Find:
     import dlib
+
     detector = dlib.get_frontal_face_detector()
     predictor = dlib.shape_predictor(str(file_of("shape_predictor_68_face_landmarks.dat")))
 
@@ -60,17 +64,20 @@ def dlib(name: str) -> Find:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         faces = [predictor(rgb, box) for box in detector(rgb, 1)]
         return np.array([[(part.x, part.y) for part in face.parts()] for face in faces]).reshape(-1, 68, 2) + 0.5
+
     return find
 
 
 def mediapipe(name: str) -> Find:
     from mediapipe import solutions
+
     mesh = solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=10, refine_landmarks=True)
 
     def find(image: np.ndarray) -> np.ndarray:
         faces = mesh.process(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).multi_face_landmarks or []
         points = np.array([[(point.x, point.y) for point in face.landmark] for face in faces]).reshape(-1, 478, 2)
         return points * (image.shape[1], image.shape[0])
+
     return find
 
 
@@ -96,6 +103,7 @@ def ours(*net: str, **options) -> Callable[[str], Find]:
 
 class Tool(NamedTuple):
     """open(NAME) loads it for a labelled set; trained_on: photographs, as far as known."""
+
     open: Callable[[str], Find]
     title: str
     trained_on: str
@@ -111,7 +119,9 @@ TOOLS = {
 }
 ONE = {  # for `turns`
     "one": Tool(ours(max_faces=1), "ours, `landmarks`, `max_faces=1`", "parts of 300W and FACES68"),
-    "one_fast": Tool(ours("landmarks-fast", max_faces=1), "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"),
+    "one_fast": Tool(
+        ours("landmarks-fast", max_faces=1), "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"
+    ),
 }
 
 
@@ -126,7 +136,9 @@ def look(find: Find, records: list[Photograph]) -> tuple[np.ndarray, float]:
         place = place_of(record, np.array([box_of(face) for face in faces]))
         found.append(None if place is None else faces[place] @ (1, 1j))
     count = next(len(face) for face in found if face is not None)
-    return np.array([np.full(count, np.nan) if face is None else face for face in found]), 1000 * float(np.median(spent))
+    return np.array([np.full(count, np.nan) if face is None else face for face in found]), 1000 * float(
+        np.median(spent)
+    )
 
 
 def apart(found: np.ndarray, records: list[Photograph]) -> np.ndarray:
@@ -158,17 +170,28 @@ def table(name: str) -> dict[str, dict[str, str]]:
                 plain = apart(stored["test"], test)
                 measured[tool] = plain, without_offset(apart(stored["train"], train), plain), float(stored["ms"])
     everywhere = np.isfinite([abs(fitted).mean(1) for _, fitted, _ in measured.values()]).all(0)
-    return {tool: {"NME %": f"{100 * abs(plain[everywhere]).mean():.2f}" if plain.ndim == 2 else "",
-                   "aligned": f"{100 * abs(fitted[everywhere]).mean():.2f}", "ms a picture": f"{spent:.0f}",
-                   "found, %": f"{100 * np.isfinite(fitted).all(1).mean():.1f}"}
-            for tool, (plain, fitted, spent) in measured.items()}
+    return {
+        tool: {
+            "NME %": f"{100 * abs(plain[everywhere]).mean():.2f}" if plain.ndim == 2 else "",
+            "aligned": f"{100 * abs(fitted[everywhere]).mean():.2f}",
+            "ms a picture": f"{spent:.0f}",
+            "found, %": f"{100 * np.isfinite(fitted).all(1).mean():.1f}",
+        }
+        for tool, (plain, fitted, spent) in measured.items()
+    }
 
 
 def changes(sign: int) -> dict[str, Change]:
     """Return {name: change of a photograph}; sign -1 turns counter-clockwise."""
     turns = {f"turned by {angle}°": turned(sign * angle) for angle in ROLLS}
-    return {"as taken": turned(0), **turns, "dark, noisy": lit(3.0, 6.0), "noisy": lit(1.0, 25.0), "coloured light": coloured,
-            "half in black shadow": half_black}
+    return {
+        "as taken": turned(0),
+        **turns,
+        "dark, noisy": lit(3.0, 6.0),
+        "noisy": lit(1.0, 25.0),
+        "coloured light": coloured,
+        "half in black shadow": half_black,
+    }
 
 
 def error_of(find: Find, record: Photograph, change: Change) -> float:
@@ -202,10 +225,16 @@ def others(*tools: str) -> dict:
             test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
     tables = {name: table(name) for name in names}
-    rows = [{"tool": tool.title, "trained on": tool.trained_on,
-             **{f"{kind}, {name}": tables[name][key][kind] for kind in ("NME %", "aligned") for name in names},
-             **{kind: " / ".join(tables[name][key][kind] for name in names) for kind in ("ms a picture", "found, %")}}
-            for key, tool in TOOLS.items() if all(key in found for found in tables.values())]
+    rows = [
+        {
+            "tool": tool.title,
+            "trained on": tool.trained_on,
+            **{f"{kind}, {name}": tables[name][key][kind] for kind in ("NME %", "aligned") for name in names},
+            **{kind: " / ".join(tables[name][key][kind] for name in names) for kind in ("ms a picture", "found, %")},
+        }
+        for key, tool in TOOLS.items()
+        if all(key in found for found in tables.values())
+    ]
     return {"fitted_on": FITTED, "rows": rows}
 
 
@@ -219,15 +248,23 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
         for tool, find in opened(tools, name):
             if find(cv2.imread(str(records[0].file))).shape[1] != 68:
                 continue
-            errors = {change: np.array([error_of(find, record, changes((-1) ** place)[change])
-                                        for place, record in enumerate(records)]) for change in changes(1)}
+            errors = {
+                change: np.array(
+                    [error_of(find, record, changes((-1) ** place)[change]) for place, record in enumerate(records)]
+                )
+                for change in changes(1)
+            }
             for change, some in errors.items():
                 both = np.isfinite(some) & np.isfinite(errors["as taken"])
                 nme, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
-                yield {"tool": TOOLS[tool].title, "photographs": change, f"faces, {name}": f"{len(records)}",
-                       f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
-                       f"NME %, {name}": f"{nme:.2f}" if nme else "",
-                       f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else ""}
+                yield {
+                    "tool": TOOLS[tool].title,
+                    "photographs": change,
+                    f"faces, {name}": f"{len(records)}",
+                    f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
+                    f"NME %, {name}": f"{nme:.2f}" if nme else "",
+                    f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else "",
+                }
 
 
 def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
@@ -249,6 +286,12 @@ def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
         last = np.median([*times.values()][-1][:, 0])
         for tool, values in times.items():
             wall, used = np.median(values, 0)
-            yield {"photographs": SETS[name.lower()], "tool": known[tool].title, "number": f"{len(images)}",
-                   "ms, median": f"{wall:.1f}", "ms, mean": f"{values[:, 0].mean():.1f}", "ms of CPU, median": f"{used:.1f}",
-                   "ratio": f"{wall / last:.2f}"}
+            yield {
+                "photographs": SETS[name.lower()],
+                "tool": known[tool].title,
+                "number": f"{len(images)}",
+                "ms, median": f"{wall:.1f}",
+                "ms, mean": f"{values[:, 0].mean():.1f}",
+                "ms of CPU, median": f"{used:.1f}",
+                "ratio": f"{wall / last:.2f}",
+            }

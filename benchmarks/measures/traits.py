@@ -1,4 +1,5 @@
 """What nets find in rendered people."""
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +15,8 @@ from utils.synthetic.head import both_lids
 from utils.synthetic.people import Person, sample_person
 
 SEED, SIDE, PEOPLE = 2, 256, 300  # seeds 0 and 1 draw training faces
-UPRIGHT = -17.0                # degrees, pitch of a face that looks straight ahead
-TURNS = (0, 30, 45, 60, 75)    # degrees, to each side in turn
+UPRIGHT = -17.0  # degrees, pitch of a face that looks straight ahead
+TURNS = (0, 30, 45, 60, 75)  # degrees, to each side in turn
 OPEN, SHUT = ({"lids": both_lids(openness, 0.8)} for openness in (1.0, 0.0))
 REST = {"expression": {"brow_in_left": 0.0}, "jaw": 0.0}
 SKINS = ("light skin", "medium skin", "dark skin")  # equal parts
@@ -46,6 +47,7 @@ def lips_apart(layout: Layout, landmarks: np.ndarray) -> float:
 
 def by_trait(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
     """Return {row: mean} over the people."""
+
     def found(face: RenderedFace) -> np.ndarray:
         return found_in_box(landmarker, face.image, face.landmarks)
 
@@ -61,12 +63,17 @@ def by_trait(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
     skin = np.argsort(np.argsort([-person.look.skin.mean() for person in people])) * len(SKINS) // len(people)
     age = np.array([person.look.age for person in people])
     groups = {name: skin == row for row, name in enumerate(SKINS)} | {
-        name: (age >= least) & (age < most) for name, (least, most) in AGES.items()}
+        name: (age >= least) & (age < most) for name, (least, most) in AGES.items()
+    }
     opened, shut = np.mean(eyes, 0)
     mouth, truth = np.mean(lips, 0)
-    return {**{f"yaw {yaw}°": errors[yaw].mean() for yaw in TURNS},
-            **{name: errors[0][inside].mean() for name, inside in groups.items()},
-            "shut eyes, % of the open height": 100 * shut / opened, "lips apart at rest, %": mouth, "lips apart, truth": truth}
+    return {
+        **{f"yaw {yaw}°": errors[yaw].mean() for yaw in TURNS},
+        **{name: errors[0][inside].mean() for name, inside in groups.items()},
+        "shut eyes, % of the open height": 100 * shut / opened,
+        "lips apart at rest, %": mouth,
+        "lips apart, truth": truth,
+    }
 
 
 def traits(*nets: str) -> Iterator[dict]:
@@ -75,7 +82,9 @@ def traits(*nets: str) -> Iterator[dict]:
     They are drawn frontal, turned to the side, with shut eyes, and with a mouth at rest. Errors are in % of the square root of
     the area of the labels' box, since in profiles the eyes have no distance.
     """
-    people = [sample_person(np.random.default_rng([SEED, index])) for index in range(PEOPLE)]  # the first that `render` draws
+    people = [
+        sample_person(np.random.default_rng([SEED, index])) for index in range(PEOPLE)
+    ]  # the first that `render` draws
     for title, net in titled(nets).items():
         for row, value in by_trait(without_detector(net, threads=1), people).items():
             yield {"faces": row, title: f"{value:.1f}"}

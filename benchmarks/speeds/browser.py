@@ -1,4 +1,5 @@
 """Speed of the page in a browser."""
+
 import json
 import shutil
 import subprocess
@@ -65,9 +66,13 @@ def two_faces(file: Path, frames: int = 60) -> list[str]:
             frame = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
             for place, head in enumerate(heads):
                 x, y = 40 + 320 * place + round(8 * np.sin(2 * np.pi * index / frames)), 120
-                frame[y:y + len(head), x:x + len(head)] = head
+                frame[y : y + len(head), x : x + len(head)] = head
             pictures.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
-    return ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={file}"]
+    return [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={file}",
+    ]
 
 
 def in_browser(folder: Path, driver: str, *flags: str) -> dict[str, list[bytes]]:
@@ -79,8 +84,17 @@ def in_browser(folder: Path, driver: str, *flags: str) -> dict[str, list[bytes]]
     Listener.received, Listener.fetched, Listener.done = [], set(), threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
-                   f"--user-data-dir={folder}/profile", *flags, f"http://127.0.0.1:{server.server_port}/below/page/"]
+        command = [
+            BROWSER,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--mute-audio",
+            "--no-first-run",
+            f"--user-data-dir={folder}/profile",
+            *flags,
+            f"http://127.0.0.1:{server.server_port}/below/page/",
+        ]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             assert Listener.done.wait(600), [name for name, _ in Listener.received]
@@ -103,10 +117,18 @@ def measure(net: Path) -> dict:
     found = json.loads(sent["done"][0])
     times = found["times"][WARM:]
     seconds = (times[-1]["at"] - found["times"][WARM - 1]["at"]) / 1000
-    stages = {name: round(1000 * float(np.median([one[name] for one in times])), 1) for name in ("decode", "landmarks", "track")}
+    stages = {
+        name: round(1000 * float(np.median([one[name] for one in times])), 1)
+        for name in ("decode", "landmarks", "track")
+    }
     detections = [1000 * one["detect"] for one in times if one["detect"]]
-    return {"net": net.name, "runtime": found["status"].rpartition(" on ")[2], "faces": times[-1]["faces"],
-            "frames_per_second": round(FRAMES / seconds, 1), "ms": {**stages, "detect": round(float(np.median(detections)), 1)}}
+    return {
+        "net": net.name,
+        "runtime": found["status"].rpartition(" on ")[2],
+        "faces": times[-1]["faces"],
+        "frames_per_second": round(FRAMES / seconds, 1),
+        "ms": {**stages, "detect": round(float(np.median(detections)), 1)},
+    }
 
 
 def browser(*files: str) -> dict:

@@ -1,4 +1,5 @@
 """The demo: from a video file to drawn faces, and for a long time."""
+
 import json
 import os
 import subprocess
@@ -23,9 +24,9 @@ from utils.synthetic import render
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
 GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # {faces: (columns, rows) of the picture}
-POSES, SIDE = 50, 256                       # pictures of a head that turns from side to side; their side in px
-PEOPLE = (1, 18, 16, 2, 15)                 # with little in front of their faces
-EVERY = (None, 1, 15)                       # frames from one detection to the next; None: no tracker
+POSES, SIDE = 50, 256  # pictures of a head that turns from side to side; their side in px
+PEOPLE = (1, 18, 16, 2, 15)  # with little in front of their faces
+EVERY = (None, 1, 15)  # frames from one detection to the next; None: no tracker
 
 
 def turning(angle: float) -> dict:
@@ -37,8 +38,11 @@ def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
     """Write a video of `count` faces. Return their landmarks (count, 68, 2) in each frame."""
     columns, rows = GRIDS[count]
     wide, high = WIDTH / columns, HEIGHT / rows
-    background = cv2.resize(np.random.default_rng(0).integers(60, 160, (6, 8, 3), dtype=np.uint8), (WIDTH, HEIGHT),
-                            interpolation=cv2.INTER_CUBIC)
+    background = cv2.resize(
+        np.random.default_rng(0).integers(60, 160, (6, 8, 3), dtype=np.uint8),
+        (WIDTH, HEIGHT),
+        interpolation=cv2.INTER_CUBIC,
+    )
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
     mask = np.clip((0.5 - np.hypot(x, y)) * 10, 0, 1).astype(np.float32)
     writer, truth = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (WIDTH, HEIGHT)), []
@@ -55,7 +59,7 @@ def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
             frame += (cv2.warpAffine(head.image, there, (WIDTH, HEIGHT), flags=cv2.INTER_AREA) - frame) * cover
             faces.append(transform(head.landmarks.astype(np.float64), matrix))
         bar = round(WIDTH * (2 * i / FRAMES - 0.5))  # a fifth of a face wide
-        frame[:, max(bar, 0):max(bar + round(0.1 * wide), 0)] = (40, 60, 50)
+        frame[:, max(bar, 0) : max(bar + round(0.1 * wide), 0)] = (40, 60, 50)
         writer.write(frame.round().astype(np.uint8))
         truth.append(np.array(faces))
     writer.release()
@@ -67,8 +71,11 @@ def errors(truth: list[np.ndarray], found: list[list[np.ndarray]]) -> list[float
     values = []
     for real, points in zip(truth, found, strict=True):
         shared = iou(box_of(real), box_of(np.array(points)).reshape(-1, 4)) if points else np.zeros((len(real), 1))
-        values += [np.linalg.norm(points[j] - face, axis=1).mean() / np.linalg.norm(face[36] - face[45])
-                   for face, j, best in zip(real, shared.argmax(1), shared.max(1), strict=True) if best > 0.3]
+        values += [
+            np.linalg.norm(points[j] - face, axis=1).mean() / np.linalg.norm(face[36] - face[45])
+            for face, j, best in zip(real, shared.argmax(1), shared.max(1), strict=True)
+            if best > 0.3
+        ]
     return values
 
 
@@ -85,9 +92,13 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
         found.append([one.landmarks for one in faces])
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     values = errors(truth, found)
-    return {"frames_per_second": round(FRAMES / seconds, 1), "cpu_ms_per_frame": round(1000 * cpu / FRAMES, 1),
-            "detector_share": round(landmarker.seconds["detect"] / seconds, 2),
-            "nme": round(100 * float(np.mean(values)), 3), "found": round(len(values) / sum(map(len, truth)), 4)}
+    return {
+        "frames_per_second": round(FRAMES / seconds, 1),
+        "cpu_ms_per_frame": round(1000 * cpu / FRAMES, 1),
+        "detector_share": round(landmarker.seconds["detect"] / seconds, 2),
+        "nme": round(100 * float(np.mean(values)), 3),
+        "found": round(len(values) / sum(map(len, truth)), 4),
+    }
 
 
 def demo(*nets: str, detector: str = "") -> dict:
@@ -107,21 +118,38 @@ def demo(*nets: str, detector: str = "") -> dict:
             for net in nets:
                 landmarker = Landmarker(net, open_detector(*name_and_file(detector), scale=1.0) if detector else None)
                 landmarker(cv2.VideoCapture(str(file)).read()[1])  # warm-up
-                figures[net][str(count)] = {f"K = {every}" if every else "detector alone": measure(file, truth, landmarker, every)
-                                            for every in EVERY}
-    rows = [{"net": f"`{net}`", "faces": count, "way": way, **row} for net, counts in figures.items()
-            for count, ways in counts.items() for way, row in ways.items()]
-    return {"size": [WIDTH, HEIGHT], "frames": FRAMES, "rows": rows_of(
-        rows, ("net", "net"), ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
-        ("CPU ms a frame", "cpu_ms_per_frame", ".0f"), ("detector's share", "detector_share", ".0%"), ("NME %", "nme", ".2f"),
-        ("faces found", "found", ".1%"))}
+                figures[net][str(count)] = {
+                    f"K = {every}" if every else "detector alone": measure(file, truth, landmarker, every)
+                    for every in EVERY
+                }
+    rows = [
+        {"net": f"`{net}`", "faces": count, "way": way, **row}
+        for net, counts in figures.items()
+        for count, ways in counts.items()
+        for way, row in ways.items()
+    ]
+    return {
+        "size": [WIDTH, HEIGHT],
+        "frames": FRAMES,
+        "rows": rows_of(
+            rows,
+            ("net", "net"),
+            ("faces", "faces"),
+            ("way", "way"),
+            ("frames/s", "frames_per_second", ".1f"),
+            ("CPU ms a frame", "cpu_ms_per_frame", ".0f"),
+            ("detector's share", "detector_share", ".0%"),
+            ("NME %", "nme", ".2f"),
+            ("faces found", "found", ".1%"),
+        ),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------------- soak
 LONG_RATE, LONG_FRAMES, SIZE, PICTURES = 25, 20 * 60 * 25, (320, 240), 10_000
-DIFFERENT = 50    # pictures; the others are links to these
-ALLOWED = 50      # MB
-BETWEEN = 0.25    # s between two looks at the memory
+DIFFERENT = 50  # pictures; the others are links to these
+ALLOWED = 50  # MB
+BETWEEN = 0.25  # s between two looks at the memory
 
 
 def face(angle: float) -> np.ndarray:
@@ -158,9 +186,16 @@ def watched(flags: list[str], lines: Path, count: int) -> dict:
     looks = [(done, used) for done, used in looks if used and done] or [(0, 0)]  # it may end before the first look
     early = [used for done, used in looks if done <= 0.1 * looks[-1][0]] or [looks[0][1]]
     growth = max(used for _, used in looks) - max(early)
-    return {"frames": count, "lines": len(rows), "in_order": [row["frame"] for row in rows] == list(range(count)),
-            "with_a_face": sum(bool(row["faces"]) for row in rows), "seconds": round(seconds, 1),
-            "memory_mb": round(max(early), 1), "memory_growth_mb": round(growth, 1), "flat": growth <= ALLOWED}
+    return {
+        "frames": count,
+        "lines": len(rows),
+        "in_order": [row["frame"] for row in rows] == list(range(count)),
+        "with_a_face": sum(bool(row["faces"]) for row in rows),
+        "seconds": round(seconds, 1),
+        "memory_mb": round(max(early), 1),
+        "memory_growth_mb": round(growth, 1),
+        "flat": growth <= ALLOWED,
+    }
 
 
 def video(place: Path, share: float) -> dict:
@@ -170,8 +205,11 @@ def video(place: Path, share: float) -> dict:
     for index in range(count):
         writer.write(face(index / LONG_RATE))
     writer.release()
-    found = watched(["--source", str(place / "in.mp4"), "--save", str(place / "out.mp4"), "--pose", "--drowsiness"],
-                    place / "out.jsonl", count)
+    found = watched(
+        ["--source", str(place / "in.mp4"), "--save", str(place / "out.mp4"), "--pose", "--drowsiness"],
+        place / "out.jsonl",
+        count,
+    )
     saved, read = cv2.VideoCapture(str(place / "out.mp4")), 0
     while saved.grab():
         read += 1

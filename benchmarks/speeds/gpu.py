@@ -1,4 +1,5 @@
 """Speed on a GPU, and that graphs and pixels on the device learn alike."""
+
 import gc
 import json
 import os
@@ -28,22 +29,42 @@ ROW_LIMIT = 90 if torch.cuda.is_available() else 600  # seconds
 LARGE = ["--train", *ALIKE, "--input-size", "256"]
 SHORT, PLAIN = ["--preset", "short"], ["--preset", "short", "--no-refine"]  # with and without the refiner
 MOBILE = [*PLAIN, "--net", "timm:mobilenetv3_large_100"]
-NETS = [("ResNet-18, short", 32, SHORT), ("ResNet-18, short", 128, SHORT),
-        ("ResNet-50, short", 64, [*SHORT, "--net", "resnet50"]), ("ResNet-18", 32, PLAIN), ("ResNet-18", 128, PLAIN),
-        ("ResNet-18, pipnet", 16, ["--preset", "pipnet"]),
-        ("MobileNetV3", 32, MOBILE), ("MobileNetV3", 128, MOBILE), ("ResNet-50", 64, [*PLAIN, "--net", "resnet50"]),
-        ("ResNet-18, short", 16, SHORT), ("ResNet-18", 16, PLAIN)]
+NETS = [
+    ("ResNet-18, short", 32, SHORT),
+    ("ResNet-18, short", 128, SHORT),
+    ("ResNet-50, short", 64, [*SHORT, "--net", "resnet50"]),
+    ("ResNet-18", 32, PLAIN),
+    ("ResNet-18", 128, PLAIN),
+    ("ResNet-18, pipnet", 16, ["--preset", "pipnet"]),
+    ("MobileNetV3", 32, MOBILE),
+    ("MobileNetV3", 128, MOBILE),
+    ("ResNet-50", 64, [*PLAIN, "--net", "resnet50"]),
+    ("ResNet-18, short", 16, SHORT),
+    ("ResNet-18", 16, PLAIN),
+]
 BOTH = {"graph, device": [], "eager, host": ["--no-graph", "--pixels", "cpu"]}
 MIXED = {"graph, host": ["--pixels", "cpu"], "eager, device": ["--no-graph"]}
-ROWS = {f"{net} {batch}: {way}": [*LARGE, "--batch-size", str(batch), *flags, *more]
-        for nets, ways in ((NETS[:1], BOTH | MIXED), (NETS[1:], BOTH), (NETS[1:2], MIXED))  # time may end before the last ones
-        for net, batch, flags in nets for way, more in ways.items()}
+ROWS = {
+    f"{net} {batch}: {way}": [*LARGE, "--batch-size", str(batch), *flags, *more]
+    for nets, ways in (
+        (NETS[:1], BOTH | MIXED),
+        (NETS[1:], BOTH),
+        (NETS[1:2], MIXED),
+    )  # time may end before the last ones
+    for net, batch, flags in nets
+    for way, more in ways.items()
+}
 
 
 def filled(words, work: Path, name: str = "") -> list[str]:
     """Return words of a command with the folder of all files, and the name of a run, where they belong."""
-    places = {"WORK": str(work), "NAME": re.sub(r"\W+", "-", name), "TRAIN_FACES": str(FACES[0]), "TEST_FACES": str(FACES[1]),
-              "ONE_MORE": str(torch.cuda.device_count() + 1)}
+    places = {
+        "WORK": str(work),
+        "NAME": re.sub(r"\W+", "-", name),
+        "TRAIN_FACES": str(FACES[0]),
+        "TEST_FACES": str(FACES[1]),
+        "ONE_MORE": str(torch.cuda.device_count() + 1),
+    }
     return [re.sub("|".join(places), lambda match: places[match[0]], word) for word in words]
 
 
@@ -52,8 +73,13 @@ def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[i
     log, path = work / f"{name}.log", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = ["timeout", "-k", "5", str(max(round(seconds), 1)), sys.executable, *filled(command, work, name)]
     with open(log, "w") as out:
-        status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
-                                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"}).returncode
+        status = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"},
+        ).returncode
     return status, re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace").strip())
 
 
@@ -63,10 +89,15 @@ def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
     print(markdown([dict.fromkeys(row, "") for row in speed_rows({"": {}})]).rpartition("\n")[0], flush=True)
     while left and (rest := until - time.monotonic()) > 20:
         command = ["timeout", "-k", "5", str(round(rest)), sys.executable, "-m", "speeds.gpu", str(work), *left]
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"),
-               "TEARDOWN_CUPTI": "0"}  # a profiler that ends must not break the graphs of the next row
-        with open(log, "w") as out, \
-                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=out, text=True, env=env) as child:
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "benchmarks"),
+            "TEARDOWN_CUPTI": "0",
+        }  # a profiler that ends must not break the graphs of the next row
+        with (
+            open(log, "w") as out,
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=out, text=True, env=env) as child,
+        ):
             row: dict = {}
             while left and "error" not in row:
                 timer = Timer(ROW_LIMIT, child.terminate)
@@ -87,6 +118,7 @@ def print_rows(work: str, *names: str) -> None:
     from speeds.training import training
 
     from pipnet.errors import one_line
+
     out, sys.stdout = sys.stdout, sys.stderr
     for name in names:
         try:
@@ -105,10 +137,18 @@ def print_rows(work: str, *names: str) -> None:
 def speed_rows(rows: dict[str, dict], card: str = "") -> list[dict[str, str]]:
     """Return the rows of `speed` as they are shown."""
     shown = [{"name": f"{name} {row.get('error', '')}".strip(), **row} for name, row in rows.items()]
-    return rows_of(shown, (f"{card} net batch: steps, pixels".strip(), "name"), ("fed, images/s", "images_per_second", ",.0f"),
-                 ("bare", "pure_compute", ",.0f"), ("fed / bare", "ratio", ".2f"), ("operators", "operators", "d"),
-                 ("launches", "launches", "d"), ("kernels", "kernels", "d"), ("device ms", "device_ms", ".1f"),
-                 ("GiB", "peak_gib", ".1f"))
+    return rows_of(
+        shown,
+        (f"{card} net batch: steps, pixels".strip(), "name"),
+        ("fed, images/s", "images_per_second", ",.0f"),
+        ("bare", "pure_compute", ",.0f"),
+        ("fed / bare", "ratio", ".2f"),
+        ("operators", "operators", "d"),
+        ("launches", "launches", "d"),
+        ("kernels", "kernels", "d"),
+        ("device ms", "device_ms", ".1f"),
+        ("GiB", "peak_gib", ".1f"),
+    )
 
 
 def train(work: Path, until: float, images: float, data: Path) -> dict:
@@ -131,8 +171,11 @@ def train(work: Path, until: float, images: float, data: Path) -> dict:
         return [round(float(row["loss"]), 3) for row in rows] or lines[-1]
 
     with ThreadPoolExecutor(4) as pool:
-        jobs = {f"{way}, seed {seed}": pool.submit(curve, more, seed, f"curve{number}{seed}")
-                for number, (way, more) in enumerate(BOTH.items()) for seed in (0, 1)}
+        jobs = {
+            f"{way}, seed {seed}": pool.submit(curve, more, seed, f"curve{number}{seed}")
+            for number, (way, more) in enumerate(BOTH.items())
+            for seed in (0, 1)
+        }
     found: dict = {"curves": {name: job.result() for name, job in jobs.items()}}
     seconds = min(120, until - time.monotonic() - 35)  # it takes these 35 to start and to test
     steps = max(int(0.8 * seconds * images / batch / 10), 0)
@@ -141,11 +184,15 @@ def train(work: Path, until: float, images: float, data: Path) -> dict:
     rows, lines = trained("long", "--epochs", "10", "--epoch-steps", str(steps), "--test")
     faces, scores = re.search(r"(\d+) faces of ", "\n".join(lines)), work / "runs" / "long" / "report" / "scores.csv"
     times = read_csv(work / "runs" / "long" / "time.csv") or [{"seconds": 0, "images_per_second": 0}]
-    return found | {"data": data.name if real else "rendered faces", "steps": steps * len(rows), "batch_size": batch,
-                    "passes": round(steps * len(rows) * batch / int(faces[1]), 1) if faces else None,
-                    "seconds": round(sum(float(row["seconds"]) for row in times), 1),
-                    "images_per_second": round(median(float(row["images_per_second"]) for row in times)),
-                    "nme": {row["test set"]: row["NME %"] for row in read_csv(scores)} if scores.is_file() else lines[-1]}
+    return found | {
+        "data": data.name if real else "rendered faces",
+        "steps": steps * len(rows),
+        "batch_size": batch,
+        "passes": round(steps * len(rows) * batch / int(faces[1]), 1) if faces else None,
+        "seconds": round(sum(float(row["seconds"]) for row in times), 1),
+        "images_per_second": round(median(float(row["images_per_second"]) for row in times)),
+        "nme": {row["test set"]: row["NME %"] for row in read_csv(scores)} if scores.is_file() else lines[-1],
+    }
 
 
 def gpu(*parts: str, minutes: float = 4.2, only: Sequence[str] = (), data: Path = ROOT / "data" / "300w") -> dict:
@@ -172,11 +219,17 @@ def gpu(*parts: str, minutes: float = 4.2, only: Sequence[str] = (), data: Path 
                 images = next((row["images_per_second"] for row in rows.values() if "error" not in row), 0)
                 figures["train"] = train(work, until, images, data)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    figures |= {"shown": speed_rows(figures["rows"], card), "minutes": round((time.monotonic() - begun) / 60, 1),
-                "failed": sum("error" in row for row in figures["rows"].values())}
+    figures |= {
+        "shown": speed_rows(figures["rows"], card),
+        "minutes": round((time.monotonic() - begun) / 60, 1),
+        "failed": sum("error" in row for row in figures["rows"].values()),
+    }
     losses = [f"loss of 200 steps, {name}: {means}" for name, means in figures["train"].get("curves", {}).items()]
     reached = {name: value for name, value in figures["train"].items() if name != "curves"}
-    return {**figures, "report": "\n".join([markdown(figures["shown"]), *losses, f"{reached}", f"{figures['minutes']} minutes"])}
+    return {
+        **figures,
+        "report": "\n".join([markdown(figures["shown"]), *losses, f"{reached}", f"{figures['minutes']} minutes"]),
+    }
 
 
 if __name__ == "__main__":

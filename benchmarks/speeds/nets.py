@@ -1,4 +1,5 @@
 """Nets: their cost, and the shipped ones in every format."""
+
 import tempfile
 from pathlib import Path
 
@@ -34,12 +35,27 @@ def zoo(*nets: str) -> dict:
     learnt = {name: nme for name, (_, nme) in result("learning").get("learning", {}).items()}
     costs = {name: [round(figure, 3) for figure in measured_cost(name)] for name in chosen([*NETS, *MORE], nets)}
     costs = result("zoo").get("nets", {}) | costs
-    rows = [{"name": f"`{name}`", "note": NETS[name].note if name in NETS else "", "after": learnt.get(name),
-             **dict(zip(("parameters", "macs", "ms"), costs.get(name, ()), strict=False))}
-            for name in dict.fromkeys([*NETS, *costs])]
-    return {"nets": costs, "rows": rows_of(
-        rows, ("`--net`", "name"), ("published NME %", "note"), ("parameters M", "parameters", ".1f"), ("MACs G", "macs", ".2f"),
-        ("ONNX ms", "ms", ".1f"), ("16 faces", "after", ".2f"))}
+    rows = [
+        {
+            "name": f"`{name}`",
+            "note": NETS[name].note if name in NETS else "",
+            "after": learnt.get(name),
+            **dict(zip(("parameters", "macs", "ms"), costs.get(name, ()), strict=False)),
+        }
+        for name in dict.fromkeys([*NETS, *costs])
+    ]
+    return {
+        "nets": costs,
+        "rows": rows_of(
+            rows,
+            ("`--net`", "name"),
+            ("published NME %", "note"),
+            ("parameters M", "parameters", ".1f"),
+            ("MACs G", "macs", ".2f"),
+            ("ONNX ms", "ms", ".1f"),
+            ("16 faces", "after", ".2f"),
+        ),
+    }
 
 
 def pipeline_figures(net: str) -> dict[str, float]:
@@ -71,11 +87,22 @@ def formats(*nets: str) -> dict:
     for name in chosen([name for name in SHIPPED if name != "detector"], nets):
         run("--test-formats", *TESTED, "--exp", name, *FLAGS)
         for row in read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv"):
-            times = {f"ms: {cores}, {count} crop{'s' * (count > 1)}": f"{row[f'ms, {cores}, batch {count}']} / "
-                     f"{row[f'p95, {cores[0]}, {count}']}" for cores in ("1 core", "2 cores") for count in (1, 16)}
+            times = {
+                f"ms: {cores}, {count} crop{'s' * (count > 1)}": f"{row[f'ms, {cores}, batch {count}']} / "
+                f"{row[f'p95, {cores[0]}, {count}']}"
+                for cores in ("1 core", "2 cores")
+                for count in (1, 16)
+            }
             rows.append({"net": name, **row, **times})
         pipelines[name] = pipeline_figures(name)
-    columns = {"net": "net", "format": "format", "MB": "MB", "NME apart, points": "figure apart",
-               "landmarks apart, px: mean": "px apart, mean", "99.9 %": "99.9%", "largest": "largest",
-               **{key: key for key in times}}
+    columns = {
+        "net": "net",
+        "format": "format",
+        "MB": "MB",
+        "NME apart, points": "figure apart",
+        "landmarks apart, px: mean": "px apart, mean",
+        "99.9 %": "99.9%",
+        "largest": "largest",
+        **{key: key for key in times},
+    }
     return {"pipeline": pipelines, "rows": rows_of(rows, *columns.items())}

@@ -1,4 +1,5 @@
 """Sets: how long they take to be made, and how a training deals with large ones."""
+
 import json
 import os
 import shutil
@@ -17,8 +18,8 @@ from record import ROOT  # noqa: E402
 from shown import rows_of  # noqa: E402
 
 FACES, PROCESSES = (64, 10_000, 1_000_000), (1, 2)
-PREPARED, COPIES = 100, 10   # photographs of `preparation`
-TRAIN, TEST = 2000, 400      # faces of the default synthetic set
+PREPARED, COPIES = 100, 10  # photographs of `preparation`
+TRAIN, TEST = 2000, 400  # faces of the default synthetic set
 DRAWN = 200  # different faces
 STEPS = 20
 FLAGS = ["--train", "--input-size", "128", "--weights", "none", "--batch-size", "16", "--val", "none"]
@@ -47,7 +48,7 @@ def repeated(prepared: Path, folder: Path, faces: int) -> None:
         shape = faces, *values.shape[1:]
         column = np.lib.format.open_memmap(folder / "train" / file.name, "w+", values.dtype, shape)
         for start in range(0, faces, len(values)):
-            column[start:start + len(values)] = values[:faces - start]
+            column[start : start + len(values)] = values[: faces - start]
     names = b"".join(b"%09d" % index for index in range(faces))
     text = folder / "train" / "text.utf8"
     column = np.lib.format.open_memmap(folder / "train" / "file.text.npy", "r+")
@@ -104,11 +105,21 @@ def work(folder: str, name: str) -> None:
     solver.load_state_dict(torch.load(Path(folder) / "last.pt", weights_only=True))
     load = time.perf_counter() - begun
     if ranks.first:
-        print("FIGURES " + json.dumps({
-            "seconds_to_open": round(opened, 3), "seconds_of_an_order": round(ordered, 2),
-            "seconds_to_first_step": round(first, 1), "cpu_seconds_to_first_step": round(spent, 1),
-            "seconds_to_resume": round(first + load, 1), "images_per_second": round(speed, 1),
-            "private_mb": round(memory)}), flush=True)
+        print(
+            "FIGURES "
+            + json.dumps(
+                {
+                    "seconds_to_open": round(opened, 3),
+                    "seconds_of_an_order": round(ordered, 2),
+                    "seconds_to_first_step": round(first, 1),
+                    "cpu_seconds_to_first_step": round(spent, 1),
+                    "seconds_to_resume": round(first + load, 1),
+                    "images_per_second": round(speed, 1),
+                    "private_mb": round(memory),
+                }
+            ),
+            flush=True,
+        )
     ranks.wait()
 
 
@@ -121,7 +132,12 @@ def launched(ranks: int, folder: Path, name: str) -> dict:
     begun = []
     for rank in range(ranks):
         place = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank}
-        env = {**os.environ, **where, "PYTHONPATH": str(ROOT / "benchmarks"), **{key: str(value) for key, value in place.items()}}
+        env = {
+            **os.environ,
+            **where,
+            "PYTHONPATH": str(ROOT / "benchmarks"),
+            **{key: str(value) for key, value in place.items()},
+        }
         begun.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, env=env))
     said = [process.communicate()[0] for process in begun][0]
     if any(process.returncode for process in begun):
@@ -144,17 +160,28 @@ def scale(*faces: int) -> dict:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        prepared = Path(DataGenerator(raw_set(folder, DRAWN, 160), 128, "points", "drawn", folder / "data", val=0.0).run())
+        prepared = Path(
+            DataGenerator(raw_set(folder, DRAWN, 160), 128, "points", "drawn", folder / "data", val=0.0).run()
+        )
         for count in faces or FACES:
             repeated(prepared, folder / "data" / f"faces{count}", count)
             for ranks in PROCESSES:
                 rows.append({"faces": count, "processes": ranks, **launched(ranks, folder / "data", f"faces{count}")})
                 print(rows[-1], file=sys.stderr)
-    return {"rows": rows_of(
-        rows, ("faces", "faces", ",d"), ("processes", "processes"), ("s to open", "seconds_to_open", ".2f"),
-        ("s for an order", "seconds_of_an_order", ".2f"), ("s to the first step", "seconds_to_first_step", ".1f"),
-        ("of these, CPU", "cpu_seconds_to_first_step", ".1f"), ("s to resume", "seconds_to_resume", ".1f"),
-        ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))}
+    return {
+        "rows": rows_of(
+            rows,
+            ("faces", "faces", ",d"),
+            ("processes", "processes"),
+            ("s to open", "seconds_to_open", ".2f"),
+            ("s for an order", "seconds_of_an_order", ".2f"),
+            ("s to the first step", "seconds_to_first_step", ".1f"),
+            ("of these, CPU", "cpu_seconds_to_first_step", ".1f"),
+            ("s to resume", "seconds_to_resume", ".1f"),
+            ("images/s", "images_per_second", ".0f"),
+            ("private MB", "private_mb", ".0f"),
+        )
+    }
 
 
 def preparation() -> dict:
@@ -167,8 +194,13 @@ def preparation() -> dict:
         start, busy, count = time.perf_counter(), time.process_time(), PREPARED * COPIES
         DataGenerator(raw, 256, out=place / "data").run()
         seconds, core_seconds = time.perf_counter() - start, time.process_time() - busy
-        return {"faces": count, "seconds": round(seconds, 2), "core_seconds": round(core_seconds, 2),
-                "faces_per_second": round(count / seconds, 1), "faces_per_core_second": round(count / core_seconds, 1)}
+        return {
+            "faces": count,
+            "seconds": round(seconds, 2),
+            "core_seconds": round(core_seconds, 2),
+            "faces_per_second": round(count / seconds, 1),
+            "faces_per_core_second": round(count / core_seconds, 1),
+        }
 
 
 def rendering() -> dict:
@@ -182,8 +214,11 @@ def rendering() -> dict:
         generate(place / "raw", TRAIN, TEST)
         rendered = time.perf_counter()
         DataGenerator(place / "raw", dataset="synthetic", out=place / "data").run()
-        return {"faces": TRAIN + TEST, "rendering_seconds": round(rendered - start, 1),
-                "preparing_seconds": round(time.perf_counter() - rendered, 1)}
+        return {
+            "faces": TRAIN + TEST,
+            "rendering_seconds": round(rendered - start, 1),
+            "preparing_seconds": round(time.perf_counter() - rendered, 1),
+        }
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 `memory_given_back` is, on a CPU, the speed of the batches in memory without `keep_memory`, measured before.
 """
+
 import json
 import tempfile
 import time
@@ -31,7 +32,11 @@ from utils.train.run_folder import Run
 from utils.train.settings import read_settings
 from utils.train.solver import Solver
 
-STEPS, SECONDS, ROUNDS = 20, 1.0, 5  # a figure is that of at least so many steps and seconds, the median of so many of them
+STEPS, SECONDS, ROUNDS = (
+    20,
+    1.0,
+    5,
+)  # a figure is that of at least so many steps and seconds, the median of so many of them
 TRACED = 5  # steps
 
 
@@ -81,14 +86,19 @@ def measured(experiment: Experiment, solver: Solver, order: Order, loader: Loade
         seconds(islice(feed, 3 + 2 * ahead))  # uses up the batches that were made while none were taken
         fed.append(steps * order.batch / seconds(islice(feed, steps)))
         pure.append(steps * order.batch / seconds(islice(cycle(ready), steps)))
-    found = {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
-             "images_per_second": round(median(fed), 1), "pure_compute": round(median(pure), 1),
-             "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3)}
+    found = {
+        "net": net.net,
+        "input_size": net.input_size,
+        "batch_size": order.batch,
+        "images_per_second": round(median(fed), 1),
+        "pure_compute": round(median(pure), 1),
+        "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3),
+    }
     if given_back:
         found["memory_given_back"] = round(STEPS * order.batch / median(given_back), 1)
     else:
         own = sum(batch.images.nbytes for batch in ready)  # which a training has not
-        found["peak_gib"] = round((torch.cuda.max_memory_allocated() - own) / 2 ** 30, 2)
+        found["peak_gib"] = round((torch.cuda.max_memory_allocated() - own) / 2**30, 2)
     return found | traced(lambda: seconds(islice(cycle(ready), TRACED)), device)
 
 
@@ -104,7 +114,9 @@ def traced(steps, device: torch.device) -> dict:
     if device.type == "cuda":
         work = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
         calls = [event for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
-        found |= {"launches": sum("Launch" in event["name"] for event in calls) // TRACED,
-                  "kernels": sum(event["cat"] == "kernel" for event in work) // TRACED,
-                  "device_ms": round(sum(event["dur"] for event in work) / 1000 / TRACED, 2)}
+        found |= {
+            "launches": sum("Launch" in event["name"] for event in calls) // TRACED,
+            "kernels": sum(event["cat"] == "kernel" for event in work) // TRACED,
+            "device_ms": round(sum(event["dur"] for event in work) / 1000 / TRACED, 2),
+        }
     return found

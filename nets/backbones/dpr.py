@@ -1,11 +1,21 @@
 """The regressor of DPR: a small MobileNetV2 down to stride 128 (Shao et al., TPAMI 2021; MIT)."""
+
 from torch import Tensor, nn
 
 from nets.backbones.row import Row
 from nets.blocks import conv_norm, conv_norm_relu, run_taps
 
 # (expansion, width, repeats, stride of the first)
-STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]
+STEPS = [
+    (1, 8, 1, 1),
+    (6, 12, 2, 2),
+    (6, 16, 2, 2),
+    (6, 24, 3, 2),
+    (6, 32, 3, 2),
+    (6, 48, 3, 2),
+    (6, 64, 2, 2),
+    (6, 80, 1, 1),
+]
 STEM, WIDTH = 8, 64
 
 
@@ -16,7 +26,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         inner = inputs * expansion
         expand = conv_norm_relu(inputs, inner, 1) if expansion > 1 else []
-        self.conv = nn.Sequential(*expand, *conv_norm_relu(inner, inner, 3, stride, inner), *conv_norm(inner, outputs, 1))
+        self.conv = nn.Sequential(
+            *expand, *conv_norm_relu(inner, inner, 3, stride, inner), *conv_norm(inner, outputs, 1)
+        )
         self.identity = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,7 +41,9 @@ class Dense(nn.Module):
     def __init__(self, cells: int, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.layers = nn.Sequential(nn.Linear(WIDTH * cells**2, channels), nn.PReLU(), nn.Linear(channels, channels), nn.PReLU())
+        self.layers = nn.Sequential(
+            nn.Linear(WIDTH * cells**2, channels), nn.PReLU(), nn.Linear(channels, channels), nn.PReLU()
+        )
 
     def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
         return self.layers(pyramid[128].flatten(1))[:, :, None, None]
@@ -60,5 +74,12 @@ class SmallMobileNetV2(nn.Module):
         return run_taps(self.features, x, self.taps)
 
 
-ROWS = {"dpr": Row(build=SmallMobileNetV2, mean=(0.5,) * 3, std=(0.5,) * 3, order="BGR",
-                   note="DPR's regressor (--preset dpr re-initialises): WFLW 5.35, with the local stage 5.08")}
+ROWS = {
+    "dpr": Row(
+        build=SmallMobileNetV2,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        order="BGR",
+        note="DPR's regressor (--preset dpr re-initialises): WFLW 5.35, with the local stage 5.08",
+    )
+}

@@ -3,6 +3,7 @@
 A block normalises first, has its stride in the second convolution, and ends without an activation. The stem has a stride too, so
 an input of 256 px gives 8x8 cells.
 """
+
 from functools import partial
 
 from torch import Tensor, nn

@@ -1,4 +1,5 @@
 """MobileNetV2 (Sandler et al. 2018) and MobileNetV3-Large (Howard et al. 2019), the light backbones of PIPNet."""
+
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class MobileNetV2(nn.Module):
 
 class BlockRow(NamedTuple):
     """An inverted residual: kernel of the depthwise convolution, widths, squeeze-excite, h-swish or ReLU, stride."""
+
     kernel: int
     expanded: int
     outputs: int
@@ -63,7 +65,9 @@ class SqueezeExcite(nn.Module):
         inner = max(8, (channels // 4 + 4) // 8 * 8)
         if inner < 0.9 * (channels // 4):  # rounding never removes more than a tenth
             inner += 8
-        self.fc = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(inplace=True), nn.Linear(inner, channels), nn.Hardsigmoid())
+        self.fc = nn.Sequential(
+            nn.Linear(channels, inner), nn.ReLU(inplace=True), nn.Linear(inner, channels), nn.Hardsigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.fc(x.mean((2, 3)))[:, :, None, None]
@@ -118,10 +122,14 @@ class MobileNetV3Large(nn.Module):
 
 ROWS = {
     "mobilenetv2": Row(
-        build=MobileNetV2, imagenet=MobileNet_V2_Weights.IMAGENET1K_V1.url,
+        build=MobileNetV2,
+        imagenet=MobileNet_V2_Weights.IMAGENET1K_V1.url,
         note="PIPNet: 300W 3.40, WFLW 4.79, COFW 3.43, AFLW 1.52; coordinates: 300W 4.39 at 224 px, with squeeze-excite 4.28; "
-             "5.27 at 56 px"),
+        "5.27 at 56 px",
+    ),
     "mobilenetv3_large": Row(
-        build=MobileNetV3Large, note="IRNet fork of PIPNet: 1.79 on the 12 eye points of 300W",
-        imagenet="https://github.com/d-li14/mobilenetv3.pytorch/raw/master/pretrained/mobilenetv3-large-1cd25616.pth"),
+        build=MobileNetV3Large,
+        note="IRNet fork of PIPNet: 1.79 on the 12 eye points of 300W",
+        imagenet="https://github.com/d-li14/mobilenetv3.pytorch/raw/master/pretrained/mobilenetv3-large-1cd25616.pth",
+    ),
 }

@@ -1,4 +1,5 @@
 """ResNet-18/34/50/101 (He et al. 2016) of torchvision, with its max-pool, without average pool and classifier."""
+
 from functools import partial
 
 from torch import Tensor, nn
@@ -9,8 +10,12 @@ from nets.blocks import run_taps
 
 # {depth: (block, blocks in each stage, ImageNet weights, published figures)}
 DEPTHS = {
-    18: (resnet.BasicBlock, [2, 2, 2, 2], ResNet18_Weights,
-         "PIPNet: 300W 3.36, WFLW 4.57, COFW 3.31, AFLW 1.48; coordinates at 224 px: 300W 4.39"),
+    18: (
+        resnet.BasicBlock,
+        [2, 2, 2, 2],
+        ResNet18_Weights,
+        "PIPNet: 300W 3.36, WFLW 4.57, COFW 3.31, AFLW 1.48; coordinates at 224 px: 300W 4.39",
+    ),
     34: (resnet.BasicBlock, [3, 4, 6, 3], ResNet34_Weights, ""),
     50: (resnet.Bottleneck, [3, 4, 6, 3], ResNet50_Weights, "PIPNet: 300W 3.34, WFLW 4.48, COFW 3.18, AFLW 1.44"),
     101: (resnet.Bottleneck, [3, 4, 23, 3], ResNet101_Weights, "PIPNet: 300W 3.19, WFLW 4.31, COFW 3.08, AFLW 1.42"),
@@ -34,5 +39,7 @@ class ResNet(nn.Module):
 
 
 # the first published weights (V1), which PIPNet used
-ROWS = {f"resnet{depth}": Row(build=partial(ResNet, depth), imagenet=weights.IMAGENET1K_V1.url, note=note)
-        for depth, (_, _, weights, note) in DEPTHS.items()}
+ROWS = {
+    f"resnet{depth}": Row(build=partial(ResNet, depth), imagenet=weights.IMAGENET1K_V1.url, note=note)
+    for depth, (_, _, weights, note) in DEPTHS.items()
+}

@@ -1,4 +1,5 @@
 """The row of a backbone in the registry."""
+
 from collections.abc import Callable
 from typing import NamedTuple
 

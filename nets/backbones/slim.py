@@ -3,6 +3,7 @@
 Depthwise separable convolutions without shortcuts; a linear layer reads the means of the maps of three depths. Tensors of the
 backbone have the names of the published file.
 """
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +11,20 @@ from nets.backbones.row import Row
 from nets.blocks import conv_norm_relu, run_taps
 
 # conv2 ... conv13: (width, stride)
-STEPS = [(32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1)]
+STEPS = [
+    (32, 1),
+    (32, 2),
+    (32, 1),
+    (64, 2),
+    (64, 1),
+    (64, 1),
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+]
 TAPS = {2: 1, 4: 3, 8: 7, 16: 10, 32: 12}  # {stride: index of its last layer}
 MEAN = 127 / 255  # of each channel; the published net takes BGR
 
@@ -32,7 +46,9 @@ class Slim(nn.Module):
         self.conv1 = nn.Sequential(*conv_norm_relu(3, 16, 3, 2))
         inputs = 16
         for number, (outputs, stride) in enumerate(STEPS, 2):
-            step = nn.Sequential(*conv_norm_relu(inputs, inputs, 3, stride, inputs), *conv_norm_relu(inputs, outputs, 1))
+            step = nn.Sequential(
+                *conv_norm_relu(inputs, inputs, 3, stride, inputs), *conv_norm_relu(inputs, outputs, 1)
+            )
             self.add_module(f"conv{number}", step)
             inputs = outputs
         self.channels = {stride: STEPS[layer - 1][0] for stride, layer in TAPS.items()}
@@ -45,5 +61,13 @@ class Slim(nn.Module):
         return run_taps(self.children(), x, TAPS)
 
 
-ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR",
-                    input_size=160, note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure")}
+ROWS = {
+    "slim": Row(
+        build=Slim,
+        mean=(MEAN,) * 3,
+        std=(MEAN,) * 3,
+        order="BGR",
+        input_size=160,
+        note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure",
+    )
+}

@@ -1,4 +1,5 @@
 """Any backbone of timm (Wightman 2019) with feature maps: `timm:<name>`, with or without a pretrained tag."""
+
 import difflib
 from functools import partial
 from typing import Any
@@ -39,7 +40,9 @@ class TimmNet(nn.Module):
         try:
             net: Any = timm.create_model(self.name, features_only=True, **self.options)
         except Exception as error:  # timm's builders raise errors of any type
-            raise ValueError(f"timm:{self.name} gives no feature maps ({first_line(error)}); choose another net") from error
+            raise ValueError(
+                f"timm:{self.name} gives no feature maps ({first_line(error)}); choose another net"
+            ) from error
         # where several maps have one stride, the last is the deepest
         self.indices = {stride: i for i, stride in enumerate(net.feature_info.reduction()) if stride in STRIDES}
         self.channels = {stride: net.feature_info.channels()[i] for stride, i in self.indices.items()}
@@ -75,9 +78,13 @@ class TimmNet(nn.Module):
 
         Where feature maps are tapped, timm writes `stages_0.conv` for `stages.0.conv`. Unknown tensors keep their names.
         """
-        own = {f"backbone.{name.removeprefix('net.').replace('.', '_')}": f"backbone.{name}" for name in self.state_dict()}
-        return {own.get(f"backbone.{name.removeprefix('backbone.').replace('.', '_')}", name): tensor
-                for name, tensor in state.items()}
+        own = {
+            f"backbone.{name.removeprefix('net.').replace('.', '_')}": f"backbone.{name}" for name in self.state_dict()
+        }
+        return {
+            own.get(f"backbone.{name.removeprefix('backbone.').replace('.', '_')}", name): tensor
+            for name, tensor in state.items()
+        }
 
 
 class EarlyStem(TimmNet):
@@ -101,8 +108,13 @@ def timm_row(name: str) -> Row:
     name = name.removeprefix("timm:")
     cfg = pretrained_cfg(name)
     note = f"timm, weights {cfg.tag or 'without tag'}" if cfg.has_weights else "timm, without pretrained weights"
-    return Row(build=partial(TimmNet, name), mean=tuple(cfg.mean), std=tuple(cfg.std),
-               imagenet=f"timm:{name}" if cfg.has_weights else None, note=note)
+    return Row(
+        build=partial(TimmNet, name),
+        mean=tuple(cfg.mean),
+        std=tuple(cfg.std),
+        imagenet=f"timm:{name}" if cfg.has_weights else None,
+        note=note,
+    )
 
 
 def pretrained_cfg(name: str) -> timm.models.PretrainedCfg:
@@ -115,7 +127,9 @@ def pretrained_cfg(name: str) -> timm.models.PretrainedCfg:
         return timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
-        raise ValueError(f"timm has no weights '{tag}' for {architecture}; it has {', '.join(tags) or 'none'}") from error
+        raise ValueError(
+            f"timm has no weights '{tag}' for {architecture}; it has {', '.join(tags) or 'none'}"
+        ) from error
 
 
 def first_line(error: object) -> str:
@@ -129,11 +143,16 @@ NAMES = {
     **{f"mobileone_s{size}": (f"mobileone_s{size}", "") for size in range(5)},
     "mobileone_s1": ("mobileone_s1", "IRNet fork of PIPNet: 1.82 on the 12 eye points of 300W"),
     **{f"regnetx_{mega}mf": (f"regnetx_{mega // 100:03}", "") for mega in (200, 400, 600, 800, 1600, 3200)},
-    "regnetx_800mf": ("regnetx_008", "IRNet fork of PIPNet: 1.88 on 12 eye points, with private data, coordinates by part"),
+    "regnetx_800mf": (
+        "regnetx_008",
+        "IRNet fork of PIPNet: 1.88 on 12 eye points, with private data, coordinates by part",
+    ),
     "mobilenetv3_small": ("mobilenetv3_small_100", ""),
     "res2net50": ("res2net50d", "v1b; coordinates at 224 px: 300W 4.07, with squeeze-excite 4.01"),
     "hrnet_w18_small_v2": ("hrnet_w18_small_v2", "coordinates at 224 px: 300W 4.20"),
 }
 ROWS = {ours: timm_row(theirs)._replace(note=note) for ours, (theirs, note) in NAMES.items()} | {
     "resnet10t_early": timm_row("resnet10t")._replace(
-        build=partial(EarlyStem, "resnet10t"), imagenet=None, note="timm:resnet10t with a stem that is faster in 8 bits")}
+        build=partial(EarlyStem, "resnet10t"), imagenet=None, note="timm:resnet10t with a stem that is faster in 8 bits"
+    )
+}

@@ -1,4 +1,5 @@
 """DPR's published files under our names."""
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -6,7 +7,12 @@ from torch import Tensor
 from nets.heads.coordinate import UNIT
 from nets.wrappers.spatial_transformer import THETA_SCALE
 
-PLACES = {"eye_left": "left_eye_net", "eye_right": "right_eye_net", "nose": "nose_net", "mouth": "mouth_net"}  # {ours: published}
+PLACES = {
+    "eye_left": "left_eye_net",
+    "eye_right": "right_eye_net",
+    "nose": "nose_net",
+    "mouth": "mouth_net",
+}  # {ours: published}
 
 
 def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tensor]:
@@ -15,7 +21,9 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
     Pixel centres are integers there, and frames are 128 px (box and parts) or 256 px (face) wide; ours are [0, 1]. The files do
     not hold the mean face that the regressor adds its output to; only a net with that mean face gives the published landmarks.
     """
-    found = {f"transformer.{name}": tensor for name, tensor in state.items() if name.startswith(("localization.", "fc_loc."))}
+    found = {
+        f"transformer.{name}": tensor for name, tensor in state.items() if name.startswith(("localization.", "fc_loc."))
+    }
     found |= {f"backbone.{name}": tensor for name, tensor in state.items() if name.startswith("features.")}
     dense = {name.removeprefix("pts_net."): tensor for name, tensor in state.items() if name.startswith("pts_net.")}
     found |= {f"neck.layers.{name}": tensor for name, tensor in dense.items() if name[0] != "4"}
@@ -28,8 +36,11 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
         _to_unit_frames(found, "transformer.fc_loc.2", 1.0, 0.5 / 256)
     for ours, theirs in PLACES.items():
         if f"{theirs}.0.weight" in state:
-            found |= {f"places.{ours}.{name.removeprefix(f'{theirs}.')}": tensor for name, tensor in state.items()
-                      if name.startswith(f"{theirs}.")}
+            found |= {
+                f"places.{ours}.{name.removeprefix(f'{theirs}.')}": tensor
+                for name, tensor in state.items()
+                if name.startswith(f"{theirs}.")
+            }
             first = f"places.{ours}.0"  # its input there is in px of 256
             found[f"{first}.bias"] = found[f"{first}.bias"] - 0.5 * found[f"{first}.weight"].sum(1)
             found[f"{first}.weight"] = 256 * found[f"{first}.weight"]

@@ -3,6 +3,7 @@
 torch.hub and the Hugging Face hub download and cache. Without a network they hang or retry for a minute and then raise errors of
 many types, so this file checks the connection first and turns every failure into one line.
 """
+
 import os
 import socket
 import threading
@@ -47,7 +48,9 @@ def _load_timm(backbone: TimmNet) -> None:
 
     cfg, overlay = pretrained_cfg(backbone.name), dict[str, Any]()
     if not cfg.has_weights:
-        raise OSError(f"timm has no pretrained weights for {backbone.name}; name a tag that has them, or use --weights none")
+        raise OSError(
+            f"timm has no pretrained weights for {backbone.name}; name a tag that has them, or use --weights none"
+        )
     if cfg.hf_hub_id and not cfg.custom_load:
         repository, _, revision = cfg.hf_hub_id.partition("@")
         for name in ("pytorch_model.bin", "model.safetensors"):
@@ -60,8 +63,9 @@ def _load_timm(backbone: TimmNet) -> None:
     elif cfg.url and not overlay:
         _cached_file(str(cfg.url))
     with _one_line(f"of timm:{backbone.name} cannot be loaded"):
-        source = timm.create_model(backbone.name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay,
-                                   **backbone.options)
+        source = timm.create_model(
+            backbone.name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay, **backbone.options
+        )
         backbone.net.load_state_dict(source.state_dict())
 
 

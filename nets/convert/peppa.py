@@ -1,4 +1,5 @@
 """Peppa's Slim under our names."""
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,9 +20,15 @@ def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tens
     weight, bias = state["fc.weight"], state["fc.bias"]
     points, mean = len(bias) - 7, torch.tensor(np.asarray(meanface).ravel(), dtype=bias.dtype)
     if len(mean) == points:
-        found |= {"head.output.weight": weight[:points, :, None, None] / UNIT, "head.output.bias": (bias[:points] - mean) / UNIT}
+        found |= {
+            "head.output.weight": weight[:points, :, None, None] / UNIT,
+            "head.output.bias": (bias[:points] - mean) / UNIT,
+        }
     upwards = torch.tensor(UPWARDS)
-    found |= {"auxiliary.pose.weight": weight[points:-4] * upwards[:, None], "auxiliary.pose.bias": bias[points:-4] * upwards}
+    found |= {
+        "auxiliary.pose.weight": weight[points:-4] * upwards[:, None],
+        "auxiliary.pose.bias": bias[points:-4] * upwards,
+    }
     return found | {"auxiliary.states.weight": weight[-4:], "auxiliary.states.bias": bias[-4:]}
 
 
@@ -34,6 +41,9 @@ def read_exported(run, images: np.ndarray) -> dict[str, np.ndarray]:
     inputs = ((images / np.float32(255) - mean) / mean).transpose(0, 3, 1, 2)
     values = np.concatenate([run({"input1": one[None]})["output1"] for one in inputs])
     points = values[:, :-7].reshape(len(values), -1, 2)
-    return {"landmarks": points, "score": np.ones(points.shape[:2], np.float32),
-            "pose": values[:, -7:-4] * np.array(UPWARDS, np.float32) * np.float32(QUARTER),
-            "states": 1 / (1 + np.exp(-values[:, -4:]))}
+    return {
+        "landmarks": points,
+        "score": np.ones(points.shape[:2], np.float32),
+        "pose": values[:, -7:-4] * np.array(UPWARDS, np.float32) * np.float32(QUARTER),
+        "states": 1 / (1 + np.exp(-values[:, -4:])),
+    }

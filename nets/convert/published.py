@@ -3,6 +3,7 @@
 Theirs have backbone, neck and head side by side; ours are `backbone.<published name>`, `neck.<published name>` and `head.<name>`.
 Tensors have the same shapes.
 """
+
 import re
 
 from torch import Tensor

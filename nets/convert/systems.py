@@ -1,4 +1,5 @@
 """Published systems whose files run here as their authors ran them: one row for each."""
+
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import NamedTuple
@@ -9,9 +10,17 @@ from torch import Tensor
 from nets.build import net_row
 from nets.convert.published import HEAD_NAMES, NECK, are_our_names
 
-SETS = {68: "300w", 98: "wflw", 29: "cofw", 19: "aflw", 106: "lapa"}  # {landmarks of a snapshot: what it was trained on}
-BACKBONES = {"pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
-             "irnet": ("irnet18", "irnet50", "irnet100")}
+SETS = {
+    68: "300w",
+    98: "wflw",
+    29: "cofw",
+    19: "aflw",
+    106: "lapa",
+}  # {landmarks of a snapshot: what it was trained on}
+BACKBONES = {
+    "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
+    "irnet": ("irnet18", "irnet50", "irnet100"),
+}
 MEANFACE = ("meanface.txt", "data/<set> of github.com/jhb86253817/PIPNet")
 OUTPUTS = 143  # of Slim
 STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
@@ -58,8 +67,14 @@ def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
         raise ValueError(f"it has {count} landmarks; snapshots of {', '.join(map(str, SETS))} are known")
     net, act = _backbone(state, system)
     stride = next((stride for tensor, stride in STRIDES.items() if tensor in state), 32)
-    return {"net": net, "stride": stride, "num_nb": neighbors // count, "layout": str(count), "dataset": SETS[count],
-            **({"act": act} if act else {})}
+    return {
+        "net": net,
+        "stride": stride,
+        "num_nb": neighbors // count,
+        "layout": str(count),
+        "dataset": SETS[count],
+        **({"act": act} if act else {}),
+    }
 
 
 def slim_keys(state: dict[str, Tensor]) -> dict:
@@ -83,8 +98,11 @@ def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, st
     The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of resnet18.
     """
     choices = [(name, act) for name in names for act in (None, *net_row(name).acts[1:])]
-    there = [choice for choice in choices
-             if all(key in state and state[key].shape == shape for key, shape in _shapes(*choice).items())]
+    there = [
+        choice
+        for choice in choices
+        if all(key in state and state[key].shape == shape for key, shape in _shapes(*choice).items())
+    ]
     return max(there, key=lambda choice: len(_shapes(*choice)), default=None)
 
 
@@ -96,22 +114,48 @@ def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
     if found is None:
         raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")
     if foreign := sorted(backbone.keys() - _shapes(*found).keys()):
-        raise ValueError(f"its backbone is {found[0]} with {len(foreign)} more tensors ({', '.join(foreign[:3])}"
-                         f"{' ...' if foreign[3:] else ''}), so another one")
+        raise ValueError(
+            f"its backbone is {found[0]} with {len(foreign)} more tensors ({', '.join(foreign[:3])}"
+            f"{' ...' if foreign[3:] else ''}), so another one"
+        )
     return found
 
 
 SYSTEMS = {
-    "slim": System("Peppa's Slim", ("conv13.4.weight",), "slim", slim_keys, "nets.convert.peppa:from_peppa",
-                   graph=PublishedGraph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported")),
+    "slim": System(
+        "Peppa's Slim",
+        ("conv13.4.weight",),
+        "slim",
+        slim_keys,
+        "nets.convert.peppa:from_peppa",
+        graph=PublishedGraph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported"),
+    ),
     # the nets of the parts are not published, so what runs is the global stage
-    "dpr": System("DPR", ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"), "dpr",
-                  lambda state: {"layout": "98", "local_parts": False}, "nets.convert.dpr:from_dpr",
-                  ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"), ("places.",)),
-    "pipnet": System("PIPNet", ("cls_layer.weight",), "pipnet", lambda state: snapshot_keys(state, "pipnet"),
-                     "nets.convert.published:from_published", MEANFACE),
-    "irnet": System("the IRNet fork of PIPNet", ("score.weight",), "irnet", lambda state: snapshot_keys(state, "irnet"),
-                    "nets.convert.published:from_published", MEANFACE),
+    "dpr": System(
+        "DPR",
+        ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"),
+        "dpr",
+        lambda state: {"layout": "98", "local_parts": False},
+        "nets.convert.dpr:from_dpr",
+        ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"),
+        ("places.",),
+    ),
+    "pipnet": System(
+        "PIPNet",
+        ("cls_layer.weight",),
+        "pipnet",
+        lambda state: snapshot_keys(state, "pipnet"),
+        "nets.convert.published:from_published",
+        MEANFACE,
+    ),
+    "irnet": System(
+        "the IRNet fork of PIPNet",
+        ("score.weight",),
+        "irnet",
+        lambda state: snapshot_keys(state, "irnet"),
+        "nets.convert.published:from_published",
+        MEANFACE,
+    ),
 }
 
 

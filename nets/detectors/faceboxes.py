@@ -4,6 +4,7 @@ After Zhang et al., "FaceBoxes: A CPU Real-time Face Detector with High Accuracy
 matching and hard negatives (section 3.4). Version 2 has plain strided convolutions in place of CReLU and pools. Boxes are corners
 x1, y1, x2, y2, anchors are centre and size cx, cy, w, h, both in px of the input.
 """
+
 import copy
 import math
 from typing import NamedTuple
@@ -66,12 +67,15 @@ class Inception(nn.Module):
         self.branch3x3_3 = Conv(32, 32, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([
-            self.branch1x1(x),
-            self.branch1x1_2(F.avg_pool2d(x, 3, 1, 1)),
-            self.branch3x3(self.branch3x3_reduce(x)),
-            self.branch3x3_3(self.branch3x3_2(self.branch3x3_reduce_2(x))),
-        ], 1)
+        return torch.cat(
+            [
+                self.branch1x1(x),
+                self.branch1x1_2(F.avg_pool2d(x, 3, 1, 1)),
+                self.branch3x3(self.branch3x3_reduce(x)),
+                self.branch3x3_3(self.branch3x3_2(self.branch3x3_reduce_2(x))),
+            ],
+            1,
+        )
 
 
 class FaceBoxesV2(Trainable):
@@ -134,6 +138,7 @@ class FaceBoxesV2(Trainable):
 
         A net whose batch norms were folded can then be trained on.
         """
+
         def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
             slope = norm.weight / (norm.running_var + norm.eps).sqrt()
             start = norm.bias - slope * norm.running_mean
@@ -192,7 +197,9 @@ def corners(anchor: Tensor) -> Tensor:
 def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
     """Return offsets (A, 4) of boxes (A, 4), one for each anchor: the inverse of `decode`."""
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    return torch.cat([(centre - anchor[:, :2]) / (VARIANCES[0] * anchor[:, 2:]), (size / anchor[:, 2:]).log() / VARIANCES[1]], -1)
+    return torch.cat(
+        [(centre - anchor[:, :2]) / (VARIANCES[0] * anchor[:, 2:]), (size / anchor[:, 2:]).log() / VARIANCES[1]], -1
+    )
 
 
 def best_boxes(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor]:
@@ -227,8 +234,9 @@ def encode(boxes: Tensor, anchor: Tensor, smallest: float = 0.0) -> Tensor:
     return torch.cat([torch.where(label, encode_boxes(boxes[box], anchor), 0), label.float()], 1)
 
 
-def multibox_loss(offsets: Tensor, logits: Tensor, targets: BoxTargets, negatives: float = NEGATIVES,
-                  least: int = LEAST) -> dict[str, Tensor]:
+def multibox_loss(
+    offsets: Tensor, logits: Tensor, targets: BoxTargets, negatives: float = NEGATIVES, least: int = LEAST
+) -> dict[str, Tensor]:
     """Return {"loc": sum, "conf": sum} of a batch (section 3.4).
 
     loc is smooth L1 of the offsets of matched anchors. conf is the cross-entropy of these and of each image's hardest background:

@@ -4,6 +4,7 @@ Cascaded Convolutional Networks", IEEE SPL 2016).
 P-Net proposes boxes on an image pyramid, R-Net refines them, O-Net refines them again and finds the points. As published, a box
 from pixel x1 to pixel x2 is x2 - x1 + 1 wide; boxes are continuous here, [x1, x2 + 1], so widths are differences.
 """
+
 import math
 
 import numpy as np
@@ -25,8 +26,14 @@ class Stage(nn.Module):
     x (B, 3, H, W) -> one tensor a branch. Tensors have the published names.
     """
 
-    def __init__(self, widths: list[int], kernels: list[int], pools: list[tuple[int, int] | None], linear: tuple[int, int] | None,
-                 branches: dict[str, int]):
+    def __init__(
+        self,
+        widths: list[int],
+        kernels: list[int],
+        pools: list[tuple[int, int] | None],
+        linear: tuple[int, int] | None,
+        branches: dict[str, int],
+    ):
         super().__init__()
         self.pools, self.linear, self.branches = pools, linear, list(branches)
         self.features = nn.ModuleDict()
@@ -59,12 +66,22 @@ class MTCNN(nn.Module):
         super().__init__()
         self.pnet = Stage([3, 10, 16, 32], [3, 3, 3], [(2, 2), None, None], None, {"conv4_1": 2, "conv4_2": 4})
         self.rnet = Stage([3, 28, 48, 64], [3, 3, 2], [(3, 2), (3, 2), None], (576, 128), {"conv5_1": 2, "conv5_2": 4})
-        self.onet = Stage([3, 32, 64, 64, 128], [3, 3, 3, 2], [(3, 2), (3, 2), (2, 2), None], (1152, 256),
-                          {"conv6_1": 2, "conv6_2": 4, "conv6_3": 10})
+        self.onet = Stage(
+            [3, 32, 64, 64, 128],
+            [3, 3, 3, 2],
+            [(3, 2), (3, 2), (2, 2), None],
+            (1152, 256),
+            {"conv6_1": 2, "conv6_2": 4, "conv6_3": 10},
+        )
 
     @torch.inference_mode()
-    def detect(self, image: np.ndarray, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8), overlap: float = 0.7,
-               smallest: float = 20.0) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(
+        self,
+        image: np.ndarray,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
+        overlap: float = 0.7,
+        smallest: float = 20.0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes (M, 4), scores (M,), points (M, 5, 2) in continuous px, best first; image uint8 BGR (H, W, 3).
 
         thresholds: scores of the three nets; overlap: share of the smaller of two boxes from which the lower one is dropped;
@@ -129,8 +146,10 @@ def _square(boxes: Tensor) -> Tensor:
 def _accepted(net: Stage, picture: Image.Image, boxes: Tensor, size: int, threshold: float) -> tuple[Tensor, ...]:
     """Return (boxes, scores, corrections[, points]) of the boxes (M, 4) that `net` scores above the threshold."""
     # beyond the picture PIL's crop is black
-    cut = [_resize(picture.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))), size, size)
-           for x1, y1, x2, y2 in boxes.long().tolist()]
+    cut = [
+        _resize(picture.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))), size, size)
+        for x1, y1, x2, y2 in boxes.long().tolist()
+    ]
     crops = torch.stack(cut).to(boxes.device) if cut else boxes.new_zeros(0, 3, size, size)
     outputs = [net(part) for part in crops.split(BATCH)]
     logits, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))

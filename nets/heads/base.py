@@ -1,4 +1,5 @@
 """The interface of a head: its verbs count, encode, forward, loss and decode, and its neck, which joins it to a backbone."""
+
 import math
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from nets.necks import Neck
 
 class PointTargets(NamedTuple):
     """place (B, N, 2) in the head's own unit, weight (B, N)."""
+
     place: Tensor
     weight: Tensor
 

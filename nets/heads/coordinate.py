@@ -3,6 +3,7 @@
 Landmarks are the meanface plus the net's output in eighths of the crop: 32 px of a 256 px crop, the unit in which the PIP head
 measures its errors too. So forms and weights of the loss mean the same for both.
 """
+
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ UNIT = 1 / 8  # of the crop
 
 class CoordinateMaps(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop; log_scale (B, N): logarithm of the expected error in eighths of it, or None."""
+
     landmarks: Tensor
     log_scale: Tensor | None = None
 
@@ -65,13 +67,23 @@ class CoordinateHead(RegressionHead):
     size_multiple = 1
     rows = {"output": 2, "norm": 2, "log_scale": 1}
 
-    def __init__(self, channels: int, spec: dict, error: str = "l1", pool: str = "average", excite: bool = False,
-                 sigma: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        spec: dict,
+        error: str = "l1",
+        pool: str = "average",
+        excite: bool = False,
+        sigma: bool = False,
+    ):
         super().__init__(spec["meanface"], error)
         self.excite = SqueezeExcite(channels) if excite else nn.Identity()
         depthwise, cells = pool == "depthwise", -(-spec["input_size"] // spec["stride"])
-        self.pool = nn.Sequential(nn.Conv2d(channels, channels, cells, groups=channels, bias=False),
-                                  nn.BatchNorm2d(channels)) if depthwise else nn.AdaptiveAvgPool2d(1)
+        self.pool = (
+            nn.Sequential(nn.Conv2d(channels, channels, cells, groups=channels, bias=False), nn.BatchNorm2d(channels))
+            if depthwise
+            else nn.AdaptiveAvgPool2d(1)
+        )
         self.output = nn.Conv2d(channels, 2 * self.num_lms, 1)
         self.norm = nn.BatchNorm2d(2 * self.num_lms) if depthwise else nn.Identity()
         self.log_scale = nn.Conv2d(channels, self.num_lms, 1) if sigma else None
@@ -85,7 +97,9 @@ class CoordinateHead(RegressionHead):
         if not hasattr(backbone, "vector"):
             return Head.neck(backbone, spec)
         if (pool := spec["head_options"].get("pool", "average")) != "average":
-            raise ValueError(f"pool {pool} needs a map of cells, but {spec['net']} gives the head a vector; leave pool out")
+            raise ValueError(
+                f"pool {pool} needs a map of cells, but {spec['net']} gives the head a vector; leave pool out"
+            )
         return backbone.vector(spec["input_size"])
 
     def forward(self, features: Tensor) -> CoordinateMaps:

@@ -2,6 +2,7 @@
 
 The logarithm of a Gaussian is a parabola, which three values define.
 """
+
 import math
 
 import torch

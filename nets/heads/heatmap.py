@@ -4,6 +4,7 @@ The published decoding smooths the map and expands its logarithm about the large
 columns of the 3 x 3 cells around that cell are averaged, and a parabola is fitted to each mean. On a Gaussian both give the same
 result, and this one also works at the border.
 """
+
 import math
 from typing import Any
 
@@ -32,8 +33,10 @@ class HeatmapHead(Head):
         super().__init__()
         size, stride = spec["input_size"], spec["stride"]
         if size < 3 * stride:
-            raise ValueError(f"a heatmap of {size} px has fewer than 3 cells at stride {stride}; give a larger input_size or a "
-                             "smaller stride")
+            raise ValueError(
+                f"a heatmap of {size} px has fewer than 3 cells at stride {stride}; give a larger input_size or a "
+                "smaller stride"
+            )
         self.num_lms, self.reach, self.width = len(spec["meanface"]), 0.5 / (size // stride), score_width or 1.5
         self.score = nn.Conv2d(channels, self.num_lms, 1)
         start_small(self.score)
@@ -61,17 +64,23 @@ class HeatmapHead(Head):
         # (map - target)^2 without making the target. No einsum: autocast would round it, and the terms nearly cancel.
         correlation = ((maps * across[:, :, None]).sum(3) * down).sum(2)
         squares = maps.square().sum((2, 3)) - 2 * correlation + across.square().sum(2) * down.square().sum(2)
-        return {"score": (targets.weight * squares).sum() / (math.pi * self.width ** 2)}
+        return {"score": (targets.weight * squares).sum() / (math.pi * self.width**2)}
 
     def decode(self, maps: Tensor) -> Prediction:
         """Return landmarks in [0, 1] of the crop; a landmark's score is the largest value of its map."""
         (height, width), flat = maps.shape[-2:], maps.float().flatten(2)
         score, cell = flat.max(2)
         x, y = (cell % width).clamp(1, width - 2), cell.div(width, rounding_mode="floor").clamp(1, height - 2)
-        rows = torch.stack([flat.gather(2, (y + dy)[..., None] * width + torch.stack([x - 1, x, x + 1], -1))
-                            for dy in (-1, 0, 1)], 2).clamp(min=FLOOR).log()  # (B, N, 3, 3)
+        rows = (
+            torch.stack(
+                [flat.gather(2, (y + dy)[..., None] * width + torch.stack([x - 1, x, x + 1], -1)) for dy in (-1, 0, 1)],
+                2,
+            )
+            .clamp(min=FLOOR)
+            .log()
+        )  # (B, N, 3, 3)
         found = [middle + 0.5 + parabola_top(*rows.mean(axis).unbind(2)) for middle, axis in ((x, 2), (y, 3))]
         return Prediction(torch.stack([found[0] / width, found[1] / height], -1), score.clamp(0, 1))
 
     def scores(self, maps: Tensor) -> Tensor:
-        return maps.float() / (math.pi ** 0.5 * self.width)
+        return maps.float() / (math.pi**0.5 * self.width)

@@ -1,4 +1,5 @@
 """The head `parts`: coordinates group by group (the IRNet fork's PHA-REGR)."""
+
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +20,17 @@ class PartsHead(RegressionHead):
     def __init__(self, channels: int, spec: dict, error: str = "l1"):
         super().__init__(spec["meanface"], error)
         groups = spec.get("groups") or [list(range(self.num_lms))]
-        branches = [nn.Sequential(
-            SqueezeExcite(channels), nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(WIDTH, 2 * len(ids), 1)) for ids in groups]
+        branches = [
+            nn.Sequential(
+                SqueezeExcite(channels),
+                nn.Conv2d(channels, WIDTH, 1, bias=False),
+                nn.BatchNorm2d(WIDTH),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Conv2d(WIDTH, 2 * len(ids), 1),
+            )
+            for ids in groups
+        ]
         self.branches = nn.ModuleList(branches)
         start_small(*(branch[-1] for branch in branches))
         order = torch.tensor([i for ids in groups for i in ids]).argsort()  # of landmarks in the branches' outputs

@@ -3,6 +3,7 @@
 A landmark is found in three steps: the cell with the largest value of its score map; the offset inside that cell; the mean of
 this place and of the predictions of other landmarks, namely those that have it among their K nearest on the meanface.
 """
+
 from math import ceil
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class PIPMaps(NamedTuple):
     in cells, of the offset first, then of each neighbor; None if the net does not predict it. coarser: score maps of the features
     after each further 2x2 max-pool, see `PIPHead.levels`.
     """
+
     score: Tensor
     offset_x: Tensor
     offset_y: Tensor
@@ -43,6 +45,7 @@ class PIPTargets(NamedTuple):
     cell (B, N) = y * W + x; place (B, N, 1 + K, 2): the landmark and its neighbors, in cells from the corner of that cell;
     weight (B, N, 1 + K); coarser: (cell, weight) of each coarser score map
     """
+
     cell: Tensor
     place: Tensor
     weight: Tensor
@@ -55,6 +58,7 @@ class Candidates(NamedTuple):
     score (B, N); place (B, N * (1 + K), 2) in cells, of each landmark and its neighbors; log_scale (B, N * (1 + K)), None if it
     is not predicted. `merge_index` says which of them are merged.
     """
+
     score: Tensor
     place: Tensor
     log_scale: Tensor | None
@@ -68,7 +72,7 @@ def nearest_neighbors(meanface: np.ndarray, num_nb: int) -> list[list[int]]:
         raise ValueError(f"num_nb must be 0 to {count - 1} for {count} landmarks, not {num_nb}")
     distance = ((meanface[:, None] - meanface[None]) ** 2).sum(-1)
     np.fill_diagonal(distance, -1.0)  # the landmark itself comes first even if another coincides with it
-    return np.argsort(distance, axis=1, kind="stable")[:, 1:num_nb + 1].tolist()
+    return np.argsort(distance, axis=1, kind="stable")[:, 1 : num_nb + 1].tolist()
 
 
 def neighbors_across(meanface: np.ndarray, num_nb: int, labelled: np.ndarray) -> list[list[int]]:
@@ -83,7 +87,7 @@ def neighbors_across(meanface: np.ndarray, num_nb: int, labelled: np.ndarray) ->
         mine = labelled[:, landmark]
         near = [other for other in order if (mine & labelled[:, other]).any()] or [landmark]
         beyond = [other for other in near if (labelled[:, other] & ~mine).any()][:want]
-        others = [other for other in near if other not in beyond][:num_nb - len(beyond)]
+        others = [other for other in near if other not in beyond][: num_nb - len(beyond)]
         chosen = sorted([*beyond, *others], key=near.index)
         found.append([chosen[slot % len(chosen)] for slot in range(num_nb)])
     return found
@@ -123,7 +127,8 @@ def landmark_channels(count: int, num_nb: int, sigma: bool) -> Tensor:
     """
     widths = [1, 1, 1, num_nb, num_nb, (1 + num_nb) * sigma]
     score, x, y, neighbor_x, neighbor_y, scales = (
-        part.view(count, -1) for part in torch.arange(count * sum(widths)).split([count * width for width in widths]))
+        part.view(count, -1) for part in torch.arange(count * sum(widths)).split([count * width for width in widths])
+    )
     place = torch.stack([torch.cat([x, neighbor_x], 1), torch.cat([y, neighbor_y], 1)], 2)
     return torch.cat([score, place.flatten(1), scales], 1)
 
@@ -157,9 +162,12 @@ class PIPHead(Head):
         self.log_scale = nn.Conv2d(channels, self.num_lms * (1 + self.num_nb), 1) if sigma else None
         start_small(*self.children())
         index = torch.tensor(neighbor_index, dtype=torch.long).reshape(self.num_lms, -1)
-        for name, values in {"neighbor_index": index, "around": torch.cat([torch.arange(self.num_lms)[:, None], index], 1),
-                             "merge_index": merge_index(neighbor_index),
-                             "channels": landmark_channels(self.num_lms, self.num_nb, sigma)}.items():
+        for name, values in {
+            "neighbor_index": index,
+            "around": torch.cat([torch.arange(self.num_lms)[:, None], index], 1),
+            "merge_index": merge_index(neighbor_index),
+            "channels": landmark_channels(self.num_lms, self.num_nb, sigma),
+        }.items():
             self.register_buffer(name, values, persistent=False)
 
     @staticmethod
@@ -180,7 +188,9 @@ class PIPHead(Head):
         for _ in range(self.levels - 1):
             pooled = F.max_pool2d(pooled, 2)
             coarser.append(self.score(pooled))
-        return PIPMaps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale, tuple(coarser))
+        return PIPMaps(
+            score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale, tuple(coarser)
+        )
 
     def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
         weight = labels.weight_of(0)
@@ -198,10 +208,14 @@ class PIPHead(Head):
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PIPTargets:
         """Return targets on `grid` (H, W) cells. A landmark outside the crop takes the nearest cell, its offset unclamped."""
         position, weight, coarser = in_cells(labels.landmarks, grid), labels.weight_of(0), []
-        column, row = (part.clamp(0, cells - 1) for part, cells in zip(position.floor().unbind(-1), grid[::-1], strict=True))
+        column, row = (
+            part.clamp(0, cells - 1) for part, cells in zip(position.floor().unbind(-1), grid[::-1], strict=True)
+        )
         place = position[:, self.around] - torch.stack([column, row], -1)[:, :, None]
         for level in self._coarse_levels(labels):
-            height, width = (cells >> level for cells in grid)  # the cell whose pooled features hold those of the finer cell
+            height, width = (
+                cells >> level for cells in grid
+            )  # the cell whose pooled features hold those of the finer cell
             coarse = (row.long() >> level).clamp(max=height - 1) * width + (column.long() >> level).clamp(max=width - 1)
             coarser.append((coarse, labels.weight_of(level)))
         weights = torch.cat([weight[:, :, None], self._of_neighbors(weight)], 2)
@@ -212,7 +226,9 @@ class PIPHead(Head):
         score, place, log_scale = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
         total = _score_error(flat, score, targets.weight[:, :, 0])
-        for coarse, (cell, weight) in zip(maps.coarser, targets.coarser, strict=False):  # no targets: all samples are of level 0
+        for coarse, (cell, weight) in zip(
+            maps.coarser, targets.coarser, strict=False
+        ):  # no targets: all samples are of level 0
             level = coarse.float().flatten(2)
             total = total + _score_error(level, level.gather(2, cell[:, :, None]).squeeze(2), weight)
         errors = (place - targets.place).abs()  # (B, N, 1 + K, 2)
@@ -246,8 +262,13 @@ class PIPHead(Head):
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
         """Return the head's tensors, see `Head.grafted`; each landmark is also shifted from its origin to its own place."""
         cells = new["input_size"] / new["stride"]
-        return transplant(state, old["neighbor_index"], new["neighbor_index"], Origins(origins.landmark, origins.place * cells),
-                          meanface * cells)
+        return transplant(
+            state,
+            old["neighbor_index"],
+            new["neighbor_index"],
+            Origins(origins.landmark, origins.place * cells),
+            meanface * cells,
+        )
 
     def _coarse_levels(self, labels: Labels) -> range:
         """Return the levels beside 0 that samples may have."""
@@ -273,7 +294,9 @@ class PIPHead(Head):
         cell = maps.score.float().flatten(2).argmax(2)
         score, place, log_scale = self._at(maps, cell)
         corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
-        return Candidates(score, (place + corner[:, :, None]).flatten(1, 2), None if log_scale is None else log_scale.flatten(1))
+        return Candidates(
+            score, (place + corner[:, :, None]).flatten(1, 2), None if log_scale is None else log_scale.flatten(1)
+        )
 
     def _merge(self, candidates: Candidates, grid: tuple[int, ...]) -> Prediction:
         """Return the prediction on a `grid` (H, W)."""

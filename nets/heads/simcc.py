@@ -2,6 +2,7 @@
 
 Large filters give a vector for each landmark; one gated attention unit relates the landmarks; two linear maps lead to bins.
 """
+
 import math
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ MARGIN = 1 / 8  # of the crop; the bins cover it on each side too
 
 class SimCCMaps(NamedTuple):
     """Logits x, y (B, N, bins) over the crop and its margin."""
+
     x: Tensor
     y: Tensor
 
@@ -37,7 +39,7 @@ class SimCCHead(Head):
         self.num_lms, self.width = len(spec["meanface"]), score_width or (size / 8) ** 0.5
         self.bins, self.step = round(size * BINS_A_PX * (1 + 2 * MARGIN)), max(round(self.width), 1)
         self.points = nn.Conv2d(channels, self.num_lms, 7, padding=3)
-        self.embed = nn.Sequential(nn.LayerNorm(cells ** 2), nn.Linear(cells ** 2, width, bias=False))
+        self.embed = nn.Sequential(nn.LayerNorm(cells**2), nn.Linear(cells**2, width, bias=False))
         self.attention = GatedAttention(width)
         self.x, self.y = nn.Linear(width, self.bins, bias=False), nn.Linear(width, self.bins, bias=False)
 
@@ -77,4 +79,4 @@ class SimCCHead(Head):
     def scores(self, maps: SimCCMaps) -> Tensor:
         """Return (B, N, 2 bins), both distributions scaled so that the peaks of ideal ones are equally high."""
         logs = torch.cat([logits.float().log_softmax(-1) for logits in maps], -1) - log_height(self.width)
-        return logs.exp() / (math.pi ** 0.5 * self.width) ** 0.5
+        return logs.exp() / (math.pi**0.5 * self.width) ** 0.5

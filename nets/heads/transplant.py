@@ -3,6 +3,7 @@
 Every row of its convolutions predicts the place of one landmark relative to the cell of another (or of itself). A row of the new
 head starts as the old row for the nearest pair of landmarks; its bias adds the remaining distance on the meanface.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 
 class Origins(NamedTuple):
     """Old landmarks that N new ones start from. landmark: their indices; place (N, 2): their places on the new meanface."""
+
     landmark: list[int]
     place: np.ndarray
 
@@ -44,8 +46,13 @@ def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: 
     return Origins(source, np.array([places[landmark] for landmark in source]))
 
 
-def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: list[list[int]], origins: Origins,
-               meanface: np.ndarray) -> dict[str, Tensor]:
+def transplant(
+    state: dict[str, Tensor],
+    old_index: list[list[int]],
+    new_index: list[list[int]],
+    origins: Origins,
+    meanface: np.ndarray,
+) -> dict[str, Tensor]:
     """Return tensors of a head with neighbors `new_index` (N, K) from `state`, those of a head with `old_index` (N', K').
 
     origins.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, shifted from there to itself. A
@@ -54,8 +61,11 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
     """
     count, num_nb = len(old_index), len(old_index[0])
     parts = PARTS if num_nb else PARTS[:3]
-    if any(len(state[f"{part}.{leaf}"]) != count * (num_nb if "neighbor" in part else 1)
-           for part in parts for leaf in ("weight", "bias")):
+    if any(
+        len(state[f"{part}.{leaf}"]) != count * (num_nb if "neighbor" in part else 1)
+        for part in parts
+        for leaf in ("weight", "bias")
+    ):
         raise ValueError(f"the head does not have the {count} landmarks and {num_nb} neighbors of its neighbor_index")
 
     def candidate(cell: int, landmark: int) -> tuple[int, np.ndarray]:

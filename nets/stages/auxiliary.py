@@ -1,4 +1,5 @@
 """Auxiliary heads: head pose and the state of eyes and mouth, trained with the landmarks (Peppa's Slim)."""
+
 import math
 
 import torch.nn.functional as F
@@ -9,8 +10,10 @@ from nets.labels import Labels, Prediction
 
 STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right in the picture
 SIZES = {"pose": 3, "states": len(STATES)}
-TERMS = {"pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
-         "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True))}
+TERMS = {
+    "pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
+    "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True)),
+}
 QUARTER = math.pi / 2  # of the pose's outputs
 
 
@@ -70,7 +73,7 @@ class AuxiliaryHeads(nn.ModuleDict):
         """Return the values (B, k) of an output and their weights, one a term (B, terms), all 0 where no label has it."""
         if getattr(labels, name) is None:
             zeros = labels.packed.new_zeros(len(labels.packed), SIZES[name])
-            return zeros, zeros[:, :len(TERMS[name])]
+            return zeros, zeros[:, : len(TERMS[name])]
         return getattr(labels, name), getattr(labels, f"{name}_weight")
 
     @staticmethod

@@ -4,6 +4,7 @@ It is similar to SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022). A
 map around the head's result, by the head's own feature map there, by its place and by its identity. One attention unit relates
 the landmarks; then each gets its own displacement.
 """
+
 import torch
 from torch import Tensor, nn
 
@@ -28,15 +29,25 @@ class Refiner(nn.Module):
     steps: Tensor
     openings: Tensor
 
-    def __init__(self, channels: dict[int, int], coarse: int, count: int, input_size: int,
-                 openings: list[tuple[int, int, int, int]]):
+    def __init__(
+        self,
+        channels: dict[int, int],
+        coarse: int,
+        count: int,
+        input_size: int,
+        openings: list[tuple[int, int, int, int]],
+    ):
         super().__init__()
         if STRIDE not in channels:
-            raise ValueError(f"refine needs a feature map of stride {STRIDE}, this backbone has {', '.join(map(str, channels))}; "
-                             "add --no-refine")
+            raise ValueError(
+                f"refine needs a feature map of stride {STRIDE}, this backbone has {', '.join(map(str, channels))}; "
+                "add --no-refine"
+            )
         self.cell = STRIDE / input_size  # in [0, 1] of the crop
         self.fine, self.coarse = nn.Conv2d(channels[STRIDE], LATERAL, 1), nn.Conv2d(coarse, LATERAL, 1)
-        self.register_buffer("steps", self.cell * torch.tensor([-1.0, 0.0, 1.0]), persistent=False)  # of a patch, in x and in y
+        self.register_buffer(
+            "steps", self.cell * torch.tensor([-1.0, 0.0, 1.0]), persistent=False
+        )  # of a patch, in x and in y
         self.register_buffer("openings", torch.tensor(openings, dtype=torch.long).view(-1, 4), persistent=False)
         self.describe, self.place = nn.Linear((len(self.steps) ** 2 + 1) * LATERAL, WIDTH), nn.Linear(2, WIDTH)
         self.identity = nn.Parameter(0.5 * torch.randn(count, WIDTH))
@@ -53,7 +64,9 @@ class Refiner(nn.Module):
         coarse, fine: feature maps (B, C, H, W), that of the head and that of stride 8.
         """
         start = landmarks.detach()
-        cells = torch.cat([sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])], 2)
+        cells = torch.cat(
+            [sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])], 2
+        )
         described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
         read = self.norm(self.attention(described)).float()
         # no matrix product: autocast would round it. Sums along the last axis are the fastest ones in exports
@@ -94,9 +107,11 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
         x, y = hats(places.float().transpose(1, 2)[..., None] + steps, side).unbind(1)  # (B, N, K, S)
         if width == 1:  # one product with the weights of all cells
             return (y[..., None] * x[..., None, :]).flatten(3) @ maps.float().flatten(2).transpose(1, 2)[:, None]
-        columns = x.flatten(1, 2).bmm(maps.float().permute(0, 3, 2, 1).flatten(2))  # (B, N * K, S * C): interpolated in x
+        columns = x.flatten(1, 2).bmm(
+            maps.float().permute(0, 3, 2, 1).flatten(2)
+        )  # (B, N * K, S * C): interpolated in x
         y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(1, 2)
-        return (y @ columns.view(batch, -1, side, channels)).view(batch, count, width ** 2, channels)
+        return (y @ columns.view(batch, -1, side, channels)).view(batch, count, width**2, channels)
 
 
 def hats(places: Tensor, cells: int) -> Tensor:

@@ -1,4 +1,5 @@
 """Affine maps (B, 2, 3) between frames in which a crop is [0, 1]."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

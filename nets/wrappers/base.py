@@ -1,4 +1,5 @@
 """The base of the nets around a net."""
+
 from typing import Any
 
 from torch import Tensor

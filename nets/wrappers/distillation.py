@@ -4,6 +4,7 @@ There are three kinds of terms. The net's own losses, with the teacher's landmar
 both have the same head and size. The angle between the feature maps, if both have one size, after a 1x1 convolution (`adapter`)
 from the net's channels to the teacher's. Teacher and adapter exist during training only.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, i
 
 class Answer(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None, features (B, C, H, W)."""
+
     landmarks: Tensor
     trust: Tensor
     scores: Tensor | None
@@ -58,8 +60,12 @@ class Distillation(Wrapper):
 
     @property
     def terms(self) -> dict[str, str]:
-        return {**self.net.terms, **imitated("teacher_", self.net, self.net.terms), "teacher_maps": "teacher_weight",
-                "teacher_features": "teacher_weight"}
+        return {
+            **self.net.terms,
+            **imitated("teacher_", self.net, self.net.terms),
+            "teacher_maps": "teacher_weight",
+            "teacher_features": "teacher_weight",
+        }
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         counts = self.net.count(labels)
@@ -79,7 +85,9 @@ class Distillation(Wrapper):
             squares = (self.head.scores(outputs.maps) - told.scores).square().flatten(2).sum(2)
             terms["teacher_maps"] = (weight * squares).sum()
         if not self.compares["features"]:
-            alike = F.cosine_similarity(self.adapter(outputs.features.coarse).float(), told.features.float(), dim=1)  # (B, H, W)
+            alike = F.cosine_similarity(
+                self.adapter(outputs.features.coarse).float(), told.features.float(), dim=1
+            )  # (B, H, W)
             terms["teacher_features"] = (1 - alike).mean((1, 2)).sum()
         return terms
 
@@ -87,7 +95,7 @@ class Distillation(Wrapper):
     @torch.no_grad()
     def ask(self, images: Tensor) -> Answer:
         """Return the teacher's answer to crops BGR (B, S, S, 3) float, resized to its own input."""
-        teacher, = self.teacher
+        (teacher,) = self.teacher
         side = teacher.spec["input_size"]
         if images.shape[1] != side:
             pictures = F.interpolate(images.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True)

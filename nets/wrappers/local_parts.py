@@ -3,6 +3,7 @@
 From the landmarks of the whole face a small net predicts a map from the inner frame (spatial_transformer.py) to a crop of the
 part. Another net finds the part's landmarks in that crop; they replace those of the whole face.
 """
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ def part_alignment(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) 
 class LocatedPart(NamedTuple):
     """One part: its landmarks (B, n, 2) in its crop, the map (B, 2, 3) from the outer frame to the crop, and the same map for the
     alignment term."""
+
     name: str
     landmarks: Tensor
     theta: Tensor

@@ -8,6 +8,7 @@ Its batch norms use the statistics of the batch, as those of the net in training
 landmarks would lie a little above or below those of the net. The net would follow them, then the teacher the net, and the
 landmarks would drift. Drift to the side is no danger: it cancels in the mean of crop and mirror image.
 """
+
 import copy
 from operator import itemgetter
 
@@ -38,7 +39,9 @@ class MeanTeacher(Wrapper):
 
     def __init__(self, net: Net, layout, shift: float):
         super().__init__(net)
-        self.register_buffer("order", torch.tensor(layout.flip_index), persistent=False)  # of landmarks in a mirrored crop
+        self.register_buffer(
+            "order", torch.tensor(layout.flip_index), persistent=False
+        )  # of landmarks in a mirrored crop
         self.register_buffer("right", torch.tensor([shift, 0.0]), persistent=False)
 
     @property
@@ -61,7 +64,9 @@ class MeanTeacher(Wrapper):
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         outputs, count = self.net.run(self.net.extract(images)), len(labels.packed)
-        labelled, unlabelled = (tree_map_only(Tensor, itemgetter(rows), outputs) for rows in (slice(count), slice(count, None)))
+        labelled, unlabelled = (
+            tree_map_only(Tensor, itemgetter(rows), outputs) for rows in (slice(count), slice(count, None))
+        )
         told = Labels.pack(*self.ask(labels.weak.images, labels.weak.matrix))
         imitation = imitated("pseudo_", self.net, self.net.landmark_losses(unlabelled, told))
         return {**self.net.losses(labelled, labels), **imitation}
@@ -74,7 +79,7 @@ class MeanTeacher(Wrapper):
         Trust falls with the mean square of all error estimates: the predicted error, the distance between the predictions for a
         crop and its mirror image, the spread of the votes for a landmark, and the length of the refiner's move.
         """
-        teacher, = self.teacher
+        (teacher,) = self.teacher
         for norm, own in zip(batch_norms(teacher), batch_norms(self.net), strict=True):
             norm.training = own.training  # frozen norms keep their statistics in both nets
         features = teacher.extract(torch.cat([images, images.flip(2)]))
@@ -88,7 +93,9 @@ class MeanTeacher(Wrapper):
             if error is not None:
                 plain, mirrored = error.float().square().chunk(2)
                 squares.append((plain + mirrored[:, self.order]) / 2)
-        trust = 1 / (1 + torch.stack(squares).mean(0) / UNSURE ** 2)
+        trust = 1 / (1 + torch.stack(squares).mean(0) / UNSURE**2)
         side = determinant(matrix).sign()[:, None, None]  # in a mirrored crop labels lie right of the points too
         told, mirrored = move((one + other) / 2 + side * self.right, matrix), side < 0
-        return torch.where(mirrored, told[:, self.order], told), torch.where(mirrored[:, :, 0], trust[:, self.order], trust)
+        return torch.where(mirrored, told[:, self.order], told), torch.where(
+            mirrored[:, :, 0], trust[:, self.order], trust
+        )

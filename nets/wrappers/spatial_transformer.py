@@ -6,6 +6,7 @@ Everything is differentiable, so errors in the outer crop train both nets.
 
 Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop; theta (B, 2, 3) takes outer to inner points.
 """
+
 from typing import Any
 
 import torch
@@ -28,10 +29,22 @@ class SpatialTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.localization = nn.Sequential(
-            nn.Conv2d(3, 8, 5, 2), nn.MaxPool2d(2), nn.PReLU(),
-            nn.Conv2d(8, 16, 3), nn.PReLU(), nn.Conv2d(16, 16, 3), nn.MaxPool2d(2), nn.PReLU(),
-            nn.Conv2d(16, 32, 3), nn.PReLU(), nn.Conv2d(32, 32, 3), nn.MaxPool2d(2), nn.PReLU(),
-            nn.Conv2d(32, 64, 3), nn.PReLU())
+            nn.Conv2d(3, 8, 5, 2),
+            nn.MaxPool2d(2),
+            nn.PReLU(),
+            nn.Conv2d(8, 16, 3),
+            nn.PReLU(),
+            nn.Conv2d(16, 16, 3),
+            nn.MaxPool2d(2),
+            nn.PReLU(),
+            nn.Conv2d(16, 32, 3),
+            nn.PReLU(),
+            nn.Conv2d(32, 32, 3),
+            nn.MaxPool2d(2),
+            nn.PReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.PReLU(),
+        )
         self.fc_loc = nn.Sequential(nn.Linear(256, 32), nn.PReLU(), nn.Linear(32, 6))
         set_constant(self.fc_loc[-1], torch.eye(2, 3))
 

@@ -1,4 +1,5 @@
 """Pictures at addresses. The content of the answer tells whether an address leads to a picture; its name does not."""
+
 import time
 from contextlib import suppress
 from http.client import HTTPException
@@ -9,9 +10,9 @@ from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler, HTTPPass
 
 from pipnet.images import BEGINNING, is_picture
 
-LONGEST = 200       # bytes of a file's name
-MOST = 2 ** 28      # bytes of a picture
-PATIENCE = 10.0     # s that an address may take to answer, and that a picture of unknown length may take to come
+LONGEST = 200  # bytes of a file's name
+MOST = 2**28  # bytes of a picture
+PATIENCE = 10.0  # s that an address may take to answer, and that a picture of unknown length may take to come
 SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that are not quoted again
 STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end, or are no picture
 
@@ -24,7 +25,10 @@ def fetch_picture(address: str) -> tuple[bytes, str] | None:
         return None
     if parts.scheme.lower() not in ("http", "https", "ftp"):
         return None
-    with suppress(OSError, HTTPException, ValueError), _opener(address).open(_without_user(address), timeout=PATIENCE) as answer:
+    with (
+        suppress(OSError, HTTPException, ValueError),
+        _opener(address).open(_without_user(address), timeout=PATIENCE) as answer,
+    ):
         if answer.headers.get_content_type().startswith(STREAMS):
             return None
         beginning = answer.read(BEGINNING)
@@ -32,7 +36,7 @@ def fetch_picture(address: str) -> tuple[bytes, str] | None:
             return None
         data, length = bytearray(beginning), int(answer.headers.get("Content-Length") or 0)
         until = time.monotonic() + PATIENCE
-        while part := answer.read1(2 ** 20) if hasattr(answer, "read1") else answer.read(2 ** 20):
+        while part := answer.read1(2**20) if hasattr(answer, "read1") else answer.read(2**20):
             data += part
             if len(data) > MOST or (not length and time.monotonic() > until):
                 return None  # pictures without end: a stream

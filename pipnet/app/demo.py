@@ -1,4 +1,5 @@
 """Find faces and their landmarks in pictures, videos and cameras; show them, save them, write them as JSON."""
+
 import argparse
 import os
 import signal
@@ -34,39 +35,84 @@ LANDMARK_NETS = [name for name in SHIPPED if name != "detector"]
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the values of the command line."""
     name = Path(sys.argv[0]).name
-    parser = argparse.ArgumentParser(prog="python -m pipnet" if name == "__main__.py" else name, description=__doc__,
-                                     epilog=f"Keys in the window: {KEYS}.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipnet" if name == "__main__.py" else name,
+        description=__doc__,
+        epilog=f"Keys in the window: {KEYS}.",
+    )
     add = parser.add_argument
     add("place", metavar="SOURCE", nargs="?", help="the same as --source")
     add("--version", action="version", version=f"pipnet {__version__}")
-    add("--source", help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
-        "or device file (default: camera 0)")
-    add("--save", metavar="FILE", help="save the drawn picture or video (.mp4, .avi, ...); if FILE is a folder, under the name "
-        "of the source")
+    add(
+        "--source",
+        help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
+        "or device file (default: camera 0)",
+    )
+    add(
+        "--save",
+        metavar="FILE",
+        help="save the drawn picture or video (.mp4, .avi, ...); if FILE is a folder, under the name of the source",
+    )
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
     add("--overwrite", action="store_true", help="replace existing files that --save and --json name")
-    add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(LANDMARK_NETS)}), an exported "
-        f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
-    add("--layout", metavar="NAME", help="layout to find, or a training set that has it, if the net has learnt several "
-        "(default: that of its first training set)")
+    add(
+        "--exp",
+        metavar="EXP",
+        help=f"landmark net: one that comes with the project ({', '.join(LANDMARK_NETS)}), an exported "
+        f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})",
+    )
+    add(
+        "--layout",
+        metavar="NAME",
+        help="layout to find, or a training set that has it, if the net has learnt several "
+        "(default: that of its first training set)",
+    )
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (default: faceboxes)")
-    add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
-        "default: the one that comes with the project)")
+    add(
+        "--detector-weights",
+        metavar="FILE",
+        help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
+        "default: the one that comes with the project)",
+    )
     add_face_flags(add, "8 on a CPU, where they are about twice as fast")
-    add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames and track faces "
-        "between (default: 10)")
-    add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that smooths the landmarks (default: one-euro)")
-    add("--pose", action="store_true", help="add pitch, yaw and roll of the head, also for nets that do not predict them")
-    add("--drowsiness", action="store_true", help="videos: add eye aspect ratios, blinks, yawns, time with closed eyes, alarms")
+    add(
+        "--detect-every",
+        metavar="K",
+        type=int,
+        default=10,
+        help="videos: run the detector every K frames and track faces between (default: 10)",
+    )
+    add(
+        "--smooth",
+        choices=SMOOTH,
+        default="one-euro",
+        help="videos: filter that smooths the landmarks (default: one-euro)",
+    )
+    add(
+        "--pose",
+        action="store_true",
+        help="add pitch, yaw and roll of the head, also for nets that do not predict them",
+    )
+    add(
+        "--drowsiness",
+        action="store_true",
+        help="videos: add eye aspect ratios, blinks, yawns, time with closed eyes, alarms",
+    )
     add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (default: 0, all cores)")
-    add("--web", action="store_true", help="serve a page for the browser on this machine, for camera, pictures and videos; "
-        f"nothing leaves the machine; goes with {', '.join(map(_flag, WEB))}")
+    add(
+        "--web",
+        action="store_true",
+        help="serve a page for the browser on this machine, for camera, pictures and videos; "
+        f"nothing leaves the machine; goes with {', '.join(map(_flag, WEB))}",
+    )
     add("--port", metavar="N", type=int, help="port of --web (default: 8000)")
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.web and (wrong := sorted(given - {"web", *WEB})):
-        raise UserError(f"--web goes with {', '.join(map(_flag, WEB))}; leave "
-                        f"{args.place if wrong[0] == 'place' else _flag(wrong[0])} out")
+        raise UserError(
+            f"--web goes with {', '.join(map(_flag, WEB))}; leave "
+            f"{args.place if wrong[0] == 'place' else _flag(wrong[0])} out"
+        )
     if args.place is not None:
         if args.source is not None:
             raise UserError(f"{args.place} and --source {args.source} are two sources; give one of them")
@@ -80,7 +126,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.detect_every < 1:
         raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
     if not 0 <= args.threads <= MOST_THREADS:
-        raise UserError(f"--threads is a number of threads up to {MOST_THREADS}, or 0 for all cores, not {args.threads}")
+        raise UserError(
+            f"--threads is a number of threads up to {MOST_THREADS}, or 0 for all cores, not {args.threads}"
+        )
     if args.save == "-":
         raise UserError("--save - : pictures and videos are not written to the terminal; name a file or a folder")
     return args
@@ -101,7 +149,9 @@ class Pipeline:
         if not still:
             self.tracker = Tracker(landmarker, args.detect_every, args.smooth, args.max_faces)
         if args.drowsiness and still:
-            raise UserError("--drowsiness needs a video or a camera: it measures how long eyes are closed; leave it out")
+            raise UserError(
+                "--drowsiness needs a video or a camera: it measures how long eyes are closed; leave it out"
+            )
         if args.drowsiness:
             self.drowsiness = Drowsiness(landmarker.layout)
 
@@ -109,12 +159,16 @@ class Pipeline:
         image = frame.image
         faces = self.tracker.update(image, frame.seconds) if self.tracker else self.landmarker(image)
         if self.drowsiness:
-            faces = [face._replace(drowsiness=self.drowsiness.update(face.id, face.landmarks, frame.seconds, face.states))
-                     for face in faces]
+            faces = [
+                face._replace(drowsiness=self.drowsiness.update(face.id, face.landmarks, frame.seconds, face.states))
+                for face in faces
+            ]
         if self.pose:
             height, width = image.shape[:2]
-            faces = [face._replace(pose=np.array(head_pose(face.landmarks, self.landmarker.layout, width, height)))
-                     for face in faces]
+            faces = [
+                face._replace(pose=np.array(head_pose(face.landmarks, self.landmarker.layout, width, height)))
+                for face in faces
+            ]
         return faces
 
 
@@ -135,8 +189,12 @@ def process(pipeline: Pipeline, source: Source, output: Output) -> None:
 
     before = [signal.signal(number, stop) for number in SIGNALS]
     try:
-        with tqdm(total=source.count, unit=" pictures" if source.still else " frames", disable=source.live or source.count == 1,
-                  mininterval=0.5 if sys.stderr.isatty() else 60) as bar:
+        with tqdm(
+            total=source.count,
+            unit=" pictures" if source.still else " frames",
+            disable=source.live or source.count == 1,
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+        ) as bar:
             start = time.perf_counter()
             for frame in source:
                 decoded, earlier = time.perf_counter(), dict(seconds)
@@ -179,8 +237,19 @@ def main(argv: list[str] | None = None) -> None:
     if args.web:
         weights = args.detector_weights and Path(args.detector_weights)
         landmarks, int8 = (Path(_nets(args, bits)[0]) for bits in (False, True))
-        serve(Options(landmarks, int8 if int8 != landmarks else None, weights, args.threshold, args.max_faces, args.detect_every,
-                      args.smooth, args.layout), 8000 if args.port is None else args.port)
+        serve(
+            Options(
+                landmarks,
+                int8 if int8 != landmarks else None,
+                weights,
+                args.threshold,
+                args.max_faces,
+                args.detect_every,
+                args.smooth,
+                args.layout,
+            ),
+            8000 if args.port is None else args.port,
+        )
         return
     source = open_source(args.source)
     with ExitStack() as stack:
@@ -188,7 +257,9 @@ def main(argv: list[str] | None = None) -> None:
         weights = args.detector_weights or shipped_weights(args.detector, args.int8)
         detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
         net, coarse = _nets(args, None)
-        landmarker = Landmarker(net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse, layout=args.layout)
+        landmarker = Landmarker(
+            net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse, layout=args.layout
+        )
         output = Output(args, source, landmarker.layout)
         stack.callback(output.close)
         pipeline = Pipeline(args, landmarker, source.still)
@@ -197,7 +268,9 @@ def main(argv: list[str] | None = None) -> None:
         try:
             process(pipeline, source, output)
         finally:
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C must not leave the video unfinished
+            before = signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # a further Ctrl-C must not leave the video unfinished
             try:
                 stack.close()
             finally:

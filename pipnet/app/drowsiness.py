@@ -1,4 +1,5 @@
 """Drowsiness from landmarks: how open eyes and mouth are, blinks, yawns, and the share of time with closed eyes."""
+
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -7,17 +8,23 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 
-WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are computed
-BASELINE = 0.7            # the baseline, that of the open eye, is this quantile of an eye's aspect ratios in the window
-REBASE = 0.5              # s between updates of the baseline
-CLOSED = 0.55             # share of the baseline below which the mean of both eyes means closed
+WINDOW = 60.0  # s over which PERCLOS and an eye's baseline are computed
+BASELINE = 0.7  # the baseline, that of the open eye, is this quantile of an eye's aspect ratios in the window
+REBASE = 0.5  # s between updates of the baseline
+CLOSED = 0.55  # share of the baseline below which the mean of both eyes means closed
 EYE_STATES = "left_eye_closed", "right_eye_closed"  # of a net, left of the image first; they replace CLOSED
-LEVEL = 1.0               # s whose median aspect ratio is the level from which a blink falls
-DIP, NOISE = 0.4, 5.0     # a blink falls by this share of the level, and by this multiple of the median change between frames
-BLINK = 0.05, 0.5         # s: shortest and longest blink
-YAWN, YAWN_SECONDS = 0.45, 1.2           # least aspect ratio of the mouth, and for how long; speech is narrower or shorter
-ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window with closed eyes, once a third of it has passed
-FORGET = 30.0             # s after which an absent face is forgotten
+LEVEL = 1.0  # s whose median aspect ratio is the level from which a blink falls
+DIP, NOISE = (
+    0.4,
+    5.0,
+)  # a blink falls by this share of the level, and by this multiple of the median change between frames
+BLINK = 0.05, 0.5  # s: shortest and longest blink
+YAWN, YAWN_SECONDS = 0.45, 1.2  # least aspect ratio of the mouth, and for how long; speech is narrower or shorter
+ALARM_CLOSED, ALARM_PERCLOS = (
+    1.5,
+    0.25,
+)  # s of closed eyes; share of the window with closed eyes, once a third of it has passed
+FORGET = 30.0  # s after which an absent face is forgotten
 
 
 def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
@@ -39,18 +46,20 @@ def ring_width(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
 class _State:
     """Memory of one face."""
 
-    seconds: float = -np.inf                       # when it was last seen
-    eyes: deque = field(default_factory=deque)     # (seconds, left EAR, right EAR, closed) of the window
-    recent: deque = field(default_factory=deque)   # (seconds, EAR) of the last second
+    seconds: float = -np.inf  # when it was last seen
+    eyes: deque = field(default_factory=deque)  # (seconds, left EAR, right EAR, closed) of the window
+    recent: deque = field(default_factory=deque)  # (seconds, EAR) of the last second
     baseline: np.ndarray = field(default_factory=lambda: np.ones(2))  # EAR of the open eyes, left and right
-    rebase: float = -np.inf                        # when the baseline is to be updated
-    closed_frames: int = 0                         # in the window
+    rebase: float = -np.inf  # when the baseline is to be updated
+    closed_frames: int = 0  # in the window
     closed_since: float | None = None
-    dip: tuple[float, float, float] | None = None  # when a fall of the EAR began, the level before it, the lowest EAR since
+    dip: tuple[float, float, float] | None = (
+        None  # when a fall of the EAR began, the level before it, the lowest EAR since
+    )
     blinks: int = 0
-    blink_seconds: float | None = None             # of the last blink
+    blink_seconds: float | None = None  # of the last blink
     yawn_since: float | None = None
-    yawned: bool = False                           # whether the present yawn is counted
+    yawned: bool = False  # whether the present yawn is counted
     yawns: int = 0
 
 
@@ -64,8 +73,10 @@ class Drowsiness:
     def __init__(self, layout: Layout):
         self.eyes, self.mouth = [layout.ring(name) for name in EYES], layout.ring(INNER_LIPS)
         if None in self.eyes:
-            raise UserError(f"layout '{layout.name}' has no rings eye_left and eye_right to see blinks with; "
-                            "give a net of layout 68, 98, 106, 12 or 29")
+            raise UserError(
+                f"layout '{layout.name}' has no rings eye_left and eye_right to see blinks with; "
+                "give a net of layout 68, 98, 106, 12 or 29"
+            )
         self.states: dict[int, _State] = {}
 
     def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:
@@ -82,7 +93,9 @@ class Drowsiness:
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
         ears = np.array([ring_aspect(landmarks, ring) for ring in self.eyes])
-        weights = np.array([ring_width(landmarks, ring) for ring in self.eyes]) ** 2  # an eye seen at a steep angle gets less
+        weights = (
+            np.array([ring_width(landmarks, ring) for ring in self.eyes]) ** 2
+        )  # an eye seen at a steep angle gets less
         weights /= max(weights.sum(), 1e-9)
         mouth = None if self.mouth is None else ring_aspect(landmarks, self.mouth)
         state.seconds = seconds
@@ -100,9 +113,18 @@ class Drowsiness:
             alarm = "eyes closed"
         elif perclos >= ALARM_PERCLOS and seconds - state.eyes[0][0] >= WINDOW / 3:
             alarm = "perclos"
-        return {"ear_left": float(ears[0]), "ear_right": float(ears[1]), "mouth": mouth, "open": openness,
-                "closed": state.closed_since is not None, "perclos": perclos, "blinks": state.blinks,
-                "blink_seconds": state.blink_seconds, "yawns": state.yawns, "alarm": alarm}
+        return {
+            "ear_left": float(ears[0]),
+            "ear_right": float(ears[1]),
+            "mouth": mouth,
+            "open": openness,
+            "closed": state.closed_since is not None,
+            "perclos": perclos,
+            "blinks": state.blinks,
+            "blink_seconds": state.blink_seconds,
+            "yawns": state.yawns,
+            "alarm": alarm,
+        }
 
 
 def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: float) -> float:

@@ -1,4 +1,5 @@
 """Encoders of saved videos: PyAV, if it is installed, keeps each frame's time and the source's sound; otherwise OpenCV writes."""
+
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,14 +21,16 @@ class Codec(NamedTuple):
 
 # fast, and hardly any loss to be seen; without B frames, whose delay takes the end from a video of irregular frames
 H264 = Codec("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}, ("aac", "mp3", "opus", "flac", "ac3"))
-VP9 = Codec("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"}, ("opus", "vorbis"))
+VP9 = Codec(
+    "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"}, ("opus", "vorbis")
+)
 PYAV = {".mp4": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
 # OpenCV's: the one that takes least time. Its VP8 takes ten times as long, its VP9 forty times, but a .webm holds no other
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 LACKS = {"mp4v": "in MPEG-4, which browsers do not play, ", "VP80": "slowly, "}
-TICKS = 90_000   # of a second, units of a frame's time
-LONGEST = 10     # s for which a frame is repeated at most; a longer gap is cut to this
-EVEN = 0.9       # frames that follow each other faster than this share of the usual time need a higher rate
+TICKS = 90_000  # of a second, units of a frame's time
+LONGEST = 10  # s for which a frame is repeated at most; a longer gap is cut to this
+EVEN = 0.9  # frames that follow each other faster than this share of the usual time need a higher rate
 NEAREST, LOOK = 60.0, 60  # frames/s, highest such rate; number of first frames by which it is chosen
 
 
@@ -154,8 +157,10 @@ class PyAV:
             self.note = f"without sound: only {', '.join(codec.sound)} are copied, not {name}"
             container.close()
             return
-        starts = [float(stream.start_time * stream.time_base) if stream and stream.start_time is not None else 0.0
-                  for stream in (track, video)]
+        starts = [
+            float(stream.start_time * stream.time_base) if stream and stream.start_time is not None else 0.0
+            for stream in (track, video)
+        ]
         self._start = starts[1] - min(starts)  # pictures may begin later than the sound
         self._in = container
         self._packets = self._copied(container.demux(track), self._out.add_stream_from_template(track), min(starts))
@@ -165,7 +170,9 @@ class PyAV:
         last = None
         try:
             for packet in packets:
-                if packet.dts is None or (last is not None and packet.dts <= last):  # a broadcast may start its time anew
+                if packet.dts is None or (
+                    last is not None and packet.dts <= last
+                ):  # a broadcast may start its time anew
                     continue
                 last, late = packet.dts, round(begin / packet.time_base)
                 packet.dts, packet.pts = packet.dts - late, None if packet.pts is None else packet.pts - late

@@ -1,4 +1,5 @@
 """Flags that demo.py and main.py --predict share: which faces are found, and with what."""
+
 from argparse import BooleanOptionalAction
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +11,24 @@ FACES = ("int8", "detector_scale", "threshold", "upright", "max_faces")
 
 def add_face_flags(add: Callable, default: str) -> None:
     """Add the flags FACES with `add`, a parser's add_argument. default: the bits without --int8 and --no-int8, for the help."""
-    add("--int8", action=BooleanOptionalAction, help="run the nets that come with the project in 8 bits, or in 32 bits "
-        f"(default: {default})")
-    add("--detector-scale", metavar="X", type=float, help="resize pictures by this factor for the detector; 2 finds smaller "
-        "faces (default: a short side above 600 px is shrunk to 600 px; mtcnn: 1)")
+    add(
+        "--int8",
+        action=BooleanOptionalAction,
+        help=f"run the nets that come with the project in 8 bits, or in 32 bits (default: {default})",
+    )
+    add(
+        "--detector-scale",
+        metavar="X",
+        type=float,
+        help="resize pictures by this factor for the detector; 2 finds smaller "
+        "faces (default: a short side above 600 px is shrunk to 600 px; mtcnn: 1)",
+    )
     add("--threshold", metavar="SCORE", type=float, help="lowest score of a face (default: the detector's own)")
-    add("--upright", action="store_true", help="if no face is sure, do not search the picture again, turned and enhanced")
+    add(
+        "--upright",
+        action="store_true",
+        help="if no face is sure, do not search the picture again, turned and enhanced",
+    )
     add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")
 
 

@@ -1,4 +1,5 @@
 """Outputs of the demo: a window, a picture or video, lines of JSON."""
+
 import argparse
 import json
 import os
@@ -15,7 +16,16 @@ from tqdm import tqdm
 
 from pipnet.app.encoders import CODECS, drawback
 from pipnet.app.panel import STYLES, Panel, alarm, draw_faces, plural
-from pipnet.app.sinks import PictureSink, VideoSink, make_folder, named_as_picture, names_picture, save_picture, unused, writing
+from pipnet.app.sinks import (
+    PictureSink,
+    VideoSink,
+    make_folder,
+    named_as_picture,
+    names_picture,
+    save_picture,
+    unused,
+    writing,
+)
 from pipnet.app.sources import Frame, Source
 from pipnet.errors import UserError
 from pipnet.face import Face, plain_values
@@ -24,17 +34,32 @@ from pipnet.layout import Layout
 
 OUTPUT = Path("output")  # folder for what is saved without a name
 KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
-LARGEST = (1280, 800)    # px of the window at first
-DIGITS = {"box": 2, "landmarks": 2, "landmark_scores": 3, "sigma": 3, "pose": 2, "states": 3}  # of values in the JSON; others 4
-FIRST = b'{"frame": '     # how our lines of JSON begin
+LARGEST = (1280, 800)  # px of the window at first
+DIGITS = {
+    "box": 2,
+    "landmarks": 2,
+    "landmark_scores": 3,
+    "sigma": 3,
+    "pose": 2,
+    "states": 3,
+}  # of values in the JSON; others 4
+FIRST = b'{"frame": '  # how our lines of JSON begin
 
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
     """Return a frame as a line of JSON. Coordinates are rounded to 0.01 px; unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
     values = [{key: plain_values(value, DIGITS.get(key, 4)) for key, value in face.named().items()} for face in faces]
-    return json.dumps({"frame": frame.index, "time": plain_values(frame.seconds, 4), "file": frame.name,
-                       "width": width, "height": height, "faces": values})
+    return json.dumps(
+        {
+            "frame": frame.index,
+            "time": plain_values(frame.seconds, 4),
+            "file": frame.name,
+            "width": width,
+            "height": height,
+            "faces": values,
+        }
+    )
 
 
 def has_display() -> bool:
@@ -42,8 +67,12 @@ def has_display() -> bool:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     try:
-        return subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('pipnet')"], capture_output=True,
-                              timeout=20).returncode == 0
+        return (
+            subprocess.run(
+                [sys.executable, "-c", "import cv2; cv2.namedWindow('pipnet')"], capture_output=True, timeout=20
+            ).returncode
+            == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -63,7 +92,9 @@ class Window:
         name: of the file that the key s saves, without suffix.
         """
         paused, now = self.still, time.monotonic()
-        self._offset = max(self._offset, now - seconds)  # when the video began; later if it was paused, or if frames were late
+        self._offset = max(
+            self._offset, now - seconds
+        )  # when the video began; later if it was paused, or if frames were late
         wait = max(1, int(1000 * (seconds + self._offset - now)))
         if not self._sized:
             height, width = image.shape[:2]
@@ -125,8 +156,10 @@ class Output:
             return [place]
         if source.folder is not None:
             if not into:
-                raise UserError(f"--save {target}: pictures of a folder go into a folder; give a name without {place.suffix}, or "
-                                f"{target}{os.sep}")
+                raise UserError(
+                    f"--save {target}: pictures of a folder go into a folder; give a name without {place.suffix}, or "
+                    f"{target}{os.sep}"
+                )
             source.leave_out(place)
         self.sink = sink = PictureSink(place, into)
         return [sink.file(name) for name in source.names]
@@ -206,7 +239,9 @@ def _check_targets(args: argparse.Namespace, sources: list[Path], targets: list[
     seen: set[str] = set()
     for target in targets:
         if (place := os.path.abspath(target)) in seen:
-            raise UserError(f"{target} would be written twice, by --save and --json or for two pictures; change one of the names")
+            raise UserError(
+                f"{target} would be written twice, by --save and --json or for two pictures; change one of the names"
+            )
         seen.add(place)
     inodes = {(found.st_dev, found.st_ino) for found in map(os.stat, filter(os.path.exists, sources))}
     there = []

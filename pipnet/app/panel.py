@@ -1,4 +1,5 @@
 """Drawings of the demo: faces, the time of each stage, the drowsiness alarm."""
+
 import cv2
 import numpy as np
 
@@ -8,8 +9,14 @@ from pipnet.layout import Layout
 
 STYLES = ("edges", "points", "numbers", "nothing")  # in the order in which key d goes through them
 UNCERTAIN = 0.4  # score below which a landmark is drawn hollow
-STAGES = {"decode": (200, 160, 90), "detect": (90, 190, 250), "landmarks": (120, 210, 120), "track": (210, 140, 210),
-          "draw": (170, 170, 240), "save": (200, 200, 120)}  # BGR
+STAGES = {
+    "decode": (200, 160, 90),
+    "detect": (90, 190, 250),
+    "landmarks": (120, 210, 120),
+    "track": (210, 140, 210),
+    "draw": (170, 170, 240),
+    "save": (200, 200, 120),
+}  # BGR
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -83,14 +90,16 @@ class Panel:
         step, across = round(34 * size) + 4, round(520 * size)
         if across > 0.6 * width or step * (len(self.stages) + 2) > height:
             return
-        box = image[:step * (len(self.stages) + 1) + step // 2, :across]
+        box = image[: step * (len(self.stages) + 1) + step // 2, :across]
         box[:] = box // 5 * 2
         draw_text(image, f"{self.fps:.0f} fps, {plural(faces, 'face')}", (6, step - 6), size)
         longest = max([0.02, *self.stages.values()])
         for row, (name, seconds) in enumerate(self.stages.items()):
             y = step * (row + 2) - 6
             start, reach = round(across * 0.58), across * 0.4
-            cv2.rectangle(image, (start, y - step // 2), (start + round(reach * seconds / longest), y), STAGES[name], -1)
+            cv2.rectangle(
+                image, (start, y - step // 2), (start + round(reach * seconds / longest), y), STAGES[name], -1
+            )
             draw_text(image, f"{name} {1000 * seconds:.1f} ms", (6, y), size)
 
 
@@ -99,7 +108,11 @@ def alarm(image: np.ndarray, faces: list[Face]) -> None:
     drowsy = next((face.drowsiness for face in faces if face.drowsiness and face.drowsiness["alarm"]), None)
     if drowsy is None:
         return
-    text = "EYES CLOSED" if drowsy["alarm"] == "eyes closed" else f"DROWSY: eyes closed {drowsy['perclos']:.0%} of the time"
+    text = (
+        "EYES CLOSED"
+        if drowsy["alarm"] == "eyes closed"
+        else f"DROWSY: eyes closed {drowsy['perclos']:.0%} of the time"
+    )
     height, width = image.shape[:2]
     edge = max(2, min(width, height) // 60)
     cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)

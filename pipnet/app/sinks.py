@@ -1,4 +1,5 @@
 """Sinks of frames: picture files and videos. A file gets its name only when it is finished."""
+
 import itertools
 import os
 import shutil
@@ -15,7 +16,7 @@ from pipnet.errors import UserError
 from pipnet.files import partial_file
 from pipnet.images import opencv_path, write_image
 
-RESERVE = 2 ** 23  # bytes that stay free on the disk, for what is written when a video ends, above all its index
+RESERVE = 2**23  # bytes that stay free on the disk, for what is written when a video ends, above all its index
 
 
 class PictureSink:
@@ -66,8 +67,10 @@ class VideoSink:
         if self._writer is None:
             make_folder(self.target)
         if shutil.disk_usage(self.target.parent).free < RESERVE:
-            raise UserError(f"{self.target}: the disk is full after {self.written} frames; make room there or give --save "
-                            "another place")
+            raise UserError(
+                f"{self.target}: the disk is full after {self.written} frames; make room there or give --save "
+                "another place"
+            )
         if self._writer is None:
             self._open(image.shape[1::-1])
         if image.shape[1::-1] != self._size:
@@ -87,8 +90,10 @@ class VideoSink:
                 raise
         if not writer.opened:
             self._partial.unlink(missing_ok=True)
-            raise UserError(f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {size[0]} x {size[1]} px there; "
-                            f"give --save another name or ending ({', '.join(CODECS)})")
+            raise UserError(
+                f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {size[0]} x {size[1]} px there; "
+                f"give --save another name or ending ({', '.join(CODECS)})"
+            )
         self._writer, self._size = writer, size
 
     def close(self) -> None:
@@ -99,8 +104,10 @@ class VideoSink:
             self._writer.close()
         except OSError:
             self._partial.unlink(missing_ok=True)
-            raise UserError(f"{self.target} cannot be written to its end (is the disk full?); make room or give --save another "
-                            "place") from None
+            raise UserError(
+                f"{self.target} cannot be written to its end (is the disk full?); make room or give --save another "
+                "place"
+            ) from None
         with writing(self.target):
             os.replace(self._partial, self.target)
 

@@ -3,6 +3,7 @@
 A filter is called once per frame with the landmarks of all faces, {id: (N, 2) in image px}, and returns them smoothed. A face
 that is new, was absent from the last frame, or has jumped starts again with the landmarks as found.
 """
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,12 +37,12 @@ class _State(NamedTuple):
     Distances are in face sizes; common, own and noise are low-passed.
     """
 
-    found: np.ndarray   # (M, N, 2) landmarks as found, px
+    found: np.ndarray  # (M, N, 2) landmarks as found, px
     smooth: np.ndarray  # (M, N, 2) landmarks as smoothed, px
     common: np.ndarray  # (M, N, 2) velocity of each landmark that the whole face shares, 1/s
-    own: np.ndarray     # (M, N, 2) velocity of each landmark within the face, 1/s
-    peak: np.ndarray    # (M, N, 2) recent maximum of both speeds, decaying, 1/s
-    noise: np.ndarray   # (M,) median distance that landmarks move within the face between frames
+    own: np.ndarray  # (M, N, 2) velocity of each landmark within the face, 1/s
+    peak: np.ndarray  # (M, N, 2) recent maximum of both speeds, decaying, 1/s
+    noise: np.ndarray  # (M,) median distance that landmarks move within the face between frames
 
 
 class OneEuro:
@@ -58,9 +59,9 @@ class OneEuro:
     """
 
     min_cutoff, beta, speed_cutoff = 0.6, 400.0, 2.0  # Hz, Hz per face size/s, Hz
-    hold = 0.2                                        # s in which the peak speed falls to 1/e
-    noise, noise_cutoff = 0.003, 0.3                  # initial value in face sizes, Hz
-    floor = np.array([1.5, 1.7])                      # common, own: multiples of the jitter's speed that are subtracted
+    hold = 0.2  # s in which the peak speed falls to 1/e
+    noise, noise_cutoff = 0.003, 0.3  # initial value in face sizes, Hz
+    floor = np.array([1.5, 1.7])  # common, own: multiples of the jitter's speed that are subtracted
 
     def __init__(self):
         self.states: dict[int, _State] = {}
@@ -103,7 +104,7 @@ def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """Return points (M, N, 2), moved by the similarity that fits the calmer half of each face's points to `onto` (M, N, 2)."""
     apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=-1)
     order = np.argsort(apart, axis=1, kind="stable")  # of equals the first comes first, as in smooth.js
-    steady = order[:, :max((apart.shape[1] + 1) // 2, 2), None]  # a similarity needs two points
+    steady = order[:, : max((apart.shape[1] + 1) // 2, 2), None]  # a similarity needs two points
     half, goal = (np.take_along_axis(some, steady, 1) for some in (points, onto))
     return transform(points, similarity(half, goal))
 
@@ -116,8 +117,8 @@ class Flow:
 
     window, levels, criteria = (40, 40), 8, (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 0.1)
     near, near_eye = 10.0, 1.0  # squared px between found and last: below, the flow has weight 0.8; above, 0.15
-    still = 1.0                 # px: smaller movements are damped
-    gain = _gain(1.0, 1.0)      # Peppa's One-Euro filter has a fixed cutoff and one frame as its unit of time
+    still = 1.0  # px: smaller movements are damped
+    gain = _gain(1.0, 1.0)  # Peppa's One-Euro filter has a fixed cutoff and one frame as its unit of time
 
     def __init__(self, eyes: tuple[int, ...]):
         """eyes: landmarks of both eyes, which follow what is found more closely, so that blinks survive."""
@@ -131,8 +132,10 @@ class Flow:
         comparable = self.image is not None and self.image.shape == image.shape
         known = [id for id, found in faces.items() if comparable and _continues(self.blended.get(id), found)]
         flown = self._flow(known, image)
-        blended = {id: self._blend(found, self.blended[id], flown[id]) if id in flown else np.asarray(found, dtype=np.float64)
-                   for id, found in faces.items()}
+        blended = {
+            id: self._blend(found, self.blended[id], flown[id]) if id in flown else np.asarray(found, dtype=np.float64)
+            for id, found in faces.items()
+        }
         self.held = {id: self._hold(points, self.held[id]) if id in flown else points for id, points in blended.items()}
         self.blended, self.image = blended, image.copy()
         return self.held
@@ -145,8 +148,9 @@ class Flow:
         if not ids:
             return {}
         last = np.concatenate([self.blended[id] for id in ids]).astype(np.float32)
-        now = cv2.calcOpticalFlowPyrLK(self.image, image, last, None, winSize=self.window, maxLevel=self.levels,
-                                       criteria=self.criteria)[0]
+        now = cv2.calcOpticalFlowPyrLK(
+            self.image, image, last, None, winSize=self.window, maxLevel=self.levels, criteria=self.criteria
+        )[0]
         return dict(zip(ids, np.split(now, len(ids)), strict=True))
 
     def _blend(self, found: np.ndarray, last: np.ndarray, flown: np.ndarray) -> np.ndarray:

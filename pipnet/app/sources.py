@@ -1,4 +1,5 @@
 """Sources of frames: picture files, folders of them, videos, cameras, addresses."""
+
 import os
 import queue
 import re
@@ -21,11 +22,14 @@ from pipnet.errors import UserError
 from pipnet.images import OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
-AHEAD = 4          # frames that are decoded ahead of their use
+AHEAD = 4  # frames that are decoded ahead of their use
 PATIENCE = 10_000  # ms that an address may take to answer
 LEAST, BACK = 0.001, 1.0  # s between frames with the same time stamp; by which stamps go back where they start anew
-LAST = 2.0         # s that the decoding of a last frame is waited for
-RETURN, RETRY = 30.0, 1.0  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
+LAST = 2.0  # s that the decoding of a last frame is waited for
+RETURN, RETRY = (
+    30.0,
+    1.0,
+)  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
 
 
 class Frame(NamedTuple):
@@ -89,7 +93,10 @@ class Pictures:
         if folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
             if self.files and len(self.files) < self.count:
-                print(f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes", file=sys.stderr)
+                print(
+                    f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes",
+                    file=sys.stderr,
+                )
             self.count = len(self.files)
         if not self.files:
             raise UserError(f"no picture in the folder {self.folder} outside {folder}")
@@ -125,9 +132,13 @@ class Video:
         if first is None:
             self._capture.release()
             if device:
-                raise UserError(f"{self._title} gives no picture; connect one, or name a picture, folder or video: --source")
-            raise UserError(f"{self._title} cannot be played: it is no picture or video that OpenCV {cv2.__version__} reads, or "
-                            f"{'does not answer' if self.live else 'it is damaged'}")
+                raise UserError(
+                    f"{self._title} gives no picture; connect one, or name a picture, folder or video: --source"
+                )
+            raise UserError(
+                f"{self._title} cannot be played: it is no picture or video that OpenCV {cv2.__version__} reads, or "
+                f"{'does not answer' if self.live else 'it is damaged'}"
+            )
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
         self._ends = 0 < count < 1e9 or not self.live  # an address may be that of a whole video
@@ -163,7 +174,9 @@ class Video:
             return
         if self.live:
             print(f"{self._title} gives no more pictures", file=sys.stderr)
-        elif self.count and last.index + 1 < self.count and self.count / self.fps > 3 * last.seconds - 2 * before.seconds:
+        elif (
+            self.count and last.index + 1 < self.count and self.count / self.fps > 3 * last.seconds - 2 * before.seconds
+        ):
             # of a file with irregular frames OpenCV only estimates the number, from the length
             print(f"{self._title}: {last.index + 1} of {self.count} frames could be read", file=sys.stderr)
 

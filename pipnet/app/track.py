@@ -1,4 +1,5 @@
 """Tracking of faces in a video: the next crop comes from this frame's landmarks, and the detector runs every few frames."""
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from pipnet.landmark_net import HALFWAY
 from pipnet.landmarker import Landmarker, largest_first
 from pipnet.search import QUARTERS, best, search, stands
 
-STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
+STEP = 0.03  # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
 
-SAME = 0.3    # least IoU of a detection with a tracked face that it confirms
-TWICE = 0.7   # least IoU of two tracks of one face
-AGAIN = 0.1   # least IoU of a new face with a lost one whose id it takes
+SAME = 0.3  # least IoU of a detection with a tracked face that it confirms
+TWICE = 0.7  # least IoU of two tracks of one face
+AGAIN = 0.1  # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
-RETRY = 3     # frames after which the detector looks again while a face is lost or none is tracked
+RETRY = 3  # frames after which the detector looks again while a face is lost or none is tracked
 TURNS = QUARTERS  # degrees: if the detector finds no face, one of these rolls is searched, each time the next one
 
 
@@ -64,7 +65,9 @@ class Tracker:
     UserError for bad options.
     """
 
-    def __init__(self, landmarker: Landmarker, detect_every: int = 10, smooth: str = "one-euro", max_faces: int | None = None):
+    def __init__(
+        self, landmarker: Landmarker, detect_every: int = 10, smooth: str = "one-euro", max_faces: int | None = None
+    ):
         for name, value in (("detect_every", detect_every), ("max_faces", max_faces)):
             if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise UserError(f"{name} is {value!r}; it must be a whole number, 1 or more")
@@ -72,7 +75,9 @@ class Tracker:
         self.max_faces = landmarker.max_faces if max_faces is None else max_faces
         self.smooth = make_smooth(smooth, self.landmarker.layout)
         self.tracks: dict[int, _Track] = {}
-        self.wait = self.ids = self.searches = 0  # frames until the detector runs; number of ids, of searched frames so far
+        self.wait = self.ids = self.searches = (
+            0  # frames until the detector runs; number of ids, of searched frames so far
+        )
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Return the faces of an image, `seconds` after the start, ordered by id, with smoothed landmarks.
@@ -93,8 +98,11 @@ class Tracker:
             track.lost = id not in tracked
             if track.lost and seconds - track.seconds > MEMORY:
                 del self.tracks[id]
-        if not tracked or any(track.lost for track in self.tracks.values()) \
-                or any(face.score < LEAST_SCORE for face in tracked.values()):
+        if (
+            not tracked
+            or any(track.lost for track in self.tracks.values())
+            or any(face.score < LEAST_SCORE for face in tracked.values())
+        ):
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
             self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), tracked[id].score, seconds)
@@ -103,7 +111,9 @@ class Tracker:
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
-        faces = self._scored(self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else [])
+        faces = self._scored(
+            self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else []
+        )
         boxes = boxes_of(faces)
         kept = greedy_nms(iou(boxes, boxes) >= TWICE)  # of two tracks of one face the older one stays
         return {ids[place]: faces[place] for place in kept}
@@ -148,15 +158,20 @@ class Tracker:
         shown = np.array([self._shows(box, image) for box in again], bool)
         faces = self.landmarker.landmarks_of(image, np.array(again)[shown], scores[shown]) if shown.any() else []
         confirmed = map(self.landmarker.is_face, faces, boxes[shown])
-        return [face for face in self._scored(compress(faces, confirmed))
-                if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE]
+        return [
+            face
+            for face in self._scored(compress(faces, confirmed))
+            if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE
+        ]
 
     def _search(self, image: np.ndarray) -> list[Face]:
         """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright there."""
         turn = TURNS[self.searches % len(TURNS)]
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))
-        return best([face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])], self.max_faces)
+        return best(
+            [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])], self.max_faces
+        )
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:

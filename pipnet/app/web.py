@@ -1,4 +1,5 @@
 """The demo as a static page: a folder with the nets, onnxruntime-web and all constants, and a server on this machine."""
+
 import base64
 import hashlib
 import json
@@ -29,13 +30,28 @@ PAGE = Path(__file__).parent.parent / "web"
 RUNTIME = "onnxruntime-web-1.30.0.tgz"  # of the npm registry, which states this checksum
 ADDRESS = f"https://registry.npmjs.org/onnxruntime-web/-/{RUNTIME}"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
-          "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
+NEEDED = (
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+    "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm",
+)
 HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is called
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
 NETS = "landmarks.onnx", "landmarks.int8.onnx", "detector.onnx"
 IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
-WEB = ("exp", "layout", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # which go with --web
+WEB = (
+    "exp",
+    "layout",
+    "detector_weights",
+    "threshold",
+    "max_faces",
+    "detect_every",
+    "smooth",
+    "port",
+)  # which go with --web
 
 
 class Options(NamedTuple):
@@ -85,8 +101,11 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
                 shutil.rmtree(left)  # of a process that was killed
         shutil.copytree(PAGE, partial_page, ignore=IGNORED)
         _unpack(partial_page / "vendor")
-        nets = {options.landmarks: settings["net"]["file"], options.int8: settings["net"]["int8"],
-                found: settings["detector"]["file"]}
+        nets = {
+            options.landmarks: settings["net"]["file"],
+            options.int8: settings["net"]["int8"],
+            found: settings["detector"]["file"],
+        }
         for file, name in nets.items():
             if name:
                 shutil.copyfile(file, partial_page / name)
@@ -108,8 +127,18 @@ def _other_file(folder: Path) -> Path | None:
     """Return a file or link in a folder that no page contains, None if there is none."""
     names = {path.name for path in PAGE.iterdir() if path.suffix != ".tgz"}
     names |= {*(f"vendor/{name}" for name in NEEDED), *NETS, SETTINGS}
-    return next((path for path in folder.rglob("*") if path.is_symlink() or (not path.is_dir() and not (
-        path.relative_to(folder).as_posix() in names or is_partial(path, re.escape(SETTINGS))))), None)
+    return next(
+        (
+            path
+            for path in folder.rglob("*")
+            if path.is_symlink()
+            or (
+                not path.is_dir()
+                and not (path.relative_to(folder).as_posix() in names or is_partial(path, re.escape(SETTINGS)))
+            )
+        ),
+        None,
+    )
 
 
 def _is_ours(file: Path) -> bool:
@@ -127,11 +156,16 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     """
     remedy = "name a file that main.py --export onnx has made"
     opened = open_file(options.landmarks, 0, remedy)
-    if options.landmarks.suffix != ".onnx" or opened.inputs != ["image"] \
-            or not {"landmarks", "score"} <= {*opened.outputs}:
+    if (
+        options.landmarks.suffix != ".onnx"
+        or opened.inputs != ["image"]
+        or not {"landmarks", "score"} <= {*opened.outputs}
+    ):
         raise UserError(f"{options.landmarks} is no ONNX file of a landmark net of ours; {remedy}")
     if found.suffix != ".onnx":
-        raise UserError(f"{found} is no ONNX file, and the page runs no other; export the detector with main.py --export onnx")
+        raise UserError(
+            f"{found} is no ONNX file, and the page runs no other; export the detector with main.py --export onnx"
+        )
     if options.smooth == "flow":
         raise UserError("the page has no optical flow; give it --smooth one-euro or none")
     whole = LandmarkNet.of_export(opened, options.landmarks)
@@ -141,30 +175,72 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
     protocol, euro = net.protocol._asdict(), smooth.OneEuro
     return {
-        "net": {"file": "landmarks.onnx", "int8": options.int8 and "landmarks.int8.onnx", "name": options.landmarks.stem,
-                "size": net.size, "count": whole.layout.count, "index": index,
-                "part": None if searched == chosen else [index.index(place) for place in chosen.index],
-                "border": border_px(net.size, net.margin), "protocol": protocol,
-                "tight": net.tight, "inner": net.protocol.inner, "pose": net.pose, "states": net.states,
-                "meanface": None if net.meanface is None else net.meanface.tolist(),
-                "face_limit": net.face_limit, "face_least": net.face_least, "sure": net.sure, "sure_error": net.sure_error,
-                "can_search": net.can_search},
-        "detector": {"file": "detector.onnx", "threshold": finder.threshold, "overlap": finder.overlap,
-                     "face_box": finder.face_box,
-                     **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN"),
-                     "trust": finder.trust, "surest": detector.SUREST},
-        "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "FEW_CROPS", "NEAR", "NEAR_LEANING",
-                                  "NEAR_TURN", "QUARTERS", "SAME", "PART", "WITHIN", "BESIDE"),
-                       "level": landmark_net.LEVEL, "square_scale": landmarker.SQUARE.scale_x},
-        "search": {**dict(zip(("side", "quarters", "most_crops"), search.STEPS[0], strict=True)),
-                   **_constants(search, "SAME", "LEAN", "LARGER", "WITHIN"),
-                   **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN")},
+        "net": {
+            "file": "landmarks.onnx",
+            "int8": options.int8 and "landmarks.int8.onnx",
+            "name": options.landmarks.stem,
+            "size": net.size,
+            "count": whole.layout.count,
+            "index": index,
+            "part": None if searched == chosen else [index.index(place) for place in chosen.index],
+            "border": border_px(net.size, net.margin),
+            "protocol": protocol,
+            "tight": net.tight,
+            "inner": net.protocol.inner,
+            "pose": net.pose,
+            "states": net.states,
+            "meanface": None if net.meanface is None else net.meanface.tolist(),
+            "face_limit": net.face_limit,
+            "face_least": net.face_least,
+            "sure": net.sure,
+            "sure_error": net.sure_error,
+            "can_search": net.can_search,
+        },
+        "detector": {
+            "file": "detector.onnx",
+            "threshold": finder.threshold,
+            "overlap": finder.overlap,
+            "face_box": finder.face_box,
+            **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN"),
+            "trust": finder.trust,
+            "surest": detector.SUREST,
+        },
+        "landmarker": {
+            **_constants(
+                landmarker,
+                "MOST_FACES",
+                "MOST_CROPS",
+                "FEW_CROPS",
+                "NEAR",
+                "NEAR_LEANING",
+                "NEAR_TURN",
+                "QUARTERS",
+                "SAME",
+                "PART",
+                "WITHIN",
+                "BESIDE",
+            ),
+            "level": landmark_net.LEVEL,
+            "square_scale": landmarker.SQUARE.scale_x,
+        },
+        "search": {
+            **dict(zip(("side", "quarters", "most_crops"), search.STEPS[0], strict=True)),
+            **_constants(search, "SAME", "LEAN", "LARGER", "WITHIN"),
+            **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
+        },
         "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY", "TURNS"),
-        "smooth": {**_constants(smooth, "JUMP"), "floor": euro.floor.tolist(),
-                   **_constants(euro, "min_cutoff", "beta", "speed_cutoff", "hold", "noise", "noise_cutoff")},
-        "pose": _pose(layout), "drowsiness": _drowsiness(layout),
-        "layout": {"edges": layout.edges(), "colours": [f"#{r:02x}{g:02x}{b:02x}" for b, g, r in group_colours(layout)],
-                   **_constants(panel, "UNCERTAIN")},
+        "smooth": {
+            **_constants(smooth, "JUMP"),
+            "floor": euro.floor.tolist(),
+            **_constants(euro, "min_cutoff", "beta", "speed_cutoff", "hold", "noise", "noise_cutoff"),
+        },
+        "pose": _pose(layout),
+        "drowsiness": _drowsiness(layout),
+        "layout": {
+            "edges": layout.edges(),
+            "colours": [f"#{r:02x}{g:02x}{b:02x}" for b, g, r in group_colours(layout)],
+            **_constants(panel, "UNCERTAIN"),
+        },
         "options": {"max_faces": options.max_faces, "detect_every": options.detect_every, "smooth": options.smooth},
     }
 
@@ -188,8 +264,22 @@ def _drowsiness(layout: Layout) -> dict[str, Any] | None:
         rings = drowsiness.Drowsiness(layout)
     except UserError:
         return None
-    names = ("WINDOW", "BASELINE", "REBASE", "CLOSED", "EYE_STATES", "LEVEL", "DIP", "NOISE", "BLINK", "YAWN", "YAWN_SECONDS",
-             "ALARM_CLOSED", "ALARM_PERCLOS", "FORGET")
+    names = (
+        "WINDOW",
+        "BASELINE",
+        "REBASE",
+        "CLOSED",
+        "EYE_STATES",
+        "LEVEL",
+        "DIP",
+        "NOISE",
+        "BLINK",
+        "YAWN",
+        "YAWN_SECONDS",
+        "ALARM_CLOSED",
+        "ALARM_PERCLOS",
+        "FORGET",
+    )
     return {"eyes": rings.eyes, "mouth": rings.mouth, **_constants(drowsiness, *names)}
 
 
@@ -210,8 +300,12 @@ def _unpack(folder: Path) -> None:
 class Handler(SimpleHTTPRequestHandler):
     """Files of one folder, with the headers that allow threads in WebAssembly."""
 
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript",
-                      ".wasm": "application/wasm"}  # the system's table may differ, and browsers then refuse the files
+    extensions_map = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }  # the system's table may differ, and browsers then refuse the files
 
     def parse_request(self) -> bool:
         """Refuse what is no path, and requests for another host, as of a page elsewhere whose name leads to this machine."""
@@ -228,8 +322,11 @@ class Handler(SimpleHTTPRequestHandler):
 
     def end_headers(self) -> None:
         """Isolate the page from other origins, and keep nothing: the next run may serve other nets."""
-        for name, value in (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"),
-                            ("Cache-Control", "no-store")):
+        for name, value in (
+            ("Cross-Origin-Opener-Policy", "same-origin"),
+            ("Cross-Origin-Embedder-Policy", "require-corp"),
+            ("Cache-Control", "no-store"),
+        ):
             self.send_header(name, value)
         super().end_headers()
 
@@ -253,7 +350,9 @@ def serve(options: Options, port: int) -> None:
         try:
             server = Server((HOSTS[0], port), partial(Handler, directory=f"{folder}/page"))
         except (OSError, OverflowError) as error:
-            raise UserError(f"port {port} cannot be opened ({getattr(error, 'strerror', error)}); give another --port") from None
+            raise UserError(
+                f"port {port} cannot be opened ({getattr(error, 'strerror', error)}); give another --port"
+            ) from None
         with server:
             print(f"http://{HOSTS[0]}:{server.server_port}/ serves the page until Ctrl-C", flush=True)
             server.serve_forever()

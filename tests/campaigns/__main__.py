@@ -2,13 +2,22 @@
 
 `--count` says how many cases, `--save` keeps the figures in benchmarks/results. The status is 1 if a campaign finds a fault.
 """
+
 import subprocess
 import sys
 from pathlib import Path
 
-CAMPAIGNS = {"kills": ["--count", "200"], "signals": ["--count", "240"], "disks": [], "files": ["--count", "5000"],
-             "values": ["--values", "--count", "1012"], "attacks": ["--count", "300"], "options": ["--count", "360"],
-             "learning": [], "gpu": []}
+CAMPAIGNS = {
+    "kills": ["--count", "200"],
+    "signals": ["--count", "240"],
+    "disks": [],
+    "files": ["--count", "5000"],
+    "values": ["--values", "--count", "1012"],
+    "attacks": ["--count", "300"],
+    "options": ["--count", "360"],
+    "learning": [],
+    "gpu": [],
+}
 
 
 def run(name: str, flags: list[str]) -> bool:

@@ -4,6 +4,7 @@ Each case places files, links or values where a command writes or removes, runs 
 project's own with what it was before. A fault is a file that has changed, gone or come, a control character in a log, a
 traceback, or a hang.
 """
+
 import argparse
 import hashlib
 import os
@@ -22,30 +23,109 @@ ROOTS = "--data-root {root}/data --run-root {root}/runs --threads 1"
 TRAIN = f"main.py --train {ROOTS} {shlex.join(TINY)} --workers 0 --epochs 2"
 PICTURE = ROOT / "assets/astronaut.jpg"
 # names that the project gives to its own files, and some that it does not
-NAMES = ("report/index.html", "report/mine.txt", "events/mine.txt", "args.yaml", "card.md", "manifest.json", "best.onnx",
-         "step.csv", "time.csv", "trace.json", "log.txt", ".lock", ".thesis.partial-12ab", "audit/labels.csv", "best.pt",
-         "last.pt", "pseudo_labels/round1.csv", "round1/best.pt", "round10stuff/x", "fold0/last.pt", "meta.yaml", "train.tsv",
-         "settings.json", "crops/a.jpg", "notes.txt", "bad_batch.pt", "predicted/a.pts", "web/settings.json", "a.pts", "out.csv",
-         "train/mine.npy", "train/crops.jpegs", ".x.partial/y")
+NAMES = (
+    "report/index.html",
+    "report/mine.txt",
+    "events/mine.txt",
+    "args.yaml",
+    "card.md",
+    "manifest.json",
+    "best.onnx",
+    "step.csv",
+    "time.csv",
+    "trace.json",
+    "log.txt",
+    ".lock",
+    ".thesis.partial-12ab",
+    "audit/labels.csv",
+    "best.pt",
+    "last.pt",
+    "pseudo_labels/round1.csv",
+    "round1/best.pt",
+    "round10stuff/x",
+    "fold0/last.pt",
+    "meta.yaml",
+    "train.tsv",
+    "settings.json",
+    "crops/a.jpg",
+    "notes.txt",
+    "bad_batch.pt",
+    "predicted/a.pts",
+    "web/settings.json",
+    "a.pts",
+    "out.csv",
+    "train/mine.npy",
+    "train/crops.jpegs",
+    ".x.partial/y",
+)
 PLACES = {  # commands that write to a folder {there}, which holds files of the user
-    "train": f"{TRAIN} --exp {{there}}", "train, overwrite": f"{TRAIN} --exp {{there}} --overwrite",
+    "train": f"{TRAIN} --exp {{there}}",
+    "train, overwrite": f"{TRAIN} --exp {{there}} --overwrite",
     "audit": f"{TRAIN.replace('--train ', '--audit ')} --exp {{there}} --folds 2",
     "self-training": f"{TRAIN} --exp {{there}} --semi self-training --labelled-fraction 0.5",
-    "resume": f"{TRAIN} --exp {{there}} --resume", "sweep": f"{TRAIN} --exp {{there}} --sweep seed=1,2",
-    "test": f"main.py --test {ROOTS} --exp {{there}}", "data root": f"main.py --prepare --data-root {{there}} {shlex.join(TINY)}",
+    "resume": f"{TRAIN} --exp {{there}} --resume",
+    "sweep": f"{TRAIN} --exp {{there}} --sweep seed=1,2",
+    "test": f"main.py --test {ROOTS} --exp {{there}}",
+    "data root": f"main.py --prepare --data-root {{there}} {shlex.join(TINY)}",
     "page": f"main.py --export web {ROOTS} --exp run --out {{there}}",
     "predict": f"main.py --predict {PICTURE} {ROOTS} --exp run --out {{there}}",
     "predict, overwrite": f"main.py --predict {PICTURE} {ROOTS} --exp run --out {{there}} --overwrite",
-    "demo": f"demo.py --source {PICTURE} --save {{there}} --exp landmarks-fast --threads 1"}
-LINKED = ("report", "report/index.html", "report/scores.csv", "events", "log.txt", ".lock", "step.csv", "best.onnx", "args.yaml",
-          "manifest.json", "card.md", "last.pt", "predicted", "web", "trace.json", "initialisation.csv", ".best.pt.partial-1")
+    "demo": f"demo.py --source {PICTURE} --save {{there}} --exp landmarks-fast --threads 1",
+}
+LINKED = (
+    "report",
+    "report/index.html",
+    "report/scores.csv",
+    "events",
+    "log.txt",
+    ".lock",
+    "step.csv",
+    "best.onnx",
+    "args.yaml",
+    "manifest.json",
+    "card.md",
+    "last.pt",
+    "predicted",
+    "web",
+    "trace.json",
+    "initialisation.csv",
+    ".best.pt.partial-1",
+)
 IN_RUN = {  # commands on a run of somebody else
-    "test": f"main.py --test {ROOTS} --exp run", "export": f"main.py --export onnx {ROOTS} --exp run",
-    "resume": f"{TRAIN.replace('--epochs 2', '--epochs 3')} --exp run --resume", "overwrite": f"{TRAIN} --exp run --overwrite",
-    "predict": f"main.py --predict {PICTURE} {ROOTS} --exp run"}
-PATHS = ("data_root", "run_root", "data_dir", "detector_weights", "teacher", "weights", "meanface", "dataset", "train_data",
-         "test_data", "unlabelled", "protocol", "layout")
-ODD = ("$(touch MARK)", "`touch MARK`", "a\nb", "\x1b[31mred", "=1+1", "<script>", "a;touch MARK", "-rf", "ä ö", "a\rb", "..")
+    "test": f"main.py --test {ROOTS} --exp run",
+    "export": f"main.py --export onnx {ROOTS} --exp run",
+    "resume": f"{TRAIN.replace('--epochs 2', '--epochs 3')} --exp run --resume",
+    "overwrite": f"{TRAIN} --exp run --overwrite",
+    "predict": f"main.py --predict {PICTURE} {ROOTS} --exp run",
+}
+PATHS = (
+    "data_root",
+    "run_root",
+    "data_dir",
+    "detector_weights",
+    "teacher",
+    "weights",
+    "meanface",
+    "dataset",
+    "train_data",
+    "test_data",
+    "unlabelled",
+    "protocol",
+    "layout",
+)
+ODD = (
+    "$(touch MARK)",
+    "`touch MARK`",
+    "a\nb",
+    "\x1b[31mred",
+    "=1+1",
+    "<script>",
+    "a;touch MARK",
+    "-rf",
+    "ä ö",
+    "a\rb",
+    "..",
+)
 
 
 def state(folder: Path) -> dict[str, str]:
@@ -66,7 +146,7 @@ def place_files(root: Path, rng: np.random.Generator) -> tuple[str, list[str], P
     names = [*rng.choice(NAMES, rng.integers(1, 5), replace=False)]
     for name in names:
         (there / name).parent.mkdir(parents=True, exist_ok=True)
-        (there / name).write_text(f"mine: {rng.integers(10 ** 9)}\n")
+        (there / name).write_text(f"mine: {rng.integers(10**9)}\n")
     command = list(PLACES)[rng.integers(len(PLACES))]
     return PLACES[command].format(root=root, there=there), names, there
 
@@ -85,7 +165,9 @@ def place_links(root: Path, rng: np.random.Generator) -> tuple[str, list[str], P
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
         place.unlink(missing_ok=True)
-        target = there / ("folder" if name in ("report", "events", "predicted", "web") else rng.choice(["file", "none"]))
+        target = there / (
+            "folder" if name in ("report", "events", "predicted", "web") else rng.choice(["file", "none"])
+        )
         if rng.random() < 0.2 and target.is_file():
             os.link(target, place)
         else:
@@ -97,6 +179,7 @@ def place_links(root: Path, rng: np.random.Generator) -> tuple[str, list[str], P
 def place_values(root: Path, rng: np.random.Generator) -> tuple[str, list[str], Path]:
     """Let the checkpoints of a run name folders of the user; return (command, names that must stay, their folder)."""
     import torch
+
     there, run = root / "user", root / "runs" / "run"
     (there / "folder").mkdir(parents=True)
     (there / "folder" / "inside").write_text("precious\n")
@@ -126,7 +209,12 @@ def place_names(root: Path, rng: np.random.Generator) -> tuple[str, list[str], P
     return f"{words} --test-data {shlex.quote(str(folder))}", names, there
 
 
-KINDS = {"foreign files": place_files, "links": place_links, "paths in a checkpoint": place_values, "odd names": place_names}
+KINDS = {
+    "foreign files": place_files,
+    "links": place_links,
+    "paths in a checkpoint": place_values,
+    "odd names": place_names,
+}
 
 
 def attack(kind: str, seed: int, index: int, root: Path, kept: Path) -> tuple[str, list[str]]:
@@ -178,8 +266,12 @@ def main(argv: list[str]) -> int:
             if wrong:
                 faults.append({"kind": kind, "case": index, "command": command, "wrong": wrong})
                 print(f"FAULT {faults[-1]}", flush=True)
-    figures = {"count": args.count, "outcomes": {f"{kind}, {what}": count for (kind, what), count in sorted(outcomes.items())},
-               "faults": faults, "minutes": (time.monotonic() - begun) / 60}
+    figures = {
+        "count": args.count,
+        "outcomes": {f"{kind}, {what}": count for (kind, what), count in sorted(outcomes.items())},
+        "faults": faults,
+        "minutes": (time.monotonic() - begun) / 60,
+    }
     return finish("attacks", argv, args.seed, figures, args.save)
 
 

@@ -3,6 +3,7 @@
 `limit` is RLIMIT_FSIZE, as `ulimit -f` sets it; `full` and `read-only` are a small tmpfs, which needs the right to mount.
 Afterwards the older files must be as before, and the same command must succeed once there is space.
 """
+
 import argparse
 import hashlib
 import os
@@ -24,7 +25,8 @@ COMMANDS = {  # place: (its folder below the root, command, bytes that a file ma
     "run folder": ("runs", f"main.py {TRAIN} --resume --epochs 3", 100_000),
     "export": ("runs", f"main.py --test --test-onnx {PLACES} --threads 1", 100_000),
     "report": ("runs", f"main.py --test {PLACES} --threads 1", 20_000),
-    "demo": ("out", "demo.py --source assets/faces.jpg --save {root}/out/faces.png --threads 1", 20_000)}
+    "demo": ("out", "demo.py --source assets/faces.jpg --save {root}/out/faces.png --threads 1", 20_000),
+}
 TROUBLES = ("limit", "full", "read-only")
 FREE = 8_192  # bytes left on the full disk
 
@@ -43,8 +45,11 @@ def mount(folder: Path, options: str) -> bool:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Return {file: hash} of what a run must not lose."""
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*")
-            if file.suffix in (".pt", ".csv", ".tsv", ".yaml", ".npy", ".jpegs", ".utf8") and "report" not in file.parts}
+    return {
+        str(file): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.rglob("*")
+        if file.suffix in (".pt", ".csv", ".tsv", ".yaml", ".npy", ".jpegs", ".utf8") and "report" not in file.parts
+    }
 
 
 def attack(place: str, trouble: str, root: Path, kept: Path) -> list[str] | None:
@@ -105,12 +110,19 @@ def main(argv: list[str]) -> int:
         for place in places:
             for trouble in args.troubles:
                 wrong = attack(place, trouble, root, kept)
-                outcomes[f"{place}, {trouble}"] = "skipped: no right to mount" if wrong is None else "fault" if wrong else "good"
+                outcomes[f"{place}, {trouble}"] = (
+                    "skipped: no right to mount" if wrong is None else "fault" if wrong else "good"
+                )
                 print(f"{place}, {trouble}: {outcomes[f'{place}, {trouble}']}", flush=True)
                 if wrong:
                     faults.append({"case": f"{place}, {trouble}", "wrong": wrong})
-    figures = {"count": len(outcomes), "outcomes": dict(Counter(outcomes.values())), "cases": outcomes, "faults": faults,
-               "minutes": (time.monotonic() - begun) / 60}
+    figures = {
+        "count": len(outcomes),
+        "outcomes": dict(Counter(outcomes.values())),
+        "cases": outcomes,
+        "faults": faults,
+        "minutes": (time.monotonic() - begun) / 60,
+    }
     return finish("disks", argv, 0, figures, args.save)
 
 

@@ -1,4 +1,5 @@
 """The formats of files that the project reads: whole inputs of each, how it is read, and files with code in them."""
+
 import json
 import os
 import pickle
@@ -36,6 +37,7 @@ def make_net(name: str = "timm:test_efficientnet"):
     import torch
 
     from nets import NetOptions, build_net, make_spec
+
     torch.manual_seed(0)
     return build_net(make_spec(NetOptions(name, "pip", 32, 64), np.random.default_rng(0).random((68, 2))))
 
@@ -45,11 +47,18 @@ def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
 
     from utils.config import make_settings, read_defaults
     from utils.train import checkpoint
+
     net, defaults = make_net(), read_defaults()
     file = one_folder(folder, {"best.pt": b""})[0]
-    values = {"format": checkpoint.FORMAT, "net": net.spec, "layout": defaults.layouts.load("68").to_dict(), "epoch": 1,
-              "protocol": defaults.protocols["square"], "args": make_settings({}, defaults, "quick").flat(),
-              "model": net.state_dict()}
+    values = {
+        "format": checkpoint.FORMAT,
+        "net": net.spec,
+        "layout": defaults.layouts.load("68").to_dict(),
+        "epoch": 1,
+        "protocol": defaults.protocols["square"],
+        "args": make_settings({}, defaults, "quick").flat(),
+        "model": net.state_dict(),
+    }
     torch.save(values, file[0] / file[1])
     return [file]
 
@@ -58,6 +67,7 @@ def make_weights(folder: Path) -> list[tuple[Path, str]]:
     import torch
 
     from nets.convert.published import HEAD_NAMES
+
     made = one_folder(folder, {"snapshot.pth": b"", "old.pth": b""})
     heads = {f"head.{ours}": theirs for ours, theirs in HEAD_NAMES["pipnet"].items()}
     state = {}
@@ -74,6 +84,7 @@ def make_weights(folder: Path) -> list[tuple[Path, str]]:
 def read_checkpoint(file: Path) -> None:
     from utils.config import read_defaults
     from utils.train import checkpoint
+
     checkpoint.load(file, read_defaults())
     checkpoint.unpack(file, read_defaults())
 
@@ -82,17 +93,21 @@ def read_weights(file: Path) -> None:
     from utils.config import read_defaults
     from utils.train import checkpoint
     from utils.train.published import structure
+
     structure(*checkpoint.load_weights(file), read_defaults())
     checkpoint.load(file, read_defaults())
 
 
 def make_onnx(folder: Path) -> list[tuple[Path, str]]:
-    return one_folder(folder, {name: (ROOT / "weights" / name).read_bytes() for name in ("detector.onnx", "landmarks.onnx")})
+    return one_folder(
+        folder, {name: (ROOT / "weights" / name).read_bytes() for name in ("detector.onnx", "landmarks.onnx")}
+    )
 
 
 def read_onnx(file: Path) -> None:
     from pipnet import Detector
     from pipnet.landmark_net import open_net
+
     if file.name == "detector.onnx":
         Detector("faceboxes", file, threads=1)(np.zeros((64, 64, 3), np.uint8))
     else:
@@ -102,17 +117,21 @@ def read_onnx(file: Path) -> None:
 
 def read_args(file: Path) -> None:
     from utils.config import make_settings, read_defaults
+
     make_settings({}, read_defaults(file), "quick")
 
 
 def make_layout(folder: Path) -> list[tuple[Path, str]]:
-    text = b"ten:\n  count: 5\n  flip_index: [1, 0, 2, 4, 3]\n  interocular: [0, 1]\n  pupils: [[0], [1]]\n" \
-           b"  groups: {eyes: [0, 1], nose: [2], lips: [\"3-4\"]}\n  closed: [eyes]\n  same_as: {\"68\": {0: 36, 1: 45}}\n"
+    text = (
+        b"ten:\n  count: 5\n  flip_index: [1, 0, 2, 4, 3]\n  interocular: [0, 1]\n  pupils: [[0], [1]]\n"
+        b'  groups: {eyes: [0, 1], nose: [2], lips: ["3-4"]}\n  closed: [eyes]\n  same_as: {"68": {0: 36, 1: 45}}\n'
+    )
     return one_folder(folder, {"layout.yaml": text})
 
 
 def read_layout(file: Path) -> None:
     from utils.config import read_defaults
+
     name, layouts = read_defaults().layouts.with_file(str(file))
     layouts.load(name)
 
@@ -121,6 +140,7 @@ def drawn(folder: Path, count: int = 3) -> Path:
     """Write rendered faces with a .pts each."""
     from utils.faces.archives import write_pts
     from utils.synthetic import render
+
     folder.mkdir(parents=True)
     for index in range(count):
         face = render(0, index, 64)
@@ -131,6 +151,7 @@ def drawn(folder: Path, count: int = 3) -> Path:
 
 def make_prepared(folder: Path) -> list[tuple[Path, str]]:
     from utils.faces.prepare import DataGenerator
+
     target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
     names = sorted(file.name for file in (target / "train").iterdir())
     return [(target, name) for name in (*(f"train/{name}" for name in names), "meta.yaml", "meanface.txt")]
@@ -139,6 +160,7 @@ def make_prepared(folder: Path) -> list[tuple[Path, str]]:
 def read_prepared(file: Path) -> None:
     from utils.config import read_defaults
     from utils.faces.prepared_set import PreparedSet, fitting
+
     folder = file.parent if (file.parent / "meta.yaml").is_file() else file.parent.parent
     layouts = read_defaults().layouts
     fitting(folder, layouts, target_size=64)
@@ -162,6 +184,7 @@ def make_meanface(folder: Path) -> list[tuple[Path, str]]:
 
 def read_mean(file: Path) -> None:
     from utils.faces.sets import read_meanface
+
     read_meanface(file)
 
 
@@ -180,10 +203,14 @@ def make_csv(folder: Path) -> list[tuple[Path, str]]:
 def make_coco(folder: Path) -> list[tuple[Path, str]]:
     place = drawn(folder / "coco")
     points = [[10, 20, 2, 40, 20, 2, 25, 30, 2, 12, 45, 2, 38, 44 + index, 2] for index in range(3)]
-    values = {"images": [{"id": index, "file_name": f"face{index}.png", "width": 64, "height": 64} for index in range(3)],
-              "categories": [{"id": 1, "name": "face", "keypoints": list("abcde")}],
-              "annotations": [{"id": index, "image_id": index, "category_id": 1, "keypoints": points[index],
-                               "bbox": [5, 5, 40, 40]} for index in range(3)]}
+    values = {
+        "images": [{"id": index, "file_name": f"face{index}.png", "width": 64, "height": 64} for index in range(3)],
+        "categories": [{"id": 1, "name": "face", "keypoints": list("abcde")}],
+        "annotations": [
+            {"id": index, "image_id": index, "category_id": 1, "keypoints": points[index], "bbox": [5, 5, 40, 40]}
+            for index in range(3)
+        ],
+    }
     (place / "train.json").write_text(json.dumps(values))
     return [(place, "train.json")]
 
@@ -192,12 +219,15 @@ def parse(dataset: str) -> Callable[[Path], None]:
     def read(file: Path) -> None:
         from utils.config import read_defaults
         from utils.faces.archives import DATASETS
+
         DATASETS[dataset].parse(file.parent, False, None, layouts=read_defaults().layouts)
+
     return read
 
 
 def make_mat(folder: Path) -> list[tuple[Path, str]]:
     from scipy.io import savemat
+
     made = one_folder(folder, {"face.mat": b"", "packed.mat": b"", "old.mat": b""})
     values = {"pt2d": np.random.default_rng(0).random((2, 68)) * 64, "Pose_Para": np.ones((1, 7))}
     savemat(made[0][0] / made[0][1], values)
@@ -208,29 +238,34 @@ def make_mat(folder: Path) -> list[tuple[Path, str]]:
 
 def read_matrix(file: Path) -> None:
     from utils.faces.archives.mat import read_mat, values
+
     arrays = read_mat(file, "pt2d", "Pose_Para")
     values(arrays[0], (2, 68), str(file))
 
 
 def png(side: int) -> bytes:
     """Return a valid grey PNG of side x side px, all black: small as a file, 2.4 GB in OpenCV for 20,000 px."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
     packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(side // 8 + 2)[:side // 8 + 1]) for _ in range(side)) + packer.flush()
+    rows = b"".join(packer.compress(bytes(side // 8 + 2)[: side // 8 + 1]) for _ in range(side)) + packer.flush()
     header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def make_pictures(folder: Path) -> list[tuple[Path, str]]:
     image = cv2.resize(cv2.imread(str(ROOT / "assets/astronaut.jpg")), (96, 64))
-    files = {f"face.{kind}": cv2.imencode(f".{kind}", image)[1].tobytes() for kind in ("jpg", "png", "bmp", "tiff", "webp")}
+    files = {
+        f"face.{kind}": cv2.imencode(f".{kind}", image)[1].tobytes() for kind in ("jpg", "png", "bmp", "tiff", "webp")
+    }
     return one_folder(folder, files | {f"bomb_{side}.png": png(side) for side in (20_000, 60_000)})
 
 
 def read_picture(file: Path) -> None:
     from pipnet.images import is_picture, read_image
+
     is_picture(file)
     read_image(file)
 
@@ -247,6 +282,7 @@ def make_video(folder: Path) -> list[tuple[Path, str]]:
 
 def read_video(file: Path) -> None:
     from pipnet.app.sources import open_source, silence_opencv
+
     silence_opencv()
     source = open_source(str(file))
     try:
@@ -257,14 +293,22 @@ def read_video(file: Path) -> None:
 
 
 FORMATS = {
-    "checkpoint": Format(make_checkpoint, read_checkpoint), "published weights": Format(make_weights, read_weights),
+    "checkpoint": Format(make_checkpoint, read_checkpoint),
+    "published weights": Format(make_weights, read_weights),
     "ONNX": Format(make_onnx, read_onnx),
-    "args.yaml": Format(lambda folder: one_folder(folder, {"args.yaml": (ROOT / "args.yaml").read_bytes()}), read_args, TEXT),
-    "layout file": Format(make_layout, read_layout, TEXT), "prepared set": Format(make_prepared, read_prepared, (*BINARY, *TEXT)),
-    "mean face": Format(make_meanface, read_mean, (*TEXT, large)), ".pts": Format(make_pts, parse("points"), TEXT),
-    "CSV": Format(make_csv, parse("csv"), TEXT), "COCO": Format(make_coco, parse("coco"), TEXT),
-    ".mat": Format(make_mat, read_matrix), "picture": Format(make_pictures, read_picture),
-    "video": Format(make_video, read_video)}
+    "args.yaml": Format(
+        lambda folder: one_folder(folder, {"args.yaml": (ROOT / "args.yaml").read_bytes()}), read_args, TEXT
+    ),
+    "layout file": Format(make_layout, read_layout, TEXT),
+    "prepared set": Format(make_prepared, read_prepared, (*BINARY, *TEXT)),
+    "mean face": Format(make_meanface, read_mean, (*TEXT, large)),
+    ".pts": Format(make_pts, parse("points"), TEXT),
+    "CSV": Format(make_csv, parse("csv"), TEXT),
+    "COCO": Format(make_coco, parse("coco"), TEXT),
+    ".mat": Format(make_mat, read_matrix),
+    "picture": Format(make_pictures, read_picture),
+    "video": Format(make_video, read_video),
+}
 
 
 class Harmful:
@@ -280,11 +324,20 @@ class Harmful:
 def harmful(folder: Path, mark: Path) -> dict[str, tuple[str, Path]]:
     """Write files that would make `mark` if they were unpickled or evaluated: {what: (format that reads it, file)}."""
     import torch
+
     code = Harmful(mark)
     made = make_checkpoint(folder / "checkpoint")[0]
     stored = torch.load(made[0] / made[1], weights_only=True)
     cases = {}
-    for place in (("epoch",), ("rows",), ("solver",), ("args",), ("model", "any"), ("net", "meanface"), ("layout", "count")):
+    for place in (
+        ("epoch",),
+        ("rows",),
+        ("solver",),
+        ("args",),
+        ("model", "any"),
+        ("net", "meanface"),
+        ("layout", "count"),
+    ):
         values = {**stored, place[0]: code if len(place) == 1 else {**stored[place[0]], place[1]: code}}
         for kind in ("torch", "pickle"):
             file = fresh(folder / f"{kind}-{'-'.join(place)}") / "best.pt"

@@ -5,6 +5,7 @@ that the commands use. A fault is any other exception, a crash, more than 30 s, 
 Then files are read that would run code if they were unpickled or evaluated. `--values` damages no bytes: it removes or replaces
 one value in whole checkpoints, metadata, tables and settings, and runs the commands on them.
 """
+
 import argparse
 import json
 import os
@@ -43,6 +44,7 @@ def inputs(name: str, made: list[tuple[Path, str]], seed: int, index: int, place
 def work(name: str, made: list, seed: int, todo: range, place: Path, report: str) -> None:
     """Read the inputs of `todo`; append a line before and after each to `report`."""
     from pipnet.errors import UserError
+
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     warm(name, made, place)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -57,7 +59,9 @@ def work(name: str, made: list, seed: int, todo: range, place: Path, report: str
             try:
                 FORMATS[name].read(file)
             except UserError as error:
-                outcome = "refused" if mutator != "whole" or "bomb" in file.name else f"a whole file is refused: {error}"
+                outcome = (
+                    "refused" if mutator != "whole" or "bomb" in file.name else f"a whole file is refused: {error}"
+                )
             except BaseException as error:  # what the commands would show as a traceback
                 where = error.__traceback__
                 while where.tb_next:
@@ -102,6 +106,7 @@ def attack(name: str, count: int, seed: int, root: Path) -> Iterator[tuple[str, 
 def run_code(folder: Path, mark: Path, report: str) -> None:
     """Read each harmful file, and write which made `mark` or ended in anything but a UserError."""
     from pipnet.errors import UserError
+
     found = {}
     for name, (kind, file) in harmful(folder, mark).items():
         try:
@@ -130,15 +135,21 @@ def main(argv: list[str]) -> int:
         root = Path(folder).resolve()
         for name in names:
             outcomes, slowest, mutators = Counter(), 0.0, Counter()
-            for mutator, outcome, seconds, index in attack(name, -(-args.count // len(names)), args.seed, fresh(root / "files")):
+            for mutator, outcome, seconds, index in attack(
+                name, -(-args.count // len(names)), args.seed, fresh(root / "files")
+            ):
                 kind = outcome if outcome in ("read", "refused") else "fault"
                 outcomes[kind] += 1
                 mutators[mutator] += 1
                 slowest = max(slowest, seconds)
                 if kind == "fault":
                     faults.append({"format": name, "input": index, "mutator": mutator, "outcome": outcome})
-            rows[name] = {"inputs": outcomes.total(), **{kind: outcomes[kind] for kind in ("read", "refused", "fault")},
-                          "slowest_s": slowest, "mutators": dict(mutators)}
+            rows[name] = {
+                "inputs": outcomes.total(),
+                **{kind: outcomes[kind] for kind in ("read", "refused", "fault")},
+                "slowest_s": slowest,
+                "mutators": dict(mutators),
+            }
             print(name, {key: value for key, value in rows[name].items() if key != "mutators"}, flush=True)
         child = FORKS.Process(target=run_code, args=(fresh(root / "code"), root / "mark", str(root / "codes")))
         child.start()
@@ -147,8 +158,13 @@ def main(argv: list[str]) -> int:
     faults += [{"code": name, "outcome": outcome} for name, outcome in codes.items() if outcome != "refused"]
     print(histogram("inputs by mutator", sum((Counter(row["mutators"]) for row in rows.values()), Counter())))
     print(f"{len(codes)} files with code: {dict(Counter(codes.values()))}")
-    figures = {"count": sum(row["inputs"] for row in rows.values()), "rows": rows, "code": codes, "faults": faults,
-               "minutes": (time.monotonic() - begun) / 60}
+    figures = {
+        "count": sum(row["inputs"] for row in rows.values()),
+        "rows": rows,
+        "code": codes,
+        "faults": faults,
+        "minutes": (time.monotonic() - begun) / 60,
+    }
     return finish("values" if args.values else "files", argv, args.seed, figures, args.save)
 
 

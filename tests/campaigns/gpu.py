@@ -2,6 +2,7 @@
 
 Status and output must be as expected. All of it runs on a CPU too, without what needs a card.
 """
+
 import argparse
 import re
 import sys
@@ -23,8 +24,21 @@ from pipnet.files import write_text
 
 LIMIT = 150 if torch.cuda.is_available() else 600  # seconds of a path
 ENDED = 124, 137  # status of what `timeout` has ended
-SMALL = [*ALIKE, "--epochs", "1", "--epoch-steps", "14", "--batch-size", "8", "--input-size", "128", "--threads", "2",
-         "--workers", "2"]
+SMALL = [
+    *ALIKE,
+    "--epochs",
+    "1",
+    "--epoch-steps",
+    "14",
+    "--batch-size",
+    "8",
+    "--input-size",
+    "128",
+    "--threads",
+    "2",
+    "--workers",
+    "2",
+]
 HALF = ["--labelled-fraction", "0.5"]
 DIVERGES = ["--learning-rate", "1e6", "--weight-decay", "1", "--warmup", "0", "--epoch-steps", "40"]
 DIVERGED = "loss is not finite.*lower --learning-rate"
@@ -40,6 +54,7 @@ class Job(NamedTuple):
 
     needs: a module, "cuda" or "two devices"; after: jobs that must have passed; script: what Python runs with the flags.
     """
+
     flags: list[str]
     says: str = ""
     status: int = 0
@@ -75,21 +90,38 @@ PATHS = {  # those that others need, and those that take long, come first
     **{f"head {head}": trains("--head", head) for head in ("coordinate", "parts", "heatmap", "simcc")},
     "reinit": trains("--reinit"),
     "local parts": trains("--local-parts"),
-    **{f"preset {name}": trains("--preset", name) for name in ("pipnet", "irnet", "drowsiness", "slim", "dpr", "coordinate")},
+    **{
+        f"preset {name}": trains("--preset", name)
+        for name in ("pipnet", "irnet", "drowsiness", "slim", "dpr", "coordinate")
+    },
     "freeze norms": trains("--freeze", "norms"),
     "mean teacher": trains("--semi", "mean-teacher", *HALF),
     "detect": trains("--task", "detect", "--preset", "detect-quick", "--crops", "64", "--test"),
     "diverging, bf16": trains(*DIVERGES, "--amp", "bf16", says=DIVERGED, status=1),
     "diverging, fp16": trains(*DIVERGES, "--amp", "fp16", says=DIVERGED, status=1, needs="cuda"),
-    "out of memory": trains("--batch-size", "256", "--input-size", "256", says="out of memory.*--accumulate", status=1,
-                            needs="cuda", script=(__file__, "memory")),
+    "out of memory": trains(
+        "--batch-size",
+        "256",
+        "--input-size",
+        "256",
+        says="out of memory.*--accumulate",
+        status=1,
+        needs="cuda",
+        script=(__file__, "memory"),
+    ),
     "a group of one": trains("--val", "none", says="2 x ", script=(__file__, "group")),
-    "too many processes": trains(says="processes, but .* GPUs here", status=1, needs="cuda", script=launcher("ONE_MORE")),
+    "too many processes": trains(
+        says="processes, but .* GPUs here", status=1, needs="cuda", script=launcher("ONE_MORE")
+    ),
     "two processes": trains(says="2 x ", needs="two devices", script=launcher("2")),
-    "resumed": Job([*PLACES, "--train", "--resume", "--exp", "WORK/runs/bf16", "--epochs", "2"], "epoch 2/2", after=("bf16",)),
+    "resumed": Job(
+        [*PLACES, "--train", "--resume", "--exp", "WORK/runs/bf16", "--epochs", "2"], "epoch 2/2", after=("bf16",)
+    ),
     "freeze backbone": trains("--freeze", "backbone", "--weights", RUN, after=("short",)),
     "teacher": trains("--teacher", RUN, "--net", "timm:resnet10t", after=("short",)),
-    "finetune": trains(*MINE, "--weights", RUN, "--test", says="7 of 10 landmarks mapped", after=("short", "own points")),
+    "finetune": trains(
+        *MINE, "--weights", RUN, "--test", says="7 of 10 landmarks mapped", after=("short", "own points")
+    ),
     "flip test": Job([*PLACES, "--test", "--flip-test", "--exp", RUN], "NME", after=("short",)),
     "ONNX": Job([*PLACES, "--test-onnx", "--exp", RUN], "onnx", needs="onnxscript", after=("short",)),
 }
@@ -105,11 +137,21 @@ def run(name: str, work: Path, until: float) -> dict:
     if status in ENDED and time.monotonic() > until - 1:
         return {"status": "skipped", "seconds": round(time.monotonic() - begun, 1), "why": "needs more time"}
     text = "\n".join(lines)
-    wrong = [words for words, is_so in (
-        (f"status {status}", status != job.status), (f"no '{job.says}'", not re.search(job.says, text)),
-        ("a traceback", "Traceback" in text), ("not one error", text.count("error: ") != (job.status != 0))) if is_so]
-    why = f"{', '.join(wrong)}; its last line: {lines[-1][:200]}" if wrong else "; ".join(
-        sorted({line[9:170] for line in lines if "kernel by kernel" in line}))
+    wrong = [
+        words
+        for words, is_so in (
+            (f"status {status}", status != job.status),
+            (f"no '{job.says}'", not re.search(job.says, text)),
+            ("a traceback", "Traceback" in text),
+            ("not one error", text.count("error: ") != (job.status != 0)),
+        )
+        if is_so
+    ]
+    why = (
+        f"{', '.join(wrong)}; its last line: {lines[-1][:200]}"
+        if wrong
+        else "; ".join(sorted({line[9:170] for line in lines if "kernel by kernel" in line}))
+    )
     return {"status": "failed" if wrong else "ok", "seconds": round(time.monotonic() - begun, 1), "why": why}
 
 
@@ -142,11 +184,13 @@ def main_in(how: str) -> None:
     def alone(_timeout: float) -> ranks.Ranks:
         cuda, store = torch.cuda.is_available(), dist.HashStore()
         device = torch.device("cuda", 0) if cuda else torch.device("cpu")
-        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=0, world_size=1, device_id=device if cuda else None)
+        dist.init_process_group(
+            "nccl" if cuda else "gloo", store=store, rank=0, world_size=1, device_id=device if cuda else None
+        )
         return ranks.Ranks(0, 2, device, store, dist.new_group(backend="gloo"))
 
     if how == "memory":
-        torch.cuda.set_per_process_memory_fraction(min(1.0, 2 ** 31 / torch.cuda.get_device_properties(0).total_memory))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, 2**31 / torch.cuda.get_device_properties(0).total_memory))
     else:
         ranks.start_ranks = alone
     run_command(main.main)
@@ -163,8 +207,18 @@ def main(argv: list[str]) -> int:
         if status:
             sys.exit(f"no data: {lines[-1]}")
         paths = run_all(Path(folder), begun + 60 * args.minutes, chosen(PATHS, args.names))
-    return finish("paths", argv, 0, {"count": len(paths), "paths": paths, "minutes": (time.monotonic() - begun) / 60, "faults": [
-        f"{name}: {row['why']}" for name, row in paths.items() if row["status"] == "failed"]}, args.save)
+    return finish(
+        "paths",
+        argv,
+        0,
+        {
+            "count": len(paths),
+            "paths": paths,
+            "minutes": (time.monotonic() - begun) / 60,
+            "faults": [f"{name}: {row['why']}" for name, row in paths.items() if row["status"] == "failed"],
+        },
+        args.save,
+    )
 
 
 if __name__ == "__main__":

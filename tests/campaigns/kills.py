@@ -5,6 +5,7 @@ one occurrence: before its n-th file operation, or after a share of its time. Th
 there is a checkpoint. At the end step.csv, weights and prepared pictures must equal those of the reference run, every file in
 sight must have been whole after the kill, and no partial file may be left.
 """
+
 import argparse
 import functools
 import hashlib
@@ -32,7 +33,8 @@ JOBS = {
     "landmarks": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 3",
     "test": f"--test --test-onnx {PLACES} --threads 1",  # of the run that the job before it has left
     "semi": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 1 --semi self-training --labelled-fraction 0.5",
-    "detector": f"--train {PLACES} {SYNTHETIC} --task detect --crops 6 --batch-size 2 --input-size 128 --epochs 2"}
+    "detector": f"--train {PLACES} {SYNTHETIC} --task detect --crops 6 --batch-size 2 --input-size 128 --epochs 2",
+}
 PHASES = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "utils.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.faces.prepare:DataGenerator._crops", 20),
@@ -46,7 +48,8 @@ PHASES = {  # name: (job, function, share of the kills)
     "semi: label": ("semi", "utils.tools.rounds:label", 6),
     "semi: save": ("semi", "utils.train.history:Keeper.save", 6),
     "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
-    "detector: save": ("detector", "utils.train.history:Keeper.save", 10)}
+    "detector: save": ("detector", "utils.train.history:Keeper.save", 10),
+}
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
 PREPARED = "synthetic-12-3-64"
 
@@ -98,10 +101,16 @@ def watch(phases: list[str], file: str, moment: Moment | None) -> None:
                 return function(*args, **options)
             finally:
                 print(f"end\t{phase}\t{time.perf_counter() - start}\t{now[1]}", file=lines)
-                if moment and moment.phase == phase and counts[phase] == moment.occurrence and moment.operation is not None:
+                if (
+                    moment
+                    and moment.phase == phase
+                    and counts[phase] == moment.occurrence
+                    and moment.operation is not None
+                ):
                     die()  # it has one operation fewer than in the reference run
                 now[0] = None
                 counts[phase] += 1
+
         return run
 
     for phase in phases:
@@ -132,8 +141,10 @@ def result(root: Path) -> dict[str, str]:
         if file.suffix == ".pt":
             stored = torch.load(file, weights_only=True)
             values = [stored["model"], stored.get("rows"), stored.get("solver")]
-            data = b"".join(name.encode() + (value.numpy().tobytes() if isinstance(value, torch.Tensor) else str(value).encode())
-                            for name, value in flat(values))
+            data = b"".join(
+                name.encode() + (value.numpy().tobytes() if isinstance(value, torch.Tensor) else str(value).encode())
+                for name, value in flat(values)
+            )
         else:
             data = re.sub(rb"\nfingerprint: .*", b"", file.read_bytes())  # it has the times of the raw files
         found[str(file.relative_to(root))] = hashlib.sha256(data).hexdigest()
@@ -274,7 +285,12 @@ def main(argv: list[str]) -> int:
             if job == "landmarks" and "test" in wanted:
                 call(command(job, root), root / "again")
     print(histogram(f"{killed.total()} kills by phase", {phase: killed[phase] for phase in args.phases}))
-    figures = {"count": killed.total(), "phases": dict(killed), "faults": faults, "minutes": (time.monotonic() - begun) / 60}
+    figures = {
+        "count": killed.total(),
+        "phases": dict(killed),
+        "faults": faults,
+        "minutes": (time.monotonic() - begun) / 60,
+    }
     return finish("kills", argv, args.seed, figures, args.save)
 
 

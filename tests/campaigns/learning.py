@@ -3,6 +3,7 @@
 Shapes and a training step of each pair; overfitting of 16 faces by each kind of net, head and stage, and the agreement of its
 export. Rows of benchmarks/results/learning.json that are not named stay.
 """
+
 import argparse
 import sys
 import time
@@ -21,11 +22,27 @@ from utils.export.files import exported_predictor
 from utils.tools.zoo import exported_to_temporary, random_net
 
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
-PARTS_68 = {"eye_left": [*range(17, 22), *range(36, 42)], "eye_right": [*range(22, 27), *range(42, 48)],
-            "nose": [*range(27, 36)], "mouth": [*range(48, 68)]}
+PARTS_68 = {
+    "eye_left": [*range(17, 22), *range(36, 42)],
+    "eye_right": [*range(22, 27), *range(42, 48)],
+    "nose": [*range(27, 36)],
+    "mouth": [*range(48, 68)],
+}
 # the smallest net of each family with a PIP head, then each head and stage on a small net
-FAMILIES = ("resnet18", "resnet50", "irnet18", "mobilenetv2", "mobilenetv3_small", "slim", "dpr", "mobileone_s0", "regnetx_200mf",
-            "res2net50", "hrnet_w18_small_v2", *MORE[:4])
+FAMILIES = (
+    "resnet18",
+    "resnet50",
+    "irnet18",
+    "mobilenetv2",
+    "mobilenetv3_small",
+    "slim",
+    "dpr",
+    "mobileone_s0",
+    "regnetx_200mf",
+    "res2net50",
+    "hrnet_w18_small_v2",
+    *MORE[:4],
+)
 LEARNERS = {
     **{name: {"name": name} for name in FAMILIES},
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
@@ -50,9 +67,11 @@ def pair(name: str, head: str) -> str:
     found = net.eval().predict(images)
     sums, counts = net.train().loss(images, labels), net.count(labels)
     sum(total / counts[term] for term, total in sums.items()).backward()
-    checks = {"shapes": found.landmarks.shape == (4, 68, 2) and found.score.shape == (4, 68),
-              "finite gradients": all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None),
-              "gradients": all((p.grad != 0).any() for p in net.head.parameters() if p.grad is not None and p.ndim > 1)}
+    checks = {
+        "shapes": found.landmarks.shape == (4, 68, 2) and found.score.shape == (4, 68),
+        "finite gradients": all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None),
+        "gradients": all((p.grad != 0).any() for p in net.head.parameters() if p.grad is not None and p.ndim > 1),
+    }
     return next((f"wrong {check}" for check, right in checks.items() if not right), "learns")
 
 
@@ -88,18 +107,35 @@ def main(argv: list[str]) -> int:
     for name in (names := chosen(every, args.names)):
         if name not in LEARNERS or name in FAMILIES:
             found["pairs"][name] = {head: pair(name, head) for head in HEADS}
-            faults += [f"{name}, {head}: {said}" for head, said in found["pairs"][name].items() if said.startswith("wrong ")]
+            faults += [
+                f"{name}, {head}: {said}" for head, said in found["pairs"][name].items() if said.startswith("wrong ")
+            ]
         if name in LEARNERS:
             found["learning"][name], found["onnx_agrees"][name] = learning(LEARNERS[name])
             before, after = found["learning"][name]
             if not after < 2 < 20 < before or found["onnx_agrees"][name] <= 0.95:
                 faults.append(f"{name}: {found['learning'][name]}, {found['onnx_agrees'][name]}")
         print(name, *(part.get(name, "") for part in found.values()), flush=True)
-    heads = [{"name": name, "before": before, "after": after} for name, (before, after) in found["learning"].items()
-             if name not in FAMILIES]
-    return finish("learning", argv, 0, {
-        **found, "size": SIZE, "steps": STEPS, "count": len(names), "faults": faults, "minutes": (time.monotonic() - begun) / 60,
-        "heads": rows_of(heads, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f"))}, args.save)
+    heads = [
+        {"name": name, "before": before, "after": after}
+        for name, (before, after) in found["learning"].items()
+        if name not in FAMILIES
+    ]
+    return finish(
+        "learning",
+        argv,
+        0,
+        {
+            **found,
+            "size": SIZE,
+            "steps": STEPS,
+            "count": len(names),
+            "faults": faults,
+            "minutes": (time.monotonic() - begun) / 60,
+            "heads": rows_of(heads, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f")),
+        },
+        args.save,
+    )
 
 
 if __name__ == "__main__":

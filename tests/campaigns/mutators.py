@@ -1,15 +1,28 @@
 """Ways to damage a file: functions of its bytes and a random generator."""
+
 import pickle
 import re
 
 import numpy as np
 
-HUGE = [b"nan", b"inf", b"-1", b"0", b"1e308", b"1e-320", b"999999999999", b"-99999999999999999999", b"1_0", b"0x10", b"",
-        b"null"]
+HUGE = [
+    b"nan",
+    b"inf",
+    b"-1",
+    b"0",
+    b"1e308",
+    b"1e-320",
+    b"999999999999",
+    b"-99999999999999999999",
+    b"1_0",
+    b"0x10",
+    b"",
+    b"null",
+]
 
 
 def truncated(data: bytes, rng: np.random.Generator) -> bytes:
-    return data[:rng.integers(len(data) + 1)]
+    return data[: rng.integers(len(data) + 1)]
 
 
 def bits(data: bytes, rng: np.random.Generator) -> bytes:
@@ -54,7 +67,7 @@ def large(data: bytes, rng: np.random.Generator) -> bytes:
     size = int(rng.choice([4, 8]))
     place = rng.integers(min(len(data), 512))
     number = int(rng.choice([2**31 - 1, 10**9, 20_000, 2**16 - 1]))
-    return data[:place] + number.to_bytes(size, str(rng.choice(["little", "big"]))) + data[place + size:]
+    return data[:place] + number.to_bytes(size, str(rng.choice(["little", "big"]))) + data[place + size :]
 
 
 def number(data: bytes, rng: np.random.Generator) -> bytes:
@@ -63,7 +76,7 @@ def number(data: bytes, rng: np.random.Generator) -> bytes:
     if not found:
         return bits(data, rng)
     one = found[rng.integers(len(found))]
-    return data[:one.start()] + HUGE[rng.integers(len(HUGE))] + data[one.end():]
+    return data[: one.start()] + HUGE[rng.integers(len(HUGE))] + data[one.end() :]
 
 
 def word(data: bytes, rng: np.random.Generator) -> bytes:
@@ -72,7 +85,7 @@ def word(data: bytes, rng: np.random.Generator) -> bytes:
     if len(found) < 2:
         return bits(data, rng)
     one, two = (found[place] for place in rng.integers(len(found), size=2))
-    return data[:one.start()] + two[0] + data[one.end():]
+    return data[: one.start()] + two[0] + data[one.end() :]
 
 
 def lines(data: bytes, rng: np.random.Generator) -> bytes:
@@ -84,17 +97,32 @@ def lines(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def encoding(data: bytes, rng: np.random.Generator) -> bytes:
-    return [b"\xef\xbb\xbf" + data, data.decode("latin1").encode("utf-16"), data.replace(b"\n", b"\r"), b"\x00" + data,
-            data + b"\xff\xfe\x00"][rng.integers(5)]
+    return [
+        b"\xef\xbb\xbf" + data,
+        data.decode("latin1").encode("utf-16"),
+        data.replace(b"\n", b"\r"),
+        b"\x00" + data,
+        data + b"\xff\xfe\x00",
+    ][rng.integers(5)]
 
 
 def stranger(data: bytes, rng: np.random.Generator) -> bytes:
     """Return something else: an empty file, noise, deep nesting, a file of another kind."""
     depth = int(rng.integers(10, 100_000))
-    return [b"", rng.bytes(int(rng.integers(1, 5000))), b"[" * depth, b'{"a":' * depth, b"<a>" * depth, pickle.dumps({"a": 1}),
-            b"\x89PNG\r\n\x1a\n" + rng.bytes(100), b"PK\x03\x04" + rng.bytes(200), b"a: &a [*a, *a]\n" * 9,
-            b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 2), }" + b" " * 40 + b"\n",
-            ][rng.integers(10)]
+    return [
+        b"",
+        rng.bytes(int(rng.integers(1, 5000))),
+        b"[" * depth,
+        b'{"a":' * depth,
+        b"<a>" * depth,
+        pickle.dumps({"a": 1}),
+        b"\x89PNG\r\n\x1a\n" + rng.bytes(100),
+        b"PK\x03\x04" + rng.bytes(200),
+        b"a: &a [*a, *a]\n" * 9,
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 2), }"
+        + b" " * 40
+        + b"\n",
+    ][rng.integers(10)]
 
 
 BINARY = (truncated, bits, head_bits, zeros, noise, removed, repeated, large, stranger)

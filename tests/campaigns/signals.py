@@ -3,6 +3,7 @@
 A case is a command, a signal, whether it goes to one process or as from a terminal to its group, and a share of the command's
 time, from the moment on in which main.py has begun. Afterwards no process of its group may be left.
 """
+
 import argparse
 import os
 import shlex
@@ -26,13 +27,22 @@ COMMANDS = {  # name: (command, share of the cases, whether it begins without th
     "preparation": (TRAIN, 3, True),
     "training": (TRAIN, 5, False),
     "test and export": (f"main.py --test --test-onnx {PLACES.replace('--overwrite', '')} --threads 1", 2, False),
-    "detector": (f"main.py --train {PLACES} --task detect --dataset synthetic --synthetic-train 12 --synthetic-test 3 "
-                 "--target-size 64 --weights none --threads 1 --crops 6 --batch-size 2 --input-size 128 --epochs 2", 2, False),
+    "detector": (
+        f"main.py --train {PLACES} --task detect --dataset synthetic --synthetic-train 12 --synthetic-test 3 "
+        "--target-size 64 --weights none --threads 1 --crops 6 --batch-size 2 --input-size 128 --epochs 2",
+        2,
+        False,
+    ),
     "demo": ("demo.py --source assets/faces.jpg --json {root}/faces.json --threads 1", 2, False),
     "two processes": (f"bash main.sh 2 {TRAIN.removeprefix('main.py ')}", 3, False),
-    "sweep": (f"main.py --sweep num_nb=3,5 {TRAIN.removeprefix('main.py ')}", 2, False)}
-SIGNALS = {"Ctrl-C": (signal.SIGINT, True), "SIGINT": (signal.SIGINT, False), "SIGTERM": (signal.SIGTERM, False),
-           "SIGTERM to all": (signal.SIGTERM, True)}
+    "sweep": (f"main.py --sweep num_nb=3,5 {TRAIN.removeprefix('main.py ')}", 2, False),
+}
+SIGNALS = {
+    "Ctrl-C": (signal.SIGINT, True),
+    "SIGINT": (signal.SIGINT, False),
+    "SIGTERM": (signal.SIGTERM, False),
+    "SIGTERM to all": (signal.SIGTERM, True),
+}
 
 
 class Shell:
@@ -41,8 +51,14 @@ class Shell:
     def __init__(self, argv: list[str], output: Path):
         argv = [sys.executable if word == "python" else word for word in argv]
         self.error = open(f"{output}.err", "w")
-        self.process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=self.error, start_new_session=True,
-                                        env={**os.environ, "OMP_NUM_THREADS": "1"})
+        self.process = subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=self.error,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
 
     def status(self) -> int | None:
         """Return the exit status, None while it runs."""
@@ -153,11 +169,20 @@ def main(argv: list[str]) -> int:
                     if done[1]:
                         faults.append({**done[0], "faults": done[1]})
                         print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
-    slowest = {name: max(row["seconds"] for row in found if row["command"] == name) for name in names
-               if any(row["command"] == name for row in found)}
+    slowest = {
+        name: max(row["seconds"] for row in found if row["command"] == name)
+        for name in names
+        if any(row["command"] == name for row in found)
+    }
     commands, signals = (dict(Counter(row[key] for row in found)) for key in ("command", "signal"))
-    figures = {"count": len(found), "commands": commands, "signals": signals, "slowest_s": slowest, "faults": faults,
-               "minutes": (time.monotonic() - start) / 60}
+    figures = {
+        "count": len(found),
+        "commands": commands,
+        "signals": signals,
+        "slowest_s": slowest,
+        "faults": faults,
+        "minutes": (time.monotonic() - start) / 60,
+    }
     print(histogram("signals by command", commands), histogram("signals by kind", signals), sep="\n")
     print(f"slowest end in s: {slowest}")
     return finish("signals", argv, args.seed, figures, args.save)

@@ -1,4 +1,5 @@
 """Whole containers that hold a wrong value: checkpoints, metadata of exports, and the text files of runs and prepared sets."""
+
 import contextlib
 import io
 import json
@@ -12,9 +13,27 @@ import yaml
 from file_formats import Format, drawn
 from victims import ROOT, TINY
 
-WRONG = (None, -1, 0, 10 ** 9, float("nan"), float("inf"), "text", "", [], {}, True, [1, 2], {"a": 1})
-DEEP = ("net", "layout", "protocol", "args", "head_options", "preprocess", "groups", "solver", "optimizer", "figures", "outputs",
-        "best.pt", "best.onnx", "landmarks.onnx", "splits", "counts", "expected", "found")
+WRONG = (None, -1, 0, 10**9, float("nan"), float("inf"), "text", "", [], {}, True, [1, 2], {"a": 1})
+DEEP = (
+    "net",
+    "layout",
+    "protocol",
+    "args",
+    "head_options",
+    "preprocess",
+    "groups",
+    "solver",
+    "optimizer",
+    "figures",
+    "outputs",
+    "best.pt",
+    "best.onnx",
+    "landmarks.onnx",
+    "splits",
+    "counts",
+    "expected",
+    "found",
+)
 
 
 def places(values: dict, before: tuple = ()) -> Iterator[tuple]:
@@ -41,6 +60,7 @@ def spoilt(values: dict, rng: np.random.Generator, wrong: tuple = WRONG) -> dict
 
 def checkpoint_value(data: bytes, rng: np.random.Generator) -> bytes:
     import torch
+
     out = io.BytesIO()
     torch.save(spoilt(torch.load(io.BytesIO(data), weights_only=True), rng, (*WRONG, b"bytes", (1, 2))), out)
     return out.getvalue()
@@ -48,6 +68,7 @@ def checkpoint_value(data: bytes, rng: np.random.Generator) -> bytes:
 
 def onnx_value(data: bytes, rng: np.random.Generator) -> bytes:
     import onnx
+
     model = onnx.load_from_string(data)
     values = {}
     for entry in model.metadata_props:
@@ -75,12 +96,13 @@ def csv_value(data: bytes, rng: np.random.Generator) -> bytes:
     rows = [line.split(",") for line in data.decode().splitlines()]
     row = rows[rng.integers(len(rows))]
     place, wrong = rng.integers(len(row)), ("nan", "-1", "text", "", "1e999", "[]", "\x00", None)[rng.integers(8)]
-    row[place:place + 1] = [] if wrong is None else [wrong]
+    row[place : place + 1] = [] if wrong is None else [wrong]
     return "\n".join(map(",".join, rows)).encode()
 
 
 def _main(*words: object) -> None:
     import main
+
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         main.main([*map(str, words)])
 
@@ -96,15 +118,18 @@ def _in_run(name: str, *more: str) -> Callable[[Path], list[tuple[Path, str]]]:
     def make(folder: Path) -> list[tuple[Path, str]]:
         _trained(folder, *more)
         return [(folder, f"runs/run/{name}")]
+
     return make
 
 
 def read_run(file: Path) -> None:
     """Test a run and resume it, each with its checkpoint changed; what is refused changes nothing."""
     from pipnet.errors import UserError
+
     run, root, refused = file.parent, file.parents[2], None
     if file.name == "last.pt":
         import torch
+
         state = ("solver", "rows", "times", "best")
         values = torch.load(file, weights_only=True)
         torch.save({key: value for key, value in values.items() if key not in state}, run / "best.pt")
@@ -127,6 +152,7 @@ def read_tested(file: Path) -> None:
 
 def _exported(kind: str, name: str) -> Callable[[Path], list[tuple[Path, str]]]:
     """Return a function that exports a small net to a format; name: of the file whose values are changed."""
+
     def make(folder: Path) -> list[tuple[Path, str]]:
         run = _trained(folder / "made")
         _main("--export", kind, "--exp", run, "--threads", 1)
@@ -136,19 +162,33 @@ def _exported(kind: str, name: str) -> Callable[[Path], list[tuple[Path, str]]]:
             if path.suffix != ".pt":
                 shutil.copy(path, kept)
         return [(kept, name)]
+
     return make
 
 
 def read_export(file: Path) -> None:
     """Find faces with an exported net."""
     from pipnet.app import demo
+
     net = file.with_suffix("") if file.suffix == ".json" else file
-    demo.main(["--source", str(ROOT / "assets/astronaut.jpg"), "--exp", str(net), "--json", str(file.parent / "out.jsonl"),
-               "--threads", "1", "--upright"])
+    demo.main(
+        [
+            "--source",
+            str(ROOT / "assets/astronaut.jpg"),
+            "--exp",
+            str(net),
+            "--json",
+            str(file.parent / "out.jsonl"),
+            "--threads",
+            "1",
+            "--upright",
+        ]
+    )
 
 
 def read_detector(file: Path) -> None:
     from pipnet import Detector
+
     Detector("faceboxes", file, threads=1)(np.zeros((64, 64, 3), np.uint8))
 
 
@@ -167,6 +207,7 @@ def detector_value(data: bytes, rng: np.random.Generator) -> bytes:
 
 def make_prepared(folder: Path) -> list[tuple[Path, str]]:
     from utils.faces.prepare import DataGenerator
+
     target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
     return [(target, "meta.yaml")]
 
@@ -191,4 +232,5 @@ VALUES: dict[str, Format] = {
     "value of args.yaml": Format(_in_run("args.yaml"), read_tested, (yaml_value,)),
     "value of step.csv": Format(_in_run("step.csv"), read_tested, (csv_value,)),
     "value of time.csv": Format(_in_run("time.csv"), read_tested, (csv_value,)),
-    "value of meta.yaml": Format(make_prepared, read_prepared, (yaml_value,))}
+    "value of meta.yaml": Format(make_prepared, read_prepared, (yaml_value,)),
+}

@@ -2,6 +2,7 @@
 
 Each is a process of its own group, forked from one that has loaded the packages, which saves seconds a run.
 """
+
 import json
 import multiprocessing
 import os
@@ -19,14 +20,35 @@ sys.path[1:1] = [str(Path(__file__).resolve().parent.parent / folder) for folder
 from record import COMMIT, ROOT, chosen, result, save  # noqa: E402, F401
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tools.run_access",
-                              "utils.tools.predict", "utils.tools.run_tests", "utils.train.loop",
-                              "pipnet.app.demo"])
-TINY = ("--dataset synthetic --synthetic-train 12 --synthetic-test 3 --net timm:test_efficientnet --weights none --input-size 64 "
-        "--target-size 64 --batch-size 4 --threads 1 --warmup 0.5").split()
-TITLES = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
-          "values": "wrong values in whole files", "attacks": "foreign files and links", "options": "combinations of options",
-          "learning": "nets with heads", "paths": "ways of main.py on a GPU"}
+FORKS.set_forkserver_preload(
+    [
+        "torch.utils.tensorboard",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "main",
+        "utils.tools.run_access",
+        "utils.tools.predict",
+        "utils.tools.run_tests",
+        "utils.train.loop",
+        "pipnet.app.demo",
+    ]
+)
+TINY = (
+    "--dataset synthetic --synthetic-train 12 --synthetic-test 3 --net timm:test_efficientnet --weights none --input-size 64 "
+    "--target-size 64 --batch-size 4 --threads 1 --warmup 0.5"
+).split()
+TITLES = {
+    "kills": "SIGKILLs",
+    "signals": "signals",
+    "disks": "disks in trouble",
+    "files": "damaged files",
+    "values": "wrong values in whole files",
+    "attacks": "foreign files and links",
+    "options": "combinations of options",
+    "learning": "nets with heads",
+    "paths": "ways of main.py on a GPU",
+}
 PATIENCE = 300  # seconds until a run that was not stopped is a hang
 
 
@@ -54,6 +76,7 @@ def _run(argv: list[str], output: str, change: Callable | None, given: tuple) ->
     import main
     from pipnet.app import demo
     from utils import start
+
     start.begin_loading()
     if change:
         change(*given)
@@ -119,8 +142,16 @@ def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> 
         print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
     if keep:
         command = f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(argv)}"
-        figures["rows"] = [{"attack": TITLES[name], "cases": f"{figures['count']}", "faults": f"{len(figures['faults'])}",
-                            "minutes": f"{figures['minutes']:.0f}", "command": f"`{command}`", "commit": COMMIT}]
+        figures["rows"] = [
+            {
+                "attack": TITLES[name],
+                "cases": f"{figures['count']}",
+                "faults": f"{len(figures['faults'])}",
+                "minutes": f"{figures['minutes']:.0f}",
+                "command": f"`{command}`",
+                "commit": COMMIT,
+            }
+        ]
         save(name, command, seed, figures)
     print(f"{name}: {figures['count']} cases, {len(figures['faults'])} faults, {figures['minutes']:.1f} minutes")
     return bool(figures["faults"])

@@ -4,6 +4,7 @@ It needs the published outputs where conftest.py looks for them. It stores what 
 against those, and stops if one fails or is skipped.
 Run it only after a change that is meant to change these numbers, and say in the commit message which ones and why.
 """
+
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,14 @@ sys.path.insert(0, str(TESTS))
 from conftest import ROOT  # noqa: E402
 from parity import CASES  # noqa: E402
 
-FILES = ["nets/test_backbones.py", "nets/test_dpr.py", "nets/test_pip.py", "nets/test_slim.py",
-         "utils/evaluate/test_detectors.py", "utils/evaluate/test_metric.py"]
+FILES = [
+    "nets/test_backbones.py",
+    "nets/test_dpr.py",
+    "nets/test_pip.py",
+    "nets/test_slim.py",
+    "utils/evaluate/test_detectors.py",
+    "utils/evaluate/test_metric.py",
+]
 
 if __name__ == "__main__":
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "published"]

@@ -23,7 +23,11 @@ from utils.train.initialise import initialise
 from utils.train.published import checkpoint_values
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
-LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; `tests/campaigns learning` tests all of them
+LIGHT = [
+    "mobilenetv3_small",
+    "regnetx_200mf",
+    "hrnet_w18_small_v2",
+]  # of timm; `tests/campaigns learning` tests all of them
 PUBLISHED = {  # {name in the reference file: row}
     "pipnet_resnet18": "resnet18",
     "pipnet_resnet50": "resnet50",
@@ -145,7 +149,12 @@ def test_published_names_and_back(system: str) -> None:
     names += ["layer5.weight", "bn5.bias", "layer6.bias", "bn6.weight"]
     state = {name: torch.tensor(float(i)) for i, name in enumerate(names)}
     ours = from_published(unwrapped({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}))
-    assert {"head.neighbor_y.weight", "neck.deconv1.weight", "neck.bn6.weight", "backbone.layer1.0.conv1.weight"} <= ours.keys()
+    assert {
+        "head.neighbor_y.weight",
+        "neck.deconv1.weight",
+        "neck.bn6.weight",
+        "backbone.layer1.0.conv1.weight",
+    } <= ours.keys()
     assert from_published(ours) == ours
     assert to_published(ours, system) == state
 
@@ -159,7 +168,9 @@ def test_published_names_refuse_what_has_no_name() -> None:
         unwrapped({"module.conv1.weight": zero, "conv1.weight": zero})
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv4_conv_small", "convnext_atto.d2_in1k", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv4_conv_small", "convnext_atto.d2_in1k", "swin_tiny_patch4_window7_224"]
+)
 def test_timm_backbones(name: str) -> None:
     row = timm_row(f"timm:{name}")
     assert row.imagenet == f"timm:{name}" and len(row.mean) == len(row.std) == 3
@@ -249,7 +260,9 @@ def test_parallel_branches_are_exported_as_one_convolution(tmp_path: Path) -> No
     import onnx
 
     torch.manual_seed(0)
-    net = build_net(make_spec(NetOptions("mobileone_s0", "coordinate", None, 64), np.random.default_rng(0).random((5, 2)))).eval()
+    net = build_net(
+        make_spec(NetOptions("mobileone_s0", "coordinate", None, 64), np.random.default_rng(0).random((5, 2)))
+    ).eval()
     nn.init.normal_(net.head.output.weight, std=0.02)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

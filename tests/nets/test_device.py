@@ -1,5 +1,6 @@
 """A training step never waits for its device: no number comes back, nothing is copied to it, and all shapes follow from those of
 the batch. So a CUDA graph can hold a whole step, see `Trainable.graphs`. Tensors of the device `meta` have no values to read."""
+
 import math
 from contextlib import contextmanager
 
@@ -21,8 +22,19 @@ from nets.wrappers.mean_teacher import MeanTeacher
 
 BATCH, SIZE, LAYOUT = 4, 64, LAYOUTS.load("68")
 PARTS = {"eyes": list(range(36, 48)), "mouth": list(range(48, 68))}
-WAITING = ("local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "bincount", "repeat_interleave", "linalg_det",
-           "linalg_inv", "linalg_lu", "linalg_solve")  # operators whose shapes are values, or whose kernels report to the host
+WAITING = (
+    "local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "unique",
+    "bincount",
+    "repeat_interleave",
+    "linalg_det",
+    "linalg_inv",
+    "linalg_lu",
+    "linalg_solve",
+)  # operators whose shapes are values, or whose kernels report to the host
 
 
 class NoValues(TorchDispatchMode):
@@ -76,11 +88,20 @@ def step(net: Trainable, labels, images: int = BATCH) -> None:
     assert net.graphs and any(p.grad is not None for p in net.parameters())
 
 
-@pytest.mark.parametrize("more", [
-    {}, {"refine": True, "openings": LAYOUT.openings()}, {"hard_landmarks": 1.0}, {"auxiliary": ("pose", "states")},
-    {"reinit": True}, {"reinit": True, "refine": True, "hard_landmarks": 1.0}, {"local_parts": PARTS},
-    {"local_parts": PARTS, "refine": True}],
-    ids=lambda more: ", ".join(more) or "plain")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"refine": True, "openings": LAYOUT.openings()},
+        {"hard_landmarks": 1.0},
+        {"auxiliary": ("pose", "states")},
+        {"reinit": True},
+        {"reinit": True, "refine": True, "hard_landmarks": 1.0},
+        {"local_parts": PARTS},
+        {"local_parts": PARTS, "refine": True},
+    ],
+    ids=lambda more: ", ".join(more) or "plain",
+)
 @pytest.mark.parametrize("head", HEADS)
 def test_no_head_and_no_stage_waits(head, more):
     pose, states = (torch.zeros(BATCH, width) for width in (3, 4)) if "auxiliary" in more else (None, None)
@@ -88,9 +109,15 @@ def test_no_head_and_no_stage_waits(head, more):
     step(net_of(head=head, groups=groups, **more), labels_of(pose=pose, states=states))
 
 
-@pytest.mark.parametrize(("head", "options"), [
-    *(("pip", {"error": error}) for error in ERRORS), ("pip", {"sigma": True}), ("coordinate", {"sigma": True}),
-    ("coordinate", {"pool": "depthwise", "excite": True})])
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        *(("pip", {"error": error}) for error in ERRORS),
+        ("pip", {"sigma": True}),
+        ("coordinate", {"sigma": True}),
+        ("coordinate", {"pool": "depthwise", "excite": True}),
+    ],
+)
 def test_no_option_of_a_head_waits(head, options):
     step(net_of(head=head, head_options=options, refine=True), labels_of())
 
@@ -107,8 +134,11 @@ def test_levels_of_pseudo_labels_do_not_wait(more):
     step(net, labels_of(level=torch.tensor([0, 1, 2, 0])))
 
 
-@pytest.mark.parametrize("teacher", [
-    {}, {"head": "coordinate", "input_size": 96}, {"refine": True, "head_options": {"sigma": True}}], ids=str)
+@pytest.mark.parametrize(
+    "teacher",
+    [{}, {"head": "coordinate", "input_size": 96}, {"refine": True, "head_options": {"sigma": True}}],
+    ids=str,
+)
 def test_a_teacher_does_not_wait(teacher):
     net = Distillation(net_of(refine=True), net_of(**teacher), list(range(68)), 1.0).to("meta")
     step(net, labels_of())
@@ -127,10 +157,23 @@ def test_a_detector_does_not_wait():
     step(FaceBoxesV2().to("meta"), targets)
 
 
-@pytest.mark.parametrize("slip", [
-    lambda x: x.sum().item(), lambda x: x.tolist(), lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x.cpu(),
-    lambda x: torch.linalg.det(x[None, :3, :3]), lambda x: x * torch.ones(68).to("meta"), lambda x: x + torch.ones(68),
-    lambda x: x[:, [0, 1]], lambda x: torch.tensor(1.0), lambda x: x.new_tensor([1.0]), lambda x: torch.as_tensor([1.0])])
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x.tolist(),
+        lambda x: bool(x.any()),
+        lambda x: x[x > 0],
+        lambda x: x.cpu(),
+        lambda x: torch.linalg.det(x[None, :3, :3]),
+        lambda x: x * torch.ones(68).to("meta"),
+        lambda x: x + torch.ones(68),
+        lambda x: x[:, [0, 1]],
+        lambda x: torch.tensor(1.0),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.as_tensor([1.0]),
+    ],
+)
 def test_a_slip_is_seen(slip):
     weight = labels_of().weight
     with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), watched():

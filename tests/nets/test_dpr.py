@@ -1,4 +1,5 @@
 """DPR: with the published weights every intermediate result equals the published one."""
+
 import cv2
 import numpy as np
 import pytest
@@ -23,8 +24,12 @@ from utils.train.ranks import Ranks
 from utils.train.settings import read_settings
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
-         "nose": [*range(51, 60)], "mouth": [*range(76, 96)]}
+PARTS = {
+    "left_eye": [*range(33, 42), *range(60, 68), 96],
+    "right_eye": [*range(42, 51), *range(68, 76), 97],
+    "nose": [*range(51, 60)],
+    "mouth": [*range(76, 96)],
+}
 
 
 def published(reference, name: str) -> dict[str, torch.Tensor]:
@@ -39,7 +44,12 @@ def part_of(state: dict, prefix: str) -> dict:
 @pytest.mark.parametrize("face", range(5))
 def test_every_published_intermediate(reference, face):
     stored = {key.removeprefix(f"i{face}_"): value for key, value in np.load(reference / "dpr_gsr.npz").items()}
-    transformer, backbone, dense, last = SpatialTransformer(), SmallMobileNetV2().eval(), Dense(2, 256), torch.nn.Linear(256, 196)
+    transformer, backbone, dense, last = (
+        SpatialTransformer(),
+        SmallMobileNetV2().eval(),
+        Dense(2, 256),
+        torch.nn.Linear(256, 196),
+    )
     transformer.load_state_dict(published(reference, "global_reinit"))
     state = published(reference, "global_regress")
     backbone.load_state_dict({key: tensor for key, tensor in state.items() if key.startswith("features")})
@@ -51,7 +61,9 @@ def test_every_published_intermediate(reference, face):
         pixels = cv2.warpAffine(picture, matrix[:2], (size, size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)[None]
 
-    box = np.array([[127 / (x2 - x1), 0, -x1 * 127 / (x2 - x1)], [0, 127 / (y2 - y1), -y1 * 127 / (y2 - y1)], [0, 0, 1]])
+    box = np.array(
+        [[127 / (x2 - x1), 0, -x1 * 127 / (x2 - x1)], [0, 127 / (y2 - y1), -y1 * 127 / (y2 - y1)], [0, 0, 1]]
+    )
     with torch.inference_mode():
         assert np.abs(warped(box, 128).numpy() - stored["reinit_input"]).max() < 0.02  # a grey level is 0.008
         moved = (transformer(torch.from_numpy(stored["reinit_input"]))[0] / THETA_SCALE).double().numpy()
@@ -91,8 +103,25 @@ def training(reference, root, *flags: str) -> Sources:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines) + "\n")
     weights = ",".join(str(reference / f"dpr_98_points_{name}.pth.tar") for name in files)
-    argv = ["--train", "--dataset", "wflw", "--data-dir", str(root / "WFLW"), "--preset", "dpr", "--layout", "98",
-            "--weights", weights, "--data-root", str(root), "--allow-partial", "--val", "none", *flags]
+    argv = [
+        "--train",
+        "--dataset",
+        "wflw",
+        "--data-dir",
+        str(root / "WFLW"),
+        "--preset",
+        "dpr",
+        "--layout",
+        "98",
+        "--weights",
+        weights,
+        "--data-root",
+        str(root),
+        "--allow-partial",
+        "--val",
+        "none",
+        *flags,
+    ]
     mode, given = parse(argv, add_modes, DEFAULTS)
     settings = read_settings(given, mode, None, DEFAULTS)
     return prepare(settings, Sets(settings, DEFAULTS), ONE, True, True)
@@ -136,4 +165,6 @@ def test_published_files_start_the_preset(reference, tmp_path):
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds slim, this is dpr: give --net slim"):
         meanface = load_faces(sources)[0].meanface()
-        initialise.start_from(net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail, DEFAULTS)
+        initialise.start_from(
+            net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail, DEFAULTS
+        )

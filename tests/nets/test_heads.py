@@ -1,4 +1,5 @@
 """Every head: decode inverts encode, unknown landmarks train nothing, a head learns faces and completes a whole run."""
+
 from functools import cache
 from pathlib import Path
 
@@ -22,15 +23,31 @@ from utils.faces.sets import read_meanface
 from utils.train import checkpoint
 
 FACE = mean_face()[30:42]
-KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
-         ("coordinate", {"pool": "depthwise", "excite": True, "error": "l2"}), ("parts", {"error": "l2"}),
-         ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
+KINDS = [
+    ("pip", {}),
+    ("pip", {"sigma": True}),
+    ("coordinate", {}),
+    ("coordinate", {"sigma": True}),
+    ("coordinate", {"pool": "depthwise", "excite": True, "error": "l2"}),
+    ("parts", {"error": "l2"}),
+    ("heatmap", {}),
+    ("heatmap", {"score_width": 2.0}),
+    ("simcc", {}),
+    ("simcc", {"score_width": 1.0}),
+]
 # {head: (steps, options)}; stride 8 takes a quarter of the time of stride 4, and a narrow target is learnt sooner
-STEPS = {"pip": (100, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (150, {}),
-         "heatmap": (160, {"stride": 8, "score_width": 1.0})}
+STEPS = {
+    "pip": (100, {}),
+    "coordinate": (80, {}),
+    "parts": (80, {}),
+    "simcc": (150, {}),
+    "heatmap": (160, {"stride": 8, "score_width": 1.0}),
+}
 # faces an epoch; the most for pip, whose coarse map learns the score before the offsets
 CROWDS = {"pip": 1920, "coordinate": 960, "parts": 1280, "heatmap": 960, "simcc": 1280}
-named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
+named = pytest.mark.parametrize(
+    ("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part)
+)
 
 
 def make(head: str, options: dict, size: int = 64, face: np.ndarray = FACE) -> torch.nn.Module:
@@ -62,7 +79,11 @@ def test_unknown_landmarks_teach_nothing(head, options):
     lost = landmarks.clone()
     lost[:, 7] = float("nan")
     found = []
-    for part in (Labels.pack(lost), Labels.pack(landmarks, known), Labels.pack(landmarks.numpy(), known.float().numpy())):
+    for part in (
+        Labels.pack(lost),
+        Labels.pack(landmarks, known),
+        Labels.pack(landmarks.numpy(), known.float().numpy()),
+    ):
         net.zero_grad()
         sums, counts = net.loss(images, part), net.count(part)
         assert sums.keys() == counts.keys() <= net.terms.keys()
@@ -127,8 +148,15 @@ def test_two_epochs_beat_the_mean_face_threefold(head):
     assert after < before / 3
 
 
-@pytest.mark.parametrize("flags", [("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
-                                   ("--head", "heatmap"), ("--head", "simcc")], ids=lambda flags: flags[1])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
+        ("--head", "heatmap"),
+        ("--head", "simcc"),
+    ],
+    ids=lambda flags: flags[1],
+)
 def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
     """Train, test, export; with one head also resume, and start a net for other landmarks, which all heads share."""
     done = cli("--train", "--test", "--test-onnx", *recipe, *flags)
@@ -153,7 +181,10 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "no file or folder .*none.txt")
     (tmp_path / "px.txt").write_text("30 40 " * 68)
-    fails(cli("--train", *recipe, "--meanface", tmp_path / "px.txt"), "px.txt has numbers up to 40; give shares of the crop")
+    fails(
+        cli("--train", *recipe, "--meanface", tmp_path / "px.txt"),
+        "px.txt has numbers up to 40; give shares of the crop",
+    )
     claims = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}".ljust(117) + b"\n"
     for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04", b"\x93NUMPY\x01\0\x76\0" + claims):
         spoilt(tmp_path / "bad.npy", data, "bad.npy holds no numbers x y x y", read_meanface, tmp_path / "bad.npy")
@@ -173,9 +204,18 @@ def test_a_head_for_other_landmarks_says_what_its_sources_said(head, options):
         if name.split(".")[0] in old.head.rows:
             torch.nn.init.normal_(tensor, std=0.1)
     sources = Origins(chosen, FACE[chosen])
-    state = {name.removeprefix("head."): tensor for name, tensor in old.state_dict().items() if name.startswith("head.")}
-    new.load_state_dict({**old.state_dict(), **{f"head.{name}": tensor for name, tensor in
-                                                old.head.grafted(state, old.spec, new.spec, sources, FACE[chosen]).items()}})
+    state = {
+        name.removeprefix("head."): tensor for name, tensor in old.state_dict().items() if name.startswith("head.")
+    }
+    new.load_state_dict(
+        {
+            **old.state_dict(),
+            **{
+                f"head.{name}": tensor
+                for name, tensor in old.head.grafted(state, old.spec, new.spec, sources, FACE[chosen]).items()
+            },
+        }
+    )
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     one, two = old(images), new(images)
     if head != "simcc":  # its attention mixes landmarks

@@ -1,4 +1,5 @@
 """Labels: what is unknown is finite and weighs nothing; a loss on them is one graph."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,11 @@ def test_what_is_unknown_is_finite_and_weighs_nothing():
     assert labels.packed.dtype == torch.float32 and labels.packed.isfinite().all() and labels.packed.shape == (3, 21)
     assert labels.weight.tolist() == [[1, 0, 1, 0.5], [1, 1, 0, 1], [0, 0, 0, 0]]
     assert labels.pose_weight.tolist() == [[1], [1], [0]] and labels.states_weight.tolist() == [[1, 0], [1, 1], [1, 1]]
-    assert labels.weight_of(1).any(1).tolist() == [False] * 3 and labels.weight_of(0).any(1).tolist() == [True, True, False]
+    assert labels.weight_of(1).any(1).tolist() == [False] * 3 and labels.weight_of(0).any(1).tolist() == [
+        True,
+        True,
+        False,
+    ]
     plain = Labels.pack(landmarks)
     assert plain.pose is None is plain.states is plain.level and torch.equal(plain.weight_of(0), plain.weight)
     assert torch.equal(plain.weight == 0, torch.from_numpy(~np.isfinite(landmarks).all(-1)))
@@ -28,7 +33,11 @@ def test_fields_are_views_and_others_stay():
     labels.landmarks[0, 3, 1], labels.weight[1, 4] = 7, 0.25
     assert labels.packed[0, 7] == 7 and labels.packed[1, 14] == 0.25
     some = labels.replace(weight=torch.zeros(2, 5)).select([4, 0])
-    assert torch.equal(some.landmarks, labels.landmarks[:, [4, 0]]) and not some.weight.any() and some.weight.shape == (2, 2)
+    assert (
+        torch.equal(some.landmarks, labels.landmarks[:, [4, 0]])
+        and not some.weight.any()
+        and some.weight.shape == (2, 2)
+    )
     assert torch.equal(some.pose, labels.pose) and torch.equal(some.level, labels.level)
 
 
@@ -37,11 +46,27 @@ def test_a_loss_is_one_graph(kind):
     """No part of a step asks for a value of a tensor, so that torch.compile, and a GPU, can take it as a whole."""
     side, labels = 64, Labels.pack(torch.rand(2, 68, 2), pose=torch.rand(2, 3), states=torch.ones(2, 4), level=[0, 1])
     if kind == "detector":
-        net, labels = FaceBoxesV2(), BoxTargets(encode(torch.tensor([[10.0, 10, 50, 50]]), anchors(64, 64)).expand(2, -1, -1))
+        net, labels = (
+            FaceBoxesV2(),
+            BoxTargets(encode(torch.tensor([[10.0, 10, 50, 50]]), anchors(64, 64)).expand(2, -1, -1)),
+        )
     else:
         parts = PARTS if kind == "parts" else None
-        net = build_net(make_spec(NetOptions("slim", "coordinate" if parts else "pip", 32, 64, local_parts=parts, refine=True,
-                                             auxiliary=("pose", "states"), hard_landmarks=0.5), mean_face()))
+        net = build_net(
+            make_spec(
+                NetOptions(
+                    "slim",
+                    "coordinate" if parts else "pip",
+                    32,
+                    64,
+                    local_parts=parts,
+                    refine=True,
+                    auxiliary=("pose", "states"),
+                    hard_landmarks=0.5,
+                ),
+                mean_face(),
+            )
+        )
         net.head.levels, side = 1 if parts else 2, round(64 * net.input_margin)
     images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     wanted = net.eval().loss(images, labels), net.count(labels)

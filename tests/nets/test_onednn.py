@@ -1,4 +1,5 @@
 """Filter gradients that oneDNN gets wrong on a CPU, or writes beyond their memory."""
+
 import copy
 import os
 import shutil
@@ -27,17 +28,22 @@ def test_gradients_of_filters_over_few_cells_are_those_of_float32(groups, kernel
     x = torch.randn(4, 48, *size)
     with torch.autocast("cpu", torch.bfloat16):
         out = conv(x)
-    blocks = [torch.full((conv.weight.numel(),), torch.nan, dtype=kind) for kind in (torch.float32, torch.bfloat16)
-              for _ in range(8)]  # a gradient that is not written shows what was in its memory
+    blocks = [
+        torch.full((conv.weight.numel(),), torch.nan, dtype=kind)
+        for kind in (torch.float32, torch.bfloat16)
+        for _ in range(8)
+    ]  # a gradient that is not written shows what was in its memory
     del blocks
     out.float().square().sum().backward()
     exact(x).square().sum().backward()
     assert torch.equal(conv.weight.grad, exact.weight.grad)
 
 
-@pytest.mark.parametrize(("make", "size"), [
-    (FaceBoxesV2, 64), (net_row("dpr").build, 64), (net_row("mobilenetv3_small").build, 32)],
-    ids=("detector", "dpr", "mobilenet"))
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(FaceBoxesV2, 64), (net_row("dpr").build, 64), (net_row("mobilenetv3_small").build, 32)],
+    ids=("detector", "dpr", "mobilenet"),
+)
 def test_only_convolutions_over_few_cells_leave_bf16(make, size):
     torch.manual_seed(0)
     net, kinds = make().train(), set()
@@ -46,8 +52,10 @@ def test_only_convolutions_over_few_cells_leave_bf16(make, size):
     assert copied.state_dict().keys() == net.state_dict().keys()
 
     def note(conv, inputs, output):
-        few = any(side < max(stride, kernel // 2)
-                  for side, kernel, stride in zip(inputs[0].shape[-2:], conv.kernel_size, conv.stride, strict=True))
+        few = any(
+            side < max(stride, kernel // 2)
+            for side, kernel, stride in zip(inputs[0].shape[-2:], conv.kernel_size, conv.stride, strict=True)
+        )
         kinds.add(few)
         assert output.dtype == (torch.float32 if few else torch.bfloat16)
 
@@ -104,4 +112,7 @@ def test_a_careful_net_compiles_as_one_graph():
     make_careful(conv)
     with torch.autocast("cpu", torch.bfloat16):
         whole = torch.compile(conv, backend="aot_eager", fullgraph=True)
-        assert whole(torch.rand(2, 8, 1, 1)).dtype == torch.float32 and whole(torch.rand(2, 8, 8, 8)).dtype == torch.bfloat16
+        assert (
+            whole(torch.rand(2, 8, 1, 1)).dtype == torch.float32
+            and whole(torch.rand(2, 8, 8, 8)).dtype == torch.bfloat16
+        )

@@ -1,4 +1,5 @@
 """The PIP head: decode inverts encode, and targets, losses and outputs equal the published ones."""
+
 import math
 
 import numpy as np
@@ -115,7 +116,9 @@ def test_flip_is_its_own_inverse():
     once, twice = labels.flip(Mirror), labels.flip(Mirror).flip(Mirror)
     assert torch.allclose(once.landmarks[:, 3, 0], 1 - labels.landmarks[:, 4, 0])
     assert torch.equal(once.weight[:, 0], labels.weight[:, 1]) and torch.equal(once.level, labels.level)
-    assert torch.equal(once.pose, labels.pose * torch.tensor([1, -1, -1])) and torch.equal(once.states[:, 0], labels.states[:, 1])
+    assert torch.equal(once.pose, labels.pose * torch.tensor([1, -1, -1])) and torch.equal(
+        once.states[:, 0], labels.states[:, 1]
+    )
     assert torch.equal(once.states_weight, torch.tensor([[1.0, 1, 0, 1]] * 3)) and twice.form == labels.form
     assert torch.allclose(twice.packed, labels.packed)
     prediction = Prediction(labels.landmarks, torch.rand(3, 5))
@@ -194,7 +197,9 @@ def test_expected_errors_learn_the_mean_error():
     head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
     labels = random_labels(64, 5)
     targets, maps = head.encode(labels, (4, 4)), ideal(head, labels, (4, 4))
-    maps = maps._replace(offset_x=maps.offset_x + torch.empty(64, 5, 1, 1).exponential_(5.0), offset_y=maps.offset_y + 0.2)
+    maps = maps._replace(
+        offset_x=maps.offset_x + torch.empty(64, 5, 1, 1).exponential_(5.0), offset_y=maps.offset_y + 0.2
+    )
     log_scale = torch.zeros(1, 15, 1, 1, requires_grad=True)
     optimizer = torch.optim.Adam([log_scale], 0.05)
     for _ in range(300):

@@ -1,4 +1,5 @@
 """The refiner behind any head, and distillation from a teacher: units, then whole runs from the command line."""
+
 import re
 import shutil
 from pathlib import Path
@@ -49,13 +50,17 @@ def pictures(count: int, side: int = 64) -> torch.Tensor:
 
 
 def some_labels(count: int = 4) -> Labels:
-    return Labels.pack(torch.tensor(FACE).float() + 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0)))
+    return Labels.pack(
+        torch.tensor(FACE).float() + 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0))
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- refiner
 def test_it_begins_by_moving_nothing_and_has_few_parameters():
     net, plain = net_of().eval(), net_of(refine=False).eval()
-    plain.load_state_dict({name: tensor for name, tensor in net.state_dict().items() if not name.startswith("refiner.")})
+    plain.load_state_dict(
+        {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("refiner.")}
+    )
     one, two = net.predict(pictures(3)), plain.predict(pictures(3))
     assert torch.equal(one.landmarks, two.landmarks) and torch.equal(one.score, two.score)
     assert not torch.equal(stirred(net).predict(pictures(3)).landmarks, two.landmarks)
@@ -86,9 +91,26 @@ def test_landmarks_that_are_no_numbers_are_no_crash():
 def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
     assert cli("--train", *recipe, "--refine", "--exp", "whole", "--epochs", "1").returncode == 0
     whole = tmp_path / "runs" / "whole" / "best.pt"
-    done = cli("--train", *recipe, "--refine", "--exp", "eyes", "--weights", whole, "--layout", "12", "--epochs", "1",
-               "--learning-rate", "1e-9", "--ema", "0")
-    assert done.returncode == 0 and re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr), done.stderr
+    done = cli(
+        "--train",
+        *recipe,
+        "--refine",
+        "--exp",
+        "eyes",
+        "--weights",
+        whole,
+        "--layout",
+        "12",
+        "--epochs",
+        "1",
+        "--learning-rate",
+        "1e-9",
+        "--ema",
+        "0",
+    )
+    assert done.returncode == 0 and re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr), (
+        done.stderr
+    )
     old, new = (checkpoint.load(tmp_path / "runs" / name / "best.pt") for name in ("whole", "eyes"))
     for name in ("refiner.identity", "refiner.move"):
         assert torch.allclose(old["model"][name][36:48], new["model"][name], atol=1e-2)
@@ -98,11 +120,19 @@ def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
     net = stirred(net_of())
     net.loss(pictures(4), some_labels())["refine"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and (p.grad != 0).any() for p in net.refiner.parameters())
-    assert all(p.grad is None for p in net.head.parameters()) and any(p.grad is not None for p in net.backbone.parameters())
+    assert all(p.grad is None for p in net.head.parameters()) and any(
+        p.grad is not None for p in net.backbone.parameters()
+    )
 
 
-@pytest.mark.parametrize(("head", "stages"), [*((head, {}) for head in HEADS), ("pip", {"reinit": True, "hard_landmarks": 0.5}),
-                                              ("coordinate", {"reinit": True, "local_parts": PARTS})])
+@pytest.mark.parametrize(
+    ("head", "stages"),
+    [
+        *((head, {}) for head in HEADS),
+        ("pip", {"reinit": True, "hard_landmarks": 0.5}),
+        ("coordinate", {"reinit": True, "local_parts": PARTS}),
+    ],
+)
 def test_any_head_is_refined(head, stages):
     """All terms have counts, and unknown landmarks train nothing."""
     net, landmarks = stirred(net_of(head, **stages)), some_labels().landmarks.clone()
@@ -139,13 +169,20 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
     shut[:, 41], unknown[:, 37] = shut[:, 37], torch.nan
     assert loss(truth + 0.1, truth) == pytest.approx(0, abs=1e-4)  # a shift changes no opening
     assert 0 < loss(lowered(truth), truth) < 0.5 * loss(lowered(shut), shut)  # the same error costs more in a shut eye
-    assert loss(lowered(truth), unknown) == 0 and [net.count(Labels.pack(one))["openings"] for one in (truth, unknown)] == [7, 6]
+    assert loss(lowered(truth), unknown) == 0 and [
+        net.count(Labels.pack(one))["openings"] for one in (truth, unknown)
+    ] == [7, 6]
 
     assert cli("--train", *recipe, "--refine", "--openings", "1", "--exp", "lids", "--epochs", "1").returncode == 0
     assert float(rows(tmp_path / "runs" / "lids" / "step.csv")[0]["openings"]) > 0
-    fails(cli("--train", *recipe, "--openings", "1", "--no-refine"), "openings is a loss term of the refiner; add --refine")
-    fails(cli("--train", *recipe, "--refine", "--openings", "1", "--norm", "box", "--selected-index", "8", "30", "33"),
-          "has no rings eye_left")
+    fails(
+        cli("--train", *recipe, "--openings", "1", "--no-refine"),
+        "openings is a loss term of the refiner; add --refine",
+    )
+    fails(
+        cli("--train", *recipe, "--refine", "--openings", "1", "--norm", "box", "--selected-index", "8", "30", "33"),
+        "has no rings eye_left",
+    )
 
 
 def test_a_net_without_a_fine_map_says_so():
@@ -171,8 +208,10 @@ def test_what_a_teacher_teaches():
     assert all(p.grad.isfinite().all() for p in whole.parameters() if p.grad is not None)
     assert all(p.grad is None for p in whole.teacher[0].parameters())
     other = pair(teacher=net_of("coordinate", 96, refine=False))
-    assert other.compares == {"maps": "of head pip, the teacher's of coordinate",
-                              "features": "of 2 x 2 cells, the teacher's of 3 x 3"}
+    assert other.compares == {
+        "maps": "of head pip, the teacher's of coordinate",
+        "features": "of 2 x 2 cells, the teacher's of 3 x 3",
+    }
     assert other.adapter is None and not {"teacher_maps", "teacher_features"} & other.count(labels).keys()
 
 
@@ -204,8 +243,14 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
 
     def learn(file, layout: str = "68", protocol: dict | None = None, net=None) -> str:
         try:
-            return add_teacher(net or net_of(refine=False), Path(file), 1.0, LAYOUTS.load(layout),
-                               protocol or stored["protocol"], DEFAULTS)[1]
+            return add_teacher(
+                net or net_of(refine=False),
+                Path(file),
+                1.0,
+                LAYOUTS.load(layout),
+                protocol or stored["protocol"],
+                DEFAULTS,
+            )[1]
         except UserError as error:
             return str(error)
 
@@ -214,8 +259,9 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
     assert "crop of their own" in learn(good, net=net_of(reinit=True))
     finder = tmp_path / "finder.pt"
-    checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {**stored["args"], "task": "detect"},
-                             "layout": {}})
+    checkpoint.save(
+        finder, {**stored, "net": {"net": "faceboxes"}, "args": {**stored["args"], "task": "detect"}, "layout": {}}
+    )
     assert "is a face detector" in learn(finder)
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is neither a checkpoint of this project nor" in learn(tmp_path / "weights.pt")
@@ -232,7 +278,11 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
     torch_row, onnx_row = (row for row in table(whole.stdout) if row[2].strip())
     assert torch_row[3:] == onnx_row[3:], (torch_row, onnx_row)
     once = rows(tmp_path / "runs" / "whole" / "step.csv")
-    assert all(float(row[term]) > 0 for row in once for term in ("refine", "teacher_refine", "teacher_maps", "teacher_features"))
+    assert all(
+        float(row[term]) > 0
+        for row in once
+        for term in ("refine", "teacher_refine", "teacher_maps", "teacher_features")
+    )
     kept = checkpoint.load(tmp_path / "runs" / "whole" / "best.pt")["model"]
     assert "refiner.move" in kept and not any(name.startswith(("adapter", "teacher")) for name in kept)
 

@@ -1,4 +1,5 @@
 """The registry: it needs no torch, its rows fit the heads and args.yaml; wrapped nets keep the names of their tensors."""
+
 import inspect
 
 import numpy as np
@@ -31,31 +32,46 @@ def test_a_row_fits_its_head_and_the_keys(name):
 
 def test_an_unknown_name_is_an_attribute_error():
     import nets
+
     with pytest.raises(AttributeError, match="no attribute 'Nett'"):
         nets.Nett  # noqa: B018
 
 
 def test_a_wrapped_net_keeps_the_names_of_its_tensors():
-    plain, wrapped, local = (build_net(make_spec(NetOptions(NET, "coordinate", None, 64, refine=True, **stages), FACE))
-                             for stages in ({}, {"reinit": True}, {"local_parts": PARTS}))
+    plain, wrapped, local = (
+        build_net(make_spec(NetOptions(NET, "coordinate", None, 64, refine=True, **stages), FACE))
+        for stages in ({}, {"reinit": True}, {"local_parts": PARTS})
+    )
     names = [list(net.state_dict()) for net in (plain, wrapped, local)]
     added = {name.partition(".")[0] for name in names[2]} - {name.partition(".")[0] for name in names[0]}
-    assert names[1][:len(names[0])] == names[0] and names[2][:len(names[1])] == names[1]
+    assert names[1][: len(names[0])] == names[0] and names[2][: len(names[1])] == names[1]
     assert added == {"transformer", "places", "regressors"}
     state = {name: torch.rand(tensor.shape).to(tensor.dtype) for name, tensor in local.state_dict().items()}
     local.load_state_dict(state)
     assert all(torch.equal(tensor, state[name]) for name, tensor in local.state_dict().items())
     missing = wrapped.load_state_dict({name: state[name] for name in names[0]}, strict=False)
-    assert missing.missing_keys and all("transformer" in name for name in missing.missing_keys) and not missing.unexpected_keys
+    assert (
+        missing.missing_keys
+        and all("transformer" in name for name in missing.missing_keys)
+        and not missing.unexpected_keys
+    )
     assert torch.equal(wrapped.net.refiner.identity, local.net.net.refiner.identity)
     with pytest.raises(RuntimeError, match="other.weight"):
         wrapped.load_state_dict({**wrapped.state_dict(), "other.weight": torch.zeros(1)})
 
 
-@pytest.mark.parametrize(("options", "unused", "moves"), [
-    ({"net": NET}, False, False), ({"net": "resnet18"}, False, False), ({"net": "resnet18", "reinit": True}, False, True),
-    ({"net": "dpr"}, True, False), ({"net": "dpr", "head": "coordinate"}, False, False),
-    ({"net": "dpr", "reinit": True}, True, True), ({"net": "resnet18", "local_parts": PARTS}, False, True)])
+@pytest.mark.parametrize(
+    ("options", "unused", "moves"),
+    [
+        ({"net": NET}, False, False),
+        ({"net": "resnet18"}, False, False),
+        ({"net": "resnet18", "reinit": True}, False, True),
+        ({"net": "dpr"}, True, False),
+        ({"net": "dpr", "head": "coordinate"}, False, False),
+        ({"net": "dpr", "reinit": True}, True, True),
+        ({"net": "resnet18", "local_parts": PARTS}, False, True),
+    ],
+)
 def test_what_a_net_says_to_the_training(options, unused, moves):
     net = build_net(make_spec(NetOptions(input_size=64, **options), FACE))
     assert (net.leaves_unused(), net.moves_crop) == (unused, moves) and net.input_margin == (1.25 if moves else 1.0)

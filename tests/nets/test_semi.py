@@ -1,4 +1,5 @@
 """Nets that learn from unlabelled faces: score maps of three levels, and the mean teacher."""
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +38,9 @@ def test_a_sample_trains_the_terms_of_its_level_alone():
         for face in range(3):
             target[face, torch.arange(68), place[face, :, 1], place[face, :, 0]] = 1
         squares = (found - target).square().sum()
-        assert torch.allclose(terms["score"] / counts["score"], squares / target.numel(), rtol=1e-5)  # divided by the entries
+        assert torch.allclose(
+            terms["score"] / counts["score"], squares / target.numel(), rtol=1e-5
+        )  # divided by the entries
         assert all(terms[name] == 0 == counts[name] for name in terms if name != "score")
 
 
@@ -96,7 +99,9 @@ def test_pseudo_labels_lie_where_labels_of_the_strong_crop_would(mirrors):
     net.teacher = (Oracle(points, shift),)
     landmarks, trust = net.ask(torch.zeros(2, 64, 64, 3), matrix.expand(2, -1, -1))
     # as augment() does it: the point, then the shift that leads to the right in the result, then the warp
-    wanted = Labels.pack(points + torch.tensor([-shift if mirrors else shift, 0.0])).warp(matrix.expand(2, -1, -1)).landmarks
+    wanted = (
+        Labels.pack(points + torch.tensor([-shift if mirrors else shift, 0.0])).warp(matrix.expand(2, -1, -1)).landmarks
+    )
     wanted = wanted[:, list(L68.flip_index)] if mirrors else wanted
     assert torch.allclose(landmarks, wanted, atol=1e-6) and torch.allclose(trust, torch.ones(2, 68))
 

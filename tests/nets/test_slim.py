@@ -1,4 +1,5 @@
 """Slim: with the published weights the outputs equal the published ones."""
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +45,9 @@ def test_preset_slim_weighs_landmarks_as_slim():
     net = make_net(chosen.net, chosen.loss, LAYOUTS.load("68"), mean_face())
     truth, found = torch.rand(3, 68, 2), torch.rand(3, 68, 2)
     labels = Labels.pack(truth)
-    term = net.head.loss(CoordinateMaps(found), net.head.encode(labels, (5, 5)))["coordinate"] / net.count(labels)["coordinate"]
+    term = (
+        net.head.loss(CoordinateMaps(found), net.head.encode(labels, (5, 5)))["coordinate"]
+        / net.count(labels)["coordinate"]
+    )
     wing = 10 * torch.log1p((found - truth).abs() / 2)
     assert float(chosen.loss.reg * term) == pytest.approx(float(2 * wing.mean()), rel=1e-5)

@@ -1,4 +1,5 @@
 """Re-initialisation, the local stage, pose and states: geometry, gradients, and whole runs from the command line."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,23 @@ PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 6
 def net_of(head: str = "pip", parts: dict | None = None, auxiliary: tuple = (), hard_landmarks: float = 0.0):
     torch.manual_seed(0)
     groups = [list(range(48, 68)), list(range(48))] if head == "parts" else None
-    return build_net(make_spec(NetOptions(NET, head, None, 64, num_nb=5, reinit=True, local_parts=parts, auxiliary=auxiliary,
-                                          hard_landmarks=hard_landmarks, groups=groups), mean_face()))
+    return build_net(
+        make_spec(
+            NetOptions(
+                NET,
+                head,
+                None,
+                64,
+                num_nb=5,
+                reinit=True,
+                local_parts=parts,
+                auxiliary=auxiliary,
+                hard_landmarks=hard_landmarks,
+                groups=groups,
+            ),
+            mean_face(),
+        )
+    )
 
 
 def matrices(count: int) -> torch.Tensor:
@@ -62,8 +78,10 @@ def test_resampled_pictures_lie_where_the_map_says():
     assert torch.allclose(centre, place, atol=0.1)
 
 
-@pytest.mark.parametrize(("head", "parts", "power"), [
-    ("pip", None, 0.0), ("coordinate", None, 1.0), ("coordinate", PARTS, 0.5), ("parts", None, 0.0)])
+@pytest.mark.parametrize(
+    ("head", "parts", "power"),
+    [("pip", None, 0.0), ("coordinate", None, 1.0), ("coordinate", PARTS, 0.5), ("parts", None, 0.0)],
+)
 def test_all_of_it_learns(head, parts, power):
     """Every parameter has a finite gradient other than zero, despite unknown landmarks; terms and counts agree."""
     net = net_of(head, parts=parts, hard_landmarks=power)
@@ -87,12 +105,17 @@ def test_all_of_it_learns(head, parts, power):
 @pytest.mark.parametrize("parts", [None, PARTS])
 def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
     """The gradient of an untrained head through its picture is noise, and a map that follows it runs away."""
-    net, labels = net_of("coordinate", parts=parts), Labels.pack(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2))
+    net, labels = (
+        net_of("coordinate", parts=parts),
+        Labels.pack(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2)),
+    )
     with torch.no_grad():
         net.head.output.weight.normal_(std=10)
     found = []
     for terms in ([], ["alignment"], ["coordinate", "alignment", *["local"] * bool(parts)]):
-        matrix = (torch.eye(2, 3) + 0.1 * torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        matrix = (
+            torch.eye(2, 3) + 0.1 * torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+        ).requires_grad_()
         (net.net if parts else net).theta = lambda images, matrix=matrix: matrix
         sums = net.loss(pictures(4), labels)
         sum((sums[term] for term in terms), 0 * matrix.sum()).backward()
@@ -164,12 +187,19 @@ def test_pose_and_states_train_where_they_are_known():
     known = Labels.pack(landmarks, pose=pose, states=states)
     terms, counts = net.loss(images, known), net.count(known)
     assert {term: int(counts[term]) for term in net.auxiliary.terms} == {
-        "pose": 3, "left_eye_closed": 4, "right_eye_closed": 3, "mouth_closed": 4, "mouth_wide_open": 4}
+        "pose": 3,
+        "left_eye_closed": 4,
+        "right_eye_closed": 3,
+        "mouth_closed": 4,
+        "mouth_wide_open": 4,
+    }
     assert all(torch.isfinite(terms[term]) and terms[term] > 0 for term in net.auxiliary.terms)
     around = Labels.pack(landmarks, pose=pose + torch.tensor([0, 0, 2 * torch.pi]), states=states)
     assert torch.allclose(net.loss(images, around)["pose"], terms["pose"], rtol=1e-4)
     found = net.eval().predict(images)
-    assert found.pose.shape == (4, 3) and found.states.shape == (4, 4) and 0 < found.states.min() < found.states.max() < 1
+    assert (
+        found.pose.shape == (4, 3) and found.states.shape == (4, 4) and 0 < found.states.min() < found.states.max() < 1
+    )
 
 
 def test_states_swap_and_pose_turns_with_the_picture():
@@ -195,11 +225,16 @@ def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "pose off by" in done.stderr and "left eye closed found" in done.stderr
     steps = rows(tmp_path / "runs" / "one" / "step.csv")
-    assert len(steps) == 2 and all(float(steps[1][term]) > 0 for term in ("alignment", "pose", "left_eye_closed", "mouth_closed"))
+    assert len(steps) == 2 and all(
+        float(steps[1][term]) > 0 for term in ("alignment", "pose", "left_eye_closed", "mouth_closed")
+    )
     torch_row, onnx_row = (row for row in table(done.stdout) if row[2].strip())
     assert torch_row[3:] == onnx_row[3:], (torch_row, onnx_row)
     kept = checkpoint.load(tmp_path / "runs" / "one" / "best.pt")
-    assert kept["net"]["input_margin"] == 1.25 and {"transformer.fc_loc.2.bias", "auxiliary.pose.weight"} <= kept["model"].keys()
+    assert (
+        kept["net"]["input_margin"] == 1.25
+        and {"transformer.fc_loc.2.bias", "auxiliary.pose.weight"} <= kept["model"].keys()
+    )
 
 
 def test_the_local_stage_trains(cli, recipe, tmp_path):

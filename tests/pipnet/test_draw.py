@@ -1,4 +1,5 @@
 """Drawings of any landmarks: those of a diverged net, and those of a layout with few points."""
+
 import numpy as np
 import pytest
 from conftest import LAYOUTS
@@ -23,7 +24,9 @@ def test_the_points_of_a_sparse_layout_are_larger():
     def inked(name: str) -> float:
         """Share of a thumbnail's px that one landmark covers."""
         layout = LAYOUTS.load(name)._replace(groups={})
-        grid = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 10), np.linspace(0.1, 0.9, 10)), -1).reshape(-1, 2)[:layout.count]
+        grid = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 10), np.linspace(0.1, 0.9, 10)), -1).reshape(-1, 2)[
+            : layout.count
+        ]
         return (tile(np.zeros((224, 224, 3), np.uint8), [(grid, WHITE)], layout, 224) > 0).any(-1).sum() / layout.count
 
     assert inked("5") > 2 * inked("68") and inked("98") == pytest.approx(inked("68"), rel=0.1)

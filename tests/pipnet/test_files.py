@@ -1,4 +1,5 @@
 """The files that come with the project, and files that are written completely or not at all."""
+
 import os
 import shutil
 import stat
@@ -19,15 +20,30 @@ def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
     assert files.shipped("detector.onnx") == tmp_path / "weights" / "detector.onnx"
     with open(tmp_path / "weights" / "detector.onnx", "ab") as file:
         file.write(b"\0")
-    with pytest.raises(UserError, match="detector.onnx is not the file that came with this version .*; fetch the project again"):
+    with pytest.raises(
+        UserError, match="detector.onnx is not the file that came with this version .*; fetch the project again"
+    ):
         files.shipped("detector.onnx")
     (tmp_path / "weights" / "manifest.json").unlink()  # of other nets nothing is known
     assert files.shipped("detector.onnx").is_file()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"detector.onnx": 5}', b'{"detector.onnx": {}}',
-                                     b'{"detector.onnx": {"sha256": 5}}', b'{"detector.onnx": {"sha256": "a", "bytes": "b"}}',
-                                     b"[" * 100_000, None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"detector.onnx": 5}',
+        b'{"detector.onnx": {}}',
+        b'{"detector.onnx": {"sha256": 5}}',
+        b'{"detector.onnx": {"sha256": "a", "bytes": "b"}}',
+        b"[" * 100_000,
+        None,
+    ],
+)
 def test_a_damaged_manifest_is_one_line(tmp_path, content):
     file = tmp_path / "manifest.json"
     if content is None:
@@ -68,7 +84,9 @@ def test_what_is_no_plain_file_is_not_opened_to_be_written(tmp_path):
 
 
 def test_names_of_temporary_files_are_recognised(tmp_path):
-    assert files.is_partial(files.partial_name(tmp_path / "a.csv"), r"\w+\.csv") and files.is_partial(tmp_path / ".a.partial-12")
+    assert files.is_partial(files.partial_name(tmp_path / "a.csv"), r"\w+\.csv") and files.is_partial(
+        tmp_path / ".a.partial-12"
+    )
     assert files.is_partial(files.partial_name(tmp_path / "a.mp4", ".mp4"))
     for name in (".a.partial-me", "a.partial-12", ".partial-12", ".a.partial-"):
         assert not files.is_partial(tmp_path / name)
@@ -80,11 +98,16 @@ def test_text_of_others_stays_on_its_line():
     assert printable("Zoë/脸 \udce9") == "Zoë/脸 \udce9"  # a name in Latin-1
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("epoch,loss\n0,1\n1\n", "line 3 .another number of cells"), ("epoch,loss\n0,1,2\n", "line 2 .another number of cells"),
-    ("epoch,loss\n0,\n", "line 2 .could not convert"), ("epoch,lost\n0,1\n", "line 2 .no column loss"),
-    ("epoch,loss\n0,1\x00\n", "line 2"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch,loss\n0,1\n1\n", "line 3 .another number of cells"),
+        ("epoch,loss\n0,1,2\n", "line 2 .another number of cells"),
+        ("epoch,loss\n0,\n", "line 2 .could not convert"),
+        ("epoch,lost\n0,1\n", "line 2 .no column loss"),
+        ("epoch,loss\n0,1\x00\n", "line 2"),
+    ],
+)
 def test_a_damaged_table_is_named(tmp_path, text, message):
     (tmp_path / "step.csv").write_text(text)
     refuses(f"step.csv is damaged in {message}", files.read_csv, tmp_path / "step.csv", ("epoch", "loss"))

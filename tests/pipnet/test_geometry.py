@@ -1,4 +1,5 @@
 """Frames and crops: exact inverses, the published 300W box, half-pixel centres, no aliasing."""
+
 import cv2
 import numpy as np
 import pytest
@@ -58,8 +59,15 @@ def test_crop_boxes_by_hand():
     assert np.allclose(crop_box(np.array([-10, 50, 90, 250]), SQUARE, 640, 480), [-80, 30, 160, 270])  # not clipped
     lower = SQUARE._replace(square="min", shift_y=0.1)
     assert np.allclose(crop_box(np.array([100, 50, 200, 150]), lower, 640, 480), [90, 50, 210, 170])
-    assert np.allclose(crop_box(np.array([5, 50, 105, 470]), WFLW, 640, 480), [0, 8, 115, 479])  # each side clipped by itself
-    assert crop_box(np.array([3.2, 9.0, 103.4, 109.0]), PIPNET, 640, 480).tolist() == [0, 4, 110, 114]  # shifted by the clip
+    assert np.allclose(
+        crop_box(np.array([5, 50, 105, 470]), WFLW, 640, 480), [0, 8, 115, 479]
+    )  # each side clipped by itself
+    assert crop_box(np.array([3.2, 9.0, 103.4, 109.0]), PIPNET, 640, 480).tolist() == [
+        0,
+        4,
+        110,
+        114,
+    ]  # shifted by the clip
 
 
 @given(coordinate, coordinate, length, length, st.sampled_from([SQUARE, SQUARE._replace(square="min"), WFLW, PIPNET]))
@@ -118,11 +126,13 @@ def test_cut_at_scale_one_copies_pixels_and_blackens_what_is_outside():
     assert (cut(image, np.array([14, 9, 38, 33]), 24, margin=32 / 24) == image[5:37, 10:42]).all()
     for away in ([-50, 0, -18, 32], [0, 90, 32, 122]):
         assert not cut(image, np.array(away), 32).any()
-    assert not cut(np.ones((40, 2 ** 15, 3), np.uint8), np.array([0, 90, 32, 122]), 32).any()
+    assert not cut(np.ones((40, 2**15, 3), np.uint8), np.array([0, 90, 32, 122]), 32).any()
     over = cut(image, np.array([-8, -8, 24, 24]), 32)
     assert (over[8:, 8:] == image[:24, :24]).all() and not over[:8].any() and not over[:, :8].any()
     zero = cut(image, np.array([14, 9, 38, 33]), 24, margin=32 / 24, border="zero")
-    assert (zero[4:28, 4:28] == image[9:33, 14:38]).all() and zero.astype(int).sum() == zero[4:28, 4:28].astype(int).sum()
+    assert (zero[4:28, 4:28] == image[9:33, 14:38]).all() and zero.astype(int).sum() == zero[4:28, 4:28].astype(
+        int
+    ).sum()
 
 
 def test_cut_averages_when_it_shrinks():
@@ -144,7 +154,7 @@ def test_a_spot_lands_where_to_crop_says(size):
     spot, crop, margin = np.array([211.3, 140.8]), np.array([100.6, 40.2, 310.6, 250.2]), 1.25
     image[:] = 255 * np.exp(-((xs - spot[0]) ** 2 + (ys - spot[1]) ** 2) / (2 * 12**2))[..., None]
     drawn = cut(image.round().astype(np.uint8), crop, size, margin)[..., 0].astype(float)
-    ys, xs = np.mgrid[:len(drawn), :len(drawn)] + 0.5
+    ys, xs = np.mgrid[: len(drawn), : len(drawn)] + 0.5
     found = np.array([(drawn * xs).sum(), (drawn * ys).sum()]) / drawn.sum()
     assert np.allclose(found, to_crop(spot, crop)[0] * size + (len(drawn) - size) / 2, atol=0.03)
 
@@ -156,8 +166,9 @@ def test_box_of_leaves_out_nan_and_batches():
         box_of(np.full((3, 2), np.nan))
 
 
-@pytest.mark.parametrize("wrong", [{"square": "yes"}, {"border": "grey"}, {"rounding": "up"}, {"scale_x": 0.0},
-                                   {"shift_y": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"square": "yes"}, {"border": "grey"}, {"rounding": "up"}, {"scale_x": 0.0}, {"shift_y": float("nan")}]
+)
 def test_a_wrong_protocol_is_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         check_protocol(SQUARE._replace(**wrong))
@@ -170,7 +181,7 @@ def test_margin_keeps_the_nominal_crop_in_the_middle(margin):
     crop = np.array([30.0, 30.0, 60.0, 60.0])
     whole, edge = cut(image, crop, 30, margin), (round(30 * margin) - 30) / 2
     if edge == int(edge):
-        assert (whole[int(edge):int(edge) + 30, int(edge):int(edge) + 30] == image[30:60, 30:60]).all()
+        assert (whole[int(edge) : int(edge) + 30, int(edge) : int(edge) + 30] == image[30:60, 30:60]).all()
 
 
 def test_intersection_over_union():
@@ -204,4 +215,6 @@ def test_a_point_of_a_padded_crop_goes_back_to_where_it_was(name, box):
     seen = np.array([[(x * drawn).sum(), (y * drawn).sum()]]) / drawn.sum() / 224
     assert np.abs(to_image(seen, crop) - spot).max() < 0.5
     if name == "cunjian" and min(box) >= 0:  # whole px are made towards zero
-        assert np.ptp(crop[2:] - crop[:2]) == 0 and crop[2] - crop[0] == int(min(box[2] - box[0], box[3] - box[1]) * 1.2)
+        assert np.ptp(crop[2:] - crop[:2]) == 0 and crop[2] - crop[0] == int(
+            min(box[2] - box[0], box[3] - box[1]) * 1.2
+        )

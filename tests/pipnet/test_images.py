@@ -1,4 +1,5 @@
 """Pictures of kinds that OpenCV reads in part or not at all."""
+
 import io
 import struct
 from pathlib import Path
@@ -20,7 +21,9 @@ def test_avif_is_turned_and_mirrored(orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(SHOWN).save(tmp_path / "face.avif", exif=exif, quality=95)  # Pillow writes irot and imir
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "face.avif")).convert("RGB"))[..., ::-1].astype(int)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "face.avif")).convert("RGB"))[..., ::-1].astype(
+        int
+    )
     image = read_image(tmp_path / "face.avif")
     assert image.shape == expected.shape == ((64, 96, 3) if orientation < 5 else (96, 64, 3))
     assert np.abs(image - expected).mean() < 4
@@ -53,7 +56,9 @@ def test_what_no_reader_knows_is_named_with_the_remedy(tmp_path):
     assert sorted(file.name for file in found) == ["photo.HEIC", "photoshop.psd", "raw.cr2", "without_ending"]
     for file in found:
         kind = "CR2" if file.name == "raw.cr2" else "HEI[CF]"
-        refuses(f"{file.name}: OpenCV .* does not read this {kind} picture.*; convert it to .jpg or", read_image, Path(file))
+        refuses(
+            f"{file.name}: OpenCV .* does not read this {kind} picture.*; convert it to .jpg or", read_image, Path(file)
+        )
 
 
 def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it(tmp_path):
@@ -68,7 +73,11 @@ def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it(tmp_path):
 
 def test_every_cut_of_a_jpeg_is_seen(tmp_path):
     """One with a thumbnail, and a progressive one, whose scans have markers between them."""
-    for name, options in (("plain", {}), ("progressive", {"progressive": True}), ("restarts", {"restart_marker_blocks": 2})):
+    for name, options in (
+        ("plain", {}),
+        ("progressive", {"progressive": True}),
+        ("restarts", {"restart_marker_blocks": 2}),
+    ):
         file, small = tmp_path / f"{name}.jpg", io.BytesIO()
         Image.new("RGB", (8, 8)).save(small, "JPEG")
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))

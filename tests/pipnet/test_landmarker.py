@@ -1,4 +1,5 @@
 """Faces in OpenCV images: the first and the second crop, chips, exported detectors, errors, the installed package."""
+
 import json
 import multiprocessing
 import pickle
@@ -36,9 +37,10 @@ def square_face() -> np.ndarray:
 
 def known_net(truth: np.ndarray, pull: float = 0.0) -> LandmarkNet:
     """A net that knows where the landmarks `truth` (68, 2) of `coded` are, but drifts by the share `pull` to the mean face."""
+
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
         shades = images.reshape(len(images), -1, 3)[..., :2] * (3.0, 2.0) + (1.5, 1)  # x and y that each pixel shows
-        sides = shades.std(1, keepdims=True) * 12 ** 0.5
+        sides = shades.std(1, keepdims=True) * 12**0.5
         found = (truth - shades.mean(1, keepdims=True)) / sides + 0.5
         found = (1 - pull) * found + pull * square_face()
         return {"landmarks": found.astype(np.float32), "score": np.full(found.shape[:2], 1.5, np.float32)}
@@ -54,9 +56,13 @@ def coded() -> np.ndarray:
 
 def test_a_list_of_pictures_and_what_a_face_says():
     image = coded()
-    landmarker = Landmarker(known_net(mean_face() * 100 + 200), lambda image: (np.array([[190, 190, 310, 310.0]]), np.ones(1)))
+    landmarker = Landmarker(
+        known_net(mean_face() * 100 + 200), lambda image: (np.array([[190, 190, 310, 310.0]]), np.ones(1))
+    )
     none, faces = landmarker([image[:150], image])
-    assert faces and [repr(face) for face in landmarker(image)] == [repr(face) for face in faces] and landmarker([]) == []
+    assert (
+        faces and [repr(face) for face in landmarker(image)] == [repr(face) for face in faces] and landmarker([]) == []
+    )
     face = faces[0]._replace(id=3, drowsiness={"ear_left": np.float32(0.25), "alarm": None}, states={"mouth_open": 0.5})
     assert re.fullmatch(r"Face\(id=3, box=\[[\d., ]+\], score=1.000, 68 landmarks, score 1.000\)", repr(face))
     values = json.loads(json.dumps(face.to_dict(), allow_nan=False))
@@ -67,17 +73,21 @@ def test_a_list_of_pictures_and_what_a_face_says():
 
 def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
     landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
-    assert landmarker.layout == LAYOUTS.load("68") and landmarker.net.size == 64 and landmarker.net.meanface.shape == (68, 2)
+    assert (
+        landmarker.layout == LAYOUTS.load("68")
+        and landmarker.net.size == 64
+        and landmarker.net.meanface.shape == (68, 2)
+    )
     image, landmarks = draw_face(np.random.default_rng(3), 96)
     crop = crop_box(box_of(landmarks), SQUARE, 96, 96)
     found = landmarker.net.predict(cut(image, crop, 64)[None])
-    face, = landmarker.landmarks_of(image, box_of(landmarks)[None])
+    (face,) = landmarker.landmarks_of(image, box_of(landmarks)[None])
     assert np.allclose(face.landmarks, found["landmarks"][0] * (crop[2:] - crop[:2]) + crop[:2], atol=1e-3)
     assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score)
     assert np.allclose(face.sigma, found["sigma"][0] * (crop[2] - crop[0]))
 
     torch_net = find_net(str(trained.folder / "best.pt"))  # the same from the checkpoint, to half a pixel
-    other, = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
+    (other,) = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
     assert np.abs(other.landmarks - face.landmarks).max() < 0.5 and np.allclose(other.scores, face.scores, atol=1e-3)
     net = find_net(str(trained.folder))  # a folder stands for its export, where that is not older
     assert np.allclose(net.predict(cut(image, crop, 64)[None])["landmarks"], found["landmarks"])
@@ -85,8 +95,9 @@ def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
 
 def test_forty_faces_at_once_are_the_forty_one_by_one(trained):
     landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
-    image = np.concatenate([np.concatenate([draw_face(np.random.default_rng([8, r, c]), 80)[0] for c in range(8)], 1)
-                            for r in range(5)])
+    image = np.concatenate(
+        [np.concatenate([draw_face(np.random.default_rng([8, r, c]), 80)[0] for c in range(8)], 1) for r in range(5)]
+    )
     boxes = np.array([[80 * c + 15, 80 * r + 15, 80 * c + 65, 80 * r + 65] for r in range(5) for c in range(8)], float)
     together = landmarker.landmarks_of(image, boxes, np.linspace(1, 0.5, 40))
     assert [face.score for face in together] == pytest.approx(np.linspace(1, 0.5, 40))
@@ -101,17 +112,24 @@ def test_with_a_second_crop_the_detectors_box_matters_little():
     rng, side = np.random.default_rng(0), np.ptp(truth, 0)
     once, twice = [], []
     for _ in range(40):
-        box = box_of(truth) + np.tile(side * rng.uniform(-0.2, 0.2, 2), 2) + np.repeat([-0.5, 0.5], 2) * np.tile(side, 2) * (
-            rng.uniform(-0.2, 0.2))
+        box = (
+            box_of(truth)
+            + np.tile(side * rng.uniform(-0.2, 0.2, 2), 2)
+            + np.repeat([-0.5, 0.5], 2) * np.tile(side, 2) * (rng.uniform(-0.2, 0.2))
+        )
         landmarker = Landmarker(known_net(truth, pull=0.2), detector=lambda image, box=box: (box[None], np.ones(1)))
         landmarker.detector.face_box = FaceBox(0, 1, 1)
         for errors, second in ((once, False), (twice, True)):
-            errors.append(np.linalg.norm(landmarker(image, second_crop=second)[0].landmarks - truth, axis=1).mean() / side[0])
+            errors.append(
+                np.linalg.norm(landmarker(image, second_crop=second)[0].landmarks - truth, axis=1).mean() / side[0]
+            )
     assert np.mean(twice) < np.mean(once) / 3 and np.max(twice) < 0.02
 
 
-@pytest.mark.parametrize(("shift", "grown", "roll", "crops"), [
-    (0, 1, 0, 1), (0.045, 1, 0, 1), (0.075, 1, 0, 2), (0, 1.08, 0, 1), (0, 0.8, 0, 2), (0, 1, 12, 1), (0, 1, 20, 2)])
+@pytest.mark.parametrize(
+    ("shift", "grown", "roll", "crops"),
+    [(0, 1, 0, 1), (0.045, 1, 0, 1), (0.075, 1, 0, 2), (0, 1.08, 0, 1), (0, 0.8, 0, 2), (0, 1, 12, 1), (0, 1, 20, 2)],
+)
 def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift, grown, roll, crops):
     """Shift and growth of the detector's box as shares of its side; a face may lean by 15 degrees in its first crop."""
     truth = transform(square_face(), turn_about(np.full(2, 0.5), np.radians(roll), 180.0)) + (200, 150)
@@ -142,8 +160,10 @@ def test_a_coarse_net_makes_the_crops(monkeypatch):
     net, coarse, seen = known_net(truth), known_net(truth, pull=0.1), []
     landmarker = Landmarker(net, lambda image: (boxes, np.array([0.9, 0.8])), coarse=coarse)
     landmarker.detector.face_box = FaceBox(0, 1, 1)
-    monkeypatch.setattr(landmarker, "net", net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images)))
-    one, = landmarker(image)
+    monkeypatch.setattr(
+        landmarker, "net", net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images))
+    )
+    (one,) = landmarker(image)
     assert seen == [1] and one.score == 0.9
     assert np.abs(one.landmarks - truth).max() < 1 and np.abs(one.box[:4] - box_of(truth)).max() < 10
 
@@ -158,13 +178,17 @@ def test_a_coarse_net_makes_the_crops(monkeypatch):
 
 
 def test_the_net_named_landmarks_has_a_coarse_one():
-    named, fast, file = (Landmarker(net, lambda image: NOTHING, threads=1)
-                         for net in ("landmarks", "landmarks-fast", ROOT / "weights" / "landmarks.onnx"))
+    named, fast, file = (
+        Landmarker(net, lambda image: NOTHING, threads=1)
+        for net in ("landmarks", "landmarks-fast", ROOT / "weights" / "landmarks.onnx")
+    )
     assert named.coarse.net.size == fast.net.size < named.net.size and fast.coarse is None and file.coarse is None
 
 
-@pytest.mark.parametrize(("score", "sigma", "sure"), [
-    (0.7, None, True), (0.55, None, False), (0.7, 0.02, True), (0.7, 0.04, False), (0.55, 0.02, False)])
+@pytest.mark.parametrize(
+    ("score", "sigma", "sure"),
+    [(0.7, None, True), (0.55, None, False), (0.7, 0.02, True), (0.7, 0.04, False), (0.55, 0.02, False)],
+)
 def test_a_face_is_sure_by_its_scores_and_its_expected_errors(score, sigma, sure):
     """sigma: as a share of the face's size."""
     truth = mean_face() * 180
@@ -175,7 +199,9 @@ def test_a_face_is_sure_by_its_scores_and_its_expected_errors(score, sigma, sure
 
 def test_detections_with_low_landmark_scores_are_dropped():
     image, truth = coded(), mean_face() * 180 + (230, 130)
-    landmarker = Landmarker(known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1)))  # scores of 1, clipped
+    landmarker = Landmarker(
+        known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1))
+    )  # scores of 1, clipped
     assert len(landmarker(image)) == 1
     landmarker.net = landmarker.net._replace(face_least=1.1)
     assert not landmarker(image) and len(landmarker.landmarks_of(image, box_of(truth)[None])) == 1
@@ -184,17 +210,28 @@ def test_detections_with_low_landmark_scores_are_dropped():
 
 def test_a_sure_detection_of_our_detector_needs_lower_landmark_scores():
     truth = mean_face() * 180
-    ours, other = Landmarker("landmarks-fast", threads=1), Landmarker("landmarks-fast", lambda image: NOTHING, threads=1)
+    ours, other = (
+        Landmarker("landmarks-fast", threads=1),
+        Landmarker("landmarks-fast", lambda image: NOTHING, threads=1),
+    )
     least = ours.net.face_least
     for detection, lower in ((np.nan, 0), (0.2, 0), (0.5, 0), (0.9, 0.06), (1.0, 0.14)):
         for score in (least - lower - 0.02, least - lower + 0.02):
             face = Face(box_of(truth), detection, truth, np.full(68, score))
             assert ours.is_face(face, face.box) == (score > least - lower)
-            assert ours.is_face(face, face.box + 150) == other.is_face(face, face.box) == (score >= least)  # landmarks beside it
+            assert (
+                ours.is_face(face, face.box + 150) == other.is_face(face, face.box) == (score >= least)
+            )  # landmarks beside it
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(-200, 200), st.floats(-200, 200), st.sampled_from(["square", "inner"]))
+@given(
+    st.floats(0.2, 5),
+    st.floats(-3.1, 3.1),
+    st.floats(-200, 200),
+    st.floats(-200, 200),
+    st.sampled_from(["square", "inner"]),
+)
 def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):
     protocol = Protocol(**DEFAULTS.protocols[protocol])
     part = square_face() * 0.6 + 0.1  # of a crop that was made of something else
@@ -213,7 +250,9 @@ def test_the_next_box_is_tight_where_the_trainings_were():
     landmarker = Landmarker(net, detector=lambda image: NOTHING)
     level = transform(square_face(), np.array([[70.0, -4, 60], [4, 70, 20]]))
     assert np.array_equal(landmarker.box_of(level), [*box_of(level), 0])
-    x1, y1, x2, y2, roll = landmarker.box_of(transform(square_face(), turn_about(np.array([3.0, 4]), np.radians(95), 80.0)))
+    x1, y1, x2, y2, roll = landmarker.box_of(
+        transform(square_face(), turn_about(np.array([3.0, 4]), np.radians(95), 80.0))
+    )
     assert np.isclose(roll, 90)
     leaning = transform(square_face(), turn_about(np.zeros(2), np.radians(5), 80.0))
     assert np.allclose((x2 - x1, y2 - y1), np.ptp(leaning, 0))
@@ -236,7 +275,7 @@ def test_the_second_crop_turns_with_the_face(protocol):
     for angle in (5, 30, 90, 170):
         turn = turn_about(middle, np.radians(angle))
         picture = cv2.warpAffine(image, opencv_matrix(turn), (200, 200))
-        face, = landmarker.landmarks_of(picture, landmarker.box_of(transform(start, turn)), [0.9])
+        (face,) = landmarker.landmarks_of(picture, landmarker.box_of(transform(start, turn)), [0.9])
         found.append(transform(face.landmarks, invert(turn)))
         assert face.score == 0.9 and np.abs(face.box.reshape(2, 2).mean(0) - middle).max() < 25
     assert np.allclose(found, found[:1], atol=0.5)
@@ -245,7 +284,9 @@ def test_the_second_crop_turns_with_the_face(protocol):
 
 def test_a_crop_that_is_not_square_follows_both_sides():
     protocol = Protocol(**DEFAULTS.protocols["wflw"])
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, mean_face()), detector=lambda image: NOTHING)
+    landmarker = Landmarker(
+        LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, mean_face()), detector=lambda image: NOTHING
+    )
     crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5))[:4], protocol, 200, 200)
     assert np.allclose(crop, (10, 5, 70, 85))
     plain = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, None), detector=lambda image: NOTHING)
@@ -253,8 +294,8 @@ def test_a_crop_that_is_not_square_follows_both_sides():
 
 
 def test_the_detectors_box_becomes_that_of_the_landmarks():
-    assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.]])), [[15, 29, 25, 59]])
-    whole = Landmarker(known_net(mean_face()), detector=lambda image: (np.array([[100, 100, 200, 220.]]), np.ones(1)))
+    assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.0]])), [[15, 29, 25, 59]])
+    whole = Landmarker(known_net(mean_face()), detector=lambda image: (np.array([[100, 100, 200, 220.0]]), np.ones(1)))
     whole.detector.face_box = FaceBox(0, 1, 1)
     inner = Landmarker(whole.net._replace(protocol=Protocol(**DEFAULTS.protocols["inner"])), detector=whole.detector)
     image = np.zeros((300, 300, 3), np.uint8)
@@ -275,7 +316,9 @@ def test_a_detector_is_a_file(tmp_path, trained):
 
     assert detect()[1].tolist() == pytest.approx([0.99, 0.9, 0.7])  # without the box outside the image
     assert detect(threshold=0.8)[1].tolist() == pytest.approx([0.99, 0.9])
-    assert np.allclose(detect(scale=2)[0][:3], detect()[0] / 2)  # this detector answers in px of the image that it is given
+    assert np.allclose(
+        detect(scale=2)[0][:3], detect()[0] / 2
+    )  # this detector answers in px of the image that it is given
 
 
 def test_values_in_a_detectors_file_replace_those_of_the_table(tmp_path):
@@ -300,10 +343,15 @@ def test_a_checkpoint_of_a_detector_is_used_as_its_export():
 
 def test_the_largest_boxes_may_show_no_faces():
     """At the right and the bottom of the picture there is none; of three copies of the face, the smallest one is at the left."""
-    face, image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320], np.full((800, 1200, 3), 90, np.uint8)
+    face, image = (
+        cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320],
+        np.full((800, 1200, 3), 90, np.uint8),
+    )
     boxes, scores = [[800, 10, 1190, 400], [300, 410, 680, 790]], [0.99, 0.7]
     for place, side in enumerate((100, 200, 160)):
-        image[10:10 + side, 250 * place:250 * place + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+        image[10 : 10 + side, 250 * place : 250 * place + side] = cv2.resize(
+            face, (side, side), interpolation=cv2.INTER_AREA
+        )
         boxes.append((np.array([0.3, 0.2, 0.78, 0.72]) * side + (250 * place, 10) * 2).tolist())
         scores.append(0.9 - 0.1 * place)
 
@@ -320,7 +368,9 @@ def test_the_largest_boxes_may_show_no_faces():
 
 def test_the_image_for_the_detector_has_bounds():
     assert detection_scale(480, 640, None) == 1 and detection_scale(1200, 1600, None) == 0.5
-    assert detection_scale(480, 640, 2) == 2 and detection_scale(9000, 12000, 2) == pytest.approx((2 ** 23 / 1.08e8) ** 0.5)
+    assert detection_scale(480, 640, 2) == 2 and detection_scale(9000, 12000, 2) == pytest.approx(
+        (2**23 / 1.08e8) ** 0.5
+    )
     assert detection_scale(1, 1, 0.1) == 1
 
 
@@ -333,10 +383,14 @@ def test_chips_are_upright(scale, angle, x, y, size):
     low = np.floor(landmarks.min(0)).astype(int) - 8
     image = np.zeros((*(np.ceil(np.ptp(landmarks, 0)).astype(int) + 20)[::-1], 3), np.uint8)
     moved = face._replace(landmarks=landmarks - low)
-    cv2.circle(image, np.round(moved.landmarks[2] - 0.5).astype(int).tolist(), max(2, round(2 * scale)), (255, 255, 255), -1)
+    cv2.circle(
+        image, np.round(moved.landmarks[2] - 0.5).astype(int).tolist(), max(2, round(2 * scale)), (255, 255, 255), -1
+    )
     chip = landmarker.align(image, moved, size)
     assert chip.shape == (size, size, 3)
-    tip = np.array(np.unravel_index(cv2.GaussianBlur(chip[..., 0], (0, 0), size / 56).argmax(), (size, size)))[::-1] + 0.5
+    tip = (
+        np.array(np.unravel_index(cv2.GaussianBlur(chip[..., 0], (0, 0), size / 56).argmax(), (size, size)))[::-1] + 0.5
+    )
     assert np.abs(tip - TEMPLATE[2] * size / 112).max() < max(1.5, 0.03 * size)
 
 
@@ -367,11 +421,18 @@ def test_a_part_of_a_layout_is_that_of_the_faces_that_the_whole_layout_finds():
 
 def test_the_five_points_of_each_layout():
     for name in FIVE:
-        assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))).all()
+        assert np.isfinite(
+            five_points(np.random.default_rng(0).random((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))
+        ).all()
     points = five_points(mean_face(), LAYOUTS.load("68"))
     assert points[0, 0] < points[2, 0] < points[1, 0] and points[3, 0] < points[4, 0]
-    own = LAYOUTS.load("5")._replace(name="mine", stored="mine", count=6, selected=tuple(range(6)),
-                                same_as={"68": {0: 54, 1: 48, 2: 30, 3: 45, 4: 36, 5: 8}})
+    own = LAYOUTS.load("5")._replace(
+        name="mine",
+        stored="mine",
+        count=6,
+        selected=tuple(range(6)),
+        same_as={"68": {0: 54, 1: 48, 2: 30, 3: 45, 4: 36, 5: 8}},
+    )
     assert np.allclose(five_points(mean_face()[[54, 48, 30, 45, 36, 8]], own), mean_face()[[36, 45, 30, 48, 54]])
     for name in ("12", "39"):
         with pytest.raises(UserError, match=f"layout {name} has no eyes, tip of the nose and corners of the mouth"):
@@ -381,7 +442,7 @@ def test_the_five_points_of_each_layout():
 def test_a_panorama_is_no_obstacle():
     image = np.zeros((200, 33000, 3), np.uint8)
     image[:, -200:] = draw_face(np.random.default_rng(2), 200)[0]
-    crop = np.array([32850., 40, 32950, 140])
+    crop = np.array([32850.0, 40, 32950, 140])
     assert (cut(image, crop, 64) == cut(image[:, -200:], crop - (32800, 0, 32800, 0), 64)).all()
 
 
@@ -392,15 +453,19 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     del bare.metadata_props[:]
     onnx.save(bare, tmp_path / "bare.onnx")
     (tmp_path / "text.onnx").write_text("no")
-    for file, message in ((tmp_path / "gone.onnx", "no file at .*gone.onnx"), (tmp_path / "text.onnx", "not an ONNX file"),
-                          (foreign, "is a face detector"), (tmp_path / "bare.onnx", "no usable metadata: layout is mis")):
+    for file, message in (
+        (tmp_path / "gone.onnx", "no file at .*gone.onnx"),
+        (tmp_path / "text.onnx", "not an ONNX file"),
+        (foreign, "is a face detector"),
+        (tmp_path / "bare.onnx", "no usable metadata: layout is mis"),
+    ):
         refuses(message, Landmarker, file, detector=detect)
     refuses("no detector of ours", Detector, weights=net)
     refuses("needs its weights .no file is given", Detector, "mtcnn")
     refuses("no file at .*gone.onnx.*comes with the project", Detector, weights=tmp_path / "gone.onnx")
     refuses("max_faces must be a whole number, at least 1, not 0", Landmarker, net, detector=detect, max_faces=0)
     refuses(r"max_faces must be a whole number, at least 1, not 1\.5", Landmarker, net, detector=detect, max_faces=1.5)
-    for threads in (-1, 1.0, 10 ** 6):
+    for threads in (-1, 1.0, 10**6):
         refuses("threads must be a whole number up to 1024", Detector, threads=threads)
     refuses(r"not '/d.onnx'; a file is opened with Detector\(weights=FILE\)", Landmarker, net, detector="/d.onnx")
     landmarker = Landmarker(net, detector=detect)
@@ -409,16 +474,33 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
     refuses("cannot be read .*null byte", landmarker, "a\0b")
     for size in (0, 112.0, None):
-        refuses(f"size of a chip must be a whole number of px, at least 1, not {size}", landmarker.align,
-                np.zeros((9, 9, 3), np.uint8), Face(np.zeros(4), 1.0, mean_face(), np.ones(68)), size)
+        refuses(
+            f"size of a chip must be a whole number of px, at least 1, not {size}",
+            landmarker.align,
+            np.zeros((9, 9, 3), np.uint8),
+            Face(np.zeros(4), 1.0, mean_face(), np.ones(68)),
+            size,
+        )
 
 
-@pytest.mark.parametrize(("boxes", "message"), [
-    ([[5, 5, 5, 5]], "leaves no crop"), ([[1000, 1000, 1100, 1100]], "lies outside the image of 90 x 90 px"),
-    ([[-50, 10, 0, 60]], "outside"), ([[10, 10, 60, 60], [10, 95, 60, 145]], "outside"), ([[10, 10, 60, 60, np.nan]], "outside"),
-    ([[-1e9, -1e9, 1e9, 1e9]], "leaves no crop"), ([[1e9, 1e9, 2e9, 2e9]], "leaves no crop"), ([[np.nan] * 4], "leaves no crop"),
-    ([[1, 2, 3]], r"give boxes as numbers \(M, 4\).*\(1, 3\)"),
-    *((wrong, "give boxes as") for wrong in (np.zeros((2, 2, 4)), None, [[1, 2, 3, 4, 5, 6]], [[1, 2, 3, 4], [5]], "box"))])
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[5, 5, 5, 5]], "leaves no crop"),
+        ([[1000, 1000, 1100, 1100]], "lies outside the image of 90 x 90 px"),
+        ([[-50, 10, 0, 60]], "outside"),
+        ([[10, 10, 60, 60], [10, 95, 60, 145]], "outside"),
+        ([[10, 10, 60, 60, np.nan]], "outside"),
+        ([[-1e9, -1e9, 1e9, 1e9]], "leaves no crop"),
+        ([[1e9, 1e9, 2e9, 2e9]], "leaves no crop"),
+        ([[np.nan] * 4], "leaves no crop"),
+        ([[1, 2, 3]], r"give boxes as numbers \(M, 4\).*\(1, 3\)"),
+        *(
+            (wrong, "give boxes as")
+            for wrong in (np.zeros((2, 2, 4)), None, [[1, 2, 3, 4, 5, 6]], [[1, 2, 3, 4], [5]], "box")
+        ),
+    ],
+)
 def test_a_wrong_box_is_one_line(boxes, message):
     landmarker, image = Landmarker("landmarks-fast", lambda image: NOTHING, threads=1), np.zeros((90, 90, 3), np.uint8)
     with pytest.raises(UserError, match=message) as error:
@@ -429,7 +511,9 @@ def test_a_wrong_box_is_one_line(boxes, message):
         landmarker.landmarks_of(image, [[10, 10, 60, 60]], np.ones(2))
 
 
-@pytest.mark.parametrize(("boxes", "scores"), [([[-1e9, -1e9, 1e9, 1e9], [1e9, 1e9, 2e9, 2e9]], [1, 1]), ([[np.nan] * 4], [1])])
+@pytest.mark.parametrize(
+    ("boxes", "scores"), [([[-1e9, -1e9, 1e9, 1e9], [1e9, 1e9, 2e9, 2e9]], [1, 1]), ([[np.nan] * 4], [1])]
+)
 def test_impossible_boxes_of_a_detector_are_no_faces(boxes, scores):
     landmarker = Landmarker("landmarks-fast", lambda image: (boxes, scores), threads=1)
     image = np.zeros((90, 90, 3), np.uint8)
@@ -476,12 +560,17 @@ def test_a_forked_child_opens_the_nets_anew(threads):
 
 
 def test_a_landmarker_is_pickled_as_its_arguments():
-    given = {"landmarks": "landmarks-fast", "detector": Detector(threshold=0.7, threads=1), "max_faces": 2, "threads": 1}
+    given = {
+        "landmarks": "landmarks-fast",
+        "detector": Detector(threshold=0.7, threads=1),
+        "max_faces": 2,
+        "threads": 1,
+    }
     copy = pickle.loads(pickle.dumps(Landmarker(**given, any_roll=False, rgb=True)))
     assert (copy.detector.threshold, copy.max_faces, copy.any_roll, copy.rgb) == (0.7, 2, False, True)
     image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        (face,), = pool.map(Landmarker(**given), [image])
+        ((face,),) = pool.map(Landmarker(**given), [image])
     assert (face.landmarks == Landmarker(**given)(image)[0].landmarks).all()
 
 
@@ -489,22 +578,33 @@ def test_a_graph_that_fails_is_one_line(tmp_path):
     """It loads, and fails where it runs: the text of its constant is no number, its reshape does not fit, it gives NaN."""
     values = {"layout": LAYOUTS.load("5").to_dict(), "protocol": SQUARE._asdict(), "input_size": 64}
     points = "landmarks = Constant <value = float[1, 5, 2] {nan, 0, 0, 0, 0, 0, 0, 0, 0, 0}> ()"
-    for body, message in (("shape = Constant <value_ints = [7]> () flat = Cast<to = 1>(image) landmarks = Reshape(flat, shape)",
-                           "onnxruntime cannot run .*net.onnx"), (points, "finite numbers .1, 5, 2. are needed"),
-                          ("landmarks = Constant <value = float[1, 2] {0, 0}> ()", r"gives landmarks \(1, 2\)")):
+    for body, message in (
+        (
+            "shape = Constant <value_ints = [7]> () flat = Cast<to = 1>(image) landmarks = Reshape(flat, shape)",
+            "onnxruntime cannot run .*net.onnx",
+        ),
+        (points, "finite numbers .1, 5, 2. are needed"),
+        ("landmarks = Constant <value = float[1, 2] {0, 0}> ()", r"gives landmarks \(1, 2\)"),
+    ):
         model = onnx.parser.parse_model(
             '<ir_version: 10, opset_import: ["" : 18]> net (uint8[batch, 64, 64, 3] image) => (float[a, b, c] landmarks, '
-            f"float[d, e] score) {{ {body} score = Constant <value = float[1, 5] {{1, 1, 1, 1, 1}}> () }}")
+            f"float[d, e] score) {{ {body} score = Constant <value = float[1, 5] {{1, 1, 1, 1, 1}}> () }}"
+        )
         onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in values.items()})
         onnx.save(model, tmp_path / "net.onnx")
         with pytest.raises(UserError, match=message) as error:
-            Landmarker(tmp_path / "net.onnx", lambda image: ([[10, 10, 60, 60]], [1.0]))(np.zeros((90, 90, 3), np.uint8))
+            Landmarker(tmp_path / "net.onnx", lambda image: ([[10, 10, 60, 60]], [1.0]))(
+                np.zeros((90, 90, 3), np.uint8)
+            )
         assert "\n" not in str(error.value)
 
 
 def test_onnxruntime_sends_no_reports():
-    done = run("python", "-c", "import os, sys, pipnet; assert 'onnxruntime' not in sys.modules\n"
-               "print(os.environ['ORT_DISABLE_TELEMETRY'])")
+    done = run(
+        "python",
+        "-c",
+        "import os, sys, pipnet; assert 'onnxruntime' not in sys.modules\nprint(os.environ['ORT_DISABLE_TELEMETRY'])",
+    )
     assert done.stdout == "1\n", done.stderr
 
 
@@ -515,8 +615,13 @@ def test_images_of_every_kind(trained, tmp_path):
 
     def found(image, **options) -> np.ndarray:
         seen = []
-        landmarker = Landmarker(trained.folder / "best.onnx", lambda image: (seen.append(image), ([[30, 20, 130, 140]], [1]))[1],
-                                threads=1, any_roll=False, **options)
+        landmarker = Landmarker(
+            trained.folder / "best.onnx",
+            lambda image: (seen.append(image), ([[30, 20, 130, 140]], [1]))[1],
+            threads=1,
+            any_roll=False,
+            **options,
+        )
         (face,) = landmarker(image)
         boxes, scores = landmarker.detect(image)
         assert (landmarker.landmarks_of(image, boxes, scores)[0].box == boxes[0]).all()
@@ -525,17 +630,39 @@ def test_images_of_every_kind(trained, tmp_path):
 
     usual, shades = found(image), found(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
     rgb, opaque = image[..., ::-1], np.dstack([image, np.full((160, 160), 255, np.uint8)])
-    same = [found(file), found(str(file)), found(Image.open(file)), found(opaque), found(rgb, rgb=True), found(file, rgb=True),
-            found(Image.fromarray(opaque[..., [2, 1, 0, 3]]), rgb=True)]
+    same = [
+        found(file),
+        found(str(file)),
+        found(Image.open(file)),
+        found(opaque),
+        found(rgb, rgb=True),
+        found(file, rgb=True),
+        found(Image.fromarray(opaque[..., [2, 1, 0, 3]]), rgb=True),
+    ]
     assert all((landmarks == usual).all() for landmarks in same) and not (found(rgb) == usual).all()
     assert all((found(one) == shades).all() for one in (grey, grey[..., None], Image.fromarray(grey)))
     detections = Detector(weights=detector_file(tmp_path / "d.onnx", [[1, 2, 3, 4]], [1]))
     assert all((detections(one).boxes == [[1, 2, 3, 4]]).all() for one in (grey, file, Image.open(file)))
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [
-    ("RGB", ".png"), ("RGB", ".jpg"), ("L", ".jpg"), ("L", ".png"), ("1", ".png"), ("RGBA", ".png"), ("LA", ".png"),
-    ("P", ".png"), ("PA", ".png"), ("I;16", ".png"), ("I;16", ".tif"), ("RGBA", ".webp"), ("EXIF", ".jpg")])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("RGB", ".png"),
+        ("RGB", ".jpg"),
+        ("L", ".jpg"),
+        ("L", ".png"),
+        ("1", ".png"),
+        ("RGBA", ".png"),
+        ("LA", ".png"),
+        ("P", ".png"),
+        ("PA", ".png"),
+        ("I;16", ".png"),
+        ("I;16", ".tif"),
+        ("RGBA", ".webp"),
+        ("EXIF", ".jpg"),
+    ],
+)
 def test_a_picture_of_pillow_is_read_as_its_file(mode, suffix, tmp_path):
     """Half of each row of the transparent ones is so; PA: a palette with a transparent colour."""
     image, file, options = Image.fromarray(draw_face(np.random.default_rng(5), 160)[0]), tmp_path / f"face{suffix}", {}
@@ -585,7 +712,9 @@ def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
     for name in ("018", "landmark"):
         refuses(f"no file {name}, and no net of that name .landmarks, landmarks-fast, detector.;", Landmarker, name)
-    refuses("net.pt is loaded with torch by code of the checkout.*demo.py of the checkout", Landmarker, tmp_path / "net.pt")
+    refuses(
+        "net.pt is loaded with torch by code of the checkout.*demo.py of the checkout", Landmarker, tmp_path / "net.pt"
+    )
     for name in ("faceboxes", "mtcnn"):
         refuses("net.pt is loaded with torch by code of the checkout", Detector, name, tmp_path / "net.pt")
 
@@ -593,7 +722,11 @@ def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
 def test_a_detector_is_no_landmark_net():
     """With and without torch."""
     for name in ("detector", ROOT / "weights" / "detector.onnx", ROOT / "weights" / "detector.pt"):
-        refuses(r"detector(\.int8)?\.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it", Landmarker, name)
+        refuses(
+            r"detector(\.int8)?\.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it",
+            Landmarker,
+            name,
+        )
 
 
 def test_what_is_embedded_knows_nothing_of_the_demo():
@@ -602,9 +735,13 @@ def test_what_is_embedded_knows_nothing_of_the_demo():
 
 
 def test_inference_loads_no_torch():
-    done = run("python", "-c", "import pipnet, pipnet.app.demo, sys; from pipnet.detector import DETECTORS\n"
-               "pipnet.Landmarker(threads=1); assert list(DETECTORS) == ['faceboxes', 'rfb320', 'mtcnn', 'yunet']\n"
-               "assert not {'torch', 'scipy', 'PIL', 'yaml', 'utils', 'nets'} & set(sys.modules)")
+    done = run(
+        "python",
+        "-c",
+        "import pipnet, pipnet.app.demo, sys; from pipnet.detector import DETECTORS\n"
+        "pipnet.Landmarker(threads=1); assert list(DETECTORS) == ['faceboxes', 'rfb320', 'mtcnn', 'yunet']\n"
+        "assert not {'torch', 'scipy', 'PIL', 'yaml', 'utils', 'nets'} & set(sys.modules)",
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -619,15 +756,32 @@ def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     for name in ("landmarks", "landmarks-fast"):
         shutil.copy(trained.folder / "best.onnx", source / "weights" / f"{name}.onnx")
     detector_file(source / "weights" / "detector.onnx", [[20, 20, 80, 80]], [0.9])
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target",
-               str(target), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        str(target),
+        str(source),
+    ]
     subprocess.run(command, check=True, cwd=tmp_path)
     assert sorted(path.name for path in (target / "pipnet" / "weights").iterdir()) == [
-        "detector.onnx", "landmarks-fast.onnx", "landmarks.onnx", "manifest.json"]
+        "detector.onnx",
+        "landmarks-fast.onnx",
+        "landmarks.onnx",
+        "manifest.json",
+    ]
     assert (target / "bin" / "pipnet").is_file() and not (target / "utils").exists()
     assert (target / "pipnet" / "py.typed").is_file()
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; from pipnet import Landmarker\n"
-            "faces = Landmarker(threads=1)(np.zeros((96, 96, 3), np.uint8)); assert faces[0].landmarks.shape == (68, 2)")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; from pipnet import Landmarker\n"
+        "faces = Landmarker(threads=1)(np.zeros((96, 96, 3), np.uint8)); assert faces[0].landmarks.shape == (68, 2)"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert open_net(target / "pipnet" / "weights" / "landmarks.onnx").size == 64

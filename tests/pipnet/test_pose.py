@@ -1,4 +1,5 @@
 """Head pose from landmarks: the published angles, every layout that has the points, and their signs."""
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pipnet.pose import MODEL, POINTS, head_pose, pose_points
 
 def projected(pitch: float = 0, yaw: float = 0, roll: float = 0, width: int = 640, height: int = 480) -> np.ndarray:
     """(10, 2) px of the model's points of a head in the middle of the image, degrees as `head_pose` gives them."""
+
     def turn(a, b, degrees):
         matrix = np.eye(3)
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -41,7 +43,9 @@ def test_published_angles(reference):
 
 
 @pytest.mark.parametrize("name", POINTS)
-@pytest.mark.parametrize("turned", [(20, 0, 0), (-20, 0, 0), (0, 30, 0), (0, -30, 0), (0, 0, 25), (0, 0, -25), (10, 20, 15)])
+@pytest.mark.parametrize(
+    "turned", [(20, 0, 0), (-20, 0, 0), (0, 30, 0), (0, -30, 0), (0, 0, 25), (0, 0, -25), (10, 20, 15)]
+)
 def test_signs_and_sizes_of_the_angles(name, turned):
     angles = head_pose(placed(projected(*turned), name), LAYOUTS.load(name), 640, 480)
     np.testing.assert_allclose(angles, turned, atol=6)  # perspective
@@ -51,7 +55,9 @@ def test_a_layout_of_ones_own_by_the_points_it_shares():
     shared = [36, 39, 42, 45, 31, 35, 17, 26]
     row = {"count": 8, "flip_index": [3, 2, 1, 0, 5, 4, 7, 6], "same_as": {"68": dict(enumerate(shared))}}
     landmarks = placed(projected(0, 30, 0), "68")[shared]
-    np.testing.assert_allclose(head_pose(landmarks, LAYOUTS.with_rows({"mine": row}).load("mine"), 640, 480), (0, 30, 0), atol=6)
+    np.testing.assert_allclose(
+        head_pose(landmarks, LAYOUTS.with_rows({"mine": row}).load("mine"), 640, 480), (0, 30, 0), atol=6
+    )
 
 
 @pytest.mark.parametrize("name, count", [("12", 4), ("5", 0), ("29", 0)])

@@ -1,4 +1,5 @@
 """When a picture is searched again, turned and enhanced."""
+
 import threading
 
 import cv2
@@ -89,7 +90,7 @@ def test_a_turned_face_is_found_in_the_detector_s_box(net, degrees, portrait):
     upright, (box, *_) = Landmarker(net, threads=1)(portrait)[0], Detector(threads=1)(portrait).boxes
     image, matrix = turn_picture(portrait, np.radians(degrees))
     turned = box_of(transform(box.reshape(2, 2), matrix))
-    face, = Landmarker(net, lambda picture: (turned[None], np.ones(1)), threads=1)(image)
+    (face,) = Landmarker(net, lambda picture: (turned[None], np.ones(1)), threads=1)(image)
     assert share_off(face, transform(upright.landmarks, matrix)) < 0.02
 
 
@@ -100,7 +101,10 @@ def test_a_search_in_rgb_finds_what_one_in_bgr_finds(portrait):
     assert np.array_equal(one.landmarks, other.landmarks)
 
 
-@given(st.lists(st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(1, 500)] * 2), max_size=4), st.sampled_from([90, 180, 270]))
+@given(
+    st.lists(st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(1, 500)] * 2), max_size=4),
+    st.sampled_from([90, 180, 270]),
+)
 def test_a_turned_box_is_the_box_in_the_turned_picture(boxes, degrees):
     boxes, face_box = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4), FaceBox(0.12, 0.9, 0.8)
     back = turn_about(np.zeros(2), -np.radians(degrees))  # shows the faces upright
@@ -125,7 +129,7 @@ def test_a_face_in_a_dark_and_noisy_picture_is_found(net, turn, portrait):
     truth, image = Landmarker(net, threads=1)(portrait)[0].landmarks, at_night(portrait, light=6)
     if turn is not None:
         image, truth = cv2.rotate(image, turn), portrait.shape[1::-1] - truth
-    face, = Landmarker(net, threads=1)(image)
+    (face,) = Landmarker(net, threads=1)(image)
     assert share_off(face, truth) < 0.06
     assert not Landmarker(net, threads=1, any_roll=False)(image)
 
@@ -142,7 +146,7 @@ def test_a_face_in_coloured_light_is_found(net, portrait):
 def test_a_face_in_a_dark_and_noisy_video_is_tracked(portrait):
     truth, tracker = Landmarker(threads=1)(portrait)[0].landmarks, Tracker(Landmarker(threads=1))
     for frame in range(12):
-        face, = tracker.update(at_night(portrait, frame), frame / 30)
+        (face,) = tracker.update(at_night(portrait, frame), frame / 30)
         assert face.id == 0 and share_off(face, truth) < 0.06
 
 
@@ -156,7 +160,7 @@ def test_a_portrait_that_fills_the_picture_is_found_at_once(side, portrait):
     image = cv2.addWeighted(image, 2, cv2.GaussianBlur(image, (0, 0), zoom), -1, 0)
     for most, looks in ((1, 0), (None, 1)):
         detector.calls = 0
-        face, = Landmarker(None, detector, most, threads=1)(image)
+        (face,) = Landmarker(None, detector, most, threads=1)(image)
         assert share_off(face, (truth - (left, top)) * zoom) < 0.05 and detector.calls == looks
 
 
@@ -207,7 +211,9 @@ def test_a_search_does_not_count_the_crops_of_other_threads(portrait):
         if threading.current_thread() is threading.main_thread():
             own.append(len(images))
             if busy:
-                other = threading.Thread(target=landmarker.landmarks_of, args=(portrait, np.tile([9, 9, 40, 40], (9, 1))))
+                other = threading.Thread(
+                    target=landmarker.landmarks_of, args=(portrait, np.tile([9, 9, 40, 40], (9, 1)))
+                )
                 other.start()
                 other.join()
         return net.predict(images)
@@ -217,7 +223,7 @@ def test_a_search_does_not_count_the_crops_of_other_threads(portrait):
     alone = own.copy()
     busy.append(True)
     landmarker(portrait)
-    assert len(alone) > 2 and own[len(alone):] == alone
+    assert len(alone) > 2 and own[len(alone) :] == alone
 
 
 def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):
@@ -243,8 +249,10 @@ def test_a_training_measures_what_its_net_is_sure_of(trained, file):
 
 def test_an_enhanced_picture_has_less_noise_and_the_usual_brightness(portrait):
     small = cv2.resize(portrait, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    assert np.abs(enhanced(small).astype(int) - small).mean() < 10 and cv2.Laplacian(enhanced(small), cv2.CV_64F).std() \
-        > 0.9 * cv2.Laplacian(small, cv2.CV_64F).std()  # a sharp picture without noise stays sharp
+    assert (
+        np.abs(enhanced(small).astype(int) - small).mean() < 10
+        and cv2.Laplacian(enhanced(small), cv2.CV_64F).std() > 0.9 * cv2.Laplacian(small, cv2.CV_64F).std()
+    )  # a sharp picture without noise stays sharp
     assert np.abs(enhanced(np.full((40, 30, 3), 150, np.uint8)).astype(int) - 150).max() == 0
     assert enhanced(np.zeros((1, 1, 3), np.uint8)).tolist() == [[[0, 0, 0]]]
     dark = np.clip(portrait / 4, 0, 255).astype(np.uint8)

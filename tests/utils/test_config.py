@@ -1,4 +1,5 @@
 """Keys, types, presets and layouts of args.yaml, and what the command line makes of them."""
+
 import re
 from typing import get_type_hints
 
@@ -19,24 +20,31 @@ from utils.sections import KEYS, ONLY_STEPS, SECTIONS, STEPS
 from utils.train.make_net import make_net
 from utils.yaml_files import read_yaml
 
-NOT_WHEN_RESUMED = set("""
+NOT_WHEN_RESUMED = set(
+    """
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val synthetic_train
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
     label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step partial_events teacher
     face_sides pasted touching parts mosaic crops scales labels least_box
-    labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split())
-IN_TESTS = set("""
+    labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split()
+)
+IN_TESTS = set(
+    """
     test_data data_dir data_root run_root allow_partial
     cache norm thresholds flip_test threads workers deterministic graph
-    profile box detector detector_weights first_pixel frame_step scales partial_events""".split())
+    profile box detector detector_weights first_pixel frame_step scales partial_events""".split()
+)
 ONLY = {
     "detect": set("partial_events crops mosaic parts pasted touching face_sides scales".split()),
-    "landmarks": set("""
+    "landmarks": set(
+        """
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
         alignment hard_landmarks openings pose eyes mouth teacher_weight balance
         folds norm thresholds flip_test box detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear padding labelled_fraction unlabelled
-        least_face_score least_sharpness semi unlabelled_share edge freeze pixels shares""".split())}
+        least_face_score least_sharpness semi unlabelled_share edge freeze pixels shares""".split()
+    ),
+}
 
 
 def typed(*argv: str) -> dict:
@@ -47,8 +55,12 @@ def typed(*argv: str) -> dict:
 def test_args_yaml_holds_each_key_in_its_section_and_the_key_has_a_flag():
     found = yaml.safe_load((ROOT / "args.yaml").read_text())
     assert list(found) == [ANCHORS, *SECTIONS, *TABLES]
-    assert {name: list(found[name]) for name in SECTIONS} == {name: list(section.keys) for name, section in SECTIONS.items()}
-    assert sum(len(section.keys) for section in SECTIONS.values()) == len(KEYS) == len(DEFAULTS.values), "a key in two sections"
+    assert {name: list(found[name]) for name in SECTIONS} == {
+        name: list(section.keys) for name, section in SECTIONS.items()
+    }
+    assert sum(len(section.keys) for section in SECTIONS.values()) == len(KEYS) == len(DEFAULTS.values), (
+        "a key in two sections"
+    )
     assert {key: value for name in SECTIONS for key, value in found[name].items()} == DEFAULTS.values
     for key, value in DEFAULTS.values.items():
         if value is not None and not isinstance(value, bool):
@@ -84,13 +96,19 @@ def test_the_type_of_a_field_is_that_of_its_key():
         assert hints.keys() == values.keys()
         for key, value in values.items():
             plain = value[0] if isinstance(value, list) and value else value
-            assert plain is None or isinstance(plain, (KEYS[key].kind, str if KEYS[key].words else KEYS[key].kind)) or plain == []
+            assert (
+                plain is None
+                or isinstance(plain, (KEYS[key].kind, str if KEYS[key].words else KEYS[key].kind))
+                or plain == []
+            )
             assert isinstance(value, list) == KEYS[key].many or (value is None and KEYS[key].null), key
 
 
 def test_settings_hold_each_key_in_its_section():
     found = settings(epochs=3, pasted=4)
-    assert {name: list(vars(getattr(found, name))) for name in SECTIONS} == {name: list(SECTIONS[name].keys) for name in SECTIONS}
+    assert {name: list(vars(getattr(found, name))) for name in SECTIONS} == {
+        name: list(SECTIONS[name].keys) for name in SECTIONS
+    }
     assert (found.train.epochs, found.detect.pasted) == (3, 4) and found.flat().keys() == KEYS.keys()
     with pytest.raises(AttributeError):
         found.train.epochs = 4
@@ -103,7 +121,9 @@ def test_what_a_resumed_run_and_a_test_may_change(key):
         if allowed:
             check_given({key: "other"}, {key: "same"}, resume)
         else:
-            with pytest.raises(UserError, match=f"--{key.replace('_', '-')} belongs to a new training, this run has same"):
+            with pytest.raises(
+                UserError, match=f"--{key.replace('_', '-')} belongs to a new training, this run has same"
+            ):
                 check_given({key: "other"}, {key: "same"}, resume)
 
 
@@ -112,13 +132,17 @@ def test_which_task_reads_a_key(key):
     for task, other in (("landmarks", "detect"), ("detect", "landmarks")):
         chosen = settings(task=task)
         if key in ONLY[other]:
-            refuses(f"--{key.replace('_', '-')} is not read by --task {task}; leave it out", check_read, {key: None}, chosen)
+            refuses(
+                f"--{key.replace('_', '-')} is not read by --task {task}; leave it out", check_read, {key: None}, chosen
+            )
         else:
             assert "is not read by --task" not in why_unread(key, chosen)
 
 
 def test_a_test_with_another_layout_is_told_that_faces_are_converted():
-    with pytest.raises(UserError, match="--layout belongs to a .*, this run has 98; --test-data takes faces of any layout"):
+    with pytest.raises(
+        UserError, match="--layout belongs to a .*, this run has 98; --test-data takes faces of any layout"
+    ):
         check_given({"layout": "68"}, {"layout": "98"}, False)
 
 
@@ -126,18 +150,29 @@ def test_the_rules_name_known_keys():
     assert NOT_WHEN_RESUMED | IN_TESTS | ONLY["detect"] | ONLY["landmarks"] <= KEYS.keys()
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
-    ("  epochs:", "  epohcs:", "unknown key 'epohcs' in section train of args.yaml; did you mean 'epochs'"),
-    ("  clip:", "  flips: 1\n  clip:", "unknown key 'flips' in section train of args.yaml; did you mean 'flip'"),
-    ("  epochs:", "  flip: 0.5\n  epochs:", "flip belongs to section augment of args.yaml, not to train; move its line"),
-    ("  clip:", "# clip:", "section train of args.yaml lacks the key 'clip'; restore its line"),
-    ("  clip: 0.0", "  clip: -1", "clip must be at least 0, not -1"),
-    ("  weak: {flip: 0.0,", "  week: {flip: 0.0,", "views in args.yaml must hold the tables weak and strong"),
-    ("  weak: {flip: 0.0,", "  weak: {flop: 0.0,", "unknown key 'flop' in view weak of args.yaml; did you mean 'flip'?"),
-    ("  weak: {flip: 0.0,", "  weak: {flip: 2.0,", "flip must lie between 0 and 1, not 2.0"),
-    ("  strong: {rotation: 10.0,", "  strong: {steps: [],", "steps in view strong of args.yaml has no least value"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
+        ("  epochs:", "  epohcs:", "unknown key 'epohcs' in section train of args.yaml; did you mean 'epochs'"),
+        ("  clip:", "  flips: 1\n  clip:", "unknown key 'flips' in section train of args.yaml; did you mean 'flip'"),
+        (
+            "  epochs:",
+            "  flip: 0.5\n  epochs:",
+            "flip belongs to section augment of args.yaml, not to train; move its line",
+        ),
+        ("  clip:", "# clip:", "section train of args.yaml lacks the key 'clip'; restore its line"),
+        ("  clip: 0.0", "  clip: -1", "clip must be at least 0, not -1"),
+        ("  weak: {flip: 0.0,", "  week: {flip: 0.0,", "views in args.yaml must hold the tables weak and strong"),
+        (
+            "  weak: {flip: 0.0,",
+            "  weak: {flop: 0.0,",
+            "unknown key 'flop' in view weak of args.yaml; did you mean 'flip'?",
+        ),
+        ("  weak: {flip: 0.0,", "  weak: {flip: 2.0,", "flip must lie between 0 and 1, not 2.0"),
+        ("  strong: {rotation: 10.0,", "  strong: {steps: [],", "steps in view strong of args.yaml has no least value"),
+    ],
+)
 def test_a_slip_in_a_file_of_settings_is_one_line(tmp_path, old, new, message):
     text = (ROOT / "args.yaml").read_text()
     assert text.count(f"\n{old}") == 1
@@ -160,41 +195,64 @@ def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_file():
     assert (train.epochs, train.batch_size, train.ema_ramp, train.preset) == (3, 16, 500, "pipnet")
 
 
-@pytest.mark.parametrize(("argv", "value"), [
-    (("--learning-rate", "1e-4"), {"learning_rate": 1e-4}),
-    (("--learning-rate", "1"), {"learning_rate": 1.0}),
-    (("--val", "test"), {"val": "test"}),
-    (("--val", "0.25"), {"val": 0.25}),
-    (("--amp", "off"), {"amp": "off"}),
-    (("--layout", "68"), {"layout": "68"}),
-    (("--workers", "null"), {"workers": None}),
-    (("--backbone", "irnet18"), {"net": "irnet18"}),
-    (("--no-decay-norms",), {"decay_norms": False}),
-    (("--flip-test",), {"flip_test": True}),
-    (("--thresholds", "10", "8"), {"thresholds": [10.0, 8.0]}),
-    (("--thresholds", "10,8"), {"thresholds": [10.0, 8.0]}),
-    (("--train-data", "300w", "a folder/faces"), {"train_data": ["300w", "a folder/faces"]}),
-    (("--selected-index", "45", "36"), {"selected_index": [45, 36]}),
-    (("--milestones",), {"milestones": []}),
-])
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        (("--learning-rate", "1e-4"), {"learning_rate": 1e-4}),
+        (("--learning-rate", "1"), {"learning_rate": 1.0}),
+        (("--val", "test"), {"val": "test"}),
+        (("--val", "0.25"), {"val": 0.25}),
+        (("--amp", "off"), {"amp": "off"}),
+        (("--layout", "68"), {"layout": "68"}),
+        (("--workers", "null"), {"workers": None}),
+        (("--backbone", "irnet18"), {"net": "irnet18"}),
+        (("--no-decay-norms",), {"decay_norms": False}),
+        (("--flip-test",), {"flip_test": True}),
+        (("--thresholds", "10", "8"), {"thresholds": [10.0, 8.0]}),
+        (("--thresholds", "10,8"), {"thresholds": [10.0, 8.0]}),
+        (("--train-data", "300w", "a folder/faces"), {"train_data": ["300w", "a folder/faces"]}),
+        (("--selected-index", "45", "36"), {"selected_index": [45, 36]}),
+        (("--milestones",), {"milestones": []}),
+    ],
+)
 def test_typed_values(argv, value):
     assert typed(*argv) == value
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [
-    ("epochs", "abc", "epochs must be a whole number, not 'abc'"), ("epochs", 2.5, "not 2.5"), ("epochs", True, "not True"),
-    ("epochs", 0, "at least 1"), ("epochs", None, "not None"), ("epochs", [3], r"not \[3\]"),
-    ("learning_rate", "fast", "a number"), ("learning_rate", float("nan"), "finite"), ("learning_rate", float("inf"), "finite"),
-    ("clip", -1, "at least 0"), ("compile", "yes", "true or false"),
-    ("net", None, "text"), ("amp", "bf17", "did you mean 'bf16'"),
-    ("thresholds", ["ten"], "a number, not 'ten'"), ("thresholds", [10, 0], "above 0"), ("milestones", 30.5j, "a number"),
-    ("thresholds", [], "one or several numbers above 0 %"), ("milestones", [3.0, 1.0], "numbers in rising order"),
-    ("selected_index", [1.5], "a whole number"), ("val", 1, "between 0 and 1"), ("val", "tset", "'test'"),
-    ("stride", 31, "4, 8, 16"),
-    ("train_data", [None], "text"),
-    ("target_size", 10 ** 20, "between 32 and 8192"), ("seed", 10 ** 20, "between 0"), ("epochs", 10 ** 20, "at most 1000000"),
-    ("warmup", 1e308, "at most 1000000"), ("milestones", [3.0, -1e308], "at least -1000000"), ("workers", 10 ** 6, "0 and 1024"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epochs", "abc", "epochs must be a whole number, not 'abc'"),
+        ("epochs", 2.5, "not 2.5"),
+        ("epochs", True, "not True"),
+        ("epochs", 0, "at least 1"),
+        ("epochs", None, "not None"),
+        ("epochs", [3], r"not \[3\]"),
+        ("learning_rate", "fast", "a number"),
+        ("learning_rate", float("nan"), "finite"),
+        ("learning_rate", float("inf"), "finite"),
+        ("clip", -1, "at least 0"),
+        ("compile", "yes", "true or false"),
+        ("net", None, "text"),
+        ("amp", "bf17", "did you mean 'bf16'"),
+        ("thresholds", ["ten"], "a number, not 'ten'"),
+        ("thresholds", [10, 0], "above 0"),
+        ("milestones", 30.5j, "a number"),
+        ("thresholds", [], "one or several numbers above 0 %"),
+        ("milestones", [3.0, 1.0], "numbers in rising order"),
+        ("selected_index", [1.5], "a whole number"),
+        ("val", 1, "between 0 and 1"),
+        ("val", "tset", "'test'"),
+        ("stride", 31, "4, 8, 16"),
+        ("train_data", [None], "text"),
+        ("target_size", 10**20, "between 32 and 8192"),
+        ("seed", 10**20, "between 0"),
+        ("epochs", 10**20, "at most 1000000"),
+        ("warmup", 1e308, "at most 1000000"),
+        ("milestones", [3.0, -1e308], "at least -1000000"),
+        ("workers", 10**6, "0 and 1024"),
+    ],
+)
 def test_wrong_values_name_key_and_value(key, value, message):
     with pytest.raises(UserError, match=message) as caught:
         KEYS[key].check(value)
@@ -207,7 +265,13 @@ def test_unknown_keys_name_the_nearest():
     refuses("no preset 'pipnett'.*did you mean 'pipnet'", settings, "pipnett")
     with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
         make_settings({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
-    refuses("unknown key 'epoch' in the checkpoint; did you mean 'epochs'", make_settings, {}, DEFAULTS, trained={"epoch": 3})
+    refuses(
+        "unknown key 'epoch' in the checkpoint; did you mean 'epochs'",
+        make_settings,
+        {},
+        DEFAULTS,
+        trained={"epoch": 3},
+    )
     refuses("unknown flag --epoch; did you mean '--epochs'", typed, "--epoch", "3")
     for flag, key in (("--lr", "--learning-rate"), ("--wd", "--weight-decay"), ("--bs", "--batch-size")):
         refuses(f"unknown flag {flag}; did you mean '{key}'", typed, flag, "3")
@@ -216,7 +280,10 @@ def test_unknown_keys_name_the_nearest():
 def test_written_settings_give_the_same_settings_again():
     first = settings("irnet", train_data=["a", "b"], val="test")
     written = yaml.safe_load(first.dump())
-    assert make_settings({}, DEFAULTS, trained={key: value for name in SECTIONS for key, value in written[name].items()}) == first
+    assert (
+        make_settings({}, DEFAULTS, trained={key: value for name in SECTIONS for key, value in written[name].items()})
+        == first
+    )
     assert make_settings({}, DEFAULTS, trained=first.flat()) == first
     assert (written["protocols"], written["layouts"]) == (DEFAULTS.protocols, LAYOUTS.rows)
 
@@ -240,8 +307,11 @@ def test_the_protocol_of_a_preset_may_depend_on_the_dataset(preset):
     for dataset, wanted in (("wflw", "wflw"), ("cofw", "box"), ("aflw", "box"), ("300w", "pipnet"), (None, "pipnet")):
         assert protocol(dataset) == wanted and protocol(dataset, protocol="square") == "square", dataset
     assert protocol() == "pipnet" and protocol("cofw", "aflw") == "box" and protocol("wflw", protocol=None) is None
-    with pytest.raises(UserError, match=f"preset {preset} has the protocols pipnet for 300w, wflw for wflw, but a net needs one; "
-                                        "choose it: --protocol NAME"):
+    with pytest.raises(
+        UserError,
+        match=f"preset {preset} has the protocols pipnet for 300w, wflw for wflw, but a net needs one; "
+        "choose it: --protocol NAME",
+    ):
         protocol("300w", "wflw")
     assert protocol("300w", "wflw", protocol="pipnet") == "pipnet"
 
@@ -265,7 +335,12 @@ def test_the_sections_are_neutral_and_the_recipe_is_a_preset():
     assert not any(getattr(settings().augment, key) for key in off.split()) and not settings().augment.steps
     assert not any(getattr(settings().train, key) for key in ("warmup", "clip", "ema", "weight_decay"))
     ours, plain = settings("default"), settings("plain")
-    assert ours.net.refine and ours.train.ema == 0.999 and ours.augment.occlusion == 0.5 and plain.augment == settings().augment
+    assert (
+        ours.net.refine
+        and ours.train.ema == 0.999
+        and ours.augment.occlusion == 0.5
+        and plain.augment == settings().augment
+    )
 
 
 @pytest.mark.parametrize("preset", DEFAULTS.presets)
@@ -279,9 +354,16 @@ def test_presets_resolve_and_build(preset):
         assert (found.data.layout, found.net.num_nb, found.loss.reg, found.loss.cls) == ("12", 5, 2.0, 12.0)
 
 
-@pytest.mark.parametrize(("net", "excite", "published", "classifier"), [  # in millions; classifier: features + 1, times 1000
-    ("mobilenetv2", False, 3.74, 1281), ("mobilenetv2", True, 4.15, 1281), ("resnet18", False, 11.76, 513),
-    ("res2net50", False, 26.00, 2049), ("res2net50", True, 27.05, 2049)])
+@pytest.mark.parametrize(
+    ("net", "excite", "published", "classifier"),
+    [  # in millions; classifier: features + 1, times 1000
+        ("mobilenetv2", False, 3.74, 1281),
+        ("mobilenetv2", True, 4.15, 1281),
+        ("resnet18", False, 11.76, 513),
+        ("res2net50", False, 26.00, 2049),
+        ("res2net50", True, 27.05, 2049),
+    ],
+)
 def test_the_nets_of_preset_coordinate_have_the_published_sizes(net, excite, published, classifier):
     """Beside the ImageNet classifiers, which are counted there but not used."""
     found = settings("coordinate", net=net, excite=excite)
@@ -318,47 +400,87 @@ def test_a_subset_keeps_its_norm_and_groups():
     assert eyes.groups == {"eye_left": tuple(range(6)), "eye_right": tuple(range(6, 12))}
     assert eyes.flip_index == (9, 8, 7, 6, 11, 10, 3, 2, 1, 0, 5, 4)
     mouth = LAYOUTS.load("68", [54, 48])  # landmarks 48 and 54
-    corners = Layouts({**LAYOUTS.rows, "corners": {"of": "12", "selected_index": [9, 0]}}).load("corners")  # a subset of a subset
+    corners = Layouts({**LAYOUTS.rows, "corners": {"of": "12", "selected_index": [9, 0]}}).load(
+        "corners"
+    )  # a subset of a subset
     assert (corners.stored, corners.selected, corners.interocular) == ("68", (36, 45), (0, 1))
-    assert (mouth.name, mouth.count, mouth.selected, mouth.flip_index, mouth.interocular) == ("68:2", 2, (48, 54), (1, 0), None)
+    assert (mouth.name, mouth.count, mouth.selected, mouth.flip_index, mouth.interocular) == (
+        "68:2",
+        2,
+        (48, 54),
+        (1, 0),
+        None,
+    )
 
 
-@pytest.mark.parametrize(("row", "message"), [
-    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
-    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []}, r"outside 0\.\.1"),
-    ({"count": 2, "flip_index": 1}, "malformed"),
-    ({"count": 2}, "malformed.*flip_index"),
-    ({"count": 2.5, "flip_index": [1, 0]}, "malformed.*2.5 is neither an index nor a range"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [0.9, 1]}, "malformed.*0.9 is neither an index"),
-    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": ["1-0"]}}, "malformed.*1-0 is neither an index nor a range"),
-    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": []}}, "malformed.*the group eyes has no landmark"),
-    ({"count": float("inf"), "flip_index": [1, 0]}, "malformed"),
-    ({"count": 300_000_000, "flip_index": ["0-299999999"]}, "malformed.*count must be 1 to 10000"),
-    ({"count": 2, "flip_index": ["0-299999999"]}, "malformed.*beyond the 10000 landmarks"),
-    ({"count": 2, "flip_index": [1, 0], "closd": []}, "unknown key 'closd' in layout 'mine'; did you mean 'closed'"),
-    ({"count": 2, "flip_index": [1, 0], "pupils": [[0], [2]]}, r"outside 0\.\.1"),
-    ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 2: 36}}}, r"outside 0\.\.1"),
-    ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 37}}}, "partner 1 must be 36 there, not 37; are left"),
-    ({"count": 2, "flip_index": [0, 1], "same_as": {"68": {0: 30, 1: 30}}}, "two landmarks are the same one of layout 68"),
-    ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 68}}}, r"same_as 68 names landmark 68, but there are 0\.\.67"),
-    ({"count": 2, "flip_index": [1, 0], "same_as": {"67": {0: 36}}}, "no layout '67'"),
-    ({"count": 2, "flip_index": [1, 0], "same_as": [36, 45]}, "malformed"),
-    ([1, 0], "must be a table"),
-    ({"of": "68", "selected_index": [1, 2]}, "mirror partners"),
-    ({"of": "67", "selected_index": [1, 2]}, "no layout '67'"),
-    ({"of": "mine", "selected_index": [0]}, "no layout 'mine'"),
-    ({"of": "68", "selected_index": [54, 48], "interocular": [0, 1]}, "subset .*interocular is derived"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [0]}, "interocular must be two landmarks"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [1, 1]}, "interocular must be two landmarks"),
-    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
-])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []},
+            "its own inverse",
+        ),
+        (
+            {"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []},
+            "its own inverse",
+        ),
+        (
+            {"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []},
+            r"outside 0\.\.1",
+        ),
+        ({"count": 2, "flip_index": 1}, "malformed"),
+        ({"count": 2}, "malformed.*flip_index"),
+        ({"count": 2.5, "flip_index": [1, 0]}, "malformed.*2.5 is neither an index nor a range"),
+        ({"count": 2, "flip_index": [1, 0], "interocular": [0.9, 1]}, "malformed.*0.9 is neither an index"),
+        (
+            {"count": 2, "flip_index": [1, 0], "groups": {"eyes": ["1-0"]}},
+            "malformed.*1-0 is neither an index nor a range",
+        ),
+        ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": []}}, "malformed.*the group eyes has no landmark"),
+        ({"count": float("inf"), "flip_index": [1, 0]}, "malformed"),
+        ({"count": 300_000_000, "flip_index": ["0-299999999"]}, "malformed.*count must be 1 to 10000"),
+        ({"count": 2, "flip_index": ["0-299999999"]}, "malformed.*beyond the 10000 landmarks"),
+        (
+            {"count": 2, "flip_index": [1, 0], "closd": []},
+            "unknown key 'closd' in layout 'mine'; did you mean 'closed'",
+        ),
+        ({"count": 2, "flip_index": [1, 0], "pupils": [[0], [2]]}, r"outside 0\.\.1"),
+        ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 2: 36}}}, r"outside 0\.\.1"),
+        (
+            {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 37}}},
+            "partner 1 must be 36 there, not 37; are left",
+        ),
+        (
+            {"count": 2, "flip_index": [0, 1], "same_as": {"68": {0: 30, 1: 30}}},
+            "two landmarks are the same one of layout 68",
+        ),
+        (
+            {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 68}}},
+            r"same_as 68 names landmark 68, but there are 0\.\.67",
+        ),
+        ({"count": 2, "flip_index": [1, 0], "same_as": {"67": {0: 36}}}, "no layout '67'"),
+        ({"count": 2, "flip_index": [1, 0], "same_as": [36, 45]}, "malformed"),
+        ([1, 0], "must be a table"),
+        ({"of": "68", "selected_index": [1, 2]}, "mirror partners"),
+        ({"of": "67", "selected_index": [1, 2]}, "no layout '67'"),
+        ({"of": "mine", "selected_index": [0]}, "no layout 'mine'"),
+        ({"of": "68", "selected_index": [54, 48], "interocular": [0, 1]}, "subset .*interocular is derived"),
+        ({"count": 2, "flip_index": [1, 0], "interocular": [0]}, "interocular must be two landmarks"),
+        ({"count": 2, "flip_index": [1, 0], "interocular": [1, 1]}, "interocular must be two landmarks"),
+        (
+            {"count": 2, "flip_index": [1, 0], "groups": {"eyes": [0, 1]}, "closed": ["eye"]},
+            "closed names 'eye'.*'eyes'",
+        ),
+    ],
+)
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):
         Layouts({**LAYOUTS.rows, "mine": row}).load("mine")
 
 
-@pytest.mark.parametrize("text", ("[" * 5000, "a: 2001-13-45", "a: !!timestamp x", "a: !!int x", "a: !!python/object:x.y {}"))
+@pytest.mark.parametrize(
+    "text", ("[" * 5000, "a: 2001-13-45", "a: !!timestamp x", "a: !!int x", "a: !!python/object:x.y {}")
+)
 def test_what_yaml_cannot_read_is_one_line(tmp_path, text):
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(UserError, match="odd.yaml is not valid YAML: .") as error:
@@ -380,11 +502,15 @@ def test_the_teacher_s_view_is_free_of_every_change_but_the_crop():
 
 
 MERGES = "a0: &a0 {x0: 1, y0: 1}\n" + "".join(
-    f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n  x{i}: 1\n" for i in range(1, 30))
+    f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n  x{i}: 1\n" for i in range(1, 30)
+)
 
 
-@pytest.mark.parametrize("text", [MERGES, MERGES.replace("<<:", "z:"), "a: &a [*a, *a]", "a: [" * 5000,
-                                  "a: '" + "b" * (1 << 21) + "'"], ids=("merges", "aliases", "itself", "deep", "long"))
+@pytest.mark.parametrize(
+    "text",
+    [MERGES, MERGES.replace("<<:", "z:"), "a: &a [*a, *a]", "a: [" * 5000, "a: '" + "b" * (1 << 21) + "'"],
+    ids=("merges", "aliases", "itself", "deep", "long"),
+)
 def test_a_yaml_file_that_grows_is_refused_before_its_values_are_made(tmp_path, text):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match="mine.yaml is not valid YAML") as caught:

@@ -1,4 +1,5 @@
 """Conversion between layouts: each formula, faces that show one half, and nets tested on sets of another layout."""
+
 import shutil
 
 import archives
@@ -29,15 +30,29 @@ def test_98_to_68():
     found = conversion("98", "68", LAYOUTS)(points)
     assert np.array_equal(found[:17], points[0:33:2])
     assert np.array_equal(found[[17, 26]], points[[33, 46]])
-    for to, upper, lower in [(18, 34, 41), (19, 35, 40), (20, 36, 39), (21, 37, 38),
-                             (22, 42, 50), (23, 43, 49), (24, 44, 48), (25, 45, 47)]:
+    for to, upper, lower in [
+        (18, 34, 41),
+        (19, 35, 40),
+        (20, 36, 39),
+        (21, 37, 38),
+        (22, 42, 50),
+        (23, 43, 49),
+        (24, 44, 48),
+        (25, 45, 47),
+    ]:
         assert np.array_equal(found[to], [points[upper, 0], (points[upper, 1] + points[lower, 1]) / 2])
     assert np.array_equal(found[27:36], points[51:60]) and np.array_equal(found[48:], points[76:96])
     for begin, to in [(60, 36), (68, 42)]:
-        own = points[begin:begin + 8]
-        lids = [own[0], (2 * own[1] + own[2]) / 3, (2 * own[3] + own[2]) / 3, own[4], (2 * own[5] + own[6]) / 3,
-                (2 * own[7] + own[6]) / 3]
-        assert np.allclose(found[to:to + 6], lids)
+        own = points[begin : begin + 8]
+        lids = [
+            own[0],
+            (2 * own[1] + own[2]) / 3,
+            (2 * own[3] + own[2]) / 3,
+            own[4],
+            (2 * own[5] + own[6]) / 3,
+            (2 * own[7] + own[6]) / 3,
+        ]
+        assert np.allclose(found[to : to + 6], lids)
 
 
 def test_106_to_98_and_68():
@@ -50,15 +65,45 @@ def test_106_to_98_and_68():
 def test_68_to_29_and_5():
     points = numbered(68)
     found = conversion("68", "29", LAYOUTS)(points)
-    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [5, 7]  # the lower edges of the brows, which layout 68 lacks
+    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [
+        5,
+        7,
+    ]  # the lower edges of the brows, which layout 68 lacks
     assert np.allclose(found[[0, 8, 16, 20, 21, 28], 0], [17, 36, 38.5, 30, 33, 8])
     assert np.allclose(conversion("68", "5", LAYOUTS)(points)[:, 0], [38.5, 44.5, 30, 48, 54])
     whole = conversion("98", "29", LAYOUTS)(numbered(98))
     assert np.flatnonzero(np.isnan(whole).any(1)).tolist() == [5, 7] and np.allclose(whole[[8, 28], 0], [60, 16])
 
 
-PROFILE = {17: 28, 18: 29, 19: 30, 20: 31, 21: 34, 22: 32, 23: 39, 24: 38, 25: 37, 26: 42, 27: 41, 28: 52, 29: 51, 30: 50, 31: 49,
-           32: 60, 33: 59, 34: 58, 35: 63, 36: 62, 37: 61, 38: 68, 39: 67, 1: 1, 10: 9, 13: 18, 16: 22}  # counted from 1
+PROFILE = {
+    17: 28,
+    18: 29,
+    19: 30,
+    20: 31,
+    21: 34,
+    22: 32,
+    23: 39,
+    24: 38,
+    25: 37,
+    26: 42,
+    27: 41,
+    28: 52,
+    29: 51,
+    30: 50,
+    31: 49,
+    32: 60,
+    33: 59,
+    34: 58,
+    35: 63,
+    36: 62,
+    37: 61,
+    38: 68,
+    39: 67,
+    1: 1,
+    10: 9,
+    13: 18,
+    16: 22,
+}  # counted from 1
 
 
 def profile() -> np.ndarray:
@@ -81,7 +126,9 @@ def test_39_to_68(angle, mirrored):
     assert set(np.flatnonzero(~np.isnan(found).any(1))) == ({flip[i] for i in told} if mirrored else told)
     jaw, brow = (16, 12), (26, 24)
     places = (jaw, brow) if mirrored else ((0, 4), (17, 19))
-    assert np.allclose(found[places[0][1]], points[4:6].mean(0)) and np.allclose(found[places[1][1]], points[13:15].mean(0))
+    assert np.allclose(found[places[0][1]], points[4:6].mean(0)) and np.allclose(
+        found[places[1][1]], points[13:15].mean(0)
+    )
 
 
 @pytest.mark.parametrize("pair", [*RULES, ("106", "68"), ("98", "29"), ("106", "5")])
@@ -136,13 +183,23 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     other = build_net(stored["net"]).auxiliary.state_dict()
     stored["model"] |= {f"auxiliary.{name}": tensor for name, tensor in other.items()}
     checkpoint.save(run / "best.pt", stored)
-    sets = {name: archives.prepared(name, make(tmp_path)[0], tmp_path / "data") for name, make in
-            (("wflw", archives.wflw), ("cofw", archives.cofw), ("300vw", archives.vw), ("menpo-profile", archives.menpo))}
+    sets = {
+        name: archives.prepared(name, make(tmp_path)[0], tmp_path / "data")
+        for name, make in (
+            ("wflw", archives.wflw),
+            ("cofw", archives.cofw),
+            ("300vw", archives.vw),
+            ("menpo-profile", archives.menpo),
+        )
+    }
     done = cli("--test", "--exp", f"{run}/", "--test-data", *sets.values(), "--norm", "diagonal")
     assert done.returncode == 0, done.stderr
     assert "wflw, 98 as 68, torch: left eye closed" in done.stderr and "as 29:27, torch: left" not in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
-    assert found["wflw, 98 as 68"][2] == found["cofw, net 68 as 29:27"][2] == "3" and found["menpo-profile, 39 as 68"][2] == "1"
+    assert (
+        found["wflw, 98 as 68"][2] == found["cofw, net 68 as 29:27"][2] == "3"
+        and found["menpo-profile, 39 as 68"][2] == "1"
+    )
     assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # of frames
     assert (run / "report/faces_cofw.jpg").is_file()
 

@@ -1,4 +1,5 @@
 """How many threads a training takes beside other load, and what it does with freed memory."""
+
 import platform
 import subprocess
 import sys
@@ -42,9 +43,11 @@ def test_threads_are_those_of_the_free_cores(monkeypatch, free, processes, wante
 def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_same(cli, recipe, tmp_path):
     text = "from utils.train import loop, ranks\nranks.cores = loop.cores = lambda: 2\nranks.free_cores = lambda: "
     loaded, free = (driver(tmp_path, name, f"{text}{cores}") for name, cores in (("loaded", 0.2), ("free", 2.0)))
-    flags = recipe[:recipe.index("--threads")] + recipe[recipe.index("--threads") + 2:]
+    flags = recipe[: recipe.index("--threads")] + recipe[recipe.index("--threads") + 2 :]
     done = cli("--train", *flags, script=loaded)
-    assert done.returncode == 0 and "CPU threads: 1 per process, because 0.2 of 2 cores are free" in done.stderr, done.stderr
+    assert done.returncode == 0 and "CPU threads: 1 per process, because 0.2 of 2 cores are free" in done.stderr, (
+        done.stderr
+    )
     stored = checkpoint.load(tmp_path / "runs" / "000" / "last.pt")
     assert stored["threads"] == 1 and stored["args"]["threads"] == 0
     again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2", script=free)
@@ -58,7 +61,11 @@ def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_
 def test_a_training_keeps_the_memory_of_freed_tensors():
     faults = []
     for call in ("", "ranks.keep_memory()"):
-        done = subprocess.run([sys.executable, "-c", f"""
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"""
 import resource, torch
 from utils.train import ranks
 {call}
@@ -67,7 +74,12 @@ for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16, 1024, 1024)  # 64 MB
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(faults[10:]))"""], capture_output=True, text=True, cwd=ROOT)
+print(min(faults[10:]))""",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
         assert done.returncode == 0, done.stderr
         faults.append(int(done.stdout))
     assert faults[0] > 100 > faults[1]  # pages that a tensor has from the system, once the heap is settled

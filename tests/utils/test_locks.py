@@ -1,4 +1,5 @@
 """The lock of a run's folder: one process at a time, free as soon as that process ends."""
+
 import fcntl
 import os
 import socket
@@ -18,9 +19,11 @@ from utils.train.run_folder import Run
 
 def hold(folder: Path) -> subprocess.Popen:
     """Start another process, which holds the lock of `folder` and has a child."""
-    code = (f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
-            "from utils.locks import lock\n"
-            f"with lock(Path({str(folder)!r})):\n    os.fork()\n    print('held', flush=True)\n    time.sleep(60)")
+    code = (
+        f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
+        "from utils.locks import lock\n"
+        f"with lock(Path({str(folder)!r})):\n    os.fork()\n    print('held', flush=True)\n    time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     process.stdout.readline()
     return process
@@ -30,7 +33,10 @@ def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
     folder = tmp_path / "000"
     process = hold(folder)
     try:
-        with pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}; wait"), lock(folder):
+        with (
+            pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}; wait"),
+            lock(folder),
+        ):
             pass
         process.kill()
         process.wait()
@@ -100,7 +106,10 @@ def test_a_lock_of_others_is_not_taken(tmp_path, hold):
         pass
     file.unlink()
     os.link(victim, file)
-    with pytest.raises(UserError, match=r"\.lock cannot be written to \(it is no lock of this project\)"), hold(file.parent):
+    with (
+        pytest.raises(UserError, match=r"\.lock cannot be written to \(it is no lock of this project\)"),
+        hold(file.parent),
+    ):
         pass
     assert victim.read_text() == "mine"
     file.unlink()
@@ -146,5 +155,8 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", unsupported)
-    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\); give a --run-root"), lock(tmp_path / "0"):
+    with (
+        pytest.raises(UserError, match=r"cannot be locked \(No locks available\); give a --run-root"),
+        lock(tmp_path / "0"),
+    ):
         pass

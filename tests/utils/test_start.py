@@ -1,4 +1,5 @@
 """The start of a command: signals while its packages are loaded and while it works."""
+
 import os
 import re
 import shutil
@@ -16,15 +17,27 @@ WAIT = "for _ in range(1000): time.sleep(0.1)"
 AT_WORK = f"    {WAIT}"
 
 
-@pytest.mark.parametrize(("command", "package", "number"), [
-    (["main.py", "--list-nets"], "torch", signal.SIGINT), (["main.py", "--version"], "numpy", signal.SIGTERM),
-    (["demo.py", "--version"], "cv2", signal.SIGINT), (["-m", "utils.train.launch", "main.py"], "torch", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("command", "package", "number"),
+    [
+        (["main.py", "--list-nets"], "torch", signal.SIGINT),
+        (["main.py", "--version"], "numpy", signal.SIGTERM),
+        (["demo.py", "--version"], "cv2", signal.SIGINT),
+        (["-m", "utils.train.launch", "main.py"], "torch", signal.SIGTERM),
+    ],
+)
 def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number, tmp_path):
     slow = tmp_path / package
     slow.mkdir()
     (slow / "__init__.py").write_text(f"import time\nprint('loading', flush=True)\n{WAIT}\n")
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "loading\n"
     process.send_signal(number)
     assert process.communicate(timeout=60)[1] == "stopped while packages are loaded; nothing is changed\n"
@@ -34,25 +47,41 @@ def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number
 def written(folder, work: str) -> str:
     """Write a command that prints `begun` and does `work`. Return its file."""
     script = folder / "script.py"
-    script.write_text(f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
-                      f"def main(argv):\n    print('begun\\n', end='', flush=True)\n{work}\n"
-                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
+    script.write_text(
+        f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
+        f"def main(argv):\n    print('begun\\n', end='', flush=True)\n{work}\n"
+        "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n"
+    )
     return str(script)
 
 
-@pytest.mark.parametrize(("number", "place"), [(signal.SIGINT, AT_WORK), (signal.SIGTERM, """
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [
+        (signal.SIGINT, AT_WORK),
+        (
+            signal.SIGTERM,
+            """
     class Late:
         def __del__(self):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(100)
     Late()
-    time.sleep(100)"""), (signal.SIGINT, """
+    time.sleep(100)""",
+        ),
+        (
+            signal.SIGINT,
+            """
     try:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(100)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
-        print("left", flush=True)"""), (signal.SIGTERM, """
+        print("left", flush=True)""",
+        ),
+        (
+            signal.SIGTERM,
+            """
     import time
     def gone(*_):
         raise RuntimeError("a loader process has ended")
@@ -64,21 +93,44 @@ def written(folder, work: str) -> str:
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
         os.kill(child, signal.SIGKILL)
-        time.sleep(0.5)"""), (signal.SIGINT, """
+        time.sleep(0.5)""",
+        ),
+        (
+            signal.SIGINT,
+            """
     import atexit
     atexit.register(os.abort)
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(100)"""), (signal.SIGTERM, """
+    time.sleep(100)""",
+        ),
+        (
+            signal.SIGTERM,
+            """
     with start.stops_at_once():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(100)
         except KeyboardInterrupt:
-            os.abort()"""), (signal.SIGINT, """
+            os.abort()""",
+        ),
+        (
+            signal.SIGINT,
+            """
     print("a progress bar", end="", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(100)""")], ids=("at work", "in a destructor", "twice", "with a loader process", "with a library that aborts",
-                               "where an exception would abort", "after a progress bar"))
+    time.sleep(100)""",
+        ),
+    ],
+    ids=(
+        "at work",
+        "in a destructor",
+        "twice",
+        "with a loader process",
+        "with a library that aborts",
+        "where an exception would abort",
+        "after a progress bar",
+    ),
+)
 def test_a_signal_is_one_line(number, place, tmp_path):
     """The first one ends the process, also where Python drops exceptions; those that follow are ignored."""
     command = [sys.executable, written(tmp_path, place)]
@@ -117,13 +169,23 @@ def test_two_commands_install_the_packages_once(tmp_path):
     python.write_text(PYTHON)
     python.chmod(0o755)
     script = f"source {ROOT}/utils/environment.sh; environment requirements.txt no_such_module; echo $PYTHON"
-    begun = [subprocess.Popen(["bash", "-euc", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-                              env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}) for _ in range(2)]
+    begun = [
+        subprocess.Popen(
+            ["bash", "-euc", script],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"},
+        )
+        for _ in range(2)
+    ]
     assert [process.communicate(timeout=60)[0] for process in begun] == [f"{tmp_path}/.venv/bin/python\n"] * 2
     assert (tmp_path / "log").read_text() == "begin\nend\n"
 
 
-@pytest.mark.parametrize("command", [("main.py", "--list-nets"), ("demo.py", "--source", "assets/astronaut.jpg", "--json", "-")])
+@pytest.mark.parametrize(
+    "command", [("main.py", "--list-nets"), ("demo.py", "--source", "assets/astronaut.jpg", "--json", "-")]
+)
 def test_a_reader_that_ends_early_is_no_error(command):
     read, write = os.pipe()
     os.close(read)
@@ -153,12 +215,20 @@ def elsewhere(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("script", "flags", "says"), [
-    ("main.sh", ["1", "--train"], "in {0}: {0}/c1/main.py --train\n"),
-    ("main.sh", ["2", "--data-dir", "a b"], "in {0}: -P -m utils.train.launch --standalone --nproc-per-node 2 --max-restarts 0 "
-                                            "{0}/c1/main.py --data-dir a b\n"),
-    ("test.sh", ["-k", "a"], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal -k a\n"),
-    (".ci/run", [], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal\nin {0}/c1: -m ruff check .\n")])
+@pytest.mark.parametrize(
+    ("script", "flags", "says"),
+    [
+        ("main.sh", ["1", "--train"], "in {0}: {0}/c1/main.py --train\n"),
+        (
+            "main.sh",
+            ["2", "--data-dir", "a b"],
+            "in {0}: -P -m utils.train.launch --standalone --nproc-per-node 2 --max-restarts 0 "
+            "{0}/c1/main.py --data-dir a b\n",
+        ),
+        ("test.sh", ["-k", "a"], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal -k a\n"),
+        (".ci/run", [], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal\nin {0}/c1: -m ruff check .\n"),
+    ],
+)
 def test_scripts_belong_to_their_own_folder_and_paths_to_the_users(elsewhere, script, flags, says):
     env = {**os.environ, "CDPATH": str(elsewhere / "other")}
     done = subprocess.run(["bash", f"c1/{script}", *flags], cwd=elsewhere, env=env, capture_output=True, text=True)
@@ -200,12 +270,17 @@ def test_a_training_needs_only_what_it_uses(without, recipe, tmp_path):
     assert (tmp_path / "runs" / "000" / "best.pt").is_file() and "--logdir" not in done.stdout
 
 
-@pytest.mark.parametrize(("package", "flags"), [
-    ("onnxscript", ["main.py", "--train", "--test-onnx", "--exp", "new"]), ("MNN", ["main.py", "--train", "--export", "mnn"]),
-    ("scipy", ["main.py", "--prepare", "--dataset", "synthetic", "--data-root"]),
-    ("onnx", ["main.py", "--export", "int8", "--exp"]),
-    ("onnxruntime", ["main.py", "--predict", "assets/astronaut.jpg"]),
-    ("onnxruntime", ["demo.py", "--source", "assets/astronaut.jpg", "--json", "-"])])
+@pytest.mark.parametrize(
+    ("package", "flags"),
+    [
+        ("onnxscript", ["main.py", "--train", "--test-onnx", "--exp", "new"]),
+        ("MNN", ["main.py", "--train", "--export", "mnn"]),
+        ("scipy", ["main.py", "--prepare", "--dataset", "synthetic", "--data-root"]),
+        ("onnx", ["main.py", "--export", "int8", "--exp"]),
+        ("onnxruntime", ["main.py", "--predict", "assets/astronaut.jpg"]),
+        ("onnxruntime", ["demo.py", "--source", "assets/astronaut.jpg", "--json", "-"]),
+    ],
+)
 def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, package, flags):
     more = recipe if "--train" in flags else []
     if flags[-1] == "--exp":
@@ -214,4 +289,6 @@ def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, packa
         more = [tmp_path / "data"]
     done = without(package, *flags, *more)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: "), done.stderr
-    assert f"pip install {package}" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+    assert (
+        f"pip install {package}" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+    )

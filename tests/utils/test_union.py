@@ -1,4 +1,5 @@
 """Unions of layouts: one net for the landmarks of all its training sets."""
+
 import json
 import shutil
 from types import SimpleNamespace
@@ -25,7 +26,13 @@ from utils.landmarks.sources import Sources
 from utils.train.initialise import shared_landmarks
 from utils.union import Labelled, alone, labelled_by, to_union, unite
 
-SETS = [Labelled("300w", "68"), Labelled("wflw", "98"), Labelled("cofw", "29"), Labelled("aflw", "19"), Labelled("lapa", "106")]
+SETS = [
+    Labelled("300w", "68"),
+    Labelled("wflw", "98"),
+    Labelled("cofw", "29"),
+    Labelled("aflw", "19"),
+    Labelled("lapa", "106"),
+]
 ALL = unite("union", SETS, LAYOUTS)
 MINE = {"mine": {"count": 3, "flip_index": [1, 0, 2], "groups": {"ears": [0, 1], "hat": [2]}}}
 OTHER = LAYOUTS.with_rows(MINE)
@@ -50,8 +57,11 @@ def test_points_that_mean_the_same_are_one_landmark():
 def test_the_order_of_the_sets_changes_the_numbers_only():
     other = unite("union", SETS[::-1], LAYOUTS)
     assert other.count == ALL.count and list(other.members)[0] == "106"
-    pairs = {(ALL.members[name].index[i], other.members[name].index[i])
-             for name, member in ALL.members.items() for i in range(member.layout.count)}
+    pairs = {
+        (ALL.members[name].index[i], other.members[name].index[i])
+        for name, member in ALL.members.items()
+        for i in range(member.layout.count)
+    }
     assert len(pairs) == ALL.count
 
 
@@ -78,13 +88,24 @@ def test_a_convention_has_landmarks_of_its_own():
     layouts = habits(["jaw", 17, 26])
     union = unite("union", [SETS[0], Labelled("faces68", "68"), SETS[2]], layouts)
     one, two = union.members["68"], union.members["68-faces68"]
-    assert two.own == (*range(18), 26) and two.index[18:26] == one.index[18:26] and not set(two.index[:17]) & set(one.index)
-    assert union.chosen("faces68") is two and union.member_of("faces68", "68") is two and union.member_of("x", "68") is one
-    other = unite("union", [Labelled("faces68", "68"), SETS[2], SETS[0]], layouts)  # the other net starts from all its landmarks
+    assert (
+        two.own == (*range(18), 26)
+        and two.index[18:26] == one.index[18:26]
+        and not set(two.index[:17]) & set(one.index)
+    )
+    assert (
+        union.chosen("faces68") is two and union.member_of("faces68", "68") is two and union.member_of("x", "68") is one
+    )
+    other = unite(
+        "union", [Labelled("faces68", "68"), SETS[2], SETS[0]], layouts
+    )  # the other net starts from all its landmarks
     same = shared_landmarks(other, union)
     assert len(same) == other.count and all(
-        same[there] == here for name in union.members if union.members[name].sets
-        for here, there in zip(union.members[name].index, other.members[name].index, strict=True))
+        same[there] == here
+        for name in union.members
+        if union.members[name].sets
+        for here, there in zip(union.members[name].index, other.members[name].index, strict=True)
+    )
     points = np.random.default_rng(0).uniform(0, 1, (68, 2))
     found = to_union("faces68", "68", union, layouts)(points)
     assert np.array_equal(found[list(two.index)], points) and np.isnan(found[list(one.index[:17])]).all()
@@ -93,10 +114,15 @@ def test_a_convention_has_landmarks_of_its_own():
     assert np.array_equal(found[list(one.index)], points) and np.isnan(found[list(two.index[:17])]).all()
 
 
-@pytest.mark.parametrize(("ids", "message"), [
-    (["jaw", "chin"], "conventions of faces68 names 'chin', which is neither a group nor a landmark of layout 68"),
-    ([68], r"names landmark 68, but layout 68 has 0\.\.67"), ([0], "landmark 0 of layout 68 without its mirror partner 16"),
-    ([None], "names 'None', which is neither")])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["jaw", "chin"], "conventions of faces68 names 'chin', which is neither a group nor a landmark of layout 68"),
+        ([68], r"names landmark 68, but layout 68 has 0\.\.67"),
+        ([0], "landmark 0 of layout 68 without its mirror partner 16"),
+        ([None], "names 'None', which is neither"),
+    ],
+)
 def test_wrong_conventions_are_refused(ids, message):
     refuses(message, unite, "union", [SETS[0], Labelled("faces68", "68")], habits(ids))
 
@@ -108,13 +134,24 @@ def test_a_union_has_no_selection():
 
 
 def test_malformed_rows_are_refused():
-    for row, message in (({"conventions": {}, "closed": []}, "so is closed"), ({"conventions": [1]}, "must be a table of sets")):
+    for row, message in (
+        ({"conventions": {}, "closed": []}, "so is closed"),
+        ({"conventions": [1]}, "must be a table of sets"),
+    ):
         refuses(message, unite, "union", SETS, LAYOUTS.with_rows({"union": row}))
     refuses("layout 'union' is made from the layouts of several training sets", LAYOUTS.load, "union")
-    for flip, same in (([0, 1, 2], {"68": {0: 30}, "29": {2: 20}}), ([2, 1, 0], {"68": {0: 30}})):  # the mirror partner is too
+    for flip, same in (
+        ([0, 1, 2], {"68": {0: 30}, "29": {2: 20}}),
+        ([2, 1, 0], {"68": {0: 30}}),
+    ):  # the mirror partner is too
         layouts = LAYOUTS.with_rows({"mine": {**MINE["mine"], "flip_index": flip, "same_as": same}})
-        refuses(r"set own: landmarks 0 \(ears_1\) and 2 \(hat\) of layout mine are the same one of another", unite, "union",
-                [SETS[0], Labelled("own", "mine")], layouts)
+        refuses(
+            r"set own: landmarks 0 \(ears_1\) and 2 \(hat\) of layout mine are the same one of another",
+            unite,
+            "union",
+            [SETS[0], Labelled("own", "mine")],
+            layouts,
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- labels
@@ -181,9 +218,15 @@ def test_a_landmark_that_no_face_has_is_refused(faces):
     loaded = load_splits([Split(one, "train")], union, 64, 0)
     assert np.isnan(loaded.meanface()).any() and np.allclose(loaded.meanface()[:68], one.meanface(), atol=1e-5)
     refuses(r"no training face of cofw has landmark 5 \(brow_left_4\) of layout 29", check_known, union, loaded)
-    loaded = load_splits([Split(one, "train")], LAYOUTS.load("29"), 64, 0)  # whose lower edges of the brows no formula gives
-    refuses(r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\) of layout 29, .*--layout of a training set",
-            check_known, LAYOUTS.load("29"), loaded)
+    loaded = load_splits(
+        [Split(one, "train")], LAYOUTS.load("29"), 64, 0
+    )  # whose lower edges of the brows no formula gives
+    refuses(
+        r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\) of layout 29, .*--layout of a training set",
+        check_known,
+        LAYOUTS.load("29"),
+        loaded,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ end to end
@@ -196,28 +239,67 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
     for name, row in named.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({name: row, **MINE}))
     for sets, flags, message in (
-            (["own", "own5"], ["--layout", tmp_path / "copied.yaml"],
-             "layout 'copied': conventions names 'onw', which is no training set (there are: own, own5); did you mean 'own'?"),
-            (["own", "own5"], ["--shares", "own5=1", "own5=2"], "numbers above 0, each name once"),
-            (["own", "other/own"], ["--shares", "own=2"], "--shares names 'own', but 2 training sets have this name"),
-            (["own5"], ["--shares", "own5=2"], "--shares mixes several training sets, and own5 is the only one"),
-            (["own", "own5", "copy"], [], "hold the same faces; leave one out")):
-        done = cli("--train", "--train-data", *(tmp_path / name for name in sets), "--layout", tmp_path / "plain.yaml", *SMALL,
-                   "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *flags)
+        (
+            ["own", "own5"],
+            ["--layout", tmp_path / "copied.yaml"],
+            "layout 'copied': conventions names 'onw', which is no training set (there are: own, own5); did you mean 'own'?",
+        ),
+        (["own", "own5"], ["--shares", "own5=1", "own5=2"], "numbers above 0, each name once"),
+        (["own", "other/own"], ["--shares", "own=2"], "--shares names 'own', but 2 training sets have this name"),
+        (["own5"], ["--shares", "own5=2"], "--shares mixes several training sets, and own5 is the only one"),
+        (["own", "own5", "copy"], [], "hold the same faces; leave one out"),
+    ):
+        done = cli(
+            "--train",
+            "--train-data",
+            *(tmp_path / name for name in sets),
+            "--layout",
+            tmp_path / "plain.yaml",
+            *SMALL,
+            "--data-root",
+            tmp_path / "data",
+            "--run-root",
+            tmp_path / "runs",
+            *flags,
+        )
         assert done.error and message in done.error, done.stderr
     (tmp_path / "low").mkdir()
     write_pairs(tmp_path / "low", [FIVE[[3, 4, 2]] + i for i in range(6)])
     related = {"both": {"conventions": {}}, "mine": {**MINE["mine"], "same_as": {"5": {0: 3, 1: 4, 2: 2}}}}
     (tmp_path / "both.yaml").write_text(yaml.safe_dump(related))
-    done = cli("--train", "--train-data", *(tmp_path / name for name in ("own5", "turned", "low")), "--layout",
-               tmp_path / "both.yaml", "--val", "0.2", "--norm", "diagonal", *SMALL, "--data-root", tmp_path / "data",
-               "--run-root", tmp_path / "runs")
-    assert done.returncode == 0 and "turned-64 share lie at other places in one than in the other" in done.stderr, done.stderr
+    done = cli(
+        "--train",
+        "--train-data",
+        *(tmp_path / name for name in ("own5", "turned", "low")),
+        "--layout",
+        tmp_path / "both.yaml",
+        "--val",
+        "0.2",
+        "--norm",
+        "diagonal",
+        *SMALL,
+        "--data-root",
+        tmp_path / "data",
+        "--run-root",
+        tmp_path / "runs",
+    )
+    assert done.returncode == 0 and "turned-64 share lie at other places in one than in the other" in done.stderr, (
+        done.stderr
+    )
     assert "faces are 1.37 times as large in the crops of" in done.stderr, done.stderr
     more = {"plain": {"conventions": {}}, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(more))
-    done = cli("--prepare", "--train-data", tmp_path / "own", tmp_path / "own5", "--layout", tmp_path / "plain.yaml", *SMALL,
-               "--data-root", tmp_path / "data")
+    done = cli(
+        "--prepare",
+        "--train-data",
+        tmp_path / "own",
+        tmp_path / "own5",
+        "--layout",
+        tmp_path / "plain.yaml",
+        *SMALL,
+        "--data-root",
+        tmp_path / "data",
+    )
     assert done.error and "prepared with 3 landmarks, but layout mine has 4 now" in done.stderr, done.stderr
 
 
@@ -238,14 +320,32 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     sets, runs = ["wflw", "cofw", "aflw", "lapa", str(miniatures / "own")], tmp_path / "runs"
     places = ["--data-root", tmp_path / "data", "--run-root", runs, "--norm", "diagonal"]
     shares = ["--shares", "own=0.5", "--no-refine", "--data-dir", miniatures, "--allow-partial"]
-    done = cli("--train", "--test", "--test-onnx", "--layout", miniatures / "all.yaml", "--train-data", *sets, *shares, *places,
-               *SMALL, "--epochs", "2", "--val", "0.4", "--exp", "one")
+    done = cli(
+        "--train",
+        "--test",
+        "--test-onnx",
+        "--layout",
+        miniatures / "all.yaml",
+        "--train-data",
+        *sets,
+        *shares,
+        *places,
+        *SMALL,
+        "--epochs",
+        "2",
+        "--val",
+        "0.4",
+        "--exp",
+        "one",
+    )
     assert done.returncode == 0, done.stderr
     assert "landmarks of layouts 98 (wflw), 29 (cofw), 19 (aflw), 106 (lapa), mine (own)" in done.stderr
     assert "own: no rule relates layout mine" in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
-    assert {f"{name}, net all as {layout}" for name, layout in (("wflw-64", "98"), ("cofw-64", "29"), ("lapa-64", "106"),
-                                                               ("own-64", "mine"))} <= found.keys()
+    assert {
+        f"{name}, net all as {layout}"
+        for name, layout in (("wflw-64", "98"), ("cofw-64", "29"), ("lapa-64", "106"), ("own-64", "mine"))
+    } <= found.keys()
     assert all(0 < float(row["val_nme"]) < 1000 for row in rows(runs / "one/step.csv"))
     run, file = runs / "one", runs / "one/best.onnx"
     whole = open_net(file, 1)
@@ -265,22 +365,66 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     (run / "round1").mkdir()
     shutil.copy(run / "best.pt", run / "round1")  # as --semi leaves the nets of its rounds
     done = cli("--test", "--test-onnx", "--exp", "one", "--layout", "lapa", *places)
-    assert done.returncode == 0 and "own-64 is not tested: no rule relates its layout mine to 106" in done.stderr, done.stderr
-    assert {"lapa-64", "wflw-64, net 106 as 98"} <= {row[0] for row in table(done.stdout)} and "layout 106" in done.stdout
-    fails(cli("--test", "--exp", "one", "--layout", "own", *places, script=driver(tmp_path, "foreign", """
+    assert done.returncode == 0 and "own-64 is not tested: no rule relates its layout mine to 106" in done.stderr, (
+        done.stderr
+    )
+    assert {"lapa-64", "wflw-64, net 106 as 98"} <= {
+        row[0] for row in table(done.stdout)
+    } and "layout 106" in done.stdout
+    fails(
+        cli(
+            "--test",
+            "--exp",
+            "one",
+            "--layout",
+            "own",
+            *places,
+            script=driver(
+                tmp_path,
+                "foreign",
+                """
 from utils.landmarks.sources import Sources
-Sources.testable = lambda *given: False""")), "no rule relates the layouts of the test sets to mine; name sets or folders")
+Sources.testable = lambda *given: False""",
+            ),
+        ),
+        "no rule relates the layouts of the test sets to mine; name sets or folders",
+    )
     done = cli("--test", "--exp", "one", "--layout", "lapa", "--test-data", "lapa", miniatures / "own", *places)
     assert "which a net of layout 106 cannot use" in done.error and not done.stdout  # before the first set is tested
     alone = open_net(run / "best.106.onnx", 1)
     assert alone.layout == whole.seen_as("106").layout and not alone.layout.members
-    assert np.allclose(alone.predict(images)["landmarks"], everything["landmarks"][:, list(whole.layout.chosen("106").index)],
-                       atol=1e-6)
-    done = cli("--predict", ROOT / "assets/astronaut.jpg", "--exp", "one", "--layout", "own", "--detector", "none", "--out",
-               tmp_path / "found.csv", *places[:4])
+    assert np.allclose(
+        alone.predict(images)["landmarks"],
+        everything["landmarks"][:, list(whole.layout.chosen("106").index)],
+        atol=1e-6,
+    )
+    done = cli(
+        "--predict",
+        ROOT / "assets/astronaut.jpg",
+        "--exp",
+        "one",
+        "--layout",
+        "own",
+        "--detector",
+        "none",
+        "--out",
+        tmp_path / "found.csv",
+        *places[:4],
+    )
     assert done.returncode == 0 and len(rows(tmp_path / "found.csv")[0]) == 7, done.stderr
-    done = cli("--show-data", "2", "--layout", miniatures / "all.yaml", "--train-data", *sets, *shares, *places, *SMALL, "--val",
-               "0.4")
+    done = cli(
+        "--show-data",
+        "2",
+        "--layout",
+        miniatures / "all.yaml",
+        "--train-data",
+        *sets,
+        *shares,
+        *places,
+        *SMALL,
+        "--val",
+        "0.4",
+    )
     assert done.returncode == 0 and (tmp_path / "data/own-64/show/samples.jpg").is_file(), done.stderr
     done = cli("--test", "--exp", "one", "--layout", "68", *places)
     assert done.error and "the net has not learnt the layout '68'; choose one of its own: 98 or wflw" in done.error

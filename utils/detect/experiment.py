@@ -1,4 +1,5 @@
 """The training of the face detector FaceBoxesV2 as an `Experiment`, on photographs with boxes and on landmark sets."""
+
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -29,11 +30,11 @@ from utils.train.make_net import check_norms
 from utils.train.ranks import Ranks
 from utils.train.solver import Solver
 
-COMPOSITES = 200   # test and validation pictures if there are no photographs
+COMPOSITES = 200  # test and validation pictures if there are no photographs
 CALIBRATION = 100  # pictures on which 8-bit numbers are calibrated
-NORMS = 16         # crops on which batch norms that are folded into an export are measured
-HELD = 160         # portraits to validate on, in addition to photographs
-LATER = 10 ** 6    # the epoch whose draws make pictures for validation and calibration; no training reaches it
+NORMS = 16  # crops on which batch norms that are folded into an export are measured
+HELD = 160  # portraits to validate on, in addition to photographs
+LATER = 10**6  # the epoch whose draws make pictures for validation and calibration; no training reaches it
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,16 @@ class PictureSets:
         if not any((~picture.ignored).any() for picture in pictures) and not len(cutouts):
             raise UserError(f"{', '.join(data.train_data)}: no face to train on")
         kept = decoded([*pictures, *alone], data.cache)
-        shown = kept[:len(pictures)] or backgrounds(settings.net.input_size, settings.train.seed)
-        return Material(shown, cutouts, kept[len(pictures):]), held
+        shown = kept[: len(pictures)] or backgrounds(settings.net.input_size, settings.train.seed)
+        return Material(shown, cutouts, kept[len(pictures) :]), held
 
 
 def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> PictureSets:
     """Return the pictures of a run, to train on and to test on. Prepare missing sets. All processes call this."""
     wider, prepared = ranks.one_by_one(lambda: find_sources(sets, sets.training_names())) if train else ([], [])
-    return PictureSets(settings, wider, prepared, ranks.one_by_one(lambda: read_tests(settings, sets)) if test else {}, ranks)
+    return PictureSets(
+        settings, wider, prepared, ranks.one_by_one(lambda: read_tests(settings, sets)) if test else {}, ranks
+    )
 
 
 def find_sources(sets: Sets, names: list[str], test: bool = False) -> tuple[list[Path], list[PreparedSet]]:
@@ -106,16 +109,20 @@ def read_tests(settings: Settings, sets: Sets) -> dict[str, list[Picture]]:
     return found
 
 
-def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks: Ranks) -> tuple[list[Picture], list[Picture]]:
+def _complete(
+    teacher: str, pictures: list[Picture], alone: list[Picture], ranks: Ranks
+) -> tuple[list[Picture], list[Picture]]:
     """Return photographs and portraits (`alone`), each with the faces that a teacher finds in addition to the labelled ones."""
     if not pictures:
-        raise UserError("--teacher finds the faces without a box in photographs, and no set of --train-data has any; leave "
-                        "it out, or add a folder in the layout of WIDER FACE")
+        raise UserError(
+            "--teacher finds the faces without a box in photographs, and no set of --train-data has any; leave "
+            "it out, or add a folder in the layout of WIDER FACE"
+        )
     every = [*pictures, *alone]
     found = completed(torch_detector(weights_of(Path(teacher)), ranks.device, 0.1), every, ranks)
     more = sum(len(picture.boxes) for picture in found) - sum(len(picture.boxes) for picture in every)
     logger.info(f"{teacher}: {more} additional boxes, certain and uncertain ones")
-    return found[:len(pictures)], found[len(pictures):]
+    return found[: len(pictures)], found[len(pictures) :]
 
 
 def composites(splits: list[Split], settings: Settings) -> list[Picture]:
@@ -127,15 +134,19 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
     if not len(cutouts):
         folders = ", ".join(str(split.set.folder) for split in splits)
         raise UserError(f"{folders} has no faces in its split {splits[0].name}; give --val none or --val 0.1")
-    plain = make_settings({}, read_defaults())  # not those of the run, so that different detectors get the same pictures
+    plain = make_settings(
+        {}, read_defaults()
+    )  # not those of the run, so that different detectors get the same pictures
     detect = replace(plain.detect, mosaic=0.0, face_sides=settings.detect.face_sides)
     plain = plain._replace(detect=detect, net=settings.net)
     pictures = backgrounds(settings.net.input_size, plain.train.seed + 1)
     scenes = make_scenes(Material(pictures, cutouts, []), plain, min(len(cutouts), COMPOSITES))
     made = [scenes.scene(LATER, index) for index in range(len(scenes))]
     nothing = [np.zeros(len(scene.boxes), bool) for scene in made]
-    return [Picture(Path(f"composite {index}"), splits[0].name, scene.boxes, none, none, image=scene.image)
-            for index, (scene, none) in enumerate(zip(made, nothing, strict=True))]
+    return [
+        Picture(Path(f"composite {index}"), splits[0].name, scene.boxes, none, none, image=scene.image)
+        for index, (scene, none) in enumerate(zip(made, nothing, strict=True))
+    ]
 
 
 def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
@@ -145,8 +156,10 @@ def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
 
 def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
     """Yield pictures of the training sets to calibrate 8-bit numbers on."""
-    kinds = [[picture for folder in sources.wider for picture in read_wider(folder, "train")],
-             composites([Split(one, "train") for one in sources.sets], sources.settings) if sources.sets else []]
+    kinds = [
+        [picture for folder in sources.wider for picture in read_wider(folder, "train")],
+        composites([Split(one, "train") for one in sources.sets], sources.settings) if sources.sets else [],
+    ]
     kinds = [pictures for pictures in kinds if pictures]
     for pictures in kinds:
         for index in evenly(len(pictures), CALIBRATION // len(kinds)):
@@ -157,15 +170,23 @@ def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
 def detector_experiment(sources: PictureSets) -> Experiment:
     """Return the training of a detector on `sources`, whose pictures are loaded here."""
     settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
-    words = (f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
-             f"{len(held)} pictures to validate")
+    words = (
+        f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
+        f"{len(held)} pictures to validate"
+    )
     lists = [checksum(list_file(folder, "train")) for folder in sources.wider]
     scenes = make_scenes(material, settings, settings.detect.crops)
     samples = Samples(scenes, lists + [one.checksum for one in sources.sets], words)
-    return Experiment(settings, f"a face detector ({settings.train.preset}), crops of {settings.net.input_size} px",
-                      "val_miss", "miss {:.2f} %", samples, partial(start_net, settings, scenes, ranks),
-                      {"layout": {}, "protocol": {}, "command": " ".join(["python main.py", *sys.argv[1:]])},
-                      partial(validator, sources, held, ranks))
+    return Experiment(
+        settings,
+        f"a face detector ({settings.train.preset}), crops of {settings.net.input_size} px",
+        "val_miss",
+        "miss {:.2f} %",
+        samples,
+        partial(start_net, settings, scenes, ranks),
+        {"layout": {}, "protocol": {}, "command": " ".join(["python main.py", *sys.argv[1:]])},
+        partial(validator, sources, held, ranks),
+    )
 
 
 def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) -> tuple[FaceBoxesV2, Started]:

@@ -1,4 +1,5 @@
 """Export of the detector to ONNX: any picture -> boxes; anchors, decode and suppression are in the graph."""
+
 from pathlib import Path
 
 import torch
@@ -27,29 +28,46 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     Scores exceed the threshold; of two boxes whose IoU exceeds `overlap` the better one stays. metadata: plain values, as JSON.
     """
     from onnx import TensorProto, helper, numpy_helper
+
     example = torch.zeros(96, 160, 3, dtype=torch.uint8)
     sides = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     model = onnx_graph(_Exported(net.float().cpu().fused()), example, ["every_box", "every_score"], sides)
     graph = model.graph
-    constants = {"most": [MOST], "whole_px": [0.0, 0.0, 1.0, 1.0], "one": [1], "two": [2], "three": [3],
-                 "flat": [-1], "first": [0]}
+    constants = {
+        "most": [MOST],
+        "whole_px": [0.0, 0.0, 1.0, 1.0],
+        "one": [1],
+        "two": [2],
+        "three": [3],
+        "flat": [-1],
+        "first": [0],
+    }
     for name, values in constants.items():
         kind = torch.float32 if name == "whole_px" else torch.int64
         graph.initializer.append(numpy_helper.from_array(torch.tensor(values, dtype=kind).numpy(), name))
     # areas count whole px, as in `best_boxes`
-    graph.node.extend([
-        helper.make_node("Add", ["every_box", "whole_px"], ["wide"]),
-        helper.make_node("Unsqueeze", ["threshold", "first"], ["thresholds"]),
-        helper.make_node("Unsqueeze", ["overlap", "first"], ["overlaps"]),
-        helper.make_node("NonMaxSuppression", ["wide", "every_score", "most", "overlaps", "thresholds"], ["kept"]),
-        helper.make_node("Slice", ["kept", "two", "three", "one"], ["column"]),
-        helper.make_node("Reshape", ["column", "flat"], ["rows"]),
-        helper.make_node("Squeeze", ["every_box", "first"], ["flat_boxes"]),
-        helper.make_node("Reshape", ["every_score", "flat"], ["flat_scores"]),
-        helper.make_node("Gather", ["flat_boxes", "rows"], ["boxes"]),
-        helper.make_node("Gather", ["flat_scores", "rows"], ["scores"])])
-    graph.input.extend([helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in ("threshold", "overlap")])
+    graph.node.extend(
+        [
+            helper.make_node("Add", ["every_box", "whole_px"], ["wide"]),
+            helper.make_node("Unsqueeze", ["threshold", "first"], ["thresholds"]),
+            helper.make_node("Unsqueeze", ["overlap", "first"], ["overlaps"]),
+            helper.make_node("NonMaxSuppression", ["wide", "every_score", "most", "overlaps", "thresholds"], ["kept"]),
+            helper.make_node("Slice", ["kept", "two", "three", "one"], ["column"]),
+            helper.make_node("Reshape", ["column", "flat"], ["rows"]),
+            helper.make_node("Squeeze", ["every_box", "first"], ["flat_boxes"]),
+            helper.make_node("Reshape", ["every_score", "flat"], ["flat_scores"]),
+            helper.make_node("Gather", ["flat_boxes", "rows"], ["boxes"]),
+            helper.make_node("Gather", ["flat_scores", "rows"], ["scores"]),
+        ]
+    )
+    graph.input.extend(
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in ("threshold", "overlap")]
+    )
     del graph.output[:]
-    graph.output.extend([helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["found", 4]),
-                         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["found"])])
+    graph.output.extend(
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["found", 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["found"]),
+        ]
+    )
     write_onnx(folded(model), file, metadata)

@@ -1,4 +1,5 @@
 """Detectors on the photographs of a set, for average precision and for a teacher's boxes."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from utils.detect.wider import Picture
 from utils.evaluate.detectors import faceboxes_finder
 from utils.train.ranks import Ranks
 
-FLOOR, SUPPRESS = 0.05, 0.3  # least score that counts in an average precision; IoU from which the lower-scored box is dropped
-KNOWN = 0.3                  # IoU from which a teacher's box is taken for a face that has a label already
+FLOOR, SUPPRESS = (
+    0.05,
+    0.3,
+)  # least score that counts in an average precision; IoU from which the lower-scored box is dropped
+KNOWN = 0.3  # IoU from which a teacher's box is taken for a face that has a label already
 # image (H, W, 3) uint8 BGR -> boxes (M, 4) in its px and scores (M,), best first
 Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Found = list[tuple[np.ndarray, np.ndarray]]

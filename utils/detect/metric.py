@@ -1,4 +1,5 @@
 """Average precision and recall of detections, with IoU of at least one half, as in WIDER FACE and PASCAL VOC."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,11 @@ OVERLAP = 0.5
 
 class DetectionScores(NamedTuple):
     """Figures of a detector; NaN without such faces."""
-    ap: float       # area under the precision-recall curve, over pictures in which every face has a box
-    recall: float   # share of the faces that are found
+
+    ap: float  # area under the precision-recall curve, over pictures in which every face has a box
+    recall: float  # share of the faces that are found
     covered: float  # recall of faces that a mask or something else covers
-    plain: float    # recall of the other faces
+    plain: float  # recall of the other faces
     faces: int
 
 
@@ -44,7 +46,12 @@ def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray
 
 def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -> DetectionScores:
     """Return the figures of `found`: (boxes (M, 4) best first, scores (M,)) of each picture."""
-    hits, scores, whole, tally = [np.zeros(0, bool)], [np.zeros(0)], 0, np.zeros((2, 2))  # plain and covered: hits, faces
+    hits, scores, whole, tally = (
+        [np.zeros(0, bool)],
+        [np.zeros(0)],
+        0,
+        np.zeros((2, 2)),
+    )  # plain and covered: hits, faces
     for (boxes, values), picture in zip(found, pictures, strict=True):
         match, counted = matched(boxes, picture)
         for kind, faces in enumerate((match[match >= 0], np.flatnonzero(counted))):

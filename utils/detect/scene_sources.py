@@ -1,4 +1,5 @@
 """Pictures that a detector's training crops are made of: faces to paste, portraits and rendered backgrounds."""
+
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,10 @@ from utils.faces.prepared_set import Split
 from utils.synthetic.scene import background
 
 FEWEST = 256  # face pictures in memory, 28 MB
-STORED, MARGIN = 192, 1.25  # side of the face pictures in memory, px; largest margin around the nominal crop that they keep
+STORED, MARGIN = (
+    192,
+    1.25,
+)  # side of the face pictures in memory, px; largest margin around the nominal crop that they keep
 BACKGROUNDS = 200  # rendered backgrounds if there are no photographs
 PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
 RAISE = 0.25  # share of the landmarks' height by which the box of a face reaches above the brows
@@ -38,7 +42,9 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
 
 def _whole_faces(faces: Faces, most: int) -> np.ndarray:
     """Return up to `most` indices of faces whose landmarks are all known, evenly spread over the set."""
-    whole = np.flatnonzero(np.concatenate([np.isfinite(faces["landmarks"][part]).all((1, 2)) for part in chunks(len(faces))]))
+    whole = np.flatnonzero(
+        np.concatenate([np.isfinite(faces["landmarks"][part]).all((1, 2)) for part in chunks(len(faces))])
+    )
     return whole[evenly(len(whole), most)]
 
 
@@ -50,7 +56,7 @@ class Cutouts:
 
     def __init__(self, splits: list[Split], cache: float = 4.0):
         self.images, self.landmarks, self.layouts = [], [], []
-        most = max(int(cache * GIB / (3 * STORED ** 2)), FEWEST) // max(len(splits), 1)
+        most = max(int(cache * GIB / (3 * STORED**2)), FEWEST) // max(len(splits), 1)
         for split in splits:
             faces, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
             face_boxes(faces["landmarks"][:1], layout)  # raises for an unsuitable layout
@@ -83,8 +89,10 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
         landmarks = to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
         files = [Path(meta["source"], file) for file in faces["file"][rows]]
-        made += [Picture(file, name, box[None], no, no, whole, crop=partial(faces.crops.__getitem__, row))
-                 for file, row, box in zip(files, rows, boxes, strict=True)]
+        made += [
+            Picture(file, name, box[None], no, no, whole, crop=partial(faces.crops.__getitem__, row))
+            for file, row, box in zip(files, rows, boxes, strict=True)
+        ]
     return made
 
 

@@ -3,6 +3,7 @@
 A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions. The loss ignores
 unknown regions: small, cut or ignored faces, and photographs that may show faces without a box.
 """
+
 from typing import NamedTuple
 
 import cv2
@@ -29,31 +30,38 @@ AWAY = 0.2  # share of the parts that are cut from a random place of a photograp
 KNOWN = 0.6, 0.1  # visible shares of a cut face: from the first on it is a face, from the second on an unknown region
 INSIDE = 2.0, 6.0  # range of face / window, in sides, where a window lies inside of a face
 BACKGROUND = 0.25  # visible share of a face below which such a window is background
-LARGEST = 1.1      # face / crop, in sides, of the largest faces
-SHADED = 48.0      # px of the crop, least side of a face in shadow; smaller ones could not be seen
-PAIR, GAP = (0.6, 1.4), (-0.2, 0.1)  # of a face that touches another: ratio of their sizes; gap in widths of the narrower one
-OVAL = 1.05     # axes of the oval that is drawn of it, in sides of its box
+LARGEST = 1.1  # face / crop, in sides, of the largest faces
+SHADED = 48.0  # px of the crop, least side of a face in shadow; smaller ones could not be seen
+PAIR, GAP = (
+    (0.6, 1.4),
+    (-0.2, 0.1),
+)  # of a face that touches another: ratio of their sizes; gap in widths of the narrower one
+OVAL = 1.05  # axes of the oval that is drawn of it, in sides of its box
 ENLARGED = 1.5  # most enlargement of a cutout for it
 
 
 class Scene(NamedTuple):
     """A crop with its labels."""
-    image: np.ndarray    # (S, S, 3) uint8 BGR
-    boxes: np.ndarray    # (M, 4) px
+
+    image: np.ndarray  # (S, S, 3) uint8 BGR
+    boxes: np.ndarray  # (M, 4) px
     unknown: np.ndarray  # (K, 4) px
 
 
 class Material(NamedTuple):
     """Sources of training crops."""
-    pictures: list[Picture]   # photographs
-    cutouts: Cutouts          # faces to paste
+
+    pictures: list[Picture]  # photographs
+    cutouts: Cutouts  # faces to paste
     portraits: list[Picture]  # pictures of landmark sets
 
 
 class Scenes(Dataset):
     """`count` crops of `size` px an epoch; `scenes[passes, indices]`, both (B,), is a `Batch` with the targets of all anchors."""
 
-    def __init__(self, material: Material, detect: DetectSettings, augment: AugmentSettings, size: int, seed: int, count: int):
+    def __init__(
+        self, material: Material, detect: DetectSettings, augment: AugmentSettings, size: int, seed: int, count: int
+    ):
         self.pictures, self.cutouts, self.portraits = material
         self.count, self.seed, self.size = count, seed, size
         self.sides, self.mosaic, self.parts = detect.face_sides, detect.mosaic, detect.parts
@@ -75,7 +83,11 @@ class Scenes(Dataset):
 
     def scene(self, number: int, index: int) -> Scene:
         """Return one crop of a pass with its labels."""
-        rng, labels, field = np.random.default_rng((self.seed, number, index)), [], Field(self.size, self.size, self.size)
+        rng, labels, field = (
+            np.random.default_rng((self.seed, number, index)),
+            [],
+            Field(self.size, self.size, self.size),
+        )
         canvas = np.zeros((self.size, self.size, 3), np.uint8)
         self._fill(canvas, np.zeros(2, int), index, labels, rng)
         boxes, unknown = (np.concatenate(part) for part in zip(*labels, strict=True))
@@ -84,11 +96,15 @@ class Scenes(Dataset):
         mirrored = change.mirrored[0]  # mirroring is the only part of the drawn map that is used
         matrix = np.array([[-1.0, 0, self.size], [0, 1, 0]]) if mirrored else np.eye(2, 3)
         if mirrored:
-            boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))
+            boxes, unknown = (
+                part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown)
+            )
         change = change._replace(matrix=matrix[None], light=None)  # each photograph has shadows of its own
         return Scene(pixels([canvas], change)[0], boxes, unknown)
 
-    def _fill(self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator) -> None:
+    def _fill(
+        self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator
+    ) -> None:
         """Draw into the square `canvas` a part of a picture, or a mosaic of four canvases that are filled in the same way.
 
         number: of the photograph or portrait; in a mosaic, of its first part. corner: of the canvas in the crop. Append (boxes,
@@ -103,9 +119,9 @@ class Scenes(Dataset):
             labels.append((boxes + np.tile(corner, 2), unknown + np.tile(corner, 2)))
             return
         for place in np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * half:
-            part = canvas[place[1]:, place[0]:][:half, :half]
+            part = canvas[place[1] :, place[0] :][:half, :half]
             self._fill(part, corner + place, number, labels, rng)
-            number = int(rng.integers(2 ** 31))
+            number = int(rng.integers(2**31))
 
     def _side(self, rng: np.random.Generator, least: float, most: float) -> float:
         """Return a log-uniform side of a face in px, within `face_sides` and within `least` to `most`."""
@@ -126,7 +142,9 @@ class Scenes(Dataset):
         height, width = image.shape[:2]
         faces = picture.boxes[~picture.ignored]
         pick, place = rng.random(), rng.random(2)
-        low = max(ZOOM[0], side / (1.1 * min(height, width)))  # the window is at most 1.1 shorter sides of the photograph
+        low = max(
+            ZOOM[0], side / (1.1 * min(height, width))
+        )  # the window is at most 1.1 shorter sides of the photograph
         part = rng.spawn(1)[0] if self.parts and len(faces) else None  # `rng` itself is not advanced
         inside_face = part is not None and part.random() < self.parts
         if inside_face:
@@ -174,7 +192,9 @@ class Scenes(Dataset):
             depth[2] -= depth[:2] @ ((box[:2] + box[2:]) - side) / 2  # from the square about the box to the image
             darken(image, depth, light)
 
-    def _paste(self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _paste(
+        self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         """Paste faces into `canvas`, in place: in free places or, with probability `touching`, beside another face.
 
         Return the boxes of all faces in it.
@@ -202,14 +222,20 @@ class Scenes(Dataset):
                 continue
             if touches:  # the face alone is drawn, and may cover a little of the other one
                 places, reach = _beside(boxes[other], extent, beside, len(spot)), extent / 2
-                taken, oval = np.concatenate([np.delete(boxes, other, 0), small]), face_boxes(landmarks[None], layout)[0]
+                taken, oval = (
+                    np.concatenate([np.delete(boxes, other, 0), small]),
+                    face_boxes(landmarks[None], layout)[0],
+                )
             else:
                 places, reach = spot * (self.size - extent), np.full(2, np.ceil(STORED * scale) / 2)
                 taken, oval = np.concatenate([boxes, small]), None
             for corner in places:
                 middle, moved = corner + extent / 2, np.append(corner, corner + extent)
-                if (moved >= 0).all() and (moved <= self.size).all() and not _touch(
-                        np.append(middle - reach, middle + reach), taken).any():
+                if (
+                    (moved >= 0).all()
+                    and (moved <= self.size).all()
+                    and not _touch(np.append(middle - reach, middle + reach), taken).any()
+                ):
                     matrix[:, 2] += corner - box[:2]
                     _blend(canvas, self.cutouts.images[number], matrix, scale, soft, oval)
                     boxes = np.concatenate([boxes, moved[None]])
@@ -228,7 +254,9 @@ def _beside(box: np.ndarray, extent: np.ndarray, rng: np.random.Generator, count
 
 def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
     """Return an affine (2, 3) that moves the middle of a cutout to the origin, then mirrors, rotates and scales."""
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (-1 if mirror else 1, 1)
+    turn = (
+        scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (-1 if mirror else 1, 1)
+    )
     return np.column_stack([turn, -turn @ (STORED / 2, STORED / 2)])
 
 
@@ -237,8 +265,14 @@ def _touch(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.all((box[:2] < boxes[:, 2:]) & (box[2:] > boxes[:, :2]), 1)
 
 
-def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: float, soft: float,
-           oval: np.ndarray | None = None) -> None:
+def _blend(
+    canvas: np.ndarray,
+    cutout: np.ndarray,
+    matrix: np.ndarray,
+    scale: float,
+    soft: float,
+    oval: np.ndarray | None = None,
+) -> None:
     """Lay a cutout over the canvas, in place. Its border fades out over a share `soft` of its side.
 
     oval: a box (4,) in px of the cutout; only the ellipse in it, and a little around it, is laid over the canvas.
@@ -257,14 +291,16 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
     drawn = cv2.warpAffine(cutout, opencv_matrix(matrix), (width, height), borderMode=cv2.BORDER_REPLICATE)
     back = invert(matrix)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
-    from_middle = [(row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1 for row in back.astype(np.float32)]  # in [-1, 1]
+    from_middle = [
+        (row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1 for row in back.astype(np.float32)
+    ]  # in [-1, 1]
     if oval is None:
         edge = np.maximum(*map(np.abs, from_middle))
     else:
         sides = zip(from_middle, *np.split(oval.astype(np.float32) / (STORED / 2) - 1, 2), strict=True)
         edge = np.hypot(*((2 * place - a - b) / (b - a) for place, a, b in sides)) / OVAL - soft / 2
     alpha = ((1 - edge) / soft).clip(0, 1)[..., None]
-    part = canvas[low[1]:high[1], low[0]:high[0]]
+    part = canvas[low[1] : high[1], low[0] : high[0]]
     part[:] = part + alpha * (drawn.astype(np.float32) - part)
 
 
@@ -273,7 +309,10 @@ def targets(scene: Scene, anchor: Tensor) -> Tensor:
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
     wanted = encode(boxes, anchor, SMALLEST)
     if len(scene.unknown):
-        middle, reach = (scene.unknown[:, :2] + scene.unknown[:, 2:]) / 2, np.ptp(scene.unknown.reshape(-1, 2, 2), axis=1) / 2
+        middle, reach = (
+            (scene.unknown[:, :2] + scene.unknown[:, 2:]) / 2,
+            np.ptp(scene.unknown.reshape(-1, 2, 2), axis=1) / 2,
+        )
         reach = torch.from_numpy(np.maximum(reach, 8).astype(np.float32))  # the smallest anchors are 8 px apart
         away = (anchor[:, None, :2] - torch.from_numpy(middle.astype(np.float32))).abs()
         hidden = (away <= reach).all(-1).any(1)

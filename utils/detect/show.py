@@ -1,4 +1,5 @@
 """Pictures with boxes: training crops of a detector for --show-data, and faces in photographs."""
+
 import cv2
 import numpy as np
 
@@ -30,7 +31,7 @@ def draw_boxes(picture: np.ndarray, groups: list[tuple[np.ndarray, tuple]], size
     method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
     small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=method)[:size, :size]
     canvas = np.zeros((size, size, 3), np.uint8)
-    canvas[:small.shape[0], :small.shape[1]] = small
+    canvas[: small.shape[0], : small.shape[1]] = small
     for boxes, colour in groups:
         for x1, y1, x2, y2 in np.round(boxes * zoom).astype(int).tolist():
             cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)

@@ -1,4 +1,5 @@
 """Tests of a face detector: AP and recall of each set at each scale, pictures of the worst, and the export."""
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -59,8 +60,11 @@ class DetectorTests(Tests):
 
     def source(self) -> Source:
         options = {"threshold": np.array(0.5, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
-        return Source(self.run.onnx, lambda: ({"image": picture, **options} for picture in calibration(self.sources)),
-                      origin=self.run.source)
+        return Source(
+            self.run.onnx,
+            lambda: ({"image": picture, **options} for picture in calibration(self.sources)),
+            origin=self.run.source,
+        )
 
     def calls(self, model: Detect) -> dict[int, Callable[[], object]]:
         picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
@@ -72,13 +76,28 @@ class DetectorTests(Tests):
         stored, miss = self.stored, None
         if np.isfinite(stored.get("val_miss", np.nan)):
             miss = round(stored["val_miss"], 3)
-        export_detector(weights_of(self.run.weights), self.run.onnx, {
-            **self.run.source, "task": "detect", "net": stored["net"]["net"], "epoch": stored.get("epoch"),
-            "command": stored.get("command"),
-            "figures": {"validation, 100 - AP %": miss, "scales": stored["args"]["scales"], "val": stored["args"]["val"]},
-            "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
-            "face_box": EXPORTED_FACE_BOX, "overlap": SUPPRESS, **{key: stored[key] for key in ("threshold",) if key in stored},
-            "channels": "BGR, uint8, not normalised", "frame": "px of the image, which may have any size"})
+        export_detector(
+            weights_of(self.run.weights),
+            self.run.onnx,
+            {
+                **self.run.source,
+                "task": "detect",
+                "net": stored["net"]["net"],
+                "epoch": stored.get("epoch"),
+                "command": stored.get("command"),
+                "figures": {
+                    "validation, 100 - AP %": miss,
+                    "scales": stored["args"]["scales"],
+                    "val": stored["args"]["val"],
+                },
+                "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
+                "face_box": EXPORTED_FACE_BOX,
+                "overlap": SUPPRESS,
+                **{key: stored[key] for key in ("threshold",) if key in stored},
+                "channels": "BGR, uint8, not normalised",
+                "frame": "px of the image, which may have any size",
+            },
+        )
 
     def cases(self) -> Iterator[Scaled]:
         scales = self.sources.settings.detect.scales
@@ -91,10 +110,14 @@ class DetectorTests(Tests):
 
     def differences(self, case: Scaled, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces
-        apart = [abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)]  # none where no face is large enough to count
+        apart = [
+            abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)
+        ]  # none where no face is large enough to count
         return max(apart, default=0.0), np.zeros(0)
 
-    def with_result(self, report: tuple[list[str], ...], case: Scaled, model: str, result: Found) -> tuple[list[str], ...]:
+    def with_result(
+        self, report: tuple[list[str], ...], case: Scaled, model: str, result: Found
+    ) -> tuple[list[str], ...]:
         if case.last and model == self.run.model:
             write_sheet(self.run.folder / "report" / f"pictures_{case.name}.jpg", case.pictures, result)
         return (*report, *score_rows(case, model, result))
@@ -104,9 +127,11 @@ class DetectorTests(Tests):
         write_csv(folder / "scores.csv", HEADER, report)
         write_text(folder / TEST, yaml.safe_dump({"weights": self.run.source[SOURCE]}))
         note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
-        return (f"\n{markdown_table(list(report), HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; "
-                f"AP where every face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; "
-                f"pictures of the worst in {folder}")
+        return (
+            f"\n{markdown_table(list(report), HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; "
+            f"AP where every face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; "
+            f"pictures of the worst in {folder}"
+        )
 
 
 def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
@@ -117,12 +142,15 @@ def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
         some = [index for index, picture in enumerate(case.pictures) if event in (None, picture.event)]
         scores = metric.score([found[index] for index in some], [case.pictures[index] for index in some])
         figures = ["" if np.isnan(value) else f"{value:.3f}" for value in scores[:4]]
-        rows.append([case.name if event is None else f"  {event}", model, f"{case.scale:g}", str(scores.faces), *figures])
+        rows.append(
+            [case.name if event is None else f"  {event}", model, f"{case.scale:g}", str(scores.faces), *figures]
+        )
     return rows
 
 
 def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 12, sure: float = 0.5) -> None:
     """Draw the pictures with the most misses and false detections. Labels are green, detections with a score above `sure` red."""
+
     def faults(index: int) -> int:
         boxes, scores = found[index]
         match, counted = metric.matched(boxes[scores > sure], pictures[index])
@@ -133,6 +161,8 @@ def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 
     tiles = []
     for index in worst:
         boxes, scores = found[index]
-        tiles.append(draw_boxes(pictures[index].read(), [(pictures[index].boxes, TRUTH), (boxes[scores > sure], FOUND)]))
+        tiles.append(
+            draw_boxes(pictures[index].read(), [(pictures[index].boxes, TRUTH), (boxes[scores > sure], FOUND)])
+        )
     file.parent.mkdir(exist_ok=True)
     write_image(file, sheet(tiles, min(4, len(tiles))))

@@ -2,6 +2,7 @@
 
 Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016. Boxes are read as corners in continuous image px.
 """
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +19,13 @@ FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 class Picture(NamedTuple):
     """A photograph with M faces."""
+
     file: Path
     event: str
-    boxes: np.ndarray    # (M, 4) image px
+    boxes: np.ndarray  # (M, 4) image px
     ignored: np.ndarray  # (M,) bool: a detection of the face counts neither as right nor as wrong
     covered: np.ndarray  # (M,) bool: `occlusion` is not 0
-    whole: bool = True   # every face has a box
+    whole: bool = True  # every face has a box
     image: np.ndarray | None = None  # (H, W, 3) uint8 BGR if it is in memory
     crop: Callable[[], np.ndarray] | None = None  # reads the image, if it is the crop of a face in `file`
 
@@ -62,10 +64,10 @@ def read_wider(folder: Path, split: str, partial: tuple[str, ...] = ()) -> list[
             raise UserError(f"{where}: no image {images / name}; complete the download")
         # in the official lists, a photograph without faces has the count 0 and one line of zeros
         has_zeros = count == "0" and at + 2 < len(rows) and not rows[at + 2][1].strip("0 \t")
-        faces = rows[at + 2:at + 2 + max(int(count), has_zeros)]
+        faces = rows[at + 2 : at + 2 + max(int(count), has_zeros)]
         if len(faces) < int(count):
             raise UserError(f"{where}: {count} faces are announced, but the list ends after {len(faces)}")
-        values = np.array([_face(line, place) for place, line in faces[:int(count)]]).reshape(-1, 10)
+        values = np.array([_face(line, place) for place, line in faces[: int(count)]]).reshape(-1, 10)
         boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], 1)
         flag = dict(zip(FLAGS, values[:, 4:].T, strict=True))
         event = name.split("/")[0]
@@ -81,7 +83,9 @@ def _face(line: str, where: str) -> np.ndarray:
     """Return x y w h and the flags (10,) of a line; missing flags are 0."""
     values = numbers(line.split(), where)
     if len(values) not in (4, 10) or (values[2:4] < 0).any():
-        raise UserError(f"{where}: a face is x y w h blur expression illumination invalid occlusion pose, not '{line[:80]}'")
+        raise UserError(
+            f"{where}: a face is x y w h blur expression illumination invalid occlusion pose, not '{line[:80]}'"
+        )
     return np.append(values, np.zeros(10 - len(values)))
 
 
@@ -97,6 +101,7 @@ def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Pictu
 
     val gets `share` of each event's photographs, and at least one where the event has two. A hash of seed and name draws them.
     """
+
     def key(picture: Picture) -> bytes:
         return name_hash(f"{seed}/{picture.event}/{picture.file.name}")
 
@@ -104,5 +109,5 @@ def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Pictu
     for event in {picture.event for picture in pictures}:
         own = sorted((picture for picture in pictures if picture.event == event), key=key)
         least = 1 if len(own) > 1 and share > 0 else 0
-        held |= {picture.file for picture in own[:max(round(share * len(own)), least)]}
+        held |= {picture.file for picture in own[: max(round(share * len(own)), least)]}
     return [p for p in pictures if p.file not in held], [p for p in pictures if p.file in held]

@@ -1,4 +1,5 @@
 """Test faces in other boxes than the set's own: perturbed boxes, or those of a detector."""
+
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,7 @@ def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 def perturbed(box: np.ndarray, names: Iterable[str], most: float) -> np.ndarray:
     """Return boxes (M, 4) moved and resized by up to the share `most` of their sides, keyed by the face's name."""
+
     def draw(name: str) -> np.ndarray:
         return np.random.default_rng(int.from_bytes(name_hash(name)[:8])).uniform(-most, most, 3)
 
@@ -93,9 +95,11 @@ def rebox(faces: Faces, kind: str, cache: float, detect: Callable | None) -> tup
     if kind == "true":
         return faces, 0
     if without := sum(source_file(faces, index) is None for index in range(len(faces))):
-        logger.warning(f"{without} of {len(faces)} source pictures are missing (such as "
-                       f"{faces['source'][0] / faces['file'][0]}): their {kind} boxes are cut from the prepared crops, black "
-                       "beyond the margin")
+        logger.warning(
+            f"{without} of {len(faces)} source pictures are missing (such as "
+            f"{faces['source'][0] / faces['file'][0]}): their {kind} boxes are cut from the prepared crops, black "
+            "beyond the margin"
+        )
     if kind == "perturbed":
         return reboxed(faces, perturbed(faces["box"][:], faces["file"], JITTER), cache), 0
     boxes = detected(faces, lambda image: detect(image)[0])

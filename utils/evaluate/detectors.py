@@ -1,4 +1,5 @@
 """Loads face detectors that run in torch. The table in `pipnet.detector` names these functions."""
+
 import hashlib
 import io
 from collections.abc import Callable
@@ -31,7 +32,10 @@ def load_faceboxes(file: Path, threads: int) -> Loaded:
     """Load FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
     known = load_weights(file)[1]
     stored: dict[str, Any] = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
-    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {"face_box": EXPORTED_FACE_BOX, **stored} if known else {}
+    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {
+        "face_box": EXPORTED_FACE_BOX,
+        **stored,
+    } if known else {}
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
@@ -58,8 +62,10 @@ def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np
     """
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() not in written:
-        raise UserError(f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
-                        ".pt of the net (--test-formats torchscript tests a new file right after writing it)")
+        raise UserError(
+            f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
+            ".pt of the net (--test-formats torchscript tests a new file right after writing it)"
+        )
     device = prepare_torch(threads)
     net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
 
@@ -95,9 +101,13 @@ def _exported_state(net: FaceBoxesV2, file: Path) -> dict[str, torch.Tensor]:
     Batch norms of the result only add biases; their other tensors are neutral.
     """
     import onnx  # takes seconds to import, and only this function needs it
+
     try:
         stored = onnx.load(file).graph.initializer
-        arrays = {tensor.name.removeprefix("net.").removesuffix("_half"): onnx.numpy_helper.to_array(tensor) for tensor in stored}
+        arrays = {
+            tensor.name.removeprefix("net.").removesuffix("_half"): onnx.numpy_helper.to_array(tensor)
+            for tensor in stored
+        }
     except Exception as error:  # a damaged file makes the parser raise anything
         raise UserError(f"{file} is not a readable ONNX file ({one_line(error)})") from None
     state = {}

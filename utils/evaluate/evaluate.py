@@ -1,4 +1,5 @@
 """Evaluation of any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
+
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -30,14 +31,14 @@ class Result(NamedTuple):
     """Predictions for M faces and their errors. Px are those of the source image; NaN stands where the truth is unknown."""
 
     landmarks: np.ndarray  # (M, N, 2) px
-    score: np.ndarray      # (M, N)
-    nme: np.ndarray        # (M,) in %, measured in px
-    crop_nme: np.ndarray   # (M,) in %, measured in the crop's [0, 1] frame, as PIPNet publishes it
+    score: np.ndarray  # (M, N)
+    nme: np.ndarray  # (M,) in %, measured in px
+    crop_nme: np.ndarray  # (M,) in %, measured in the crop's [0, 1] frame, as PIPNet publishes it
     groups: dict[str, np.ndarray]  # {group of landmarks: NME (M,) in %}
-    errors: np.ndarray     # (M, N) px
+    errors: np.ndarray  # (M, N) px
     sigma: np.ndarray | None  # (M, N) px, predicted errors, if the net predicts them
-    flicker: np.ndarray    # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
-    pose: np.ndarray | None = None    # (M, 3) radians, if the net predicts it
+    flicker: np.ndarray  # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
+    pose: np.ndarray | None = None  # (M, 3) radians, if the net predicts it
     states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
 
     def limits(self, factor: float | None) -> dict[str, float]:
@@ -54,7 +55,9 @@ def calibration(results: list[Result]) -> float | None:
     """Return the factor by which sigma fits the errors: mean error / mean predicted error; None if sigma is not predicted."""
     if results[0].sigma is None:
         return None
-    pairs = [(result.errors[known], result.sigma[known]) for result in results for known in [np.isfinite(result.errors)]]
+    pairs = [
+        (result.errors[known], result.sigma[known]) for result in results for known in [np.isfinite(result.errors)]
+    ]
     errors, sigma = map(np.concatenate, zip(*pairs, strict=True))
     return float(errors.mean() / sigma.mean())
 
@@ -71,8 +74,9 @@ def torch_predictor(net: Trainable, device: torch.device) -> Predict:
     return predict
 
 
-def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
-                      called: str = "") -> tuple[Layout, Callable[[Predict], Predict]]:
+def convert_predictor(
+    layout: Layout, stored: str, layouts: Layouts, called: str = ""
+) -> tuple[Layout, Callable[[Predict], Predict]]:
     """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a set.
 
     stored: the layout of the set's labels; called: the set's name, since it may have a convention of its own. A net of several
@@ -87,7 +91,12 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
         if there is not member.layout or conversion(stored, there.stored, layouts):
             return there, partial(_both, partial(selected, member.index), way)
     forth = conversion(layout.stored, stored, layouts)
-    if stored == layout.stored or conversion(stored, layout.stored, layouts) or not forth or forth.x.shape[2] != layout.count:
+    if (
+        stored == layout.stored
+        or conversion(stored, layout.stored, layouts)
+        or not forth
+        or forth.x.shape[2] != layout.count
+    ):
         return layout, lambda predict: predict
     there = layouts.load(stored)
     given = np.flatnonzero(forth.has_rule[0])
@@ -102,6 +111,7 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
             landmarks = torch.stack([found.landmarks[..., 0] @ across.T, found.landmarks[..., 1] @ down.T], -1)
             score, sigma = (None if part is None else part @ across.T for part in (found.score, found.sigma))
             return found._replace(landmarks=landmarks, score=score, sigma=sigma)
+
         return convert
 
     return there, converted
@@ -124,7 +134,9 @@ def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"{error} (--norm)") from None
     if not np.isfinite(norms).any():
-        raise UserError(f"none of {len(faces)} faces ({faces['file'][0]}, ...) has an {norm} norm; choose --norm box or diagonal")
+        raise UserError(
+            f"none of {len(faces)} faces ({faces['file'][0]}, ...) has an {norm} norm; choose --norm box or diagonal"
+        )
     return norms
 
 
@@ -141,14 +153,16 @@ def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
         if not memory.is_short(error):
             raise
         if len(images) == 1:
-            raise UserError(f"out of memory with one picture of {images.shape[1]} px; close other programs, or give a smaller "
-                            "net") from None
+            raise UserError(
+                f"out of memory with one picture of {images.shape[1]} px; close other programs, or give a smaller net"
+            ) from None
     halves = (in_memory(predict, half) for half in images.chunk(2))
     return Prediction(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*halves, strict=True)))
 
 
-def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int = BATCH, ranks=None,
-                flip_test: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def predict_all(
+    predict: Predict, faces: Faces, layout: Layout, batch_size: int = BATCH, ranks=None, flip_test: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, shift.
 
     What the net does not predict is NaN. With several processes (`ranks`) each does its share, and all get the result. flip_test:
@@ -164,7 +178,9 @@ def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int 
             prediction = mean_of(plain, mirrored)
             others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
         sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
-        points[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        points[batch.index] = (
+            torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        )
         for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
             if value is not None:
                 others[batch.index, place] = value.double().cpu()
@@ -173,8 +189,15 @@ def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int 
     return points, others
 
 
-def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int = BATCH, ranks=None,
-             flip_test: bool = False) -> Result:
+def evaluate(
+    predict: Predict,
+    faces: Faces,
+    layout: Layout,
+    norm: str,
+    batch_size: int = BATCH,
+    ranks=None,
+    flip_test: bool = False,
+) -> Result:
     """Return predictions and errors for all faces, see `predict_all`.
 
     flip_test: average the predictions for crop and mirror image. A label shift that the net has learnt cancels in this mean, so
@@ -197,9 +220,17 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
     groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if not torch.isnan(sigma).all() else None
-    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, groups, errors, expected,
-                  metric.flicker(found - truth, norms, previous(faces)),
-                  *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])))
+    return Result(
+        found,
+        score.numpy(),
+        metric.nme(errors, norms),
+        crop_nme,
+        groups,
+        errors,
+        expected,
+        metric.flicker(found - truth, norms, previous(faces)),
+        *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])),
+    )
 
 
 def previous(faces: Faces) -> np.ndarray:
@@ -215,7 +246,9 @@ def previous(faces: Faces) -> np.ndarray:
     for place, ((mark, name), step) in enumerate(zip(keys, faces["step"], strict=True)):
         if step > 0 and (number := re.search(r"(\d+)(\.\w+)?$", name)):
             digits, suffix = number[1], number[2] or ""
-            before[place] = places.get((mark, f"{name[:number.start()]}{int(digits) - step:0{len(digits)}d}{suffix}"), -1)
+            before[place] = places.get(
+                (mark, f"{name[: number.start()]}{int(digits) - step:0{len(digits)}d}{suffix}"), -1
+            )
     return before
 
 

@@ -1,4 +1,5 @@
 """Landmark errors: NME, failure rate, area under the cumulative error curve."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,12 @@ NORMS = ("interocular", "interpupil", "box", "diagonal", "size")
 
 class Scores(NamedTuple):
     """Figures of a set of faces."""
-    nme: float               # %
-    fr: tuple[float, ...]    # % per threshold
-    auc: tuple[float, ...]   # in [0, 1], per threshold
+
+    nme: float  # %
+    fr: tuple[float, ...]  # % per threshold
+    auc: tuple[float, ...]  # in [0, 1], per threshold
     faces: int
-    left_out: int            # faces with a zero or unknown norm
+    left_out: int  # faces with a zero or unknown norm
 
 
 def point_errors(prediction: ndarray, truth: ndarray) -> ndarray:
@@ -71,7 +73,7 @@ def cumulative(values: ndarray, threshold: float) -> tuple[ndarray, ndarray]:
 def auc(values: ndarray, threshold: float) -> float:
     """Return the area under the cumulative error distribution up to `threshold`, divided by it (Simpson's rule)."""
     grid, share = cumulative(values, threshold)
-    pairs = share[:len(share) - 1 + len(share) % 2]  # an even number of steps
+    pairs = share[: len(share) - 1 + len(share) % 2]  # an even number of steps
     area = (pairs[:-1:2] + 4 * pairs[1::2] + pairs[2::2]).sum() / 3
     area += share[-2:].mean() if len(pairs) < len(share) else 0  # a step that is left: the trapezoidal rule
     return float(area * STEP / threshold) if len(values) else float("nan")
@@ -86,4 +88,6 @@ def summary(values: ndarray, thresholds) -> Scores:
     mean, fr = float("nan"), tuple(float("nan") for _ in thresholds)
     if len(kept):
         mean, fr = float(kept.mean()), tuple(float(100 * np.mean(kept > threshold)) for threshold in thresholds)
-    return Scores(mean, fr, tuple(auc(kept, threshold) for threshold in thresholds), len(values), len(values) - len(kept))
+    return Scores(
+        mean, fr, tuple(auc(kept, threshold) for threshold in thresholds), len(values), len(values) - len(kept)
+    )

@@ -1,4 +1,5 @@
 """Writes report/index.html: all results of a test on one page, without scripts or downloads, in a light and a dark scheme."""
+
 import base64
 import os
 import platform
@@ -31,20 +32,29 @@ def write_report_page(run, report: Report, stored: dict, how: str, compared: lis
     rounds = {name: (np.arange(len(values)), np.array(values)) for name, values in report.rounds.items()}
     text = PAGES.get_template("page.html").render(
         title=f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}",
-        about=_about(run, stored, how, compared), norm=report.norm,
-        scores=(*report.score_table(), 2, lambda row: row[0][:1] != " "), pastes=_pastes(report, net),
+        about=_about(run, stored, how, compared),
+        norm=report.norm,
+        scores=(*report.score_table(), 2, lambda row: row[0][:1] != " "),
+        pastes=_pastes(report, net),
         protocols=(*report.protocol_table("*"), 2, lambda row: row[1] == "full"),
         sets=[(shown, _figures(shown, report)) for shown in report.shown],
-        rounds=rounds and (*report.rounds_table(), 1), rounds_chart=rounds and chart(rounds, "round", "", Style(dots=True)),
-        changed=_address(changed.read_bytes()) if changed.is_file() else "", jpeg=_jpeg, training=_training(run.folder),
-        environment=_environment(), keys="\n".join(f"{key}: {value}" for key, value in stored["args"].items()))
+        rounds=rounds and (*report.rounds_table(), 1),
+        rounds_chart=rounds and chart(rounds, "round", "", Style(dots=True)),
+        changed=_address(changed.read_bytes()) if changed.is_file() else "",
+        jpeg=_jpeg,
+        training=_training(run.folder),
+        environment=_environment(),
+        keys="\n".join(f"{key}: {value}" for key, value in stored["args"].items()),
+    )
     write_text(report.folder / "index.html", text + "\n")
 
 
 def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
     nme = stored.get("val_nme")
     validated = f", validation NME {nme:.3f} %" if nme is not None and np.isfinite(nme) else ""
-    on_test = "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
+    on_test = (
+        "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
+    )
     against = f". Compared with {', '.join(folder.resolve().name for folder in compared)}" if compared else ""
     names = ", ".join(Path(name).name for name in stored["args"].get("train_data") or ())
     trained = f" Trained on {names}." if names else ""
@@ -81,9 +91,14 @@ def _figures(shown: Shown, report: Report) -> list[tuple[str, ...]]:
     """Return (title, SVG, note if any) of each chart of one set in one kind of box; empty if no face has an NME."""
     if not np.isfinite(shown.nme).any():
         return []
-    figures = [_cumulative(shown, report),
-               ("By landmark, on the mean face", face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
-                "Point at a landmark for its number and NME.")]
+    figures = [
+        _cumulative(shown, report),
+        (
+            "By landmark, on the mean face",
+            face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
+            "Point at a landmark for its number and NME.",
+        ),
+    ]
     if 1 < len(shown.groups) < shown.landmarks.size:
         figures.append(("By group of landmarks", bars([(group, nme, "") for group, nme in shown.groups.items()], "%")))
     figures += _by_condition(shown)
@@ -110,14 +125,24 @@ def _by_condition(shown: Shown) -> list[tuple[str, ...]]:
     yaw = np.abs(shown.conditions["yaw"])
     figures: list[tuple[str, ...]] = []
     if np.isfinite(yaw).any():
-        bins = [(f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
-                for low, high in pairwise(ANGLES)]
+        bins = [
+            (f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
+            for low, high in pairwise(ANGLES)
+        ]
         bins = [(name, mask) for name, mask in bins if mask.any()] + [("unknown", ~np.isfinite(yaw))]
-        figures.append(("By yaw of the head, either side", _bars(shown.nme, bins),
-                        "Estimated from the true landmarks and a rigid head model: a ranking, not a measurement."))
+        figures.append(
+            (
+                "By yaw of the head, either side",
+                _bars(shown.nme, bins),
+                "Estimated from the true landmarks and a rigid head model: a ranking, not a measurement.",
+            )
+        )
     else:
         figures.append(("By yaw of the head", "", "This layout lacks the landmarks from which yaw is estimated."))
-    for key, title, unit in (("size", "By size of the face's box", " px"), ("sharpness", "By sharpness of the crop", "")):
+    for key, title, unit in (
+        ("size", "By size of the face's box", " px"),
+        ("sharpness", "By sharpness of the crop", ""),
+    ):
         values = shown.conditions[key]
         groups = [group for group in np.array_split(np.argsort(values, kind="stable"), GROUPS) if len(group)]
         bins = [(f"{values[group].min():.0f} to {values[group].max():.0f}{unit}", group) for group in groups]
@@ -153,11 +178,16 @@ def _environment() -> str:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     processes = os.environ.get("WORLD_SIZE", "1")
     start = "python main.py" if processes == "1" else f"bash main.sh {processes}"
-    rows = [("command", f"{start} {shlex.join(sys.argv[1:])}"),
-            ("commit", commit() or "unknown"),
-            ("versions", f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, "
-                         f"numpy {np.__version__}"),
-            ("machine", f"{platform.system()} {platform.machine()}, {processor()}, {cores()} cores; GPU: {gpu}")]
+    rows = [
+        ("command", f"{start} {shlex.join(sys.argv[1:])}"),
+        ("commit", commit() or "unknown"),
+        (
+            "versions",
+            f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, "
+            f"numpy {np.__version__}",
+        ),
+        ("machine", f"{platform.system()} {platform.machine()}, {processor()}, {cores()} cores; GPU: {gpu}"),
+    ]
     return "\n".join(f"{key + ':':<10}{value}" for key, value in rows)
 
 

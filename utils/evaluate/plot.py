@@ -3,6 +3,7 @@
 They are part of a page, follow the reader's light or dark scheme and name the landmark under the pointer. A chart takes a few kB
 and a millisecond.
 """
+
 import math
 from html import escape
 from typing import NamedTuple
@@ -12,9 +13,11 @@ import numpy as np
 WIDTH, HEIGHT, LINE = 480, 260, 16  # px: the picture, the axes of a chart, a line of its names
 LEFT, BOTTOM, TOP, RIGHT = 56, 44, 16, 16  # px around the axes
 COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c")
-STYLE = ("<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
-         "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}text[style]{filter:brightness(1.4)}}"
-         "</style>")
+STYLE = (
+    "<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
+    "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}text[style]{filter:brightness(1.4)}}"
+    "</style>"
+)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -29,9 +32,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 class Style(NamedTuple):
     """Options of a chart."""
+
     diagonal: bool = False  # draw y = x, for predicted against true values
-    dots: bool = False      # mark the points
-    top: float = 0          # value that the y axis reaches at least
+    dots: bool = False  # mark the points
+    top: float = 0  # value that the y axis reaches at least
 
 
 PLAIN = Style()
@@ -60,31 +64,43 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
     top, base = TOP + LINE * len(kept), TOP + LINE * len(kept) + HEIGHT
 
     def place(x, y) -> tuple[float, float]:
-        return (LEFT + (x - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT),
-                base - (y - up[0]) / (up[-1] - up[0]) * HEIGHT)
+        return (
+            LEFT + (x - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT),
+            base - (y - up[0]) / (up[-1] - up[0]) * HEIGHT,
+        )
 
     lines = []
     for value in across:
         px = place(value, up[0])[0]
-        lines.append(f'<path class="grid" d="M{px:.1f} {top}V{base}"/>'
-                     f'<text x="{px:.1f}" y="{base + 16}" text-anchor="middle">{value:g}</text>')
+        lines.append(
+            f'<path class="grid" d="M{px:.1f} {top}V{base}"/>'
+            f'<text x="{px:.1f}" y="{base + 16}" text-anchor="middle">{value:g}</text>'
+        )
     for value in up:
         px = place(across[0], value)[1]
-        lines.append(f'<path class="grid" d="M{LEFT} {px:.1f}H{WIDTH - RIGHT}"/>'
-                     f'<text x="{LEFT - 6}" y="{px + 4:.1f}" text-anchor="end">{value:g}</text>')
+        lines.append(
+            f'<path class="grid" d="M{LEFT} {px:.1f}H{WIDTH - RIGHT}"/>'
+            f'<text x="{LEFT - 6}" y="{px + 4:.1f}" text-anchor="end">{value:g}</text>'
+        )
     if style.diagonal:
         path = "L".join("{:.1f} {:.1f}".format(*place(value, value)) for value in (0, min(across[-1], up[-1])))
         lines.append(f'<path d="M{path}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')
     for number, (name, points) in enumerate(kept.items()):
         colour, placed = COLOURS[number % len(COLOURS)], [place(*point) for point in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
+        lines.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>'
+        )
         if style.dots:
             lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in placed]
         lines.append(f'<text x="{LEFT}" y="{TOP + LINE * number + 4}" style="fill:{colour}">{escape(name)}</text>')
-    lines.append(f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{base + BOTTOM - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    lines.append(
+        f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{base + BOTTOM - 6}" text-anchor="middle">{escape(x_title)}</text>'
+    )
     middle = (base + top) / 2
-    lines.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>')
+    lines.append(
+        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>'
+    )
     return _document(base + BOTTOM, lines)
 
 
@@ -97,10 +113,12 @@ def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
     for number, (name, value, note) in enumerate(rows):
         y, known = 4 + step * number, math.isfinite(value)
         length = room * value / most if known else 0
-        lines.append(f'<text x="{names - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>'
-                     f'<rect x="{names}" y="{y + 3}" width="{length:.1f}" height="{step - 6}" rx="2" fill="{COLOURS[0]}"/>'
-                     f'<text x="{names + length + 6:.1f}" y="{y + 17}">{f"{value:.2f} {unit}" if known else "unknown"}'
-                     f'<tspan opacity=".65">  {escape(note)}</tspan></text>')
+        lines.append(
+            f'<text x="{names - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{names}" y="{y + 3}" width="{length:.1f}" height="{step - 6}" rx="2" fill="{COLOURS[0]}"/>'
+            f'<text x="{names + length + 6:.1f}" y="{y + 17}">{f"{value:.2f} {unit}" if known else "unknown"}'
+            f'<tspan opacity=".65">  {escape(note)}</tspan></text>'
+        )
     return _document(height, lines)
 
 
@@ -114,8 +132,10 @@ def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]
 
     def disc(x: float, y: float, value: float) -> str:
         share = value / most
-        return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 11 * share:.1f}" fill="hsl({215 - 210 * share:.0f} 75% 50%)" '
-                'fill-opacity=".8"')
+        return (
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 11 * share:.1f}" fill="hsl({215 - 210 * share:.0f} 75% 50%)" '
+            'fill-opacity=".8"'
+        )
 
     lines = []
     for a, b in (pair for pair in edges if np.isfinite(placed[list(pair)]).all()):
@@ -124,9 +144,13 @@ def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]
     for number in np.argsort(-np.nan_to_num(values)):  # draw small discs over large ones
         value = values[number]
         if math.isfinite(value):
-            lines.append(f"{disc(*placed[number], value)}><title>landmark {number}: {value:.2f} {unit}</title></circle>")
+            lines.append(
+                f"{disc(*placed[number], value)}><title>landmark {number}: {value:.2f} {unit}</title></circle>"
+            )
     for number, share in enumerate((0.25, 0.5, 1.0)):
         x = WIDTH / 2 + (number - 1) * 130 - 30
-        lines.append(f'{disc(x, height - 24, most * share)}/>'
-                     f'<text x="{x + 20}" y="{height - 20}">{most * share:.2f} {unit}</text>')
+        lines.append(
+            f"{disc(x, height - 24, most * share)}/>"
+            f'<text x="{x + 20}" y="{height - 20}">{most * share:.2f} {unit}</text>'
+        )
     return _document(height, lines)

@@ -1,4 +1,5 @@
 """The report of a landmark test: tables as CSV, a row per face, and sheets of the best, median and worst faces."""
+
 import re
 import warnings
 from contextlib import suppress
@@ -19,7 +20,17 @@ from pipnet.pose import head_pose, pose_points
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Result
 from utils.evaluate.plot import Style, chart
-from utils.evaluate.tables import TEST, Case, Compared, Row, group_rows, group_table, markdown_table, norm_rows, score_rows
+from utils.evaluate.tables import (
+    TEST,
+    Case,
+    Compared,
+    Row,
+    group_rows,
+    group_table,
+    markdown_table,
+    norm_rows,
+    score_rows,
+)
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split
 from utils.faces.unlabelled import sharpness
@@ -36,7 +47,7 @@ def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
     order = order[np.isfinite(values[order])]
     each = min(each, len(order))
     middle = max((len(order) - each) // 2, 0)
-    return {"best": order[:each], "median": order[middle:middle + each], "worst": order[len(order) - each:]}
+    return {"best": order[:each], "median": order[middle : middle + each], "worst": order[len(order) - each :]}
 
 
 def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size: int, title: str) -> np.ndarray:
@@ -84,12 +95,13 @@ def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
 
 class Shown(NamedTuple):
     """Contents of the page for one case: M faces, N landmarks."""
+
     name: str
     box: str
-    nme: np.ndarray         # (M,) %
+    nme: np.ndarray  # (M,) %
     groups: dict[str, float]  # % NME
-    landmarks: np.ndarray   # (N,) % NME
-    meanface: np.ndarray    # (N, 2) in [0, 1] of the crop
+    landmarks: np.ndarray  # (N,) % NME
+    meanface: np.ndarray  # (N, 2) in [0, 1] of the crop
     edges: list[tuple[int, int]]
     conditions: dict[str, np.ndarray]
     reliability: tuple[np.ndarray, np.ndarray] | None
@@ -102,6 +114,7 @@ class Report(NamedTuple):
 
     rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared` checks.
     """
+
     folder: Path
     norm: str
     thresholds: list[float]
@@ -116,40 +129,76 @@ class Report(NamedTuple):
     def with_result(self, case: Case, model: str, result: Result) -> "Report":
         """Return the report with the result of a model; for the shown one, write a row per face, and pictures."""
         called = case.model(model)
-        added: dict[str, Any] = {name: (*getattr(self, name), *rows(case, called, result, self.thresholds)) for name, rows in (
-            ("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))}
+        added: dict[str, Any] = {
+            name: (*getattr(self, name), *rows(case, called, result, self.thresholds))
+            for name, rows in (("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))
+        }
         report = self._replace(**added)
         if model != self.model:
             return report
-        others = [row for other in case.compared for row in score_rows(case, f"run {other.run}", other, self.thresholds)]
+        others = [
+            row for other in case.compared for row in score_rows(case, f"run {other.run}", other, self.thresholds)
+        ]
         faces, layout = case.faces, case.layout
         file = case.file if case.box == "true" else f"{case.file}_{case.box}"
         hard = conditions(faces, layout)
-        chosen = {word: [(faces["file"][i], float(result.nme[i]),
-                          shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %")) for i in which]
-                  for word, which in extremes(result.nme).items()}
+        chosen = {
+            word: [
+                (
+                    faces["file"][i],
+                    float(result.nme[i]),
+                    shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %"),
+                )
+                for i in which
+            ]
+            for word, which in extremes(result.nme).items()
+        }
         norms = result.errors / metric.norms(faces["landmarks"][:], layout, self.norm, faces["box"][:])[:, None]
         with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
             landmarks, meanface = 100 * np.nanmean(norms, 0), faces.meanface()
         groups = {group: metric.summary(values, ()).nme for group, values in result.groups.items()}
         curve = None if result.sigma is None else reliability(result)
-        shown = Shown(case.title, case.box, result.nme, groups, landmarks, meanface, layout.edges(), hard, curve, chosen,
-                      case.compared)
+        shown = Shown(
+            case.title,
+            case.box,
+            result.nme,
+            groups,
+            landmarks,
+            meanface,
+            layout.edges(),
+            hard,
+            curve,
+            chosen,
+            case.compared,
+        )
         self.folder.mkdir(exist_ok=True)
         figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
         figures += [hard[key].round(1) for key in CONDITIONS]
-        write_csv(self.folder / f"faces_{file}.csv", ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
-                  zip(faces["file"], faces["subset"], *figures, strict=True))
+        write_csv(
+            self.folder / f"faces_{file}.csv",
+            ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
+            zip(faces["file"], faces["subset"], *figures, strict=True),
+        )
         if pictures := [face[2] for row in chosen.values() for face in row]:
             write_image(self.folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
         if curve:
             write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
         meta = {key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")}
-        about = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name,
-                 "selected": list(layout.selected), **meta}
+        about = {
+            "set": case.title,
+            "box": case.box,
+            "checksum": case.set.checksum,
+            "layout": layout.name,
+            "selected": list(layout.selected),
+            **meta,
+        }
         rounds = {case.title: [*case.earlier, float(np.nanmean(result.nme))]} if case.earlier else {}
-        return report._replace(scores=(*report.scores, *others), shown=(*self.shown, shown), rounds=self.rounds | rounds,
-                               files=self.files | {file: about})
+        return report._replace(
+            scores=(*report.scores, *others),
+            shown=(*self.shown, shown),
+            rounds=self.rounds | rounds,
+            files=self.files | {file: about},
+        )
 
     def score_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the scores, without the flicker if no set is a video."""
@@ -165,20 +214,30 @@ class Report(NamedTuple):
         rows = [row for row in self.norms if row["model"].startswith(self.model)]
         first, nme, figures = rows[0]["model"], {}, {}
         for row in rows:
-            key, norm, usual, in_image = (row["test set"], row["subset"]), row["norm"], row["usual"], row["frame"] == "image"
+            key, norm, usual, in_image = (
+                (row["test set"], row["subset"]),
+                row["norm"],
+                row["usual"],
+                row["frame"] == "image",
+            )
             if row["model"] == first or (in_image and (usual or norm == self.norm)):
                 title = norm if in_image else f"{norm}, {row['frame']}"
-                nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (mark if usual else "")
+                nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (
+                    mark if usual else ""
+                )
             if in_image and (row["model"], norm) == (first, self.norm):
                 figures[key] = [cell for name, cell in row.items() if "@" in name]
         header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]
-        return header, [[*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()]
+        return header, [
+            [*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()
+        ]
 
     def rounds_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the NME by round."""
         rounds = max(map(len, self.rounds.values()))
         return ["test set", *(f"round {number}, NME %" for number in range(rounds))], [
-            [name, *(f"{value:.3f}" for value in values)] for name, values in self.rounds.items()]
+            [name, *(f"{value:.3f}" for value in values)] for name, values in self.rounds.items()
+        ]
 
     def write(self, flip_test: bool, weights: str) -> str:
         """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text.
@@ -205,8 +264,12 @@ class Report(NamedTuple):
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
     """Return a chart of the predicted against the true error. curve: of `reliability`."""
-    return chart({"landmarks, 20 groups of equal size": curve}, "expected error, px", "mean error, px",
-                 Style(diagonal=True, dots=True))
+    return chart(
+        {"landmarks, 20 groups of equal size": curve},
+        "expected error, px",
+        "mean error, px",
+        Style(diagonal=True, dots=True),
+    )
 
 
 def read_compared(run, name: str, split: Split, test: TestSettings, layout: Layout, flags: str) -> Compared:
@@ -226,7 +289,9 @@ def read_compared(run, name: str, split: Split, test: TestSettings, layout: Layo
         none: tuple[str, dict[str, Any]] = ("", {})
         file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=none)
         if of and (of["layout"], of["selected"]) != (layout.name, list(layout.selected)):
-            what = "on other landmarks" if of["layout"] == layout.name else f"in layout {of['layout']}, not {layout.name}"
+            what = (
+                "on other landmarks" if of["layout"] == layout.name else f"in layout {of['layout']}, not {layout.name}"
+            )
             raise UserError(f"--compare {run.folder}: it was tested {what}; leave it out")
         if of and about["norm"] != test.norm:
             raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {test.norm}; {again}")
@@ -237,8 +302,10 @@ def read_compared(run, name: str, split: Split, test: TestSettings, layout: Layo
             raise UserError(f"--compare {run.folder}: it was trained on since its report was written; {again}")
         rows = read_csv(run.folder / "report" / f"faces_{file}.csv", ("nme", "crop_nme"))
         if [row["file"] for row in rows] != list(one.read(split.name)["file"]):
-            raise UserError(f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
-                            f"{again}")
+            raise UserError(
+                f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
+                f"{again}"
+            )
         nme, crop_nme = (np.array([row[key] for row in rows]) for key in ("nme", "crop_nme"))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"--compare {run.folder}: its report is damaged or of another version; {again}") from None

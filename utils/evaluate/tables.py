@@ -1,4 +1,5 @@
 """Rows of figures, for a test set, its subsets, groups of landmarks and norms, and tables of these rows as text."""
+
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -58,6 +59,7 @@ class Case(NamedTuple):
 
 def with_numbers(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
     """Return the rows of a table with numbers in place of their texts, and None in place of empty cells."""
+
     def value(column: str, cell: str) -> float | str | None:
         try:
             return cell if column in NAMES else float(cell) if cell else None
@@ -72,17 +74,24 @@ def markdown_table(rows: list[list[str]], header: list[str]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: list[str]) -> str:
-        padded = [f"{cell: {'<' if i < 2 else '>'}{width}}" for i, (cell, width) in enumerate(zip(cells, widths, strict=True))]
+        padded = [
+            f"{cell: {'<' if i < 2 else '>'}{width}}" for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
         return f"| {' | '.join(padded)} |"
 
-    rule = "|" + "|".join("-" * (width + 2) if i < 2 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    rule = (
+        "|" + "|".join("-" * (width + 2) if i < 2 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    )
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
 def _figures(scores: metric.Scores, thresholds) -> Row:
     """Return failure rate and area of each threshold."""
-    return {name: cell for at, fr, area in zip(thresholds, scores.fr, scores.auc, strict=True)
-            for name, cell in ((f"FR@{at:g} %", f"{fr:.2f}"), (f"AUC@{at:g}", f"{area:.4f}"))}
+    return {
+        name: cell
+        for at, fr, area in zip(thresholds, scores.fr, scores.auc, strict=True)
+        for name, cell in ((f"FR@{at:g} %", f"{fr:.2f}"), (f"AUC@{at:g}", f"{area:.4f}"))
+    }
 
 
 def score_rows(case: Case, model: str, result: Result | Compared, thresholds) -> list[Row]:
@@ -95,10 +104,17 @@ def score_rows(case: Case, model: str, result: Result | Compared, thresholds) ->
             count += f" (-{scores.left_out})"
         if case.missed and subset == "full":
             count += f", {case.missed} missed"
-        rows.append({"test set": case.title if subset == "full" else f"  {subset}", "model": model, "faces": count,
-                     "NME %": f"{scores.nme:.3f}", "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
-                     **_figures(scores, thresholds),
-                     "flicker %": f"{np.nanmean(moving):.3f}" if np.isfinite(moving).any() else ""})
+        rows.append(
+            {
+                "test set": case.title if subset == "full" else f"  {subset}",
+                "model": model,
+                "faces": count,
+                "NME %": f"{scores.nme:.3f}",
+                "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
+                **_figures(scores, thresholds),
+                "flicker %": f"{np.nanmean(moving):.3f}" if np.isfinite(moving).any() else "",
+            }
+        )
     return rows
 
 
@@ -108,8 +124,16 @@ def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     for subset, mask in case.subsets():
         for group, values in result.groups.items():
             scores = metric.summary(values[mask], thresholds)
-            rows.append({"test set": case.title, "model": model, "subset": subset, "group": group, "NME %": f"{scores.nme:.3f}",
-                         **_figures(scores, thresholds)})
+            rows.append(
+                {
+                    "test set": case.title,
+                    "model": model,
+                    "subset": subset,
+                    "group": group,
+                    "NME %": f"{scores.nme:.3f}",
+                    **_figures(scores, thresholds),
+                }
+            )
     return rows
 
 
@@ -121,8 +145,10 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     faces, layout, usual = case.faces, case.layout, DATASETS[case.set.meta["dataset"]].norms
     inside = to_crop(result.landmarks, faces["crop"][:]), faces.nominal().astype(np.float64)
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
-    frames = {"image": (result.errors, faces["landmarks"][:], faces["box"][:]),
-              "crop": (metric.point_errors(*inside), inside[1], unit)}
+    frames = {
+        "image": (result.errors, faces["landmarks"][:], faces["box"][:]),
+        "crop": (metric.point_errors(*inside), inside[1], unit),
+    }
     rows = []
     for norm, frame in product(metric.NORMS, frames):
         if (layout.interocular is None and norm == "interocular") or (layout.pupils is None and norm == "interpupil"):
@@ -133,8 +159,18 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
         values = metric.nme(errors, metric.norms(truth, layout, norm, box))
         for subset, mask in case.subsets():
             scores = metric.summary(values[mask], thresholds)
-            rows.append({"test set": case.title, "model": model, "subset": subset, "norm": norm, "frame": frame,
-                         "usual": "yes" if norm in usual else "", "NME %": f"{scores.nme:.3f}", **_figures(scores, thresholds)})
+            rows.append(
+                {
+                    "test set": case.title,
+                    "model": model,
+                    "subset": subset,
+                    "norm": norm,
+                    "frame": frame,
+                    "usual": "yes" if norm in usual else "",
+                    "NME %": f"{scores.nme:.3f}",
+                    **_figures(scores, thresholds),
+                }
+            )
     return rows
 
 
@@ -145,5 +181,7 @@ def group_table(rows: Sequence[Row]) -> str:
         if row["subset"] == "full":
             found.setdefault((row["test set"], row["model"]), {})[row["group"]] = row["NME %"]
     groups = list(dict.fromkeys(group for cells in found.values() for group in cells))
-    return markdown_table([[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
-                          ["NME % of groups", "model", *groups])
+    return markdown_table(
+        [[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
+        ["NME % of groups", "model", *groups],
+    )

@@ -1,4 +1,5 @@
 """Writes card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
+
 from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
@@ -8,14 +9,29 @@ from utils.faces.archives import DATASETS
 from utils.formats import SOURCE
 from utils.yaml_files import read_yaml
 
-FACTS = {"net": "backbone", "head": "head", "input_size": "input, px", "input_margin": "side of the picture / side of the crop",
-         "channels": "channels", "frame": "frame of the outputs", "box": "box of a face", "protocol": "crop of a box",
-         "face_box": "box of the landmarks: down, wide, high", "threshold": "least score of a detection",
-         "overlap": "IoU of two detections", "face_limit": "landmark score of a crop that may be background",
-         "face_least": "least landmark score of a face", "sure_score": "landmark score of a sure face",
-         "sure_error": "expected error of a sure face, share of its size", "norm": "norm of the errors",
-         "val_nme": "NME of the validation faces, %", "epoch": "epoch, from 0",
-         "trained": "trained with", "command": "command", "commit": "commit"}
+FACTS = {
+    "net": "backbone",
+    "head": "head",
+    "input_size": "input, px",
+    "input_margin": "side of the picture / side of the crop",
+    "channels": "channels",
+    "frame": "frame of the outputs",
+    "box": "box of a face",
+    "protocol": "crop of a box",
+    "face_box": "box of the landmarks: down, wide, high",
+    "threshold": "least score of a detection",
+    "overlap": "IoU of two detections",
+    "face_limit": "landmark score of a crop that may be background",
+    "face_least": "least landmark score of a face",
+    "sure_score": "landmark score of a sure face",
+    "sure_error": "expected error of a sure face, share of its size",
+    "norm": "norm of the errors",
+    "val_nme": "NME of the validation faces, %",
+    "epoch": "epoch, from 0",
+    "trained": "trained with",
+    "command": "command",
+    "commit": "commit",
+}
 LICENCE = """The code is under the MIT licence. Weights may be bound by the terms of the pictures and labels that they were
 trained on; read these before the net becomes part of a product. Trained on:
 """
@@ -33,16 +49,39 @@ def write_card(run) -> None:
     facts += [[title, _plain(values[key])] for key, title in FACTS.items() if values.get(key) not in (None, [], "")]
     facts += [[f"output {name}", _plain(shape)] for name, shape in opened.values["outputs"].items()]
     report = run.folder / "report"
-    tested = (report / TEST).is_file() and read_yaml(report / TEST).get("weights") == run.source[SOURCE]  # these very weights
+    tested = (report / TEST).is_file() and read_yaml(report / TEST).get("weights") == run.source[
+        SOURCE
+    ]  # these very weights
     scores = read_csv(report / "scores.csv") if tested else known.get("scores", [])
-    files = [[name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"] for name, entry in sorted(entries.items())
-             if "bytes" in entry]
-    sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {_plain(name)}: a set of the user's own"
-            for name in values.get("train_data") or ["not known"]]
-    text = "\n".join([
-        f"# {run.folder.resolve().name}", "", markdown_table(facts, ["fact", "value"]), "",
-        *(["## Scores", markdown_table([list(row.values()) for row in scores], list(scores[0])), ""] if scores else []),
-        "## Files", markdown_table(files, ["file", "MB", "SHA-256"]), "", "## Licence and labels", LICENCE, *sets, ""])
+    files = [
+        [name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"]
+        for name, entry in sorted(entries.items())
+        if "bytes" in entry
+    ]
+    sets = [
+        f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {_plain(name)}: a set of the user's own"
+        for name in values.get("train_data") or ["not known"]
+    ]
+    text = "\n".join(
+        [
+            f"# {run.folder.resolve().name}",
+            "",
+            markdown_table(facts, ["fact", "value"]),
+            "",
+            *(
+                ["## Scores", markdown_table([list(row.values()) for row in scores], list(scores[0])), ""]
+                if scores
+                else []
+            ),
+            "## Files",
+            markdown_table(files, ["file", "MB", "SHA-256"]),
+            "",
+            "## Licence and labels",
+            LICENCE,
+            *sets,
+            "",
+        ]
+    )
     write_text(run.folder / "card.md", text.replace("<", "&lt;"))  # what comes from files is text, not HTML
 
 

@@ -1,4 +1,5 @@
 """Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the crop."""
+
 import json
 import logging
 import shutil
@@ -113,19 +114,32 @@ def export_onnx(net: Trainable, file: Path, metadata: dict, index: Sequence[int]
 def write_raw(source: Source, file: Path) -> None:
     """Write an ONNX file that returns the maps of the head, see `Net.maps`, for programs with a decoder of their own."""
     metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
-    write_onnx(folded(onnx_graph(Raw(source.net), source.example, list(source.net.maps(source.example)), BATCH)), file, metadata)
+    write_onnx(
+        folded(onnx_graph(Raw(source.net), source.example, list(source.net.maps(source.example)), BATCH)),
+        file,
+        metadata,
+    )
 
 
 def onnx_graph(module: nn.Module, example: Tensor, names: list[str], sizes: dict[int, Any]):
     """Return the ONNX model of a module with the input `image`. names: of its outputs; sizes: {axis that may vary: its `Dim`}."""
     with _quiet(), torch.inference_mode():
-        return torch.onnx.export(module.eval(), (example,), input_names=["image"], output_names=names, opset_version=OPSET,
-                                 dynamo=True, verbose=False, dynamic_shapes={"image": sizes}).model_proto
+        return torch.onnx.export(
+            module.eval(),
+            (example,),
+            input_names=["image"],
+            output_names=names,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes={"image": sizes},
+        ).model_proto
 
 
 def stored_in(file: Path) -> dict[str, str]:
     """Return the metadata of an ONNX file as they are stored."""
     import onnx
+
     return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
 
 
@@ -137,15 +151,21 @@ def folded(model):
     """
     import onnx
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC, 3
+    options.graph_optimization_level, options.log_severity_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        3,
+    )
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
         try:
             onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise UserError(f"onnxruntime cannot optimise the graph ({one_line(error)}); if {folder} is full, free some "
-                            "space, or let TMPDIR name another folder") from None
+            raise UserError(
+                f"onnxruntime cannot optimise the graph ({one_line(error)}); if {folder} is full, free some "
+                "space, or let TMPDIR name another folder"
+            ) from None
         model = onnx.load(options.optimized_model_filepath)
     standard = [entry for entry in model.opset_import if not entry.domain]
     del model.opset_import[:]  # onnxruntime names every domain that it knows
@@ -156,7 +176,14 @@ def folded(model):
 def write_onnx(model, file: Path, metadata: dict) -> None:
     """Write a graph with `metadata`, whole or not at all. The exporter's notes, which name files of this machine, are removed."""
     import onnx
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+
+    for part in (
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
         part.ClearField("metadata_props")
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -167,12 +194,15 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
 def give_only(graph, index: Sequence[int]) -> None:
     """Let the graph of a landmark net give the landmarks `index` only, in place."""
     from onnx import helper, numpy_helper
+
     graph.initializer.append(numpy_helper.from_array(np.array(index), "chosen_index"))
     names = {output.name for output in graph.output if output.name in PER_LANDMARK}
     for node in graph.node:
         for ends in (node.input, node.output):
             ends[:] = [f"all_{name}" if name in names else name for name in ends]
-    graph.node.extend(helper.make_node("Gather", [f"all_{name}", "chosen_index"], [name], axis=1) for name in sorted(names))
+    graph.node.extend(
+        helper.make_node("Gather", [f"all_{name}", "chosen_index"], [name], axis=1) for name in sorted(names)
+    )
     for output in graph.output:
         if output.name in names:
             output.type.tensor_type.shape.dim[1].dim_value = len(index)
@@ -194,8 +224,10 @@ def write_format(name: str, source: Source, file: Path) -> None:
         except Exception as error:  # whatever a converter without room raises
             if _has_room(made.parent, 2 * source.onnx.stat().st_size):
                 raise
-            raise UserError(f"{file} cannot be made: {made.parent.parent}, the folder for temporary files, has too little space; "
-                            "free some, or let TMPDIR name another folder") from error
+            raise UserError(
+                f"{file} cannot be made: {made.parent.parent}, the folder for temporary files, has too little space; "
+                "free some, or let TMPDIR name another folder"
+            ) from error
         for path in sorted(made.parent.iterdir(), key=lambda path: (path == metadata_file(made), path == made)):
             write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
 
@@ -234,4 +266,6 @@ def exported_predictor(file: Path, threads: int = 0) -> Predict:
 
 def from_arrays(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Predict:
     """Return a predictor from a function of arrays, such as the `predict` of a LandmarkNet."""
-    return lambda images: Prediction(**{name: torch.from_numpy(value) for name, value in run(images.cpu().numpy()).items()})
+    return lambda images: Prediction(
+        **{name: torch.from_numpy(value) for name, value in run(images.cpu().numpy()).items()}
+    )

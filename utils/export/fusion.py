@@ -1,9 +1,17 @@
 """Changes of an ONNX graph that make its 8-bit convolutions faster. Its outputs stay the same except at the edge of the image."""
+
 import numpy as np
 
 SIDE = 4  # px of a row that become the channels of one place: the product of the strides of the first two convolutions
-USUAL = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET", "ceil_mode": 0,
-         "count_include_pad": 0}  # values of attributes that a node does not have
+USUAL = {
+    "strides": [1, 1],
+    "pads": [0, 0, 0, 0],
+    "dilations": [1, 1],
+    "group": 1,
+    "auto_pad": b"NOTSET",
+    "ceil_mode": 0,
+    "count_include_pad": 0,
+}  # values of attributes that a node does not have
 STRIDED = {**USUAL, "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
 SINGLE = {**USUAL, "kernel_shape": [1, 1]}
 
@@ -26,24 +34,33 @@ def read_blocks(graph, floats: str, level: int) -> None:
     second = reader(graph, relu.output[0]) if relu is not None and relu.op_type == "Relu" else None
     if second is None or not all(is_constant(node, stored) and attributes(node) == STRIDED for node in (first, second)):
         return
-    change(first, stored, of_rows, 4, {"kernel_shape": [SIDE + 1, 2], "strides": [SIDE, 1], "pads": [1, 1, SIDE - 1, 0]})
+    change(
+        first, stored, of_rows, 4, {"kernel_shape": [SIDE + 1, 2], "strides": [SIDE, 1], "pads": [1, 1, SIDE - 1, 0]}
+    )
     change(second, stored, of_blocks, 1, {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]})
-    cast, = (node for node in graph.node if floats in node.output)
+    (cast,) = (node for node in graph.node if floats in node.output)
     name = cast.input[0]
     while name != "image":  # nodes that only change the shape
-        node, = (node for node in graph.node if name in node.output)
+        (node,) = (node for node in graph.node if name in node.output)
         graph.node.remove(node)
         name = node.input[0]
     constants = {"axis": [0], "grid": [1, 1, SIDE, 1], "none": [0, 0, 0, 0], "flat": [0, 0, -1, 3 * SIDE]}
-    graph.initializer.extend(numpy_helper.from_array(np.array(values), f"block_{name}") for name, values in constants.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(values), f"block_{name}") for name, values in constants.items()
+    )
     graph.initializer.append(numpy_helper.from_array(np.array(level, np.uint8), "block_level"))
     image = next(value for value in graph.input if value.name == "image")
     single = len(image.type.tensor_type.shape.dim) == 3
     steps: list[tuple[str, str, str, dict]] = [
         ("Unsqueeze", "image axis", "batch", {}) if single else ("Identity", "image", "batch", {}),
-        ("Shape", "batch", "shape", {}), ("Neg", "shape", "negative", {}), ("Mod", "negative grid", "after", {}),
-        ("Concat", "none after", "pads", {"axis": 0}), ("Pad", "batch pads level", "whole", {}),
-        ("Reshape", "whole flat", "last", {}), ("Transpose", "last", "channels", {"perm": [0, 3, 1, 2]})]
+        ("Shape", "batch", "shape", {}),
+        ("Neg", "shape", "negative", {}),
+        ("Mod", "negative grid", "after", {}),
+        ("Concat", "none after", "pads", {"axis": 0}),
+        ("Pad", "batch pads level", "whole", {}),
+        ("Reshape", "whole flat", "last", {}),
+        ("Transpose", "last", "channels", {"perm": [0, 3, 1, 2]}),
+    ]
     place = list(graph.node).index(cast)
     for kind, given, made, options in reversed(steps):
         inputs = [name if name == "image" else f"block_{name}" for name in given.split()]
@@ -75,15 +92,28 @@ def of_blocks(weight: np.ndarray) -> np.ndarray:
 def fold_pools(graph) -> None:
     """Join each average pool with the 1x1 convolution that reads it, if nothing else does, because 8-bit pools are slow."""
     stored = {value.name: value for value in graph.initializer}
-    sides = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim[2:]] for value in graph.value_info}
+    sides = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim[2:]] for value in graph.value_info
+    }
     for pool in [node for node in graph.node if node.op_type == "AveragePool"]:
         window, node = attributes(pool), reader(graph, pool.output[0])
         counts_zeros = window["count_include_pad"] or not any(window["pads"])
-        if counts_zeros and covers(window, sides.get(pool.input[0], [])) and window["auto_pad"] == USUAL["auto_pad"] \
-                and node is not None and is_constant(node, stored) and attributes(node) == SINGLE:
+        if (
+            counts_zeros
+            and covers(window, sides.get(pool.input[0], []))
+            and window["auto_pad"] == USUAL["auto_pad"]
+            and node is not None
+            and is_constant(node, stored)
+            and attributes(node) == SINGLE
+        ):
             kernel = window["kernel_shape"]
-            change(node, stored, lambda weight, kernel=kernel: np.tile(weight / np.float32(np.prod(kernel)), kernel), 1,
-                   {name: window[name] for name in ("kernel_shape", "strides", "pads")})
+            change(
+                node,
+                stored,
+                lambda weight, kernel=kernel: np.tile(weight / np.float32(np.prod(kernel)), kernel),
+                1,
+                {name: window[name] for name in ("kernel_shape", "strides", "pads")},
+            )
             node.input[0] = pool.input[0]
             graph.node.remove(pool)
     del graph.value_info[:]  # shapes of before, which are inferred anew
@@ -94,12 +124,15 @@ def covers(window: dict, sides: list[int]) -> bool:
     if not window["ceil_mode"]:
         return True
     parts = zip(sides, window["kernel_shape"], window["strides"], window["pads"][:2], window["pads"][2:], strict=False)
-    return bool(sides) and all(side and (side + sum(pads) - kernel) % stride == 0 for side, kernel, stride, *pads in parts)
+    return bool(sides) and all(
+        side and (side + sum(pads) - kernel) % stride == 0 for side, kernel, stride, *pads in parts
+    )
 
 
 def change(node, stored: dict, weights, times: int, attributes: dict) -> None:
     """Change a convolution in place: its weights to weights(its weights), its bias to `times` copies, its attributes."""
     from onnx import helper, numpy_helper
+
     weight, *bias = (numpy_helper.to_array(stored[name]) for name in node.input[1:])
     for name, value in zip(node.input[1:], (weights(weight), *(np.tile(one, times) for one in bias)), strict=True):
         stored[name].CopyFrom(numpy_helper.from_array(value, name))
@@ -121,4 +154,5 @@ def reader(graph, name: str):
 def attributes(node) -> dict:
     """Return {name: value} of the attributes of a convolution or a pool, with default values."""
     from onnx import helper
+
     return USUAL | {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -4,6 +4,7 @@ The graph does what `Landmarker(net, detector, any_roll=False)` does. The steps 
 them to ONNX operators. Boxes and points are in continuous px of the picture. A direction (2,) is the cosine and the sine of a
 roll, so that no angle has to be computed.
 """
+
 import math
 from pathlib import Path
 
@@ -36,8 +37,12 @@ def neighbors(count, scale):
     first = op.Floor(place)
     share = place - first
     index = op.Cast(first, to=INT64)
-    return (op.Clip(index, 0, count - 1), op.Clip(index + 1, 0, count - 1),
-            op.Cast(op.Round((1.0 - share) * 2048.0), to=INT32), op.Cast(op.Round(share * 2048.0), to=INT32))
+    return (
+        op.Clip(index, 0, count - 1),
+        op.Clip(index + 1, 0, count - 1),
+        op.Cast(op.Round((1.0 - share) * 2048.0), to=INT32),
+        op.Cast(op.Round(share * 2048.0), to=INT32),
+    )
 
 
 @script(STEPS, default_opset=op)
@@ -48,10 +53,12 @@ def resized(image, scale):
     top, bottom, above, below = neighbors(op.Gather(shape, 0), scale)
     left, right, before, after = neighbors(op.Gather(shape, 1), scale)
     upper, lower = op.Gather(image, top), op.Gather(image, bottom)
-    upper = (op.Cast(op.Gather(upper, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
-             + op.Cast(op.Gather(upper, right, axis=1), to=INT32) * op.Unsqueeze(after, [1]))
-    lower = (op.Cast(op.Gather(lower, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
-             + op.Cast(op.Gather(lower, right, axis=1), to=INT32) * op.Unsqueeze(after, [1]))
+    upper = op.Cast(op.Gather(upper, left, axis=1), to=INT32) * op.Unsqueeze(before, [1]) + op.Cast(
+        op.Gather(upper, right, axis=1), to=INT32
+    ) * op.Unsqueeze(after, [1])
+    lower = op.Cast(op.Gather(lower, left, axis=1), to=INT32) * op.Unsqueeze(before, [1]) + op.Cast(
+        op.Gather(lower, right, axis=1), to=INT32
+    ) * op.Unsqueeze(after, [1])
     quarters = upper / 16 * op.Unsqueeze(above, [1, 2]) / 65536 + lower / 16 * op.Unsqueeze(below, [1, 2]) / 65536
     return op.Cast((quarters + 2) / 4, to=UINT8)
 
@@ -72,7 +79,9 @@ def looks(shape):
     looks: that of `Detector.once` and that of `Detector.large`."""
     sides = op.Cast(shape, to=DOUBLE)
     short, long = op.ReduceMin(sides, keepdims=0), op.ReduceMax(sides, keepdims=0)
-    wanted = op.Min(SHORT_SIDE / short, op.Sqrt(MOST_PIXELS / op.ReduceProd(sides, keepdims=0)), op.Cast(1.0, to=DOUBLE))
+    wanted = op.Min(
+        SHORT_SIDE / short, op.Sqrt(MOST_PIXELS / op.ReduceProd(sides, keepdims=0)), op.Cast(1.0, to=DOUBLE)
+    )
     usual = op.Max(wanted, 1.0 / short)
     count = op.Where(LARGE_SIDE / long * 1.5 > usual, op.Constant(value_int=1), op.Constant(value_int=2))
     return count, op.Cast(op.Cast(usual, to=FLOAT), to=DOUBLE), op.Max(LARGE_SIDE / long, 1.0 / short)
@@ -136,7 +145,9 @@ def is_visible(box, size):
     """Return whether boxes (..., 4) give a crop that shows a part of a picture of `size` (2,), width and height: (..., 1)."""
     low, high = op.Split(box, axis=-1, num_outputs=2)
     wide, tall = op.Split(high - low, axis=-1, num_outputs=2)
-    inside_x, inside_y = op.Split(op.Min(size - low, high), axis=-1, num_outputs=2)  # no maximum: onnxruntime's needs a face
+    inside_x, inside_y = op.Split(
+        op.Min(size - low, high), axis=-1, num_outputs=2
+    )  # no maximum: onnxruntime's needs a face
     return op.And(op.Min(inside_x, inside_y) > 0.0, op.Max(wide, tall) > LEAST_SIDE)
 
 
@@ -211,8 +222,9 @@ def to_picture(landmarks, score, box, direction, centre, side):
 def roll_of(points, mean_along, mean_across):
     """Return the direction of a face by which its crop is turned, see `LandmarkNet.roll_of`."""
     around = points - op.ReduceMean(points, [0])
-    vector = op.Concat(op.Reshape(op.ReduceSum(around * mean_along), [1]), op.Reshape(op.ReduceSum(around * mean_across), [1]),
-                       axis=0)
+    vector = op.Concat(
+        op.Reshape(op.ReduceSum(around * mean_along), [1]), op.Reshape(op.ReduceSum(around * mean_across), [1]), axis=0
+    )
     roll = vector / op.Sqrt(op.ReduceSum(vector * vector, keepdims=1))
     cosine, sine = op.Split(roll, axis=0, num_outputs=2)
     level = op.Sign(sine) * LEVEL_SINE
@@ -292,12 +304,37 @@ def apart(kept, boxes, means):
 @script(STEPS, default_opset=op)
 def faces(kept, boxes, scores, landmarks, landmark_scores):
     """Return the values of the faces that are `kept` (M,)."""
-    return (op.Compress(boxes, kept, axis=0), op.Compress(scores, kept, axis=0), op.Compress(landmarks, kept, axis=0),
-            op.Compress(landmark_scores, kept, axis=0))
+    return (
+        op.Compress(boxes, kept, axis=0),
+        op.Compress(scores, kept, axis=0),
+        op.Compress(landmarks, kept, axis=0),
+        op.Compress(landmark_scores, kept, axis=0),
+    )
 
 
-FUNCTIONS = (neighbors, resized, halved, looks, shrink, overlaps, any_of, join, is_visible, to_landmark_boxes, turn_by, crop,
-             to_picture, roll_of, next_box, hull, is_sure, is_face, needs_crop, apart, faces)
+FUNCTIONS = (
+    neighbors,
+    resized,
+    halved,
+    looks,
+    shrink,
+    overlaps,
+    any_of,
+    join,
+    is_visible,
+    to_landmark_boxes,
+    turn_by,
+    crop,
+    to_picture,
+    roll_of,
+    next_box,
+    hull,
+    is_sure,
+    is_face,
+    needs_crop,
+    apart,
+    faces,
+)
 # det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
@@ -355,20 +392,37 @@ def write_pipeline(source: Source, file: Path) -> None:
     UserError for a net with another crop protocol than `square`.
     """
     if source.detector.suffix != ".onnx":
-        raise UserError(f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights")
+        raise UserError(
+            f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights"
+        )
     whole, detector = open_net(source.onnx, 1), Detector(weights=source.detector, threads=1)
     net, index = whole.seen_as(), whole.layout.chosen().index
     if net.protocol != SQUARE or not net.tight or net.meanface is None:
-        raise UserError(f"{source.onnx}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
-                        "landmarks, and all landmarks of a layout; leave this format out")
+        raise UserError(
+            f"{source.onnx}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
+            "landmarks, and all landmarks of a layout; leave this format out"
+        )
     px = net.size + 2 * border_px(net.size, net.margin)
     mean = net.meanface - net.meanface.mean(0)
     values = {
-        "det_threshold": detector.threshold, "det_overlap": detector.overlap, "box_down": [0, detector.face_box.down],
-        "box_grow": detector.face_box[1:], "crop_px": [px], "crop_margin": [px / net.size], "mean_along": mean,
-        "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "none": np.zeros((0, 4)), "none_scores": [],
-        "no_points": np.zeros((len(mean), 2)), "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least,
-        "least_sure": net.sure, "sure_error": net.sure_error}
+        "det_threshold": detector.threshold,
+        "det_overlap": detector.overlap,
+        "box_down": [0, detector.face_box.down],
+        "box_grow": detector.face_box[1:],
+        "crop_px": [px],
+        "crop_margin": [px / net.size],
+        "mean_along": mean,
+        "mean_across": mean[:, ::-1] * (-1, 1),
+        "upright": [1, 0],
+        "none": np.zeros((0, 4)),
+        "none_scores": [],
+        "no_points": np.zeros((len(mean), 2)),
+        "no_scores": np.zeros(len(mean)),
+        "no_errors": [0],
+        "face_least": net.face_least,
+        "least_sure": net.sure,
+        "sure_error": net.sure_error,
+    }
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
     landmarks = onnx.load(source.onnx)
@@ -382,10 +436,21 @@ def write_pipeline(source: Source, file: Path) -> None:
     each_look, each_face = loops(model.graph)
     insert(each_look, onnx.load(source.detector), "det_")
     insert(*loops(each_face), landmarks, "net_")
-    metadata = source.metadata() | ({"layout": net.layout.to_dict()} if whole.layout.members else {}) | {
-        "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
-        "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
-    once = folded(inliner.inline_local_functions(model))  # each CastLike of a constant is a Cast now, which the next call folds
+    metadata = (
+        source.metadata()
+        | ({"layout": net.layout.to_dict()} if whole.layout.members else {})
+        | {
+            "task": "pipeline",
+            "threshold": detector.threshold,
+            "overlap": detector.overlap,
+            "face_least": net.face_least,
+            "channels": "BGR, uint8, of any size",
+            "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)",
+        }
+    )
+    once = folded(
+        inliner.inline_local_functions(model)
+    )  # each CastLike of a constant is a Cast now, which the next call folds
     write_onnx(folded(once), file, metadata)
 
 

@@ -1,4 +1,5 @@
 """8-bit ONNX files: static quantisation of an exported float graph, calibrated on pictures that the net was trained on."""
+
 import logging
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ def write_int8(source: Source, file: Path) -> None:
     If there is an 8-bit file of all landmarks, some of them are chosen there, so that no calibration is needed.
     """
     import onnx
+
     if source.int8:
         model = onnx.load(source.int8)
         give_only(model.graph, source.index)
@@ -45,15 +47,28 @@ def write_int8(source: Source, file: Path) -> None:
     fold_pools(model.graph)
     if level is not None:
         read_blocks(model.graph, FLOATS, level)
-    ranges = {} if level is None else {CENTRED: [{"scale": np.array(1, np.float32), "zero_point": np.array(level, np.uint8)}]}
+    ranges = (
+        {}
+        if level is None
+        else {CENTRED: [{"scale": np.array(1, np.float32), "zero_point": np.array(level, np.uint8)}]}
+    )
     verbosity = logging.root.level
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
         logging.root.setLevel(logging.ERROR)  # advice on preparations that our export has done
         try:
-            quantize_static(model, target, Reader(), QuantFormat.QDQ, QUANTIZED, per_channel=True, reduce_range=True,
-                            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                            extra_options={"TensorQuantOverrides": ranges})
+            quantize_static(
+                model,
+                target,
+                Reader(),
+                QuantFormat.QDQ,
+                QUANTIZED,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                extra_options={"TensorQuantOverrides": ranges},
+            )
         finally:
             logging.root.setLevel(verbosity)
         quantized = onnx.load(target)
@@ -85,7 +100,10 @@ def fold_normalisation(model) -> int | None:
     matrix, shift = colour_map(model, convolution.input[0])
     level = int(np.clip(np.round(np.linalg.solve(matrix, -shift).mean()), 0, 255))
     weight, bias = (numpy_helper.to_array(stored[name]) for name in convolution.input[1:])
-    values = np.einsum("oihw,ic->ochw", weight, matrix), bias + np.einsum("oihw,i->o", weight, shift + level * matrix.sum(1))
+    values = (
+        np.einsum("oihw,ic->ochw", weight, matrix),
+        bias + np.einsum("oihw,i->o", weight, shift + level * matrix.sum(1)),
+    )
     for name, value in zip(convolution.input[1:], values, strict=True):
         stored[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
     image = "image"
@@ -126,7 +144,9 @@ def colour_map(model, name: str) -> tuple[np.ndarray, np.ndarray]:
     session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
     shape = [side if isinstance(side, int) else 1 for side in session.get_inputs()[0].shape]
     colours = np.zeros(3), *(255 * np.eye(3))
-    black, *others = (session.run(None, {"image": np.full(shape, colour, np.uint8)})[0][0, :, 0, 0] for colour in colours)
+    black, *others = (
+        session.run(None, {"image": np.full(shape, colour, np.uint8)})[0][0, :, 0, 0] for colour in colours
+    )
     return (np.stack(others, 1) - black[:, None]) / 255, black
 
 

@@ -1,4 +1,5 @@
 """Exports for other runtimes than onnxruntime. Each writer makes files in the folder of `file` only."""
+
 import hashlib
 import io
 import subprocess
@@ -32,8 +33,23 @@ def write_mnn(source: Source, file: Path) -> None:
     import_runtime("MNN", file)
     # the command `mnnconvert` installs a package and sends a report of its use; the function that it calls does neither
     code = "import sys, _tools; _tools.mnnconvert(sys.argv)"
-    _run([sys.executable, "-c", code, "-f", "ONNX", "--modelFile", str(source.onnx.absolute()), "--MNNModel", str(file),
-          "--bizCode", "MNN"], file, "MNN")
+    _run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "-f",
+            "ONNX",
+            "--modelFile",
+            str(source.onnx.absolute()),
+            "--MNNModel",
+            str(file),
+            "--bizCode",
+            "MNN",
+        ],
+        file,
+        "MNN",
+    )
 
 
 def write_openvino(source: Source, file: Path) -> None:
@@ -59,12 +75,24 @@ def write_ncnn(source: Source, file: Path) -> None:
     with Arithmetic():
         _trace(_Planes(source.net, source.index), example, file.parent / "traced.pt")
     name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
-    _run([pnnx.EXEC_PATH, "traced.pt", f"inputshape=[{sides}]f32", "fp16=0", f"ncnnparam={name}.ncnn.param",
-          f"ncnnbin={name}.ncnn.bin"], file, "pnnx")
+    _run(
+        [
+            pnnx.EXEC_PATH,
+            "traced.pt",
+            f"inputshape=[{sides}]f32",
+            "fp16=0",
+            f"ncnnparam={name}.ncnn.param",
+            f"ncnnbin={name}.ncnn.bin",
+        ],
+        file,
+        "pnnx",
+    )
     net, layers = import_runtime("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
     unknown = [layer for layer in layers if "." in layer]
     if unknown:  # layers of ncnn have no dot in their names
-        raise UserError(f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out")
+        raise UserError(
+            f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out"
+        )
     if net.load_param(str(file)):
         raise UserError("ncnn cannot run a layer of this net; leave this format out")
     keep = {file.name, file.with_suffix(".bin").name}
@@ -101,9 +129,16 @@ class Arithmetic(TorchFunctionMode):
             return args[0].amax(args[1]), _first_maximum(*args)
         if name == "gather":
             return _gathered(*args, **kwargs)
-        if name == "__getitem__" and isinstance(args[1], tuple) and isinstance(args[1][-1], Tensor) and len(args[1]) == 2:
+        if (
+            name == "__getitem__"
+            and isinstance(args[1], tuple)
+            and isinstance(args[1][-1], Tensor)
+            and len(args[1]) == 2
+        ):
             return _columns(args[0], args[1][1])
-        if name == "unbind" and args[0].dim() == 2:  # pnnx would write a reshape to an empty shape, which ends ncnn's process
+        if (
+            name == "unbind" and args[0].dim() == 2
+        ):  # pnnx would write a reshape to an empty shape, which ends ncnn's process
             along = kwargs.get("dim", (*args, 0)[1])
             return tuple(part.reshape(-1) for part in args[0].split(1, along))
         if name in ("remainder", "__mod__"):

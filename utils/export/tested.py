@@ -1,4 +1,5 @@
 """The interface of tests of a net and its exports, for all tasks. `run_tests` and --export use it."""
+
 from collections.abc import Callable
 from typing import NamedTuple
 

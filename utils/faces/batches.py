@@ -2,6 +2,7 @@
 
 A batch is a pure function of (seed, pass, indices). So any process can make it, and a resumed training gets the same batches.
 """
+
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,11 +25,14 @@ from utils.sections import AugmentSettings, TrainSettings
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
-UNKNOWN = np.array([[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]])  # `Faces.frame` of a face with an unknown source image
+UNKNOWN = np.array(
+    [[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]]
+)  # `Faces.frame` of a face with an unknown source image
 
 
 class Batch(NamedTuple):
     """images (B, S, S, 3) uint8 BGR, with the net's margin; labels in [0, 1] of the nominal crop; index (B,) of the faces."""
+
     images: torch.Tensor
     labels: Any
     index: torch.Tensor
@@ -41,7 +45,7 @@ def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
     key: non-negative integers that select the shuffle, or arrays (B,) of them with one for each place. A Feistel network shuffles
     the cells of a rectangle with at least `count` cells. An index of `count` or more is shuffled again until it is below.
     """
-    width = np.uint64(ceil(count ** 0.5))
+    width = np.uint64(ceil(count**0.5))
     height = np.uint64(ceil(count / int(width)))
     keys = np.broadcast_to(hashed(*key, np.arange(ROUNDS)[:, None]), (ROUNDS, len(places)))
 
@@ -60,6 +64,7 @@ def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
 
 class Part(NamedTuple):
     """The faces from number `first` to `first + count - 1`; each batch of a rank has `batch` of them."""
+
     first: int
     count: int
     batch: int
@@ -73,6 +78,7 @@ class Order:
     batch. batches: number of batches in an epoch. Each pass over the faces shuffles and changes them anew; pass numbers go on
     over epochs.
     """
+
     parts: tuple[Part, ...]
     batches: int
     seed: int
@@ -106,8 +112,14 @@ class Order:
         return numbers, part.first + found.reshape(places.shape)
 
 
-def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int = 0, ranks: int = 1,
-               shares: Sequence[tuple[int, float]] = ()) -> Order:
+def make_order(
+    count: int,
+    labelled: int | None,
+    train: TrainSettings,
+    rank: int = 0,
+    ranks: int = 1,
+    shares: Sequence[tuple[int, float]] = (),
+) -> Order:
     """Return the order of the batches of `count` faces. Fewer faces than a batch make one small batch.
 
     labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled.
@@ -142,14 +154,17 @@ def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -
         sizes[np.argmax(np.where(sizes > 1, sizes - wanted, -np.inf))] -= 1
     starts = np.cumsum([0, *(faces for faces, _ in shares)]).tolist()
     if sizes.sum() > batch or any(faces < size * ranks for (faces, _), size in zip(shares, sizes, strict=True)):
-        raise UserError(f"a batch of {batch} cannot mix sets of {', '.join(str(faces) for faces, _ in shares)} faces in these "
-                        "--shares; give others, or another --batch-size")
+        raise UserError(
+            f"a batch of {batch} cannot mix sets of {', '.join(str(faces) for faces, _ in shares)} faces in these "
+            "--shares; give others, or another --batch-size"
+        )
     return tuple(Part(first, faces, int(size)) for first, (faces, _), size in zip(starts, shares, sizes, strict=False))
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
 class Recipes(NamedTuple):
     """Sections `augment` for the two crops of an unlabelled face: the teacher labels `weak`, the net learns from `strong`."""
+
     weak: AugmentSettings
     strong: AugmentSettings
 
@@ -163,10 +178,12 @@ def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipe
     return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
 
 
-def drawn_changes(seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0) -> list[Change]:
+def drawn_changes(
+    seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0
+) -> list[Change]:
     """Return the changes of faces in their passes, in the order in which they act. view: number of a face's crop, from 0."""
     count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
-    u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count:]
+    u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count :]
     return steps.in_steps(u, recipe, field) if recipe.steps else [changes.changes(u, recipe, field)]
 
 
@@ -199,8 +216,15 @@ class Batches(Dataset):
     of their two crops; `labels.weak` holds those that a teacher labels.
     """
 
-    def __init__(self, faces: Faces, recipe: AugmentSettings, flip_index: Sequence[int], seed: int, labelled: int | None = None,
-                 views: Recipes | None = None):
+    def __init__(
+        self,
+        faces: Faces,
+        recipe: AugmentSettings,
+        flip_index: Sequence[int],
+        seed: int,
+        labelled: int | None = None,
+        views: Recipes | None = None,
+    ):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
         self.labelled, self.views = labelled, views
 
@@ -213,8 +237,14 @@ class Batches(Dataset):
 
     def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
         drawings, labels, matrix = self.planned(key)
-        return assembled(lambda crops, made: torch.from_numpy(reduce(pixels, made, crops)), self.pictures(key[1]), drawings,
-                         labels, matrix if matrix is None else torch.from_numpy(matrix), torch.from_numpy(key[1]))
+        return assembled(
+            lambda crops, made: torch.from_numpy(reduce(pixels, made, crops)),
+            self.pictures(key[1]),
+            drawings,
+            labels,
+            matrix if matrix is None else torch.from_numpy(matrix),
+            torch.from_numpy(key[1]),
+        )
 
     def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Labels, np.ndarray | None]:
         """Return (changes, labels, maps) of a batch.
@@ -227,8 +257,10 @@ class Batches(Dataset):
         made, labels = self.drawn(numbers[:count], indices[:count])
         if not self.views:
             return [made], Labels.pack(*labels), None
-        strong, weak = (self.changes(numbers[count:], indices[count:], recipe, view) for view, recipe in (
-            (0, self.views.strong), (1, self.views.weak)))
+        strong, weak = (
+            self.changes(numbers[count:], indices[count:], recipe, view)
+            for view, recipe in ((0, self.views.strong), (1, self.views.weak))
+        )
         matrix = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, self.faces.crops.size]
         return [made, strong, weak], Labels.pack(*labels), matrix.astype(np.float32)
 
@@ -258,14 +290,22 @@ class Batches(Dataset):
         return [self.faces.crops[index] for index in indices.tolist()]
 
 
-def assembled(carry: Callable[..., torch.Tensor], pictures, drawings: list[list], labels: Labels, matrix: torch.Tensor | None,
-              index: torch.Tensor) -> Batch:
+def assembled(
+    carry: Callable[..., torch.Tensor],
+    pictures,
+    drawings: list[list],
+    labels: Labels,
+    matrix: torch.Tensor | None,
+    index: torch.Tensor,
+) -> Batch:
     """Return a batch made of stored crops (B, S, S, 3). carry(crops, changes) makes their pictures.
 
     drawings, labels, matrix: see `Batches.planned`.
     """
     count = len(labels.packed)
-    first, *views = [carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)]
+    first, *views = [
+        carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)
+    ]
     if not views:
         return Batch(first, labels, index)
     return Batch(torch.cat([first, views[0]]), labels._replace(weak=Weak(views[1], matrix)), index)
@@ -285,7 +325,7 @@ def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -
     mine, made = np.arange(rank, len(faces), ranks), None
     with ThreadPoolExecutor(1) as pool:
         for start in range(0, len(mine), batch_size):
-            following = pool.submit(plain, faces, mine[start:start + batch_size])
+            following = pool.submit(plain, faces, mine[start : start + batch_size])
             if made:
                 yield made.result()
             made = following

@@ -6,6 +6,7 @@ The random numbers are a pure function of (seed, pass, index of the face). Each 
 changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the settings. With its key
 `steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
 """
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,12 @@ from pipnet.pose import turn_pose
 from utils.sections import AugmentSettings
 
 LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
-INTERPOLATION = {"nearest": cv2.INTER_NEAREST, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC,
-                 "lanczos": cv2.INTER_LANCZOS4}
+INTERPOLATION = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
 GREY = 127
 DRAWS = 52  # uniform numbers of a face
 DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
@@ -32,23 +37,26 @@ class Change(NamedTuple):
     matrix is in px of the nominal crop, which is the middle of the picture. Other lengths are in px of the result. Rows of crops
     that are not changed hold neutral values.
     """
-    size: int                         # px of the nominal crop
-    seen: int                         # px: side of the middle of the crop that counts as the picture
-    side: int                         # px of the result
-    matrix: np.ndarray                # (B, 2, 3) from px of the nominal crop to px of that of the result
-    mirrored: np.ndarray              # (B,) bool: left and right change places
+
+    size: int  # px of the nominal crop
+    seen: int  # px: side of the middle of the crop that counts as the picture
+    side: int  # px of the result
+    matrix: np.ndarray  # (B, 2, 3) from px of the nominal crop to px of that of the result
+    mirrored: np.ndarray  # (B,) bool: left and right change places
     interpolation: np.ndarray | None = None  # (B,) OpenCV's flag; None: linear
-    hsv: np.ndarray | None = None     # (B, 3) factors of hue, saturation and value
-    light: np.ndarray | None = None   # (B, 2, 3) depth x of a shadow: affine of px; BGR light where x >= 1
-    gamma: np.ndarray | None = None   # (B,) power of the grey levels in [0, 1]
+    hsv: np.ndarray | None = None  # (B, 3) factors of hue, saturation and value
+    light: np.ndarray | None = None  # (B, 2, 3) depth x of a shadow: affine of px; BGR light where x >= 1
+    gamma: np.ndarray | None = None  # (B,) power of the grey levels in [0, 1]
     colour: np.ndarray | None = None  # (B, 3, 4) affine of blue, green, red
-    blur: np.ndarray | None = None    # (B,) sigma in px, 0: none
-    grain: np.ndarray | None = None   # (B, 3) sigma of the noise in grey levels, 0: none; px of a grain; seed
-    box: np.ndarray | None = None     # (B, 4) int: x, y, width, height of a covered rectangle, 0: none
-    shade: np.ndarray | None = None   # (B, 3) int: its colour
-    fill: int = 0                     # grey level of what lies outside the picture
-    clips: np.ndarray | None = None   # (B,) bool: landmarks that leave the crop are moved to its edge
-    source: np.ndarray | None = None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first gets the level `fill` outside
+    blur: np.ndarray | None = None  # (B,) sigma in px, 0: none
+    grain: np.ndarray | None = None  # (B, 3) sigma of the noise in grey levels, 0: none; px of a grain; seed
+    box: np.ndarray | None = None  # (B, 4) int: x, y, width, height of a covered rectangle, 0: none
+    shade: np.ndarray | None = None  # (B, 3) int: its colour
+    fill: int = 0  # grey level of what lies outside the picture
+    clips: np.ndarray | None = None  # (B,) bool: landmarks that leave the crop are moved to its edge
+    source: np.ndarray | None = (
+        None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first gets the level `fill` outside
+    )
 
 
 class Field(NamedTuple):
@@ -56,6 +64,7 @@ class Field(NamedTuple):
 
     Sides in px: size of the nominal crop, stored of the crop, side of the net's input.
     """
+
     size: int
     stored: int
     side: int
@@ -81,7 +90,7 @@ def hashed(*keys) -> np.ndarray:
 def uniforms(seed: int, number, indices: np.ndarray, count: int) -> np.ndarray:
     """Return numbers (B, count) in [0, 1), a function of seed, pass (a number or (B,)), index (B,) and column."""
     rows = hashed(seed, number, indices)[:, None]
-    return (mixed(rows + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0 ** -53
+    return (mixed(rows + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53
 
 
 # ------------------------------------------------------------------------------------------------------------- changes
@@ -100,8 +109,11 @@ def turns(angle: np.ndarray, zoom: np.ndarray | float = 1.0) -> np.ndarray:
 def interpolations(recipe: AugmentSettings, draw: np.ndarray) -> np.ndarray:
     """Return OpenCV's interpolation flags (B,). For `random`, draw (B,) in [0, 1) selects one of four."""
     flags = np.array([*INTERPOLATION.values()])
-    return flags[(4 * draw).astype(int)] if recipe.interpolation == "random" else np.full(
-        len(draw), INTERPOLATION[recipe.interpolation])
+    return (
+        flags[(4 * draw).astype(int)]
+        if recipe.interpolation == "random"
+        else np.full(len(draw), INTERPOLATION[recipe.interpolation])
+    )
 
 
 def colours(recipe: AugmentSettings, u: np.ndarray) -> np.ndarray | None:
@@ -112,7 +124,9 @@ def colours(recipe: AugmentSettings, u: np.ndarray) -> np.ndarray | None:
     if not (recipe.colour_prob or recipe.grayscale or recipe.infrared):
         return None
     strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue])
-    brightness, contrast, saturation, hue = ((2 * u[:, :4] - 1) * strengths * (u[:, 4:5] < recipe.colour_prob)).T[..., None, None]
+    brightness, contrast, saturation, hue = ((2 * u[:, :4] - 1) * strengths * (u[:, 4:5] < recipe.colour_prob)).T[
+        ..., None, None
+    ]
     mean, axis = np.outer(np.ones(3), LUMA), np.full((3, 3), 1 / 3)  # hue rotates colours about the grey axis
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
     turn = axis + np.cos(2 * np.pi * hue) * (np.eye(3) - axis) + np.sin(2 * np.pi * hue) * cross
@@ -185,8 +199,11 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Chang
     linear = turns(np.radians(reach) * angle, 1 + recipe.scale * zoom)
     matrix = affines(linear, size / 2, shift * recipe.translation * size * move[:, None])
     matrix[mirror, 0] = [0, 0, size] - matrix[mirror, 0]
-    made: dict[str, Any] = {"interpolation": interpolations(recipe, next(u)), "colour": colours(recipe, several(8)),
-                            "fill": filling(recipe)}
+    made: dict[str, Any] = {
+        "interpolation": interpolations(recipe, next(u)),
+        "colour": colours(recipe, several(8)),
+        "fill": filling(recipe),
+    }
     blurs, sigma = next(u) < recipe.blur, (0.05 + 0.95 * next(u)) * recipe.blur_sigma * side / 256
     made["blur"] = blurs * sigma if recipe.blur else None
     grainy, strength, seed = next(u) < recipe.noise, next(u), next(u)
@@ -195,7 +212,7 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Chang
     hides, share, place = next(u) < recipe.occlusion, several(2) * recipe.occlusion_size, several(2)
     made["box"] = rectangles(share, place, side, 1) * hides[:, None] if recipe.occlusion else None
     made["shade"], power = (several(3) * 256).astype(int), 2 * next(u) - 1
-    made["gamma"] = recipe.gamma ** power if recipe.gamma > 1 else None
+    made["gamma"] = recipe.gamma**power if recipe.gamma > 1 else None
     dark, falls = next(u) < recipe.shadow, several(8)
     made["light"] = shadows(falls, dark, side) if recipe.shadow else None
     cuts, where = next(u) < recipe.edge, several(4)

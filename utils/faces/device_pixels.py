@@ -4,6 +4,7 @@
 `carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an offset of 0.5 until the
 end, so that truncating them rounds them.
 """
+
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -19,9 +20,14 @@ from utils.faces.changes import Change
 from utils.faces.pixels import STILL, warps
 
 HALF, WHITE = 0.5, 255.5
-MODES = {cv2.INTER_NEAREST: "nearest", cv2.INTER_LINEAR: "bilinear", cv2.INTER_CUBIC: "bicubic", cv2.INTER_LANCZOS4: "lanczos"}
+MODES = {
+    cv2.INTER_NEAREST: "nearest",
+    cv2.INTER_LINEAR: "bilinear",
+    cv2.INTER_CUBIC: "bicubic",
+    cv2.INTER_LANCZOS4: "lanczos",
+}
 FAR = 1 << 15  # px, beyond all pictures
-PLACES = 768   # offsets along an axis at which noise is cut out of a larger picture of noise
+PLACES = 768  # offsets along an axis at which noise is cut out of a larger picture of noise
 
 
 # ------------------------------------------------------------------------------------------------------------ the host
@@ -94,14 +100,17 @@ def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
 def to_device(tree: Any, device: torch.device) -> Any:
     """Return nested lists and tuples with tensors on the device in place of arrays, by one copy. float64 becomes float32."""
     leaves, form = tree_flatten(tree)
-    arrays = [(place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
-              for place, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray)]
+    arrays = [
+        (place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
+        for place, leaf in enumerate(leaves)
+        if isinstance(leaf, np.ndarray)
+    ]
     sizes = [-(-array.nbytes // 16) * 16 for _, array in arrays]
     packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
     for part, (_, array) in zip(packed.split(sizes), arrays, strict=True):
-        part.numpy()[:array.nbytes] = array.reshape(-1).view(np.uint8)
+        part.numpy()[: array.nbytes] = array.reshape(-1).view(np.uint8)
     for part, (place, array) in zip(packed.to(device, non_blocking=True).split(sizes), arrays, strict=True):
-        leaves[place] = part[:array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        leaves[place] = part[: array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
     return tree_unflatten(leaves, form)
 
 
@@ -139,7 +148,7 @@ def cover(x: Tensor, boxes: Tensor, shade: Tensor) -> Tensor:
 def middle(x: Tensor, side: int) -> Tensor:
     """Return the middle (B, 3, side, side) of square pictures, a view."""
     edge = (x.shape[2] - side) // 2
-    return x[:, :, edge:edge + side, edge:edge + side]
+    return x[:, :, edge : edge + side, edge : edge + side]
 
 
 def warp(x: Tensor, seen: int, side: int, fill: int, groups: list) -> Tensor:
@@ -172,9 +181,9 @@ def lanczos(x: Tensor, places: Tensor) -> Tensor:
     weight = torch.sinc(away) * torch.sinc(away / 4)
     weight, places = weight / weight.sum(-2, keepdim=True), (places.floor()[..., None, :] + tap + HALF) * (2 / side) - 1
     for row in range(8):
-        spots = torch.stack([places[..., 0], places[..., row:row + 1, 1].expand_as(places[..., 0])], -1).flatten(2, 3)
+        spots = torch.stack([places[..., 0], places[..., row : row + 1, 1].expand_as(places[..., 0])], -1).flatten(2, 3)
         found = grid_sample(x, spots, "nearest", align_corners=False).unflatten(3, (-1, 8))
-        out = out + (found * (weight[..., 0] * weight[..., row:row + 1, 1])[:, None]).sum(-1)
+        out = out + (found * (weight[..., 0] * weight[..., row : row + 1, 1])[:, None]).sum(-1)
     return out
 
 
@@ -183,7 +192,9 @@ def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
     blue, green, red = x.floor().unbind(1)
     value, low = torch.maximum(torch.maximum(blue, green), red), torch.minimum(torch.minimum(blue, green), red)
     chroma = value - low
-    hue = torch.where(value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma))
+    hue = torch.where(
+        value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
+    )
     hue = (30 * hue / chroma.clamp(min=1)).round().remainder(180)
     hue = (hue * factors[:, 0]).remainder(180).floor()  # in steps of two degrees
     saturation = ((255 * chroma / value.clamp(min=1)).round() * factors[:, 1]).clamp(max=255).floor()
@@ -207,9 +218,11 @@ def power(x: Tensor, gamma: Tensor) -> Tensor:
 
 def colour(x: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     """Return levels after affine maps (B, 3, 3), (B, 3, 1) of their colours."""
-    out = torch.addcmul(offset[..., None], x[:, :1], linear[..., 0, None, None])  # on a GPU a third of the time of a product
+    out = torch.addcmul(
+        offset[..., None], x[:, :1], linear[..., 0, None, None]
+    )  # on a GPU a third of the time of a product
     for channel in (1, 2):
-        out.addcmul_(x[:, channel:channel + 1], linear[..., channel, None, None])
+        out.addcmul_(x[:, channel : channel + 1], linear[..., channel, None, None])
     return out.clamp_(HALF, WHITE)
 
 
@@ -223,7 +236,9 @@ def blur(x: Tensor, taps: Tensor) -> Tensor:
 def noise(x: Tensor, matrix: Tensor, sigma: Tensor) -> Tensor:
     """Return levels with noise of sigma (B, 1, 1, 1). matrix: affines (B, 2, 3) that cut it out of a larger picture of noise."""
     whole = _noise(x.shape[2] + PLACES, x.device).expand(len(x), -1, -1, -1)
-    return torch.addcmul(x, grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False), sigma).clamp_(HALF, WHITE)
+    return torch.addcmul(x, grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False), sigma).clamp_(
+        HALF, WHITE
+    )
 
 
 @cache

@@ -1,12 +1,12 @@
 """A prepared set on disk, data/<name>/: a table for each split. The values of a column are read when they are used.
 
-    <split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its last
-    <split>/NAME.text.npy     a column of names: the first byte of each name in text.utf8 and the one after its last
-    <split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
-    <split>/text.utf8         names, one after the other
-    meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
-    left_out.txt              faces whose image is damaged, with the reason; absent if there are none
-    meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set
+<split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its last
+<split>/NAME.text.npy     a column of names: the first byte of each name in text.utf8 and the one after its last
+<split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
+<split>/text.utf8         names, one after the other
+meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
+left_out.txt              faces whose image is damaged, with the reason; absent if there are none
+meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set
 """
 
 import os
@@ -38,8 +38,16 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
     UserError if types or sizes of the files do not fit together.
     """
     count, states = meta["count"], len(meta.get("states", ()))
-    shapes = {"size": (np.int64, 2), "crop": (np.float64, 4), "box": (np.float64, 4), "landmarks": (np.float64, count, 2),
-              "visible": (np.bool_, count), "pose": (np.float64, 3), "states": (np.bool_, states), "jpeg": (np.int64, 2)}
+    shapes = {
+        "size": (np.int64, 2),
+        "crop": (np.float64, 4),
+        "box": (np.float64, 4),
+        "landmarks": (np.float64, count, 2),
+        "visible": (np.bool_, count),
+        "pose": (np.float64, 3),
+        "states": (np.bool_, states),
+        "jpeg": (np.int64, 2),
+    }
     checks = {"crop": _check_crops, "box": _check_places, "landmarks": _check_landmarks}
     names = _bytes(folder / TEXT)
     columns: dict[str, Values] = {}
@@ -48,15 +56,19 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
         values = _array(file)
         kind, *shape = (np.int64, 2) if stem != name else shapes.get(name, (values.dtype, *values.shape[1:]))
         if values.dtype != kind or values.shape[1:] != tuple(shape) or values.dtype.kind not in "biuf":
-            raise UserError(f"{file} holds {values.dtype} {values.shape}, not a row of {np.dtype(kind)} {tuple(shape)} for each "
-                            "face; prepare the set again")
+            raise UserError(
+                f"{file} holds {values.dtype} {values.shape}, not a row of {np.dtype(kind)} {tuple(shape)} for each "
+                "face; prepare the set again"
+            )
         if stem != name:
             columns[name] = mapped(partial(_texts, file, names), values)
         else:
             columns[name] = mapped(partial(checks[name], file), values) if name in checks else values
     rows = {name: len(values) for name, values in columns.items()}
     if not rows["jpeg"] or len(set(rows.values())) > 1:
-        raise UserError(f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; prepare the set again")
+        raise UserError(
+            f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; prepare the set again"
+        )
     end, crops = int(columns["jpeg"][-1][1]), folder / CROPS
     if not crops.is_file() or end > crops.stat().st_size:
         raise UserError(f"{crops} has not the {end} bytes that {folder / 'jpeg.npy'} says; prepare the set again")
@@ -68,7 +80,9 @@ def _array(file: Path) -> np.ndarray:
     try:
         if not file.is_file():
             raise ValueError("no such file")
-        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))  # it runs no pickle, and maps no more than the file has
+        array = np.asarray(
+            np.lib.format.open_memmap(file, mode="r")
+        )  # it runs no pickle, and maps no more than the file has
         if not array.ndim:
             raise ValueError("a single value")
         return array
@@ -78,7 +92,11 @@ def _array(file: Path) -> np.ndarray:
 
 def _bytes(file: Path) -> np.ndarray:
     try:
-        return np.asarray(np.memmap(file, np.uint8, "r")) if file.is_file() and file.stat().st_size else np.zeros(0, np.uint8)
+        return (
+            np.asarray(np.memmap(file, np.uint8, "r"))
+            if file.is_file() and file.stat().st_size
+            else np.zeros(0, np.uint8)
+        )
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror})") from None
 
@@ -87,7 +105,9 @@ def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the names (B,) at places (B, 2). Names of files that are not UTF-8 are allowed."""
     if not ((places[:, 0] >= 0) & (places[:, 0] <= places[:, 1]) & (places[:, 1] <= len(names))).all():
         raise UserError(f"{file}: a name is not in {TEXT}; prepare the set again")
-    return np.array([names[begin:end].tobytes().decode(errors="surrogateescape") for begin, end in places.tolist()], object)
+    return np.array(
+        [names[begin:end].tobytes().decode(errors="surrogateescape") for begin, end in places.tolist()], object
+    )
 
 
 def _check_landmarks(file: Path, values: np.ndarray) -> np.ndarray:
@@ -122,7 +142,9 @@ def stored_crop(file: Path, version: tuple[int, ...], places: Values, index: int
     try:
         with open(file, "rb") as handle:
             if version_of(status := os.fstat(handle.fileno())) != version:
-                raise UserError(f"{file.parent.parent} was prepared again while this command used it; start this command again")
+                raise UserError(
+                    f"{file.parent.parent} was prepared again while this command used it; start this command again"
+                )
             if not 0 <= begin < end <= min(begin + MOST_BYTES, status.st_size):
                 raise UserError(f"{file}: a crop is not within it; prepare the set again")
             return os.pread(handle.fileno(), end - begin, begin)
@@ -138,8 +160,8 @@ def decoded_crop(file: Path, stored: Callable[[int], bytes], names: Values, inde
 # ------------------------------------------------------------------------------------------------------------- writing
 def rounded(values: np.ndarray, digits: int) -> np.ndarray:
     """Return numbers rounded to `digits` decimals, exactly as formatting them as text rounds them."""
-    scaled = np.asarray(values, np.float64) * 10 ** digits
-    result = np.rint(scaled) / 10 ** digits
+    scaled = np.asarray(values, np.float64) * 10**digits
+    result = np.rint(scaled) / 10**digits
     ties = np.abs(scaled - np.floor(scaled) - 0.5) < 1e-3  # the product is rounded itself
     result[ties] = [float(f"{value:.{digits}f}") for value in np.asarray(values)[ties]]
     return result
@@ -184,5 +206,7 @@ def _write_table(folder: Path, table: dict[str, Any]) -> list[str]:
                 values = [places[value] for value in values]
             values = np.asarray(values)
             kinds = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
-            np.save(folder / f"{stems[-1]}.npy", values.astype(kinds[values.dtype.kind], copy=False), allow_pickle=False)
+            np.save(
+                folder / f"{stems[-1]}.npy", values.astype(kinds[values.dtype.kind], copy=False), allow_pickle=False
+            )
     return stems

@@ -5,6 +5,7 @@ limits for eyes and open mouths. Its limits for closed and wide open mouths are 
 size of the face. Ours are the values at which its published net switches; by them, half of all mouths are wide open. COPY_WIDE is
 larger, because copies are for rare faces: 12.8 px of a 160 px crop, whose side is 1.5 times that of the box.
 """
+
 from collections.abc import Callable
 from functools import reduce
 
@@ -26,7 +27,13 @@ LIDS = {
     "98": ([(61, 67), (63, 65)], [(69, 75), (71, 73)], [(89, 95), (90, 94), (91, 93)], (60, 72)),
 }
 # extra copies of a face in the training of Slim
-COPIES = {"any eye closed": 10, "one eye closed": 40, "eyes close together": 20, "mouth open": 20, "mouth wide open": 50}
+COPIES = {
+    "any eye closed": 10,
+    "one eye closed": 40,
+    "eyes close together": 20,
+    "mouth open": 20,
+    "mouth wide open": 50,
+}
 
 
 class Distances:
@@ -40,18 +47,23 @@ class Distances:
         members = [member for member in (layout.members or {"": layout.chosen()}).values() if _whole(member.layout)]
         stored = next((name for name in LIDS if name in [member.layout.stored for member in members]), None)
         if not stored:
-            raise UserError(f"layout {layout.name} does not say where lids and lips are; states (--eyes, --mouth, --balance) "
-                            f"need layout {' or '.join(LIDS)}")
+            raise UserError(
+                f"layout {layout.name} does not say where lids and lips are; states (--eyes, --mouth, --balance) "
+                f"need layout {' or '.join(LIDS)}"
+            )
         parts = [landmarks[:, list(member.index)] for member in members if member.layout.stored == stored]
-        landmarks = reduce(lambda one, other: np.where(np.isnan(one), other, one), parts)  # a set's own points are in one of them
+        landmarks = reduce(
+            lambda one, other: np.where(np.isnan(one), other, one), parts
+        )  # a set's own points are in one of them
         left, right, lips, corners = LIDS[stored]
         width, height = (np.fmax.reduce(landmarks, 1) - np.fmin.reduce(landmarks, 1)).T
 
         def between(one: int, other: int) -> np.ndarray:
             return np.linalg.norm(landmarks[:, one] - landmarks[:, other], axis=1)
 
-        self.left, self.right, self.lips = (np.stack([between(*pair) / height for pair in pairs], 1)
-                                            for pairs in (left, right, lips))
+        self.left, self.right, self.lips = (
+            np.stack([between(*pair) / height for pair in pairs], 1) for pairs in (left, right, lips)
+        )
         self.eyes = between(*corners) / width
 
 
@@ -99,7 +111,9 @@ def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
     """Return the faces with labels for `outputs` (pose, states). Labels that the set lacks are computed from landmarks."""
     if "pose" in outputs:
         pose = _of_all(poses_of, faces, layout)
-        faces = faces.with_columns(pose=np.where(np.isnan(faces["pose"][:]), pose, faces["pose"][:]) if "pose" in faces else pose)
+        faces = faces.with_columns(
+            pose=np.where(np.isnan(faces["pose"][:]), pose, faces["pose"][:]) if "pose" in faces else pose
+        )
     if "states" in outputs:
         states = _of_all(states_of, faces, layout)
         for name in set(STATES) & set(faces.facts["states"] if "states" in faces else ()):
@@ -123,7 +137,11 @@ def _copies(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """Return how often each face is used in an epoch (M,)."""
     at, states = Distances(landmarks, layout), states_of(landmarks, layout)
     with np.errstate(invalid="ignore"):
-        is_so = {"any eye closed": states[:, :2].max(1) == 1, "one eye closed": states[:, :2].sum(1) == 1,
-                 "eyes close together": at.eyes < EYES_CLOSE, "mouth open": at.lips[:, 1] > COPY_OPEN,
-                 "mouth wide open": at.lips[:, 1] > COPY_WIDE}
+        is_so = {
+            "any eye closed": states[:, :2].max(1) == 1,
+            "one eye closed": states[:, :2].sum(1) == 1,
+            "eyes close together": at.eyes < EYES_CLOSE,
+            "mouth open": at.lips[:, 1] > COPY_OPEN,
+            "mouth wide open": at.lips[:, 1] > COPY_WIDE,
+        }
     return 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())

@@ -1,4 +1,5 @@
 """A set of faces as a table: named columns of equal length, and the crops. Rows are read only when they are used."""
+
 import copy
 import math
 import os
@@ -16,7 +17,7 @@ from pipnet.cores import cores
 from pipnet.geometry import border_px, cut, similarity, to_crop, transform
 
 GIB = 1 << 30
-CHUNK = 1 << 16     # most faces that are read at once if all are needed
+CHUNK = 1 << 16  # most faces that are read at once if all are needed
 AVERAGED = 1 << 18  # most faces from which the mean face is computed
 ALL = slice(None)
 
@@ -39,13 +40,15 @@ class Column:
         if isinstance(rows, (int, np.integer)):
             return self.read(np.array([range(self.count)[rows]]))[0]
         if isinstance(rows, slice):  # a part of a stored column is not copied
-            return self.read(slice(*rows.indices(self.count)) if rows.step in (None, 1) else np.arange(self.count)[rows])
+            return self.read(
+                slice(*rows.indices(self.count)) if rows.step in (None, 1) else np.arange(self.count)[rows]
+            )
         rows = np.asarray(rows)
         return self.read(np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64, copy=False))
 
     def __iter__(self) -> Iterator:
         for start in range(0, self.count, CHUNK):
-            yield from self[start:start + CHUNK]
+            yield from self[start : start + CHUNK]
 
 
 Values = np.ndarray | Column
@@ -86,7 +89,9 @@ def _picked(column: Values, chosen: np.ndarray, rows) -> np.ndarray:
 
 def _joined(columns: list[Values], starts: np.ndarray, rows) -> np.ndarray:
     rows = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-    of = np.searchsorted(starts, rows, "right") - 1  # the column of each row; one without rows shares its start with the next
+    of = (
+        np.searchsorted(starts, rows, "right") - 1
+    )  # the column of each row; one without rows shares its start with the next
     if len(rows) and (of == of[0]).all():
         return columns[of[0]][rows - starts[of[0]]]
     none = columns[0][:0]
@@ -104,7 +109,9 @@ def reclaimable(*shape: int) -> np.ndarray:
     """
     if sys.platform == "linux" and min(shape):
         with suppress(OSError), tempfile.TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a write to a mapped file on a full disk would be a SIGBUS
+            os.posix_fallocate(
+                file.fileno(), 0, math.prod(shape)
+            )  # a write to a mapped file on a full disk would be a SIGBUS
             return np.asarray(np.memmap(file, np.uint8, "w+", shape=shape))
     return np.empty(shape, np.uint8)
 
@@ -115,11 +122,18 @@ class Crops:
     side: S. seen: px of the border that the net sees. read(i): returns the picture. stored(i): returns its JPEG as bytes.
     """
 
-    def __init__(self, read: Callable[[int], np.ndarray], stored: Callable[[int], bytes], count: int, size: int, border: int,
-                 seen: int = 0):
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        stored: Callable[[int], bytes],
+        count: int,
+        size: int,
+        border: int,
+        seen: int = 0,
+    ):
         self.read, self.stored, self.size, self.border, self.seen = read, stored, size, border, seen
         self.count, self.side = count, size + 2 * border
-        self.rows: np.ndarray | None = None     # which pictures these are; None: all of them
+        self.rows: np.ndarray | None = None  # which pictures these are; None: all of them
         self.decoded: np.ndarray | None = None  # all that `read` returns
 
     def __len__(self) -> int:
@@ -139,7 +153,7 @@ class Crops:
     def plain(self, index: int, seen: int | None = None) -> np.ndarray:
         """Return a crop as the net gets it without augmentation. seen: px of border that are kept, 0 for the nominal crop."""
         picture, edge = self[index], self.border - (self.seen if seen is None else seen)
-        return picture[edge:len(picture) - edge, edge:len(picture) - edge]
+        return picture[edge : len(picture) - edge, edge : len(picture) - edge]
 
     def only(self, rows: np.ndarray) -> "Crops":
         """Return the crops at some rows (indices). Decoded pictures are shared, not copied."""
@@ -157,7 +171,7 @@ class Crops:
 
     def cached(self, cache: float) -> "Crops":
         """Return the crops, all of them decoded now if they fit into `cache` GiB."""
-        if len(self) * self.side ** 2 * 3 > cache * GIB:
+        if len(self) * self.side**2 * 3 > cache * GIB:
             return self
         some = Crops(self.__getitem__, self.encoded, len(self), self.size, self.border, self.seen)
         decoded = reclaimable(len(self), self.side, self.side, 3)
@@ -237,7 +251,9 @@ class Faces:
 
     def without(self, *names: str) -> "Faces":
         """Return the faces without some columns."""
-        return Faces({name: column for name, column in self.columns.items() if name not in names}, self.crops, self.facts)
+        return Faces(
+            {name: column for name, column in self.columns.items() if name not in names}, self.crops, self.facts
+        )
 
     @classmethod
     def join(cls, parts: list["Faces"]) -> "Faces":
@@ -249,7 +265,9 @@ class Faces:
         for name in dict.fromkeys(name for part in parts for name in part.columns):
             known = next(part[name] for part in parts if name in part)[:0]
             unknown = np.full(known.shape[1:], np.nan if known.dtype.kind == "f" else 0, known.dtype)
-            columns[name] = joined_column([part[name] if name in part else constant(unknown, len(part)) for part in parts])
+            columns[name] = joined_column(
+                [part[name] if name in part else constant(unknown, len(part)) for part in parts]
+            )
         return cls(columns, Crops.join([part.crops for part in parts]), parts[0].facts)
 
     # -------------------------------------------------------------------------------- computed for the rows asked for

@@ -1,4 +1,5 @@
 """Training batches whose pictures are made on the device, by a thread that works some batches ahead of the training."""
+
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -14,7 +15,7 @@ from utils.faces.batches import Batch, Batches, assembled
 from utils.faces.device_pixels import carried_out, orders, to_device
 from utils.faces.faces import GIB
 
-AHEAD = 2      # batches that wait for the training
+AHEAD = 2  # batches that wait for the training
 DECODED = 256  # crops that are decoded at once
 
 
@@ -25,10 +26,17 @@ class Feed:
     threads: number of threads that decode. free: bytes of free memory; None: measured on a GPU, and 0 on a CPU, where `--cache`
     holds the crops.
     """
+
     num_workers = 0  # loader processes
 
     def __init__(self, batches: Batches, keys: Iterable, device: torch.device, threads: int, free: int | None = None):
-        self.batches, self.keys, self.device, self.crops, gpu = batches, keys, device, batches.faces.crops, device.type == "cuda"
+        self.batches, self.keys, self.device, self.crops, gpu = (
+            batches,
+            keys,
+            device,
+            batches.faces.crops,
+            device.type == "cuda",
+        )
         self.free = free if free is not None else torch.cuda.mem_get_info(device)[0] if gpu else 0
         self.stream = torch.cuda.Stream(device) if gpu else None
         self.pool, self.made, self.closed, self.kept = ThreadPoolExecutor(threads), Queue(AHEAD), Event(), None
@@ -69,7 +77,7 @@ class Feed:
 
     def _keep(self) -> None:
         """Copy the crops of all faces to the device, each once, if there is room."""
-        rows, most = self.crops.rows, self.free // (6 * self.crops.side ** 2)
+        rows, most = self.crops.rows, self.free // (6 * self.crops.side**2)
         if rows is None and len(self.crops) > most:
             return
         _, first, self.slots = np.unique(np.arange(len(self.crops)) if rows is None else rows, True, True)
@@ -78,7 +86,7 @@ class Feed:
             for part in np.split(np.arange(len(first)), range(DECODED, len(first), DECODED)):
                 if self.closed.is_set():
                     return
-                kept[part[0]:part[-1] + 1] = self._decoded(first[part])
+                kept[part[0] : part[-1] + 1] = self._decoded(first[part])
             self.kept = kept
             logger.info(f"{len(first)} crops are kept on {self.device}, {kept.nbytes / GIB:.2f} GiB")
 
@@ -92,6 +100,8 @@ class Feed:
     def _batch(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
         drawings, labels, matrix = self.batches.planned(key)
         slots = None if self.kept is None else self.slots[key[1]]
-        work, packed, matrix, slots = to_device([list(map(orders, drawings)), labels.packed.numpy(), matrix, slots], self.device)
+        work, packed, matrix, slots = to_device(
+            [list(map(orders, drawings)), labels.packed.numpy(), matrix, slots], self.device
+        )
         crops = self._decoded(key[1]) if self.kept is None else self.kept[slots]
         return assembled(carried_out, crops, work, labels._replace(packed=packed), matrix, torch.from_numpy(key[1]))

@@ -1,4 +1,5 @@
 """Checksums that tell whether a raw archive, or what was read from it, has changed."""
+
 import hashlib
 import os
 from collections.abc import Iterable
@@ -52,4 +53,6 @@ def labels_checksum(source: Path, splits: Splits) -> str:
 
 def _by_name(tables: Iterable[Table]) -> list[tuple[str, Table, int]]:
     """Return (name, its table, its row) of all faces, ordered by name."""
-    return sorted(((name, table, row) for table in tables for row, name in enumerate(table["file"])), key=lambda face: face[0])
+    return sorted(
+        ((name, table, row) for table in tables for row, name in enumerate(table["file"])), key=lambda face: face[0]
+    )

@@ -1,4 +1,5 @@
 """Guesses from the files of a user's own set whether its coordinates count the first pixel as 0 or as 1."""
+
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,10 @@ from loguru import logger
 from utils.faces.archives import Archive, image_of
 from utils.faces.archives.own import upright_size
 
-FEWEST, CLEARLY = 3, 4  # least number of faces with a landmark at an edge; least ratio to their number at the other edge
+FEWEST, CLEARLY = (
+    3,
+    4,
+)  # least number of faces with a landmark at an edge; least ratio to their number at the other edge
 NAMES_300W = re.compile(r"(image_\d{2,4}|\d{6,12}|(indoor|outdoor)_\d{3})(_\d{1,2})*")  # stems of its pictures
 COUNT_300W = 68
 MOST = 4000  # about so many pictures are looked at
@@ -42,5 +46,8 @@ def guess(archive: Archive) -> tuple[float | None, str]:
             return origin, f"{here} faces have a landmark on the {edge} edge of the picture"
     named = sum(bool(NAMES_300W.fullmatch(image.stem)) for image in images)
     if landmarks.shape[1] == COUNT_300W and named > 0.9 * len(images) and images[0].with_suffix(".pts").is_file():
-        return 1.0, f"{named} of {len(images)} files have {COUNT_300W} landmarks and the names of 300W, which counts from 1"
+        return (
+            1.0,
+            f"{named} of {len(images)} files have {COUNT_300W} landmarks and the names of 300W, which counts from 1",
+        )
     return None, "no evidence"

@@ -1,4 +1,5 @@
 """Training batches from loader processes, and error messages for loader processes that end or cannot send a batch."""
+
 import errno
 import multiprocessing
 import os
@@ -20,8 +21,12 @@ from utils.start import end_with_parent
 
 # a loader process that cannot send a batch exits with the number of the system's error, which also ends torch's messages
 NUMBER = re.compile(r"\((\d+)\)\s*$")
-FEW_FILES = re.compile("[Tt]oo many open files|ancdata")  # ancdata: a file was sent, and this process cannot open one more
-SHARED = "shared memory (/dev/shm) has no room for the batches of the loader processes; docker run --shm-size=2g gives more"
+FEW_FILES = re.compile(
+    "[Tt]oo many open files|ancdata"
+)  # ancdata: a file was sent, and this process cannot open one more
+SHARED = (
+    "shared memory (/dev/shm) has no room for the batches of the loader processes; docker run --shm-size=2g gives more"
+)
 CAUSES = {
     **dict.fromkeys((errno.ENOSPC, errno.ENOMEM, errno.EROFS, errno.EACCES, -signal.SIGBUS), SHARED),
     errno.EMFILE: "the loader processes need more open files; allow more (ulimit -n 4096)",
@@ -40,8 +45,17 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> L
     """Return a loader of batches[key] for all keys in turn, made by `workers` processes (0: in this one)."""
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
-    return Loader(batches, sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, worker_init_fn=_begin_worker,
-                  multiprocessing_context=start, persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
+    return Loader(
+        batches,
+        sampler=keys,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_begin_worker,
+        multiprocessing_context=start,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
 
 
 def _begin_worker(_worker: int) -> None:
@@ -65,7 +79,9 @@ def _end(error: Exception) -> None:
     """End this loader process. Its status is the number of the system's error; other errors are printed, with status 1."""
     number = getattr(error, "errno", None) or int((NUMBER.search(str(error)) or [0, 0])[1])
     if number not in CAUSES:
-        number = _file_error() or number  # Python reports "no folder for temporary files" when no more files can be opened
+        number = (
+            _file_error() or number
+        )  # Python reports "no folder for temporary files" when no more files can be opened
     if number not in CAUSES:
         sys.__excepthook__(type(error), error, error.__traceback__)
     os._exit(number if number in CAUSES else 1)

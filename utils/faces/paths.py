@@ -1,4 +1,5 @@
 """Names of sets and paths on the command line. Paths are made absolute, so that they are valid in any working directory."""
+
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,15 @@ def dataset_of(name: str, root: Path) -> str:
     if meta := prepared(name, root):
         dataset = read_yaml(meta).get("dataset")
         if not isinstance(dataset, str) or dataset not in DATASETS:
-            raise UserError(f"{meta} names the dataset {dataset!r}, which this version does not know; prepare the set again")
+            raise UserError(
+                f"{meta} names the dataset {dataset!r}, which this version does not know; prepare the set again"
+            )
         return dataset
     if Path(name).is_dir():
         return infer(Path(name))
-    raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {root}, nor a folder"
-                    f"{nearest(name, DATASETS)}")
+    raise UserError(
+        f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {root}, nor a folder{nearest(name, DATASETS)}"
+    )
 
 
 def is_unlabelled_set(name: str, root: Path) -> bool:

@@ -1,4 +1,5 @@
 """A `Change` carried out on pictures with OpenCV, crop by crop."""
+
 import math
 from collections.abc import Sequence
 
@@ -15,13 +16,15 @@ STILL = -1  # instead of a flag: the crop is not warped
 def middle(image: np.ndarray, side: int) -> np.ndarray:
     """Return the middle (side, side, 3) of a square picture."""
     edge = (len(image) - side) // 2
-    return image[edge:edge + side, edge:edge + side]
+    return image[edge : edge + side, edge : edge + side]
 
 
 def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
     """Return affines (B, 2, 3) from px of the middle with the side `change.seen` to px of the result, and OpenCV's flags (B,)."""
-    inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
-                                                                        (change.side - change.size) // 2))
+    inner, outer = (
+        np.array([[1.0, 0, edge], [0, 1, edge]])
+        for edge in ((change.size - change.seen) // 2, (change.side - change.size) // 2)
+    )
     still = (change.matrix == np.eye(2, 3)).all((1, 2))
     flags = cv2.INTER_LINEAR if change.interpolation is None else change.interpolation
     return compose(inner, change.matrix, outer), np.where(still, STILL, flags)
@@ -39,8 +42,13 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
         if flags[row] == STILL:
             image[:] = middle(crop, change.side)
         else:  # OpenCV warps four channels in half the time of three, to the same values
-            warped = cv2.warpAffine(cv2.cvtColor(crop, cv2.COLOR_BGR2BGRA), maps[row], image.shape[:2], flags=int(flags[row]),
-                                    borderValue=(change.fill,) * 4)
+            warped = cv2.warpAffine(
+                cv2.cvtColor(crop, cv2.COLOR_BGR2BGRA),
+                maps[row],
+                image.shape[:2],
+                flags=int(flags[row]),
+                borderValue=(change.fill,) * 4,
+            )
             cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR, dst=image)
     if change.hsv is not None:
         for row in np.flatnonzero((change.hsv != 1).any(1)).tolist():
@@ -49,7 +57,9 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
         for row in np.flatnonzero((change.light[:, 1] != 1).any(1)).tolist():
             darken(out[row], *change.light[row])
     if change.gamma is not None:
-        for image, table in zip(out, np.rint(255 * (LEVELS / 255) ** change.gamma[:, None]).astype(np.uint8), strict=True):
+        for image, table in zip(
+            out, np.rint(255 * (LEVELS / 255) ** change.gamma[:, None]).astype(np.uint8), strict=True
+        ):
             cv2.LUT(image, table, dst=image)
     if change.colour is not None:
         for row in np.flatnonzero((change.colour != np.eye(3, 4)).any((1, 2))).tolist():
@@ -62,7 +72,7 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
             add_noise(out[row], *change.grain[row].tolist())
     if change.box is not None:
         for image, (x, y, width, height), shade in zip(out, change.box.tolist(), change.shade, strict=True):
-            image[y:y + height, x:x + width] = shade
+            image[y : y + height, x : x + width] = shade
     return out
 
 

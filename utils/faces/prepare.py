@@ -39,10 +39,12 @@ from utils.yaml_files import nearest
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 CONTINUOUS = 0.5  # origin of annotations that are continuous px already
-LOST = 0.01     # share of the faces that may be damaged
+LOST = 0.01  # share of the faces that may be damaged
 # the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
 GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
-LARGEST = 100  # largest side of a crop / side of its image; beyond it a landmark must be wrong, and memory would not suffice
+LARGEST = (
+    100  # largest side of a crop / side of its image; beyond it a landmark must be wrong, and memory would not suffice
+)
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,33 @@ class DataGenerator:
 
     def _run(self, source: Path) -> Path:
         if not source.is_dir():
-            raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
+            raise UserError(
+                f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug"
+            )
         self._check()
-        state = fingerprint(source)  # taken before reading, so that a change during this preparation is noticed next time
+        state = fingerprint(
+            source
+        )  # taken before reading, so that a change during this preparation is noticed next time
         dataset = self.dataset or infer(source)
         row, defaults, protocol = DATASETS[dataset], self.defaults, self.protocol
         layouts = self.layouts or defaults.layouts
-        protocol = check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
+        protocol = (
+            check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
+        )
         name = self.name or (dataset if row.layout else source.resolve().name)
         target = _target(Path(self.out), name, source, self.overwrite)
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
         first = {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
-        load = partial(row.load, source, self.allow_partial, stored and stored.count, layouts=Layouts({**first, **layouts.rows}),
-                       **options)
+        load = partial(
+            row.load,
+            source,
+            self.allow_partial,
+            stored and stored.count,
+            layouts=Layouts({**first, **layouts.rows}),
+            **options,
+        )
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
         guessed = not published and row.countable and self.first_pixel is None
         if guessed:
@@ -112,22 +126,45 @@ class DataGenerator:
             archive = load(origin=CONTINUOUS if published else origin)
         count = len(archive.columns["landmarks"][0])
         if stored and stored.count != count:
-            raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
+            raise UserError(
+                f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out"
+            )
         layout = (stored if row.layout else layout_of(archive, stored, defaults.layouts)).name
         splits, listed = archive.tables(), 0
         for table in splits.values():
             if published and protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
-                table |= {name: np.trunc(table[name]) for name in ("landmarks", "box")}  # as PIPNet's authors prepare 300W
-            table["place"] = np.arange(listed, listed + len(table["file"]))  # by which train and val can be put together again
+                table |= {
+                    name: np.trunc(table[name]) for name in ("landmarks", "box")
+                }  # as PIPNet's authors prepare 300W
+            table["place"] = np.arange(
+                listed, listed + len(table["file"])
+            )  # by which train and val can be put together again
             listed += len(table["file"])
             if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
                 table["box"] = GSSL_BOXES[dataset](table["box"])
-        how = {
-            "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
-            "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
-            "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
-        } | ({"states": list(row.states)} if row.states else {}) | ({"origin_guessed": True} if guessed else {}) \
+        how = (
+            {
+                "format": FORMAT,
+                "dataset": dataset,
+                "name": name,
+                "source": str(source.resolve()),
+                "layout": layout,
+                "count": count,
+                "protocol": protocol._asdict(),
+                "target_size": self.target_size,
+                "margin": self.margin,
+                "origin": origin,
+                "labels": self.labels,
+                "val": self.val,
+                "seed": self.seed,
+                "expected": row.expected,
+                "fingerprint": state,
+                **options,
+            }
+            | ({"states": list(row.states)} if row.states else {})
+            | ({"origin_guessed": True} if guessed else {})
             | ({"points": archive.names} if archive.names else {})
+        )
         if "val" not in splits and "train" in splits and self.val != "test":
             table = splits["train"]
             held = split_identities(table["identity"], float(self.val), self.seed)
@@ -138,11 +175,22 @@ class DataGenerator:
             try:
                 done = {split: self._crops(folder, split, table, protocol) for split, table in splits.items()}
                 splits = _without_damaged(folder, source, splits, done)
-                for table in splits.values() if published and row.clipped else ():  # as PIPNet's authors prepare WFLW and AFLW
+                for table in (
+                    splits.values() if published and row.clipped else ()
+                ):  # as PIPNet's authors prepare WFLW and AFLW
                     table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
                 found = tally(subset for table in splits.values() for subset in table["subset"])
-                write_set(folder, source, splits, how | {
-                    "found": dict(found), "checksum": labels_checksum(source, splits), "contents": contents_checksum(splits)})
+                write_set(
+                    folder,
+                    source,
+                    splits,
+                    how
+                    | {
+                        "found": dict(found),
+                        "checksum": labels_checksum(source, splits),
+                        "contents": contents_checksum(splits),
+                    },
+                )
                 _finished(folder, done)
             except UserError:
                 shutil.rmtree(folder)
@@ -154,7 +202,9 @@ class DataGenerator:
 
     def _check(self) -> None:
         if self.dataset is not None and self.dataset not in DATASETS:
-            raise UserError(f"no dataset '{self.dataset}' (there are: {', '.join(DATASETS)}){nearest(self.dataset, DATASETS)}")
+            raise UserError(
+                f"no dataset '{self.dataset}' (there are: {', '.join(DATASETS)}){nearest(self.dataset, DATASETS)}"
+            )
         if not (isinstance(self.target_size, int) and self.target_size >= 16):
             raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
         if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
@@ -180,7 +230,11 @@ class DataGenerator:
         def one(index: int) -> tuple[list[float], bytes] | str:
             if index in before:
                 return before[index], b""
-            source, landmarks, box = image_of(Path(self.data_dir), table["file"][index]), table["landmarks"], table["box"]
+            source, landmarks, box = (
+                image_of(Path(self.data_dir), table["file"][index]),
+                table["landmarks"],
+                table["box"],
+            )
             try:
                 return self._crop(source, landmarks[index], box[index], protocol)
             except UserError as error:
@@ -203,22 +257,30 @@ class DataGenerator:
             pool.shutdown(cancel_futures=True)  # an interrupt waits only for the crops that have begun
         return done
 
-    def _crop(self, source: Path, landmarks: np.ndarray, box: np.ndarray, protocol: Protocol) -> tuple[list[float], bytes]:
+    def _crop(
+        self, source: Path, landmarks: np.ndarray, box: np.ndarray, protocol: Protocol
+    ) -> tuple[list[float], bytes]:
         """Return ([crop (4), width, height of the image], the JPEG) of one face."""
         image = read_source_image(source)
         height, width = image.shape[:2]
         for what, edges in (("landmarks lie", box_of(landmarks)), ("face box lies", box)):
             if (edges[:2] >= (width, height)).any() or (edges[2:] <= 0).any():
-                raise UserError(f"{source}: its {what} outside the image of {width} x {height} px; check that the "
-                                "annotation belongs to this picture")
+                raise UserError(
+                    f"{source}: its {what} outside the image of {width} x {height} px; check that the "
+                    "annotation belongs to this picture"
+                )
         try:
             crop = np.round(crop_box(box, protocol, width, height), 4)  # as the table holds it
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
-            raise UserError(f"{source}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
-                            "correct the annotation")
-        edges = np.trunc(crop) if self.labels == "published" else crop  # published labels, too, are relative to exact edges
+            raise UserError(
+                f"{source}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
+                "correct the annotation"
+            )
+        edges = (
+            np.trunc(crop) if self.labels == "published" else crop
+        )  # published labels, too, are relative to exact edges
         done, data = cv2.imencode(".jpg", cut(image, edges, self.target_size, self.margin, protocol.border), JPEG)
         if not done:
             raise UserError(f"{source}: OpenCV cannot encode its crop as JPEG")
@@ -241,15 +303,19 @@ def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
     found, size = {}, 0
     with open(crops, "ab+") as handle:
         written = handle.tell()
-        for line in text[:text.rfind("\n") + 1].splitlines():
+        for line in text[: text.rfind("\n") + 1].splitlines():
             index, *numbers = line.split()
             begin, end = map(int, numbers[6:])
-            if end > written or os.pread(handle.fileno(), 2, end - 2) != b"\xff\xd9":  # the JPEG was lost in a power cut
+            if (
+                end > written or os.pread(handle.fileno(), 2, end - 2) != b"\xff\xd9"
+            ):  # the JPEG was lost in a power cut
                 break
             found[int(index)], size = [*map(float, numbers[:4]), *map(int, numbers[4:])], end
         handle.truncate(size)
     if file.is_file():
-        file.write_text("".join(f"{index} {' '.join(map(str, numbers))}\n" for index, numbers in found.items()), encoding="ascii")
+        file.write_text(
+            "".join(f"{index} {' '.join(map(str, numbers))}\n" for index, numbers in found.items()), encoding="ascii"
+        )
     return found
 
 
@@ -261,7 +327,9 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
     faults = [result for results in done.values() for result in results if isinstance(result, str)]
     faces = sum(map(len, done.values()))
     if len(faults) > LOST * faces:
-        complain([f"{fault}; {len(faults)} of {faces} faces cannot be used, {LOST:.0%} may be left out" for fault in faults])
+        complain(
+            [f"{fault}; {len(faults)} of {faces} faces cannot be used, {LOST:.0%} may be left out" for fault in faults]
+        )
     if faults:
         logger.warning(f"{source}: {len(faults)} of {faces} faces cannot be used and are left out, such as {faults[0]}")
         (folder / LEFT_OUT).write_text("\n".join(faults) + "\n", encoding="utf-8", errors="surrogateescape")
@@ -271,7 +339,10 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
         if kept:
             numbers = np.array([results[index] for index in kept])
             found[split] = only(splits[split], kept) | {
-                "crop": numbers[:, :4], "size": numbers[:, 4:6].astype(np.int64), "jpeg": numbers[:, 6:].astype(np.int64)}
+                "crop": numbers[:, :4],
+                "size": numbers[:, 4:6].astype(np.int64),
+                "jpeg": numbers[:, 6:].astype(np.int64),
+            }
     return found
 
 
@@ -290,7 +361,7 @@ def split_identities(identities: list[str], share: float, seed: int) -> np.ndarr
     A hash of seed and identity chooses them, so that adding faces moves few others between the splits.
     """
     order = sorted(set(identities), key=lambda name: name_hash(f"{seed}/{name}"))
-    held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
+    held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
     return np.array([name in held for name in identities], dtype=bool)
 
 

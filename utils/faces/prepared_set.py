@@ -32,11 +32,34 @@ ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
 FORMAT = 3  # of the folder; a folder of another format is prepared again
 META: dict[str, Any] = {  # types of the values
-    "dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
-    "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
-    "expected": (dict, type(None)), "found": dict, "checksum": str, "columns": list}
+    "dataset": str,
+    "name": str,
+    "source": str,
+    "layout": str,
+    "count": int,
+    "protocol": dict,
+    "target_size": int,
+    "margin": (int, float),
+    "origin": (int, float, type(None)),
+    "val": (int, float, str),
+    "seed": int,
+    "expected": (dict, type(None)),
+    "found": dict,
+    "checksum": str,
+    "columns": list,
+}
 COLUMN = re.compile(r"[a-z_]+(\.text)?")  # names of their files
-COLUMNS = {"file.text", "subset.text", "identity.text", "size", "crop", "box", "landmarks", "visible", "jpeg"}  # of every set
+COLUMNS = {
+    "file.text",
+    "subset.text",
+    "identity.text",
+    "size",
+    "crop",
+    "box",
+    "landmarks",
+    "visible",
+    "jpeg",
+}  # of every set
 
 
 class PreparedSet:
@@ -104,7 +127,9 @@ class PreparedSet:
                 raise ValueError
             return points
         except (OSError, ValueError):
-            raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
+            raise UserError(
+                f"{file} does not hold {count} landmarks; a prepared set without a train split has none"
+            ) from None
 
     def read(self, split: str) -> Faces:
         """Return the faces of a split, or of ALL splits. Values are read when they are used.
@@ -123,14 +148,27 @@ class PreparedSet:
         if read_meta(self.folder) != meta:
             raise UserError(f"{self.folder} was prepared again while this command used it; start this command again")
         count = len(table["jpeg"])
-        whole = {"source": Path(meta["source"]), "set": meta["checksum"], "target": meta["target_size"],
-                 "step": meta.get("frame_step")}
+        whole = {
+            "source": Path(meta["source"]),
+            "set": meta["checksum"],
+            "target": meta["target_size"],
+            "step": meta.get("frame_step"),
+        }
         table |= {name: constant(value, count) for name, value in whole.items() if value is not None}
-        facts = {"protocol": self.protocol, "margin": meta["margin"], "states": list(meta.get("states", ())),
-                 "subsets": list(meta["expected"] or ())}
+        facts = {
+            "protocol": self.protocol,
+            "margin": meta["margin"],
+            "states": list(meta.get("states", ())),
+            "subsets": list(meta["expected"] or ()),
+        }
         size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, version, table["jpeg"])
-        crops = Crops(partial(decoded_crop, folder / CROPS, stored, table["file"]), stored, count, size,
-                      border_px(size, meta["margin"]))
+        crops = Crops(
+            partial(decoded_crop, folder / CROPS, stored, table["file"]),
+            stored,
+            count,
+            size,
+            border_px(size, meta["margin"]),
+        )
         return Faces(table, crops, facts)
 
     def mismatch(self, **wanted: Any) -> str:
@@ -201,13 +239,19 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, in
     order = _in_order(splits, parts)
     for split, part in zip(splits, parts, strict=True):
         if any(part.facts[key] != parts[0].facts[key] for key in ("protocol", "margin")):
-            raise UserError(f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
-                            "both with the same")
+            raise UserError(
+                f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
+                "both with the same"
+            )
     margin = parts[0].facts["margin"]
     if border_px(size, input_margin) > border_px(size, margin):
-        raise UserError(f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {margin}; prepare it "
-                        f"with --margin {input_margin} or more")
-    union = {key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")}
+        raise UserError(
+            f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {margin}; prepare it "
+            f"with --margin {input_margin} or more"
+        )
+    union = {
+        key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")
+    }
     faces = Faces.join([_for_net(*pair, layout, union["states"]) for pair in zip(splits, parts, strict=True)])
     crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
     faces = Faces(faces.columns, crops, faces.facts | union | {"aligned": bool(layout.members)})
@@ -222,10 +266,10 @@ def _in_order(splits: list[Split], parts: list[Faces]) -> np.ndarray | None:
     starts = np.cumsum([0, *map(len, parts)])
     rows = np.arange(starts[-1])
     for i, (one, two) in enumerate(pairwise(splits)):
-        pair, of_one = parts[i:i + 2], (one.name, two.name, one.set.folder) == ("train", "val", two.set.folder)
+        pair, of_one = parts[i : i + 2], (one.name, two.name, one.set.folder) == ("train", "val", two.set.folder)
         if of_one and all("place" in part for part in pair):
             places = np.concatenate([part["place"][:] for part in pair])
-            rows[starts[i]:starts[i + 2]] = starts[i] + np.argsort(places, kind="stable")
+            rows[starts[i] : starts[i + 2]] = starts[i] + np.argsort(places, kind="stable")
     return None if (np.diff(rows) > 0).all() else rows
 
 
@@ -236,16 +280,24 @@ def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> F
     if not split.labelled:
         unknown = {"landmarks": np.full((layout.count, 2), np.nan), "visible": np.zeros(layout.count, bool)}
         return faces.without("pose", "states").with_columns(
-            **{name: constant(value, len(faces)) for name, value in unknown.items()})
+            **{name: constant(value, len(faces)) for name, value in unknown.items()}
+        )
     if meta["layout"] != layout.stored:
-        way: Any = to_union(split.set.called, meta["layout"], layout, split.set.layouts) if layout.members \
+        way: Any = (
+            to_union(split.set.called, meta["layout"], layout, split.set.layouts)
+            if layout.members
             else conversion(meta["layout"], layout.stored, split.set.layouts)
+        )
         if way is None:
-            raise UserError(f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
-                            f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")
+            raise UserError(
+                f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
+                f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout"
+            )
         landmarks, visible = mapped(way, landmarks), mapped(way.flags, landmarks, visible)
     if len(layout.selected) != landmarks[:0].shape[1]:
-        landmarks, visible = (mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible))
+        landmarks, visible = (
+            mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible)
+        )
     new = {"landmarks": landmarks, "visible": mapped(_known, landmarks)}
     if "pose" in faces:
         new["pose"] = mapped(partial(np.asarray, dtype=np.float32), faces["pose"])
@@ -274,15 +326,26 @@ def read_meta(folder: Path) -> dict[str, Any]:
     meta = read_yaml(file)
     meta.setdefault("labels", "exact")
     if meta.get("format") == 2 and isinstance(meta.get("source"), str):
-        again = "--dataset synthetic" if meta.get("dataset") == SYNTHETIC else f"--data-dir {shlex.quote(meta['source'])}"
-        raise UserError(f"{file} is of format 2, which this version no longer reads; prepare the set again: python main.py "
-                        f"--prepare {again}")
+        again = (
+            "--dataset synthetic" if meta.get("dataset") == SYNTHETIC else f"--data-dir {shlex.quote(meta['source'])}"
+        )
+        raise UserError(
+            f"{file} is of format 2, which this version no longer reads; prepare the set again: python main.py "
+            f"--prepare {again}"
+        )
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
         whole = whole and meta["dataset"] in (*DATASETS, UNLABELLED)
-        whole = whole and 0 < meta["count"] <= MOST_LANDMARKS and 0 < meta["target_size"] <= FAR and 0 < meta["margin"] <= 100
+        whole = (
+            whole
+            and 0 < meta["count"] <= MOST_LANDMARKS
+            and 0 < meta["target_size"] <= FAR
+            and 0 < meta["margin"] <= 100
+        )
         whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
-        whole = whole and all(isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values())
+        whole = whole and all(
+            isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values()
+        )
         whole = whole and isinstance(meta.get("frame_step", 1), int | None) and isinstance(meta.get("states", []), list)
         whole = whole and set(meta["columns"]) >= COLUMNS and all(COLUMN.fullmatch(name) for name in meta["columns"])
         check_protocol(Protocol(**meta["protocol"]))

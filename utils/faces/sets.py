@@ -1,4 +1,5 @@
 """Finds the prepared sets that names on the command line mean. A set that is missing, or has other settings, is prepared."""
+
 import hashlib
 import os
 import shlex
@@ -25,7 +26,7 @@ from utils.partial_folders import remove_abandoned
 from utils.yaml_files import read_yaml
 
 MOST_BYTES = 1 << 22  # of a mean face as text
-FARTHEST = 2.0        # share of the crop; a mean face has no landmark so far from the crop's centre
+FARTHEST = 2.0  # share of the crop; a mean face has no landmark so far from the crop's centre
 # {set: the set whose archive holds it too}
 HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
 
@@ -38,9 +39,16 @@ class Sets:
     """
 
     def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
-        self.data, self.layouts, self.protocols, self.defaults = settings.data, settings.layouts, settings.protocols, defaults
+        self.data, self.layouts, self.protocols, self.defaults = (
+            settings.data,
+            settings.layouts,
+            settings.protocols,
+            defaults,
+        )
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
-        self.layout = None if self.layouts.is_union(self.data.layout) else self.data.layout  # of own sets; None: their own
+        self.layout = (
+            None if self.layouts.is_union(self.data.layout) else self.data.layout
+        )  # of own sets; None: their own
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.overwrite = overwrite  # a prepared set even if its archive is gone
         self.doubted = False  # whether the log has the doubts about the test sets, which a training and a test may have
@@ -63,8 +71,10 @@ class Sets:
             return [str(raw) if _has_own_layout(name) else name]
         real = [_dataset_or_folder(folder, meta) for folder, meta in self._prepared() if meta["dataset"] != SYNTHETIC]
         if real and "300w" not in real and not only_benchmarks:
-            raise UserError(f"{self.root} holds {', '.join(dict.fromkeys(real))}, but no 300w; give --dataset {real[0]}, or "
-                            f"--dataset {SYNTHETIC}")
+            raise UserError(
+                f"{self.root} holds {', '.join(dict.fromkeys(real))}, but no 300w; give --dataset {real[0]}, or "
+                f"--dataset {SYNTHETIC}"
+            )
         return ["300w" if "300w" in real else SYNTHETIC]
 
     def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
@@ -90,7 +100,9 @@ class Sets:
         """Return the splits to test on: those of test_data, else of the training sets. UserError if there is no test split."""
         named, trained = self.data.test_data, set(self.data.train_data or ())
         sets = {name: self.prepare(name, test=True) for name in named or self.data.train_data}
-        apart = {name for name, one in sets.items() if named and not {name, one.meta["source"], str(one.folder)} & trained}
+        apart = {
+            name for name, one in sets.items() if named and not {name, one.meta["source"], str(one.folder)} & trained
+        }
         splits = {name: test_split(one, name in apart) for name, one in sets.items()}
         if without := [name for name, split in splits.items() if split is None and (named or not any(splits.values()))]:
             remedy = "or name other faces, since this net trains on these" if named else "or give --test-data"
@@ -104,12 +116,17 @@ class Sets:
         """
         if (Path(name) / "meta.yaml").is_file():
             one = PreparedSet(Path(name), self.layouts, self._drawn(Path(name)))  # another format is refused first
-            wanted = {"labels": self.data.labels, "protocol": self.data.protocol and self.protocol,
-                      "origin": self._first_pixel(dataset_of(name, self.root))}
+            wanted = {
+                "labels": self.data.labels,
+                "protocol": self.data.protocol and self.protocol,
+                "origin": self._first_pixel(dataset_of(name, self.root)),
+            }
             wanted = {key: value for key, value in wanted.items() if value is not None}
             if why := one.mismatch(**wanted):
-                raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
-                                "it was made")
+                raise UserError(
+                    f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
+                    "it was made"
+                )
             self._compare(one)
             return one
         if Path(name).is_absolute() and not Path(name).exists() and (one := self._made_from(name, test)):
@@ -129,7 +146,9 @@ class Sets:
                     remove_abandoned(self.root)
                 return self._prepare(name, test)
         except OSError as error:
-            raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
+            raise UserError(
+                f"{error.filename or self.root}: {error.strerror or error}; give another --data-root"
+            ) from None
 
     def _made_from(self, raw: str, test: bool) -> PreparedSet | None:
         """Return the set that was prepared from a raw folder that is gone, so that runs on it go on; None if there is none."""
@@ -153,7 +172,12 @@ class Sets:
     def _wanted(self, name: str, raw: Path | None, test: bool) -> dict[str, Any]:
         """Return the values of meta.yaml that a prepared set must have so that this run can use it."""
         data, dataset = self.data, self._dataset(name, raw)
-        wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size, "labels": data.labels}
+        wanted = {
+            "protocol": self.protocol,
+            "margin": data.margin,
+            "target_size": data.target_size,
+            "labels": data.labels,
+        }
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
         wanted |= {key: getattr(data, key) for key in (DATASETS[dataset].options if dataset else ())}
@@ -161,7 +185,9 @@ class Sets:
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
         wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
-        return wanted | ({"layout": self.layouts.load(self.layout).stored} if _has_own_layout(dataset) and self.layout else {})
+        return wanted | (
+            {"layout": self.layouts.load(self.layout).stored} if _has_own_layout(dataset) and self.layout else {}
+        )
 
     def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
         """Return the two folders below `root` that may hold the prepared set. If it is missing, the second one is made."""
@@ -178,12 +204,16 @@ class Sets:
                 if raw is None:
                     self._compare(one)
                 if data.first_pixel is None and _said_first_pixel(one.meta):
-                    logger.info(f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before")
+                    logger.info(
+                        f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before"
+                    )
                 return one
         for folder, meta in self._prepared() if _is_benchmark(name) else ():
             if folder in (named, target) and _has_own_layout(meta["dataset"]):
-                raise UserError(f"{folder} holds a set of your own and not {DATASETS[name].title}; name its folder "
-                                f"({meta.get('source')}) if you mean it, else rename {folder}")
+                raise UserError(
+                    f"{folder} holds a set of your own and not {DATASETS[name].title}; name its folder "
+                    f"({meta.get('source')}) if you mean it, else rename {folder}"
+                )
         allow_partial = data.allow_partial
         if raw is None:
             raw, meta = self._earlier(name, target, why, {} if test else wanted)
@@ -194,10 +224,23 @@ class Sets:
         if first_pixel is not None and data.first_pixel is None:
             logger.info(f"{raw}: pixels are counted from {first_pixel:g}, as --first-pixel said before")
         made = DataGenerator(
-            raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
-            0 if data.val == "none" else data.val, allow_partial, self.layout if _has_own_layout(dataset) else None,
-            self.layouts, self.defaults, frame_step=data.frame_step, first_pixel=first_pixel,
-            labels=data.labels, overwrite=self.overwrite).run()
+            raw,
+            data.target_size,
+            dataset,
+            target.name,
+            target.parent,
+            self.protocol,
+            data.margin,
+            0 if data.val == "none" else data.val,
+            allow_partial,
+            self.layout if _has_own_layout(dataset) else None,
+            self.layouts,
+            self.defaults,
+            frame_step=data.frame_step,
+            first_pixel=first_pixel,
+            labels=data.labels,
+            overwrite=self.overwrite,
+        ).run()
         return PreparedSet(made, self.layouts)
 
     def _compare(self, one: PreparedSet) -> None:
@@ -207,15 +250,20 @@ class Sets:
             return
         self.compared.add(one.folder)
         if one.meta.get("fingerprint") != fingerprint(source):
-            logger.warning(f"{source} has changed since {one.folder} was prepared from it, which is used as it is; to prepare it "
-                           "again, name the first folder, for a named set by --data-dir")
+            logger.warning(
+                f"{source} has changed since {one.folder} was prepared from it, which is used as it is; to prepare it "
+                "again, name the first folder, for a named set by --data-dir"
+            )
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared before."""
         if dataset is None or not DATASETS[dataset].countable:
             return None
-        earlier = (meta["origin"] for _, meta in self._prepared()
-                   if raw and meta.get("source") == str(raw.resolve()) and _said_first_pixel(meta))
+        earlier = (
+            meta["origin"]
+            for _, meta in self._prepared()
+            if raw and meta.get("source") == str(raw.resolve()) and _said_first_pixel(meta)
+        )
         return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -225,8 +273,11 @@ class Sets:
         meta.yaml.
         """
         places = [target, target.with_name(name)]
-        found = [(folder, meta) for folder, meta in self._prepared()
-                 if folder in places or _dataset_or_folder(folder, meta) == name]
+        found = [
+            (folder, meta)
+            for folder, meta in self._prepared()
+            if folder in places or _dataset_or_folder(folder, meta) == name
+        ]
         found.sort(key=lambda pair: pair[0] not in places)
         for _, meta in found:
             if Path(str(meta.get("source"))).is_dir():
@@ -235,8 +286,10 @@ class Sets:
             raise UserError(f"{why}; name the unpacked archive: --data-dir FOLDER")
         folder, meta = found[0]
         flags = " ".join(self._flags(meta, wanted))
-        raise UserError(f"{why}, and {meta.get('source')}, from which {folder} was made, is gone; name the unpacked archive: "
-                        "--data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else ""))
+        raise UserError(
+            f"{why}, and {meta.get('source')}, from which {folder} was made, is gone; name the unpacked archive: "
+            "--data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else "")
+        )
 
     def _flags(self, meta: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         """Return the flags with which this run can use a prepared set as it is; [] if no flags can do that."""
@@ -249,6 +302,7 @@ class Sets:
 
     def _folder_name(self, name: str) -> str:
         """Return the folder name of a set: `name`, with marks for each setting of its crops that is not the default."""
+
         def unusual(key: str) -> bool:
             return getattr(self.data, key) != self.defaults.values[key]
 
@@ -292,6 +346,7 @@ class Sets:
         Render them if they are missing and `root` is this run's.
         """
         from utils.synthetic import VERSION, generate
+
         train, test = self.data.synthetic_train, self.data.synthetic_test
         folder = root / f"synthetic-raw{VERSION}-{train}-{test}"
         if not folder.is_dir():
@@ -315,13 +370,19 @@ class Sets:
         else:
             meta = prepared(name, self.root)
             unprepared = not meta and name in DATASETS
-            points = (self.prepare(name) if unprepared else PreparedSet(meta.parent if meta else file, self.layouts)).meanface()
+            points = (
+                self.prepare(name) if unprepared else PreparedSet(meta.parent if meta else file, self.layouts)
+            ).meanface()
         if np.abs(points - 0.5).max(initial=0) > FARTHEST:
-            raise UserError(f"--meanface {file} has numbers up to {np.abs(points).max():.4g}; give shares of the crop, 0 to 1")
+            raise UserError(
+                f"--meanface {file} has numbers up to {np.abs(points).max():.4g}; give shares of the crop, 0 to 1"
+            )
         if not layout.members and len(points) == self.layouts.load(layout.stored).count:
             points = points[list(layout.selected)]
         if len(points) != layout.count or not np.isfinite(points).all():
-            raise UserError(f"--meanface {file} has {len(points)} landmarks, not the {layout.count} of layout {layout.name}")
+            raise UserError(
+                f"--meanface {file} has {len(points)} landmarks, not the {layout.count} of layout {layout.name}"
+            )
         return points
 
 
@@ -394,7 +455,9 @@ def test_flags(sets: list[PreparedSet], data_root: str) -> str:
 def check_same_protocol(one: PreparedSet, protocol: dict) -> None:
     """Raise UserError if a set was cut by another protocol than the net's training crops."""
     if (found := one.meta["protocol"]) != protocol:
-        raise UserError(f"{one.folder} was cut with protocol {found}, but the net was trained with {protocol}; give --protocol")
+        raise UserError(
+            f"{one.folder} was cut with protocol {found}, but the net was trained with {protocol}; give --protocol"
+        )
 
 
 def title_for(one: PreparedSet, net: Layout, compared: Layout) -> str:

@@ -3,6 +3,7 @@
 Each picture is a crop of a face with its margin, as in a prepared set. A table on disk says where each picture lies, and
 pictures are read one by one. So memory does not grow with their number.
 """
+
 import hashlib
 import tarfile
 from pathlib import Path
@@ -21,7 +22,13 @@ from utils.faces.faces import Column, Crops, Faces
 def shard_files(name: str) -> list[Path]:
     """Return the tar files that a name of --unlabelled means: itself, or those in the folder."""
     path = Path(name)
-    return sorted(path.glob("*.tar")) if path.is_dir() else [path.resolve()] if path.suffix == ".tar" and path.is_file() else []
+    return (
+        sorted(path.glob("*.tar"))
+        if path.is_dir()
+        else [path.resolve()]
+        if path.suffix == ".tar" and path.is_file()
+        else []
+    )
 
 
 class Shards:
@@ -52,8 +59,10 @@ class Shards:
                         for member in tar:
                             if member.isfile() and member.name.lower().endswith(SUFFIXES):
                                 if member.sparse is not None or member.size > MOST_BYTES:
-                                    raise UserError(f"{file}: {printable(member.name)} has {member.size} bytes, or holes, so it "
-                                                    "is no picture of a face; make the shard again")
+                                    raise UserError(
+                                        f"{file}: {printable(member.name)} has {member.size} bytes, or holes, so it "
+                                        "is no picture of a face; make the shard again"
+                                    )
                                 table.write(np.array([number, member.offset_data, member.size], np.int64).tobytes())
                             vars(tar)["members"].clear()  # tarfile keeps all of them otherwise
                 except tarfile.TarError as error:
@@ -69,7 +78,9 @@ class Shards:
 
     def locations(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the shard and first byte of some pictures, as text."""
-        return np.array([f"{self.files[number]} at byte {first}" for number, first, _ in self.table[rows].tolist()], object)
+        return np.array(
+            [f"{self.files[number]} at byte {first}" for number, first, _ in self.table[rows].tolist()], object
+        )
 
     def encoded(self, index: int) -> bytes:
         """Return the stored bytes of a picture."""
@@ -88,5 +99,7 @@ class Shards:
             data = np.frombuffer(self.encoded(place % len(self)), np.uint8)
             image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
             if image is not None:
-                return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
+                return cv2.resize(
+                    image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR
+                )
         raise UserError(f"all pictures of {self.files[0]} are damaged; make the shards again")

@@ -6,11 +6,24 @@ probabilities and strengths. PIPNet, its IRNet fork and Peppa's Slim differ in o
 
 A step gets uniform numbers (B, DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not neutral.
 """
+
 from typing import Any
 
 import numpy as np
 
-from utils.faces.changes import GREY, LUMA, Change, Field, affines, colours, filling, grains, interpolations, rectangles, turns
+from utils.faces.changes import (
+    GREY,
+    LUMA,
+    Change,
+    Field,
+    affines,
+    colours,
+    filling,
+    grains,
+    interpolations,
+    rectangles,
+    turns,
+)
 from utils.sections import AugmentSettings
 
 DRAWS = 9  # uniform numbers that a step takes
@@ -105,9 +118,21 @@ def noise(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
 
 
 # the names are those of utils.sections.STEPS, which tells the keys that each reads
-STEPS = {"sides": sides, "translation": translation, "rotation": rotation, "shear": shear, "flip": flip, "occlusion": occlusion,
-         "padding": padding, "hsv": hsv, "colour": colour, "infrared": infrared, "grayscale": grayscale, "blur": blur,
-         "noise": noise}
+STEPS = {
+    "sides": sides,
+    "translation": translation,
+    "rotation": rotation,
+    "shear": shear,
+    "flip": flip,
+    "occlusion": occlusion,
+    "padding": padding,
+    "hsv": hsv,
+    "colour": colour,
+    "infrared": infrared,
+    "grayscale": grayscale,
+    "blur": blur,
+    "noise": noise,
+}
 
 
 def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Change]:
@@ -120,6 +145,8 @@ def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Chang
     kept = field.stored if recipe.fill == "real" else field.side
     for place, name in enumerate(recipe.steps):
         seen = field.stored if not made and name == "sides" else kept
-        columns = STEPS[name](u[:, place * DRAWS:(place + 1) * DRAWS], recipe, field._replace(side=kept))
-        made.append(Change(**{"size": field.size, "seen": seen, "side": kept, "fill": filling(recipe), **still, **columns}))
+        columns = STEPS[name](u[:, place * DRAWS : (place + 1) * DRAWS], recipe, field._replace(side=kept))
+        made.append(
+            Change(**{"size": field.size, "seen": seen, "side": kept, "fill": filling(recipe), **still, **columns})
+        )
     return [*made, Change(field.size, kept, field.side, **still)] if kept != field.side else made

@@ -3,6 +3,7 @@
 Detected faces become a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A face is
 taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
 """
+
 import hashlib
 import shutil
 from collections import Counter
@@ -33,17 +34,22 @@ from utils.partial_folders import NEW_SET, check_replaceable, partial_folder, re
 from utils.progress import progress
 from utils.sections import TestSettings
 
-LEAST_SIDE = 32   # px, of a face's box
-GREY = 128        # px, side to which a face box is resized to measure its sharpness
-HASHED = 32       # px, side to which it is resized to compare its low frequencies
-DUPLICATE = 6     # of 63 signs of frequencies: near-duplicates differ in at most so many
-RECENT = 4096     # a new face is compared with so many earlier ones, which bounds the time for large folders
+LEAST_SIDE = 32  # px, of a face's box
+GREY = 128  # px, side to which a face box is resized to measure its sharpness
+HASHED = 32  # px, side to which it is resized to compare its low frequencies
+DUPLICATE = 6  # of 63 signs of frequencies: near-duplicates differ in at most so many
+RECENT = 4096  # a new face is compared with so many earlier ones, which bounds the time for large folders
 UNKNOWN = np.full((1, 2), np.nan)
-REASONS = {"small": f"smaller than {LEAST_SIDE} px", "blurred": "blurred (--least-sharpness)", "twin": "near-duplicates"}
+REASONS = {
+    "small": f"smaller than {LEAST_SIDE} px",
+    "blurred": "blurred (--least-sharpness)",
+    "twin": "near-duplicates",
+}
 
 
 class Cut(NamedTuple):
     """How faces are cut out: with protocol, target_size and margin of the labelled set. least_sharpness: see `sharpness`."""
+
     protocol: Protocol
     target_size: int
     margin: float
@@ -132,27 +138,59 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
             digest, size = digest or hashlib.sha256(encoded + state.encode()).hexdigest(), size + len(encoded)
             video = frame.seconds is not None
             place = f"{frame.index:06d}" if video else frame.name if source.is_dir() else source.name
-            rows.append({"file": place + (f"#{faces}" if faces > 1 else ""), "subset": UNLABELLED,
-                         "identity": source.stem if video else frame.name, "landmarks": UNKNOWN, "box": box, "crop": crop,
-                         "size": frame.image.shape[1::-1], "jpeg": (size - len(encoded), size)})
+            rows.append(
+                {
+                    "file": place + (f"#{faces}" if faces > 1 else ""),
+                    "subset": UNLABELLED,
+                    "identity": source.stem if video else frame.name,
+                    "landmarks": UNKNOWN,
+                    "box": box,
+                    "crop": crop,
+                    "size": frame.image.shape[1::-1],
+                    "jpeg": (size - len(encoded), size),
+                }
+            )
         counts["empty"] += not faces
     left = [f"{counts[key]} {words}" for key, words in REASONS.items() if counts[key]]
-    words = f"{source}: {len(rows)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
+    words = (
+        f"{source}: {len(rows)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
+    )
     words += f"; left out: {', '.join(left)}" if left else ""
     if not rows:
-        raise UserError(f"no face to learn from in {words}; lower --least-face-score or --least-sharpness, or give "
-                        "other pictures")
+        raise UserError(
+            f"no face to learn from in {words}; lower --least-face-score or --least-sharpness, or give other pictures"
+        )
     logger.info(words)
     root = source if source.is_dir() or video else source.parent
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    write_set(folder, root, {UNLABELLED: columns | {name: np.array(columns[name]) for name in ("landmarks", "crop")}}, {
-        "format": FORMAT, "dataset": UNLABELLED, "name": source.stem, "source": str(root), "layout": UNLABELLED, "count": 1,
-        "protocol": how.protocol._asdict(), "target_size": how.target_size, "margin": how.margin, "origin": 0.5, "val": 0,
-        "seed": 0, "expected": None, "found": {UNLABELLED: len(rows)}, "fingerprint": state,
-        "checksum": digest})
+    write_set(
+        folder,
+        root,
+        {UNLABELLED: columns | {name: np.array(columns[name]) for name in ("landmarks", "crop")}},
+        {
+            "format": FORMAT,
+            "dataset": UNLABELLED,
+            "name": source.stem,
+            "source": str(root),
+            "layout": UNLABELLED,
+            "count": 1,
+            "protocol": how.protocol._asdict(),
+            "target_size": how.target_size,
+            "margin": how.margin,
+            "origin": 0.5,
+            "val": 0,
+            "seed": 0,
+            "expected": None,
+            "found": {UNLABELLED: len(rows)},
+            "fingerprint": state,
+            "checksum": digest,
+        },
+    )
 
 
-def _face(frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+def _face(
+    frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
     """Return (nominal crop (4,), picture with margin, signs (63,)) of a face, or the key of REASONS why it is left out."""
     height, width = frame.image.shape[:2]
     inside = np.clip(box, 0, [width, height, width, height])
@@ -186,10 +224,14 @@ def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
         for _, size, read in _contents(split):
             known.setdefault(size, set()).add(_digest(read()))
     for split in unlabelled:
-        shared = sorted({name for name, size, read in _contents(split) if size in known and _digest(read()) in known[size]})
+        shared = sorted(
+            {name for name, size, read in _contents(split) if size in known and _digest(read()) in known[size]}
+        )
         if shared:
-            raise UserError(f"{len(shared)} of the unlabelled pictures in {split.set.meta['source']} are test pictures, such as "
-                            f"{shared[0]}: a test on them would flatter the net; leave them out of one of the two")
+            raise UserError(
+                f"{len(shared)} of the unlabelled pictures in {split.set.meta['source']} are test pictures, such as "
+                f"{shared[0]}: a test on them would flatter the net; leave them out of one of the two"
+            )
 
 
 def _contents(split: Split) -> Iterator[tuple[str, int, Callable[[], bytes]]]:

@@ -1,4 +1,5 @@
 """Errors and doubts about the sets of a training, which are reported before its first step."""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ def check_training(sources: Sources) -> None:
     settings, sets = sources.settings, sources.training
     for place, one in enumerate(sets):
         if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
-            raise UserError(f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
-                            "more often")
+            raise UserError(
+                f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
+                "more often"
+            )
     called, name = [one.called for one in sets], settings.data.layout
     if settings.train.shares and len(sets) == 1:
         raise UserError(f"--shares mixes several training sets, and {called[0]} is the only one; leave it out")
@@ -52,13 +55,17 @@ def check_known(layout: Layout, faces: Faces) -> None:
     for name, member in layout.members.items():
         if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
             point = f"{missing[0]} ({member.layout.point_names()[missing[0]]})"
-            raise UserError(f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
-                            "be learnt; leave the set out, or give it a layout without that landmark")
+            raise UserError(
+                f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
+                "be learnt; leave the set out, or give it a layout without that landmark"
+            )
     if not layout.members and unknown.any():
         names = layout.point_names()
         points = one_line(", ".join(f"{i} ({names[i]})" for i in np.flatnonzero(unknown)), 80)
-        raise UserError(f"no training face has landmarks {points} of layout {layout.name}, so they cannot be learnt; give the "
-                        "--layout of a training set, or leave the landmarks out by --selected-index")
+        raise UserError(
+            f"no training face has landmarks {points} of layout {layout.name}, so they cannot be learnt; give the "
+            "--layout of a training set, or leave the landmarks out by --selected-index"
+        )
 
 
 def doubts(sources: Sources) -> Iterator[str]:
@@ -75,14 +82,20 @@ def doubts_about_tests(sources: Sources, stored: dict[str, Any]) -> Iterator[str
     Its training sets are the prepared sets with their checksums. A user's own set may have changed since the training.
     """
     names, known = stored["args"].get("train_data") or (), stored.get("data", ())
-    trained = [Split(one, name) for one in sources.sets.with_checksums(known[:len(names)])
-               for name in trained_splits(stored["args"]["val"]) if name in one.splits]
+    trained = [
+        Split(one, name)
+        for one in sources.sets.with_checksums(known[: len(names)])
+        for name in trained_splits(stored["args"]["val"])
+        if name in one.splits
+    ]
     yield from _seen_in_training(sources.tested, trained)
     for one in (split.set for split in sources.tested):
         own, trained_on = DATASETS[one.meta["dataset"]].layout is None, {one.meta["source"], str(one.folder)} & {*names}
         if own and trained_on and known and one.checksum not in known:
-            yield (f"{one.folder} has changed since the training; if test faces of it were training faces then, the figures on "
-                   "them are too good")
+            yield (
+                f"{one.folder} has changed since the training; if test faces of it were training faces then, the figures on "
+                "them are too good"
+            )
 
 
 def _misplaced(sources: Sources) -> Iterator[str]:
@@ -99,15 +112,22 @@ def _misplaced(sources: Sources) -> Iterator[str]:
                 continue
             matrix, goal = similarity(one[both], other[both]), other[both]
             apart = np.linalg.norm(transform(one[both], matrix) - goal, axis=1)
-            if np.sqrt((apart ** 2).mean()) > APART * np.sqrt(((goal - goal.mean(0)) ** 2).sum(1).mean()) or matrix[0, 0] < 0:
-                yield (f"the {both.sum()} landmarks that {split.set.folder} and {splits[place].set.folder} share lie at other "
-                       "places in one than in the other: does one have its points in another order, or is same_as wrong?")
+            if (
+                np.sqrt((apart**2).mean()) > APART * np.sqrt(((goal - goal.mean(0)) ** 2).sum(1).mean())
+                or matrix[0, 0] < 0
+            ):
+                yield (
+                    f"the {both.sum()} landmarks that {split.set.folder} and {splits[place].set.folder} share lie at other "
+                    "places in one than in the other: does one have its points in another order, or is same_as wrong?"
+                )
                 break
             size = 1 / np.hypot(*matrix[:, 0])
             if other is faces[0] and not 1 / ALIKE < size < ALIKE:
-                yield (f"faces are {size:.2f} times as large in the crops of {splits[place].set.folder} as in those of "
-                       f"{split.set.folder}, because crops are made around the landmarks of a set, or its boxes; the net learns "
-                       "both sizes" + (", and in use it gets the second one" if sources.layout.members else ""))
+                yield (
+                    f"faces are {size:.2f} times as large in the crops of {splits[place].set.folder} as in those of "
+                    f"{split.set.folder}, because crops are made around the landmarks of a set, or its boxes; the net learns "
+                    "both sizes" + (", and in use it gets the second one" if sources.layout.members else "")
+                )
 
 
 def _seen_in_training(splits: list[Split], trained: list[Split]) -> Iterator[str]:
@@ -120,8 +140,10 @@ def _seen_in_training(splits: list[Split], trained: list[Split]) -> Iterator[str
             known = {checksum(file) for file, size in theirs.items() if size in sizes}
             if count := sum(size in sizes and checksum(file) in known for file, size in mine.items()):
                 what = "validation" if split.name == "val" else "test"
-                yield (f"{count} of {len(mine)} {what} pictures of {split.set.folder} are training pictures of "
-                       f"{other.set.folder} too, so the figures on them are too good")
+                yield (
+                    f"{count} of {len(mine)} {what} pictures of {split.set.folder} are training pictures of "
+                    f"{other.set.folder} too, so the figures on them are too good"
+                )
 
 
 def _pictures(split: Split) -> dict[Path, int]:

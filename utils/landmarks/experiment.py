@@ -1,4 +1,5 @@
 """The training of a landmark net as an `Experiment`: its faces, its net with all stages, its validation."""
+
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -31,8 +32,9 @@ from utils.union import labelled_by
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
-def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None,
-                        told: Told | None = None) -> Experiment:
+def landmark_experiment(
+    sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None, told: Told | None = None
+) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
     fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this round.
@@ -52,17 +54,28 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     samples = Samples(sources.batches(faces), sources.learnt_from(), words, shares=sources.shares(faces))
     if pool:
         samples = with_unlabelled(samples, sources, faces, pool, told)
-    return Experiment(settings, f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
-                      "val_nme", "NME {:.3f} %", samples, partial(start_net, sources, faces, ranks),
-                      describe(sources, faces), partial(validator, sources, held, ranks))
+    return Experiment(
+        settings,
+        f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
+        "val_nme",
+        "NME {:.3f} %",
+        samples,
+        partial(start_net, sources, faces, ranks),
+        describe(sources, faces),
+        partial(validator, sources, held, ranks),
+    )
 
 
 def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
     """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training faces."""
     layout, rows = sources.layout, sources.settings.layouts.rows
     used = (sources.settings.data.layout, layout.stored, *(member.layout.stored for member in layout.members.values()))
-    return {"layout": layout.to_dict(), "protocol": sources.training[0].meta["protocol"],
-            "layouts": {name: row for name, row in rows.items() if name in used}, "meanface": faces.meanface().tolist()}
+    return {
+        "layout": layout.to_dict(),
+        "protocol": sources.training[0].meta["protocol"],
+        "layouts": {name: row for name, row in rows.items() if name in used},
+        "meanface": faces.meanface().tolist(),
+    }
 
 
 def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tuple[Trainable, Started]:
@@ -80,20 +93,27 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
         check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
     started = Started("the checkpoint")
     if not resume:
-        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning,
-                             sources.sets.defaults)
+        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning, sources.sets.defaults)
         if train.freeze == "backbone" and started == RANDOM:
             raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
     if train.semi == "gssl":
         net.head.levels = 3
         if min(net.grid) < 4:
-            raise ValueError("gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
-                             "--input-size or a smaller --stride")
+            raise ValueError(
+                "gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
+                "--input-size or a smaller --stride"
+            )
     elif train.semi == MEAN_TEACHER:
         net = MeanTeacher(net, layout, float(faces.shift().mean()))
     if train.teacher:
-        net, words = add_teacher(net.to(ranks.device), Path(train.teacher), loss.teacher_weight, layout,
-                                 sources.training[0].meta["protocol"], sources.sets.defaults)
+        net, words = add_teacher(
+            net.to(ranks.device),
+            Path(train.teacher),
+            loss.teacher_weight,
+            layout,
+            sources.training[0].meta["protocol"],
+            sources.sets.defaults,
+        )
         logger.info(words)
     return net, started
 
@@ -119,7 +139,8 @@ def validator(sources: Sources, held: list[Held], ranks: Ranks, solver: Solver) 
             state = solver.net.head.calibrated(state, factor)
         limits = {part.layout.name: result.limits(factor) for part, result in zip(held, results, strict=True)}
         several = {"member_limits": limits} if sources.layout.members else {}
-        return Validated(state, float(np.mean([np.nanmean(result.nme) for result in results])),
-                         next(iter(limits.values())) | several)
+        return Validated(
+            state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several
+        )
 
     return validate

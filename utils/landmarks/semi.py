@@ -1,4 +1,5 @@
 """Unlabelled faces for --semi, their pseudo-labels, and the samples that a training takes from them."""
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class Pool(NamedTuple):
     faces: those of prepared sets and those whose labels --labelled-fraction hides; shards: those of tar files. None: there are
     none. checksums: of all these sets.
     """
+
     faces: Faces | None
     shards: Faces | None
     checksums: list[str]
@@ -35,6 +37,7 @@ class Pool(NamedTuple):
 
 class Told(NamedTuple):
     """Pseudo-labels of a pool's faces. level: the loss terms that they train, see `Labels`."""
+
     file: Path
     level: int
 
@@ -49,8 +52,10 @@ def find_pool(sources: Sources, ranks: Ranks) -> Pool:
     names, shards, faces, checksums = data.unlabelled or [], None, None, []
     if files := [file for name in names for file in shard_files(name)]:
         if semi in ROUNDS:
-            raise UserError(f"{files[0]} is read as a stream, which --semi {semi} cannot label; give a folder of pictures, or "
-                            "--semi mean-teacher")
+            raise UserError(
+                f"{files[0]} is read as a stream, which --semi {semi} cannot label; give a folder of pictures, or "
+                "--semi mean-teacher"
+            )
         stored = first.meta["margin"]
         tars = ranks.one_by_one(lambda: Shards(files, sets.root / UNLABELLED, settings.net.input_size, stored, margin))
         shards, checksums = tars.faces(), [tars.checksum]
@@ -65,7 +70,9 @@ def find_pool(sources: Sources, ranks: Ranks) -> Pool:
         rows = labelled_rows(faces["identity"][others:], data.labelled_fraction, settings.train.seed)
         faces = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
         if not len(faces):
-            raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
+            raise UserError(
+                f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one"
+            )
     return Pool(faces, shards, [split.set.checksum for split in splits] + checksums)
 
 
@@ -77,16 +84,29 @@ def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: P
     settings, (faces, shards, checksums), count = sources.settings, pool, len(labelled)
     if settings.train.semi == MEAN_TEACHER:
         whole = Faces.join([part for part in (labelled, faces, shards) if part is not None])
-        batches = Batches(whole, settings.augment, sources.layout.flip_index, settings.train.seed, count,
-                          recipes(settings.augment, settings.views))
-        return samples._replace(batches=batches, checksums=samples.checksums + checksums, labelled=count,
-                                words=f"{samples.words}; {len(whole) - count} unlabelled faces")
+        batches = Batches(
+            whole,
+            settings.augment,
+            sources.layout.flip_index,
+            settings.train.seed,
+            count,
+            recipes(settings.augment, settings.views),
+        )
+        return samples._replace(
+            batches=batches,
+            checksums=samples.checksums + checksums,
+            labelled=count,
+            words=f"{samples.words}; {len(whole) - count} unlabelled faces",
+        )
     if told is None:
         return samples
     learnt = pseudo_labelled(faces, read_labels(told.file, faces), float(labelled.shift().mean()), told.level)
     true = labelled.with_columns(level=constant(0, count))
-    return Samples(sources.batches(Faces.join([true, learnt])), learnt_from(samples.checksums, pool, told),
-                   f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {told.file}")
+    return Samples(
+        sources.batches(Faces.join([true, learnt])),
+        learnt_from(samples.checksums, pool, told),
+        f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {told.file}",
+    )
 
 
 def learnt_from(labelled: list[str], pool: Pool, told: Told | None) -> list[str]:
@@ -101,8 +121,11 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
     """
     crop, count = faces["crop"][:], len(faces)
     return faces.with_columns(
-        level=constant(level, count), landmarks=to_image(nominal.astype(np.float32).astype(np.float64), crop),
-        visible=constant(np.ones(nominal.shape[1], bool), count), label_shift=shift * (crop[:, 2] - crop[:, 0]))
+        level=constant(level, count),
+        landmarks=to_image(nominal.astype(np.float32).astype(np.float64), crop),
+        visible=constant(np.ones(nominal.shape[1], bool), count),
+        label_shift=shift * (crop[:, 2] - crop[:, 0]),
+    )
 
 
 def read_labels(file: Path, faces: Faces) -> np.ndarray:
@@ -113,7 +136,7 @@ def read_labels(file: Path, faces: Faces) -> np.ndarray:
         if count == len(names) or row.get("file") != names[count]:
             raise other
         try:
-            values = np.array(list(row.values())[len(COLUMNS):], np.float64)
+            values = np.array(list(row.values())[len(COLUMNS) :], np.float64)
         except ValueError as error:
             raise UserError(f"{file} is damaged ({error}); train another run") from None
         points = points if count else np.empty((len(names), len(values)))
@@ -129,5 +152,7 @@ def check_collapse(nominal: np.ndarray, who: str) -> None:
     across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
     if not min(across, within) > SAME:
         what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"
-        raise UserError(f"{who} finds {what}: it has collapsed, and its pseudo-labels would teach nothing; lower "
-                        "--learning-rate, give more --epochs or more labelled faces, and look at the faces with --show-data")
+        raise UserError(
+            f"{who} finds {what}: it has collapsed, and its pseudo-labels would teach nothing; lower "
+            "--learning-rate, give more --epochs or more labelled faces, and look at the faces with --show-data"
+        )

@@ -1,4 +1,5 @@
 """The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
+
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -38,14 +39,18 @@ class Sources(NamedTuple):
         data, layouts, wanted = self.settings.data, self.settings.layouts, self.settings.net.num_lms
         if layouts.is_union(data.layout):
             if data.selected_index:
-                raise UserError(f"--selected-index is of one layout, not of several (--layout {data.layout}); leave it out, and "
-                                "give a set another layout in args.yaml")
+                raise UserError(
+                    f"--selected-index is of one layout, not of several (--layout {data.layout}); leave it out, and "
+                    "give a set another layout in args.yaml"
+                )
             layout = unite(data.layout, [Labelled(one.called, one.meta["layout"]) for one in self.training], layouts)
         else:
             layout = self.layout_of(self.training[0])
         if wanted not in (None, layout.count):
-            raise UserError(f"num_lms is {wanted}, but layout {layout.name} has {layout.count} landmarks; choose another "
-                            "--layout or --selected-index")
+            raise UserError(
+                f"num_lms is {wanted}, but layout {layout.name} has {layout.count} landmarks; choose another "
+                "--layout or --selected-index"
+            )
         return layout
 
     def layout_of(self, one: PreparedSet) -> Layout:
@@ -69,7 +74,9 @@ class Sources(NamedTuple):
         if not given:
             return ()
         counts = Counter(faces["set"])
-        return tuple((count, float(given.get(one.called, 1))) for one in self.training if (count := counts[one.checksum]))
+        return tuple(
+            (count, float(given.get(one.called, 1))) for one in self.training if (count := counts[one.checksum])
+        )
 
     def splits(self, *names: str) -> list[Split]:
         """Return splits of the training sets.
@@ -77,7 +84,11 @@ class Sources(NamedTuple):
         Default: those that are trained on, which are train, and val unless it validates.
         """
         names = names or trained_splits(self.settings.data.val)
-        return [Split(one, name, shift) for one, shift in zip(self.training, self.label_shifts(), strict=True) for name in names]
+        return [
+            Split(one, name, shift)
+            for one, shift in zip(self.training, self.label_shifts(), strict=True)
+            for name in names
+        ]
 
     def crops(self, splits: list[Split], layout: Layout | None = None, cache: float = 0) -> Faces:
         """Return the faces of some splits as the net gets them. cache: GiB."""
@@ -97,19 +108,26 @@ class Sources(NamedTuple):
         ways = [(split, self.way_to_test(split)) for split in splits]
         names = dict.fromkeys(there.name for _, (there, _) in ways)
         groups = [[(split, way) for split, way in ways if way[0].name == name] for name in names]
-        parts = [Held(self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1])
-                 for group in groups]
+        parts = [
+            Held(self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1])
+            for group in groups
+        ]
         return [part for part in parts if len(part.faces)]
 
     def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
         """Return how a net of `layout`, by default the one that is trained, is tested on a split, see `convert_predictor`."""
-        return convert_predictor(layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called)
+        return convert_predictor(
+            layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called
+        )
 
     def testable(self, split: Split, layout: Layout) -> bool:
         """Return whether a net of `layout` can be tested on a split: whether one layout can be converted to the other."""
         stored = split.set.meta["layout"]
-        return (self.way_to_test(split, layout)[0] is not layout or stored == layout.stored
-                or conversion(stored, layout.stored, self.settings.layouts) is not None)
+        return (
+            self.way_to_test(split, layout)[0] is not layout
+            or stored == layout.stored
+            or conversion(stored, layout.stored, self.settings.layouts) is not None
+        )
 
     def learnt_from(self) -> list[str]:
         """Return the checksums of what a training learns from, the labels of the training sets first."""
@@ -186,8 +204,10 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[H
     parts = sources.held(sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training])
     if not any(len(part.faces) for part in parts):
         folders = ", ".join(str(one.folder) for one in sources.training)
-        raise UserError(f"{folders} has no validation faces with --val {data.val}; give a larger share, "
-                        "--val test, or --val none to keep the last epoch")
+        raise UserError(
+            f"{folders} has no validation faces with --val {data.val}; give a larger share, "
+            "--val test, or --val none to keep the last epoch"
+        )
     for part in parts:
         face_norms(part.faces, part.layout, settings.test.norm)
     return faces, parts

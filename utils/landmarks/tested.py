@@ -1,4 +1,5 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ class LandmarkTests(Tests):
     torch_net: Trainable | None
     ways: list[tuple[Layout, Callable[[Predict], Predict]]]
     compared: list[tuple[Compared, ...]]
-    bounds = {name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 0.5) for name in FORMATS}  # NME points
+    bounds = {
+        name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 0.5) for name in FORMATS
+    }  # NME points
 
     @property
     def settings(self) -> Settings:
@@ -99,9 +102,13 @@ class LandmarkTests(Tests):
         if "web" not in formats:
             return files
         folder = Path(out or self.run.folder / "web")
-        int8, weights = self.run.export_path("int8") if self.run.has("int8") else None, self.settings.test.detector_weights
-        write_page(folder, Options(self.run.onnx, int8, Path(weights) if weights else None),
-                   overwrite or not out)  # in the run's own folder it is an export like the others
+        int8, weights = (
+            self.run.export_path("int8") if self.run.has("int8") else None,
+            self.settings.test.detector_weights,
+        )
+        write_page(
+            folder, Options(self.run.onnx, int8, Path(weights) if weights else None), overwrite or not out
+        )  # in the run's own folder it is an export like the others
         return f"{files}, the page to {folder}"
 
     def source(self) -> Source:
@@ -113,9 +120,20 @@ class LandmarkTests(Tests):
                 yield {"image": faces.crops.plain(index)[None]}
 
         net = checkpoint.unpack(self.run.weights, self.sources.sets.defaults)[0]
-        detector, whole = Path(self.settings.test.detector_weights or shipped("detector.onnx")), self.run._replace(view=None)
-        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector, self.run.source,
-                      self.index, whole.export_path("int8") if self.index and whole.keeps("int8") else None)
+        detector, whole = (
+            Path(self.settings.test.detector_weights or shipped("detector.onnx")),
+            self.run._replace(view=None),
+        )
+        return Source(
+            self.run.onnx,
+            feeds,
+            deployed(net),
+            example_for(self.net.size, self.net.margin),
+            detector,
+            self.run.source,
+            self.index,
+            whole.export_path("int8") if self.index and whole.keeps("int8") else None,
+        )
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
@@ -127,7 +145,9 @@ class LandmarkTests(Tests):
         detect = None
         if "detector" in test.box:
             detect = Landmarker(self.run.weights, Detector(test.detector, test.detector_weights)).detect
-        titles = distinct([title_for(split.set, layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
+        titles = distinct(
+            [title_for(split.set, layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)]
+        )
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             faces = load_splits([split], there, self.net.size, self.settings.data.cache, self.net.margin)
@@ -136,7 +156,9 @@ class LandmarkTests(Tests):
             for box in test.box:
                 boxed, missed = rebox(faces, box, self.settings.data.cache, detect)
                 case = Case(split.set, titles[place], files[place], box, boxed, there, convert, missed)
-                yield case if box != "true" else case._replace(compared=self.compared[place], earlier=self._earlier(case))
+                yield (
+                    case if box != "true" else case._replace(compared=self.compared[place], earlier=self._earlier(case))
+                )
 
     def _earlier(self, case: Case) -> tuple[float, ...]:
         """Return the NME of the nets of earlier rounds of --semi, if there are any."""
@@ -146,7 +168,9 @@ class LandmarkTests(Tests):
 
     def evaluate(self, model: Predict, case: Case) -> Result:
         test = self.settings.test
-        return evaluate(case.convert(model), case.faces, case.layout, test.norm, ranks=self.ranks, flip_test=test.flip_test)
+        return evaluate(
+            case.convert(model), case.faces, case.layout, test.norm, ranks=self.ranks, flip_test=test.flip_test
+        )
 
     def differences(self, case: Case, one: Result, two: Result) -> tuple[float, np.ndarray]:
         crop = case.faces["crop"][:]
@@ -176,18 +200,28 @@ class LandmarkTests(Tests):
             return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
         index = run.folder / "report" / "index.html"
-        files = [path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()]
+        files = [
+            path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()
+        ]
         lines = ["", tables, "", f"Net:   {about}", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
-            lines.append("Note:  the epoch was picked on the test set (--val test); figures on unseen faces would be worse")
+            lines.append(
+                "Note:  the epoch was picked on the test set (--val test); figures on unseen faces would be worse"
+            )
         if lost := [row["test set"].strip() for row in report.scores if float(row["NME %"]) > LOST]:
-            lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
-                         "lower --learning-rate, or train longer")
+            lines.append(
+                f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
+                "lower --learning-rate, or train longer"
+            )
         synthetic = [split.set.synthetic for split in self.sources.tested]
         if any(synthetic):
-            lines.append("Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs")
+            lines.append(
+                "Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs"
+            )
         if all(synthetic):
-            lines.append("Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)")
+            lines.append(
+                "Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)"
+            )
         else:
             lines.append(f"Next:  open {place(index)} in a browser")
             if (run.folder / "events").is_dir():
@@ -214,9 +248,13 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     if view and not sources.settings.data.test_data:  # the sets of other layouts
         foreign = [split for split in tested if not sources.testable(split, net.layout)]
         if tested and len(foreign) == len(tested):
-            raise UserError(f"no rule relates the layouts of the test sets to {view}; name sets or folders: --test-data")
+            raise UserError(
+                f"no rule relates the layouts of the test sets to {view}; name sets or folders: --test-data"
+            )
         for split in foreign:
-            logger.info(f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}")
+            logger.info(
+                f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}"
+            )
             tested.remove(split)
     ways = [sources.way_to_test(split, net.layout) for split in tested]
     for split, (there, _) in zip(tested, ways, strict=True):  # all of them before the first one is tested
@@ -227,8 +265,10 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     sources.sets.doubted = True
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
-    compared = [tuple(read_compared(other, name, split, test, there, flags) for other, name in others)
-                for split, (there, _) in zip(tested, ways, strict=True)]
+    compared = [
+        tuple(read_compared(other, name, split, test, there, flags) for other, name in others)
+        for split, (there, _) in zip(tested, ways, strict=True)
+    ]
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 
 
@@ -248,16 +288,29 @@ def export(run: Run, defaults: Defaults) -> None:
         points = stored["meanface"] and [stored["meanface"][i] for i in index]
         own = {key: value for key, value in stored.items() if key not in ("layouts", "member_limits")}
         stored = {**own, **limits, "layout": layout.to_dict(), "meanface": points}
-    export_onnx(net, run.onnx, {
-        **run.source,
-        **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
-        **{key: stored["net"][key] for key in ("net", "head")},
-        "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN
-        "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
-        "channels": "BGR, uint8, not normalised",
-        "box": f"tight box of {boxed}, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
-        "states": state_names(args), "norm": args["norm"],
-        "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]}, index)
+    export_onnx(
+        net,
+        run.onnx,
+        {
+            **run.source,
+            **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
+            **{key: stored["net"][key] for key in ("net", "head")},
+            "val_nme": stored.get("val_nme")
+            if math.isfinite(stored.get("val_nme", math.nan))
+            else None,  # JSON has no NaN
+            "meanface": stored.get("meanface"),
+            "input_size": net.spec["input_size"],
+            "input_margin": net.input_margin,
+            "channels": "BGR, uint8, not normalised",
+            "box": f"tight box of {boxed}, or the rectangle that the data set gives",
+            "frame": "[0, 1] of the nominal crop",
+            "states": state_names(args),
+            "norm": args["norm"],
+            "train_data": [Path(name).name for name in args["train_data"] or ()],
+            "val": args["val"],
+        },
+        index,
+    )
 
 
 def compare_outputs(result: Result, faces: Faces) -> str:

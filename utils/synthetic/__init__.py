@@ -3,6 +3,7 @@
 `render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser reads. A face
 is a pure function of (seed, index); the number of workers and the order of work do not change it.
 """
+
 import multiprocessing
 import os
 import shutil
@@ -27,8 +28,9 @@ from utils.start import end_with_parent
 from utils.synthetic.face import RenderedFace, render_face
 
 # official numbers of faces, whose proportions are kept
-TRAIN_PARTS, TEST_PARTS = ({name: part.count for name, part in PARTS_300W.items() if part.split == split}
-                           for split in ("train", "test"))
+TRAIN_PARTS, TEST_PARTS = (
+    {name: part.count for name, part in PARTS_300W.items() if part.split == split} for split in ("train", "test")
+)
 VERSION = 1  # a change of what is drawn increases it, so that older faces are not reused
 TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
 HARD_INDEX = 2_000_000  # first difficult test face (ibug)
@@ -66,12 +68,15 @@ def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
     """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
     folder, name, seed, index, size = job
     face = render(seed, index, size)
-    write_face(Path(folder, name), face.image, face.landmarks + 0.5)  # 300W's origin: the centre of the first pixel is 1
+    write_face(
+        Path(folder, name), face.image, face.landmarks + 0.5
+    )  # 300W's origin: the centre of the first pixel is 1
     return name, "".join("01"[int(v)] for v in face.visible)
 
 
-def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0,
-             workers: int | None = None) -> dict[str, int]:
+def generate(
+    folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None
+) -> dict[str, int]:
     """Write synthetic faces of `size` px into `folder` as a 300W tree; return the number of faces of each part.
 
     Training parts: afw, helen/trainset, lfpw/trainset; test parts: helen/testset, lfpw/testset and ibug (difficult).
@@ -95,9 +100,15 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
             for part, count in counts.items():
                 (build / part).mkdir(parents=True)
                 kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
-                jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
+                jobs += [
+                    (str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size)
+                    for i in range(count)
+                ]
                 place[kind] += count
-            with progress(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
+            with (
+                progress(total=len(jobs), desc="synthetic faces", unit="face") as bar,
+                (build / VISIBLE_FILE).open("w") as table,
+            ):
                 for name, flags in _map(jobs, workers):
                     table.write(f"{name}\t{flags}\n")
                     bar.update()
@@ -117,7 +128,10 @@ def _lean() -> Iterator[None]:
     They ignore Ctrl-C, since each would print a traceback if it is loading packages; the caller stops them. The process that
     frees the semaphores of a stopped caller prints no warning.
     """
-    main, lean = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    main, lean = (
+        sys.modules["__main__"],
+        dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    )
     lean["PYTHONWARNINGS"] = "ignore:resource_tracker"
     kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
     before = {name: os.environ.get(name) for name in lean}
@@ -151,8 +165,10 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
         for face in faces:
             yield face.result()
     except BrokenProcessPool:
-        raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
-                        "again") from None
+        raise UserError(
+            "a process that renders synthetic faces was killed, often because memory runs out; free some and start "
+            "again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)  # map() cancels by itself, but prints a traceback if a process was killed
 

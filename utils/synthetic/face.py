@@ -2,6 +2,7 @@
 
 Drawing order: background; head, ears and body; hair or hat; glasses; an occluder; effects of lens and file format.
 """
+
 from typing import NamedTuple
 
 import cv2
@@ -18,16 +19,19 @@ FACE_MM = 147.0  # width of the landmarks' box of a frontal mean face
 
 class RenderedFace(NamedTuple):
     """A rendered face."""
-    image: np.ndarray      # (H, W, 3) uint8 BGR
+
+    image: np.ndarray  # (H, W, 3) uint8 BGR
     landmarks: np.ndarray  # (68, 2) continuous px
-    visible: np.ndarray    # (68,) bool: inside the picture and not hidden
+    visible: np.ndarray  # (68,) bool: inside the picture and not hidden
 
 
 def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) -> Camera:
     """Return a camera for a canvas of `size` px, on which a frontal face is 110 / 256 to 190 / 256 wide, near the middle."""
     distance = min(max(float(np.exp(rng.normal(np.log(900), 0.45))), 380.0), 3000.0)
     focal = rng.uniform(110, 190) * size / 256 / FACE_MM * distance
-    camera = Camera(rotation_matrix(*pose.angles), np.array([0, 35, -70], np.float32), distance, focal, np.zeros(2, np.float32))
+    camera = Camera(
+        rotation_matrix(*pose.angles), np.array([0, 35, -70], np.float32), distance, focal, np.zeros(2, np.float32)
+    )
     flat = camera.project(landmarks_3d(points, pose.lids, camera.project))
     place = size * (0.5 + np.clip(rng.normal(0, 0.07, 2), -0.25, 0.25))
     return camera._replace(centre=(place - (flat.min(0) + flat.max(0)) / 2).astype(np.float32))
@@ -64,11 +68,14 @@ def render_face(rng: np.random.Generator, size: int, hard: bool, fixed: dict) ->
     x, y = np.clip(cell, 0, canvas_size - 1).T
     front = cv2.erode(depth_map, np.ones((3, 3), np.uint8))[y, x] < towards + 8
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    return RenderedFace(scene.degrade(rng, image, hard), flat * (size / canvas_size), inside & front & (hidden[y, x] < 0.5))
+    return RenderedFace(
+        scene.degrade(rng, image, hard), flat * (size / canvas_size), inside & front & (hidden[y, x] < 0.5)
+    )
 
 
-def _draw_base(rng: np.random.Generator, drawing: Drawing, person: Person, pose: Pose,
-               hair: tuple[np.ndarray, np.ndarray]) -> None:
+def _draw_base(
+    rng: np.random.Generator, drawing: Drawing, person: Person, pose: Pose, hair: tuple[np.ndarray, np.ndarray]
+) -> None:
     """Draw head, ears and body onto the canvas and the depth, in place; `hair`: (edge, shell) of `draw_cover`."""
     edge, shell = hair
     seen = drawing.camera.view(head_model().grid(drawing.points))
@@ -87,16 +94,22 @@ def _draw_base(rng: np.random.Generator, drawing: Drawing, person: Person, pose:
     drawing.canvas[parts[3].pixels] = wear.shade_body(parts[3], body, own, drawing, person, rng)
 
 
-def _shade_head(part: Fragments, drawing: Drawing, seen: np.ndarray, caster: np.ndarray, person: Person,
-                pose: Pose) -> np.ndarray:
+def _shade_head(
+    part: Fragments, drawing: Drawing, seen: np.ndarray, caster: np.ndarray, person: Person, pose: Pose
+) -> np.ndarray:
     """Return the lit colours (N, 3) of the head's pixels: skin, brows, lips, nostrils, eyes and mouth.
 
     seen (R, C, 3): the head's grid in the camera's axes. caster: the same with hair or hat, which casts the shadow.
     """
     model, look, light = head_model(), person.look, drawing.light
     dark = shadow(seen, [caster], light.key)[..., None]
-    maps = [model.grid(model.canonical), model.grid(model.lip)[..., None], dark, normals(seen),
-            model.grid(drawing.points)[..., :2]]
+    maps = [
+        model.grid(model.canonical),
+        model.grid(model.lip)[..., None],
+        dark,
+        normals(seen),
+        model.grid(drawing.points)[..., :2],
+    ]
     a = part.sample(np.concatenate(maps, 2))
     x, y, lip, shaded, normal = a[:, 0], a[:, 1], a[:, 2], a[:, 3], a[:, 4:7]
     smile = max(pose.expression.get("smile_left", 0), pose.expression.get("smile_right", 0))
@@ -107,12 +120,19 @@ def _shade_head(part: Fragments, drawing: Drawing, seen: np.ndarray, caster: np.
     paint.paint_lips(surface, lip, look, gap)
     paint.paint_nostrils(surface)
     pixel = drawing.camera.distance / drawing.camera.focal
-    eyes = [paint.paint_eye(surface, look, paint.Eye(side, lids, pose.gaze, pixel, light.key[:2] * 2.2))
-            for side, lids in zip((-1.0, 1.0), pose.lids, strict=True)]
+    eyes = [
+        paint.paint_eye(surface, look, paint.Eye(side, lids, pose.gaze, pixel, light.key[:2] * 2.2))
+        for side, lids in zip((-1.0, 1.0), pose.lids, strict=True)
+    ]
     colour = shade(surface.albedo, normal, shaded, surface.gloss, light)
-    flatter = np.array([0.6, 0.5, 1.0], np.float32)  # the eyeball's normals point more towards the viewer than the lids'
+    flatter = np.array(
+        [0.6, 0.5, 1.0], np.float32
+    )  # the eyeball's normals point more towards the viewer than the lids'
     for pick, cover, ball in eyes:
-        lit = shade(ball[:, :3], normal[pick] * flatter, 0.6 * shaded[pick], 0.15, light, 0.4) + ball[:, 3:] * light.key_colour
+        lit = (
+            shade(ball[:, :3], normal[pick] * flatter, 0.6 * shaded[pick], 0.15, light, 0.4)
+            + ball[:, 3:] * light.key_colour
+        )
         colour[pick] += (lit - colour[pick]) * cover[:, None]
     mouth = np.flatnonzero((lip > 0.02) & (lip < 0.98) & (np.abs(x) < 27))
     if gap > 0.8 and len(mouth):

@@ -3,28 +3,74 @@
 Fields are functions of canonical mm (x, y), see `head`. `front` is 1 on the face and 0 behind it, `jaw` is the share in the jaw's
 rotation, 0 above and 1 below the mouth.
 """
+
 from collections.abc import Callable
 
 import numpy as np
 
 # coefficients of the mean of photographed faces, relative to the relief
 MEAN = {
-    "width": 0.6, "jaw_width": 0.8, "lower": -2.4, "jaw_corner": 1.2, "mouth_height": -1.5, "bridge": 1.0, "chin_width": 2.4,
-    "brow_space": 0.6, "upper_lip": -0.8, "lower_lip": -0.4, "chin_height": 0.8}
+    "width": 0.6,
+    "jaw_width": 0.8,
+    "lower": -2.4,
+    "jaw_corner": 1.2,
+    "mouth_height": -1.5,
+    "bridge": 1.0,
+    "chin_width": 2.4,
+    "brow_space": 0.6,
+    "upper_lip": -0.8,
+    "lower_lip": -0.4,
+    "chin_height": 0.8,
+}
 # standard deviation of each coefficient
 IDENTITY = {
-    "width": 3.6, "depth": 4.0, "lower": 4.3, "middle": 2.6, "forehead": 5.0, "jaw_width": 3.8,
-    "jaw_corner": 2.2, "chin_width": 3.0, "chin_height": 2.4, "chin_depth": 2.6, "cheekbone": 1.8, "cheek": 2.4,
-    "eye_space": 1.5, "eye_size": 0.08, "eye_tilt": 0.06, "eye_depth": 1.8, "eye_height": 1.3, "brow_height": 1.8,
-    "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6, "nose_width": 0.13, "nose_depth": 2.3,
-    "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5, "upper_lip": 1.3,
-    "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
-    "eye_skew": 0.5, "brow_skew": 0.8, "neck_width": 5.0, "throat": 6.0}
+    "width": 3.6,
+    "depth": 4.0,
+    "lower": 4.3,
+    "middle": 2.6,
+    "forehead": 5.0,
+    "jaw_width": 3.8,
+    "jaw_corner": 2.2,
+    "chin_width": 3.0,
+    "chin_height": 2.4,
+    "chin_depth": 2.6,
+    "cheekbone": 1.8,
+    "cheek": 2.4,
+    "eye_space": 1.5,
+    "eye_size": 0.08,
+    "eye_tilt": 0.06,
+    "eye_depth": 1.8,
+    "eye_height": 1.3,
+    "brow_height": 1.8,
+    "brow_tilt": 0.06,
+    "brow_space": 2.0,
+    "brow_arch": 1.0,
+    "brow_ridge": 1.6,
+    "nose_width": 0.13,
+    "nose_depth": 2.3,
+    "nose_tip": 1.8,
+    "bridge": 2.0,
+    "hump": 1.1,
+    "mouth_width": 0.08,
+    "mouth_height": 1.5,
+    "upper_lip": 1.3,
+    "lower_lip": 1.4,
+    "lips": 1.5,
+    "temple": 2.0,
+    "mouth_shift": 0.7,
+    "nose_shift": 0.6,
+    "jaw_shift": 1.0,
+    "eye_skew": 0.5,
+    "brow_skew": 0.8,
+    "neck_width": 5.0,
+    "throat": 6.0,
+}
 
 
 def curve(knots: np.ndarray, values: np.ndarray | list) -> Callable[[np.ndarray], np.ndarray]:
     """Return the smooth function through the points (knots, values) that is monotonic between two of them."""
     from scipy.interpolate import PchipInterpolator  # loading it takes half a second; most commands render nothing
+
     return PchipInterpolator(knots, values)
 
 
@@ -63,7 +109,9 @@ def relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return d
 
 
-def identity_fields(p: np.ndarray, x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.ndarray) -> dict[str, np.ndarray]:
+def identity_fields(
+    p: np.ndarray, x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return the fields {name: (V, 3)} of IDENTITY at vertices `p` (V, 3); coefficients are mm unless the field is a scale."""
     zero, side = np.zeros_like(x), np.sign(x)
     face = smooth(175, 130, y)  # the neck does not follow the face
@@ -133,8 +181,9 @@ def expression_fields(x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.n
         cheek = bump(x, y, 42, 42, 15, 13) * half
         brow_in, brow_out = bump(x, y, 16, -13, 11, 10) * half, bump(x, y, 45, -10, 15, 11) * half
         upper, lower = bump(x, y, 15, 65, 12, 6) * (1 - jaw) * half, bump(x, y, 15, 79, 12, 7) * jaw * half
-        fields[f"smile_{name}"] = field(s * 7 * corner, -6.5 * corner - 4 * cheek - 1.2 * upper + 0.8 * lower,
-                                        -5 * corner + 2.5 * cheek)
+        fields[f"smile_{name}"] = field(
+            s * 7 * corner, -6.5 * corner - 4 * cheek - 1.2 * upper + 0.8 * lower, -5 * corner + 2.5 * cheek
+        )
         fields[f"frown_{name}"] = field(s * 1.0 * corner, 6 * corner)
         fields[f"brow_in_{name}"] = field(0.0, -6 * brow_in)
         fields[f"brow_out_{name}"] = field(0.0, -6 * brow_out)
@@ -145,7 +194,9 @@ def expression_fields(x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.n
     fields["stretch"] = field(0.16 * x * mouth, 0.0, -2 * mouth)
     fields["upper_up"] = field(0.0, -5.5 * bump(x, y, 0, 66, 17, 7) * (1 - jaw))
     fields["lower_down"] = field(0.0, 5.5 * bump(x, y, 0, 77, 17, 8) * jaw)
-    fields["press"] = field(0.0, 4.0 * bump(x, y, 0, 61, 24, 4) * (1 - jaw) - 4.0 * bump(x, y, 0, 82, 22, 4) * jaw, -2 * near)
+    fields["press"] = field(
+        0.0, 4.0 * bump(x, y, 0, 61, 24, 4) * (1 - jaw) - 4.0 * bump(x, y, 0, 82, 22, 4) * jaw, -2 * near
+    )
     fields["puff"] = field(7 * np.sign(x) * bump(x, y, 46, 68, 15, 15), 0.0, 6 * bump(x, y, 36, 68, 13, 14))
     fields["chin_up"] = field(0.0, -4 * bump(x, y, 0, 100, 22, 14) * jaw)
     return fields

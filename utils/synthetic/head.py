@@ -8,6 +8,7 @@ basis, so they are exact.
 Frame: mm of a face whose outer eye corners are 90 apart; origin at the nasion (landmark 27), x to the right of the picture, y
 down, z towards the viewer. The `canonical` (x, y) of a surface point is its place on the undisplaced rings; paint uses it.
 """
+
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -19,23 +20,27 @@ from utils.synthetic.fields import MEAN, curve, expression_fields, identity_fiel
 
 # rings from crown to shoulders: v, y of the front, rise of the side over the front, half width, z of front, side and back,
 # exponent of the front
-RINGS = np.array([
-    [-116, -116, 0, 14.0, -88, -103, -120, 2.00],
-    [-108, -108, 0, 36.0, -62, -101, -148, 2.00],
-    [-95, -95, 0, 53.0, -42, -98, -166, 2.00],
-    [-75, -75, 0, 66.0, -25, -95, -178, 1.95],
-    [-50, -50, 1, 73.0, -11, -92, -185, 1.85],
-    [-25, -25, 6, 74.5, -4, -88, -187, 1.75],
-    [0, 0, 17, 75.0, -9, -86, -186, 1.72],
-    [20, 20, 27, 75.5, -4, -86, -183, 1.72],
-    [45, 45, 40, 75.5, 5, -87, -176, 1.62],
-    [73, 73, 57, 75.0, 8, -88, -168, 1.50],
-    [100, 100, 78, 74.5, 7, -89, -160, 1.42],
-    [121, 119.5, 96, 74.0, 1, -88, -155, 1.38],
-    [135, 130, 76, 64.0, -24, -93, -152, 1.60],
-    [155, 141, 50, 54.0, -44, -94, -146, 1.90],
-    [185, 164, 20, 51.0, -46, -92, -140, 2.00],
-    [240, 218, 0, 58.0, -34, -84, -136, 2.00]], np.float64)
+RINGS = np.array(
+    [
+        [-116, -116, 0, 14.0, -88, -103, -120, 2.00],
+        [-108, -108, 0, 36.0, -62, -101, -148, 2.00],
+        [-95, -95, 0, 53.0, -42, -98, -166, 2.00],
+        [-75, -75, 0, 66.0, -25, -95, -178, 1.95],
+        [-50, -50, 1, 73.0, -11, -92, -185, 1.85],
+        [-25, -25, 6, 74.5, -4, -88, -187, 1.75],
+        [0, 0, 17, 75.0, -9, -86, -186, 1.72],
+        [20, 20, 27, 75.5, -4, -86, -183, 1.72],
+        [45, 45, 40, 75.5, 5, -87, -176, 1.62],
+        [73, 73, 57, 75.0, 8, -88, -168, 1.50],
+        [100, 100, 78, 74.5, 7, -89, -160, 1.42],
+        [121, 119.5, 96, 74.0, 1, -88, -155, 1.38],
+        [135, 130, 76, 64.0, -24, -93, -152, 1.60],
+        [155, 141, 50, 54.0, -44, -94, -146, 1.90],
+        [185, 164, 20, 51.0, -46, -92, -140, 2.00],
+        [240, 218, 0, 58.0, -34, -84, -136, 2.00],
+    ],
+    np.float64,
+)
 RISE_POWER = 2.7  # a ring rises with this power of its angle: the bend of the jaw
 JAW_ROW = 121.0
 MOUTH_ROW = 71.0
@@ -47,14 +52,32 @@ LID_LOWER = 2.6  # canonical depth of the lower lid under it
 LID_SAMPLES = np.linspace(-LID_LOWER - 0.4, LID_UPPER * 1.5, 9)
 
 # canonical landmarks of the image-right half and the middle, without jaw and lids: index, mirrored index, x, y
-POINTS = np.array([
-    [26, 17, 60.0, 1.2], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 12.6, -14.4],
-    [27, 27, 0, 0.8], [28, 28, 0, 11.0], [29, 29, 0, 20.4], [30, 30, 0, 28.9],
-    [35, 31, 14.5, 43.5], [34, 32, 7.6, 45.6], [33, 33, 0, 46.6],
-    [45, 36, 45.0, 9.9], [42, 39, 18.8, 9.2],
-    [54, 48, 26.2, 0], [53, 49, 17.0, 64.3], [52, 50, 6.8, 61.2], [51, 51, 0, 62.4],
-    [55, 59, 17.0, 77.6], [56, 58, 7.6, 80.8], [57, 57, 0, 81.6],
-], np.float64)
+POINTS = np.array(
+    [
+        [26, 17, 60.0, 1.2],
+        [25, 18, 51.0, -9.5],
+        [24, 19, 38.0, -16.0],
+        [23, 20, 24.6, -17.0],
+        [22, 21, 12.6, -14.4],
+        [27, 27, 0, 0.8],
+        [28, 28, 0, 11.0],
+        [29, 29, 0, 20.4],
+        [30, 30, 0, 28.9],
+        [35, 31, 14.5, 43.5],
+        [34, 32, 7.6, 45.6],
+        [33, 33, 0, 46.6],
+        [45, 36, 45.0, 9.9],
+        [42, 39, 18.8, 9.2],
+        [54, 48, 26.2, 0],
+        [53, 49, 17.0, 64.3],
+        [52, 50, 6.8, 61.2],
+        [51, 51, 0, 62.4],
+        [55, 59, 17.0, 77.6],
+        [56, 58, 7.6, 80.8],
+        [57, 57, 0, 81.6],
+    ],
+    np.float64,
+)
 # landmarks of the inner lips: index, mirrored index, x, 0 to 1 from upper to lower lip
 INNER = np.array([[64, 60, 22.5, 0.5], [63, 61, 7.5, 0.0], [62, 62, 0, 0.0], [65, 67, 7.5, 1.0], [66, 66, 0, 1.0]])
 JAW_PHI = np.radians([89.2, 81.2, 73.3, 64.2, 53.2, 40.8, 27.8, 13.7, 0.0])  # landmarks 16 down to 8, on JAW_ROW
@@ -63,15 +86,16 @@ MARCH = 16  # samples on the way of a contour landmark to the midline
 
 class HeadModel(NamedTuple):
     """The constant part of the model. V vertices: those of the grid (rows * columns) first, then the extra points of `slices`."""
+
     rows: int
     columns: int
-    mean: np.ndarray       # (V, 3)
-    basis: np.ndarray      # (K, V * 3)
+    mean: np.ndarray  # (V, 3)
+    basis: np.ndarray  # (K, V * 3)
     names: dict[str, int]  # row of each coefficient in the basis
     canonical: np.ndarray  # (V, 2)
-    phi: np.ndarray        # (V,) radians
-    lip: np.ndarray        # (V,) 0 above the mouth line, 1 below it, between them inside the mouth
-    jaw: np.ndarray        # (V,) share in the jaw's rotation
+    phi: np.ndarray  # (V,) radians
+    lip: np.ndarray  # (V,) 0 above the mouth line, 1 below it, between them inside the mouth
+    jaw: np.ndarray  # (V,) share in the jaw's rotation
     slices: dict[str, slice]
 
     def grid(self, values: np.ndarray) -> np.ndarray:
@@ -129,17 +153,29 @@ def _landmark_points() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
 @cache
 def head_model() -> HeadModel:
     """Return the model, built once per process."""
-    half = np.radians(np.concatenate([np.arange(0, 30, 2.0), np.arange(30, 60, 3.5), np.arange(60, 91, 4.0),
-                                      np.arange(100, 181, 13.4)]))
+    half = np.radians(
+        np.concatenate(
+            [np.arange(0, 30, 2.0), np.arange(30, 60, 3.5), np.arange(60, 91, 4.0), np.arange(100, 181, 13.4)]
+        )
+    )
     columns = np.concatenate([-half[:0:-1], half])
-    upper = np.concatenate([np.linspace(-116, -40, 12), np.linspace(-34, 30, 20), np.arange(32, 50, 1.6),
-                            np.linspace(50.5, MOUTH_ROW - 0.8, 11)])
-    lower = np.concatenate([np.linspace(MOUTH_ROW + 0.8, 90, 10), np.linspace(93, 121, 10),
-                            [124, 128, 135, 145, 155, 170, 185, 210, 240]])
+    upper = np.concatenate(
+        [
+            np.linspace(-116, -40, 12),
+            np.linspace(-34, 30, 20),
+            np.arange(32, 50, 1.6),
+            np.linspace(50.5, MOUTH_ROW - 0.8, 11),
+        ]
+    )
+    lower = np.concatenate(
+        [np.linspace(MOUTH_ROW + 0.8, 90, 10), np.linspace(93, 121, 10), [124, 128, 135, 145, 155, 170, 185, 210, 240]]
+    )
     rows = np.concatenate([upper, np.full(6, MOUTH_ROW), lower])
     rows_lip = np.concatenate([np.zeros(len(upper)), np.linspace(0, 1, 6), np.ones(len(lower))])
-    points = {"grid": (np.tile(columns, len(rows)), np.repeat(rows, len(columns)), np.repeat(rows_lip, len(columns))),
-              **_landmark_points()}
+    points = {
+        "grid": (np.tile(columns, len(rows)), np.repeat(rows, len(columns)), np.repeat(rows_lip, len(columns))),
+        **_landmark_points(),
+    }
     phi, row, lip = (np.concatenate(part) for part in zip(*points.values(), strict=True))
     ends = np.cumsum([0, *(len(part[0]) for part in points.values())]).tolist()
     slices = {name: slice(*span) for name, span in zip(points, pairwise(ends), strict=True)}

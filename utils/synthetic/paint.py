@@ -3,6 +3,7 @@
 Paint is laid out in the canonical mm of `head`, on the curves of the landmarks. Colours are BGR in linear light (about sRGB
 squared), float32 in [0, 1].
 """
+
 from functools import cache
 from typing import NamedTuple
 
@@ -13,10 +14,37 @@ from utils.synthetic.fields import bump, smooth
 from utils.synthetic.head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER
 from utils.synthetic.render import lookup
 
-SKIN = np.array([[200, 222, 248], [172, 198, 238], [140, 172, 220], [110, 145, 202], [82, 112, 170], [58, 84, 138], [42, 60, 104],
-                 [30, 40, 66]]) / 255.0
-HAIR = np.array([[18, 18, 20], [24, 30, 40], [32, 48, 74], [50, 78, 118], [96, 140, 188], [140, 182, 216], [40, 70, 150],
-                 [150, 150, 150], [214, 216, 220]]) / 255.0
+SKIN = (
+    np.array(
+        [
+            [200, 222, 248],
+            [172, 198, 238],
+            [140, 172, 220],
+            [110, 145, 202],
+            [82, 112, 170],
+            [58, 84, 138],
+            [42, 60, 104],
+            [30, 40, 66],
+        ]
+    )
+    / 255.0
+)
+HAIR = (
+    np.array(
+        [
+            [18, 18, 20],
+            [24, 30, 40],
+            [32, 48, 74],
+            [50, 78, 118],
+            [96, 140, 188],
+            [140, 182, 216],
+            [40, 70, 150],
+            [150, 150, 150],
+            [214, 216, 220],
+        ]
+    )
+    / 255.0
+)
 IRIS = np.array([[20, 35, 60], [28, 55, 95], [60, 100, 110], [130, 120, 80], [160, 130, 95], [110, 120, 110]]) / 255.0
 MASK_ORIGIN, MASK_SCALE = np.array([-85.0, -125.0]), 2.0  # canonical mm of the mask maps' first pixel; pixels per mm
 BROW_X = [9, 11.8, 24.6, 38, 51, 60, 64]
@@ -27,6 +55,7 @@ LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 class Look(NamedTuple):
     """Colours (3,) and amounts of a person's surface; amounts are 0 to 1 if no unit is given."""
+
     skin: np.ndarray
     lips: np.ndarray
     hair: np.ndarray
@@ -51,18 +80,20 @@ class Look(NamedTuple):
 
 class Surface(NamedTuple):
     """N points of the head's surface. Painters change albedo and gloss in place."""
-    x: np.ndarray       # (N,) canonical mm
-    y: np.ndarray       # (N,) canonical mm
+
+    x: np.ndarray  # (N,) canonical mm
+    y: np.ndarray  # (N,) canonical mm
     albedo: np.ndarray  # (N, 3)
-    gloss: np.ndarray   # (N,)
+    gloss: np.ndarray  # (N,)
 
 
 class Eye(NamedTuple):
     """An eye as it is painted."""
-    side: float        # +1 for the image-right eye, -1 for the other
-    lids: np.ndarray   # (2,) heights (upper, lower) over the line of the corners, mm
-    gaze: np.ndarray   # (2,) mm of the iris from the middle, x to the picture's right
-    pixel: float       # mm of a pixel
+
+    side: float  # +1 for the image-right eye, -1 for the other
+    lids: np.ndarray  # (2,) heights (upper, lower) over the line of the corners, mm
+    gaze: np.ndarray  # (2,) mm of the iris from the middle, x to the picture's right
+    pixel: float  # mm of a pixel
     spark: np.ndarray  # (2,) reflection of the light, mm from the iris centre
 
 
@@ -122,7 +153,7 @@ def masks() -> np.ndarray:
 def read_masks(x: np.ndarray, y: np.ndarray, first: int) -> np.ndarray:
     """Return four mask maps (N, 4), from channel `first` on, at canonical mm (N,)."""
     at = (x - MASK_ORIGIN[0]) * MASK_SCALE, (y - MASK_ORIGIN[1]) * MASK_SCALE
-    return lookup(masks()[..., first:first + 4], *at, cv2.BORDER_CONSTANT)
+    return lookup(masks()[..., first : first + 4], *at, cv2.BORDER_CONSTANT)
 
 
 def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: float) -> Surface:
@@ -158,7 +189,9 @@ def paint_brows(surface: Surface, look: Look) -> None:
     thick = look.brow_width * np.interp(a, [8, 14, 36, 52, 63], [0.85, 1.0, 0.95, 0.6, 0.22])
     depth = (py - line + 0.9) / thick
     band = np.clip((0.5 - np.abs(depth - 0.5)) * 3.5 + 0.4, 0, 1) * smooth(7, 17, a) * smooth(65, 58, a)
-    cover = np.clip(band * look.brow_amount * (0.95 + 0.16 * n4[:, 2] + 0.2 * n4[:, 3] + 0.12 * n4[:, 1]), 0, 0.95)[:, None]
+    cover = np.clip(band * look.brow_amount * (0.95 + 0.16 * n4[:, 2] + 0.2 * n4[:, 3] + 0.12 * n4[:, 1]), 0, 0.95)[
+        :, None
+    ]
     albedo[pick] += (look.brows[None] - albedo[pick]) * cover
 
 
@@ -213,7 +246,9 @@ def paint_eye(surface: Surface, look: Look, eye: Eye) -> tuple[np.ndarray, np.nd
     open_ = open_ * np.clip((1 - np.abs(s)) * EYE_HALF / soft, 0, 1)
     # fold of the upper lid, lashes and their lines, make-up
     wide = np.clip(1.12 - s * s, 0, 1) ** 0.7
-    fold = np.exp(-0.5 * ((ey + 3.2 + max(eye.lids[0], 2.5) * wide + 0.6 * wide) / 0.9) ** 2) * (np.abs(s) < 1.15) * wide
+    fold = (
+        np.exp(-0.5 * ((ey + 3.2 + max(eye.lids[0], 2.5) * wide + 0.6 * wide) / 0.9) ** 2) * (np.abs(s) < 1.15) * wide
+    )
     upper_lash = np.exp(-0.5 * ((ey - top + 0.3) / (0.55 + 0.5 * look.makeup)) ** 2) * smooth(1.12, 0.9, np.abs(s))
     lashes = np.clip(1 - (top - ey) / (2.2 + 1.5 * look.makeup), 0, 1) * (ey < top) * np.clip(n4[:, 3], 0, 1)
     lashes = lashes * smooth(-0.6, 0.6, s) * (np.abs(s) < 1.15)

@@ -3,6 +3,7 @@
 The distributions follow annotated photographs: pitch, the share of open mouths, half-closed lids. Angles are in radians, lengths
 in mm of the head (see `head`), colours are BGR in linear light.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,14 @@ from utils.synthetic.head import lid_height
 from utils.synthetic.render import Light
 from utils.synthetic.scene import random_colour
 
-PROFILE = 75  # degrees, largest yaw: beyond it the outer eye corners nearly coincide, and NME is divided by their distance
+PROFILE = (
+    75  # degrees, largest yaw: beyond it the outer eye corners nearly coincide, and NME is divided by their distance
+)
 
 
 class Person(NamedTuple):
     """The permanent part of a face: shape coefficients, surface, hair style and clothes."""
+
     shape: dict[str, float]
     look: paint.Look
     style: str  # bald, short, fringe, long, hat, cap, hood
@@ -33,6 +37,7 @@ class Person(NamedTuple):
 
 class Pose(NamedTuple):
     """The momentary part of a face."""
+
     expression: dict[str, float]  # coefficients
     jaw: float  # radians
     jaw_side: float  # mm
@@ -47,7 +52,15 @@ def sample_person(rng: np.random.Generator) -> Person:
     child, old, male = rng.random() < 0.08, rng.random() < 0.22, rng.random() < 0.55
     if child:
         male = False
-        change = {"eye_size": 0.12, "lower": -7, "middle": -4, "nose_depth": -4, "forehead": 5, "cheek": 3, "bridge": -3}
+        change = {
+            "eye_size": 0.12,
+            "lower": -7,
+            "middle": -4,
+            "nose_depth": -4,
+            "forehead": 5,
+            "cheek": 3,
+            "bridge": -3,
+        }
     elif male:
         change = {"brow_ridge": 1.2, "jaw_width": 1.5, "lower": 1.5, "brow_height": -1.0}
     else:
@@ -158,8 +171,17 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     e["chin_up"] = e.get("chin_up", 0) + max(rng.normal(0, 0.25), 0) * (jaw < 0.02)
     e["press"] = e.get("press", 0) + max(rng.normal(0.05, 0.25), 0) * (kind != "kiss")
     e["upper_up"] = e.get("upper_up", 0) + max(rng.normal(0.05, 0.2), 0)
-    up, knit, own = rng.normal(0.05, 0.45), max(rng.normal(-0.1, 0.45), 0) + 0.6 * (kind == "angry"), rng.normal(0, 0.12, 4)
-    e |= {"brow_in_left": up + own[0], "brow_in_right": up + own[1], "brow_out_left": up + own[2], "brow_out_right": up + own[3]}
+    up, knit, own = (
+        rng.normal(0.05, 0.45),
+        max(rng.normal(-0.1, 0.45), 0) + 0.6 * (kind == "angry"),
+        rng.normal(0, 0.12, 4),
+    )
+    e |= {
+        "brow_in_left": up + own[0],
+        "brow_in_right": up + own[1],
+        "brow_out_left": up + own[2],
+        "brow_out_right": up + own[3],
+    }
     e |= {"brow_knit_left": knit, "brow_knit_right": knit}
     happy = max(smile, 0)
     open_ = np.clip(rng.normal(0.92, 0.16) - 0.22 * happy - 0.15 * knit + 0.1 * max(up, 0), 0.25, 1.4)
@@ -202,7 +224,11 @@ def sample_light(rng: np.random.Generator) -> Light:
     key = (1.35 * ratio + 0.12) * warm
     around = (1.0 - 0.8 * ratio) * np.exp(rng.normal(0, 0.04, 3))
     return Light(
-        key=direction(0.8), key_colour=key.astype(np.float32),
-        fill=direction(1.2), fill_colour=(rng.uniform(0, 0.35) * np.exp(rng.normal(0, 0.12, 3))).astype(np.float32),
-        sky=(around * rng.uniform(0.9, 1.2)).astype(np.float32), ground=(around * rng.uniform(0.35, 0.95)).astype(np.float32),
-        hardness=float(rng.uniform(0.3, 0.95)))
+        key=direction(0.8),
+        key_colour=key.astype(np.float32),
+        fill=direction(1.2),
+        fill_colour=(rng.uniform(0, 0.35) * np.exp(rng.normal(0, 0.12, 3))).astype(np.float32),
+        sky=(around * rng.uniform(0.9, 1.2)).astype(np.float32),
+        ground=(around * rng.uniform(0.35, 0.95)).astype(np.float32),
+        hardness=float(rng.uniform(0.3, 0.95)),
+    )

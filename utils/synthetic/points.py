@@ -3,6 +3,7 @@
 Ten points: the outer and the inner corners of the eyes, the tip of the nose and the corners of the mouth, which 300W has too, and
 the middle of the mouth and both cheeks, which it does not have.
 """
+
 import sys
 from pathlib import Path
 

@@ -4,6 +4,7 @@ The quads of a grid are drawn far to near with their numbers as colours (painter
 the bilinear map of the quads then gives the position inside the quad for all pixels at once. `Fragments.sample` reads whatever is
 on the grid (paint coordinates, normals, depth), so no loop in Python visits the quads' pixels.
 """
+
 from typing import NamedTuple
 
 import cv2
@@ -12,11 +13,12 @@ import numpy as np
 
 class Camera(NamedTuple):
     """A pinhole camera."""
+
     rotation: np.ndarray  # (3, 3) of the head about `pivot`
-    pivot: np.ndarray     # (3,) mm
-    distance: float       # mm from the pivot
-    focal: float          # px
-    centre: np.ndarray    # (2,) canvas px
+    pivot: np.ndarray  # (3,) mm
+    distance: float  # mm from the pivot
+    focal: float  # px
+    centre: np.ndarray  # (2,) canvas px
 
     def view(self, points: np.ndarray) -> np.ndarray:
         """Return head points (..., 3) in the camera's axes, mm: x right, y down, z towards the viewer, pivot at 0."""
@@ -34,13 +36,15 @@ class Camera(NamedTuple):
 
 class Mesh(NamedTuple):
     """A grid of points to draw."""
-    seen: np.ndarray                # (R, C, 3) mm in the camera's axes
+
+    seen: np.ndarray  # (R, C, 3) mm in the camera's axes
     keep: np.ndarray | None = None  # (R-1, C-1) bool: quads to draw
-    both: bool = False              # draw the back of the quads too
+    both: bool = False  # draw the back of the quads too
 
 
 class Light(NamedTuple):
     """Lamps, sky and ground: colours (3,), and unit directions (3,) towards the lamps in the camera's axes."""
+
     key: np.ndarray
     key_colour: np.ndarray
     fill: np.ndarray
@@ -52,12 +56,13 @@ class Light(NamedTuple):
 
 class Drawing(NamedTuple):
     """A picture while it is drawn."""
+
     camera: Camera
     light: Light
     points: np.ndarray  # (V, 3) vertices of the posed head, mm
     canvas: np.ndarray  # (S * S, 3) linear BGR
-    depth: np.ndarray   # (S * S,) mm towards the viewer
-    size: int           # S
+    depth: np.ndarray  # (S * S,) mm towards the viewer
+    size: int  # S
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return head points (N, 3) in mm as continuous px (N, 2) and mm towards the viewer (N,)."""
@@ -67,8 +72,9 @@ class Drawing(NamedTuple):
 
 class Fragments(NamedTuple):
     """The N pixels of a rasterised mesh."""
+
     pixels: np.ndarray  # flat indices
-    row: np.ndarray     # continuous row of the grid at each pixel
+    row: np.ndarray  # continuous row of the grid at each pixel
     column: np.ndarray
 
     def sample(self, grid: np.ndarray) -> np.ndarray:
@@ -86,9 +92,11 @@ def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BOR
     place[0, :n], place[1, :n] = x, y
     place = place.reshape(2, rows, width)
     channels = maps[..., None] if maps.ndim == 2 else maps
-    layers = [channels[..., i:i + 4] for i in range(0, channels.shape[2], 4)]  # and the channels to four
-    out = [cv2.remap(np.ascontiguousarray(layer, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border)
-           for layer in layers]
+    layers = [channels[..., i : i + 4] for i in range(0, channels.shape[2], 4)]  # and the channels to four
+    out = [
+        cv2.remap(np.ascontiguousarray(layer, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border)
+        for layer in layers
+    ]
     values = np.concatenate([part.reshape(rows * width, -1)[:n] for part in out], 1)
     return values[:, 0] if maps.ndim == 2 else values
 
@@ -152,7 +160,9 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
 def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return column and row fractions in [0, 1] of pixel centres (2, N) in their quads, by two Newton steps from the middle."""
     ax, ay, bx, by, cx, cy, dx, dy = corner.T
-    ex, ey, fx, fy, gx, gy = (v[number] for v in (bx - ax, by - ay, dx - ax, dy - ay, ax - bx + cx - dx, ay - by + cy - dy))
+    ex, ey, fx, fy, gx, gy = (
+        v[number] for v in (bx - ax, by - ay, dx - ax, dy - ay, ax - bx + cx - dx, ay - by + cy - dy)
+    )
     px, py = position[0] - ax[number], position[1] - ay[number]
     s = np.full(len(number), 0.5, np.float32)
     t = s.copy()
@@ -188,8 +198,14 @@ def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell:
     return cv2.GaussianBlur(hidden.astype(np.float32), (5, 5), 1.0)
 
 
-def shade(albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray | np.floating, gloss: np.ndarray | float, light: Light,
-          wrap: float = 0.2) -> np.ndarray:
+def shade(
+    albedo: np.ndarray,
+    normal: np.ndarray,
+    shaded: np.ndarray | np.floating,
+    gloss: np.ndarray | float,
+    light: Light,
+    wrap: float = 0.2,
+) -> np.ndarray:
     """Return the light (N, 3) of a surface: sky and ground, key light with shadow, fill light, highlight."""
     key = np.clip((normal @ light.key + wrap) / (1 + wrap), 0, 1) * (1 - light.hardness * shaded)
     fill = np.clip(normal @ light.fill, 0, 1)

@@ -2,6 +2,7 @@
 
 Canvases are float32 BGR in linear light, masks float32 in [0, 1]; coordinates are continuous canvas px.
 """
+
 from typing import Any
 
 import cv2
@@ -32,7 +33,9 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
                 q = p + rng.integers(3, 45, 2)
                 cv2.rectangle(image, p.tolist(), q.tolist(), c, -1 if rng.random() < 0.7 else int(rng.integers(1, 5)))
             elif shape < 0.7:
-                cv2.ellipse(image, p.tolist(), rng.integers(2, 26, 2).tolist(), float(rng.uniform(0, 180)), 0, 360, c, -1)
+                cv2.ellipse(
+                    image, p.tolist(), rng.integers(2, 26, 2).tolist(), float(rng.uniform(0, 180)), 0, 360, c, -1
+                )
             elif shape < 0.85:
                 cv2.line(image, p.tolist(), rng.integers(-10, small + 10, 2).tolist(), c, int(rng.integers(1, 7)))
             else:
@@ -68,9 +71,9 @@ def blend(canvas: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> None:
     """Lay `paint` (3,) or (H, W, 3) over the canvas, in place, with opacity `mask` (H, W)."""
     x, y, w, h = cv2.boundingRect((mask > 0.004).astype(np.uint8))
     if w and h:
-        part = canvas[y:y + h, x:x + w]
-        over = paint[y:y + h, x:x + w] if paint.ndim == 3 else paint
-        part += (over - part) * mask[y:y + h, x:x + w, None]
+        part = canvas[y : y + h, x : x + w]
+        over = paint[y : y + h, x : x + w] if paint.ndim == 3 else paint
+        part += (over - part) * mask[y : y + h, x : x + w, None]
 
 
 def _sixteenths(points: np.ndarray) -> Any:  # OpenCV's stubs know no arrays as points
@@ -111,7 +114,9 @@ def glasses(rng: np.random.Generator, drawing: Drawing, bridge: float, light: fl
         for i in range(11):
             if seen[i] and seen[i + 1]:
                 cv2.line(rim, fixed[i], fixed[i + 1], 255, thick, cv2.LINE_AA, 4)
-    p = np.stack([np.linspace(-(gap - half_w), gap - half_w, 7), np.full(7, cy - half_h * 0.35), np.full(7, bridge + 9)], 1)
+    p = np.stack(
+        [np.linspace(-(gap - half_w), gap - half_w, 7), np.full(7, cy - half_h * 0.35), np.full(7, bridge + 9)], 1
+    )
     p[:, 1] -= 2.5 * (1 - (p[:, 0] / (gap - half_w)) ** 2)
     cv2.polylines(rim, [_sixteenths(project(p)[0] - 0.5)], False, 255, thick, cv2.LINE_AA, 4)
     rim, lens = rim.astype(np.float32) / 255, lens.astype(np.float32) / 255
@@ -129,8 +134,9 @@ def glasses(rng: np.random.Generator, drawing: Drawing, bridge: float, light: fl
     return np.maximum(rim, lens * (opacity > 0.6))
 
 
-def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin: np.ndarray, hair: np.ndarray,
-            light: np.ndarray) -> np.ndarray:
+def occlude(
+    rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin: np.ndarray, hair: np.ndarray, light: np.ndarray
+) -> np.ndarray:
     """Draw a hand, a microphone, an object or strands of hair over the face, in place; return its mask (S, S).
 
     box: x1, y1, x2, y2 of the face in canvas px. skin, hair: colours. light: colour of the scene.
@@ -213,7 +219,9 @@ def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarr
     contrast = float(np.exp(rng.normal(0.2, 0.16)))
     image = (image - 0.45) * contrast + 0.45 + rng.normal(0, 0.03)
     if rng.random() < 0.45:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.1) * (1.8 if hard or rng.random() < 0.15 else 1) * size / 256)
+        image = cv2.GaussianBlur(
+            image, (0, 0), rng.uniform(0.3, 1.1) * (1.8 if hard or rng.random() < 0.15 else 1) * size / 256
+        )
     if rng.random() < 0.06 + 0.08 * hard:
         length = int(rng.integers(3, 10) * size / 256) | 1
         kernel = np.zeros((length, length), np.float32)

@@ -1,4 +1,5 @@
 """Ears, shoulders and clothes, hair and hats of a synthetic person."""
+
 import numpy as np
 
 from utils.synthetic import paint
@@ -10,7 +11,16 @@ from utils.synthetic.render import Drawing, Fragments, Mesh, normals, rasterise,
 CLOTH = ("hat", "cap", "hood")
 LOOSE_ROWS, LOOSE_COLUMNS = 15, 41  # grid of hanging hair
 SHOULDERS = np.array(  # rings below the neck: mm down, half width, half depth
-    [[-22, 54, 52], [2, 62, 58], [16, 95, 66], [32, 150, 76], [52, 190, 86], [95, 212, 98], [260, 215, 105], [420, 215, 105]]
+    [
+        [-22, 54, 52],
+        [2, 62, 58],
+        [16, 95, 66],
+        [32, 150, 76],
+        [52, 190, 86],
+        [95, 212, 98],
+        [260, 215, 105],
+        [420, 215, 105],
+    ]
 )
 
 
@@ -18,7 +28,7 @@ def ear(side: float, points: np.ndarray) -> np.ndarray:
     """Return the grid (7, 21, 3) in head mm of the ear at `side` (+1: the picture's right) of a posed head's vertices."""
     model = head_model()
     grid = model.grid(points)
-    column = int(np.argmin(np.abs(model.phi[:model.columns] - side * np.pi / 2)))
+    column = int(np.argmin(np.abs(model.phi[: model.columns] - side * np.pi / 2)))
     row = int(np.argmin(np.abs(grid[:, model.columns // 2, 1] - 121)))
     anchor = grid[row, column] + np.array([0, 13, -12])  # the ear hangs beside the first landmarks of the contour
     r, t = np.linspace(0.05, 1, 7)[:, None], np.linspace(0, 2 * np.pi, 21)[None] * side
@@ -45,8 +55,9 @@ def body(drawing: Drawing, yaw: float, roll: float) -> tuple[np.ndarray, np.ndar
     return (own @ rotation_matrix(0.35 * yaw, 0, 0.25 * roll).T + base).astype(np.float32), own.astype(np.float32)
 
 
-def shade_body(part: Fragments, seen: np.ndarray, own: np.ndarray, drawing: Drawing, person: Person,
-               rng: np.random.Generator) -> np.ndarray:
+def shade_body(
+    part: Fragments, seen: np.ndarray, own: np.ndarray, drawing: Drawing, person: Person, rng: np.random.Generator
+) -> np.ndarray:
     """Return the colours (N, 3) of neck and shoulders: skin down to the neckline, then cloth, plain or with a pattern."""
     a = part.sample(np.concatenate([own, normals(seen)], 2))
     x, y, z = a[:, 0], a[:, 1], a[:, 2]
@@ -63,7 +74,9 @@ def shade_body(part: Fragments, seen: np.ndarray, own: np.ndarray, drawing: Draw
     folds = np.clip(1 + 0.18 * n4[:, 0] + 0.06 * n4[:, 2], 0.3, 2)[:, None]
     albedo = np.where(pattern[:, None], person.cloth_two, albedo) * folds
     line = person.neckline * np.clip(1 - np.abs(x) / 90, 0, 1) * (z > 0) - 6
-    albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(np.float32)
+    albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(
+        np.float32
+    )
     under_chin = np.clip((30 - y) / 45, 0, 1) * (z > 0)
     return shade(albedo * (1 - 0.5 * under_chin)[:, None], a[:, 3:6], 0.9 * under_chin, 0.02, drawing.light)
 
@@ -86,8 +99,9 @@ def hair_or_hat(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, n
         edge = edge + 22 * (1 - np.cos(phi))  # horizontal on an upright head, whose y axis leans back
     else:
         sideburn = 40 if rng.random() < 0.4 else 26
-        line = np.interp(turn, [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180],
-                         [-57, -55, -48, -30, 0, sideburn, 16, 8, 42, 74, 84])
+        line = np.interp(
+            turn, [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180], [-57, -55, -48, -30, 0, sideburn, 16, 8, 42, 74, 84]
+        )
         line = line + person.hairline * smooth(80, 50, turn)
         if person.style == "bald":
             line = np.where(turn < 75, -160.0, line)
@@ -131,13 +145,17 @@ def _brim(edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([x, y, z], -1).astype(np.float32)
 
 
-def draw_cover(rng: np.random.Generator, drawing: Drawing, person: Person, edge: np.ndarray, shell: np.ndarray) -> np.ndarray:
+def draw_cover(
+    rng: np.random.Generator, drawing: Drawing, person: Person, edge: np.ndarray, shell: np.ndarray
+) -> np.ndarray:
     """Draw hair, hat or hood over the canvas, in place; return the mask (S * S,) of hidden pixels.
 
     On the head's grid: edge (R, C), mm inside the edge of hair or hat; shell (R, C, 3), its surface in the camera's axes.
     """
     cloth = person.style in CLOTH
-    every = np.ix_(np.r_[0:len(edge) - 1:2, len(edge) - 1], np.arange(0, edge.shape[1], 2))  # half the rows and columns
+    every = np.ix_(
+        np.r_[0 : len(edge) - 1 : 2, len(edge) - 1], np.arange(0, edge.shape[1], 2)
+    )  # half the rows and columns
     coarse, surface = edge[every], shell[every]
     ragged = np.maximum(np.maximum(coarse[:-1, :-1], coarse[1:, 1:]), np.maximum(coarse[1:, :-1], coarse[:-1, 1:])) > -8
     meshes, fringe = [Mesh(surface, ragged)], [coarse]
@@ -160,7 +178,9 @@ def draw_cover(rng: np.random.Generator, drawing: Drawing, person: Person, edge:
             albedo = person.cloth_two * np.clip(1 + 0.16 * n4[:, :1] + 0.07 * n4[:, 2:3], 0.3, 2)
             alpha, gloss = np.clip(margin / 1.5 + 0.5, 0, 1), 0.03
         else:
-            albedo, rough = paint.paint_hair(part.column * (18 if number == 0 else 7), a[:, 1], person.look, person.curl)
+            albedo, rough = paint.paint_hair(
+                part.column * (18 if number == 0 else 7), a[:, 1], person.look, person.curl
+            )
             alpha, gloss = np.clip((margin + 4.0 * rough) / 5 + 0.3, 0, 1), 0.25 * np.clip(1 + 0.5 * rough, 0, 2)
             albedo *= 0.55 + 0.45 * np.clip(margin[:, None] / 12, 0, 1)
         colour = shade(albedo, normal, 0.3 * np.clip(1 - margin / 10, 0, 1), gloss, drawing.light)

@@ -1,4 +1,5 @@
 """--audit: finds doubtful labels by cross-validation: each face is predicted by a net that was not trained on it."""
+
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +27,37 @@ from utils.train.run_folder import Run
 
 DRAWN, TILE = 256, 288  # px: crops that pictures are made of, and a face in them
 MARKS = ("fold0/args.yaml",)  # files that show that a folder holds an audit
-LIMIT = 3.0     # labels are trusted up to so many typical errors of a landmark and deviations of a face; 1 of 500 exceeds it
+LIMIT = (
+    3.0  # labels are trusted up to so many typical errors of a landmark and deviations of a face; 1 of 500 exceeds it
+)
 LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors; equal noise in 68 landmarks gives this value
 DISPUTED = 0.5  # weight below which a label counts as disputed
-ROUGH = 10.0    # % of the norm, median disagreement from which on the nets tell no offset of the labels
+ROUGH = 10.0  # % of the norm, median disagreement from which on the nets tell no offset of the labels
 KEYS = ["set", "layout", "file"]
-COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_group",
-           "worst_error", "worst_relative"]
+COLUMNS = [
+    "file",
+    "subset",
+    "identity",
+    "fold",
+    "nme",
+    "relative",
+    "disputed",
+    "weight",
+    "worst_landmark",
+    "worst_group",
+    "worst_error",
+    "worst_relative",
+]
 
 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
     sources, layout = sources._replace(tested=[]), sources.layout
     if layout.members:
-        raise UserError(f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "
-                        "of each layout by themselves")
+        raise UserError(
+            f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "
+            "of each layout by themselves"
+        )
     settings, splits = sources.settings, sources.splits("train", "val")
     test, folds = settings.test, settings.data.folds
     faces = sources.crops(splits)
@@ -64,10 +81,14 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
             if (apart := np.nanmedian(disagreement(found, faces, layout, test.norm))) < ROUGH:
                 text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
             else:
-                text += f"\nThe nets are too inaccurate to tell an offset of the labels (median disagreement {apart:.0f} %)"
+                text += (
+                    f"\nThe nets are too inaccurate to tell an offset of the labels (median disagreement {apart:.0f} %)"
+                )
         folder = run.folder / "audit"
-        print(f"\n{text}\n\nFiles: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, "
-              "prediction red)\nNext:  look at the pictures; then correct the labels, or leave out the faces")
+        print(
+            f"\n{text}\n\nFiles: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, "
+            "prediction red)\nNext:  look at the pictures; then correct the labels, or leave out the faces"
+        )
 
 
 def fold_runs(run: Run, folds: int) -> list[Run]:
@@ -141,8 +162,14 @@ def write_audit(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray,
     relative, weight = weigh(errors)
     for name, values in (("errors.csv", errors), ("weights.csv", weight)):
         cells = ([f"{value:.4f}" for value in row] for row in values)
-        write_csv(folder / name, [*KEYS, *map(str, layout.selected)],
-                  ([mark, layout.stored, file, *row] for mark, file, row in zip(faces["set"], faces["file"], cells, strict=True)))
+        write_csv(
+            folder / name,
+            [*KEYS, *map(str, layout.selected)],
+            (
+                [mark, layout.stored, file, *row]
+                for mark, file, row in zip(faces["set"], faces["file"], cells, strict=True)
+            ),
+        )
     known = np.isfinite(errors).any(1)
     mean = np.full(len(faces), np.nan)
     mean[known] = np.nanmean(relative[known], 1)
@@ -152,12 +179,25 @@ def write_audit(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray,
     for i in order:
         worst = int(np.nan_to_num(relative[i], nan=-1).argmax())
         nme = np.nanmean(errors[i]) if known[i] else np.nan
-        rows.append([*(faces[key][i] for key in ("file", "subset", "identity")), int(fold[i]), f"{nme:.3f}", f"{mean[i]:.2f}",
-                     int((weight[i] < DISPUTED).sum()), f"{weight[i].mean():.4f}", layout.selected[worst],
-                     group_of.get(worst, ""), f"{errors[i, worst]:.2f}", f"{relative[i, worst]:.2f}"])
+        rows.append(
+            [
+                *(faces[key][i] for key in ("file", "subset", "identity")),
+                int(fold[i]),
+                f"{nme:.3f}",
+                f"{mean[i]:.2f}",
+                int((weight[i] < DISPUTED).sum()),
+                f"{weight[i].mean():.4f}",
+                layout.selected[worst],
+                group_of.get(worst, ""),
+                f"{errors[i, worst]:.2f}",
+                f"{relative[i, worst]:.2f}",
+            ]
+        )
     write_csv(folder / "labels.csv", COLUMNS, rows)
-    tiles = [shown_face(faces, i, found[i], layout, TILE, f"{mean[i]:.1f}x {Path(faces['file'][i]).name}")
-             for i in order[known[order]][:20]]
+    tiles = [
+        shown_face(faces, i, found[i], layout, TILE, f"{mean[i]:.1f}x {Path(faces['file'][i]).name}")
+        for i in order[known[order]][:20]
+    ]
     write_image(folder / "faces.jpg", sheet(tiles, 5))
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
     return disagreement_table(errors, weight, layout, norm)
@@ -165,6 +205,7 @@ def write_audit(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray,
 
 def disagreement_table(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -> str:
     """Return a table of the disagreements (M, N) in % by group of landmarks, and a line on disputed labels."""
+
     def row(name: str, ids: list[int]) -> list[str]:
         values = errors[:, ids][np.isfinite(errors[:, ids])]
         share = 100 * np.mean(weight[:, ids][np.isfinite(errors[:, ids])] < DISPUTED)
@@ -174,12 +215,15 @@ def disagreement_table(errors: np.ndarray, weight: np.ndarray, layout: Layout, n
     rows = [row(name, ids) for name, ids in groups.items() if np.isfinite(errors[:, ids]).any()]
     faces, some = (weight.mean(1) < DISPUTED).sum(), (weight < DISPUTED).any(1).sum()
     header = ["group", "labels", "median %", "90th %", "99th %", "disputed %"]
-    return (f"{markdown_table(rows, header)}\n\n{faces} of {len(weight)} faces are disputed as a whole, {some} in at least one "
-            f"landmark (disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})")
+    return (
+        f"{markdown_table(rows, header)}\n\n{faces} of {len(weight)} faces are disputed as a whole, {some} in at least one "
+        f"landmark (disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})"
+    )
 
 
-def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.ndarray, weight: np.ndarray,
-                    layout: Layout) -> None:
+def _landmark_sheet(
+    file: Path, faces: Faces, found: np.ndarray, relative: np.ndarray, weight: np.ndarray, layout: Layout
+) -> None:
     """Draw close-ups of the worst landmark of 20 faces that are not disputed as a whole; a white line joins label and
     prediction."""
     worst = np.where(np.isfinite(relative), relative, -1).argmax(1)
@@ -193,8 +237,13 @@ def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.nd
         reach = max(0.5, 1.6 * float(np.abs(ends[0] - ends[1]).max()))  # of the crop
         around = np.concatenate([ends.mean(0) - reach / 2, ends.mean(0) + reach / 2])
         close = cut(faces.crops[i], around * faces.crops.size + faces.crops.border, TILE)
-        image = tile(close, [(to_crop(points, around), colour) for points, colour in zip(pair, (TRUTH, FOUND), strict=True)],
-                     layout, TILE, f"{layout.selected[worst[i]]}: {value[i]:.0f}x {Path(faces['file'][i]).name}")
+        image = tile(
+            close,
+            [(to_crop(points, around), colour) for points, colour in zip(pair, (TRUTH, FOUND), strict=True)],
+            layout,
+            TILE,
+            f"{layout.selected[worst[i]]}: {value[i]:.0f}x {Path(faces['file'][i]).name}",
+        )
         label, prediction = to_crop(ends, around) * TILE
         draw_line(image, label, prediction, WHITE)
         draw_circle(image, label, WHITE, 6)

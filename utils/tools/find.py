@@ -1,4 +1,5 @@
 """Finds the landmark net that --exp means, without torch if the run's weights have been exported."""
+
 from pathlib import Path
 
 from pipnet.checkout import from_checkout

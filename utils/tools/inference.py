@@ -1,4 +1,5 @@
 """Landmark nets of runs, checkpoints and published files, in the form that pipnet's Landmarker expects."""
+
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from utils.train.published import description, graph_of
 def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
     """Return the net of the weights that --exp means, or of the export beside them. UserError if there is none."""
     defaults = read_defaults()
-    return open_landmark_net(run_folder.find_run(exp, ROOT / defaults.values["run_root"], train=False).fastest, defaults, threads)
+    return open_landmark_net(
+        run_folder.find_run(exp, ROOT / defaults.values["run_root"], train=False).fastest, defaults, threads
+    )
 
 
 def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> LandmarkNet:
@@ -40,6 +43,10 @@ def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> Landm
 def published_net(opened: Opened, file: Path) -> LandmarkNet:
     """Return the landmark net of a published graph. UserError for an unknown graph."""
     graph, settings, layout = graph_of(file, opened, read_defaults())
-    values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
-              "states": state_names(vars(settings.loss))}
+    values = {
+        **description(settings, layout, {}),
+        "input_size": settings.net.input_size,
+        "pose": settings.loss.pose > 0,
+        "states": state_names(vars(settings.loss)),
+    }
     return LandmarkNet.of(partial(import_named(graph.read), opened.run), values)

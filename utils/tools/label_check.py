@@ -4,6 +4,7 @@ Each face is aligned to the mean shape by a similarity. The score of a landmark 
 landmarks of the face predict, in standard deviations of the landmark. The modes of variation that predict it are fitted with
 redescending weights, so that a wrong landmark hardly changes the scores of others.
 """
+
 import warnings
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -26,15 +27,17 @@ FLOOR = 2e-3  # share of a face's radius: the smallest error that is assumed for
 
 class Finding(NamedTuple):
     """A suspicion about a face."""
-    face: int                   # its index
-    score: float                # robust standard deviations
+
+    face: int  # its index
+    score: float  # robust standard deviations
     reason: str
     landmarks: tuple[int, ...]  # the suspicious ones
 
 
 class Model(NamedTuple):
     """Shapes of N landmarks as mean + modes; the mean is centred and has root-mean-square radius 1."""
-    mean: ndarray   # (2N,)
+
+    mean: ndarray  # (2N,)
     modes: ndarray  # (2N, 4 + k): the four directions of a similarity, and k modes
     prior: ndarray  # (4 + k,) 1 / variance of each
     noise: ndarray  # (N,) standard deviation of a landmark from the place that the others predict
@@ -42,9 +45,10 @@ class Model(NamedTuple):
 
 class Fit(NamedTuple):
     """M faces compared with a model."""
-    shapes: ndarray    # (M, N, 2) aligned labels
+
+    shapes: ndarray  # (M, N, 2) aligned labels
     expected: ndarray  # (M, N, 2) places expected from the other landmarks
-    z: ndarray         # (M, N) their distance in standard deviations of the landmark, NaN where unknown
+    z: ndarray  # (M, N) their distance in standard deviations of the landmark, NaN where unknown
 
 
 def align(landmarks: ndarray, known: ndarray, mean: ndarray, rounds: int = 4) -> ndarray:
@@ -92,7 +96,7 @@ def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
         mean = np.nan_to_num(np.nanmedian(points, 0))
     for _ in range(3):
         mean = mean - mean.mean(0)
-        mean /= np.sqrt((mean ** 2).sum(1).mean())
+        mean /= np.sqrt((mean**2).sum(1).mean())
         shapes = align(landmarks, known, mean)
         mean = np.median(shapes, 0)
     most = min(30, max((2 * count - 4) // 3, 1), len(landmarks) // 5)
@@ -102,14 +106,16 @@ def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
         length = np.linalg.norm(filled - np.median(filled, 0), axis=1)
         usual = filled[length <= FAR * np.median(length)]  # else one unusual face would become a mode
         _, values, axes = np.linalg.svd(usual - usual.mean(0), full_matrices=False)
-        variance = values ** 2 / len(usual)
+        variance = values**2 / len(usual)
         kept = min(int(np.searchsorted(np.cumsum(variance) / max(variance.sum(), 1e-18), 0.98)) + 1, most)
         rest = max(variance[kept:].sum() / (2 * count), 1e-8)
-        prior = np.concatenate([np.full(4, 1 / (SLACK ** 2 * count)), 1 / np.maximum(variance[:kept], 1e-9)])
+        prior = np.concatenate([np.full(4, 1 / (SLACK**2 * count)), 1 / np.maximum(variance[:kept], 1e-9)])
         modes = np.hstack([similar, axes[:kept].T])
-        model = Model(mean.ravel() + usual.mean(0), modes, prior, np.full(count, rest ** 0.5))
+        model = Model(mean.ravel() + usual.mean(0), modes, prior, np.full(count, rest**0.5))
         residual = np.linalg.norm(_explain(model, shapes, known)[0], axis=-1)
-        model = model._replace(noise=np.array([_noise(values[mask]) for values, mask in zip(residual.T, known.T, strict=True)]))
+        model = model._replace(
+            noise=np.array([_noise(values[mask]) for values, mask in zip(residual.T, known.T, strict=True)])
+        )
         _, fitted, weight = _explain(model, shapes, known)
         weight = np.repeat(weight, 2, 1)
         filled = weight * (shapes.reshape(len(shapes), -1) - model.mean) + (1 - weight) * (fitted - model.mean)
@@ -126,8 +132,10 @@ def _noise(distance: ndarray) -> float:
 
 def _explain(model: Model, shapes: ndarray, known: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Fit the modes to shapes (M, N, 2). Return leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N)."""
-    parts = [_explain_block(model, shapes[start:start + BLOCK], known[start:start + BLOCK])
-             for start in range(0, max(len(shapes), 1), BLOCK)]
+    parts = [
+        _explain_block(model, shapes[start : start + BLOCK], known[start : start + BLOCK])
+        for start in range(0, max(len(shapes), 1), BLOCK)
+    ]
     residual, fitted, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
     return residual, fitted, weight
 
@@ -153,7 +161,7 @@ def _explain_block(model: Model, shapes: ndarray, known: ndarray, rounds: int = 
     for start in range(0, faces, 512):  # remove each landmark's effect on its own fit: (I - H)^-1 r
         part = slice(start, start + 512)
         pull = np.einsum("nas,mst,nbt->mnab", blocks, inverse[part], blocks, optimize=True)
-        pull = np.eye(2) - pull * (weight[part] / model.noise ** 2)[..., None, None]
+        pull = np.eye(2) - pull * (weight[part] / model.noise**2)[..., None, None]
         residual[part] = np.linalg.solve(pull, residual[part][..., None])[..., 0]
     return residual, coefficients @ modes.T + model.mean, weight
 
@@ -165,8 +173,14 @@ def fit(model: Model, landmarks: ndarray, known: ndarray) -> Fit:
     return Fit(shapes, shapes - residual, np.where(known, np.linalg.norm(residual, axis=-1) / model.noise, np.nan))
 
 
-def examine(landmarks: ndarray, visible: ndarray, layout: Layout, box: ndarray | None = None,
-            size: ndarray | None = None, names: Any = None) -> list[Finding]:
+def examine(
+    landmarks: ndarray,
+    visible: ndarray,
+    layout: Layout,
+    box: ndarray | None = None,
+    size: ndarray | None = None,
+    names: Any = None,
+) -> list[Finding]:
     """Return all suspicions about landmarks (M, N, 2) in image px, worst first; a score from THRESHOLD up is an alarm.
 
     visible (M, N): landmarks to judge; NaN ones are never judged. If known: box (M, 4) and size (M, 2) of the images in px, and
@@ -176,8 +190,10 @@ def examine(landmarks: ndarray, visible: ndarray, layout: Layout, box: ndarray |
     found = _plain_faults(landmarks, known, layout, box, size)
     usable = np.flatnonzero(~np.isin(np.arange(len(known)), [finding.face for finding in found]) & (known.sum(1) >= 3))
     if len(usable) >= FEWEST and layout.count >= 3:
-        found += [finding._replace(face=int(usable[finding.face]))
-                  for finding in _misfits(landmarks[usable].astype(np.float64), known[usable], layout)]
+        found += [
+            finding._replace(face=int(usable[finding.face]))
+            for finding in _misfits(landmarks[usable].astype(np.float64), known[usable], layout)
+        ]
     found += _copies(landmarks, known, names)
     return sorted(found, key=lambda finding: (-finding.score, finding.face))
 
@@ -187,12 +203,16 @@ def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size)
     found = []
     for face, (points, mask) in enumerate(zip(landmarks, known, strict=True)):
         if mask.sum() < min(3, layout.count):
-            found.append(Finding(face, SURE, f"{mask.sum()} landmarks are labelled", tuple(np.flatnonzero(mask).tolist())))
+            found.append(
+                Finding(face, SURE, f"{mask.sum()} landmarks are labelled", tuple(np.flatnonzero(mask).tolist()))
+            )
             continue
         extent = np.ptp(points[mask], axis=0).max() if layout.count > 1 else np.inf
         eyes = list(layout.interocular or ())
         if extent < 1e-6 or (eyes and mask[eyes].all() and np.linalg.norm(np.subtract(*points[eyes])) < 1e-3 * extent):
-            found.append(Finding(face, SURE, "all landmarks coincide" if extent < 1e-6 else "the eyes coincide", tuple(eyes)))
+            found.append(
+                Finding(face, SURE, "all landmarks coincide" if extent < 1e-6 else "the eyes coincide", tuple(eyes))
+            )
             continue
         for name, frame in (("box", box), ("picture", size)):
             if frame is None:
@@ -221,12 +241,15 @@ def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding
     model = learn(landmarks[some], known[some])
     fitted = fit(model, landmarks, known)
     z = np.where(known, fitted.z, 0)
-    typical = np.maximum(_scale(z, known) / 1.177, 1)  # a misfit of the whole face is removed from its landmarks' scores
+    typical = np.maximum(
+        _scale(z, known) / 1.177, 1
+    )  # a misfit of the whole face is removed from its landmarks' scores
     overall = np.log(typical)  # and becomes the score of the face
     overall = overall / max(np.median(overall[overall > 0]) if (overall > 0).any() else 1, 0.1)
     found = _exchanges(model, fitted, landmarks, known, layout)
-    pixels = np.linalg.norm(np.where(known[..., None], landmarks - _centre(landmarks, known), 0), axis=(1, 2)) / np.linalg.norm(
-        np.where(known[..., None], fitted.shapes - _centre(fitted.shapes, known), 0), axis=(1, 2))
+    pixels = np.linalg.norm(
+        np.where(known[..., None], landmarks - _centre(landmarks, known), 0), axis=(1, 2)
+    ) / np.linalg.norm(np.where(known[..., None], fitted.shapes - _centre(fitted.shapes, known), 0), axis=(1, 2))
     for face in range(len(z)):
         if face in found:
             continue
@@ -234,10 +257,16 @@ def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding
         worst = int(own.argmax())
         marked = np.flatnonzero(own >= max(own[worst] / 2, 3))
         distance = pixels[face] * model.noise[worst] * z[face, worst]
-        same = np.flatnonzero(known[face] & (np.linalg.norm(fitted.shapes[face] - fitted.shapes[face, worst], axis=-1) < 1e-6))
+        same = np.flatnonzero(
+            known[face] & (np.linalg.norm(fitted.shapes[face] - fitted.shapes[face, worst], axis=-1) < 1e-6)
+        )
         where = f", on {min(set(same.tolist()) - {worst})}" if len(same) > 1 else ""
-        found[face] = Finding(face, float(own[worst]), f"{worst} is {distance:.1f} px off{where}",
-                              tuple(sorted(marked.tolist(), key=lambda i: -own[i])))
+        found[face] = Finding(
+            face,
+            float(own[worst]),
+            f"{worst} is {distance:.1f} px off{where}",
+            tuple(sorted(marked.tolist(), key=lambda i: -own[i])),
+        )
         if overall[face] > own[worst]:
             found[face] = Finding(face, float(overall[face]), "no usual shape", tuple(np.argsort(-own)[:8].tolist()))
     return list(found.values())
@@ -270,14 +299,16 @@ def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, la
                 found[face] = Finding(face, score, f"left and right exchanged: {name}", tuple(moved))
     for face in np.flatnonzero(np.nanmax(fitted.z, 1) > THRESHOLD / 2).tolist():
         if face not in found and (pair := _pair(fitted.shapes[face], fitted.expected[face], fitted.z[face])):
-            found[face] = Finding(face, float(max(fitted.z[face, list(pair)])), f"{pair[0]} and {pair[1]} exchanged", pair)
+            found[face] = Finding(
+                face, float(max(fitted.z[face, list(pair)])), f"{pair[0]} and {pair[1]} exchanged", pair
+            )
     return found
 
 
 def _misfit(z: ndarray, group: list[int]) -> ndarray:
     """Return the root mean square (M,) of z over the known landmarks of a group, 0 without any."""
     chosen = z[:, group]
-    return np.sqrt(np.nansum(chosen ** 2, 1) / np.maximum(np.isfinite(chosen).sum(1), 1))
+    return np.sqrt(np.nansum(chosen**2, 1) / np.maximum(np.isfinite(chosen).sum(1), 1))
 
 
 def _pair(shape: ndarray, expected: ndarray, z: ndarray) -> tuple[int, int] | None:

@@ -1,4 +1,5 @@
 """--predict: landmarks for pictures without labels, to be corrected by hand or used as they are; most uncertain faces first."""
+
 import json
 import os
 import time
@@ -43,6 +44,7 @@ class Found(NamedTuple):
     uncertainty: predicted error in % of the box; for a net without predicted errors 100 - mean score in %
     points: its .pts file, relative to the output folder
     """
+
     file: str
     number: int
     size: tuple[int, int]
@@ -87,7 +89,9 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: 
         if without:
             logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
         if whole:
-            logger.info(f"{whole} pictures have no box and are used as crops of one face (--detector-weights FILE finds faces)")
+            logger.info(
+                f"{whole} pictures have no box and are used as crops of one face (--detector-weights FILE finds faces)"
+            )
     if not count:
         raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
 
@@ -133,16 +137,22 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
     elif kind not in FORMATS:
         raise UserError(f"--predict-format must be one of {', '.join(FORMATS)}, not '{kind}'")
     elif given and kind != named:
-        raise UserError(f"--predict-format {kind} is written to {f'a file *{FORMATS[kind]}' if FORMATS[kind] else 'a folder'}, "
-                        f"not to {given}")
+        raise UserError(
+            f"--predict-format {kind} is written to {f'a file *{FORMATS[kind]}' if FORMATS[kind] else 'a folder'}, "
+            f"not to {given}"
+        )
     if given and named == "pts" and not names_folder(given):
-        raise UserError(f"--out {given}: landmarks go into a folder (.pts) or a file that ends in .csv or .json (COCO); give one "
-                        f"of these, or {given}{os.sep}")
+        raise UserError(
+            f"--out {given}: landmarks go into a folder (.pts) or a file that ends in .csv or .json (COCO); give one "
+            f"of these, or {given}{os.sep}"
+        )
     out = out or place.with_name(place.name + FORMATS[kind])
     if not overwrite and ((out.is_dir() and any(out.iterdir())) or out.is_file()):
         raise UserError(f"{out} is there already; give another --out, or --overwrite")
     if out.exists() and out.is_dir() != (kind == "pts"):
-        raise UserError(f"{out} is {'a folder' if out.is_dir() else 'a file'}, where {kind} needs the other; give another --out")
+        raise UserError(
+            f"{out} is {'a folder' if out.is_dir() else 'a file'}, where {kind} needs the other; give another --out"
+        )
     return out, kind
 
 
@@ -155,8 +165,15 @@ class Results:
     way.
     """
 
-    def __init__(self, out: Path, kind: str, layout: Layout, stems: Collection[str] = (), overwrite: bool = False,
-                 origin: float = ORIGIN):
+    def __init__(
+        self,
+        out: Path,
+        kind: str,
+        layout: Layout,
+        stems: Collection[str] = (),
+        overwrite: bool = False,
+        origin: float = ORIGIN,
+    ):
         self.out, self.kind, self.layout, self.origin = out, kind, layout, origin
         self.found: list[Found] = []  # most uncertain first after `close`
         self.table = out / TABLE if kind == "pts" else out
@@ -204,14 +221,22 @@ class Results:
 
     def _write_list(self) -> None:
         """Write uncertain.csv, which lists the .pts files in the order in which to check them."""
-        rows = ([one.file, one.points, f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)]
-                for one in self.found)
+        rows = (
+            [one.file, one.points, f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)]
+            for one in self.found
+        )
         write_csv(self.table, HEADER, rows)
 
     def _write_csv(self) -> None:
         header = ["file", *(f"{axis}{i}" for i in range(self.layout.count) for axis in "xy")]
-        write_csv(self.table, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + self.origin).ravel())]
-                                       for one in self.found))
+        write_csv(
+            self.table,
+            header,
+            (
+                [one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + self.origin).ravel())]
+                for one in self.found
+            ),
+        )
 
     def _write_coco(self) -> None:
         """Write COCO annotations in order of their uncertainty, which is a key of its own."""
@@ -224,11 +249,26 @@ class Results:
             points, (low, high) = one.face.landmarks - 0.5 + self.origin, one.face.box.reshape(2, 2)
             keypoints = np.column_stack([points.round(4), np.full(len(points), 2)]).ravel().tolist()
             sides = high - low
-            faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
-                          "num_keypoints": len(points), "bbox": np.concatenate([low, sides]).round(4).tolist(),
-                          "area": round(float(sides.prod()), 4), "uncertainty": round(one.uncertainty, 4)})
-        category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": self.layout.point_names(),
-                    "skeleton": [[a + 1, b + 1] for a, b in self.layout.edges()]}
+            faces.append(
+                {
+                    "id": number,
+                    "image_id": ids[one.file],
+                    "category_id": 1,
+                    "keypoints": keypoints,
+                    "iscrowd": 0,
+                    "num_keypoints": len(points),
+                    "bbox": np.concatenate([low, sides]).round(4).tolist(),
+                    "area": round(float(sides.prod()), 4),
+                    "uncertainty": round(one.uncertainty, 4),
+                }
+            )
+        category = {
+            "id": 1,
+            "name": "face",
+            "supercategory": "person",
+            "keypoints": self.layout.point_names(),
+            "skeleton": [[a + 1, b + 1] for a, b in self.layout.edges()],
+        }
         write_text(self.table, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
 
 
@@ -244,8 +284,14 @@ def earlier(out: Path) -> set[Path]:
     files = {out / (row.get("points") or "") for row in rows if HEADER == list(row)}
     if not files and any(out.iterdir()):
         raise UserError(f"{out} holds something other than predictions; give another --out")
-    return {file for file in files if file.suffix == ".pts" and file.is_file() and not file.is_symlink()
-            and file.resolve().is_relative_to(out.resolve())}
+    return {
+        file
+        for file in files
+        if file.suffix == ".pts"
+        and file.is_file()
+        and not file.is_symlink()
+        and file.resolve().is_relative_to(out.resolve())
+    }
 
 
 def averaged(net: LandmarkNet) -> LandmarkNet:
@@ -269,7 +315,9 @@ def target_of(mode: Namespace, folder: Path) -> tuple[Path, str]:
     return check_out(mode.out, mode.predict_format, place, mode.overwrite)
 
 
-def run_prediction(exp: str | None, run: Run, mode: Namespace, settings, origin: float = ORIGIN) -> tuple[str, list[dict]]:
+def run_prediction(
+    exp: str | None, run: Run, mode: Namespace, settings, origin: float = ORIGIN
+) -> tuple[str, list[dict]]:
     """Predict and write the landmarks of --predict. Return (text to print, [{file, face, uncertainty}] of all faces).
 
     exp: the text that names the run. mode: the flags that are not settings. origin: --first-pixel.
@@ -284,20 +332,33 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings, origin:
     if detects:
         file = test.detector_weights or shipped_weights(test.detector, int8)
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
-    net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None,
-                     layout=settings.view)
+    net = Landmarker(
+        weights,
+        finder,
+        mode.max_faces,
+        threads,
+        not mode.upright,
+        coarse=coarse if detects else None,
+        layout=settings.view,
+    )
     if test.flip_test:
         for landmarker in filter(None, (net, net.whole)):
             landmarker.net = averaged(landmarker.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
     results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
-    with closing(results), closing(predict(source, net, detects, given, origin)) as faces:  # a stop leaves what has been found
+    with (
+        closing(results),
+        closing(predict(source, net, detects, given, origin)) as faces,
+    ):  # a stop leaves what has been found
         for one in faces:
             results.add(one)
     found = results.found
     what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
-    lines = [f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}", f"most uncertain first ({what}):"]
+    lines = [
+        f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}",
+        f"most uncertain first ({what}):",
+    ]
     for one in found[:5]:
         lines.append(f"{one.uncertainty:8.2f}  {one.file}" + (f" (face {one.number})" if one.number > 1 else ""))
     return "\n".join(lines), [{"file": one.file, "face": one.number, "uncertainty": one.uncertainty} for one in found]

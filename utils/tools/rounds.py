@@ -2,6 +2,7 @@
 
 The first net is trained on labels only, in EXP/round0. The last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,10 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
     begun_with = checkpoint.load(runs[0].last)["args"] if resume else settings.flat()
     for key in ("epochs", "early_stop"):
         if begun_with[key] != getattr(settings.train, key):
-            raise UserError(f"{KEYS[key].flag} of a run with --semi {semi} stays {begun_with[key]}, since each round learns from "
-                            "the one before; leave it out, or train another run")
+            raise UserError(
+                f"{KEYS[key].flag} of a run with --semi {semi} stays {begun_with[key]}, since each round learns from "
+                "the one before; leave it out, or train another run"
+            )
     for number, one in enumerate(runs):
         told = Told(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
         if told and not told.file.is_file():
@@ -111,9 +114,14 @@ def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, 
         points = to_image(values[..., :2], faces["crop"][:]).reshape(len(faces), -1)
         figures = np.column_stack([values[..., 2].mean(1), 100 * values[..., 3].mean(1), 100 * moved])
         file.parent.mkdir(exist_ok=True)
-        write_csv(file, [*COLUMNS, *(f"{axis}{index}" for index in range(count) for axis in "xy")],
-                  ([name, *(f"{value:.4f}" for value in (*row, *place))]
-                   for name, row, place in zip(faces["file"], figures, points, strict=True)))
+        write_csv(
+            file,
+            [*COLUMNS, *(f"{axis}{index}" for index in range(count) for axis in "xy")],
+            (
+                [name, *(f"{value:.4f}" for value in (*row, *place))]
+                for name, row, place in zip(faces["file"], figures, points, strict=True)
+            ),
+        )
     ranks.wait()
 
 
@@ -122,8 +130,13 @@ def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
     before, after = (read_labels(file, faces) for file in (first, last))
     change = np.linalg.norm(after - before, axis=-1).mean(1)
     order = np.argsort(-change, kind="stable")[:CHANGED].tolist()
-    _draw(last.with_name("changed.jpg"), faces, layout, [(i, f"{100 * change[i]:.1f} % {faces['file'][i]}") for i in order],
-          (before, after))
+    _draw(
+        last.with_name("changed.jpg"),
+        faces,
+        layout,
+        [(i, f"{100 * change[i]:.1f} % {faces['file'][i]}") for i in order],
+        (before, after),
+    )
 
 
 def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
@@ -132,7 +145,13 @@ def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
     for file in files:
         labels, score = read_labels(file, faces), np.array([row["score"] for row in read_csv(file, ["score"])])
         order = np.argsort(score, kind="stable")[:count].tolist()
-        _draw(file.with_suffix(".jpg"), faces, layout, [(i, f"{score[i]:.2f} {faces['file'][i]}") for i in order], (None, labels))
+        _draw(
+            file.with_suffix(".jpg"),
+            faces,
+            layout,
+            [(i, f"{score[i]:.2f} {faces['file'][i]}") for i in order],
+            (None, labels),
+        )
     places = ", ".join(str(file.with_suffix(".jpg")) for file in files)
     return f"Pseudo-labels, least certain first: {places}" if files else ""
 
@@ -140,6 +159,14 @@ def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
 def _draw(file: Path, faces: Faces, layout: Layout, titles: list[tuple[int, str]], labels: tuple) -> None:
     """Draw faces (index, title) with two sets of landmarks (M, N, 2) in [0, 1] of the crop; the first may be None."""
     colours = (TRUTH, FOUND)
-    tiles = [tile(faces.crops.plain(index, 0), [(points[index], colour) for points, colour in zip(labels, colours, strict=True)
-                                              if points is not None], layout, TILE, title) for index, title in titles]
+    tiles = [
+        tile(
+            faces.crops.plain(index, 0),
+            [(points[index], colour) for points, colour in zip(labels, colours, strict=True) if points is not None],
+            layout,
+            TILE,
+            title,
+        )
+        for index, title in titles
+    ]
     write_image(file, sheet(tiles, 8))

@@ -1,4 +1,5 @@
 """Finds, checks and locks the runs that main.py works on, and opens their log."""
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -78,7 +79,9 @@ def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
         check_page(Path(mode.out), mode.overwrite)
     if mode.predict:
         if settings.test.detector == "none" and (mode.threshold, mode.detector_scale) != (None, None):
-            raise UserError("--threshold and --detector-scale are for a detector; leave out these, or leave out --detector none")
+            raise UserError(
+                "--threshold and --detector-scale are for a detector; leave out these, or leave out --detector none"
+            )
         predict.target_of(mode, runs.own.folder)
 
 
@@ -88,9 +91,13 @@ def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
     logger.remove()
     logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
     if ranks.first:
-        logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
+        logger.add(
+            lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO"
+        )
     trains, run = mode.train or mode.audit, runs.own
-    writes = run and (not mode.out or trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS))
+    writes = run and (
+        not mode.out or trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS)
+    )
     with ranks.connected(), ExitStack() as held:
         if writes:  # first of all, so that no other run takes the folder meanwhile
             new = trains and not (mode.exp or mode.resume)

@@ -1,4 +1,5 @@
 """--test, --test-onnx and --test-formats of any net: tests of the saved weights in torch and of exported files."""
+
 import time
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from utils.evaluate.tables import markdown_table
 from utils.export.card import write_card
 from utils.formats import files_of
 
-SHARE = 0.999             # share of the landmarks for which a format's bound in px must hold
+SHARE = 0.999  # share of the landmarks for which a format's bound in px must hold
 LEAST, SECONDS = 20, 1.0  # a latency is measured over at least so many calls and seconds
 
 
@@ -47,8 +48,10 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     print(tests.close(report))
     if formats and not alone:
         write_card(tests.run)  # with the new scores
-    off = {name: (max(figure for figure, _ in found), np.concatenate([px for _, px in found])[1:])
-           for name, found in apart.items()}
+    off = {
+        name: (max(figure for figure, _ in found), np.concatenate([px for _, px in found])[1:])
+        for name, found in apart.items()
+    }
     if timed:
         print(f"\n{format_table(tests, list(models), off)}")
     for name, (figure, px) in off.items():
@@ -57,7 +60,9 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
             text = f"{figure:.4f} (allowed: {bound.figure:g})"
             if bound.px is not None:
                 text += f", and {SHARE:.1%} of its landmarks by up to {usual:.2f} px (allowed: {bound.px:g})"
-            remedy = "name other faces to calibrate it on: --train-data" if name == "int8" else "delete it and export again"
+            remedy = (
+                "name other faces to calibrate it on: --train-data" if name == "int8" else "delete it and export again"
+            )
             raise UserError(f"{tests.run.export_path(name)} differs from torch by {text}; {remedy}")
 
 
@@ -78,9 +83,15 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
         figure, px = off.get(name, (0.0, np.zeros(0)))
         file = tests.run.weights if name == "torch" else tests.run.export_path(name)
         size = sum(path.stat().st_size for path in files_of(file) if path.is_file())
-        row = {"file": file.name, "format": name, "MB": f"{size / 1e6:.2f}", "figure apart": f"{figure:.4f}",
-               "px apart, mean": f"{px.mean():.3f}" if len(px) else "", f"{SHARE:.1%}": f"{quantile(px):.2f}" if len(px) else "",
-               "largest": f"{px.max():.2f}" if len(px) else ""}
+        row = {
+            "file": file.name,
+            "format": name,
+            "MB": f"{size / 1e6:.2f}",
+            "figure apart": f"{figure:.4f}",
+            "px apart, mean": f"{px.mean():.3f}" if len(px) else "",
+            f"{SHARE:.1%}": f"{quantile(px):.2f}" if len(px) else "",
+            "largest": f"{px.max():.2f}" if len(px) else "",
+        }
         for threads in several:
             torch.set_num_threads(threads)
             model = tests.torch_model() if name == "torch" else tests.open(file, threads)

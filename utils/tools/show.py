@@ -1,4 +1,5 @@
 """--show-data: a sheet of augmented training faces, and the labels that look wrong."""
+
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def _show_set(sources: Sources, split: Split, count: int) -> str:
     check_known(layout, faces)
     try:
         meanface = sources.sets.meanface(net.meanface, layout, faces)
-        most = layout.count - 1 if sources.layout.members else net.num_nb  # one layout of several may have few landmarks
+        most = (
+            layout.count - 1 if sources.layout.members else net.num_nb
+        )  # one layout of several may have few landmarks
         neighbors = nearest_neighbors(meanface, min(net.num_nb, most) if net.head == "pip" else 0)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -118,7 +121,12 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     first, landmarks = _enlarged(faces.crops.plain(usual, 0), faces.nominal(usual).astype(np.float64), size)
     draw(first, landmarks, layout, colours)
     draw_numbers(first, landmarks, layout, colours)
-    draw_text(first, f"{layout.count} landmarks, layout {layout.name}: {Path(faces['file'][usual]).name}", (8, size - 10), 0.55)
+    draw_text(
+        first,
+        f"{layout.count} landmarks, layout {layout.name}: {Path(faces['file'][usual]).name}",
+        (8, size - 10),
+        0.55,
+    )
 
     second, landmarks = _enlarged(mean, meanface, size)
     third = second.copy()
@@ -172,15 +180,20 @@ def _suspects(split: Split, layout: Layout, place: Path) -> tuple[str, str]:
     faces = load_splits([Split(split.set, name) for name in ("train", "val")], layout, 256, 0)
     landmarks, visible, box, size = (faces[name][:] for name in ("landmarks", "visible", "box", "size"))
     found = label_check.examine(landmarks, visible, layout, box, size, faces["file"])
-    rows = [[faces["file"][finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
-            for finding in found]
+    rows = [
+        [faces["file"][finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
+        for finding in found
+    ]
     write_csv(place / "suspects.csv", HEADER, rows)
     (place / "suspects.jpg").unlink(missing_ok=True)
     if tiles := [_suspect(faces, finding, layout) for finding in found[:PICTURED]]:
         write_image(place / "suspects.jpg", sheet(tiles, 5))
     alarms = sum(finding.score >= label_check.THRESHOLD for finding in found)
-    shown = [[row[0], row[1], row[2] if len(row[2]) <= 24 else f"{row[2][:24].rsplit(' ', 1)[0]} ...", row[3]] for row in rows]
-    text = markdown_table(shown[:min(alarms, LISTED)], HEADER) if alarms else ""
+    shown = [
+        [row[0], row[1], row[2] if len(row[2]) <= 24 else f"{row[2][:24].rsplit(' ', 1)[0]} ...", row[3]]
+        for row in rows
+    ]
+    text = markdown_table(shown[: min(alarms, LISTED)], HEADER) if alarms else ""
     few = f" (shapes are compared from {label_check.FEWEST} faces on)" if len(faces) < label_check.FEWEST else ""
     return f"{alarms} of {len(faces)} training and validation labels are suspicious{few}", text
 

@@ -1,4 +1,5 @@
 """--sweep KEY=A,B,C: one training (and test) per value, each in its own processes and folder, and one table of all."""
+
 import hashlib
 import itertools
 import os
@@ -37,15 +38,23 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
     keys = read_keys(mode.sweep, given)
     for name, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
         if variable(name, 0) > least:
-            raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
+            raise UserError(
+                "a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)"
+            )
     given = resolve_paths(given)
     folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
-    plan: dict[str, Any] = {"sweep": keys, "given": given, "tests": [name for name in TESTS if getattr(mode, name)],
-                            "args": {**defaults.values, "presets": defaults.presets}}
+    plan: dict[str, Any] = {
+        "sweep": keys,
+        "given": given,
+        "tests": [name for name in TESTS if getattr(mode, name)],
+        "args": {**defaults.values, "presets": defaults.presets},
+    }
     again = False
     if mode.resume:
         plan, again = continue_plan(folder, plan)
-    combinations = [dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())]
+    combinations = [
+        dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())
+    ]
     for chosen in combinations:
         wanted = {**plan["given"], **chosen}
         if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
@@ -84,7 +93,9 @@ def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
         if key == "run_root":
             raise UserError("--sweep run_root: the runs of a sweep lie side by side; give --run-root once")
         if key in keys or key in given:
-            raise UserError(f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it")
+            raise UserError(
+                f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it"
+            )
         keys[key] = [read_value(key, [value] if KEYS[key].many else value) for value in values.split(",")]
         for i, value in enumerate(keys[key]):
             if value in keys[key][:i]:
@@ -105,7 +116,9 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
     if mode.resume and not there:
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
     if there and not (mode.resume or mode.overwrite):
-        raise UserError(f"{folder} already holds a sweep; give --resume to go on, --overwrite to replace it, or another --exp")
+        raise UserError(
+            f"{folder} already holds a sweep; give --resume to go on, --overwrite to replace it, or another --exp"
+        )
     return folder
 
 
@@ -126,11 +139,16 @@ def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bo
     told = {*old["given"], *old["sweep"], *(key for key, row in KEYS.items() if row.change == "always")}
     for key, value in old.get("args", {}).items():
         if key not in told and new["args"].get(key) != value:
-            raise UserError(f"{key} in args.yaml was changed since {folder} began, so its runs could not be compared; change it "
-                            "back, or start a new sweep")
+            raise UserError(
+                f"{key} in args.yaml was changed since {folder} began, so its runs could not be compared; change it "
+                "back, or start a new sweep"
+            )
     before = old.get("tests", [])
     tests = [name for name in TESTS if name in (*before, *new["tests"])]
-    values = {key: [*known, *(value for value in new["sweep"][key] if value not in known)] for key, known in old["sweep"].items()}
+    values = {
+        key: [*known, *(value for value in new["sweep"][key] if value not in known)]
+        for key, known in old["sweep"].items()
+    }
     again = tests != before or bool(tests and {"test_data", *SECTIONS["test"].keys} & set(changed))
     return {**new, "sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
 
@@ -195,7 +213,9 @@ def _start(flags: list[str]) -> int:
     ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
     env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    launch = ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
+    launch = (
+        ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
+    )
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
     try:
         return child.wait()
@@ -214,8 +234,15 @@ def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tu
     names = [name for row in figures for name in row if name != "minutes"]
     columns = [*dict.fromkeys(["best epoch", "val NME %", *names]), "minutes"]
     header = [*combinations[0], *columns, "run", "state"]
-    rows = [[*map(_shown, chosen.values()), *(row.get(name, "") for name in columns), place.name, states.get(place.name, "")]
-            for chosen, row, place in zip(combinations, figures, places, strict=True)]
+    rows = [
+        [
+            *map(_shown, chosen.values()),
+            *(row.get(name, "") for name in columns),
+            place.name,
+            states.get(place.name, ""),
+        ]
+        for chosen, row, place in zip(combinations, figures, places, strict=True)
+    ]
     write_csv(folder / RESULT, header, rows)
     return header, rows
 
@@ -227,7 +254,10 @@ def _figures(place: Path) -> dict[str, str]:
         return {}
     judged = [row for row in steps if row["val_nme"] != "nan"]  # with --val none the last epoch is kept
     best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
-    figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}" if judged else ""}
+    figures = {
+        "best epoch": str(int(best["epoch"]) + 1),
+        "val NME %": f"{float(best['val_nme']):.3f}" if judged else "",
+    }
     scores = read_csv(place / "report" / "scores.csv")
     whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
     several = len({row["test set"] for row in whole}) > 1

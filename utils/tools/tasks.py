@@ -1,4 +1,5 @@
 """The functions of each --task, which main.py calls."""
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,9 +33,14 @@ class Task(NamedTuple):
 TASKS = {
     "landmarks": Task(landmarks.prepare, show_sets, train_landmarks, landmark_tests),
     "detect": Task(
-        detector.prepare, lambda sources, ranks, count, _: show(sources, count),
+        detector.prepare,
+        lambda sources, ranks, count, _: show(sources, count),
         lambda sources, ranks, run, resume: train(detector.detector_experiment(sources), run, ranks, resume),
         lambda sources, ranks, run, _: DetectorTests(sources, run, checkpoint.load(run.weights)),
-        {"audit": "--audit judges landmarks; leave it out of --task detect",
-         "predict": "--predict is for landmark nets; demo.py --detector-weights shows what a detector finds",
-         "compare": "--compare is for landmark nets; leave it out of --task detect"})}
+        {
+            "audit": "--audit judges landmarks; leave it out of --task detect",
+            "predict": "--predict is for landmark nets; demo.py --detector-weights shows what a detector finds",
+            "compare": "--compare is for landmark nets; leave it out of --task detect",
+        },
+    ),
+}

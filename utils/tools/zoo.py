@@ -1,4 +1,5 @@
 """--list-nets: parameters, MACs and latency of a net."""
+
 import json
 import tempfile
 import time
@@ -24,8 +25,14 @@ HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX 
 def random_net(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
     """Return a net for `count` landmarks with random weights. size: px, None: that of its row. ValueError for wrong options."""
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
-    return build_net(make_spec(NetOptions(name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1),
-                                          head_options=options), face))
+    return build_net(
+        make_spec(
+            NetOptions(
+                name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1), head_options=options
+            ),
+            face,
+        )
+    )
 
 
 def cost_by_name(name: str) -> Cost:

@@ -47,7 +47,10 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
         channels = features.shape[1]
-        unused = torch.zeros(channels), torch.ones(channels)  # float32 running statistics, so that bfloat16 gives float32 means
+        unused = (
+            torch.zeros(channels),
+            torch.ones(channels),
+        )  # float32 running statistics, so that bfloat16 gives float32 means
         mean, var = (part.double() for part in torch.batch_norm_update_stats(features, *unused, 0.0))
         own = features.numel() // channels
         # in double, since squares - mean^2 cancels in float32
@@ -55,7 +58,9 @@ class _Normalise(torch.autograd.Function):
         dist.all_reduce(sums)
         count = int(sums[-1])
         if count < 2:
-            raise ValueError(f"batch norm expects more than 1 value per channel when training, got {tuple(features.shape)}")
+            raise ValueError(
+                f"batch norm expects more than 1 value per channel when training, got {tuple(features.shape)}"
+            )
         mean, squares = (sums[:-1] / count).split(channels)
         var = (squares - mean.square()).clamp(min=0)
         mean, var, inverse = mean.float(), var.float(), (var + eps).rsqrt().float()
@@ -68,17 +73,31 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, gradient: Tensor, *_):
         features, weight, mean, inverse = ctx.saved_tensors
         channels, own = features.shape[1], features.numel() // features.shape[1]
-        kept = {"memory_format": torch.channels_last} if features.is_contiguous(memory_format=torch.channels_last) else {}
+        kept = (
+            {"memory_format": torch.channels_last} if features.is_contiguous(memory_format=torch.channels_last) else {}
+        )
         result, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient.contiguous(**kept), features, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True])
-        sums = torch.cat([by_bias, by_weight]).float()  # sums of the gradient, and of gradient times normalised features
+            gradient.contiguous(**kept), features, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
+        )
+        sums = torch.cat(
+            [by_bias, by_weight]
+        ).float()  # sums of the gradient, and of gradient times normalised features
         shared = sums.clone()
         dist.all_reduce(shared)
         plain, slope = (sums / own - shared / ctx.count).split(channels)
         scale = inverse if weight is None else inverse * weight
         slope = scale * slope * inverse
-        result += torch.batch_norm(features, slope, scale * plain - slope * mean, torch.zeros_like(mean), torch.ones_like(mean),
-                                   False, 0.0, 0.0, False)
+        result += torch.batch_norm(
+            features,
+            slope,
+            scale * plain - slope * mean,
+            torch.zeros_like(mean),
+            torch.ones_like(mean),
+            False,
+            0.0,
+            0.0,
+            False,
+        )
         return result, None if weight is None else by_weight, None if weight is None else by_bias, None
 
 
@@ -95,6 +114,10 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             activates = hasattr(module, "act") and hasattr(module, "drop")
             if not (activates or type(module) is nn.BatchNorm2d):
-                raise ValueError(f"{name} is a {type(module).__name__}, which several processes on the CPU cannot share")
-            module.__class__ = GlobalBatchNormAct2d if activates else GlobalBatchNorm2d  # the same fields with another forward
+                raise ValueError(
+                    f"{name} is a {type(module).__name__}, which several processes on the CPU cannot share"
+                )
+            module.__class__ = (
+                GlobalBatchNormAct2d if activates else GlobalBatchNorm2d
+            )  # the same fields with another forward
     return net

@@ -1,4 +1,5 @@
 """Checkpoints: they are written completely or not at all, and reading one runs no code from it."""
+
 import pickle
 import warnings
 from pathlib import Path
@@ -18,12 +19,19 @@ from utils.train import published
 from utils.train.contents import FORMAT, check_contents
 from utils.train.make_net import state_names
 
-OURS = {"format", "net", "layout", "protocol", "args"}  # keys of our checkpoints; foreign files do not have most of them
+OURS = {
+    "format",
+    "net",
+    "layout",
+    "protocol",
+    "args",
+}  # keys of our checkpoints; foreign files do not have most of them
 SAVED = b"PK", b"\x80"  # how files of torch.save begin: a zip or, written by old versions, a pickle
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
     """Write tensors and plain values, so that `load` needs no pickled code."""
+
     def write(path: Path) -> None:
         try:
             with open(path, "wb") as handle:  # with a path, torch does not say that the disk is full
@@ -55,8 +63,12 @@ def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainabl
 
 def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
     """Return the `LandmarkNet` that a checkpoint describes; its `predict` is None."""
-    values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
-              "states": state_names(stored["args"])}
+    values = {
+        "input_size": net.spec["input_size"],
+        "input_margin": net.input_margin,
+        "pose": "pose" in net.auxiliary,
+        "states": state_names(stored["args"]),
+    }
     return LandmarkNet.of(None, {**stored, **values})
 
 
@@ -89,8 +101,9 @@ def _check(file: Path, values: dict[str, Any]) -> None:
     try:
         check_contents(values)
     except ValueError as error:
-        raise UserError(f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net "
-                        "again") from None
+        raise UserError(
+            f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net again"
+        ) from None
 
 
 def load_weights(file: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -110,8 +123,14 @@ def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     for key in ("model", "state_dict"):
         if isinstance(values, dict) and isinstance(values.get(key), dict):
             values = values[key]
-    if not isinstance(values, dict) or not values or not all(isinstance(value, torch.Tensor) for value in values.values()):
-        raise UserError(f"{file} is not a checkpoint of this project, and holds no tensors by name as a state dict does")
+    if (
+        not isinstance(values, dict)
+        or not values
+        or not all(isinstance(value, torch.Tensor) for value in values.values())
+    ):
+        raise UserError(
+            f"{file} is not a checkpoint of this project, and holds no tensors by name as a state dict does"
+        )
     try:
         return values if known else unwrapped(values), known
     except (TypeError, ValueError) as error:
@@ -127,9 +146,13 @@ def _read(file: Path):
     except pickle.UnpicklingError:
         with open(file, "rb") as content:
             if not content.read(2).startswith(SAVED):
-                raise UserError(f"{file} is no checkpoint; give a .pt, or an exported file with its ending (.onnx)") from None
-        raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
-                        "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
-                        "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt") from None
+                raise UserError(
+                    f"{file} is no checkpoint; give a .pt, or an exported file with its ending (.onnx)"
+                ) from None
+        raise UserError(
+            f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
+            "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
+            "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt"
+        ) from None
     except Exception as error:  # the reader raises errors of any type for a damaged file
         raise UserError(f"{file} is not a readable checkpoint ({one_line(error) or type(error).__name__})") from None

@@ -1,4 +1,5 @@
 """Types and ranges of the values in a checkpoint, which is checked once, when it is opened; its readers need no checks."""
+
 from typing import Any
 
 from torch import Tensor
@@ -42,25 +43,75 @@ FIGURE = number(finite=False)  # NaN without validation faces
 CHECKSUMS = several(TEXT, least=1)
 NUMBERS = table_of(nullable(FIGURE))
 SPEC = record(  # see nets.build.make_spec
-    net=TEXT, head=one_of(HEADS), stride=whole(1, 1024), input_size=SIZE, act=nullable(one_of(ACTS)), num_nb=maybe(whole()),
-    head_options=table_of(ANY), reinit=maybe(FLAG), refine=FLAG, auxiliary=several(one_of(TERMS)), hard_landmarks=number(0),
-    local_parts=maybe(nullable(table_of(INDICES))), groups=maybe(nullable(several(INDICES))),
-    openings=maybe(several(several(INDEX, 4))), input_margin=maybe(number(1, 4)), neighbor_index=maybe(several(INDICES, least=1)),
-    meanface=maybe(POINTS), preprocess=record(order=one_of(("RGB", "BGR")), mean=several(number(), 3),
-                                              std=several(number(1e-6), 3)))
-COMMON = {"args": table_of(ANY), "model": TENSORS, "format": one_of((FORMAT,)), "data": maybe(CHECKSUMS), "epoch": maybe(whole()),
-          "threads": maybe(whole(0, 4096)), "command": maybe(TEXT)}
-LANDMARKS = record(**COMMON, net=SPEC, layout=LAYOUT, protocol=PROTOCOL, layouts=maybe(table_of(table_of(ANY))),
-                   meanface=maybe(nullable(POINTS)), val_nme=maybe(FIGURE), **LIMITS)
-DETECTOR = record(**COMMON, net=record(net=TEXT), layout=record(), protocol=record(), val_miss=maybe(FIGURE),
-                  threshold=maybe(SHARE), overlap=maybe(SHARE), face_box=maybe(several(number(), 3)))
+    net=TEXT,
+    head=one_of(HEADS),
+    stride=whole(1, 1024),
+    input_size=SIZE,
+    act=nullable(one_of(ACTS)),
+    num_nb=maybe(whole()),
+    head_options=table_of(ANY),
+    reinit=maybe(FLAG),
+    refine=FLAG,
+    auxiliary=several(one_of(TERMS)),
+    hard_landmarks=number(0),
+    local_parts=maybe(nullable(table_of(INDICES))),
+    groups=maybe(nullable(several(INDICES))),
+    openings=maybe(several(several(INDEX, 4))),
+    input_margin=maybe(number(1, 4)),
+    neighbor_index=maybe(several(INDICES, least=1)),
+    meanface=maybe(POINTS),
+    preprocess=record(order=one_of(("RGB", "BGR")), mean=several(number(), 3), std=several(number(1e-6), 3)),
+)
+COMMON = {
+    "args": table_of(ANY),
+    "model": TENSORS,
+    "format": one_of((FORMAT,)),
+    "data": maybe(CHECKSUMS),
+    "epoch": maybe(whole()),
+    "threads": maybe(whole(0, 4096)),
+    "command": maybe(TEXT),
+}
+LANDMARKS = record(
+    **COMMON,
+    net=SPEC,
+    layout=LAYOUT,
+    protocol=PROTOCOL,
+    layouts=maybe(table_of(table_of(ANY))),
+    meanface=maybe(nullable(POINTS)),
+    val_nme=maybe(FIGURE),
+    **LIMITS,
+)
+DETECTOR = record(
+    **COMMON,
+    net=record(net=TEXT),
+    layout=record(),
+    protocol=record(),
+    val_miss=maybe(FIGURE),
+    threshold=maybe(SHARE),
+    overlap=maybe(SHARE),
+    face_box=maybe(several(number(), 3)),
+)
 STATE = record(  # what a training goes on from
-    data=CHECKSUMS, epoch=whole(), rows=several(NUMBERS, least=1), times=several(NUMBERS, least=1), best=FIGURE,
-    solver=record(net=TENSORS, average=nullable(TENSORS), scaler=table_of(ANY), step=whole(), optimizer=record(
-        state=Kind("a table of numbers and tensors",
-                   lambda value: isinstance(value, dict) and all(isinstance(place, int) for place in value),
-                   lambda value: ((str(place), one, TENSORS) for place, one in value.items())),
-        param_groups=several(record()))))
+    data=CHECKSUMS,
+    epoch=whole(),
+    rows=several(NUMBERS, least=1),
+    times=several(NUMBERS, least=1),
+    best=FIGURE,
+    solver=record(
+        net=TENSORS,
+        average=nullable(TENSORS),
+        scaler=table_of(ANY),
+        step=whole(),
+        optimizer=record(
+            state=Kind(
+                "a table of numbers and tensors",
+                lambda value: isinstance(value, dict) and all(isinstance(place, int) for place in value),
+                lambda value: ((str(place), one, TENSORS) for place, one in value.items()),
+            ),
+            param_groups=several(record()),
+        ),
+    ),
+)
 ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
 
 
@@ -110,19 +161,29 @@ def _check_landmarks(values: dict[str, Any]) -> None:
         try:
             if layouts.is_union(name):
                 layouts.conventions(name)
-            elif {row.get("of", name), *(row.get("same_as") or {})} <= layouts.rows.keys():  # else it is checked when it is used
+            elif {
+                row.get("of", name),
+                *(row.get("same_as") or {}),
+            } <= layouts.rows.keys():  # else it is checked when it is used
                 layouts.load(name)
         except UserError as error:
             raise ValueError(f"layouts.{name}: {error}") from None
-    for name, points in (("meanface", values.get("meanface")), ("net.meanface", spec.get("meanface")),
-                         ("net.neighbor_index", spec.get("neighbor_index"))):
+    for name, points in (
+        ("meanface", values.get("meanface")),
+        ("net.meanface", spec.get("meanface")),
+        ("net.neighbor_index", spec.get("neighbor_index")),
+    ):
         if points is not None and len(points) != layout.count:
             raise ValueError(f"{name} has {len(points)} landmarks, {layout.count} belong there")
     neighbors = spec.get("neighbor_index") or []
     if len({len(ids) for ids in neighbors}) > 1:
         raise ValueError("net.neighbor_index has landmarks with different numbers of neighbors")
-    parts = {"neighbor_index": neighbors, "groups": spec.get("groups") or [], "openings": spec.get("openings") or [],
-             "local_parts": list((spec.get("local_parts") or {}).values())}
+    parts = {
+        "neighbor_index": neighbors,
+        "groups": spec.get("groups") or [],
+        "openings": spec.get("openings") or [],
+        "local_parts": list((spec.get("local_parts") or {}).values()),
+    }
     for name, several_ids in parts.items():
         if any(i >= layout.count for ids in several_ids for i in ids):
             raise ValueError(f"net.{name} names a landmark outside 0..{layout.count - 1}")
@@ -143,7 +204,9 @@ def _check_state(values: dict[str, Any], figure: str) -> None:
         for place, row in enumerate(several_rows):
             check(row.get("epoch", MISSING), one_of((place,)), f"{name}.{place}.epoch")
     if not len(rows) == len(times) == values["epoch"] + 1:
-        raise ValueError(f"rows and times hold {len(rows)} and {len(times)} epochs, epoch {values['epoch']} is the last one")
+        raise ValueError(
+            f"rows and times hold {len(rows)} and {len(times)} epochs, epoch {values['epoch']} is the last one"
+        )
     for place, row in enumerate(rows):
         for key in (figure, "lr", "loss"):
             check(row.get(key, MISSING), FIGURE, f"rows.{place}.{key}")

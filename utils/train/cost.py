@@ -1,4 +1,5 @@
 """Parameters and multiply-accumulates of a net."""
+
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ class Cost(NamedTuple):
     macs: multiply-accumulates, in billions
     latency: ms of CPU time in onnxruntime with one thread; None if not measured
     """
+
     parameters: float
     macs: float
     latency: float | None = None
@@ -26,8 +28,10 @@ def refiner_cost(spec: dict) -> str:
     whole = cost_of(net)
     net.refiner = None
     plain = cost_of(net)
-    return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
-            f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
+    return (
+        f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
+        f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M"
+    )
 
 
 def counted_cost(spec: dict) -> Cost:

@@ -1,4 +1,5 @@
 """An experiment: everything that a training needs. The training loop, each fold of --audit and each round of --semi take one."""
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

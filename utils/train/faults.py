@@ -1,4 +1,5 @@
 """Finds the samples that make the loss or the gradient of a step non-finite."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -18,16 +19,24 @@ def error_with_samples(error: NonFinite, solver: Solver, epoch: int, name: Calla
     own = torch.cat([index for *_, index in error.batches]).tolist()
     indices = [index for row in zip(*solver.ranks.gather(own), strict=True) for index in row]
     alone = not any(getattr(labels, "weak", None) for _, labels, _ in error.batches)
-    wrong = {index: terms for some in solver.ranks.gather(_faults(solver, error.batches) if alone else {})
-             for index, terms in some.items()}
+    wrong = {
+        index: terms
+        for some in solver.ranks.gather(_faults(solver, error.batches) if alone else {})
+        for index, terms in some.items()
+    }
     few = 0 < len(wrong) < len(set(indices))
-    said = [f"{name(index)} ({', '.join(wrong[index])})" for index in indices if index in wrong] if few else [
-        name(index) for index in indices]
+    said = (
+        [f"{name(index)} ({', '.join(wrong[index])})" for index in indices if index in wrong]
+        if few
+        else [name(index) for index in indices]
+    )
     more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
     advice = "look at their labels" if few else "lower --learning-rate or look at these"
     again = f"; --resume goes on from epoch {epoch}" if epoch else ""
-    return (f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); "
-            f"{'samples at fault' if few else 'samples'}: {', '.join(said[:SHOWN])}{more}; {advice}{again}")
+    return (
+        f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); "
+        f"{'samples at fault' if few else 'samples'}: {', '.join(said[:SHOWN])}{more}; {advice}{again}"
+    )
 
 
 def _faults(solver: Solver, batches: list) -> dict[int, list[str]]:

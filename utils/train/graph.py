@@ -1,4 +1,5 @@
 """A training step as one CUDA graph: the host launches the graph once instead of hundreds of kernels one by one."""
+
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,9 @@ from pipnet.errors import one_line
 from utils.train.ranks import Ranks
 
 EAGER = 3  # number of the call that captures the graph; in those before, kernels are chosen and the optimizer makes its state
-TOLERANCE = 0.05  # largest relative difference between a step and its graph: in the change of the weights, and in each value
+TOLERANCE = (
+    0.05  # largest relative difference between a step and its graph: in the change of the weights, and in each value
+)
 
 
 class Graph:
@@ -24,7 +27,9 @@ class Graph:
     on with `step`.
     """
 
-    def __init__(self, step: Callable[[Any], Tensor], state: Callable[[], tuple[list[Tensor], list[Tensor]]], ranks: Ranks):
+    def __init__(
+        self, step: Callable[[Any], Tensor], state: Callable[[], tuple[list[Tensor], list[Tensor]]], ranks: Ranks
+    ):
         self.step, self.state, self.ranks, self.calls = step, state, ranks, 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -51,8 +56,10 @@ class Graph:
         error = self._capture(batch)
         if not any(self.ranks.gather(error)):  # a replay sums over all processes, so that all of them must replay
             self.graph.replay()
-            change, wrong = (torch.stack(torch._foreach_norm(torch._foreach_sub(weights, other[:len(weights)]))).norm()
-                             for other in (before, wanted))
+            change, wrong = (
+                torch.stack(torch._foreach_norm(torch._foreach_sub(weights, other[: len(weights)]))).norm()
+                for other in (before, wanted)
+            )
             values = (self.result - expected).abs() / expected.abs().clamp(min=1e-3)
             apart = max((wrong / change.clamp(min=1e-12)).item(), values.max().item())
             error = "" if apart < TOLERANCE else f"its graph differs from it by {apart:.2g}"

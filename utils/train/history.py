@@ -1,4 +1,5 @@
 """The past epochs of a training, and the files in the run's folder that are written after each."""
+
 import secrets
 import threading
 from typing import Any
@@ -22,7 +23,9 @@ class History:
     figure: the column of step.csv by which epochs are compared; lower is better.
     """
 
-    def __init__(self, figure: str, rows: list[dict] | None = None, times: list[dict] | None = None, best: float = float("inf")):
+    def __init__(
+        self, figure: str, rows: list[dict] | None = None, times: list[dict] | None = None, best: float = float("inf")
+    ):
         self.figure, self.rows, self.times, self.best = figure, rows or [], times or [], best
 
     @property
@@ -40,7 +43,9 @@ class History:
         if not self.rows:
             return False
         first, last = self.rows[0], self.rows[-1]
-        return last["loss"] > first["loss"] and not last[self.figure] < first[self.figure]  # the figure is NaN without validation
+        return (
+            last["loss"] > first["loss"] and not last[self.figure] < first[self.figure]
+        )  # the figure is NaN without validation
 
     def add(self, row: dict, times: dict) -> bool:
         """Add an epoch's figures. Return whether its validation figure is the best so far."""
@@ -57,7 +62,9 @@ def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
     if "solver" not in stored:
         raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
     if any(stored[key] != value for key, value in expected.items()):
-        raise UserError(f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new run")
+        raise UserError(
+            f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new run"
+        )
     return stored
 
 
@@ -74,18 +81,30 @@ class Keeper:
         self.run, self.history = run, history
         threading.excepthook = _without_write_errors
         self.events = SummaryWriter and SummaryWriter(
-            run.folder / "events", purge_step=history.epochs + 1,
-            filename_suffix=f".{secrets.token_hex(4)}")  # nobody can foresee the name, and place a link at it
+            run.folder / "events", purge_step=history.epochs + 1, filename_suffix=f".{secrets.token_hex(4)}"
+        )  # nobody can foresee the name, and place a link at it
         if not self.events:
-            logger.info("no events for TensorBoard are written, because its package is missing: pip install tensorboard")
-        write_tables(run, history.rows, history.times)  # an earlier process may have been killed between checkpoint and rows
+            logger.info(
+                "no events for TensorBoard are written, because its package is missing: pip install tensorboard"
+            )
+        write_tables(
+            run, history.rows, history.times
+        )  # an earlier process may have been killed between checkpoint and rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:
         """Write the files of an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""
         if better:
             checkpoint.save(self.run.weights, inference)
-        checkpoint.save(self.run.last, {**inference, "solver": solver, "rows": self.history.rows, "times": self.history.times,
-                                        "best": self.history.best})
+        checkpoint.save(
+            self.run.last,
+            {
+                **inference,
+                "solver": solver,
+                "rows": self.history.rows,
+                "times": self.history.times,
+                "best": self.history.best,
+            },
+        )
         write_tables(self.run, self.history.rows, self.history.times)
         if not self.events:
             return

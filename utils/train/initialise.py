@@ -1,4 +1,5 @@
 """Initial weights of a landmark net: random, ImageNet, or a trained net, perhaps of other landmarks."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +39,9 @@ class Started(NamedTuple):
 RANDOM = Started("random weights")
 
 
-def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None],
-               defaults: Defaults) -> Started:
+def initialise(
+    net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None], defaults: Defaults
+) -> Started:
     """Initialise `net` from `source`: imagenet, none, or the file of our or a published checkpoint. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
@@ -58,7 +60,10 @@ def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray
 
 def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
     """Return {landmark of `new`: the same landmark of `old`}, by a common stored layout or by `same_as` in one of them."""
-    edited = new.name == old.name and (new.count, new.flip_index) != (old.count, old.flip_index)  # two layouts of one name
+    edited = new.name == old.name and (new.count, new.flip_index) != (
+        old.count,
+        old.flip_index,
+    )  # two layouts of one name
 
     def names(layout: Layout, landmark: int) -> set[tuple[str, int]]:
         own = {(layout.stored, layout.selected[landmark])}
@@ -67,12 +72,18 @@ def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
         return own | {(name, same[landmark]) for name, same in layout.same_as.items() if landmark in same}
 
     places = {name: landmark for landmark in range(old.count) for name in names(old, landmark)}
-    found = {landmark: places[name] for landmark in range(new.count) for name in sorted(names(new, landmark)) if name in places}
+    found = {
+        landmark: places[name]
+        for landmark in range(new.count)
+        for name in sorted(names(new, landmark))
+        if name in places
+    }
     return found if len(set(found.values())) == len(found) else {}
 
 
-def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None],
-               defaults: Defaults) -> Started:
+def start_from(
+    net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None], defaults: Defaults
+) -> Started:
     """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the landmarks that both
@@ -82,26 +93,40 @@ def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray,
     stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
     if system:
         _check_meanface(file, stored, net, meanface, " in ".join(system.meanface))
-    held = _check_backbone(file, tensors, published.structure(tensors, known, defaults).get("net"), stored, net, bool(known))
+    held = _check_backbone(
+        file, tensors, published.structure(tensors, known, defaults).get("net"), stored, net, bool(known)
+    )
     words, head = "", {}
     if known:
         head, words = _Graft(net, file, layout, meanface, warn, defaults.protocols).head(stored, known)
         if head is not None:
             stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | head
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
-            warn(f"{file} was trained at {size} px, this net has {net.spec['input_size']} px; --input-size {size} is better")
+            warn(
+                f"{file} was trained at {size} px, this net has {net.spec['input_size']} px; --input-size {size} is better"
+            )
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
-    if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith(("head.", "refiner."))):
+    if not any(
+        torch.is_floating_point(tensor)
+        for name, tensor in fitting.items()
+        if not name.startswith(("head.", "refiner."))
+    ):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
     rows = [(name, _shape(tensor), _origin(name, tensor, stored, head or {})) for name, tensor in own.items()]
     left = {name: tensor for name, tensor in stored.items() if name not in own}
     rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in left.items()]
     if system is None:
-        rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
+        rows += [
+            (name, _shape(tensor), "left out: the classifier")
+            for name, tensor in tensors.items()
+            if is_classifier(name)
+        ]
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))
     about = published.in_words(tensors, {"net": {"net": held}, **({"system": system.title} if system else {})})
-    return Started(f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows)
+    return Started(
+        f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows
+    )
 
 
 def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, net: Trainable, ours: bool) -> str:
@@ -111,18 +136,24 @@ def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, n
     file tells. ours: whether it is our checkpoint. stored: the file's tensors under the names of `net`. The file of a plain
     backbone may hold more parts, such as a classifier, but no further tensors of a part that `net` has too.
     """
-    own, there = ({name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
-                  for state in (net.state_dict(), stored))
+    own, there = (
+        {name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
+        for state in (net.state_dict(), stored)
+    )
     wanted = net.spec["net"]
     if held is None:
         plain = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
         held = (backbone_in(plain, sum(BACKBONES.values(), ())) or (wanted, None))[0]
     parts = {name.split(".")[1] for name in own}
     if held != wanted and there and own != there:
-        raise UserError(f"{file} holds {held}, this is {wanted}: give --net {held}, or a checkpoint of the same backbone")
+        raise UserError(
+            f"{file} holds {held}, this is {wanted}: give --net {held}, or a checkpoint of the same backbone"
+        )
     if foreign := [] if ours else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
-        raise UserError(f"{file} holds more than {wanted} has ({published.first_three(foreign)}), so another net; give a "
-                        "checkpoint of the same backbone")
+        raise UserError(
+            f"{file} holds more than {wanted} has ({published.first_three(foreign)}), so another net; give a "
+            "checkpoint of the same backbone"
+        )
     return held
 
 
@@ -153,8 +184,10 @@ def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarr
     own = net.state_dict().get("head.output.weight")
     starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
     if needed and starts and np.array_equal(net.spec["meanface"], meanface):
-        raise UserError(f"{file} gives landmarks as offsets from a mean face that it does not hold; give that with --meanface: "
-                        f"{needed}")
+        raise UserError(
+            f"{file} gives landmarks as offsets from a mean face that it does not hold; give that with --meanface: "
+            f"{needed}"
+        )
 
 
 class _Graft(NamedTuple):
@@ -176,7 +209,11 @@ class _Graft(NamedTuple):
             spec, old, layout = known["net"], Layout.from_dict(known["layout"]), self.layout
             same = shared_landmarks(layout, old)
             if spec["head"] != self.net.spec["head"] or not same:
-                why = "its head is another" if same else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
+                why = (
+                    "its head is another"
+                    if same
+                    else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
+                )
                 return {}, f"; the backbone only: {why}"
             alike = layout.count == old.count and spec.get("neighbor_index") == self.net.spec.get("neighbor_index")
             if alike and same == {i: i for i in range(old.count)}:
@@ -190,8 +227,9 @@ class _Graft(NamedTuple):
             made = {f"head.{name}": tensor for name, tensor in grafted.items()}
             made |= {name: stored[name][origins.landmark] for name in PER_LANDMARK[1:] if name in stored}
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise UserError(f"{self.file} does not describe a net that can be started from ({type(error).__name__} {error})") \
-                from None
+            raise UserError(
+                f"{self.file} does not describe a net that can be started from ({type(error).__name__} {error})"
+            ) from None
         rest = layout.count - len(same)
         words = f"; {len(same)} of {layout.count} landmarks mapped"
         return made, words + (f", {rest} from their nearest" if rest else "")
@@ -201,6 +239,7 @@ class _Graft(NamedTuple):
 
         old (M, 2): mean places of the shared landmarks in those crops, in [0, 1]; shared (M,): the same landmarks in this net.
         """
+
         def alike(meanface: np.ndarray) -> float:
             """Return the ratio of the face sizes, the larger by the smaller."""
             return float(np.exp(abs(np.log(abs(complex_similarity(old, meanface[shared])[0])))))
@@ -209,8 +248,13 @@ class _Graft(NamedTuple):
         if 1 / ALIKE < scale < ALIKE:
             return
         box = box_of(self.meanface) * FRAME
-        cut = {name: crop_box(box, load_protocol(self.protocols, name), FRAME, FRAME) / FRAME for name in ("square", "inner")}
+        cut = {
+            name: crop_box(box, load_protocol(self.protocols, name), FRAME, FRAME) / FRAME
+            for name in ("square", "inner")
+        }
         fits = {name: alike(to_crop(self.meanface, crop)) for name, crop in cut.items()}
         best = min(fits, key=fits.__getitem__)
         which = f"--protocol {best}" if fits[best] < ALIKE else f"neither --protocol {' nor '.join(fits)}"
-        self.warn(f"faces are {scale:.2f} times as large in these crops as in those of {self.file}: {which} makes them alike")
+        self.warn(
+            f"faces are {scale:.2f} times as large in these crops as in those of {self.file}: {which} makes them alike"
+        )

@@ -1,4 +1,5 @@
 """Runs torchrun, returns the exit status of the failed process, and prints no traceback of torchrun itself."""
+
 import logging
 import os
 import signal
@@ -18,7 +19,9 @@ from pipnet.cores import cores
 def main(argv: list[str]) -> int:
     """Run torchrun with its flags, the script and the script's flags; return the exit status."""
     args = parse_args(argv)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1)))  # else torchrun sets 1 and warns
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1))
+    )  # else torchrun sets 1 and warns
     for name in logging.root.manager.loggerDict:  # some of torchrun's loggers have a level of their own
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,5 @@
 """Training, whatever is trained: epochs of steps, validation, and the files of the run."""
+
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -33,24 +34,40 @@ from utils.train.solver import Solver
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
     settings, samples, says = experiment.settings, experiment.samples, experiment.says
-    teacher = [net_checksum(settings.train.teacher)] if settings.train.teacher else []  # a resumed run must have the same
+    teacher = (
+        [net_checksum(settings.train.teacher)] if settings.train.teacher else []
+    )  # a resumed run must have the same
     checksums = [*samples.checksums, *teacher]
     solver, order = make_solver(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
     history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
-    loader = make_loader(samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device)
+    loader = make_loader(
+        samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device
+    )
     validate, keeper = experiment.validator(solver), Keeper(run, history) if ranks.first else None
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
-        logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
-    with closing(loader), closing(solver.phases), \
-            explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
-            progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
-                     smoothing=0.05) as bar:
+        logger.info(
+            f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs"
+        )
+    with (
+        closing(loader),
+        closing(solver.phases),
+        explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""),
+        progress(
+            total=epochs * per_epoch,
+            initial=history.epochs * per_epoch,
+            unit=" images",
+            disable=not ranks.first,
+            smoothing=0.05,
+        ) as bar,
+    ):
         batches = iter(loader)
         for epoch in range(history.epochs, epochs):
             if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
-                logger.info(f"no better validation {says.split()[0]} for {settings.train.early_stop} epochs: stopped early")
+                logger.info(
+                    f"no better validation {says.split()[0]} for {settings.train.early_stop} epochs: stopped early"
+                )
                 break
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             with _memory(settings, order.batch, run, epoch):
@@ -59,19 +76,32 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
             speed = per_epoch / seconds
             better = history.add(
                 {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, experiment.figure: figure},
-                {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": speed})
+                {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": speed},
+            )
             if keeper:
-                keeper.save({"format": checkpoint.FORMAT, **described, **limits, "args": settings.flat(), "epoch": epoch,
-                             experiment.figure: figure, "threads": torch.get_num_threads(),
-                             "model": {name: tensor.detach().cpu() for name, tensor in state.items()}},
-                            solver.state_dict(), better)
+                keeper.save(
+                    {
+                        "format": checkpoint.FORMAT,
+                        **described,
+                        **limits,
+                        "args": settings.flat(),
+                        "epoch": epoch,
+                        experiment.figure: figure,
+                        "threads": torch.get_num_threads(),
+                        "model": {name: tensor.detach().cpu() for name, tensor in state.items()},
+                    },
+                    solver.state_dict(),
+                    better,
+                )
                 if resume:  # its values may differ from those of the epochs before
                     write_text(run.folder / "args.yaml", settings.dump())
             validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"
             logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
     if history.diverged():
-        logger.warning(f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
-                       "diverged; lower --learning-rate")
+        logger.warning(
+            f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
+            "diverged; lower --learning-rate"
+        )
     ranks.wait()  # until the first process has written the last checkpoint
 
 
@@ -103,8 +133,10 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
         own_files.clear(run.folder)
         write_text(run.folder / "args.yaml", settings.dump())
         started.write(run.folder / "initialisation.csv")
-    logger.info(f"{run.folder.name}: {experiment.title}, from {started.words}; {samples.words}; {ranks.count} x "
-                f"{ranks.device}, {solver.dtype or 'float32'}")
+    logger.info(
+        f"{run.folder.name}: {experiment.title}, from {started.words}; {samples.words}; {ranks.count} x "
+        f"{ranks.device}, {solver.dtype or 'float32'}"
+    )
     return solver, order
 
 
@@ -134,8 +166,9 @@ def _memory(settings: Settings, batch: int, run: Run, epoch: int):
     return memory.advice(f"--batch-size {batch} and --input-size {settings.net.input_size}", f"give {smaller}{later}")
 
 
-def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, name: Callable[[int], str],
-                bar) -> tuple[dict, float, float]:
+def train_epoch(
+    solver: Solver, batches: Iterator, order: Order, epoch: int, name: Callable[[int], str], bar
+) -> tuple[dict, float, float]:
     """Train one epoch. Return ({loss term: mean}, seconds, seconds spent waiting for data).
 
     name(index): the name of a sample. UserError, with the names of the samples, if a loss or gradient is not finite.

@@ -1,4 +1,5 @@
 """The losses of a step, read while the next one runs."""
+
 from collections.abc import Iterator
 from itertools import islice
 

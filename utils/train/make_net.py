@@ -1,4 +1,5 @@
 """The landmark net that the settings describe: its head, outputs, stages and parts of the face."""
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,8 +45,9 @@ def input_margin(net: NetSettings) -> float:
     return net_row(net.net).input_margin if net.reinit or net.local_parts else 1.0
 
 
-def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.ndarray,
-             labelled: np.ndarray | None = None) -> Trainable:
+def make_net(
+    net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.ndarray, labelled: np.ndarray | None = None
+) -> Trainable:
     """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
     labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same. ValueError for choices that do
@@ -61,9 +63,22 @@ def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.
         raise ValueError("openings is a loss term of the refiner; add --refine, or leave --openings out")
     if loss.openings > 0 and not openings:
         raise ValueError(f"layout {layout.name} has no rings eye_left, eye_right or lips_inner; leave --openings out")
-    options = NetOptions(net.net, net.head, net.stride, net.input_size, net.act, net.num_nb, head_options(net, loss), net.reinit,
-                         facial_parts(layout) if net.local_parts else None, tuple(auxiliary_outputs(loss)),
-                         loss.hard_landmarks, net.refine, groups, openings)
+    options = NetOptions(
+        net.net,
+        net.head,
+        net.stride,
+        net.input_size,
+        net.act,
+        net.num_nb,
+        head_options(net, loss),
+        net.reinit,
+        facial_parts(layout) if net.local_parts else None,
+        tuple(auxiliary_outputs(loss)),
+        loss.hard_landmarks,
+        net.refine,
+        groups,
+        openings,
+    )
     return build_net(make_spec(options, meanface, labelled))
 
 
@@ -87,10 +102,18 @@ def facial_parts(layout: Layout) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for group, ids in layout.groups.items():
         kind, _, side = group.partition("_")
-        name = {"brow": f"eye_{side}", "eye": f"eye_{side}", "pupil": f"eye_{side}", "nose": "nose", "lips": "mouth"}.get(kind)
+        name = {
+            "brow": f"eye_{side}",
+            "eye": f"eye_{side}",
+            "pupil": f"eye_{side}",
+            "nose": "nose",
+            "lips": "mouth",
+        }.get(kind)
         if name:
             found.setdefault(name, []).extend(ids)
     if not found:
-        raise ValueError(f"layout {layout.name} has no groups eye_left, eye_right, nose... or lips..., which --local-parts and "
-                         "--head parts need; name them in its row, or leave this out")
+        raise ValueError(
+            f"layout {layout.name} has no groups eye_left, eye_right, nose... or lips..., which --local-parts and "
+            "--head parts need; name them in its row, or leave this out"
+        )
     return found

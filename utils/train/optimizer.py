@@ -1,4 +1,5 @@
 """How weights are changed: the optimizer, frozen parts, averaged weights, and the precision of a step."""
+
 import math
 
 import torch
@@ -16,9 +17,13 @@ def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) 
     on_gpu = device.type == "cuda"
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": weight_decay * norms}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": weight_decay * norms},
+    ]
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](
-        groups, lr=torch.zeros((), device=device) if on_gpu else 0.0, fused=True, capturable=on_gpu)
+        groups, lr=torch.zeros((), device=device) if on_gpu else 0.0, fused=True, capturable=on_gpu
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -43,8 +48,9 @@ class Average:
         self.state = {name: tensor.clone() for name, tensor in tensors.items()}
         floats = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
         others = [name for name in tensors if name not in floats]
-        self.floats, self.counters = ([[held[name] for name in names] for held in (self.state, tensors)]
-                                      for names in (floats, others))
+        self.floats, self.counters = (
+            [[held[name] for name in names] for held in (self.state, tensors)] for names in (floats, others)
+        )
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -62,14 +68,18 @@ def precision(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "fp16" and device.type != "cuda":
         raise ValueError("amp fp16 needs a CUDA GPU; use bf16 or off")
     if amp == "auto":
-        return torch.bfloat16 if (torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16()) else None
+        return (
+            torch.bfloat16 if (torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16()) else None
+        )
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
 
 
 def _cpu_bf16() -> bool:
     """Return whether bf16 is faster than fp32 on this CPU: with AMX, or with AMD's AVX-512 BF16. Intel's is slower."""
     known = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
-    return bool(known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a")))  # only AMD's CPUs have SSE4a
+    return bool(
+        known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a"))
+    )  # only AMD's CPUs have SSE4a
 
 
 def freeze(net: Trainable, part: str | None) -> list[nn.Module]:

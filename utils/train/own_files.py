@@ -1,4 +1,5 @@
 """The files that this project writes into a run's folder. No others are removed, and no run is written among others."""
+
 import os
 import re
 from contextlib import suppress
@@ -12,18 +13,33 @@ from utils.train import checkpoint
 from utils.yaml_files import read_yaml
 
 NETS = r"(round|fold)\d+"  # folders below a run's: of a round of --semi, and of a fold of --audit
-EXPORTS = (rf"best(\.[\w+-]{{1,40}})?{re.escape(file.name.removeprefix('best'))}"  # with the name of one layout of several
-           for row in FORMATS.values() for file in files_of(Path(f"best{row.suffix}")))
+EXPORTS = (
+    rf"best(\.[\w+-]{{1,40}})?{re.escape(file.name.removeprefix('best'))}"  # with the name of one layout of several
+    for row in FORMATS.values()
+    for file in files_of(Path(f"best{row.suffix}"))
+)
 # regular expressions of the names of our files. args.yaml is removed last: a folder with it is known as a run's
-RUN = (*EXPORTS, r"(best|last)\.pt", r"(step|time|initialisation)\.csv", r"manifest\.json", r"card\.md",
-       r"trace\.json", r"args\.yaml")
+RUN = (
+    *EXPORTS,
+    r"(best|last)\.pt",
+    r"(step|time|initialisation)\.csv",
+    r"manifest\.json",
+    r"card\.md",
+    r"trace\.json",
+    r"args\.yaml",
+)
 SWEEP = (r"sweep\.(yaml|csv)",)
 FOLDERS = {  # {folder of a run: its files}
-    "report": (r"(faces|sigma|pictures)_.*\.(csv|jpg|svg)", r"(scores|groups|norms|protocols|rounds|formats)\.csv",
-               r"test\.yaml", r"index\.html"),
+    "report": (
+        r"(faces|sigma|pictures)_.*\.(csv|jpg|svg)",
+        r"(scores|groups|norms|protocols|rounds|formats)\.csv",
+        r"test\.yaml",
+        r"index\.html",
+    ),
     "events": (r"events\.out\.tfevents\..*",),
     "pseudo_labels": (r"round\d+\.(csv|jpg)", r"changed\.jpg"),
-    "audit": (r"(labels|errors|weights)\.csv", r"(faces|landmarks)\.jpg")}
+    "audit": (r"(labels|errors|weights)\.csv", r"(faces|landmarks)\.jpg"),
+}
 WRITTEN = rf"{'|'.join(FOLDERS)}|predicted|web|{NETS}"  # folders into which a run writes
 MARKS = ("args.yaml", "round0/args.yaml")  # by which a run's folder is known, beside its checkpoints
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")  # how a line of a run's log begins
@@ -71,7 +87,9 @@ def tidy(folder: Path) -> None:
             folders[:] = [name for name in folders if re.fullmatch(WRITTEN, name)]
         for path in map(top.joinpath, folders):
             if path.is_symlink():
-                raise UserError(f"{path} is a link to a folder, and links in a run's folder are not followed; remove it")
+                raise UserError(
+                    f"{path} is a link to a folder, and links in a run's folder are not followed; remove it"
+                )
         for path in map(top.joinpath, files):
             if is_partial(path, *((*RUN, *SWEEP) if inside else ())):
                 path.unlink()

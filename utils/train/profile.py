@@ -1,4 +1,5 @@
 """--profile: how much time each phase of a training step takes."""
+
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from pipnet.files import write_atomic
 from utils.train.solver import Phases
 
-SKIPPED, STEPS = 5, 20  # steps before the measured ones, in which memory is allocated and kernels are chosen; measured steps
+SKIPPED, STEPS = (
+    5,
+    20,
+)  # steps before the measured ones, in which memory is allocated and kernels are chosen; measured steps
 NAMES = ("data", "forward", "backward", "optimiser")
 
 
@@ -54,8 +58,10 @@ class Profile(Phases):
         if self.steps < SKIPPED + STEPS:
             if self.steps >= SKIPPED:
                 self.profiler.stop()  # it would crash at the end of the process
-            logger.warning(f"there is no trace: --profile needs {SKIPPED + STEPS} steps, and only {self.steps} were trained; "
-                           "give a larger --epochs")
+            logger.warning(
+                f"there is no trace: --profile needs {SKIPPED + STEPS} steps, and only {self.steps} were trained; "
+                "give a larger --epochs"
+            )
 
     def shares(self) -> str:
         """Return the share of each phase in words."""

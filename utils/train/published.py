@@ -1,4 +1,5 @@
 """Published weights and exported files, described by the values of a checkpoint that tests and predictions need."""
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,11 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defau
     if system := system_of(tensors):
         try:
             settings, _ = settings_of(system, system.keys(tensors), defaults)
-        except (KeyError, ValueError, ZeroDivisionError):  # other landmarks, or tensors are missing: the rest may still fit
+        except (
+            KeyError,
+            ValueError,
+            ZeroDivisionError,
+        ):  # other landmarks, or tensors are missing: the rest may still fit
             return {}
         values = vars(settings.net)
     elif known and known["args"].get("task") != "detect":
@@ -71,8 +76,12 @@ def settings_of(system: System, keys: dict[str, Any], defaults: Defaults) -> tup
 
 def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a checkpoint of a published net would hold, without its weights. net: its spec."""
-    return {"net": net, "layout": layout.to_dict(), "args": {**settings.flat(), "val": "none", "weights": "none"},
-            "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict()}
+    return {
+        "net": net,
+        "layout": layout.to_dict(),
+        "args": {**settings.flat(), "val": "none", "weights": "none"},
+        "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict(),
+    }
 
 
 def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
@@ -80,8 +89,10 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
     system, (files, mean) = system_of(tensors), weights_and_mean_face(text)
     if system is None:
         titles = ", ".join(system.title for system in SYSTEMS.values())
-        raise UserError(f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
-                        "backbone alone start a training: --weights")
+        raise UserError(
+            f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
+            "backbone alone start a training: --weights"
+        )
     try:
         keys = system.keys(tensors)
     except (KeyError, ValueError, ZeroDivisionError) as error:
@@ -91,8 +102,10 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
     if system.meanface:
         mean = mean or files[0].with_name(system.meanface[0])
         if not mean.is_file():
-            raise UserError(f"{text} does not hold the mean face that it needs: put {' in '.join(system.meanface)} beside it, or "
-                            "add that file behind a comma: FILE,MEANFACE")
+            raise UserError(
+                f"{text} does not hold the mean face that it needs: put {' in '.join(system.meanface)} beside it, or "
+                "add that file behind a comma: FILE,MEANFACE"
+            )
         face = read_meanface(mean)
     if len(face) != layout.count:
         raise UserError(f"{mean} has {len(face)} landmarks, the net in {text} {layout.count}; give its own mean face")
@@ -102,11 +115,18 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
         values["meanface"] = face.tolist()
     own, model = net.state_dict(), renamed(tensors, net, face)
     if missing := sorted(own.keys() - model.keys()):
-        raise UserError(f"{text} lacks tensors of {system.title} ({first_three(missing)}); join all its files by commas: A,B")
-    if foreign := [name for name, tensor in sorted(model.items()) if not name.startswith(system.unused)
-                   and (name not in own or tensor.shape != own[name].shape)]:
-        raise UserError(f"{text} holds tensors that {settings.net.net} of {system.title} does not have so "
-                        f"({first_three(foreign)}): it is another net, which this version cannot run")
+        raise UserError(
+            f"{text} lacks tensors of {system.title} ({first_three(missing)}); join all its files by commas: A,B"
+        )
+    if foreign := [
+        name
+        for name, tensor in sorted(model.items())
+        if not name.startswith(system.unused) and (name not in own or tensor.shape != own[name].shape)
+    ]:
+        raise UserError(
+            f"{text} holds tensors that {settings.net.net} of {system.title} does not have so "
+            f"({first_three(foreign)}): it is another net, which this version cannot run"
+        )
     return {**values, "model": {name: model[name] for name in own}, "system": system.title}
 
 
@@ -127,9 +147,15 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
     """Return published tensors, or ours, under our names. meanface (N, 2): used if the spec of `net` has no mean face."""
     system = system_of(tensors)
     try:
-        stored = import_named(system.convert)(tensors, net.spec.get("meanface", meanface)) if system else from_published(tensors)
+        stored = (
+            import_named(system.convert)(tensors, net.spec.get("meanface", meanface))
+            if system
+            else from_published(tensors)
+        )
     except (KeyError, IndexError, RuntimeError) as error:
-        raise UserError(f"the weights are not those published for {system.title} ({type(error).__name__} {error})") from None
+        raise UserError(
+            f"the weights are not those published for {system.title} ({type(error).__name__} {error})"
+        ) from None
     return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
 
 
@@ -142,7 +168,11 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
     values = opened.values
     if {*opened.outputs} == {"boxes", "scores"}:
         check_export(values, file, detector=True)
-        args = {"task": "detect", "val": values.get("figures", {}).get("val", "none"), "train_data": values.get("train_data")}
+        args = {
+            "task": "detect",
+            "val": values.get("figures", {}).get("val", "none"),
+            "train_data": values.get("train_data"),
+        }
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
         _, settings, layout = graph_of(file, opened, defaults)
@@ -151,10 +181,19 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
     known = {**defaults.layouts.rows, **values.get("layouts", {})}
     name = net.layout.name if net.layout.name in known else net.layout.stored
     protocol = next((row for row, same in defaults.protocols.items() if same == values["protocol"]), file.stem)
-    args = {"task": "landmarks", "layout": name, "protocol": protocol, "val": "none",
-            **{key: values[key] for key in ("norm", "val", "train_data") if key in values}}
-    return {**values, "layout": net.layout.to_dict(), "args": args,
-            "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size}}
+    args = {
+        "task": "landmarks",
+        "layout": name,
+        "protocol": protocol,
+        "val": "none",
+        **{key: values[key] for key in ("norm", "val", "train_data") if key in values},
+    }
+    return {
+        **values,
+        "layout": net.layout.to_dict(),
+        "args": args,
+        "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size},
+    }
 
 
 def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[PublishedGraph, Settings, Layout]:
@@ -162,5 +201,7 @@ def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[PublishedG
     for system in SYSTEMS.values():
         if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
             return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol}, defaults)
-    raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
-                    "published one that is known; give one that `main.py --export` has exported")
+    raise UserError(
+        f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
+        "published one that is known; give one that `main.py --export` has exported"
+    )

@@ -1,4 +1,5 @@
 """Processes of a distributed run: start, communication, and the CPU cores of each."""
+
 import atexit
 import ctypes
 import os
@@ -30,6 +31,7 @@ class Ranks(NamedTuple):
 
     store: where a process leaves a mark when it has lost another one. patient: the process group for waits that may take hours.
     """
+
     rank: int
     count: int
     device: torch.device
@@ -94,7 +96,9 @@ class Ranks(NamedTuple):
     def sum_each(self, tensors: list[Tensor]) -> None:
         """Sum each tensor over all processes, in place, with one message. All tensors must have one type."""
         if self.count > 1 and tensors:
-            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors])).split([tensor.numel() for tensor in tensors])
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors])).split(
+                [tensor.numel() for tensor in tensors]
+            )
             torch._foreach_copy_(tensors, [part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
 
     def broadcast(self, tensors: list[Tensor]) -> None:
@@ -117,8 +121,10 @@ class Ranks(NamedTuple):
                 raise
             silent = self._silent()
             if LATE.search(str(error)):
-                raise UserError(f"{silent} has not answered for {TIMEOUT.total_seconds() / 60:g} minutes; look at it and at its "
-                                "node, then go on with --resume") from None
+                raise UserError(
+                    f"{silent} has not answered for {TIMEOUT.total_seconds() / 60:g} minutes; look at it and at its "
+                    "node, then go on with --resume"
+                ) from None
             raise UserError(f"{silent} has ended; its own last line, or that of its node, names the cause") from None
         if self.count > 1:
             dist.destroy_process_group()
@@ -139,7 +145,9 @@ def start_ranks() -> Ranks:
     count, local = variable("WORLD_SIZE", 1), variable("LOCAL_RANK", 0)
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
     if cuda and _local_count() > gpus:
-        raise UserError(f"{_local_count()} processes, but {gpus} GPUs here; start one process per GPU: bash main.sh {gpus} ...")
+        raise UserError(
+            f"{_local_count()} processes, but {gpus} GPUs here; start one process per GPU: bash main.sh {gpus} ..."
+        )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
@@ -148,14 +156,24 @@ def start_ranks() -> Ranks:
     try:
         store, rank, count = next(dist.rendezvous("env://"))
     except ValueError as error:
-        raise UserError(f"WORLD_SIZE is {count}, but {one_line(error)}; start several processes with bash main.sh {count} ..., "
-                        "or unset WORLD_SIZE") from None
-    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # one node; its launcher's store still holds what a stopped attempt wrote
+        raise UserError(
+            f"WORLD_SIZE is {count}, but {one_line(error)}; start several processes with bash main.sh {count} ..., "
+            "or unset WORLD_SIZE"
+        ) from None
+    if (
+        os.environ.get("GROUP_WORLD_SIZE") == "1"
+    ):  # one node; its launcher's store still holds what a stopped attempt wrote
         store = dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     store.set(f"here/{rank}", "")
     store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a process that starts slowly does not hang
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
-                            timeout=TIMEOUT, device_id=device if cuda else None)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=count,
+        timeout=TIMEOUT,
+        device_id=device if cuda else None,
+    )
     atexit.register(_leave)
     patient: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
     return Ranks(rank, count, device, store, patient)
@@ -170,8 +188,10 @@ def variable(name: str, default: int) -> int:
     """Return the whole number in an environment variable that torchrun sets. UserError if it holds something else."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise UserError(f"the environment variable {name} must be a whole number, not '{text}'; start several processes with "
-                        "bash main.sh N ...")
+        raise UserError(
+            f"the environment variable {name} must be a whole number, not '{text}'; start several processes with "
+            "bash main.sh N ..."
+        )
     return int(text)
 
 
@@ -200,8 +220,10 @@ def set_threads(threads: int, deterministic: bool) -> None:
             dist.barrier()  # so that no process measures the work of another one of this run
         free = free_cores()
         wanted = min(wanted, max(round(free / processes), 1))
-        logger.info(f"CPU threads: {wanted} per process, because {free:.1f} of {cores()} cores are free; "
-                    "--threads N sets another number")
+        logger.info(
+            f"CPU threads: {wanted} per process, because {free:.1f} of {cores()} cores are free; "
+            "--threads N sets another number"
+        )
     torch.set_num_threads(wanted)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS raises an error without it
@@ -217,7 +239,7 @@ def keep_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_MAX, 0)
-        library.mallopt(TRIM_THRESHOLD, 2 ** 31 - 1)
+        library.mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def worker_count(wanted: int | None, most: int) -> int:

@@ -1,4 +1,5 @@
 """A run's folder weights/<exp>/: finds the one that --exp means, and names the files in it."""
+
 import hashlib
 import re
 import shlex

@@ -1,4 +1,5 @@
 """Checks whether a run's folder may be trained in, and holds its lock and its log while a process works there."""
+
 import os
 import shutil
 from argparse import Namespace
@@ -30,7 +31,9 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
     if resume and not run.last.is_file():
         raise UserError(f"{run.folder} has no last.pt to resume; train without --resume")
     if not resume and not overwrite and (run.last.is_file() or run.weights.is_file()):
-        raise UserError(f"{run.folder} already holds a run; give --resume to go on, --overwrite to replace it, or another --exp")
+        raise UserError(
+            f"{run.folder} already holds a run; give --resume to go on, --overwrite to replace it, or another --exp"
+        )
 
 
 @contextmanager
@@ -70,6 +73,7 @@ def log_to(file: Path):
 
     If the disk is full, the next checkpoint reports it. UserError for a link, a pipe or a device, which could lead anywhere.
     """
+
     def opened() -> int:
         return open_regular(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -83,7 +87,9 @@ def log_to(file: Path):
             links = os.fstat(descriptor).st_nlink
             os.close(descriptor)
         except OSError as error:
-            raise UserError(f"{file} cannot be written to ({error.strerror}); remove it or give another --exp") from None
+            raise UserError(
+                f"{file} cannot be written to ({error.strerror}); remove it or give another --exp"
+            ) from None
         if links > 1:  # another name of the file may lie outside of the run, or in a copy that was made with hard links
             write_atomic(file, lambda path: shutil.copyfile(file, path))
 

@@ -1,4 +1,5 @@
 """The learning rate of each step."""
+
 import math
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ class Schedule(NamedTuple):
     peak, final, warmup_start: learning rates. warmup, total, milestones: steps. factors: learning rate / peak, before the first
     milestone and after each one.
     """
+
     kind: str
     peak: float
     final: float
@@ -32,9 +34,18 @@ class Schedule(NamedTuple):
 
 def make_schedule(train: TrainSettings, steps: int) -> Schedule:
     """Return the schedule of a training with `steps` steps per epoch. ValueError for unequal lists."""
-    factors = train.factors or [0.1 ** place for place in range(1, len(train.milestones) + 1)]
+    factors = train.factors or [0.1**place for place in range(1, len(train.milestones) + 1)]
     if len(factors) != len(train.milestones):
-        raise ValueError(f"factors has {len(factors)} numbers for {len(train.milestones)} milestones; give as many, or none")
-    return Schedule(train.schedule, train.learning_rate, train.final_learning_rate, train.warmup_learning_rate,
-                    round(train.warmup * steps), train.epochs * steps, tuple(round(epoch * steps) for epoch in train.milestones),
-                    (1.0, *factors))
+        raise ValueError(
+            f"factors has {len(factors)} numbers for {len(train.milestones)} milestones; give as many, or none"
+        )
+    return Schedule(
+        train.schedule,
+        train.learning_rate,
+        train.final_learning_rate,
+        train.warmup_learning_rate,
+        round(train.warmup * steps),
+        train.epochs * steps,
+        tuple(round(epoch * steps) for epoch in train.milestones),
+        (1.0, *factors),
+    )

@@ -3,6 +3,7 @@
 A trained run's file may come from anybody, so it never decides where files are written: such paths come from the command line or
 from args.yaml.
 """
+
 import hashlib
 import re
 from argparse import Namespace
@@ -25,8 +26,20 @@ from utils.train.published import structure, weights_and_mean_face
 from utils.train.run_folder import Run
 
 SETS = ("train_data", "test_data", "unlabelled")
-ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root",
-             "detector_weights", "meanface", "teacher", "weights")
+ELSEWHERE = (
+    "dataset",
+    "data_dir",
+    "train_data",
+    "label_shift",
+    "test_data",
+    "unlabelled",
+    "data_root",
+    "run_root",
+    "detector_weights",
+    "meanface",
+    "teacher",
+    "weights",
+)
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
@@ -57,7 +70,9 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
     if run.alone:
         args = _elsewhere(args, defaults.layouts)
         if not given.get("test_data") and (mode.test or mode.test_onnx):
-            raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
+            raise UserError(
+                f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data"
+            )
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
     if stored.get("layout", {}).get("members") and not mode.resume and "layout" in given:
         view = Layout.from_dict(stored["layout"]).chosen(given.pop("layout")).layout.name
@@ -74,8 +89,10 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
             args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
     check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
     if mode.resume and args["val"] == "test" and given.get("test_data", args["test_data"]) != args["test_data"]:
-        raise UserError("--test-data picks the best epoch of this run (--val test), so --resume keeps it; leave it out, "
-                        "and test on other faces later: --test --test-data")
+        raise UserError(
+            "--test-data picks the best epoch of this run (--val test), so --resume keeps it; leave it out, "
+            "and test on other faces later: --test --test-data"
+        )
     settings = make_settings(given, defaults, trained=args)
     needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
     if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
@@ -86,18 +103,26 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         names = [*(settings.data.test_data or ()), *(settings.data.train_data or ())]
         _check_archives(given, names, ROOT / settings.data.data_root)
     if {"pipeline", "web"} & {*mode.export} and settings.test.detector != "faceboxes":
-        raise UserError(f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
-                        "faceboxes, and --detector-weights for a file of yours")
+        raise UserError(
+            f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
+            "faceboxes, and --detector-weights for a file of yours"
+        )
     detects = mode.predict or "detector" in settings.test.box or {"pipeline", "web"} & {*mode.export}
     tests = mode.test or mode.test_onnx or mode.test_formats
     if tests and given.get("first_pixel") not in (None, args.get("first_pixel")) and not given.get("test_data"):
-        raise UserError("--first-pixel would change the labels that this run was trained on; leave it out, train a new run, or "
-                        "name other faces: --test-data")
+        raise UserError(
+            "--first-pixel would change the labels that this run was trained on; leave it out, train a new run, or "
+            "name other faces: --test-data"
+        )
     if (unread := {"detector", "detector_weights"} & given.keys()) and not (detects or mode.resume):
-        raise UserError(f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out")
+        raise UserError(
+            f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out"
+        )
     if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
-        raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
-                        "opened; name it: --detector-weights FILE")
+        raise UserError(
+            f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
+            "opened; name it: --detector-weights FILE"
+        )
     return settings._replace(trained_root=trained_root, view=view)
 
 
@@ -109,12 +134,15 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     names = absolute(sets.training_names())
     used = names + absolute([*(settings.data.test_data or ()), *(settings.data.unlabelled or ())])
     if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in used:
-        raise UserError(f"--dataset {given['dataset']} is not among the sets of --train-data and --test-data; add it to one of "
-                        "them, or leave it out")
+        raise UserError(
+            f"--dataset {given['dataset']} is not among the sets of --train-data and --test-data; add it to one of "
+            "them, or leave it out"
+        )
     chosen = {*used, given.get("dataset", "auto")}
     if given.get("data_dir") and not chosen & {*DATASETS, given["data_dir"], "auto"}:
-        raise UserError(f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it "
-                        "out")
+        raise UserError(
+            f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it out"
+        )
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
         if settings.train.semi in ROUNDS:
@@ -154,11 +182,15 @@ def _check_archives(given: dict, names: list[str], root: Path) -> None:
 
 def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
     """Raise UserError if a given key says that a prepared set, which its path names, should have been prepared in another way."""
-    wanted = {key: getattr(settings.data, key) for key in ("val", "target_size", "margin", "frame_step") if key in given}
+    wanted = {
+        key: getattr(settings.data, key) for key in ("val", "target_size", "margin", "frame_step") if key in given
+    }
     if wanted.get("val") in ("test", "none"):  # they take the split as it is
         del wanted["val"]
     for name in names if wanted else ():
-        if (Path(name) / "meta.yaml").is_file() and (why := PreparedSet(Path(name), settings.layouts).mismatch(**wanted)):
+        if (Path(name) / "meta.yaml").is_file() and (
+            why := PreparedSet(Path(name), settings.layouts).mismatch(**wanted)
+        ):
             raise UserError(f"{why}; leave the flag out, or name the raw folder, from which the set is prepared again")
 
 
@@ -180,7 +212,11 @@ def _elsewhere(args: dict, known: Layouts) -> dict:
 
     Without a layout, the number of landmarks of the test faces selects one.
     """
-    return {key: value for key, value in args.items() if key not in ELSEWHERE and not (key == "layout" and value in known.rows)}
+    return {
+        key: value
+        for key, value in args.items()
+        if key not in ELSEWHERE and not (key == "layout" and value in known.rows)
+    }
 
 
 def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:
@@ -229,5 +265,7 @@ def _start(settings: Settings, defaults: Defaults) -> dict:
         return {}
     tensors, known = checkpoint.load_weights(source)
     if known and known["args"].get("task", task) != task:
-        raise UserError(f"--weights {source} is of --task {known['args']['task']}, this is --task {task}; give another net")
+        raise UserError(
+            f"--weights {source} is of --task {known['args']['task']}, this is --task {task}; give another net"
+        )
     return structure(tensors, known, defaults)

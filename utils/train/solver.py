@@ -1,4 +1,5 @@
 """The optimizer step, over all processes: batches -> losses -> gradients -> update -> average."""
+
 from contextlib import nullcontext
 from functools import reduce
 from typing import Any
@@ -38,13 +39,20 @@ class Solver:
     net: the plain module, not the one that DDP wraps. steps: optimizer steps per epoch.
     """
 
-    def __init__(self, net: Trainable, train: TrainSettings, loss: LossSettings, steps: int, ranks: Ranks,
-                 phases: Phases | None = None):
+    def __init__(
+        self,
+        net: Trainable,
+        train: TrainSettings,
+        loss: LossSettings,
+        steps: int,
+        ranks: Ranks,
+        phases: Phases | None = None,
+    ):
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.fixed_norms = freeze(net, train.freeze)
         self.factors = {term: float(getattr(loss, key) * net.factors.get(term, 1)) for term, key in net.terms.items()}
-        self.names: list[str] = []             # of the terms, in the order of the net's counts: known from the first step on
-        self.weights: Tensor | None = None     # (terms,) their factors
+        self.names: list[str] = []  # of the terms, in the order of the net's counts: known from the first step on
+        self.weights: Tensor | None = None  # (terms,) their factors
         self.dtype, self.schedule = precision(train.amp, ranks.device), make_schedule(train, steps)
         if ranks.device.type == "cpu":
             make_careful(net)
@@ -52,7 +60,9 @@ class Solver:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.phases = phases or Phases()
         self.step = 0
-        self.refused = torch.zeros((), device=ranks.device)  # becomes 1 at the first step that is not finite, and stays 1
+        self.refused = torch.zeros(
+            (), device=ranks.device
+        )  # becomes 1 at the first step that is not finite, and stays 1
         self.runner: Any = _Loss(net)
         if train.compile:
             self.runner = torch.compile(self.runner)
@@ -62,8 +72,11 @@ class Solver:
         if graphed:
             ranks.broadcast([*net.parameters(), *net.buffers()])
         elif ranks.count > 1:
-            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=[ranks.device.index] if cuda else None,
-                                                              find_unused_parameters=net.leaves_unused())
+            self.runner = nn.parallel.DistributedDataParallel(
+                self.runner,
+                device_ids=[ranks.device.index] if cuda else None,
+                find_unused_parameters=net.leaves_unused(),
+            )
         self.take = Graph(self._step, self._state, ranks) if graphed else self._step
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
@@ -110,7 +123,10 @@ class Solver:
         counts, means = self._counts([labels for _, labels in batches]), []
         for number, (images, labels) in enumerate(batches):
             with self.runner.no_sync() if ddp and number < len(batches) - 1 else nullcontext():
-                with self.phases("forward"), torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
+                with (
+                    self.phases("forward"),
+                    torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None),
+                ):
                     sums = self.runner(images, labels)
                 terms = torch.stack([sums[name] for name in self.names]) / counts
                 with self.phases("backward"):
@@ -133,8 +149,12 @@ class Solver:
         """Return whether a step can be one CUDA graph; log why not on a GPU."""
         if self.ranks.device.type != "cuda":
             return False
-        against = {"--no-graph": not wanted, "a loss scale (--amp fp16)": self.scaler.is_enabled(),
-                   "--profile": type(self.phases) is not Phases, "this net": not self.net.graphs}
+        against = {
+            "--no-graph": not wanted,
+            "a loss scale (--amp fp16)": self.scaler.is_enabled(),
+            "--profile": type(self.phases) is not Phases,
+            "this net": not self.net.graphs,
+        }
         if reasons := [reason for reason, holds in against.items() if holds]:
             logger.info(f"training steps are launched kernel by kernel, because of {' and '.join(reasons)}")
         return not reasons
@@ -173,18 +193,30 @@ class Solver:
 
     def state_dict(self) -> dict:
         """Return everything that a resumed run needs except its settings."""
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-                "average": self.average and self.average.state, "step": self.step}
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average and self.average.state,
+            "step": self.step,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned. If no average was stored, it starts from the weights.
 
         ValueError for a state that does not fit the net.
         """
-        groups = self.optimizer.state_dict()["param_groups"]  # the current weight decay; torch would restore the stored one
-        moments, shapes = state["optimizer"]["state"], [p.shape for group in self.optimizer.param_groups for p in group["params"]]
-        fits = all(0 <= place < len(shapes) and all(tensor.shape in ((), shapes[place]) for tensor in one.values())
-                   for place, one in moments.items())
+        groups = self.optimizer.state_dict()[
+            "param_groups"
+        ]  # the current weight decay; torch would restore the stored one
+        moments, shapes = (
+            state["optimizer"]["state"],
+            [p.shape for group in self.optimizer.param_groups for p in group["params"]],
+        )
+        fits = all(
+            0 <= place < len(shapes) and all(tensor.shape in ((), shapes[place]) for tensor in one.values())
+            for place, one in moments.items()
+        )
         if not fits or (state["step"] and not moments):
             raise ValueError("the optimizer's state does not fit the net's parameters")
         if self.average and state["average"] and state["average"].keys() != self.average.state.keys():

@@ -1,4 +1,5 @@
 """--teacher: checks which checkpoint may teach a landmark net, and adds the losses of the teacher."""
+
 from pathlib import Path
 
 import torch
@@ -11,29 +12,41 @@ from utils.config import Defaults
 from utils.train import checkpoint, initialise
 
 
-def add_teacher(net: Trainable, file: Path, weight: float, layout: Layout, protocol: dict,
-                defaults: Defaults) -> tuple[Trainable, str]:
+def add_teacher(
+    net: Trainable, file: Path, weight: float, layout: Layout, protocol: dict, defaults: Defaults
+) -> tuple[Trainable, str]:
     """Return (`net` with the losses of the teacher in `file`, words for the log). `net` is on its device already.
 
     layout and protocol: those of the training faces. UserError if the file is not our landmark net, or if its landmarks or crops
     differ from those of the training faces.
     """
     if checkpoint.load(file, defaults)["args"].get("task") == "detect":
-        raise UserError(f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")
+        raise UserError(
+            f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net"
+        )
     teacher, there, stored = checkpoint.unpack(file, defaults)
     same = initialise.shared_landmarks(layout, there)
     if len(same) < layout.count:
-        raise UserError(f"--teacher {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "
-                        f"layout {layout.name}; give a teacher that knows them all")
+        raise UserError(
+            f"--teacher {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "
+            f"layout {layout.name}; give a teacher that knows them all"
+        )
     if stored["protocol"] != protocol:
-        raise UserError(f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
-                        "a teacher of the same --protocol")
+        raise UserError(
+            f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
+            "a teacher of the same --protocol"
+        )
     if net.moves_crop or teacher.moves_crop:
         who = "a teacher with these" if teacher.moves_crop else "--teacher"
-        raise UserError("--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
-                        f"these or {who}")
+        raise UserError(
+            "--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
+            f"these or {who}"
+        )
     teacher = teacher.to(next(net.parameters()).device, memory_format=torch.channels_last)
     whole = Distillation(net, teacher, [same[landmark] for landmark in range(layout.count)], weight)
     used = ["landmarks", *(kind for kind, why in whole.compares.items() if not why)]
     words = "".join(f"; {kind} left out: {why}" for kind, why in whole.compares.items() if why)
-    return whole, f"taught by {file} ({stored['net']['net']}, {stored['net']['input_size']} px): {', '.join(used)}{words}"
+    return (
+        whole,
+        f"taught by {file} ({stored['net']['net']}, {stored['net']['input_size']} px): {', '.join(used)}{words}",
+    )

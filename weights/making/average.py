@@ -7,6 +7,7 @@ robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVP
 The batch norms of a landmark net take the mean of both statistics. Those of a detector are measured on unchanged photographs, for
 FIRST and for the mean: statistics of training crops made the mean worse.
 """
+
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -28,14 +29,20 @@ from utils.train.ranks import Ranks
 from utils.train.settings import read_settings
 
 State = dict[str, torch.Tensor]
-CROWDS, PORTRAITS, SIDE, BATCH = 56, 8, 640, 8  # photographs that the batch norms are measured on, px, and how many at once
+CROWDS, PORTRAITS, SIDE, BATCH = (
+    56,
+    8,
+    640,
+    8,
+)  # photographs that the batch norms are measured on, px, and how many at once
 
 
 def shown(sources: PictureSets) -> list[Picture]:
     """Return training photographs of both kinds, evenly spread over their folders."""
     crowds = [picture for folder in sources.wider for picture in read_wider(folder, "train")]
-    return [crowds[row] for row in np.linspace(0, len(crowds) - 1, CROWDS).astype(int)] + \
-        portraits([Split(one, "train") for one in sources.sets], PORTRAITS)
+    return [crowds[row] for row in np.linspace(0, len(crowds) - 1, CROWDS).astype(int)] + portraits(
+        [Split(one, "train") for one in sources.sets], PORTRAITS
+    )
 
 
 def squares(pictures: list[Picture]) -> torch.Tensor:
@@ -46,8 +53,10 @@ def squares(pictures: list[Picture]) -> torch.Tensor:
 
 def mean(first: State, second: State, share: float) -> State:
     """Return the mean of two nets' tensors. Whole numbers, such as a norm's number of batches, are those of `first`."""
-    return {name: tensor + share * (second[name] - tensor) if tensor.is_floating_point() else tensor
-            for name, tensor in first.items()}
+    return {
+        name: tensor + share * (second[name] - tensor) if tensor.is_floating_point() else tensor
+        for name, tensor in first.items()
+    }
 
 
 def measure_norms(net: torch.nn.Module, images: torch.Tensor) -> None:
@@ -67,8 +76,17 @@ def measure_norms(net: torch.nn.Module, images: torch.Tensor) -> None:
 def mean_detector(first: Path, run: run_folder.Run, second: State, share: float) -> State:
     """Return the tensors of the mean of an exported detector and of a run, whose tensors are `second`."""
     defaults = read_defaults()
-    mode = Namespace(exp=run.folder.name, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[],
-                     test_formats=[], predict=None)
+    mode = Namespace(
+        exp=run.folder.name,
+        resume=False,
+        train=False,
+        audit=False,
+        test=False,
+        test_onnx=False,
+        export=[],
+        test_formats=[],
+        predict=None,
+    )
     settings = read_settings({}, mode, run, defaults)
     images = squares(shown(prepare(settings, Sets(settings, defaults), Ranks(0, 1, torch.device("cpu")), True, False)))
     net = weights_of(first)

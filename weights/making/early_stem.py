@@ -4,6 +4,7 @@ NET.pt has the backbone timm:resnet10t. OUT.pt is the same net with the backbone
 what the stem of NET.pt gives, in squares of photographs at any size, roll and light. All other weights are those of NET.pt. A
 training with NET.pt as teacher, stage `landmarks_early`, then fits the whole net to its new stem.
 """
+
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,9 @@ STEPS, BATCH, CROP, RATE = 2000, 48, 96, 0.004  # of the training; CROP: px
 def squares() -> np.ndarray:
     """Return random squares (M, SIDE, SIDE, 3) of all photographs but those of test sets."""
     rng, found = np.random.default_rng(1), []
-    for file in [file for place in require(*WORDS) for file in picture_files(place) if not {"test", "testset"} & {*file.parts}]:
+    for file in [
+        file for place in require(*WORDS) for file in picture_files(place) if not {"test", "testset"} & {*file.parts}
+    ]:
         try:
             image = read_image(file)
         except UserError:  # a damaged picture
@@ -37,8 +40,13 @@ def squares() -> np.ndarray:
         longest = min(height, width)
         for side in np.exp(rng.uniform(np.log(min(LEAST, longest)), np.log(longest), SQUARES)).astype(int):
             y, x = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
-            found.append(cv2.resize(image[y:y + side, x:x + side], (SIDE, SIDE),
-                                    interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR))
+            found.append(
+                cv2.resize(
+                    image[y : y + side, x : x + side],
+                    (SIDE, SIDE),
+                    interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR,
+                )
+            )
     return np.stack(found)
 
 
@@ -48,7 +56,7 @@ def changed(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     turn[:, 2] = rng.uniform(CROP / 2, SIDE - CROP / 2, 2) - turn[:, :2].sum(1) * CROP / 2
     border = cv2.BORDER_CONSTANT if rng.random() < 0.3 else cv2.BORDER_REFLECT
     crop = cv2.warpAffine(square, turn, (CROP, CROP), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
-    crop = crop[:, ::rng.choice([-1, 1])].astype(np.float32)
+    crop = crop[:, :: rng.choice([-1, 1])].astype(np.float32)
     if rng.random() < 0.15:
         crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.5, 4))
     crop = 255 * (crop / 255) ** np.exp(rng.normal(0, 0.35))
@@ -107,6 +115,13 @@ def main(file: str, out: str) -> None:
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    checkpoint.save(Path(out), {**stored, "net": {**stored["net"], "net": BACKBONE}, "model": net.state_dict(),
-                                "args": {**stored["args"], "net": BACKBONE}})
+    checkpoint.save(
+        Path(out),
+        {
+            **stored,
+            "net": {**stored["net"], "net": BACKBONE},
+            "model": net.state_dict(),
+            "args": {**stored["args"], "net": BACKBONE},
+        },
+    )
     print(f"{out}: {file} with a stem of {BACKBONE} that misses {loss.item():.3f} of the variance of the old one")

@@ -11,6 +11,7 @@ printed for the two sets, in px. The sets that are written:
 - OUT/apart/faces68, OUT/apart/shut: OUT/faces68 with the faces of OUT/shut_few that come from FACES68, and the other faces of
   OUT/shut_few. They are for nets in which FACES68 has landmarks of its own.
 """
+
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -33,20 +34,24 @@ LABELLED = ("ALL_AGES", "DIVERSE")  # sets that pseudo_labels.py has labelled
 RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
 # height / width of an eye: labels below NARROW are not used; an eye below SHUT is shut, one above WIDE is open
 NARROW, SHUT, WIDE = 0.16, 0.05, 0.2
-FOUND_SHUT = 0.12    # as the net finds it in FACES68: all faces below were looked at, and their eyes are shut
-FOUND_NARROW, DOUBT = 0.18, 0.05  # as the net finds it: below the first, a label that is wider by the second is not used
-COPIES = 8       # of a face with shut eyes
-FEW = 4          # of the pictures of OUT/shut, one in so many is in OUT/shut_few
-EVERY = 3        # of the faces with open eyes, one in so many
-FRONTAL = 0.45   # least width of the narrower eye / width of the other
-LEAST = 10       # px, least width of an eye that is shut; in smaller ones the picture hardly tells whether they are open
-QUITE = 0.6      # share of the drawn faces whose eyes are quite shut
-BEND = 0.05      # of an eye's width: landmarks of a lid lie at least this far apart
-MEET = 0.85      # where both lids meet, from the upper one (0) to the lower one (1)
+FOUND_SHUT = 0.12  # as the net finds it in FACES68: all faces below were looked at, and their eyes are shut
+FOUND_NARROW, DOUBT = (
+    0.18,
+    0.05,
+)  # as the net finds it: below the first, a label that is wider by the second is not used
+COPIES = 8  # of a face with shut eyes
+FEW = 4  # of the pictures of OUT/shut, one in so many is in OUT/shut_few
+EVERY = 3  # of the faces with open eyes, one in so many
+FRONTAL = 0.45  # least width of the narrower eye / width of the other
+LEAST = 10  # px, least width of an eye that is shut; in smaller ones the picture hardly tells whether they are open
+QUITE = 0.6  # share of the drawn faces whose eyes are quite shut
+BEND = 0.05  # of an eye's width: landmarks of a lid lie at least this far apart
+MEET = 0.85  # where both lids meet, from the upper one (0) to the lower one (1)
 
 
 class Frame(NamedTuple):
     """Coordinates of an eye: x runs from 0 at one corner to 1 at the other, y downwards in the same unit."""
+
     corner: np.ndarray
     axes: np.ndarray  # (2, 2) rows: x and y in px of the picture
 
@@ -61,6 +66,7 @@ class Frame(NamedTuple):
 
 class Eye(NamedTuple):
     """The lids of an eye as functions of x. skin: height of the skin above the upper lid that moves with it."""
+
     frame: Frame
     upper: CubicSpline
     lower: CubicSpline
@@ -79,8 +85,9 @@ def eye_of(landmarks: np.ndarray, ring: tuple[int, ...]) -> Eye | None:
     return Eye(frame, lid, CubicSpline(lower[:, 0], lower[:, 1]), max(0.5 * float(lid(0.5) - brow[:, 1].mean()), 0.1))
 
 
-def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], eye: Eye, lid: float,
-               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def drawn_shut(
+    image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], eye: Eye, lid: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return picture and landmarks after the upper lid has moved down by a share `lid` of the eye's height.
 
     The skin above the lid is stretched, and a line of lashes is drawn. From MEET on, the lower lid moves up to meet it.
@@ -99,7 +106,7 @@ def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], 
     moved = (x > 0) & (x < 1) & (y > top) & (y < cheek) & (lower > upper)
     source = frame.to_picture(np.stack([x, np.where(moved, source, y)], -1)).astype(np.float32) - 0.5
     picture = cv2.remap(image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    dark = rng.uniform(0.1, 0.6) * np.exp(-((y - line) / rng.uniform(0.025, 0.05)) ** 2) * ((x > 0) & (x < 1))
+    dark = rng.uniform(0.1, 0.6) * np.exp(-(((y - line) / rng.uniform(0.025, 0.05)) ** 2)) * ((x > 0) & (x < 1))
     picture = (picture * (1 - dark[..., None])).astype(np.uint8)
     landmarks = landmarks.copy()
     for upper_id, lower_id in opposite(ring):
@@ -179,8 +186,10 @@ def main(place: str, *moved: str) -> None:
     require(*SHIFTS, *LABELLED)
     out, shifts = ROOT / place, SHIFTS | dict(zip(LABELLED, map(float, moved), strict=True))
     net = without_detector("landmarks", threads=1)
-    seen = {record.file: found_in_box(net, read_image(record.file), record.landmarks)
-            for record in photographs("FACES68", "train")}
+    seen = {
+        record.file: found_in_box(net, read_image(record.file), record.landmarks)
+        for record in photographs("FACES68", "train")
+    }
     for name in list(shifts)[1:]:
         without_lids(name, out / name.lower() / "train", seen)
     folder, rng = out / "shut" / "train", np.random.default_rng(0)

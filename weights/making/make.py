@@ -2,6 +2,7 @@
 
 A step is one or more stages of stages.yaml, which are trained in weights/bench_STAGE, or one of these with its arguments.
 """
+
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,15 +12,26 @@ from experiments import flags_of, read, whole_run  # noqa: E402
 from photographs import missing  # noqa: E402
 from record import chosen  # noqa: E402
 
-STEPS = {"pseudo_labels": "PICTURES OUT [NET.onnx]", "rare_faces": "OUT COUNT", "lids": "OUT SHIFT_ALL_AGES SHIFT_DIVERSE",
-         "steady_labels": "OUT [NET.pt]", "early_stem": "NET.pt OUT.pt", "average": "FIRST SECOND SHARE EXP",
-         "ship": "landmarks|landmarks-fast|detector"}
+STEPS = {
+    "pseudo_labels": "PICTURES OUT [NET.onnx]",
+    "rare_faces": "OUT COUNT",
+    "lids": "OUT SHIFT_ALL_AGES SHIFT_DIVERSE",
+    "steady_labels": "OUT [NET.pt]",
+    "early_stem": "NET.pt OUT.pt",
+    "average": "FIRST SECOND SHARE EXP",
+    "ship": "landmarks|landmarks-fast|detector",
+}
 
 if __name__ == "__main__":
     step, *given = sys.argv[1:] or ["--help"]
     stages = read(Path(__file__).with_name("stages.yaml"))
     if step == "--help":
-        print(__doc__, *(f"  {name} {words}" for name, words in STEPS.items()), *map("  {}".format, stages["stages"]), sep="\n")
+        print(
+            __doc__,
+            *(f"  {name} {words}" for name, words in STEPS.items()),
+            *map("  {}".format, stages["stages"]),
+            sep="\n",
+        )
     elif step in STEPS:
         words = STEPS[step].split()
         if not sum("[" not in word for word in words) <= len(given) <= len(words):

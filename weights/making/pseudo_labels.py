@@ -6,6 +6,7 @@ face is kept if both results agree. The net has learnt a shift to the right: the
 between both results in x. The label of a face is the mean of both results, moved by this shift. The shift is printed: it is the
 set's --label-shift. OUT becomes a dataset of pictures with .pts.
 """
+
 import shutil
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from utils.faces.archives import write_pts
 
 APART = 0.03  # of the side of the face's box: mean distance of both results above which a face is left out
 SCORE = 0.36  # least mean landmark score
-LEAST = 50    # px, least side of the face's box
-PAD = 0.2     # of the longer side: border around each picture, because the detector expects some background
+LEAST = 50  # px, least side of the face's box
+PAD = 0.2  # of the longer side: border around each picture, because the detector expects some background
 
 
 def largest(landmarker: Landmarker, image: np.ndarray) -> Face | None:
@@ -40,7 +41,11 @@ def label(landmarker: Landmarker, image: np.ndarray) -> tuple[np.ndarray, float]
         return None
     other = mirrored(twin.landmarks, landmarker.layout.flip_index, image.shape[1])
     side = np.sqrt(np.prod(face.box[2:] - face.box[:2]))
-    if side < LEAST or face.scores.mean() < SCORE or np.linalg.norm(face.landmarks - other, axis=1).mean() > APART * side:
+    if (
+        side < LEAST
+        or face.scores.mean() < SCORE
+        or np.linalg.norm(face.landmarks - other, axis=1).mean() > APART * side
+    ):
         return None
     return (face.landmarks + other) / 2 - pad, float(np.mean(face.landmarks - other, 0)[0] / 2)
 

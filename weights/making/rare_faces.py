@@ -3,6 +3,7 @@
 Half of them have shut or narrow eyes, the others are turned to the side. OUT becomes a dataset of pictures with .pts. A larger
 set begins with the faces of a smaller one.
 """
+
 import numpy as np
 from record import ROOT
 
@@ -12,8 +13,8 @@ from utils.synthetic import render
 from utils.synthetic.head import both_lids
 from utils.synthetic.people import PROFILE
 
-SEED, SIDE = 1, 256     # seed 0 draws the faces of the dataset `synthetic`; px
-POSES = 2000            # the pose of face i is drawn by the seed of face POSES + i
+SEED, SIDE = 1, 256  # seed 0 draws the faces of the dataset `synthetic`; px
+POSES = 2000  # the pose of face i is drawn by the seed of face POSES + i
 SHUT, TURNED = 0.6, 35  # share of the first half whose eyes are quite shut; degrees, least yaw of the others
 
 

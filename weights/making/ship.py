@@ -5,6 +5,7 @@ Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast 
 replace the old ones only if `main.py --test-formats` finds them as good as the run. weights/manifest.json says what they were
 made from. The limits of a landmark net's scores are measured here and stored.
 """
+
 import json
 import shutil
 from pathlib import Path
@@ -38,7 +39,11 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     graph, casts = model.graph, []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type == TensorProto.FLOAT and values.size >= WORTH and np.abs(values).max() < np.finfo(np.float16).max:
+        if (
+            tensor.data_type == TensorProto.FLOAT
+            and values.size >= WORTH
+            and np.abs(values).max() < np.finfo(np.float16).max
+        ):
             casts.append(helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], to=TensorProto.FLOAT))
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}_half"))
     nodes = [*casts, *graph.node]
@@ -57,6 +62,7 @@ def worded(text: str) -> str:
 
 def slim(values: dict, measured: dict[str, float]) -> dict:
     """Return the values of a checkpoint with 16-bit tensors, the measured limits, and names in place of paths."""
+
     def plain(value):
         if isinstance(value, list):
             return [plain(item) for item in value]
@@ -65,9 +71,17 @@ def slim(values: dict, measured: dict[str, float]) -> dict:
         text = worded(value)
         return Path(text).name if Path(text).is_absolute() else text
 
-    model = {name: tensor.half() if torch.is_floating_point(tensor) else tensor for name, tensor in values["model"].items()}
+    model = {
+        name: tensor.half() if torch.is_floating_point(tensor) else tensor for name, tensor in values["model"].items()
+    }
     told = {key: worded(value) for key, value in values.items() if isinstance(value, str)}
-    return {**values, **measured, **told, "model": model, "args": {key: plain(value) for key, value in values["args"].items()}}
+    return {
+        **values,
+        **measured,
+        **told,
+        "model": model,
+        "args": {key: plain(value) for key, value in values["args"].items()},
+    }
 
 
 def main(name: str) -> None:
@@ -94,7 +108,10 @@ def main(name: str) -> None:
     checkpoint.save(file.with_suffix(".pt"), slim(checkpoint.load(exp / "best.pt"), measured))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for one in files:
-        entries[one.name] = {"sha256": checksum(one), "commit": COMMIT,
-                             "trained": "; ".join(f"python weights/making/make.py {step}" for step in steps),
-                             "scores": read_csv(exp / "report" / "scores.csv")}
+        entries[one.name] = {
+            "sha256": checksum(one),
+            "commit": COMMIT,
+            "trained": "; ".join(f"python weights/making/make.py {step}" for step in steps),
+            "scores": read_csv(exp / "report" / "scores.csv"),
+        }
     write_text(manifest, json.dumps(entries, indent=1) + "\n")

@@ -6,6 +6,7 @@ is as large as in a test face, so it has not learnt the noise. OUT/300w and OUT/
 and of LIDS/faces68 whose labels lie half way between the label and the mean of these eight. Faces that main.py validates on keep
 their labels. (Liu et al., "Semantic Alignment", CVPR 2019, estimate the points behind the labels during the training.)
 """
+
 import shutil
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from utils.train import checkpoint
 SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}
 DATA = ROOT / "data" / "steady"  # prepared sets of the labels as they are
 BOXES, APART = 4, 0.06  # a box is moved by up to this share of its sides and resized by up to this share
-SHARE = 0.5             # of the way from the label to what the net finds
+SHARE = 0.5  # of the way from the label to what the net finds
 
 
 def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
@@ -38,7 +39,10 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     layout, convert = convert_predictor(layout, prepared.meta["layout"], prepared.layouts, prepared.called)
     faces = load_splits([Split(prepared, "train")], layout, model.spec["input_size"], 0)
     predict, rng, results = convert(torch_predictor(model, torch.device("cpu"))), np.random.default_rng(0), []
-    centre, half = (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2, (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2
+    centre, half = (
+        (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2,
+        (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2,
+    )
     for number in range(BOXES):
         move, size = (rng.uniform(-APART, APART, (len(faces), count)) * (number > 0) for count in (2, 1))
         middle, reach = centre + 2 * half * move, half * (1 + size)
@@ -53,8 +57,18 @@ def main(folder: str, net: str = "weights/landmarks.pt") -> None:
     torch.set_num_threads(1)
     out = ROOT / folder
     for name, word in SETS.items():
-        run("--prepare", "--dataset", word, "--allow-partial", "--data-root", str(DATA), "--margin", "1.45", "--target-size",
-            "224")
+        run(
+            "--prepare",
+            "--dataset",
+            word,
+            "--allow-partial",
+            "--data-root",
+            str(DATA),
+            "--margin",
+            "1.45",
+            "--target-size",
+            "224",
+        )
         source = Path(named([word])[0])
         prepared = PreparedSet(next(DATA.glob(f"{source.name}-*")), read_defaults().layouts)
         shutil.copytree(source, out / name)

@@ -1,4 +1,5 @@
 """Addresses as sources: a picture is told by what the server answers, whatever the address is called."""
+
 import base64
 import threading
 from functools import partial
@@ -59,16 +60,25 @@ def picture(kind: str = "JPEG", turned: bool = False, colour: int = 200) -> byte
     return data.getvalue()
 
 
-@pytest.mark.parametrize(("path", "kind", "told", "name"), [
-    ("/v0/face.jpg?alt=media&token=a%20b", "image/jpeg", True, "face.jpg"), ("/face", "application/octet-stream", True, "face"),
-    ("/snapshot.cgi?user=x", "image/jpeg", False, "snapshot.cgi"), ("/", "image/png", True, "picture"),
-    ("/a%2F..", "image/jpeg", True, "picture"), ("/secret/face.jpg", "image/jpeg", True, "face.jpg")])
+@pytest.mark.parametrize(
+    ("path", "kind", "told", "name"),
+    [
+        ("/v0/face.jpg?alt=media&token=a%20b", "image/jpeg", True, "face.jpg"),
+        ("/face", "application/octet-stream", True, "face"),
+        ("/snapshot.cgi?user=x", "image/jpeg", False, "snapshot.cgi"),
+        ("/", "image/png", True, "picture"),
+        ("/a%2F..", "image/jpeg", True, "picture"),
+        ("/secret/face.jpg", "image/jpeg", True, "face.jpg"),
+    ],
+)
 def test_a_picture_at_an_address_is_a_picture(site, path, kind, told, name):
     Site.answers = {path: (kind, picture("PNG" if "png" in kind else "JPEG", turned=True), told)}
     source = open_source(f"http://{'me:p%20w@' if 'secret' in path else ''}{site}{path}")
-    frame, = source
+    (frame,) = source
     assert source.still and not source.live and frame.name == name and frame.seconds is None
-    assert frame.image.shape == (60, 40, 3) and frame.image[:25].mean() > 150 > 50 > frame.image[35:].mean()  # turned by EXIF
+    assert (
+        frame.image.shape == (60, 40, 3) and frame.image[:25].mean() > 150 > 50 > frame.image[35:].mean()
+    )  # turned by EXIF
     source.close()
     assert not source.files[0].exists()
 
@@ -80,7 +90,7 @@ def test_a_picture_that_came_incomplete_is_refused_by_its_name(site):
 
 def test_a_picture_at_a_file_address(tmp_path):
     (tmp_path / "a b.jpg").write_bytes(picture())
-    frame, = open_source(f"file://{tmp_path}/a%20b.jpg")
+    (frame,) = open_source(f"file://{tmp_path}/a%20b.jpg")
     assert frame.name == "a b.jpg"
 
 
@@ -97,6 +107,7 @@ def test_a_video_at_an_address_is_played_frame_by_frame(site, tmp_path):
 
 def test_what_begins_again_with_the_same_frame_is_not_back(monkeypatch, capfd):
     """A single picture that FFmpeg plays as a stream: it was found again for ever."""
+
     class Once:
         def __init__(self, *_):
             self.left = 1

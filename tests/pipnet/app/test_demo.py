@@ -1,4 +1,5 @@
 """The command as people type it: pictures, videos and cameras of every kind in; pictures, videos, JSON and a window out."""
+
 import json
 import os
 import re
@@ -95,12 +96,21 @@ def test_pictures_of_every_kind(nets, tmp_path, capfd):
     exif[0x0112] = 6
     alpha.putalpha(255)
     for name, image, options in (
-            ("01.png", upright, {}), ("02_exif.png", turned, {"exif": exif}), ("03_alpha.png", alpha, {}),
-            ("04.tif", upright, {}), ("05.bmp", upright, {}), ("06.webp", upright, {"lossless": True}),
-            ("07_cmyk.tif", upright.convert("CMYK"), {}),
-            ("08.jpg", upright, {"quality": 98}), ("09_exif.jpg", turned, {"exif": exif, "quality": 98}),
-            ("10_cmyk.jpg", upright.convert("CMYK"), {"quality": 98}), ("11_grey.jpg", upright.convert("L"), {}),
-            ("12_grey_alpha.png", upright.convert("LA"), {}), ("13_bit.png", upright.convert("1"), {}), ("14.gif", upright, {})):
+        ("01.png", upright, {}),
+        ("02_exif.png", turned, {"exif": exif}),
+        ("03_alpha.png", alpha, {}),
+        ("04.tif", upright, {}),
+        ("05.bmp", upright, {}),
+        ("06.webp", upright, {"lossless": True}),
+        ("07_cmyk.tif", upright.convert("CMYK"), {}),
+        ("08.jpg", upright, {"quality": 98}),
+        ("09_exif.jpg", turned, {"exif": exif, "quality": 98}),
+        ("10_cmyk.jpg", upright.convert("CMYK"), {"quality": 98}),
+        ("11_grey.jpg", upright.convert("L"), {}),
+        ("12_grey_alpha.png", upright.convert("LA"), {}),
+        ("13_bit.png", upright.convert("1"), {}),
+        ("14.gif", upright, {}),
+    ):
         image.save(folder / name, **options)
     cv2.imwrite(str(folder / "15_16bit.png"), picture.astype(np.uint16) * 257)
     cv2.imwrite(str(folder / "16_1x1.png"), np.zeros((1, 1, 3), np.uint8))
@@ -155,16 +165,32 @@ def owned(tmp_path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
 
 
-@pytest.mark.parametrize("flags", [
-    "--source ph --json ph/b.jpg", "--source ph/sub --save ph", "--source ph/sub --save ph/../ph", "--source ph/a.jpg --save ph",
-    "--source ph/a.jpg --save mine.png", "--source mine.avi --json mine.png", "--source ph/a.jpg --json notes.json",
-    "--source ph --json soft.jsonl", "--source ph --save out --json out/a.jpg", "--source ph/sub --save new",
-    "--source ph/sub/c.gif --save .", "--source ph/sub --save ph/sub",
-    "--source ph/a.jpg --save hard.jpg --overwrite", "--source ph --json soft.jsonl --overwrite",
-    "--source mine.avi --save mine.avi --overwrite", "--source ph/a.jpg --save ph --overwrite"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--source ph --json ph/b.jpg",
+        "--source ph/sub --save ph",
+        "--source ph/sub --save ph/../ph",
+        "--source ph/a.jpg --save ph",
+        "--source ph/a.jpg --save mine.png",
+        "--source mine.avi --json mine.png",
+        "--source ph/a.jpg --json notes.json",
+        "--source ph --json soft.jsonl",
+        "--source ph --save out --json out/a.jpg",
+        "--source ph/sub --save new",
+        "--source ph/sub/c.gif --save .",
+        "--source ph/sub --save ph/sub",
+        "--source ph/a.jpg --save hard.jpg --overwrite",
+        "--source ph --json soft.jsonl --overwrite",
+        "--source mine.avi --save mine.avi --overwrite",
+        "--source ph/a.jpg --save ph --overwrite",
+    ],
+)
 def test_no_output_takes_the_place_of_a_file_that_is_there(nets, owned, flags, tmp_path):
-    with pytest.raises(UserError, match="is there already|are there already|is the source itself|written twice|no picture in|"
-                                        "name of a picture"):
+    with pytest.raises(
+        UserError,
+        match="is there already|are there already|is the source itself|written twice|no picture in|name of a picture",
+    ):
         demo.main([*flags.split(), *nets])
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()} == owned
 
@@ -174,7 +200,10 @@ def test_what_is_saved_unasked_gets_a_free_name(nets, owned):
         demo.main(["--source", "mine.png", *nets])
     assert sorted(path.name for path in Path("output").iterdir()) == ["mine.png", "mine_2.png"]
     demo.main(["--source", "mine.png", "--save", "c.gif.png", "--json", "notes.json", "--overwrite", *nets])
-    assert lines("notes.json")[0]["file"] == "mine.png" and Path("c.gif.png").read_bytes() != owned[Path.cwd() / "c.gif.png"]
+    assert (
+        lines("notes.json")[0]["file"] == "mine.png"
+        and Path("c.gif.png").read_bytes() != owned[Path.cwd() / "c.gif.png"]
+    )
     demo.main(["--source", "ph/sub/b.jpg", "--json", "notes.json", *nets])  # our own lines
     assert [line["file"] for line in lines("notes.json")] == ["b.jpg"]
 
@@ -189,11 +218,17 @@ def test_what_is_transparent_is_white(tmp_path):
 
 def test_a_picture_that_needs_more_memory_than_there_is_is_named(tmp_path):
     cv2.imwrite("large.png", np.zeros((16_000, 16_000), np.uint8))
-    code = ("import resource, sys\nfrom pathlib import Path\nfrom pipnet.images import read_image\n"
-            "resource.setrlimit(resource.RLIMIT_AS, (2 ** 30, 2 ** 30))\n"
-            "try: read_image(Path(sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "large.png"], capture_output=True, text=True, cwd=ROOT)
-    assert "UserError" in done.stdout and "large.png: there is not enough memory for an image of this size" in done.stdout, done
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom pipnet.images import read_image\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 ** 30, 2 ** 30))\n"
+        "try: read_image(Path(sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "large.png"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (
+        "UserError" in done.stdout and "large.png: there is not enough memory for an image of this size" in done.stdout
+    ), done
 
 
 def test_without_a_display_it_saves_and_says_where(nets, capfd):
@@ -213,19 +248,35 @@ def test_without_a_display_it_saves_and_says_where(nets, capfd):
 
 def test_a_video_with_all_there_is(nets, tmp_path, cli):
     write_video(tmp_path / "talk.mp4")
-    done = cli("--source", tmp_path / "talk.mp4", "--save", tmp_path / "new" / "out.mp4", "--json", tmp_path / "out.jsonl",
-               "--pose", "--drowsiness", "--detect-every", "3", *nets, script=ROOT / "demo.py")
+    done = cli(
+        "--source",
+        tmp_path / "talk.mp4",
+        "--save",
+        tmp_path / "new" / "out.mp4",
+        "--json",
+        tmp_path / "out.jsonl",
+        "--pose",
+        "--drowsiness",
+        "--detect-every",
+        "3",
+        *nets,
+        script=ROOT / "demo.py",
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"12 frames, \d+ frames/s; saved .*out.mp4 and .*out.jsonl", done.stderr)
     rows, frames = lines(tmp_path / "out.jsonl"), frames_of(tmp_path / "new" / "out.mp4")
     assert len(rows) == len(frames) == 12 and frames[0].shape == (160, 160, 3)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.mp4"]
-    assert [row["frame"] for row in rows] == list(range(12)) and np.allclose([row["time"] for row in rows], np.arange(12) / 20)
+    assert [row["frame"] for row in rows] == list(range(12)) and np.allclose(
+        [row["time"] for row in rows], np.arange(12) / 20
+    )
     face = rows[0]["faces"][0]
     assert rows[0]["file"] == "talk.mp4" and face["id"] == 0
     assert len(face["box"]) == 4 and np.shape(face["landmarks"]) == (68, 2) and len(face["pose"]) == 3
     assert "states" not in face
-    assert len(face["landmark_scores"]) == 68 and 0 <= min(face["landmark_scores"]) and max(face["landmark_scores"]) <= 1
+    assert (
+        len(face["landmark_scores"]) == 68 and 0 <= min(face["landmark_scores"]) and max(face["landmark_scores"]) <= 1
+    )
     assert {"ear_left", "ear_right", "perclos", "blinks", "yawns", "alarm"} <= face.keys() and min(face["sigma"]) > 0
 
 
@@ -239,9 +290,11 @@ def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
     cv2.imwrite("face.png", face_picture())
     demo.main(["--source", "face.png", "--json", "picture.jsonl", "--save", "drawn.png", *flags])
     said = lines("picture.jsonl")[0]["faces"][0]
-    face, = Landmarker(exported, Detector(weights=found), threads=1, any_roll=False)(read_image(Path("face.png")))
+    (face,) = Landmarker(exported, Detector(weights=found), threads=1, any_roll=False)(read_image(Path("face.png")))
     assert said["pose"] == pytest.approx(face.pose.tolist(), abs=0.01) and list(said["states"]) == list(STATES)
-    assert said["states"] == pytest.approx(face.states, abs=0.001) and all(0 < value < 1 for value in said["states"].values())
+    assert said["states"] == pytest.approx(face.states, abs=0.001) and all(
+        0 < value < 1 for value in said["states"].values()
+    )
     demo.main(["--source", str(write_video(tmp_path / "talk.avi", 3)), "--json", "video.jsonl", "--drowsiness", *flags])
     for row in lines("video.jsonl"):
         said = row["faces"][0]
@@ -263,10 +316,16 @@ def test_names_that_are_not_utf8(nets, tmp_path):
     assert {path.name for path in Path("drawn").iterdir()} == {names[0], f"{names[1]}.png"}
     video, moved = write_video(tmp_path / "talk.avi", 3), tmp_path / names[3]
     shutil.copy(video, moved)
-    for flags in ([moved], [video, "--save", tmp_path / names[4]], [folder / names[2]],
-                  [folder, "--detector", "yunet", "--detector-weights", folder / names[2]]):
+    for flags in (
+        [moved],
+        [video, "--save", tmp_path / names[4]],
+        [folder / names[2]],
+        [folder, "--detector", "yunet", "--detector-weights", folder / names[2]],
+    ):
         done = run("python", "demo.py", *nets, *flags)
-        assert done.returncode == 1 and "is not UTF-8; rename it" in done.stderr and "Traceback" not in done.stderr, done
+        assert done.returncode == 1 and "is not UTF-8; rename it" in done.stderr and "Traceback" not in done.stderr, (
+            done
+        )
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov", ".webm"])
@@ -285,7 +344,7 @@ def test_a_moving_gif_is_a_video(nets, tmp_path):
 def test_a_video_that_ends_too_early(nets, tmp_path, capfd):
     file = write_video(tmp_path / "in.avi", 20)
     data = file.read_bytes()
-    file.write_bytes(data[:len(data) * 7 // 10])
+    file.write_bytes(data[: len(data) * 7 // 10])
     demo.main(["--source", str(file), "--save", "out.mp4", *nets])
     count = len(frames_of(tmp_path / "out.mp4"))
     assert 8 <= count < 20 and f"{count} of 20 frames could be read" in capfd.readouterr().err
@@ -294,10 +353,20 @@ def test_a_video_that_ends_too_early(nets, tmp_path, capfd):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_video_that_plays(nets, tmp_path, number):
     write_video(tmp_path / "long.avi", 1000, (64, 64))
-    command = [sys.executable, str(ROOT / "demo.py"), "--source", "long.avi", "--save", "out.mp4", "--json", "out.jsonl", *nets]
+    command = [
+        sys.executable,
+        str(ROOT / "demo.py"),
+        "--source",
+        "long.avi",
+        "--save",
+        "out.mp4",
+        "--json",
+        "out.jsonl",
+        *nets,
+    ]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 100
-    while (not (tmp_path / "out.jsonl").is_file() or len((tmp_path / "out.jsonl").read_text().splitlines()) < 5):
+    while not (tmp_path / "out.jsonl").is_file() or len((tmp_path / "out.jsonl").read_text().splitlines()) < 5:
         assert process.poll() is None and time.monotonic() < until, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(number)
@@ -327,9 +396,15 @@ def test_a_graph_without_an_end_is_stopped(tmp_path):
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in values.items()})
     onnx.save(model, tmp_path / "net.onnx")
     picture = str(ROOT / "assets" / "astronaut.jpg")
-    begun = [subprocess.Popen([sys.executable, str(ROOT / script), flag, picture, "--exp", "net.onnx"], cwd=tmp_path,
-                              stderr=subprocess.PIPE, text=True)
-             for script, flag in (("demo.py", "--source"), ("main.py", "--predict"))]
+    begun = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / script), flag, picture, "--exp", "net.onnx"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for script, flag in (("demo.py", "--source"), ("main.py", "--predict"))
+    ]
     try:
         time.sleep(8)
         assert [process.poll() for process in begun] == [None, None]
@@ -389,10 +464,16 @@ def test_forty_faces_and_none(nets, tmp_path):
 def test_a_picture_of_108_megapixels(nets, tmp_path):
     cv2.imwrite("large.jpg", np.zeros((9000, 12000, 3), np.uint8))
     # not ru_maxrss, which a process inherits from the one that has started it
-    code = ("import re, sys\nfrom pipnet.app import demo\ndemo.main(sys.argv[1:])\n"
-            "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)")
-    done = subprocess.run([sys.executable, "-c", code, "--source", "large.jpg", "--save", "out.jpg", *nets], capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    code = (
+        "import re, sys\nfrom pipnet.app import demo\ndemo.main(sys.argv[1:])\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--source", "large.jpg", "--save", "out.jpg", *nets],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1500 and Path("out.jpg").stat().st_size > 0
 
@@ -407,42 +488,57 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
     (tmp_path / "text.mp4").write_text("no video" * 100)
     (tmp_path / "cut.png").write_bytes(Path("face.png").read_bytes()[:300])
     for flags, message in (
-            (["--source", "77"], "camera 77 gives no picture"), (["--source", "gone.mp4"], "no file or folder gone.mp4"),
-            (["--source", "empty"], "no picture in the folder empty"), (["--source", "none.mp4"], "none.mp4 is empty"),
-            (["--source", "text.mp4"], "text.mp4 cannot be played"), (["--source", "cut.png"], "cut.png: the image is cut short"),
-            (["--source", "rtsp://127.0.0.1:9/x"], "127.0.0.1.* cannot be played: .* does not answer"),
-            (["--source", "face.png", "--save", "face.png"], "is the source itself"),
-            (["--source", "face.png", "--json", "face.png"], "is the source itself"),
-            (["--source", "face.png", "--save", "out.txt"], "no picture's name"),
-            (["--source", "talk.avi", "--save", "out.png"], "a name that ends in .mp4"),
-            (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
-            (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
-            (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
-            (["gone.jpg"], "no file or folder gone.jpg"),
-            (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
-            (["--overwrite"], "--overwrite is for the files of --save and --json"),
-            (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
-            (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "a.png would be written twice, by --save and"),
-            (["--source", "face.png", "--json", "a.mp4"], "--json a.mp4: the name of a picture or video; give one that ends in"),
-            (["--source", "full", "--save", "all.mp4"], "--save all.mp4: pictures of a folder go into a folder"),
-            (["--source", "face.png", "--threads", "-1"], "--threads"),
-            (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
-            (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
-            (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
-            (["http://[x"], r"http://\[x"), (["file://[x"], r"file://\[x"),
-            (["face.png", "--json", "/proc/self/mem"], "/proc/self/mem is there already"),
-            ([""], "--source is empty; give it a value, or leave it out"), (["face.png", "--json", ""], "--json is empty"),
-            (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
-            (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),
-            (["--source", "talk.avi", "--detect-every", "0"], "--detect-every")):
+        (["--source", "77"], "camera 77 gives no picture"),
+        (["--source", "gone.mp4"], "no file or folder gone.mp4"),
+        (["--source", "empty"], "no picture in the folder empty"),
+        (["--source", "none.mp4"], "none.mp4 is empty"),
+        (["--source", "text.mp4"], "text.mp4 cannot be played"),
+        (["--source", "cut.png"], "cut.png: the image is cut short"),
+        (["--source", "rtsp://127.0.0.1:9/x"], "127.0.0.1.* cannot be played: .* does not answer"),
+        (["--source", "face.png", "--save", "face.png"], "is the source itself"),
+        (["--source", "face.png", "--json", "face.png"], "is the source itself"),
+        (["--source", "face.png", "--save", "out.txt"], "no picture's name"),
+        (["--source", "talk.avi", "--save", "out.png"], "a name that ends in .mp4"),
+        (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
+        (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
+        (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
+        (["gone.jpg"], "no file or folder gone.jpg"),
+        (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
+        (["--overwrite"], "--overwrite is for the files of --save and --json"),
+        (["--source", "\u00b2"], "no file or folder"),
+        (["--source", "99999999999"], "no file or folder 99999999999"),
+        (
+            ["--source", "face.png", "--save", "a.png", "--json", "./a.png"],
+            "a.png would be written twice, by --save and",
+        ),
+        (
+            ["--source", "face.png", "--json", "a.mp4"],
+            "--json a.mp4: the name of a picture or video; give one that ends in",
+        ),
+        (["--source", "full", "--save", "all.mp4"], "--save all.mp4: pictures of a folder go into a folder"),
+        (["--source", "face.png", "--threads", "-1"], "--threads"),
+        (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
+        (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
+        (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
+        (["http://[x"], r"http://\[x"),
+        (["file://[x"], r"file://\[x"),
+        (["face.png", "--json", "/proc/self/mem"], "/proc/self/mem is there already"),
+        ([""], "--source is empty; give it a value, or leave it out"),
+        (["face.png", "--json", ""], "--json is empty"),
+        (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
+        (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),
+        (["--source", "talk.avi", "--detect-every", "0"], "--detect-every"),
+    ):
         refuses(message, demo.main, [*nets, *flags])
     assert not {"out.mp4", "out.txt", "out.png", "output"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_what_cannot_be_written_is_one_line(nets, tmp_path):
     cv2.imwrite("wide.png", np.zeros((8, 66000, 3), np.uint8))
-    for flags, message in ((["--save", "out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
-                           (["--json", "/dev/full"], "/dev/full cannot be written .No space left")):
+    for flags, message in (
+        (["--save", "out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
+        (["--json", "/dev/full"], "/dev/full cannot be written .No space left"),
+    ):
         if Path("/dev/full").exists() or "/dev/full" not in flags:
             refuses(message, demo.main, ["--source", "wide.png", *nets, *flags])
     assert not list(tmp_path.glob("*.jpg"))
@@ -462,7 +558,9 @@ def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
     for suffix in encoders.CODECS:
         sink, limits = sinks.VideoSink(tmp_path / f"noise{suffix}", 20), resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing fails from here on as on a full disk
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (20_000, limits[1])
+            )  # writing fails from here on as on a full disk
             with pytest.raises(UserError, match=f"noise{suffix} cannot be written to its end"), closing(sink):
                 for index, image in enumerate(noise):
                     sink.write(sources.Frame(image, index, index / 20, "noise"), image)
@@ -495,8 +593,12 @@ def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
 def test_a_source_without_a_flag(nets, tmp_path):
     cv2.imwrite("face.png", face_picture())
     demo.main(["face.png", "--json", "a.jsonl", *nets])
-    done = subprocess.run([sys.executable, "-m", "pipnet", "face.png", "--json", "-", *nets], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-m", "pipnet", "face.png", "--json", "-", *nets],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0 and json.loads(done.stdout) == lines("a.jsonl")[0], done.stderr
 
 
@@ -505,8 +607,12 @@ def test_an_export_of_the_weights_needs_no_torch(nets, trained, tmp_path):
     shutil.copytree(trained.folder, "run")
     code = "import sys; from pipnet.app import demo; demo.main(sys.argv[1:]); print('torch' in sys.modules)"
     for needed in (False, True):
-        done = subprocess.run([sys.executable, "-c", code, "face.png", "--json", "out.jsonl", *nets, "--exp", "./run"],
-                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        done = subprocess.run(
+            [sys.executable, "-c", code, "face.png", "--json", "out.jsonl", *nets, "--exp", "./run"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         assert done.returncode == 0 and done.stdout == f"{needed}\n", done.stderr
         shutil.copy("run/last.pt", "run/best.pt")  # the weights are no longer those of the export
 
@@ -514,7 +620,10 @@ def test_an_export_of_the_weights_needs_no_torch(nets, trained, tmp_path):
 def test_errors_of_the_command_itself(nets, cli, tmp_path):
     fails(cli("--source", "77", *nets, script=ROOT / "demo.py"), "camera 77 gives no picture")
     cv2.imwrite("face.png", face_picture())
-    fails(cli("--source", tmp_path / "face.png", *nets, "--exp", "no-such-run", script=ROOT / "demo.py"), "no trained net in")
+    fails(
+        cli("--source", tmp_path / "face.png", *nets, "--exp", "no-such-run", script=ROOT / "demo.py"),
+        "no trained net in",
+    )
 
 
 class Desktop:
@@ -522,16 +631,23 @@ class Desktop:
 
     def __init__(self, monkeypatch, keys: str):
         self.keys, self.shown = iter(keys), []
-        for name, function in {"namedWindow": lambda *_: None, "resizeWindow": lambda *_: None, "destroyAllWindows": lambda: None,
-                               "imshow": lambda _, image: self.shown.append(image.copy()), "getWindowProperty": lambda *_: 1.0,
-                               "waitKey": lambda _: ord(next(self.keys, "q")) if self.shown else -1}.items():
+        for name, function in {
+            "namedWindow": lambda *_: None,
+            "resizeWindow": lambda *_: None,
+            "destroyAllWindows": lambda: None,
+            "imshow": lambda _, image: self.shown.append(image.copy()),
+            "getWindowProperty": lambda *_: 1.0,
+            "waitKey": lambda _: ord(next(self.keys, "q")) if self.shown else -1,
+        }.items():
             monkeypatch.setattr(cv2, name, function)
         monkeypatch.setattr(output, "has_display", lambda: True)
 
 
 def test_keys(nets, tmp_path, monkeypatch):
     write_video(tmp_path / "talk.avi", 30)
-    desk = Desktop(monkeypatch, "..d.dd.m.s. ... .q")  # d: points, numbers, nothing; m: mirror; s: save; space: pause and go on
+    desk = Desktop(
+        monkeypatch, "..d.dd.m.s. ... .q"
+    )  # d: points, numbers, nothing; m: mirror; s: save; space: pause and go on
     demo.main(["--source", "talk.avi", *nets])
     plain = frames_of(tmp_path / "talk.avi")
     assert not Path("output/talk.mp4").exists()  # it is looked at, not saved
@@ -593,7 +709,9 @@ def test_nobody_decodes_after_the_last_frame(tmp_path, monkeypatch):
 def test_the_camera_is_the_usual_source(nets, tmp_path, monkeypatch):
     write_video(tmp_path / "camera.avi", 20)
     opened = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda target, *options: opened("camera.avi" if target == 0 else target, *options))
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda target, *options: opened("camera.avi" if target == 0 else target, *options)
+    )
     demo.main([*nets, "--json", "faces.json"])  # what pytorch_face_landmark's test_camera does
     lines = [json.loads(line) for line in Path("faces.json").read_text().splitlines()]
     assert lines and {line["file"] for line in lines} == {"camera0"} and all(len(line["faces"]) == 1 for line in lines)
@@ -626,8 +744,11 @@ def test_a_camera_that_vanishes_and_returns_with_another_size(nets, monkeypatch,
     monkeypatch.setattr(sources, "RETRY", 0.05)
     monkeypatch.setattr(sources, "RETURN", 0.6)
     opened, real = [Camera(160, 12), Camera(1, 0), Camera(1, 0), Camera(240, 12)], cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda target, *options: (
-        real(target, *options) if target != 3 else opened.pop(0) if opened else Camera(1, 0)))
+    monkeypatch.setattr(
+        cv2,
+        "VideoCapture",
+        lambda target, *options: real(target, *options) if target != 3 else opened.pop(0) if opened else Camera(1, 0),
+    )
     demo.main([*nets, "--source", "3", "--save", "out.mp4", "--json", "out.jsonl", "--smooth", "flow"])
     said, rows = capfd.readouterr().err, lines("out.jsonl")
     assert said.count("camera 3 gives no picture; waiting") == 2 and said.count("camera 3 is back") == 1

@@ -1,4 +1,5 @@
 """Drowsiness: eye and mouth aspect ratios, blinks, closed eyes and yawns in drawn faces whose lids and lips move."""
+
 import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
@@ -24,16 +25,22 @@ def face(layout: Layout, eyes: float = 1.0, mouth: float = 0.0) -> np.ndarray:
     for name, x in (("eye_left", 60), ("eye_right", 140)):
         landmarks[list(layout.groups[name])] = lens(len(layout.groups[name]), (x, 80), 36, 12 * eyes)
     if "lips_inner" in layout.groups:
-        landmarks[list(layout.groups["lips_inner"])] = lens(len(layout.groups["lips_inner"]), (100, 150), 50, 2 + 48 * mouth)
+        landmarks[list(layout.groups["lips_inner"])] = lens(
+            len(layout.groups["lips_inner"]), (100, 150), 50, 2 + 48 * mouth
+        )
     return landmarks
 
 
-def play(name: str, seconds: float, eyes=lambda t: 1.0, mouth=lambda t: 0.0, rate: float = 30, noise: float = 0.1) -> list[dict]:
+def play(
+    name: str, seconds: float, eyes=lambda t: 1.0, mouth=lambda t: 0.0, rate: float = 30, noise: float = 0.1
+) -> list[dict]:
     """States of each frame. eyes, mouth: functions of the time in s."""
     layout, rng = LAYOUTS.load(name), np.random.default_rng(0)
     drowsiness = Drowsiness(layout)
-    return [drowsiness.update(3, face(layout, eyes(t), mouth(t)) + noise * rng.standard_normal((layout.count, 2)), t)
-            for t in np.arange(round(seconds * rate)) / rate]
+    return [
+        drowsiness.update(3, face(layout, eyes(t), mouth(t)) + noise * rng.standard_normal((layout.count, 2)), t)
+        for t in np.arange(round(seconds * rate)) / rate
+    ]
 
 
 def blinking(t: float) -> float:
@@ -51,7 +58,9 @@ def test_aspect_of_a_ring():
 
 def test_the_rings_of_every_layout_begin_at_a_corner():
     parts = LAYOUTS.load("68").groups
-    assert 0.3 < ring_aspect(mean_face(), parts["eye_left"]) < 0.8 and ring_aspect(mean_face(), parts["lips_inner"]) < 0.5
+    assert (
+        0.3 < ring_aspect(mean_face(), parts["eye_left"]) < 0.8 and ring_aspect(mean_face(), parts["lips_inner"]) < 0.5
+    )
 
 
 @pytest.mark.parametrize("name", ["68", "98", "106", "12", "29"])
@@ -103,14 +112,16 @@ def test_a_net_that_predicts_closed_eyes_is_believed():
     said = [update(0.2 + t, 0.9, 0.8) for t in np.arange(60) / 30]
     assert all(one["closed"] for one in said) and said[0]["alarm"] is None and said[-1]["alarm"] == "eyes closed"
     assert said[-1]["perclos"] == pytest.approx(60 / 62) and said[-1]["open"] == pytest.approx(1)
-    assert not drowsiness.update(0, face(layout), 3.0, {"mouth_closed": 1.0})["closed"]  # lids decide without trained eyes
+    assert not drowsiness.update(0, face(layout), 3.0, {"mouth_closed": 1.0})[
+        "closed"
+    ]  # lids decide without trained eyes
     assert not drowsiness.update(0, face(layout), 3.1)["closed"]
 
 
 def test_perclos_alarms_when_the_eyes_are_often_closed():
     said = play("12", 40, lambda t: 0.3 if t % 3 < 1 else 1.0)
     assert said[-1]["perclos"] == pytest.approx(1 / 3, abs=0.04) and said[-1]["alarm"] == "perclos"
-    assert said[-1]["blinks"] == 0 and not any(one["alarm"] for one in said[:30 * 19])
+    assert said[-1]["blinks"] == 0 and not any(one["alarm"] for one in said[: 30 * 19])
 
 
 @pytest.mark.parametrize("name", ["68", "98", "106"])

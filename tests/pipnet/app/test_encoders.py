@@ -1,4 +1,5 @@
 """Saved videos: codecs that browsers play, and the sound of their source."""
+
 import re
 import sys
 from contextlib import closing
@@ -42,7 +43,12 @@ def irregular(file: Path, av, rate: int = 90_000) -> list[float]:
     times = [0.0, *np.cumsum(steps).round(3)]
     with av.open(str(file), "w") as video:
         stream = video.add_stream("libx264" if file.suffix == ".mp4" else "libvpx", RATE)
-        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = 64, 48, "yuv420p", Fraction(1, rate)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = (
+            64,
+            48,
+            "yuv420p",
+            Fraction(1, rate),
+        )
         for index, seconds in enumerate(times):
             image = np.full((48, 64, 3), 255 if index == 17 else 0, np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="bgr24")
@@ -84,9 +90,14 @@ def test_a_long_gap_is_cut_and_the_frames_behind_it_follow_at_once(tmp_path):
     assert seen == [0, 1, *[1] * (LONGEST * RATE - 1), 2, 3, 4]
 
 
-@pytest.mark.parametrize(("codec", "samples", "note"), [
-    ("aac", "fltp", ""), ("pcm_s16le", "s16", "without sound: only aac, mp3, opus, flac, ac3 are copied, not pcm_s16le"),
-    (None, None, "")])
+@pytest.mark.parametrize(
+    ("codec", "samples", "note"),
+    [
+        ("aac", "fltp", ""),
+        ("pcm_s16le", "s16", "without sound: only aac, mp3, opus, flac, ac3 are copied, not pcm_s16le"),
+        (None, None, ""),
+    ],
+)
 def test_pyav_copies_the_sound(codec, samples, note, tmp_path):
     av = pytest.importorskip("av", reason="PyAV is not installed")
     with av.open(str(tmp_path / "talk.mkv"), "w") as talk:
@@ -108,4 +119,6 @@ def test_pyav_copies_the_sound(codec, samples, note, tmp_path):
     with av.open(str(tmp_path / "out.mp4")) as saved:
         found = {stream.codec_context.name: float(stream.duration * stream.time_base) for stream in saved.streams}
     assert found.keys() == ({"h264", "aac"} if codec == "aac" else {"h264"})
-    assert all(abs(seconds - COUNT / RATE) < 0.1 for seconds in found.values()), found  # the sound ends with the pictures
+    assert all(abs(seconds - COUNT / RATE) < 0.1 for seconds in found.values()), (
+        found
+    )  # the sound ends with the pictures

@@ -1,4 +1,5 @@
 """The panel of the demo and the labels of faces."""
+
 import numpy as np
 import pytest
 
@@ -20,8 +21,14 @@ def test_the_panel_fits_or_stays_away():
 def test_a_label_is_never_cut():
     def lit(height: int, width: int, box: tuple) -> int:
         image = np.zeros((height, width, 3), np.uint8)
-        face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]),
-                    states={"left_eye_closed": 0.9, "mouth_closed": 0.1})
+        face = Face(
+            np.array(box, float),
+            0.9,
+            np.zeros((68, 2)),
+            np.ones(68),
+            pose=np.array([10.0, -20, 30]),
+            states={"left_eye_closed": 0.9, "mouth_closed": 0.1},
+        )
         draw_label(image, face, 100)
         return int(image.any(2).sum())
 

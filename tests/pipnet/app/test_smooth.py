@@ -1,4 +1,5 @@
 """Smoothing: still faces rest, moving ones are not held back, blinks survive, and the published flow to the bit."""
+
 import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
@@ -35,7 +36,7 @@ def test_a_still_face_rests_and_a_blink_survives(rate):
     assert movement(calm[rest]) * 3 < movement(found[rest])
     assert np.sqrt(((calm - truth)[rest] ** 2).mean()) < 0.6 * np.sqrt(((found - truth)[rest] ** 2).mean())
     gap, true_gap = (np.linalg.norm(face[:, 38] - face[:, 40], axis=1) for face in (calm, truth))
-    assert true_gap[0] - gap[3 * rate:].min() > 0.9 * (true_gap[0] - true_gap.min())
+    assert true_gap[0] - gap[3 * rate :].min() > 0.9 * (true_gap[0] - true_gap.min())
     assert abs(int(gap.argmin()) - int(true_gap.argmin())) <= 1 + rate // 20  # lids stay shut for 0.05 s
 
 
@@ -61,7 +62,7 @@ def test_faces_do_not_influence_each_other():
         together = smooth(faces, i / 30)
         for id in faces:
             start = 5 if id == 1 else 0
-            np.testing.assert_allclose(together[id], smoothed(found[id][start:i + 1], 30)[-1], atol=1e-9)
+            np.testing.assert_allclose(together[id], smoothed(found[id][start : i + 1], 30)[-1], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["one-euro", "flow", "none"])
@@ -92,8 +93,9 @@ def test_few_landmarks_and_a_clock_that_stands_still():
 
 def test_published_tracker(reference):
     with np.load(reference / "slim.npz") as arrays:
-        frames, found, published, blended = (arrays[f"trk_{name}"] for name in
-                                             ("frames", "detected", "full_output", "lk_only_output"))
+        frames, found, published, blended = (
+            arrays[f"trk_{name}"] for name in ("frames", "detected", "full_output", "lk_only_output")
+        )
     smooth = make_smooth("flow", LAYOUTS.load("68"))
     for i, image in enumerate(frames):
         np.testing.assert_allclose(smooth({0: found[i]}, i / 30, image)[0], published[i], atol=1e-9)

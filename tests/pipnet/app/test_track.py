@@ -1,4 +1,5 @@
 """Tracking: who is who from frame to frame, and when the detector is asked."""
+
 import json
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -58,7 +59,9 @@ class Scene:
         for box in boxes:
             shared = [iou(box[None], box_of(face.landmarks())[None])[0, 0] for face in self.faces]
             hit = bool(shared) and max(shared) > 0.2
-            landmarks = self.faces[int(np.argmax(shared))].landmarks() if hit else (mean_face() - 0.5) * 100 + box[:2] + 35
+            landmarks = (
+                self.faces[int(np.argmax(shared))].landmarks() if hit else (mean_face() - 0.5) * 100 + box[:2] + 35
+            )
             found.append(Face(box, np.nan, landmarks, np.full(68, 0.85 if hit else 0.35)))
         return found
 
@@ -68,8 +71,13 @@ def follow(scene: Scene, frames: list[list[Seen]], rate: float = 30, **options) 
     tracker, seen = Tracker(scene, smooth="none", **options), []
     for i, scene.faces in enumerate(frames):
         faces = tracker.update(IMAGE, i / rate)
-        seen.append({face.id: float(face.landmarks.mean(0)[0] - mean_face().mean(0)[0] * face_size(face)) + 0.5 * face_size(face)
-                     for face in faces})
+        seen.append(
+            {
+                face.id: float(face.landmarks.mean(0)[0] - mean_face().mean(0)[0] * face_size(face))
+                + 0.5 * face_size(face)
+                for face in faces
+            }
+        )
         assert all(LEAST_SCORE <= face.score <= 1 for face in faces)
     return seen
 
@@ -158,8 +166,14 @@ def test_a_face_that_only_the_detector_is_sure_of_is_looked_for_every_few_frames
 
 def test_an_image_is_what_the_landmarker_takes():
     portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
-    first = [Tracker(Landmarker("landmarks-fast", threads=1, rgb=rgb)).update(image, 0.0)[0].landmarks
-             for image, rgb in ((portrait, False), (portrait[..., ::-1], True), (str(ROOT / "assets" / "astronaut.jpg"), False))]
+    first = [
+        Tracker(Landmarker("landmarks-fast", threads=1, rgb=rgb)).update(image, 0.0)[0].landmarks
+        for image, rgb in (
+            (portrait, False),
+            (portrait[..., ::-1], True),
+            (str(ROOT / "assets" / "astronaut.jpg"), False),
+        )
+    ]
     assert (first[0] == first[1]).all() and (first[0] == first[2]).all()
     assert Tracker(Landmarker("landmarks-fast", threads=1)).update(np.zeros((200, 200), np.uint8), 0.0) == []
 
@@ -181,10 +195,16 @@ def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
     assert follow(Misled(), [[]] * 3, detect_every=1) == [{}] * 3
 
 
-@pytest.mark.parametrize("options, message", [({"detect_every": 0}, "detect_every is 0"), ({"max_faces": 0}, "max_faces is 0"),
-                                              ({"detect_every": "3"}, "detect_every is '3'"),
-                                              ({"max_faces": 1.5}, "whole number"),
-                                              ({"smooth": "much"}, "no smoothing 'much'")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"detect_every": 0}, "detect_every is 0"),
+        ({"max_faces": 0}, "max_faces is 0"),
+        ({"detect_every": "3"}, "detect_every is '3'"),
+        ({"max_faces": 1.5}, "whole number"),
+        ({"smooth": "much"}, "no smoothing 'much'"),
+    ],
+)
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
         Tracker(Scene(), **options)
@@ -194,9 +214,9 @@ def test_bad_options(options, message):
 def test_a_wrong_time_costs_one_frame(wrong):
     scene = Scene()
     scene.faces, tracker = [Seen(300)], Tracker(scene)
-    first, = tracker.update(IMAGE, 0.0)
+    (first,) = tracker.update(IMAGE, 0.0)
     refuses("a frame's time is (nan|inf)", tracker.update, IMAGE, wrong)
-    again, = tracker.update(IMAGE, 0.1)
+    (again,) = tracker.update(IMAGE, 0.1)
     assert again.id == first.id and np.isfinite(again.landmarks).all()
 
 
@@ -243,7 +263,9 @@ def test_a_head_that_rolls_keeps_its_id(smooth):
         turn = turn_about(np.full(2, 100.0), np.radians(12 * frame))
         # the drawing's background may pass for a second face in a frame
         face = tracker.update(cv2.warpAffine(image, opencv_matrix(turn), (200, 200)), frame / 30)[0]
-        apart = np.linalg.norm(face.landmarks - transform(truth, turn), axis=1).mean() / np.linalg.norm(truth[36] - truth[45])
+        apart = np.linalg.norm(face.landmarks - transform(truth, turn), axis=1).mean() / np.linalg.norm(
+            truth[36] - truth[45]
+        )
         assert face.id == 0 and face.score > 0.9 and apart < 0.15, frame
 
 
@@ -257,8 +279,10 @@ def test_a_face_on_its_head_is_found_in_the_turned_picture():
 
     turned, tracker = cv2.rotate(image, cv2.ROTATE_180), Tracker(Landmarker(detector=upright_only, threads=1))
     found = [tracker.update(turned, frame / 30) for frame in range(10)]
-    face, = found[-1]
-    assert np.linalg.norm(face.landmarks - (len(image) - truth), axis=1).mean() < 0.15 * np.linalg.norm(truth[36] - truth[45])
+    (face,) = found[-1]
+    assert np.linalg.norm(face.landmarks - (len(image) - truth), axis=1).mean() < 0.15 * np.linalg.norm(
+        truth[36] - truth[45]
+    )
     upright = Tracker(Landmarker(detector=upright_only, threads=1, any_roll=False))
     assert not any(upright.update(turned, frame / 30) for frame in range(10))
 
@@ -270,7 +294,7 @@ def test_the_search_keeps_as_many_faces_as_are_tracked(monkeypatch):
     faces = [Face(box_of(face.landmarks()), 0.9, face.landmarks(), np.full(68, 0.85)) for face in found]
     monkeypatch.setattr("pipnet.app.track.search", lambda *given, rolls: faces)
     assert len(Tracker(scene).update(IMAGE, 0.0)) == 3
-    face, = Tracker(scene, max_faces=1).update(IMAGE, 0.0)
+    (face,) = Tracker(scene, max_faces=1).update(IMAGE, 0.0)
     assert np.array_equal(face.landmarks, found[1].landmarks())
 
 

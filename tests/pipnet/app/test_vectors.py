@@ -1,4 +1,5 @@
 """The JavaScript of the page, run by node, gives the numbers of Python: geometry, pose, smoothing, drowsiness, tracking."""
+
 import json
 import shutil
 import subprocess
@@ -26,7 +27,9 @@ from pipnet.landmarker import Landmarker, with_roll
 from pipnet.pose import head_pose, turn_pose
 from utils.synthetic import render
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine, which runs the page's JavaScript")
+pytestmark = pytest.mark.skipif(
+    shutil.which("node") is None, reason="no node on this machine, which runs the page's JavaScript"
+)
 NET = open_net(shipped("landmarks.onnx"), 1).seen_as()
 WIDTH, HEIGHT, RATE = 320, 240, 30
 SHAPE = mean_face() - 0.5
@@ -45,22 +48,36 @@ def geometry_calls(rng: np.random.Generator) -> list[tuple[list, object]]:
     turn = turn_about(centre, angle)
     for count in (2, 3, 4, 5, 68):
         points, onto = rng.uniform(-50, 300, (2, count, 2))
-        calls += [(["boxOf", points], box_of(points)), (["meanOf", points], points.mean(0)),
-                  (["transform", points, as_map(turn)], transform(points, turn)),
-                  (["similarity", points, onto], np.ravel(geometry.similarity(points, onto)))]
+        calls += [
+            (["boxOf", points], box_of(points)),
+            (["meanOf", points], points.mean(0)),
+            (["transform", points, as_map(turn)], transform(points, turn)),
+            (["similarity", points, onto], np.ravel(geometry.similarity(points, onto))),
+        ]
         calls += [(["median", values], np.median(values)) for values in points.T]
         calls += [(["quantile", points[:, 0], share], np.quantile(points[:, 0], share)) for share in (0, 0.3, 0.7, 1)]
     boxes = np.array([(0, 0, 40, 30), (10, 5, 50, 60), (200, 5, 220, 60), (10, 5, 10, 5), (20, 5, 10, 1)], float)
-    calls += [([name, one, other], function(one[None], other[None])[0, 0]) for one in boxes for other in boxes
-              for name, function in (("iou", iou), ("shared", geometry.shared))]
+    calls += [
+        ([name, one, other], function(one[None], other[None])[0, 0])
+        for one in boxes
+        for other in boxes
+        for name, function in (("iou", iou), ("shared", geometry.shared))
+    ]
     calls += [(["carry", box, as_map(turn)], geometry.carry(box, turn)) for box in boxes]
-    calls += [(["turnedBox", box, 0.7], turned_boxes(box[None], turn_about(box.reshape(2, 2).mean(0), 0.7))[0]) for box in boxes]
+    calls += [
+        (["turnedBox", box, 0.7], turned_boxes(box[None], turn_about(box.reshape(2, 2).mean(0), 0.7))[0])
+        for box in boxes
+    ]
     calls += [(["turnAbout", centre, angle], np.ravel(turn))]
     low = rng.uniform(0, 100, (40, 2))
     some = np.column_stack([low, low + rng.uniform(20, 80, (40, 2))]), rng.uniform(0.6, 1, 40)
     large, found = (Detections(*(part[rows] for part in some)) for rows in (slice(4), slice(4, None)))
-    calls += [(["joined", as_list(large), as_list(found), {"overlap": 0.3, "within": WITHIN}],
-               as_list(joined(large, found, 0.3)))]
+    calls += [
+        (
+            ["joined", as_list(large), as_list(found), {"overlap": 0.3, "within": WITHIN}],
+            as_list(joined(large, found, 0.3)),
+        )
+    ]
     wrong = [(0, 0, np.inf, 10), (np.nan, 0, 10, 10), (5, 5, 5, 5), (0, 0, 2e7, 10), (9, 9, 4, 4), (5e6, 0, 5e6 + 1, 1)]
     for square in CHOICES["square"]:
         for border in CHOICES["border"]:
@@ -69,8 +86,12 @@ def geometry_calls(rng: np.random.Generator) -> list[tuple[list, object]]:
                 low = rng.uniform(-20, 300, (6, 2))
                 for box in (*np.column_stack([low, low + rng.uniform(20, 300, (6, 2))]), *wrong):
                     for angle in (0, 0.7):
-                        calls.append((["cropBox", box, protocol._asdict(), WIDTH, HEIGHT, angle],
-                                      crop_or_none(box, protocol, angle)))
+                        calls.append(
+                            (
+                                ["cropBox", box, protocol._asdict(), WIDTH, HEIGHT, angle],
+                                crop_or_none(box, protocol, angle),
+                            )
+                        )
     poses = rng.uniform(-1, 1, (8, 3))
     return calls + [(["turnPose", pose, angle], turn_pose(pose, angle)) for pose in poses for angle in (0.5, -2.0)]
 
@@ -104,7 +125,9 @@ def smoothing(rng: np.random.Generator) -> list[list]:
                     faces[id] = shape + (move, 20 * np.sin(move / 9)) + noise
             if index == 100:
                 faces[0][0] = np.nan
-            frames.append((index / RATE if index != 70 else 69 / RATE, [(id, {"landmarks": one}) for id, one in faces.items()]))
+            frames.append(
+                (index / RATE if index != 70 else 69 / RATE, [(id, {"landmarks": one}) for id, one in faces.items()])
+            )
         sequences.append(frames)
     return sequences
 
@@ -119,7 +142,9 @@ def drowsiness_sequences(rng: np.random.Generator) -> list[dict]:
             eyes = 0.2 if 30 < t < 33 or (50 < t < 80 and t % 3 < 2) else blinking(t)
             mouth = 1.0 if 40 < t < 43 or 90 < t < 92 else 0.2 * (np.sin(9 * t) > 0)
             for id in (0, 1) if not 45 < t < 47.5 and t < 52 else (1,):
-                landmarks = face(layout, eyes if id == 0 or t > 52 else 1, mouth) + 0.1 * rng.standard_normal((layout.count, 2))
+                landmarks = face(layout, eyes if id == 0 or t > 52 else 1, mouth) + 0.1 * rng.standard_normal(
+                    (layout.count, 2)
+                )
                 states = {"left_eye_closed": eyes < 0.5, "right_eye_closed": 0.4} if 82 < t < 88 else None
                 frames.append((id, landmarks.round(2), t, states))
         frames.append((0, landmarks.round(2), 100.0, {"mouth_closed": 0.9}))  # forgotten meanwhile
@@ -168,7 +193,9 @@ def scene_face(rng, x, y, size=60, roll=0.0, score=0.9, turn: int | None = 0, fo
 
     found: the detector's score.
     """
-    landmarks = transform(SHAPE * size + (x, y), turn_about(np.array([x, y]), roll)) + 0.4 * rng.standard_normal(SHAPE.shape)
+    landmarks = transform(SHAPE * size + (x, y), turn_about(np.array([x, y]), roll)) + 0.4 * rng.standard_normal(
+        SHAPE.shape
+    )
     return {"landmarks": landmarks, "score": score, "turn": turn, "found": found}
 
 
@@ -199,19 +226,37 @@ def video(rng: np.random.Generator) -> list[dict]:
 def stills(rng: np.random.Generator) -> list[dict]:
     """Pictures with sure and unsure faces, upright, leaning, lying, half outside, and with background that looks like one."""
     rolls = (0, 0), (0.8, 0), (np.pi / 2, 1), (np.pi, 2), (2, 1)
-    faces = [[scene_face(rng, 100, 100, score=score, roll=roll, turn=turn), scene_face(rng, x, 150, 40, turn=2, score=0.9)]
-             for score in (0.9, 0.45, 0.2) for roll, turn in rolls for x in (250, 325)]
+    faces = [
+        [scene_face(rng, 100, 100, score=score, roll=roll, turn=turn), scene_face(rng, x, 150, 40, turn=2, score=0.9)]
+        for score in (0.9, 0.45, 0.2)
+        for roll, turn in rolls
+        for x in (250, 325)
+    ]
     # two faces that only turned pictures show: the one with the higher score is sure, or is none
-    order = [[scene_face(rng, 100, 100, 80, np.pi, score, 2, 0.7), scene_face(rng, 230, 150, 90, np.pi / 2, other, 1, found)]
-             for score, other in ((0.9, 0.8), (0.8, 0), (0.2, 0.45)) for found in (0.65, 0.75)]
+    order = [
+        [scene_face(rng, 100, 100, 80, np.pi, score, 2, 0.7), scene_face(rng, 230, 150, 90, np.pi / 2, other, 1, found)]
+        for score, other in ((0.9, 0.8), (0.8, 0), (0.2, 0.45))
+        for found in (0.65, 0.75)
+    ]
     # a sure face on its head in the turned picture, which does not end the search
-    order += [[scene_face(rng, 100, 100, 80, 1.5 * np.pi, turn=1), scene_face(rng, 230, 150, 90, np.pi, turn=2, found=0.7)]]
+    order += [
+        [scene_face(rng, 100, 100, 80, 1.5 * np.pi, turn=1), scene_face(rng, 230, 150, 90, np.pi, turn=2, found=0.7)]
+    ]
     # a face with an eye that is found too, whose score is lower or higher, and a small face beside a large one
-    parts = [[scene_face(rng, 120, 120, 150, found=0.8), scene_face(rng, 95, 100, size, score=score, found=found),
-              scene_face(rng, 270, 60, 40)] for size, found in ((30, 0.95), (70, 0.7)) for score in (0.6, 0.9, 0.95)]
+    parts = [
+        [
+            scene_face(rng, 120, 120, 150, found=0.8),
+            scene_face(rng, 95, 100, size, score=score, found=found),
+            scene_face(rng, 270, 60, 40),
+        ]
+        for size, found in ((30, 0.95), (70, 0.7))
+        for score in (0.6, 0.9, 0.95)
+    ]
     parts += [[scene_face(rng, 120, 120, 50), scene_face(rng, 112, 112, 22, score=score)] for score in (0.8, 0.95)]
-    no_faces = [[scene_face(rng, 40, 40, score=0, turn=turn, found=0.8 - 0.1 * turn) for turn in turns]
-                for turns in ((), (0,), (0, 1, 2, 3), (0, 0, 0, 0, 1, 2))]
+    no_faces = [
+        [scene_face(rng, 40, 40, score=0, turn=turn, found=0.8 - 0.1 * turn) for turn in turns]
+        for turns in ((), (0,), (0, 1, 2, 3), (0, 0, 0, 0, 1, 2))
+    ]
     return [{"faces": some} for some in (*faces, *order, *parts, *no_faces)]
 
 
@@ -219,35 +264,73 @@ def pixel_cases(rng: np.random.Generator) -> dict:
     """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is resized, crops, a grainy and a red one."""
     grainy = rng.integers(0, 99, (31, 47, 4), np.uint8) | np.uint8([0, 0, 0, 255])
     picture = cv2.GaussianBlur(rng.integers(0, 256, (121, 187, 4), np.uint8), (0, 0), 2)
-    crops = [((-20, -30, 90, 80), 0), ((10.3, 5.2, 150.3, 145.2), 0.5), ((60, 20, 180, 120), 0), ((80, 50, 110, 90), -1.0)]
+    crops = [
+        ((-20, -30, 90, 80), 0),
+        ((10.3, 5.2, 150.3, 145.2), 0.5),
+        ((60, 20, 180, 120), 0),
+        ((80, 50, 110, 90), -1.0),
+    ]
     red = (picture * (1, 0.2, 0.1, 1)).astype(np.uint8)
-    return {"picture": picture, "grainy": grainy, "red": red, "factors": (1, 0.7, 0.3, 0.11), "crops": crops,
-            "form": {"size": 16, "border": 2, "zero": False}}
+    return {
+        "picture": picture,
+        "grainy": grainy,
+        "red": red,
+        "factors": (1, 0.7, 0.3, 0.11),
+        "crops": crops,
+        "form": {"size": 16, "border": 2, "zero": False},
+    }
 
 
 def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
     """Nets whose crops are made in other ways, with boxes and faces, and what Python makes of them."""
     cases, face_box = [], Detector().face_box
-    for protocol, meanface in ((net.protocol, net.meanface), (Protocol(1.1, 1.3, 0.1, "no", "clip", "float"), net.meanface * 0.7),
-                               (Protocol(2.0, 2.2, -0.05, "max", "zero", "int"), net.meanface)):
+    for protocol, meanface in (
+        (net.protocol, net.meanface),
+        (Protocol(1.1, 1.3, 0.1, "no", "clip", "float"), net.meanface * 0.7),
+        (Protocol(2.0, 2.2, -0.05, "max", "zero", "int"), net.meanface),
+    ):
         other = net._replace(protocol=protocol, meanface=meanface)
         landmarker = Landmarker(other, SimpleNamespace(face_box=face_box))
         low = rng.uniform(-60, 330, (20, 2))
         boxes = np.column_stack([low, low + rng.uniform(1, 200, (20, 2))])
-        faces = [Face(box, 0.9, transform(SHAPE * box[2], turn_about(np.zeros(2), box[0] / 20)), rng.uniform(0.4, 0.9, 68),
-                      sigma=rng.uniform(0.01, 0.06, 68) * abs(box[2])) for box in boxes]
-        turned = [landmarker.face_box.turned(landmarker._as_protocol(face_box(box[None])), degrees)[0]
-                  for box in boxes for degrees in (90, 180, 270)]
-        cases.append({
-            "net": {"protocol": protocol._asdict(), "meanface": meanface, "tight": other.tight, "inner": protocol.inner},
-            "boxes": boxes, "faces": [{"landmarks": one.landmarks, "scores": one.scores, "sigma": one.sigma} for one in faces],
-            "expected": {"detected": landmarker._as_protocol(face_box(boxes)),
-                         "turned": [] if protocol.inner else in_radians(turned),
-                         "next": in_radians([landmarker.box_of(one.landmarks) for one in faces]),
-                         "shown": [landmarker.shows(box, WIDTH, HEIGHT) for box in boxes],
-                         "sure": [other.is_sure(one) for one in faces],
-                         "far": [landmarker._is_far(np.append(one, np.degrees(0.1)), np.append(two, np.degrees(0.2)), False)
-                                 for one, two in zip(boxes, boxes[1:], strict=False)]}})
+        faces = [
+            Face(
+                box,
+                0.9,
+                transform(SHAPE * box[2], turn_about(np.zeros(2), box[0] / 20)),
+                rng.uniform(0.4, 0.9, 68),
+                sigma=rng.uniform(0.01, 0.06, 68) * abs(box[2]),
+            )
+            for box in boxes
+        ]
+        turned = [
+            landmarker.face_box.turned(landmarker._as_protocol(face_box(box[None])), degrees)[0]
+            for box in boxes
+            for degrees in (90, 180, 270)
+        ]
+        cases.append(
+            {
+                "net": {
+                    "protocol": protocol._asdict(),
+                    "meanface": meanface,
+                    "tight": other.tight,
+                    "inner": protocol.inner,
+                },
+                "boxes": boxes,
+                "faces": [{"landmarks": one.landmarks, "scores": one.scores, "sigma": one.sigma} for one in faces],
+                "expected": {
+                    "detected": landmarker._as_protocol(face_box(boxes)),
+                    "turned": [] if protocol.inner else in_radians(turned),
+                    "next": in_radians([landmarker.box_of(one.landmarks) for one in faces]),
+                    "shown": [landmarker.shows(box, WIDTH, HEIGHT) for box in boxes],
+                    "sure": [other.is_sure(one) for one in faces],
+                    "far": [
+                        landmarker._is_far(np.append(one, np.degrees(0.1)), np.append(two, np.degrees(0.2)), False)
+                        for one, two in zip(boxes, boxes[1:], strict=False)
+                    ],
+                },
+            }
+        )
     return cases
 
 
@@ -261,14 +344,26 @@ def asked() -> dict:
     """All that JavaScript is asked."""
     rng = np.random.default_rng(0)
     angles = np.array([(0, 0, 0), (0.6, 0, 0), (-0.6, 0.2, 0.1), (0.3, -0.3, 0), (0, 0.3, -0.4)], float)
-    return {"settings": page_settings(Options(shipped("landmarks.onnx"), detect_every=7), shipped("detector.onnx")),
-            "calls": geometry_calls(rng), "poses": [render(0, 1, 200, angles=one).landmarks + (20.0, 10.0) for one in angles],
-            "pixels": pixel_cases(rng), "smooth": smoothing(rng), "drowsy": drowsiness_sequences(rng),
-            "protocols": protocol_cases(NET, rng),
-            "chosen": {"crop": (10.0, 20, 110, 120), "outputs": {"landmarks": np.arange(20) / 20, "score": np.arange(10) / 10,
-                                                                  "sigma": np.arange(10) / 100}},
-            "scene": {"frames": video(rng), "stills": stills(rng), "size": {"width": WIDTH, "height": HEIGHT},
-                      "background": {"landmarks": SHAPE * 60 + 30, "score": 0.3}, "doubtful": 0.35}}
+    return {
+        "settings": page_settings(Options(shipped("landmarks.onnx"), detect_every=7), shipped("detector.onnx")),
+        "calls": geometry_calls(rng),
+        "poses": [render(0, 1, 200, angles=one).landmarks + (20.0, 10.0) for one in angles],
+        "pixels": pixel_cases(rng),
+        "smooth": smoothing(rng),
+        "drowsy": drowsiness_sequences(rng),
+        "protocols": protocol_cases(NET, rng),
+        "chosen": {
+            "crop": (10.0, 20, 110, 120),
+            "outputs": {"landmarks": np.arange(20) / 20, "score": np.arange(10) / 10, "sigma": np.arange(10) / 100},
+        },
+        "scene": {
+            "frames": video(rng),
+            "stills": stills(rng),
+            "size": {"width": WIDTH, "height": HEIGHT},
+            "background": {"landmarks": SHAPE * 60 + 30, "score": 0.3},
+            "doubtful": 0.35,
+        },
+    }
 
 
 def plain(value):
@@ -369,9 +464,22 @@ def of_frame(scene: Scene, frame: dict, find) -> dict:
     """Return what Python finds in a frame, in the form of JavaScript's answer."""
     scene.faces, before = frame["faces"], scene.crops
     faces = find(PICTURE)
-    return {"faces": [{"box": one.box, "score": one.score, "landmarks": one.landmarks, "scores": one.scores, "sigma": None,
-                       "pose": None, "states": None} | ({} if one.id is None else {"id": one.id}) for one in faces],
-            "crops": scene.crops - before}
+    return {
+        "faces": [
+            {
+                "box": one.box,
+                "score": one.score,
+                "landmarks": one.landmarks,
+                "scores": one.scores,
+                "sigma": None,
+                "pose": None,
+                "states": None,
+            }
+            | ({} if one.id is None else {"id": one.id})
+            for one in faces
+        ],
+        "crops": scene.crops - before,
+    }
 
 
 def test_tracking(asked, answered):
@@ -393,4 +501,6 @@ def test_pictures(asked, answered, monkeypatch):
             expected = of_frame(scene, frame, scene)
             agree(found, expected, (most, index))
             seen[len(expected["faces"])] += 1
-    assert {*seen} == {0, 1, 2, 3} and search.STEPS[0][2] <= expected["crops"] < 60  # of background that moves from crop to crop
+    assert {*seen} == {0, 1, 2, 3} and search.STEPS[0][2] <= expected[
+        "crops"
+    ] < 60  # of background that moves from crop to crop

@@ -1,4 +1,5 @@
 """The page in a browser: the numbers of Python, on the same frames of a camera."""
+
 import json
 import os
 import shutil
@@ -81,7 +82,9 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     for name, image in stills.items():
         cv2.imwrite(str(page / name), image)
     (page / "cases.json").write_text(json.dumps({"videos": ["out.mp4", "out.webm"], "pictures": list(stills)}))
-    sent = in_browser(tmp_path, Path(__file__).with_name("page_test.js").read_text(), *two_faces(tmp_path / "camera.mjpeg"))
+    sent = in_browser(
+        tmp_path, Path(__file__).with_name("page_test.js").read_text(), *two_faces(tmp_path / "camera.mjpeg")
+    )
     assert sent["done"][0].startswith(b"lying.png: "), sent["done"]
     assert {net.name} == Listener.fetched & {"landmarks.onnx", "landmarks.int8.onnx"}  # in WebAssembly
 
@@ -110,8 +113,10 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
         faces = landmarker(picture)
         # turned background that looks almost like a face may be one here and none there
         assert picture is lying[0] or len(still["faces"]) == len(faces)
-        largest = (max(map(np.array, some), key=lambda points: np.ptp(points, axis=0).prod())
-                   for some in ([face["landmarks"] for face in still["faces"]], [face.landmarks for face in faces]))
+        largest = (
+            max(map(np.array, some), key=lambda points: np.ptp(points, axis=0).prod())
+            for some in ([face["landmarks"] for face in still["faces"]], [face.landmarks for face in faces])
+        )
         apart = np.linalg.norm(np.subtract(*largest), axis=1)
         assert np.quantile(apart, 0.9) < most + 0.05 and apart.max() < 3
         assert still["faces"][0].keys() == json.loads(json_line(Frame(picture, 0, None, ""), faces))["faces"][0].keys()
@@ -120,7 +125,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
 @pytest.fixture
 def served(tmp_path) -> Iterator[tuple[str, int]]:
     """Address of a server of a folder with a large file."""
-    (tmp_path / "large.bin").write_bytes(bytes(2 ** 25))
+    (tmp_path / "large.bin").write_bytes(bytes(2**25))
     (tmp_path / "index.html").write_text("the page")
     with web.Server(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -132,7 +137,7 @@ def answer(address: tuple[str, int], path: str, host: str | None) -> bytes:
     """What the server answers."""
     with socket.create_connection(address, 10) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\n{'' if host is None else f'Host: {host}'}\r\n\r\n".encode())
-        return b"".join(iter(lambda: connection.recv(2 ** 16), b""))
+        return b"".join(iter(lambda: connection.recv(2**16), b""))
 
 
 def test_the_server_answers_to_its_own_names_only(served, capfd):
@@ -160,8 +165,16 @@ def test_a_page_that_is_closed_while_a_net_loads_is_no_error(served, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("names", (["settings.json"], ["settings.json", "index.html"], ["page.html"], ["index.html"],
-                                   ["settings.json", "vendor/mine.js"]))
+@pytest.mark.parametrize(
+    "names",
+    (
+        ["settings.json"],
+        ["settings.json", "index.html"],
+        ["page.html"],
+        ["index.html"],
+        ["settings.json", "vendor/mine.js"],
+    ),
+)
 def test_folders_of_others_are_no_pages(tmp_path, names):
     page = tmp_path / "page"
     for name in names:
@@ -176,7 +189,9 @@ def test_folders_of_others_are_no_pages(tmp_path, names):
 
 def test_a_folder_of_others_is_refused_before_anything_is_done(cli, tmp_path):
     (tmp_path / "settings.json").write_text('{"editor": "mine"}')
-    done = cli("--export", "web", "--overwrite", "--exp", "landmarks", "--out", tmp_path, "--run-root", tmp_path / "runs")
+    done = cli(
+        "--export", "web", "--overwrite", "--exp", "landmarks", "--out", tmp_path, "--run-root", tmp_path / "runs"
+    )
     fails(done, "holds something other than a page")
     assert (tmp_path / "settings.json").is_file() and not (tmp_path / "runs").exists()
 
@@ -188,7 +203,9 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     (tmp_path / ".page.partial-12" / "vendor").mkdir(parents=True)
     (tmp_path / ".page.partial-12" / "index.html").touch()  # of a process that was killed
     write_page(tmp_path / "page", options)
-    with pytest.raises(UserError, match="page holds a page already; give --overwrite to replace it, or name a new folder"):
+    with pytest.raises(
+        UserError, match="page holds a page already; give --overwrite to replace it, or name a new folder"
+    ):
         write_page(tmp_path / "page", options)
     write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
@@ -207,7 +224,9 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
         refuses("page cannot be written .No space left on device.", write_page, page, options, overwrite=True)
     assert (page / "settings.json").is_file()
     monkeypatch.setattr(web, "SHA512", "another")
-    with pytest.raises(UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"):
+    with pytest.raises(
+        UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"
+    ):
         write_page(tmp_path / "other", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page"]
 
@@ -227,14 +246,23 @@ def test_a_page_is_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--web", "--save", "out.mp4"], "--web goes with --exp, .*; leave --save out"),
-    (["--port", "9000"], "--port is the port of --web; give that too"),
-    (["--web", "--smooth", "flow"], "no optical flow; give it --smooth one-euro or none"),
-    (["--web", "--max-faces", "0"], "max_faces must be a whole number, at least 1, not 0"),
-    (["--web", "--exp", "018"], "018 has none of the suffixes of exported nets .*; name a file that main.py --export onnx"),
-    (["--web", "--exp", "detector"], "detector.onnx is no ONNX file of a landmark net of ours"),
-    (["--web", "--detector-weights", str(ROOT / "weights/detector.pt")], "detector.pt is no ONNX file, and the page"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--web", "--save", "out.mp4"], "--web goes with --exp, .*; leave --save out"),
+        (["--port", "9000"], "--port is the port of --web; give that too"),
+        (["--web", "--smooth", "flow"], "no optical flow; give it --smooth one-euro or none"),
+        (["--web", "--max-faces", "0"], "max_faces must be a whole number, at least 1, not 0"),
+        (
+            ["--web", "--exp", "018"],
+            "018 has none of the suffixes of exported nets .*; name a file that main.py --export onnx",
+        ),
+        (["--web", "--exp", "detector"], "detector.onnx is no ONNX file of a landmark net of ours"),
+        (
+            ["--web", "--detector-weights", str(ROOT / "weights/detector.pt")],
+            "detector.pt is no ONNX file, and the page",
+        ),
+    ],
+)
 def test_flags_that_do_not_fit(flags, message):
     refuses(message, demo.main, flags)

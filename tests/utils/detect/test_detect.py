@@ -1,4 +1,5 @@
 """Whole runs of the task `detect`, with their export."""
+
 from pathlib import Path
 
 import numpy as np
@@ -33,34 +34,79 @@ from utils.train import checkpoint
 from utils.train.ranks import Ranks
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-SMALL = ["--input-size", "64", "--crops", "16", "--batch-size", "8", "--epochs", "2", "--workers", "1", "--threads", "1",
-         "--face-sides", "12", "40", "--warmup", "0.5", "--val", "0.1"]
+SMALL = [
+    "--input-size",
+    "64",
+    "--crops",
+    "16",
+    "--batch-size",
+    "8",
+    "--epochs",
+    "2",
+    "--workers",
+    "1",
+    "--threads",
+    "1",
+    "--face-sides",
+    "12",
+    "40",
+    "--warmup",
+    "0.5",
+    "--val",
+    "0.1",
+]
 
 
 @pytest.fixture(scope="session")
 def detector(wider, raw, data_root, tmp_path_factory) -> Path:
     """A run of two epochs on photographs and pasted faces, tested and exported."""
     root = tmp_path_factory.mktemp("detector")
-    done = run("python", "main.py", "--task", "detect", "--train", "--test", "--test-onnx", *flags(wider, raw, data_root, root),
-               OMP_NUM_THREADS="1")
+    done = run(
+        "python",
+        "main.py",
+        "--task",
+        "detect",
+        "--train",
+        "--test",
+        "--test-onnx",
+        *flags(wider, raw, data_root, root),
+        OMP_NUM_THREADS="1",
+    )
     assert done.returncode == 0, done.stderr
     (root / "said").write_text(done.stdout)
     return root / "000"
 
 
 def flags(wider: Path, raw: Path, data_root: Path, root: Path) -> list[str]:
-    places = ("--train-data", wider, raw, "--test-data", wider, "--data-root", data_root, "--run-root", root, "--target-size", 64)
+    places = (
+        "--train-data",
+        wider,
+        raw,
+        "--test-data",
+        wider,
+        "--data-root",
+        data_root,
+        "--run-root",
+        root,
+        "--target-size",
+        64,
+    )
     return [*map(str, places), "--partial-events", "1--event", *SMALL]
 
 
 def test_the_files_and_tables_of_a_run(detector):
-    assert {"args.yaml", "best.pt", "best.onnx", "last.pt", "log.txt", "report", "step.csv", "time.csv"} <= \
-        {file.name for file in detector.iterdir()}
+    assert {"args.yaml", "best.pt", "best.onnx", "last.pt", "log.txt", "report", "step.csv", "time.csv"} <= {
+        file.name for file in detector.iterdir()
+    }
     steps, scores = rows(detector / "step.csv"), rows(detector / "report" / "scores.csv")
     assert len(steps) == 2 and {"conf", "loc", "loss", "val_miss"} <= steps[0].keys()
     assert 0 <= float(steps[-1]["best"]) <= 100
     assert [(row["test set"].strip(), row["model"], row["scale"]) for row in scores] == [
-        (name, model, scale) for scale in "12" for model in ("torch", "onnx") for name in ("faces", "0--event", "1--event")]
+        (name, model, scale)
+        for scale in "12"
+        for model in ("torch", "onnx")
+        for name in ("faces", "0--event", "1--event")
+    ]
     assert scores[0]["faces"] == "5" and scores[2]["AP"] == "" and scores[1]["AP"]
     assert (detector / "report" / "pictures_faces.jpg").is_file()
     said = (detector.parent / "said").read_text()
@@ -85,8 +131,14 @@ def test_the_export_takes_pictures_of_any_size(detector):
     assert [port.name for port in session.get_outputs()] == ["boxes", "scores"]
     about = session.get_modelmeta().custom_metadata_map
     assert about["task"] == "detect" and "--task detect" in about["command"] and "validation" in about["figures"]
-    none = session.run(None, {"image": np.zeros((64, 64, 3), np.uint8), "threshold": np.array(1, np.float32),
-                              "overlap": np.array(0.3, np.float32)})
+    none = session.run(
+        None,
+        {
+            "image": np.zeros((64, 64, 3), np.uint8),
+            "threshold": np.array(1, np.float32),
+            "overlap": np.array(0.3, np.float32),
+        },
+    )
     assert [part.shape for part in none] == [(0, 4), (0,)]
 
 
@@ -95,12 +147,28 @@ def test_training_starts_from_an_export(cli, detector, wider, raw, data_root, tm
     images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         trained, net = (weights_of(path).eval()(images) for path in (detector / "best.pt", file))
-    assert all(torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True))  # the file holds float16
-    done = cli("--task", "detect", "--train", *flags(wider, raw, data_root, tmp_path), "--exp", "on", "--weights", file,
-               "--learning-rate", "1e-9", "--epochs", "1")
+    assert all(
+        torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True)
+    )  # the file holds float16
+    done = cli(
+        "--task",
+        "detect",
+        "--train",
+        *flags(wider, raw, data_root, tmp_path),
+        "--exp",
+        "on",
+        "--weights",
+        file,
+        "--learning-rate",
+        "1e-9",
+        "--epochs",
+        "1",
+    )
     assert done.returncode == 0, done.stderr
     on, before = rows(tmp_path / "on" / "step.csv")[0], rows(detector / "step.csv")
-    assert float(on["loss"]) < float(before[0]["loss"])  # with batch norms in training mode too, the net is the trained one
+    assert float(on["loss"]) < float(
+        before[0]["loss"]
+    )  # with batch norms in training mode too, the net is the trained one
     assert float(on["val_miss"]) == pytest.approx(min(float(row["val_miss"]) for row in before), abs=1)
 
 
@@ -123,13 +191,17 @@ def test_a_run_is_tested_without_naming_its_task(cli, detector, wider):
 
 
 def test_resume_is_exact(cli, detector, wider, raw, data_root, tmp_path):
-    stopped = driver(tmp_path, "stopped", """
+    stopped = driver(
+        tmp_path,
+        "stopped",
+        """
 step = solver.Solver.train_step
 def short(self, batches):
     if self.step == 3:
         os._exit(9)
     return step(self, batches)
-solver.Solver.train_step = short""")
+solver.Solver.train_step = short""",
+    )
     again = flags(wider, raw, data_root, tmp_path)
     assert cli("--task", "detect", "--train", *again, "--exp", "run", script=stopped).returncode == 9
     assert len(rows(tmp_path / "run" / "step.csv")) == 1
@@ -140,8 +212,9 @@ solver.Solver.train_step = short""")
     whole, parts = (checkpoint.load(folder / "last.pt")["solver"] for folder in (detector, tmp_path / "run"))
     assert all(torch.equal(whole["net"][name], parts["net"][name]) for name in whole["net"])
     columns = ("epoch", "loss", "val_miss")
-    assert [[row[key] for key in columns] for row in rows(detector / "step.csv")] == \
-        [[row[key] for key in columns] for row in rows(tmp_path / "run" / "step.csv")]
+    assert [[row[key] for key in columns] for row in rows(detector / "step.csv")] == [
+        [row[key] for key in columns] for row in rows(tmp_path / "run" / "step.csv")
+    ]
 
 
 def test_two_processes_train_like_one(cli, wider, raw, data_root, tmp_path):
@@ -162,14 +235,29 @@ def test_without_photographs_faces_are_pasted_on_drawn_backgrounds(cli, raw, dat
 def test_pictures_without_a_face_that_counts(cli, raw, data_root, tmp_path):
     """No face has 16 px, so there is nothing to compare."""
     places = ("--train-data", raw, "--data-root", data_root, "--target-size", 64, "--run-root", tmp_path)
-    done = cli("--task", "detect", "--train", "--test", "--test-onnx", *places, *SMALL, "--epochs", "1", "--face-sides", "4", "8")
+    done = cli(
+        "--task",
+        "detect",
+        "--train",
+        "--test",
+        "--test-onnx",
+        *places,
+        *SMALL,
+        "--epochs",
+        "1",
+        "--face-sides",
+        "4",
+        "8",
+    )
     assert done.returncode == 0 and "onnx" in done.stdout, done.stderr
 
 
 def test_composites_depend_on_the_sizes_of_crop_and_faces_only(faces):
     recipe = {"pasted": 6, "touching": 0.9, "parts": 0.5, "seed": 1, "noise": 1.0, "roll_prob": 1.0}
-    one, two, large = (composites([split_of(faces, "test")], settings("detect", input_size=128, **more))
-                       for more in ({}, recipe, {"face_sides": [60.0, 90.0]}))
+    one, two, large = (
+        composites([split_of(faces, "test")], settings("detect", input_size=128, **more))
+        for more in ({}, recipe, {"face_sides": [60.0, 90.0]})
+    )
     for picture, same in zip(one, two, strict=True):
         assert (picture.boxes == same.boxes).all() and (picture.image == same.image).all()
     assert any(picture.boxes.tolist() != other.boxes.tolist() for picture, other in zip(one, large, strict=True))
@@ -179,7 +267,9 @@ def test_photographs_without_a_face_are_not_trained_on(cli, tmp_path):
     face, ignored = [8, 8, 40, 40, 0, 0, 0, 0, 0, 0], [8, 8, 40, 40, 0, 0, 0, 1, 0, 0]
     write_wider(tmp_path / "none", "train", {f"0--event/{number}.jpg": [ignored] * (number % 2) for number in range(8)})
     write_wider(tmp_path / "none", "val", {"0--event/9.jpg": [face]})
-    done = cli("--task", "detect", "--train", "--train-data", tmp_path / "none", "--run-root", tmp_path / "runs", *SMALL)
+    done = cli(
+        "--task", "detect", "--train", "--train-data", tmp_path / "none", "--run-root", tmp_path / "runs", *SMALL
+    )
     fails(done, "none: no face to train on")
 
 
@@ -193,18 +283,35 @@ def test_an_event_may_have_the_name_of_its_set():
 
 def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
     other = write_faces(tmp_path / "other" / "test", 2).parent
-    flags = ("--task", "detect", "--prepare", "--train-data", raw, "--data-root", tmp_path / "data", "--target-size", 64)
+    flags = (
+        "--task",
+        "detect",
+        "--prepare",
+        "--train-data",
+        raw,
+        "--data-root",
+        tmp_path / "data",
+        "--target-size",
+        64,
+    )
     done = cli(*flags, "--test-data", other)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / "data" / name / "meta.yaml").is_file() for name in ("drawn-64", "other-64"))
     fails(cli(*flags, "--test-data", tmp_path / "nothing"), "'.*nothing' is neither a dataset")
 
 
-@pytest.mark.parametrize(("more", "message"), [
-    (["--partial-events", "9--none"], "partial_events names 9--none; the events of the photographs are 0--event, 1--event"),
-    (["--teacher", "gone.pth"], "no checkpoint at gone.pth"), (["--weights", "imagenet"], "no ImageNet weights of a detector"),
-    (["--val", "none", "--early-stop", "2"], "early_stop needs pictures"),
-])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["--partial-events", "9--none"],
+            "partial_events names 9--none; the events of the photographs are 0--event, 1--event",
+        ),
+        (["--teacher", "gone.pth"], "no checkpoint at gone.pth"),
+        (["--weights", "imagenet"], "no ImageNet weights of a detector"),
+        (["--val", "none", "--early-stop", "2"], "early_stop needs pictures"),
+    ],
+)
 def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
     chosen = settings("detect", **parse(typed, main.add_modes, DEFAULTS)[1])
@@ -212,16 +319,23 @@ def test_wrong_data_is_one_line(wider, more, message):
         detector_experiment(prepare(chosen, sets_of(chosen), ONE, True, False)).net(False)
 
 
-@pytest.mark.parametrize(("more", "message"), [
-    (["--face-sides", "40", "12"], "face_sides must be the least and the largest"), (["--scales", "0"], "scales must be factors"),
-    (["--sweep", "reg=1,2"], "--sweep compares landmark nets"), (["--sweep", "preset=quick,detect"], "--sweep compares"),
-])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--face-sides", "40", "12"], "face_sides must be the least and the largest"),
+        (["--scales", "0"], "scales must be factors"),
+        (["--sweep", "reg=1,2"], "--sweep compares landmark nets"),
+        (["--sweep", "preset=quick,detect"], "--sweep compares"),
+    ],
+)
 def test_wrong_flags_are_one_line(more, message):
     refuses(message, main.main, ["--task", "detect", "--train", *more])
 
 
 def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
-    fails(cli("--test", "--exp", detector, "--task", "landmarks"), "--task belongs to a new training, this run has detect")
+    fails(
+        cli("--test", "--exp", detector, "--task", "landmarks"), "--task belongs to a new training, this run has detect"
+    )
     fails(cli("--audit", "--task", "detect", "--exp", tmp_path / "audit"), "--audit judges landmarks")
     fails(cli("--predict", tmp_path, "--exp", detector), "--predict is for landmark nets")
     fails(cli("--test", "--exp", detector, "--compare", detector), "--compare is for landmark nets")

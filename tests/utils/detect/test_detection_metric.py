@@ -1,4 +1,5 @@
 """Average precision and recall of detections."""
+
 import numpy as np
 import pytest
 from conftest import boxed_picture
@@ -13,10 +14,17 @@ def found(*boxes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_average_precision_by_hand():
-    one, two = boxed_picture([[0, 0, 20, 20], [50, 50, 80, 80]], covered=[True, False]), boxed_picture([[10, 10, 40, 40]])
+    one, two = (
+        boxed_picture([[0, 0, 20, 20], [50, 50, 80, 80]], covered=[True, False]),
+        boxed_picture([[10, 10, 40, 40]]),
+    )
     scores = metric.score([found([0, 0, 20, 20, 0.9], [0, 0, 20, 19, 0.8]), found([10, 10, 40, 38, 0.7])], [one, two])
     # hit, a second box for the same face, hit; of three faces
-    assert scores.ap == pytest.approx(1 / 3 + 1 / 3 * 2 / 3) and scores.recall == pytest.approx(2 / 3) and scores.faces == 3
+    assert (
+        scores.ap == pytest.approx(1 / 3 + 1 / 3 * 2 / 3)
+        and scores.recall == pytest.approx(2 / 3)
+        and scores.faces == 3
+    )
     assert scores.covered == 1 and scores.plain == 0.5
 
 

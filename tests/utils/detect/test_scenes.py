@@ -1,4 +1,5 @@
 """Training crops of a detector: photographs, turned ones, mosaics, pasted faces, and the targets of the anchors."""
+
 import cv2
 import numpy as np
 import pytest
@@ -19,9 +20,13 @@ ONE = Ranks(0, 1, torch.device("cpu"))
 LAYOUT = LAYOUTS.load("68")
 
 
-def make_scenes(pictures: list[Picture], count: int, cutouts: Cutouts | None = None, alone: tuple = (), **given) -> Scenes:
+def make_scenes(
+    pictures: list[Picture], count: int, cutouts: Cutouts | None = None, alone: tuple = (), **given
+) -> Scenes:
     """Crops of 128 px with the colours of their pictures, but for the given settings. alone: portraits."""
-    plain = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "colour_prob", "grayscale", "blur", "noise"), 0.0)
+    plain = dict.fromkeys(
+        ("brightness", "contrast", "saturation", "hue", "colour_prob", "grayscale", "blur", "noise"), 0.0
+    )
     found = settings("detect", **{"input_size": 128, "face_sides": [14.0, 60.0], **plain, **given})
     material = Material(pictures, cutouts or Cutouts([]), list(alone))
     return Scenes(material, found.detect, found.augment, found.net.input_size, found.train.seed, count)
@@ -34,7 +39,7 @@ def white_faces(count: int) -> list[Picture]:
         rng = np.random.default_rng(index)
         image, corner = np.zeros((120, 160, 3), np.uint8), rng.integers(0, 60, 2)
         end = corner + rng.integers(20, 60, 2)
-        image[corner[1]:end[1], corner[0]:end[0]] = 255
+        image[corner[1] : end[1], corner[0] : end[0]] = 255
         made.append(boxed_picture([[*corner, *end]])._replace(image=image))
     return made
 
@@ -84,7 +89,9 @@ def test_turned_photographs_and_their_boxes():
     for one in pictures:
         x1, y1, x2, y2 = one.boxes[0]
         one.image[:] = 0
-        cv2.ellipse(one.image, (((x1 + x2 - 1) / 2, (y1 + y2 - 1) / 2), (x2 - x1, y2 - y1), 0), (255,) * 3, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            one.image, (((x1 + x2 - 1) / 2, (y1 + y2 - 1) / 2), (x2 - x1, y2 - y1), 0), (255,) * 3, -1, cv2.LINE_AA
+        )
     upright, turned = (make_scenes(pictures, 40, mosaic=0.0, flip=0.0, roll_prob=share) for share in (0.0, 1.0))
     tried, missed = 0, []
     for index in range(40):
@@ -110,7 +117,9 @@ def test_the_forehead_is_in_the_box_of_a_turned_face():
 def test_a_crop_is_a_function_of_its_key(faces):
     scenes = make_scenes(backgrounds(128, 0, 4), 8, Cutouts([split_of(faces)]), pasted=3, blur=0.5, noise=0.5)
     one, again, other = scenes.scene(1, 2), scenes.scene(1, 2), scenes.scene(2, 2)
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True)) and not np.array_equal(one.image, other.image)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True)) and not np.array_equal(
+        one.image, other.image
+    )
 
 
 @pytest.mark.parametrize("roll_prob", [0.0, 1.0])
@@ -123,11 +132,13 @@ def test_pasted_faces_do_not_overlap_and_lie_in_their_boxes(faces, roll_prob):
         assert not len(unknown) and (boxes >= -1e-6).all() and (boxes <= 128 + 1e-6).all()
         lit = image.max(-1) > 30
         for x1, y1, x2, y2 in boxes:
-            middle = lit[int(0.6 * y1 + 0.4 * y2):int(0.3 * y1 + 0.7 * y2), int(0.7 * x1 + 0.3 * x2):int(0.3 * x1 + 0.7 * x2)]
+            middle = lit[
+                int(0.6 * y1 + 0.4 * y2) : int(0.3 * y1 + 0.7 * y2), int(0.7 * x1 + 0.3 * x2) : int(0.3 * x1 + 0.7 * x2)
+            ]
             assert middle.mean() > 0.8
         for x1, y1, x2, y2 in boxes:
             w, h = x2 - x1, y2 - y1
-            lit[max(int(y1 - h), 0):int(y2 + h) + 1, max(int(x1 - w), 0):int(x2 + w) + 1] = False
+            lit[max(int(y1 - h), 0) : int(y2 + h) + 1, max(int(x1 - w), 0) : int(x2 + w) + 1] = False
         assert not lit.any() and (len(boxes) < 2 or np.triu(iou(boxes, boxes), 1).max() == 0)
         several += len(boxes) > 1
     assert several > 3
@@ -136,7 +147,10 @@ def test_pasted_faces_do_not_overlap_and_lie_in_their_boxes(faces, roll_prob):
 def test_touching_faces_are_drawn_beside_a_face_and_cover_little_of_it(faces):
     """On a white face, whose box stays."""
     picture = boxed_picture([[80, 80, 120, 120]])._replace(image=np.full((200, 200, 3), 255, np.uint8))
-    scenes, pairs = make_scenes([picture], 40, Cutouts([split_of(faces)]), pasted=1, mosaic=0.0, touching=1.0, flip=0.0), 0
+    scenes, pairs = (
+        make_scenes([picture], 40, Cutouts([split_of(faces)]), pasted=1, mosaic=0.0, touching=1.0, flip=0.0),
+        0,
+    )
     for index in range(40):
         image, boxes, _ = scenes.scene(0, index)
         if len(boxes) < 2:
@@ -163,7 +177,10 @@ def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
         assert not inside or np.allclose(middle, other.boxes, atol=0.5)
         x1, y1, x2, y2 = other.boxes[0].astype(int)
         assert 20 < x2 - x1 < 100 and 20 < y2 - y1 < 100
-    one, other = Cutouts([split_of(faces)], cache=0), Cutouts([split_of(wide)])  # without a cache there are faces to paste too
+    one, other = (
+        Cutouts([split_of(faces)], cache=0),
+        Cutouts([split_of(wide)]),
+    )  # without a cache there are faces to paste too
     assert np.allclose(one.landmarks, other.landmarks, atol=1e-3)
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(one.images, other.images, strict=True)]) < 6
     scenes = make_scenes(white_faces(2), 40, alone=near, mosaic=0.0)
@@ -173,7 +190,9 @@ def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
 
 def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     """A detector that finds the faces of photographs but none in portraits misses more than one that finds both."""
-    chosen = settings("detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0])
+    chosen = settings(
+        "detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0]
+    )
     sources = prepare(chosen, sets_of(chosen), ONE, True, False)
     _, held = sources.loaded
     assert sources.loaded is sources.loaded  # --show-data and --train read the pictures once
@@ -182,9 +201,11 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     known = {picture.read().tobytes(): picture.boxes for picture in held}
     missed = []
     for blind in (False, True):
+
         def find(image, *_, blind=blind):
-            boxes = known[image.tobytes()][:0 if blind and len(image) != 96 else None]
+            boxes = known[image.tobytes()][: 0 if blind and len(image) != 96 else None]
             return boxes, np.ones(len(boxes))
+
         missed.append(miss(find, sources, held, ONE))
     assert missed[0] == 0 and missed[1] == pytest.approx(50)
 
@@ -228,8 +249,9 @@ def test_images_beyond_the_cache_are_read_from_disk(wider):
 
 def test_a_teacher_adds_boxes_to_incomplete_photographs_only():
     def teacher(image):
-        return np.array([[0, 0, 20, 20], [41, 40, 60, 60], [80, 80, 99, 99]], np.float32) * len(image) / 100, \
-            np.array([0.9, 0.8, 0.3], np.float32)
+        return np.array([[0, 0, 20, 20], [41, 40, 60, 60], [80, 80, 99, 99]], np.float32) * len(image) / 100, np.array(
+            [0.9, 0.8, 0.3], np.float32
+        )
 
     image = np.zeros((100, 100, 3), np.uint8)
     known, alone = (boxed_picture([[40, 40, 60, 60]], whole)._replace(image=image) for whole in (True, False))

@@ -1,4 +1,5 @@
 """Photographs with face boxes in the WIDER layout."""
+
 import hypothesis
 import numpy as np
 import pytest
@@ -33,14 +34,20 @@ def test_a_photograph_without_faces_may_have_a_line_of_zeros(tmp_path):
         assert [len(picture.boxes) for picture in read_wider(tmp_path, "val")] == [0, 1]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("a/1.jpg\n2\n1 2 3 4 0 0 0 0 0 0\n", "line 1: 2 faces are announced, but the list ends after 1"),
-    ("a/1.jpg\n1\n1 2 x 4 0 0 0 0 0 0\n", "line 3: not a coordinate"),
-    ("a/1.jpg\n1\n1 2 3\n", "line 3: a face is x y w h"), ("a/1.jpg\n1\n1 2 -3 4\n", "line 3: a face is x y w h"),
-    ("a/gone.jpg\n0\n", "line 1: no image .*a/gone.jpg; complete the download"), ("../a.jpg\n0\n", "line 1: .*leads out of"),
-    ("1 2 3 4\n1\n", "line 1: EVENT/NAME.jpg belongs here"), ("a/1.jpg\n", "line 1: EVENT/NAME.jpg belongs here"),
-    ("", "lists no photograph"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a/1.jpg\n2\n1 2 3 4 0 0 0 0 0 0\n", "line 1: 2 faces are announced, but the list ends after 1"),
+        ("a/1.jpg\n1\n1 2 x 4 0 0 0 0 0 0\n", "line 3: not a coordinate"),
+        ("a/1.jpg\n1\n1 2 3\n", "line 3: a face is x y w h"),
+        ("a/1.jpg\n1\n1 2 -3 4\n", "line 3: a face is x y w h"),
+        ("a/gone.jpg\n0\n", "line 1: no image .*a/gone.jpg; complete the download"),
+        ("../a.jpg\n0\n", "line 1: .*leads out of"),
+        ("1 2 3 4\n1\n", "line 1: EVENT/NAME.jpg belongs here"),
+        ("a/1.jpg\n", "line 1: EVENT/NAME.jpg belongs here"),
+        ("", "lists no photograph"),
+    ],
+)
 def test_a_wrong_list_is_one_line(tmp_path, text, message):
     write_wider(tmp_path, "train", {"a/1.jpg": []})
     (tmp_path / "wider_face_split" / "wider_face_train_bbx_gt.txt").write_text(text)
@@ -53,5 +60,7 @@ def test_validation_is_a_share_of_each_event(wider):
     pictures = read_wider(wider, "train")
     train, val = divide(pictures, 0.2, 0)
     assert len(val) == 4 and {picture.event for picture in val} == {"0--event", "1--event"}
-    assert {picture.file for picture in train} | {picture.file for picture in val} == {picture.file for picture in pictures}
+    assert {picture.file for picture in train} | {picture.file for picture in val} == {
+        picture.file for picture in pictures
+    }
     assert not divide(pictures, 0.0, 0)[1] and divide(pictures, 0.2, 1)[1] != val

@@ -1,4 +1,5 @@
 """Detectors say what the published ones say; anchors, targets and loss of FaceBoxesV2 agree with each other."""
+
 import cv2
 import numpy as np
 import onnx
@@ -103,7 +104,11 @@ def test_the_default_scale_is_that_of_the_detector(tmp_path):
     """MTCNN builds a pyramid of the whole picture; ours see at most 600 px of the short side, and 160 px of the other."""
     torch.save(MTCNN().state_dict(), tmp_path / "mtcnn.pt")
     seen = []
-    for detector in (Detector("mtcnn", tmp_path / "mtcnn.pt"), Detector("mtcnn", tmp_path / "mtcnn.pt", scale=0.5), Detector()):
+    for detector in (
+        Detector("mtcnn", tmp_path / "mtcnn.pt"),
+        Detector("mtcnn", tmp_path / "mtcnn.pt", scale=0.5),
+        Detector(),
+    ):
         detector._find = lambda image, *limits: (seen.append(image.shape[:2]), (np.zeros((0, 4)), np.zeros(0), None))[1]
         detector(np.zeros((1200, 1000, 3), np.uint8))
     assert seen == [(1200, 1000), (600, 500), (160, 133), (720, 600)]
@@ -114,7 +119,7 @@ def test_boxes_lie_in_the_frame_of_the_image(reference, name):
     """Wherever the picture stands on a larger canvas, mirrored or at any scale, the best box goes with it."""
     image = picture(np.load(reference / "rfb320.npz")["i1_file_bytes"])
     canvas = np.zeros((480, 640, 3), np.uint8)
-    canvas[150:150 + image.shape[0], 300:300 + image.shape[1]] = image
+    canvas[150 : 150 + image.shape[0], 300 : 300 + image.shape[1]] = image
     scales = (1.0,) if name == "rfb320" else (1.0, 0.7, 1.6, None)
     for scale in scales:
         detector = published(reference, name, scale=scale)
@@ -151,7 +156,13 @@ def test_there_is_an_anchor_for_every_output(height, width):
 def test_anchors_are_densified():
     grid = anchors(64, 96)
     assert grid[:5].tolist() == [[x, y, 32, 32] for x, y in ((0, 0), (8, 0), (16, 0), (24, 0), (0, 8))]
-    assert grid[16:21].tolist() == [[0, 0, 64, 64], [16, 0, 64, 64], [0, 16, 64, 64], [16, 16, 64, 64], [16, 16, 128, 128]]
+    assert grid[16:21].tolist() == [
+        [0, 0, 64, 64],
+        [16, 0, 64, 64],
+        [0, 16, 64, 64],
+        [16, 16, 64, 64],
+        [16, 16, 128, 128],
+    ]
     assert grid[21, :2].tolist() == [32, 0] and grid[3 * 21, :2].tolist() == [0, 32]  # columns, then rows
     assert grid[-3:].tolist() == [[32, 32, 256, 256], [96, 32, 256, 256], [64, 64, 512, 512]]
 
@@ -164,7 +175,9 @@ def test_folding_changes_nothing():
         for one, two in zip(net(images), fused(images), strict=True):
             assert (one - two).abs().max() < 1e-4
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
-    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules())  # the net itself can still be trained
+    assert any(
+        isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()
+    )  # the net itself can still be trained
 
 
 def test_a_batch_is_its_images():
@@ -177,6 +190,7 @@ def test_a_batch_is_its_images():
 
 def plain_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, overlap: float) -> list[int]:
     """The published rule, box by box: areas count whole px, equality suppresses."""
+
     def area(x1, y1, x2, y2):
         return max(x2 - x1 + 1, 0) * max(y2 - y1 + 1, 0)
 
@@ -244,7 +258,9 @@ def test_matching():
     overlap = box_iou(corners(grid), FACES)
     assert (label[overlap.max(1).values >= 0.35] == 1).all()
     forced = (label == 1) & (overlap.max(1).values < 0.35)
-    assert set(forced.nonzero()[:, 0].tolist()) <= set(overlap.argmax(0).tolist())  # only where a face has nothing better
+    assert set(forced.nonzero()[:, 0].tolist()) <= set(
+        overlap.argmax(0).tolist()
+    )  # only where a face has nothing better
     assert not encode(torch.tensor([[50.0, 50, 54, 54], [20, 20, 20, 40]]), grid).any()  # too small, empty
 
 
@@ -267,7 +283,11 @@ def test_ignored_anchors_teach_nothing():
     logits = torch.zeros(1, len(grid), 2, requires_grad=True)
     loss = multibox_loss(offsets, logits, targets, negatives=1e6)
     (loss["loc"] + loss["conf"]).backward()
-    assert (logits.grad[quiet] == 0).all() and (logits.grad[~quiet] != 0).all() and (offsets.grad[targets.label != 1] == 0).all()
+    assert (
+        (logits.grad[quiet] == 0).all()
+        and (logits.grad[~quiet] != 0).all()
+        and (offsets.grad[targets.label != 1] == 0).all()
+    )
 
 
 def test_the_hardest_background_counts():
@@ -307,8 +327,10 @@ def test_untrained_cascade_takes_any_size():
     torch.manual_seed(0)
     net = MTCNN().eval()
     with torch.inference_mode():
-        shapes = [[tuple(part.shape) for part in stage(torch.zeros(2, 3, size, size))]
-                  for stage, size in ((net.pnet, 12), (net.rnet, 24), (net.onet, 48))]
+        shapes = [
+            [tuple(part.shape) for part in stage(torch.zeros(2, 3, size, size))]
+            for stage, size in ((net.pnet, 12), (net.rnet, 24), (net.onet, 48))
+        ]
     assert shapes == [[(2, 2, 1, 1), (2, 4, 1, 1)], [(2, 2), (2, 4)], [(2, 2), (2, 4), (2, 10)]]
     for height, width in ((1, 1), (20, 300), (70, 45)):
         boxes, scores, points = net.detect(noise(height, width), (0.1, 0.1, 0.1))
@@ -333,7 +355,9 @@ def test_suppression_by_the_smaller_box():
 def weights(tmp_path):
     """Files with random weights."""
     torch.manual_seed(0)
-    torch.save({f"module.{name}": tensor for name, tensor in untrained().state_dict().items()}, tmp_path / "faceboxes.pth")
+    torch.save(
+        {f"module.{name}": tensor for name, tensor in untrained().state_dict().items()}, tmp_path / "faceboxes.pth"
+    )
     arrays = {name: tensor.numpy() for name, tensor in MTCNN().state_dict().items()}
     np.savez(tmp_path / "mtcnn.npz", **arrays)
     white_square_yunet(tmp_path / "yunet.onnx")
@@ -347,16 +371,24 @@ def white_square_yunet(file) -> None:
     for stride in (8, 16, 32):
         square = [stride, stride]
         nodes.append(helper.make_node("AveragePool", ["input"], [f"pool{stride}"], kernel_shape=square, strides=square))
-        for name, bias, gain in (("cls", [-240.0 if stride == 32 else -900.0], 1 / 3), ("obj", [9.0], 0), ("kps", points, 0),
-                                 ("bbox", [0.5, 0.5, 0.0, 0.0], 0)):
+        for name, bias, gain in (
+            ("cls", [-240.0 if stride == 32 else -900.0], 1 / 3),
+            ("obj", [9.0], 0),
+            ("kps", points, 0),
+            ("bbox", [0.5, 0.5, 0.0, 0.0], 0),
+        ):
             width, port = len(bias), f"{name}_{stride}"
             arrays = {"weight": np.full((width, 3, 1, 1), gain), "bias": np.array(bias)}
-            constants += [numpy_helper.from_array(array.astype(np.float32), f"{port}.{key}") for key, array in arrays.items()]
+            constants += [
+                numpy_helper.from_array(array.astype(np.float32), f"{port}.{key}") for key, array in arrays.items()
+            ]
             constants.append(numpy_helper.from_array(np.array([1, -1, width]), f"{port}.shape"))
             raw = f"{port}.flat" if name in ("cls", "obj") else port
-            nodes += [helper.make_node("Conv", [f"pool{stride}", f"{port}.weight", f"{port}.bias"], [f"{port}.map"]),
-                      helper.make_node("Transpose", [f"{port}.map"], [f"{port}.last"], perm=[0, 2, 3, 1]),
-                      helper.make_node("Reshape", [f"{port}.last", f"{port}.shape"], [raw])]
+            nodes += [
+                helper.make_node("Conv", [f"pool{stride}", f"{port}.weight", f"{port}.bias"], [f"{port}.map"]),
+                helper.make_node("Transpose", [f"{port}.map"], [f"{port}.last"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"{port}.last", f"{port}.shape"], [raw]),
+            ]
             if raw != port:
                 nodes.append(helper.make_node("Sigmoid", [raw], [port]))
             outputs.append(helper.make_tensor_value_info(port, onnx.TensorProto.FLOAT, [1, None, width]))
@@ -389,20 +421,29 @@ def test_any_picture_gives_arrays(weights, name):
         detector = Detector(name, weights[name], threshold=0.2, scale=scale)
         for height, width in SIZES:
             boxes, scores, points = detector(noise(height, width))
-            assert boxes.shape == (len(scores), 4) and boxes.dtype == scores.dtype == np.float32 and (np.diff(scores) <= 0).all()
+            assert (
+                boxes.shape == (len(scores), 4)
+                and boxes.dtype == scores.dtype == np.float32
+                and (np.diff(scores) <= 0).all()
+            )
             assert (points is None) == (name == "faceboxes") and (points is None or points.shape == (len(scores), 5, 2))
 
 
-@pytest.mark.parametrize(("name", "file", "message"), [
-    ("haar", None, r"no detector 'haar' \(there are: faceboxes, rfb320, mtcnn, yunet\)"),
-    *((name, None, f"detector '{name}' needs its weights .*github") for name in DETECTORS if name != "faceboxes"),
-    *((name, "gone.bin", f"detector '{name}' needs its weights .*no file at .*gone.bin") for name in DETECTORS),
-    *((name, "text.bin", r"text.bin (is|holds)") for name in DETECTORS),
-    ("faceboxes", "text.onnx", "text.onnx is not an ONNX file"), ("faceboxes", "yunet.onnx", "is no detector of ours"),
-    ("mtcnn", "text.npz", "text.npz is not a readable .npz of arrays"),
-    ("mtcnn", "faceboxes.pth", "faceboxes.pth does not fit MTCNN"), ("faceboxes", "mtcnn.npz", "mtcnn.npz is"),
-    ("rfb320", "yunet.onnx", "yunet.onnx is not RFB-320"),
-])
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("haar", None, r"no detector 'haar' \(there are: faceboxes, rfb320, mtcnn, yunet\)"),
+        *((name, None, f"detector '{name}' needs its weights .*github") for name in DETECTORS if name != "faceboxes"),
+        *((name, "gone.bin", f"detector '{name}' needs its weights .*no file at .*gone.bin") for name in DETECTORS),
+        *((name, "text.bin", r"text.bin (is|holds)") for name in DETECTORS),
+        ("faceboxes", "text.onnx", "text.onnx is not an ONNX file"),
+        ("faceboxes", "yunet.onnx", "is no detector of ours"),
+        ("mtcnn", "text.npz", "text.npz is not a readable .npz of arrays"),
+        ("mtcnn", "faceboxes.pth", "faceboxes.pth does not fit MTCNN"),
+        ("faceboxes", "mtcnn.npz", "mtcnn.npz is"),
+        ("rfb320", "yunet.onnx", "yunet.onnx is not RFB-320"),
+    ],
+)
 def test_wrong_weights_are_one_line(weights, name, file, message):
     folder = weights["yunet"].parent
     for text in ("text.bin", "text.npz", "text.onnx"):
@@ -414,8 +455,10 @@ def test_wrong_weights_are_one_line(weights, name, file, message):
 
 def test_a_wrong_onnx_file_gives_no_weights(weights, tmp_path):
     (tmp_path / "text.onnx").write_text("This is no model.\n" * 10)
-    for file, message in ((tmp_path / "text.onnx", "text.onnx is not a readable ONNX file"),
-                          (weights["yunet"], "does not fit FaceBoxesV2")):
+    for file, message in (
+        (tmp_path / "text.onnx", "text.onnx is not a readable ONNX file"),
+        (weights["yunet"], "does not fit FaceBoxesV2"),
+    ):
         refuses(message, weights_of, file)
 
 
@@ -430,10 +473,15 @@ def test_suppression_in_numpy_is_that_of_torchvision(count, overlap):
             assert suppress_boxes(some, overlap) == expected
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"threshold": 1.5}, "from 0 to 1"), ({"overlap": -0.1}, "from 0 to 1"), ({"scale": 0}, "above 0"),
-    ({"scale": float("nan")}, "above 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 1.5}, "from 0 to 1"),
+        ({"overlap": -0.1}, "from 0 to 1"),
+        ({"scale": 0}, "above 0"),
+        ({"scale": float("nan")}, "above 0"),
+    ],
+)
 def test_wrong_options_are_one_line(weights, options, message):
     refuses(message, Detector, "faceboxes", weights["faceboxes"], **options)
 
@@ -451,7 +499,9 @@ def test_views_and_read_only_arrays_are_images(weights, recwarn):
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("image", [np.zeros((5, 5, 2), np.uint8), np.zeros((5, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((5, 5, 2), np.uint8), np.zeros((5, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8)]
+)
 def test_other_arrays_are_refused(weights, image):
     with pytest.raises(UserError, match=r"uint8 \(H, W, 3\) BGR, grey, .* not"):
         Detector("faceboxes", weights["faceboxes"])(image)

@@ -1,4 +1,5 @@
 """The evaluation of predictions, with any number of processes, and the rows of subsets."""
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +44,10 @@ def guess(images: torch.Tensor) -> Prediction:
 def test_evaluation_by_hand(faces):
     several, shift = faces_of(faces), torch.tensor([0.03, -0.04])
     whole = crops_of(several, np.arange(8))
-    truth = {image.numpy().tobytes(): landmarks for image, landmarks in zip(whole.images, whole.labels.landmarks, strict=True)}
+    truth = {
+        image.numpy().tobytes(): landmarks
+        for image, landmarks in zip(whole.images, whole.labels.landmarks, strict=True)
+    }
 
     def oracle(images):
         landmarks = torch.stack([truth[image.numpy().tobytes()] for image in images])
@@ -52,13 +56,20 @@ def test_evaluation_by_hand(faces):
     result = evaluate(oracle, several, L68, "interocular", 3)
     side = several["crop"][:][:, 2] - several["crop"][:][:, 0]  # square crops
     eyes = np.linalg.norm(several["landmarks"][:][:, 36] - several["landmarks"][:][:, 45], axis=1)
-    assert np.allclose(result.nme, 100 * 0.05 * side / eyes, rtol=1e-5) and np.allclose(result.crop_nme, result.nme, rtol=1e-4)
+    assert np.allclose(result.nme, 100 * 0.05 * side / eyes, rtol=1e-5) and np.allclose(
+        result.crop_nme, result.nme, rtol=1e-4
+    )
     assert np.allclose(result.landmarks - several["landmarks"][:], side[:, None, None] * (0.03, -0.04), atol=1e-3)
     assert result.groups.keys() == L68.groups.keys()
     assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.groups.values())
     with pytest.raises(UserError, match="landmarks are not finite"):
-        evaluate(lambda images: oracle(images)._replace(landmarks=torch.full((len(images), 68, 2), torch.nan)), several, L68,
-                 "interocular", 3)
+        evaluate(
+            lambda images: oracle(images)._replace(landmarks=torch.full((len(images), 68, 2), torch.nan)),
+            several,
+            L68,
+            "interocular",
+            3,
+        )
     with pytest.raises(UserError, match="no interpupil norm"):
         evaluate(guess, several, L68._replace(pupils=None), "interpupil", 8)
     several = several.with_columns(landmarks=several["landmarks"][:][:, :1].repeat(68, 1))
@@ -81,7 +92,10 @@ def test_the_flip_test_averages_what_differs_in_mirror_images_but_the_offset_of_
     several = faces_of(faces)
     crops = [several.crops.plain(i) for i in range(len(several))]
     place = {image.tobytes(): i for i, crop in enumerate(crops) for image in (crop, crop[:, ::-1])}
-    nominal, width = torch.from_numpy(several.nominal()), torch.from_numpy(several["crop"][:][:, 2] - several["crop"][:][:, 0])
+    nominal, width = (
+        torch.from_numpy(several.nominal()),
+        torch.from_numpy(several["crop"][:][:, 2] - several["crop"][:][:, 0]),
+    )
 
     def seen(images: torch.Tensor) -> Prediction:
         found = []
@@ -105,8 +119,15 @@ def test_rows_of_subsets():
     assert list(subset_rows(["all", "all"])) == ["full"]
     several = subset_rows(["test//blur//pose", "test", "test//pose"])
     assert {name: mask.tolist() for name, mask in several.items()} == {
-        "full": [True] * 3, "blur": [True, False, False], "pose": [True, False, True]}
-    assert list(subset_rows(["test//blur//pose", "test", "test//pose"], ("test", "pose", "blur"))) == ["full", "pose", "blur"]
+        "full": [True] * 3,
+        "blur": [True, False, False],
+        "pose": [True, False, True],
+    }
+    assert list(subset_rows(["test//blur//pose", "test", "test//pose"], ("test", "pose", "blur"))) == [
+        "full",
+        "pose",
+        "blur",
+    ]
     published = ("afw", "common/helen", "common/lfpw", "challenge/ibug")
     several = ["common/lfpw", "challenge/ibug", "common/helen"]
     assert list(subset_rows(several, published)) == ["full", "common", "challenge", "common/helen", "common/lfpw"]

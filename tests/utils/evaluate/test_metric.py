@@ -1,4 +1,5 @@
 """NME, failure rate and area under the curve, against hand-made cases and the published figures."""
+
 from xml.etree import ElementTree
 
 import numpy as np

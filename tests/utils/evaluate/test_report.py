@@ -1,4 +1,5 @@
 """Reports of --test: files of each set, other kinds of boxes, the page, comparisons with other runs."""
+
 import re
 import shlex
 import shutil
@@ -41,7 +42,11 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
         write_faces(raw / "test", count, seed=number + 5)
         places.append(DataGenerator(raw, 64, "points", "drawn", tmp_path / f"data{number}", layout="68").run())
     (run_of / "report").mkdir()
-    for name in ("faces_old.csv", "sigma_old_perturbed.svg", "notes.txt"):  # the first two of sets that were tested before
+    for name in (
+        "faces_old.csv",
+        "sigma_old_perturbed.svg",
+        "notes.txt",
+    ):  # the first two of sets that were tested before
         (run_of / "report" / name).touch()
     done = cli("--test", "--exp", run_of, "--test-data", *places)
     assert done.returncode == 0, done.stderr
@@ -69,7 +74,11 @@ def test_perturbed_boxes_are_the_same_each_time_and_within_their_share(faces):
     assert perturbed(true, own["file"], 0) == pytest.approx(true)
     sides, moved = true[:, 2:] - true[:, :2], (boxes[:, :2] + boxes[:, 2:] - true[:, :2] - true[:, 2:]) / 2
     scale = (boxes[:, 2:] - boxes[:, :2]) / sides
-    assert np.abs(moved / sides).max() <= 0.2 and np.abs(scale - 1).max() <= 0.2 and len(np.unique(scale.round(6))) == len(own)
+    assert (
+        np.abs(moved / sides).max() <= 0.2
+        and np.abs(scale - 1).max() <= 0.2
+        and len(np.unique(scale.round(6))) == len(own)
+    )
     other = reboxed(own, boxes, 1.0)
     assert to_image(other.nominal().astype(float), other["crop"][:]) == pytest.approx(own["landmarks"][:], abs=1e-3)
     assert (other["box"][:] == own["box"][:]).all() and len(other.crops[0]) == 64
@@ -121,7 +130,9 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
         middle = np.array([[0.2, 0.2, 0.8, 0.8]]) * picture.shape[0]  # of a prepared crop
         return own["box"][:] + 1 if whole else middle
 
-    assert detected(own, find) == pytest.approx(own["box"][:] + 1) and asked == [(96, 192, 3)]  # one picture is searched once
+    assert detected(own, find) == pytest.approx(own["box"][:] + 1) and asked == [
+        (96, 192, 3)
+    ]  # one picture is searched once
     write_image(raw / "both.png", cv2.resize(np.hstack([image, image]), (96, 48)))
     assert np.isfinite(detected(own, find)).all()
 
@@ -147,13 +158,17 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 
 
 def test_boxes_that_cannot_be(run_of, cli, faces):
-    fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
+    fails(
+        cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights"
+    )
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
     own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own["box"][:][1:, None]])
     again, missed = rebox(own, "detector", 1.0, lambda image: (next(found), None))
-    assert missed == 1 and again["crop"][:] == pytest.approx(own["crop"][:], abs=1e-3)  # a missed face keeps its own box
+    assert missed == 1 and again["crop"][:] == pytest.approx(
+        own["crop"][:], abs=1e-3
+    )  # a missed face keeps its own box
     assert (again.only(np.array([3])).crops[0] == again.crops[3]).all()
 
 
@@ -187,7 +202,18 @@ def tested(trained, tmp_path_factory):
     place = tmp_path_factory.mktemp("tested")
     shutil.copytree(trained.folder, place / "mine")
     shutil.rmtree(place / "mine" / "report")
-    flags = ("--test", "--exp", place / "mine", "--compare", trained.folder, "--box", "true", "perturbed", "--thresholds", "50")
+    flags = (
+        "--test",
+        "--exp",
+        place / "mine",
+        "--compare",
+        trained.folder,
+        "--box",
+        "true",
+        "perturbed",
+        "--thresholds",
+        "50",
+    )
     done = Command(place / "output", flags, ROOT / "main.py").result()
     assert done.returncode == 0, done.stderr
     return place / "mine", done
@@ -205,22 +231,64 @@ def test_the_page_of_a_test(tested):
     images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert len(images) == 2 * 3 * 8 and all(source.startswith("data:image/jpeg;base64,") for source in images)
     words = " ".join(page.words)
-    for wanted in ("Scores", "drawn-64, perturbed boxes", "Rows to paste", "By landmark", "By group", "By yaw", "By size",
-                   "By sharpness", "Expected against true error", "Norms, frames and boxes", "Training", "Command and environ",
-                   "landmark 67:", "--compare", found[0][3], "run 000", "this run, perturbed boxes", "& "):
+    for wanted in (
+        "Scores",
+        "drawn-64, perturbed boxes",
+        "Rows to paste",
+        "By landmark",
+        "By group",
+        "By yaw",
+        "By size",
+        "By sharpness",
+        "Expected against true error",
+        "Norms, frames and boxes",
+        "Training",
+        "Command and environ",
+        "landmark 67:",
+        "--compare",
+        found[0][3],
+        "run 000",
+        "this run, perturbed boxes",
+        "& ",
+    ):
         assert wanted in words, wanted
     report = folder / "report"
     ends = [f"_drawn-64{box}" for box in ("", "_perturbed")]
     assert {path.name for path in report.iterdir()} == {
-        "index.html", "scores.csv", "groups.csv", "norms.csv", "protocols.csv", "test.yaml",
-        *(f"faces{end}.csv" for end in ends), *(f"faces{end}.jpg" for end in ends), *(f"sigma{end}.svg" for end in ends)}
+        "index.html",
+        "scores.csv",
+        "groups.csv",
+        "norms.csv",
+        "protocols.csv",
+        "test.yaml",
+        *(f"faces{end}.csv" for end in ends),
+        *(f"faces{end}.jpg" for end in ends),
+        *(f"sigma{end}.svg" for end in ends),
+    }
     assert {file: of["box"] for file, of in yaml.safe_load((report / "test.yaml").read_text())["files"].items()} == {
-        "drawn-64": "true", "drawn-64_perturbed": "perturbed"}
+        "drawn-64": "true",
+        "drawn-64_perturbed": "perturbed",
+    }
     norms = {(row["model"], row["norm"], row["frame"]): float(row["NME %"]) for row in rows(report / "norms.csv")}
-    assert len(norms) == 2 * (5 + 3) and norms["torch", "interocular", "image"] == pytest.approx(float(found[0][3]), abs=1e-3)
-    wide, = rows(report / "protocols.csv")
-    assert list(wide) == ["test set", "subset", "interocular", "interocular, crop", "interpupil", "interpupil, crop", "box",
-                          "box, crop", "diagonal", "size", "interocular, perturbed boxes", "FR@50 %", "AUC@50"]
+    assert len(norms) == 2 * (5 + 3) and norms["torch", "interocular", "image"] == pytest.approx(
+        float(found[0][3]), abs=1e-3
+    )
+    (wide,) = rows(report / "protocols.csv")
+    assert list(wide) == [
+        "test set",
+        "subset",
+        "interocular",
+        "interocular, crop",
+        "interpupil",
+        "interpupil, crop",
+        "box",
+        "box, crop",
+        "diagonal",
+        "size",
+        "interocular, perturbed boxes",
+        "FR@50 %",
+        "AUC@50",
+    ]
     assert [wide["interocular"], wide["interocular, perturbed boxes"]] == [found[0][3], found[2][3]]
     assert [wide["interocular, crop"], wide["FR@50 %"], wide["AUC@50"]] == found[0][4:7]
     faces = rows(report / "faces_drawn-64.csv")
@@ -230,14 +298,20 @@ def test_the_page_of_a_test(tested):
 def test_what_cannot_be_compared(run_of, trained, cli, tmp_path):
     done = cli("--test", "--exp", trained.folder, "--compare", run_of)
     fails(done, "it holds no report; test it first: python main.py --test --exp")
-    fails(cli("--test", "--exp", run_of, "--compare", trained.folder, "--norm", "box"), "report is in interocular norm, not box")
+    fails(
+        cli("--test", "--exp", run_of, "--compare", trained.folder, "--norm", "box"),
+        "report is in interocular norm, not box",
+    )
     fails(cli("--test", "--exp", run_of, "--compare", trained.folder, "--box", "perturbed"), "have them in --box too")
     fails(cli("--compare", trained.folder, "--list-nets"), "--compare is for the report of a test")
     flipped = cli("--test", "--exp", run_of, "--compare", trained.folder, "--flip-test")
     fails(flipped, "it was tested without --flip-test; test it first: python main.py --test .* --flip-test ")
     later = shutil.copytree(trained.folder, tmp_path / "later")
     shutil.copy(later / "last.pt", later / "best.pt")
-    fails(cli("--test", "--exp", run_of, "--compare", later), "it was trained on since its report was written; test it first")
+    fails(
+        cli("--test", "--exp", run_of, "--compare", later),
+        "it was trained on since its report was written; test it first",
+    )
     assert not (run_of / "report").exists()
 
 
@@ -259,7 +333,7 @@ def test_runs_of_two_presets_are_compared_as_the_message_says(trained, run_of, c
     done = cli(*compare)
     fails(done, f"it holds no report; test it first: python main.py --test --exp {run_of} ")
     command = shlex.split(done.error.partition("python main.py ")[2])
-    assert command[command.index("--test-data") + 1:][:2] == [str(raw), str(more)]
+    assert command[command.index("--test-data") + 1 :][:2] == [str(raw), str(more)]
     done = cli(*command)
     assert done.returncode == 0, done.stderr
     figures = [row[3] for row in table(done.stdout)]
@@ -280,11 +354,28 @@ def test_the_page_in_a_browser(tested, tmp_path):
     dark = "--blink-settings=preferredColorScheme=0"
     for look, width, flags in (("light", 1100, []), ("dark", 1100, [dark]), ("phone", 500, [])):
         picture = tmp_path / f"{look}.png"
-        subprocess.run([
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars", *flags,
-            f"--user-data-dir={tmp_path / 'browser'}", f"--screenshot={picture}", f"--window-size={width},2400",
-            f"file://{tested[0] / 'report' / 'index.html'}"], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--hide-scrollbars",
+                *flags,
+                f"--user-data-dir={tmp_path / 'browser'}",
+                f"--screenshot={picture}",
+                f"--window-size={width},2400",
+                f"file://{tested[0] / 'report' / 'index.html'}",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
         image = cv2.imread(str(picture))
         assert image.shape == (2400, width, 3) and image.std() > 10
         edge = image[:, -8:]  # the right edge is empty: nothing is wider than the page

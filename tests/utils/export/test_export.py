@@ -1,4 +1,5 @@
 """An exported file predicts what the net predicts, and its metadata hold what a user of the file needs."""
+
 import json
 import resource
 import sys
@@ -28,7 +29,9 @@ L68 = LAYOUTS.load("68")
 
 def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
     torch.manual_seed(0)
-    net = build_net(make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb, head_options=options), mean_face()[36:48]))
+    net = build_net(
+        make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb, head_options=options), mean_face()[36:48])
+    )
     if spread:  # with initial weights all cells have almost equal scores
         for parameter in (*net.neck.parameters(), *net.head.parameters()):
             torch.nn.init.normal_(parameter, std=spread)
@@ -39,10 +42,18 @@ def pictures(count: int, size: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize(("num_nb", "stride", "size", "spread", "name"), [
-    (0, 32, 64, 0.1, NET), (1, 8, 64, 0.1, NET), (2, 16, 96, 0.0, NET), (2, 16, 96, 0.1, NET), (5, 64, 128, 0.1, NET),
-    (10, 128, 128, 0.1, NET), (11, 32, 96, 0.0, "irnet18"),
-])
+@pytest.mark.parametrize(
+    ("num_nb", "stride", "size", "spread", "name"),
+    [
+        (0, 32, 64, 0.1, NET),
+        (1, 8, 64, 0.1, NET),
+        (2, 16, 96, 0.0, NET),
+        (2, 16, 96, 0.1, NET),
+        (5, 64, 128, 0.1, NET),
+        (10, 128, 128, 0.1, NET),
+        (11, 32, 96, 0.0, "irnet18"),
+    ],
+)
 def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size, spread, name):
     net, file = untrained(num_nb, stride, size, spread, name), tmp_path / "net.onnx"
     plain = {key: tensor.clone() for key, tensor in net.state_dict().items()}
@@ -53,7 +64,9 @@ def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size,
     apart = []
     for begin, end in ((0, 1), (1, 6), (6, 64)):
         one, two = ours(images[begin:end]), exported(images[begin:end])
-        assert one.landmarks.shape == two.landmarks.shape == (end - begin, 12, 2) and two.landmarks.dtype == torch.float32
+        assert (
+            one.landmarks.shape == two.landmarks.shape == (end - begin, 12, 2) and two.landmarks.dtype == torch.float32
+        )
         assert two.score.shape == (end - begin, 12) and 0 <= two.score.min() and two.score.max() <= 1
         apart += (one.landmarks - two.landmarks).abs().amax((1, 2)).tolist()
     assert np.mean(np.array(apart) < 1e-4) >= 0.95, "more faces differ than an argmax that ties can explain"
@@ -82,15 +95,18 @@ def exported(tmp_path_factory) -> Run:
     return saved(Run(folder, folder / "best.pt"))
 
 
-@pytest.mark.parametrize(("eyes", "names"), [
-    (0.8, list(STATES)), (0.0, [None, None, "mouth_closed", "mouth_wide_open"])])  # eyes of no weight are not trained
+@pytest.mark.parametrize(
+    ("eyes", "names"), [(0.8, list(STATES)), (0.0, [None, None, "mouth_closed", "mouth_wide_open"])]
+)  # eyes of no weight are not trained
 def test_the_file_names_the_states(tmp_path, eyes, names):
     run = saved(Run(tmp_path, tmp_path / "best.pt"), ("pose", "states"), eyes=eyes, mouth=0.5)
     meta = {entry.key: entry.value for entry in onnx.load(run.onnx).metadata_props}
     assert json.loads(meta["states"]) == names
     image, box = pictures(1, 96)[0].numpy(), np.array([[20.0, 20, 70, 70]])
-    shown = [Landmarker(net, detector=lambda image: None).landmarks_of(image, box)[0]
-             for net in (open_net(run.onnx, 1), find_net(str(run.weights), 1))]
+    shown = [
+        Landmarker(net, detector=lambda image: None).landmarks_of(image, box)[0]
+        for net in (open_net(run.onnx, 1), find_net(str(run.weights), 1))
+    ]
     crop = crop_box(box[0], Protocol(**SQUARE), 96, 96)
     plain = exported_predictor(run.onnx, 1)(torch.from_numpy(cut(image, crop, 64)[None]))
     for face in shown:
@@ -102,11 +118,17 @@ def test_the_file_names_the_states(tmp_path, eyes, names):
 
 def test_the_file_says_what_it_takes_and_gives(exported):
     model = onnx.load(exported.onnx)
-    shapes = {value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-              for value in (*model.graph.input, *model.graph.output)}
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
     assert shapes == {"image": ["batch", 64, 64, 3], "landmarks": ["batch", 68, 2], "score": ["batch", 68]}
     types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
-    assert types == {"image": onnx.TensorProto.UINT8, "landmarks": onnx.TensorProto.FLOAT, "score": onnx.TensorProto.FLOAT}
+    assert types == {
+        "image": onnx.TensorProto.UINT8,
+        "landmarks": onnx.TensorProto.FLOAT,
+        "score": onnx.TensorProto.FLOAT,
+    }
     meta = {entry.key: entry.value for entry in model.metadata_props}
     layout = json.loads(meta["layout"])
     assert layout["count"] == 68 and layout["flip_index"] == list(L68.flip_index) and layout["interocular"] == [36, 45]

@@ -1,4 +1,5 @@
 """Exports for other runtimes give what the net gives; 8-bit ones almost; `--test-formats` measures it."""
+
 import csv
 import hashlib
 import json
@@ -49,8 +50,12 @@ def pictures(count: int, size: int = 64) -> torch.Tensor:
 def source_of(net: torch.nn.Module, folder: Path) -> Source:
     """Return what formats are made from, with the net's ONNX file in `folder`."""
     export_onnx(net, folder / "net.onnx", {"net": "of a test"})
-    return Source(folder / "net.onnx", lambda: ({"image": one[None].numpy()} for one in pictures(8)), deployed(net),
-                  example_for(net.spec["input_size"], net.input_margin))
+    return Source(
+        folder / "net.onnx",
+        lambda: ({"image": one[None].numpy()} for one in pictures(8)),
+        deployed(net),
+        example_for(net.spec["input_size"], net.input_margin),
+    )
 
 
 CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
@@ -97,7 +102,9 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     weights = ROOT / "weights"
     net, file = checkpoint.unpack(weights / f"{shipped}.pt")[0].eval(), tmp_path / f"net{FORMATS[name].suffix}"
     size, sheet = net.spec["input_size"], cv2.imread(str(ROOT / "assets" / "faces.jpg"))
-    crops = torch.from_numpy(np.stack([cv2.resize(sheet[:144, x:x + 144], (size, size)) for x in range(0, 1008, 144)]))
+    crops = torch.from_numpy(
+        np.stack([cv2.resize(sheet[:144, x : x + 144], (size, size)) for x in range(0, 1008, 144)])
+    )
     write_format(name, Source(weights / f"{shipped}.onnx", tuple, deployed(net), example_for(size, 1)), file)
     if name == "ncnn":  # a layer for each value that is read would take pnnx minutes, and ncnn ten times as long
         assert len(file.read_text().splitlines()) < 500
@@ -115,7 +122,9 @@ def test_a_full_disk_for_temporary_files_is_named(tmp_path, refined, name, monke
     for room in (10_000, 200_000):  # at once, and in the middle of the weights
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-            with pytest.raises(UserError, match="cannot be made: .* for temporary files, has too little space; .*TMPDIR"):
+            with pytest.raises(
+                UserError, match="cannot be made: .* for temporary files, has too little space; .*TMPDIR"
+            ):
                 write_format(name, refined[1], tmp_path / f"net{FORMATS[name].suffix}")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -163,7 +172,9 @@ def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
         model = onnx.load(one)
         onnx.checker.check_model(model, full_check=True)
         # the oldest onnxruntime of the requirements, 1.20, reads IR version 10 and operators of version 21
-        assert model.ir_version <= 10 and [(entry.domain, entry.version <= 21) for entry in model.opset_import] == [("", True)]
+        assert model.ir_version <= 10 and [(entry.domain, entry.version <= 21) for entry in model.opset_import] == [
+            ("", True)
+        ]
         assert not unfolded(one) and len(list(tmp_path.glob("net.*"))) == 2  # one file each
 
 
@@ -209,7 +220,7 @@ def test_peppas_published_files_run(reference, suffix):
     assert np.abs(found["landmarks"].reshape(8, -1) - raw[:, :136]).max() < 1e-5
     assert np.allclose(np.degrees(found["pose"]), raw[:, 136:139] * 90 * [-1, 1, 1], atol=1e-3)
     assert np.allclose(found["states"], 1 / (1 + np.exp(-raw[:, 139:])), atol=1e-5)
-    face, = landmarker.landmarks_of(crops[0], np.array([[30.0, 30, 130, 130]]))
+    (face,) = landmarker.landmarks_of(crops[0], np.array([[30.0, 30, 130, 130]]))
     assert face.landmarks.shape == (68, 2) and list(face.states)[0] == "left_eye_closed" and face.pose.shape == (3,)
 
 
@@ -225,7 +236,15 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     for name in ("best.onnx", "best.int8.onnx"):
         assert manifest[name]["sha256"] == hashlib.sha256((run / name).read_bytes()).hexdigest()
     card = (run / "card.md").read_text()
-    told = (NET, "68 landmarks, layout 68", "scale_x 1.2", manifest["best.onnx"]["sha256"], "drawn", "| onnx", "MIT licence")
+    told = (
+        NET,
+        "68 landmarks, layout 68",
+        "scale_x 1.2",
+        manifest["best.onnx"]["sha256"],
+        "drawn",
+        "| onnx",
+        "MIT licence",
+    )
     assert not [words for words in told if words not in card]
     stored = checkpoint.load(run / "best.pt")
     stored["args"]["train_data"] = ["a<script>alert(1)\n# b"]
@@ -256,7 +275,9 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, f
     torch.jit.script(Overwriting(str(victim))).save(str(foreign))
     values = {**open_file(run / "best.onnx").values, "outputs": {"landmarks": [68, 2], "score": [68]}}
     Path(f"{foreign}.json").write_text(json.dumps(values))
-    manifest = {foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}}
+    manifest = {
+        foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}
+    }
     (run / "manifest.json").write_text(json.dumps(manifest))
     refused = "best.torchscript is refused: TorchScript is code, .*give the ONNX file"
     refuses(refused, Landmarker, foreign)
@@ -292,7 +313,9 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
     generate(tmp_path / "data" / f"synthetic-raw{VERSION}-2000-400", 12, 3)  # instead of so many
     done = cli("--test-formats", "onnx", "int8", "--exp", "landmarks-fast", *places)
-    assert "calibrated on" not in done.stderr and "| synthetic faces, net habits as 68 | int8" in done.stdout, done.stderr
+    assert "calibrated on" not in done.stderr and "| synthetic faces, net habits as 68 | int8" in done.stdout, (
+        done.stderr
+    )
     done = cli("--export", "int8", "onnx", "--exp", "landmarks-fast", *places[:2], "--data-root", tmp_path / "none")
     assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
     assert "weights/landmarks-fast.int8.onnx" in done.stderr + done.stdout
@@ -300,8 +323,19 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
 
 
 def test_one_layout_of_a_shipped_net_is_exported_without_any_data(cli, tmp_path):
-    done = cli("--export", "onnx", "int8", "--exp", "landmarks-fast", "--layout", "faces68", "--run-root", tmp_path,
-               "--data-root", tmp_path / "none")
+    done = cli(
+        "--export",
+        "onnx",
+        "int8",
+        "--exp",
+        "landmarks-fast",
+        "--layout",
+        "faces68",
+        "--run-root",
+        tmp_path,
+        "--data-root",
+        tmp_path / "none",
+    )
     assert done.returncode == 0, done.stderr
     whole = Landmarker("landmarks-fast", layout="faces68", threads=1)
     image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))

@@ -1,4 +1,5 @@
 """Graphs that are changed before they become 8-bit ones."""
+
 import cv2
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ def test_a_net_whose_second_convolution_has_stride_1_stays():
     model = folded(onnx.load(shipped("landmarks.onnx")))
     level = fold_normalisation(model)
     second = [node for node in model.graph.node if node.op_type == "Conv"][1]
-    strides, = (value for value in second.attribute if value.name == "strides")
+    (strides,) = (value for value in second.attribute if value.name == "strides")
     strides.ints[:] = 1, 1
     before = model.SerializeToString()
     read_blocks(model.graph, FLOATS, level)

@@ -1,4 +1,5 @@
 """The pipeline finds in any picture what `Landmarker` finds, without Python; the example in C++ runs it."""
+
 import json
 import os
 import shutil
@@ -51,21 +52,28 @@ def pair(file):
 
     Background that looks a little like a face is left out: one may find it where the other does not.
     """
-    landmarker, session = Landmarker(shipped("landmarks.onnx"), exact(), any_roll=False, threads=1), open_session(file, 1)
+    landmarker, session = (
+        Landmarker(shipped("landmarks.onnx"), exact(), any_roll=False, threads=1),
+        open_session(file, 1),
+    )
     names = [port.name for port in session.native.get_outputs()]
 
     def both(image: np.ndarray) -> tuple[list, dict]:
         found = dict(zip(names, session.run(names, {"image": image}), strict=True))
         sure = found["landmark_scores"].mean(1) > 0.5
-        return [face for face in landmarker(image) if face.scores.mean() > 0.5], {key: part[sure] for key, part in found.items()}
+        return [face for face in landmarker(image) if face.scores.mean() > 0.5], {
+            key: part[sure] for key, part in found.items()
+        }
+
     return both
 
 
 def apart(faces: list, found: dict) -> np.ndarray:
     """Return the largest difference of a landmark, in px of the picture, for each face (M,). Order and number must agree."""
     assert found["landmarks"].shape == (len(faces), 68, 2)
-    return np.array([np.hypot(*(face.landmarks - points).T).max()
-                     for face, points in zip(faces, found["landmarks"], strict=True)])
+    return np.array(
+        [np.hypot(*(face.landmarks - points).T).max() for face, points in zip(faces, found["landmarks"], strict=True)]
+    )
 
 
 def at_the_edge(image: np.ndarray) -> np.ndarray:
@@ -83,14 +91,23 @@ def beside_a_portrait(image: np.ndarray) -> np.ndarray:
     return np.hstack([portrait(image), np.pad(image, ((0, 1920 - len(image)), (0, 0), (0, 0)))])
 
 
-@pytest.mark.parametrize(("change", "count"), [
-    (lambda image: image, 1),
-    (lambda image: cv2.resize(image, (1501, 1333), interpolation=cv2.INTER_CUBIC), 1),  # the detector's picture is shrunk
-    (lambda image: cv2.resize(image, (200, 180), interpolation=cv2.INTER_AREA), 1),
-    (lambda image: np.hstack([image, image[:, ::-1]]), 2),
-    (lambda image: turn_picture(image, np.radians(40))[0], 1),
-    (at_the_edge, 1), (portrait, 1), (beside_a_portrait, 2)],
-    ids=("as it is", "large", "small", "two", "turned", "at the edge", "portrait", "large and small"))
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda image: image, 1),
+        (
+            lambda image: cv2.resize(image, (1501, 1333), interpolation=cv2.INTER_CUBIC),
+            1,
+        ),  # the detector's picture is shrunk
+        (lambda image: cv2.resize(image, (200, 180), interpolation=cv2.INTER_AREA), 1),
+        (lambda image: np.hstack([image, image[:, ::-1]]), 2),
+        (lambda image: turn_picture(image, np.radians(40))[0], 1),
+        (at_the_edge, 1),
+        (portrait, 1),
+        (beside_a_portrait, 2),
+    ],
+    ids=("as it is", "large", "small", "two", "turned", "at the edge", "portrait", "large and small"),
+)
 def test_it_finds_what_the_landmarker_finds(pair, change, count):
     faces, found = pair(np.ascontiguousarray(change(ASTRONAUT)))
     sides = [np.ptp(face.landmarks, axis=0).max() for face in faces]
@@ -106,12 +123,17 @@ def test_a_net_of_several_layouts_gives_the_landmarks_of_the_first(file, tmp_pat
     first = whole.chosen()
     order = tuple(first.index[i] for i in first.layout.flip_index)  # a layout that counts from the other side
     values = {entry.key: entry for entry in model.metadata_props}
-    values["layout"].value = json.dumps(whole._replace(members={
-        "mirrored": Member(first.layout, order, ("one",)), **whole.members}).to_dict())
+    values["layout"].value = json.dumps(
+        whole._replace(members={"mirrored": Member(first.layout, order, ("one",)), **whole.members}).to_dict()
+    )
     onnx.save(model, tmp_path / "more.onnx")
-    write_pipeline(Source(tmp_path / "more.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "pipeline.onnx")
-    found, expected = (open_session(one, 1).run(["landmarks", "landmark_scores", "boxes"], {"image": ASTRONAUT})
-                       for one in (tmp_path / "pipeline.onnx", file))
+    write_pipeline(
+        Source(tmp_path / "more.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "pipeline.onnx"
+    )
+    found, expected = (
+        open_session(one, 1).run(["landmarks", "landmark_scores", "boxes"], {"image": ASTRONAUT})
+        for one in (tmp_path / "pipeline.onnx", file)
+    )
     assert len(found[0]) == 1 and np.allclose(found[2], expected[2], atol=0.01)
     for one, other in zip(found[:2], expected[:2], strict=True):
         assert np.allclose(one, other[:, list(order)], atol=0.01)
@@ -129,7 +151,7 @@ def test_its_pictures_are_those_of_opencv(height, width):
         assert np.abs(pipeline.resized(image, np.array(scale)) - picture).max() <= 1
     if height > 1:
         off = np.abs(pipeline.halved(image) - expected[0.5])
-        assert off.max() <= 1 and not off[:height // 2, :width // 2].any()
+        assert off.max() <= 1 and not off[: height // 2, : width // 2].any()
 
 
 def test_its_joins_are_those_of_the_detector_and_the_landmarker():
@@ -139,7 +161,7 @@ def test_its_joins_are_those_of_the_detector_and_the_landmarker():
         corner, size = draw.uniform(0, 100, (number + 3, 2)), draw.uniform(20, 150, (number + 3, 2))
         boxes = np.hstack([corner, corner + size]).astype(np.float32)
         boxes[:2], scores = boxes[2], draw.choice(np.linspace(0.1, 1, 9, dtype=np.float32), number + 3)
-        is_large = (boxes[:number, 2:] - boxes[:number, :2]).prod(1) >= LARGE_FACE ** 2
+        is_large = (boxes[:number, 2:] - boxes[:number, :2]).prod(1) >= LARGE_FACE**2
         # the last three are those of the first look
         large, found = Detections(boxes[:number], scores[:number]), Detections(boxes[number:], scores[number:])
         expected = joined(Detections(*(part[is_large] for part in large[:2])), found, 0.3)
@@ -151,7 +173,9 @@ def test_its_joins_are_those_of_the_detector_and_the_landmarker():
         faces = [Face(box, 1.0, box.reshape(2, 2), np.array([score])) for box, score in zip(boxes, scores, strict=True)]
         expected = without_parts([face for face, keeps in zip(faces, kept, strict=True) if keeps])
         remains = pipeline.apart(kept, boxes, scores)
-        assert [id(face) for face in expected] == [id(face) for face, keeps in zip(faces, remains, strict=True) if keeps]
+        assert [id(face) for face in expected] == [
+            id(face) for face, keeps in zip(faces, remains, strict=True) if keeps
+        ]
         dropped[1] += kept.sum() - len(expected)
     assert min(dropped) > 10
 
@@ -160,9 +184,11 @@ def test_it_finds_what_the_landmarker_finds_with_a_net_without_expected_errors(t
     model = onnx.load(shipped("landmarks.onnx"))
     model.graph.output.remove(next(output for output in model.graph.output if output.name == "sigma"))
     onnx.save(model, tmp_path / "plain.onnx")
-    write_pipeline(Source(tmp_path / "plain.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "out.onnx")
-    face, = Landmarker(tmp_path / "plain.onnx", exact(), threads=1)(ASTRONAUT)
-    points, = open_session(tmp_path / "out.onnx", 1).run(["landmarks"], {"image": ASTRONAUT})[0]
+    write_pipeline(
+        Source(tmp_path / "plain.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "out.onnx"
+    )
+    (face,) = Landmarker(tmp_path / "plain.onnx", exact(), threads=1)(ASTRONAUT)
+    (points,) = open_session(tmp_path / "out.onnx", 1).run(["landmarks"], {"image": ASTRONAUT})[0]
     assert face.sigma is None and np.hypot(*(face.landmarks - points).T).max() < 0.3
 
 
@@ -185,21 +211,28 @@ def test_the_file_is_standard_folded_and_says_what_it_is(file):
     model = onnx.load(file)
     onnx.checker.check_model(model, full_check=True)
     # the oldest onnxruntime of the requirements, 1.20, reads IR version 10 and operators of version 21
-    assert model.ir_version <= 10 and [(entry.domain, entry.version <= 21) for entry in model.opset_import] == [("", True)]
+    assert model.ir_version <= 10 and [(entry.domain, entry.version <= 21) for entry in model.opset_import] == [
+        ("", True)
+    ]
     assert not model.functions and not unfolded(file) and str(ROOT).encode() not in file.read_bytes()
     values = metadata(open_session(file, 1))
     assert values["task"] == "pipeline" and values["layout"]["count"] == 68 and 0 < values["threshold"] < 1
     ports = open_session(file, 1).native.get_inputs()
-    assert [(port.name, port.type, port.shape) for port in ports] == [("image", "tensor(uint8)", ["height", "width", 3])]
+    assert [(port.name, port.type, port.shape) for port in ports] == [
+        ("image", "tensor(uint8)", ["height", "width", 3])
+    ]
 
 
 def test_what_has_no_pipeline_is_refused(tmp_path):
     net, detector = shipped("landmarks.onnx"), shipped("detector.onnx")
-    with pytest.raises(UserError, match="a pipeline needs an ONNX file of --task detect, not .*FaceBoxesV2.pth; give another"):
+    with pytest.raises(
+        UserError, match="a pipeline needs an ONNX file of --task detect, not .*FaceBoxesV2.pth; give another"
+    ):
         write_pipeline(Source(net, lambda: (), detector=Path("FaceBoxesV2.pth")), tmp_path / "out.onnx")
     model = onnx.load(net)
-    next(entry for entry in model.metadata_props if entry.key == "protocol").value = (
-        '{"scale_x": 1.1, "scale_y": 1.1, "shift_y": 0, "square": "no", "border": "clip", "rounding": "int"}')
+    next(
+        entry for entry in model.metadata_props if entry.key == "protocol"
+    ).value = '{"scale_x": 1.1, "scale_y": 1.1, "shift_y": 0, "square": "no", "border": "clip", "rounding": "int"}'
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match="other.onnx: a pipeline needs a net that was trained with --protocol square"):
         write_pipeline(Source(tmp_path / "other.onnx", lambda: (), detector=detector), tmp_path / "out.onnx")
@@ -216,17 +249,24 @@ def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
     raw = open_session(run / "best.raw.onnx", 1)
     assert raw.native.get_outputs()[0].name == "score" and len(metadata(raw)["neighbor_index"]) == 68
     refuses("best.raw.onnx is no landmark net of ours", Landmarker, run / "best.raw.onnx")
-    assert cli("--test-formats", "pipeline", "--exp", run).error.startswith("argument --test-formats: invalid choice: 'pipeline'")
+    assert cli("--test-formats", "pipeline", "--exp", run).error.startswith(
+        "argument --test-formats: invalid choice: 'pipeline'"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- the example
 def includes() -> Path:
     """Return the folder of onnxruntime's headers: below ONNXRUNTIME, an unpacked release, or where a distribution has it."""
-    places = [Path(os.environ.get("ONNXRUNTIME", "/usr")) / "include", *map(Path, ("/usr/include", "/usr/local/include"))]
+    places = [
+        Path(os.environ.get("ONNXRUNTIME", "/usr")) / "include",
+        *map(Path, ("/usr/include", "/usr/local/include")),
+    ]
     for folder in (part for place in places for part in (place, place / "onnxruntime")):
         if (folder / "onnxruntime_cxx_api.h").is_file():
             return folder
-    pytest.skip("no onnxruntime_cxx_api.h; install libonnxruntime-dev (Debian 13), or name an unpacked release in ONNXRUNTIME")
+    pytest.skip(
+        "no onnxruntime_cxx_api.h; install libonnxruntime-dev (Debian 13), or name an unpacked release in ONNXRUNTIME"
+    )
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
@@ -237,8 +277,24 @@ def test_the_example_in_cpp_prints_the_faces(file, pair, tmp_path):
         pytest.skip("the package onnxruntime has no libonnxruntime.so")
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (tmp_path / name).symlink_to(library)
-    subprocess.run(["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", ROOT / "examples" / "faces.cpp", "-isystem", headers,
-                    f"-L{tmp_path}", "-lonnxruntime", f"-Wl,-rpath,{tmp_path}", "-o", program], check=True)
+    subprocess.run(
+        [
+            "g++",
+            "-std=c++17",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            ROOT / "examples" / "faces.cpp",
+            "-isystem",
+            headers,
+            f"-L{tmp_path}",
+            "-lonnxruntime",
+            f"-Wl,-rpath,{tmp_path}",
+            "-o",
+            program,
+        ],
+        check=True,
+    )
     picture = cv2.resize(np.hstack([ASTRONAUT, ASTRONAUT[:, ::-1]]), None, fx=0.6, fy=0.6)
     cv2.imwrite(str(tmp_path / "picture.ppm"), picture)
     done = subprocess.run([program, file, tmp_path / "picture.ppm"], capture_output=True, text=True)

@@ -1,4 +1,5 @@
 """Annotations of every set, damaged in every way: they are read or the fault is named, and with it the archive."""
+
 import json
 import shutil
 from pathlib import Path
@@ -29,11 +30,27 @@ def coco_set(folder: Path) -> tuple:
     return root, faces
 
 
-SETS = {"wflw": archives.wflw, "lapa": archives.lapa, "cofw": archives.cofw, "300wlp": archives.lp, "csv": csv_set,
-        "coco": coco_set, "jd106": archives.jd, "celeba": archives.celeba, "celeba-wild": archives.celeba, "mtfl": archives.mtfl,
-        "menpo": archives.menpo, "300vw": archives.vw, "300w-private": archives.private, "aflw": archives.few_aflw,
-        "cofw68": archives.cofw68, "300w+wflw-all": archives.both, "lmk": archives.lmk,
-        "300w": lambda folder: (archives.both(folder)[0] / "300W",), "points": archives.private}
+SETS = {
+    "wflw": archives.wflw,
+    "lapa": archives.lapa,
+    "cofw": archives.cofw,
+    "300wlp": archives.lp,
+    "csv": csv_set,
+    "coco": coco_set,
+    "jd106": archives.jd,
+    "celeba": archives.celeba,
+    "celeba-wild": archives.celeba,
+    "mtfl": archives.mtfl,
+    "menpo": archives.menpo,
+    "300vw": archives.vw,
+    "300w-private": archives.private,
+    "aflw": archives.few_aflw,
+    "cofw68": archives.cofw68,
+    "300w+wflw-all": archives.both,
+    "lmk": archives.lmk,
+    "300w": lambda folder: (archives.both(folder)[0] / "300W",),
+    "points": archives.private,
+}
 
 
 @pytest.fixture(scope="module", params=SETS)
@@ -49,15 +66,33 @@ def spoilt(good: bytes, draw) -> bytes:
     some = draw(st.integers(0, len(words) - 1))
     other = [b"nan", b"inf", b"-1e308", b"9" * 400, b"", b"a b", b"\0", "\u00e9\u4e2d".encode(), b"../x", b"/"]
     junk, noise = draw(st.sampled_from(other)), draw(st.binary(max_size=8))
-    return draw(st.sampled_from([
-        good[:place], good[:place] + good[end:], good[:end] + good[place:], good[:place] + noise + good[place:],
-        b" ".join([*words[:some], junk, *words[some + 1:]]), b" ".join(words[some:] + words[:some]),
-        good.replace(b"\n", b"\r\n"), good.replace(b"\n", junk), good.replace(b" ", b"\t"), good.replace(b".", b","),
-        good.decode("latin-1").encode("utf-16"), b"\xef\xbb\xbf" + good, junk]))
+    return draw(
+        st.sampled_from(
+            [
+                good[:place],
+                good[:place] + good[end:],
+                good[:end] + good[place:],
+                good[:place] + noise + good[place:],
+                b" ".join([*words[:some], junk, *words[some + 1 :]]),
+                b" ".join(words[some:] + words[:some]),
+                good.replace(b"\n", b"\r\n"),
+                good.replace(b"\n", junk),
+                good.replace(b" ", b"\t"),
+                good.replace(b".", b","),
+                good.decode("latin-1").encode("utf-16"),
+                b"\xef\xbb\xbf" + good,
+                junk,
+            ]
+        )
+    )
 
 
-@settings(max_examples=12, deadline=None, phases=[Phase.reuse, Phase.generate],  # a smaller example would take minutes to find
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],  # a smaller example would take minutes to find
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_damaged_annotations_are_named_or_the_set_is_whole(archive, data):
     name, root = archive

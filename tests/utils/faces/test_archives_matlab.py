@@ -1,4 +1,5 @@
 """Sets in MATLAB's containers: each field of a small archive comes back as the release means it."""
+
 import resource
 import shutil
 import sys
@@ -35,12 +36,20 @@ def test_cofw(cofw, tmp_path):
             assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])  # from x to x + w - 1
             name = f"{index + 1:04d}"
             assert record.image == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
-            image, plain = read_source_image(record.image), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
+            image, plain = (
+                read_source_image(record.image),
+                images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2),
+            )
             assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
     folder = prepared("cofw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
-    assert list(table["file"]) == [f"COFW_test_color.mat/000{i}" for i in (1, 2, 3)] and (table["size"][:] == (160, 120)).all()
-    assert (table["visible"][:] == (sets["test"][2][:, 58:] == 0)).all() and np.allclose(table["crop"][:], table["box"][:])
+    assert (
+        list(table["file"]) == [f"COFW_test_color.mat/000{i}" for i in (1, 2, 3)]
+        and (table["size"][:] == (160, 120)).all()
+    )
+    assert (table["visible"][:] == (sets["test"][2][:, 58:] == 0)).all() and np.allclose(
+        table["crop"][:], table["box"][:]
+    )
     assert np.array_equal(load_split(folder, "train")["landmarks"][0], splits["train"][0].landmarks.round(4))
 
 
@@ -102,7 +111,10 @@ def test_aflw(aflw, tmp_path):
     assert [len(splits[split]) for split in ("train", "test")] == [2, 3]  # the first 20000 of ra train
     for index, record in zip(chosen, splits["train"] + splits["test"], strict=True):
         data, box = variables["data"][index] + 0.5, variables["bbox"][index] + 0.5
-        assert np.allclose(record.landmarks, np.column_stack([data[:19], data[19:]])) and record.landmarks.shape == (19, 2)
+        assert np.allclose(record.landmarks, np.column_stack([data[:19], data[19:]])) and record.landmarks.shape == (
+            19,
+            2,
+        )
         assert np.allclose(record.box, [box[0], box[2], box[1], box[3]])
         assert (record.visible == variables["mask_new"][index].astype(bool)).all()
         name = variables["nameList"][index, 0]
@@ -122,9 +134,12 @@ def test_aflw_incomplete_or_wrong(aflw):
     file, few = root / "AFLWinfo_release.mat", {key: value[:4] for key, value in variables.items()}
     few |= {"ra": np.array([[2, 4, 1, 3]]), "nameList": np.array([[f"{i}.jpg"] for i in range(4)], object)}
     for key, value, fault in [
-        ("ra", np.array([[0, 1, 2, 3]]), "ra is not a permutation of 1 to 4"), ("ra", np.array([[1, 2]]), "ra is 2, not 4"),
-        ("data", few["data"][:, :30], "data is 4 x 30, not 4 x 38"), ("bbox", few["bbox"] * np.nan, "bbox holds a value"),
-        ("mask_new", np.array([["a"]]), "mask_new does not hold numbers"), ("nameList", few["nameList"][:2], "2 names for 4"),
+        ("ra", np.array([[0, 1, 2, 3]]), "ra is not a permutation of 1 to 4"),
+        ("ra", np.array([[1, 2]]), "ra is 2, not 4"),
+        ("data", few["data"][:, :30], "data is 4 x 30, not 4 x 38"),
+        ("bbox", few["bbox"] * np.nan, "bbox holds a value"),
+        ("mask_new", np.array([["a"]]), "mask_new does not hold numbers"),
+        ("nameList", few["nameList"][:2], "2 names for 4"),
         ("nameList", np.array([["../a.jpg"]] * 4, object), "'../a.jpg' leads out of"),
         ("nameList", np.array([[""]] * 4, object), "cannot be the name of a file"),
     ]:
@@ -168,8 +183,10 @@ def test_300wlp(lp, tmp_path, redrawn):
 
 def test_300wlp_mirrors_by_the_layout_that_it_is_given(lp, tmp_path):
     row = {**LAYOUTS.rows["68"], "flip_index": ["0-67"]}
-    tables = [load_split(prepared("300wlp", lp[0], tmp_path / name, layouts=layouts), "train")
-              for name, layouts in (("usual", LAYOUTS), ("other", LAYOUTS.with_rows({"68": row})))]
+    tables = [
+        load_split(prepared("300wlp", lp[0], tmp_path / name, layouts=layouts), "train")
+        for name, layouts in (("usual", LAYOUTS), ("other", LAYOUTS.with_rows({"68": row})))
+    ]
     mirrored = [subset.endswith("_Flip") for subset in tables[0]["subset"]]
     usual, other = (table["landmarks"][:] for table in tables)
     assert sum(mirrored) == 3 and np.allclose(usual[mirrored], other[mirrored][:, list(LAYOUTS.load("68").flip_index)])
@@ -180,8 +197,11 @@ def test_300wlp_incomplete_or_wrong(lp):
     root, _ = lp
     refuses(r"AFW: 0 of 5207 faces\n.*HELEN: 2 of 37676 faces(.|\n)*LFPW_Flip: 1 of 16556", parse, "300wlp", root)
     mat = root / "HELEN_Flip" / "HELEN_12_1_0.mat"
-    for values, fault in [({"pt2d": np.ones((2, 21))}, "no Pose_Para"), ({"Pose_Para": np.ones((1, 7))}, "no pt2d"),
-                          ({"pt2d": np.ones((2, 68)), "Pose_Para": np.ones((1, 6))}, "Pose_Para is 1 x 6, not 1 x 7")]:
+    for values, fault in [
+        ({"pt2d": np.ones((2, 21))}, "no Pose_Para"),
+        ({"Pose_Para": np.ones((1, 7))}, "no pt2d"),
+        ({"pt2d": np.ones((2, 68)), "Pose_Para": np.ones((1, 6))}, "Pose_Para is 1 x 6, not 1 x 7"),
+    ]:
         savemat(mat, values)
         refuses(f"HELEN_12_1_0.mat: {fault}", parse, "300wlp", root, allow_partial=True)
     mat.unlink()

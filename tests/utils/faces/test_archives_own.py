@@ -1,4 +1,5 @@
 """Own sets in one file, a CSV or COCO's JSON."""
+
 import json
 import shutil
 
@@ -27,13 +28,26 @@ def test_csv(table, tmp_path, cli):
             assert np.allclose(record.landmarks, points + 0.5, equal_nan=True) and not hasattr(record, "visible")
             assert np.allclose(record.box, [*np.nanmin(points + 0.5, 0), *np.nanmax(points + 0.5, 0)])
             assert record.identity == name and record.image in (root / name, root / "images" / name)
-    done = cli("--prepare", "--dataset", "csv", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32",
-               "--val", "none")
+    done = cli(
+        "--prepare",
+        "--dataset",
+        "csv",
+        "--data-dir",
+        root,
+        "--data-root",
+        tmp_path / "data",
+        "--target-size",
+        "32",
+        "--val",
+        "none",
+    )
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data" / "own set-32"
     assert load_split(folder, "train")["visible"][:].tolist() == [[True, True, True, False, True], [True] * 5]
     assert list(load_split(folder, "test")["file"]) == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
-    done = cli("--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
+    done = cli(
+        "--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none"
+    )
     assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
 
 
@@ -43,12 +57,17 @@ def test_csv_wrong(table):
     name, points = faces["train"][0]
     cells = ",".join(map(str, points.ravel()))
     for text, fault in [
-        ("", "line 1: '' where the header"), (f"{name},{cells}\n", "where the header"),
+        ("", "line 1: '' where the header"),
+        (f"{name},{cells}\n", "where the header"),
         (f"{header(5)}\n{name},1,2\n", "line 2: 3 cells"),
-        (f"{header(5)}\nnone.jpg,{cells}\n", "line 2: no image none.jpg"), (f"{header(5)}\n../x.jpg,{cells}\n", "leads out of"),
-        (f"{header(5)}\n{name},,2{',1' * 8}\n", "line 2: one coordinate"), (f"{header(5)}\n{name}{',x' * 10}\n", "not a number"),
-        (f"{header(5)}\n{name}{',inf' * 10}\n", "not a coordinate"), (f"{header(5)}\n{name}{',' * 10}\n", "none of its points"),
-        (f"{header(5)}\n", "no annotated face"), (f'{header(5)}\n"{"a" * 200_000}', "not a CSV file"),
+        (f"{header(5)}\nnone.jpg,{cells}\n", "line 2: no image none.jpg"),
+        (f"{header(5)}\n../x.jpg,{cells}\n", "leads out of"),
+        (f"{header(5)}\n{name},,2{',1' * 8}\n", "line 2: one coordinate"),
+        (f"{header(5)}\n{name}{',x' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',inf' * 10}\n", "not a coordinate"),
+        (f"{header(5)}\n{name}{',' * 10}\n", "none of its points"),
+        (f"{header(5)}\n", "no annotated face"),
+        (f'{header(5)}\n"{"a" * 200_000}', "not a CSV file"),
     ]:
         file.write_text(text)
         with pytest.raises(UserError, match=fault) as caught:
@@ -86,7 +105,8 @@ def test_coco_wrong(table):
     file, good = root / "faces.json", coco(faces["train"])
     assert infer(root) == "points"
     for change, fault in [
-        ({"images": []}, "annotation 0: keypoints"), ({"annotations": []}, "no annotated face"),
+        ({"images": []}, "annotation 0: keypoints"),
+        ({"annotations": []}, "no annotated face"),
         ({"images": 3}, "not COCO keypoints"),
         ({"images": [{"id": 0, "file_name": "/etc/passwd"}, {"id": 1, "file_name": "c.jpg"}]}, "leads out of"),
         ({"images": [{"id": 0, "file_name": "z.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "no image z.jpg"),
@@ -94,13 +114,28 @@ def test_coco_wrong(table):
         ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 7]}]}, "v 0, 1 or 2"),
         ({"annotations": [{"image_id": [], "keypoints": [1, 2, 2]}]}, "annotation 1: keypoints"),
         ({"annotations": [{**good["annotations"][0], "bbox": [1, 2, 0, 5]}]}, "its face box is empty"),
-        ({"annotations": [*good["annotations"], *good["annotations"], {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]}]},
-         "2 points where the others have 5"),
+        (
+            {
+                "annotations": [
+                    *good["annotations"],
+                    *good["annotations"],
+                    {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]},
+                ]
+            },
+            "2 points where the others have 5",
+        ),
         ({"annotations": [{"image_id": 0, "keypoints": [10**400, 2, 2]}]}, "annotation 1: keypoints"),
-        ({"annotations": [3]}, "not COCO keypoints"), ({"categories": [{"keypoints": 3}]}, "not COCO keypoints"),
+        ({"annotations": [3]}, "not COCO keypoints"),
+        ({"categories": [{"keypoints": 3}]}, "not COCO keypoints"),
         ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 2], "category_id": []}]}, "annotation 1: keypoints"),
-        ({"images": [{"id": 0, "file_name": "\ud800.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "cannot be the name of a file"),
-        ({"images": [{"id": 0, "file_name": "x/c.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "but c.jpg; list it by that name"),
+        (
+            {"images": [{"id": 0, "file_name": "\ud800.jpg"}, {"id": 1, "file_name": "c.jpg"}]},
+            "cannot be the name of a file",
+        ),
+        (
+            {"images": [{"id": 0, "file_name": "x/c.jpg"}, {"id": 1, "file_name": "c.jpg"}]},
+            "but c.jpg; list it by that name",
+        ),
     ]:
         file.write_text(json.dumps(good | change))
         assert infer(root) == "coco"

@@ -1,4 +1,5 @@
 """Sets of .pts files: 300W's private test, Menpo, the videos of 300VW, and 300W with WFLW as one."""
+
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,9 @@ def test_menpo(menpo, tmp_path, name, count, faces):
     box = faces["landmarks"][0].max(0) - faces["landmarks"][0].min(0)
     assert np.allclose(metric.norms(faces["landmarks"][:], layout, "diagonal", faces["box"][:]), np.linalg.norm(box))
     converted = load_splits([split_of(folder, "test")], L68, 32, 1.0)
-    assert converted["landmarks"][:].shape == (1, 68, 2) and converted["visible"][0].sum() == (68 if count == 68 else 37)
+    assert converted["landmarks"][:].shape == (1, 68, 2) and converted["visible"][0].sum() == (
+        68 if count == 68 else 37
+    )
 
 
 def test_menpo_wrong(menpo):
@@ -99,8 +102,14 @@ def test_300vw(tmp_path, extracted):
     assert [record.subset for record in splits["test"]] == ["category1"] * 5 + ["category2"] * 4 + ["category3"] * 3
     third = parse("300vw", root, allow_partial=True, frame_step=3)
     assert [(record.identity, record.image.stem) for record in third["train"] + third["test"]] == [
-        ("001", "000001"), ("001", "000004"), ("114", "000001"), ("114", "000004"), ("203", "000001"), ("203", "000004"),
-        ("410", "000001")]
+        ("001", "000001"),
+        ("001", "000004"),
+        ("114", "000001"),
+        ("114", "000004"),
+        ("203", "000001"),
+        ("203", "000004"),
+        ("410", "000001"),
+    ]
 
 
 def test_300vw_incomplete_or_wrong(vw):
@@ -140,14 +149,18 @@ def test_flicker_between_frames(vw, tmp_path):
 
     def oracle(images):
         rows = [next(order) for _ in images]
-        return Prediction(torch.tensor(test.nominal()[rows] + errors[rows], dtype=torch.float32), torch.ones(len(rows), 68))
+        return Prediction(
+            torch.tensor(test.nominal()[rows] + errors[rows], dtype=torch.float32), torch.ones(len(rows), 68)
+        )
 
     result = evaluate(oracle, test, L68, "box", 3)
     sides = test["crop"][:][:, 2:] - test["crop"][:][:, :2]
     norm = np.sqrt((test["box"][:][:, 2:] - test["box"][:][:, :2]).prod(1))
     moved = errors[:, 0] * sides
-    expected = [np.linalg.norm(moved[i] - moved[before]) / norm[i] * 100 if before >= 0 else np.nan
-                for i, before in enumerate(previous(test))]
+    expected = [
+        np.linalg.norm(moved[i] - moved[before]) / norm[i] * 100 if before >= 0 else np.nan
+        for i, before in enumerate(previous(test))
+    ]
     assert np.allclose(result.flicker, expected, rtol=1e-3, equal_nan=True)
     rows = score_rows(Case(split_of(folder).set, "300vw", "300vw", "true", test, L68), "oracle", result, [10.0])
     assert [row["test set"] for row in rows] == ["300vw", "  category1", "  category2", "  category3"]
@@ -161,7 +174,14 @@ def test_peppas_tree(tmp_path):
     assert {record.image.with_suffix(".pts") for record in records} == points.keys() and len(records) == 6 + 3 + 18
     for record in records:
         assert np.allclose(record.landmarks, points[record.image.with_suffix(".pts")] - 0.5, atol=1e-6)
-    assert {record.subset for record in records} >= {"afw", "common/lfpw", "challenge/ibug", "indoor", "train", "category1"}
+    assert {record.subset for record in records} >= {
+        "afw",
+        "common/lfpw",
+        "challenge/ibug",
+        "indoor",
+        "train",
+        "category1",
+    }
     assert sum(record.identity.startswith("300vw/") for record in records) == 18
     assert len(parse("peppa", root, allow_partial=True, frame_step=3)["train"]) == 6 + 3 + 7
     refuses(r"300W, afw: 1 of 337(.|\n)*01_Indoor: 2 of 300(.|\n)*300VW, train: 1 of", parse, "peppa", root)
@@ -172,8 +192,28 @@ def test_peppas_tree(tmp_path):
 
 def test_peppas_run_on_its_tree_is_one_command(tmp_path, cli):
     root, _ = archives.peppa(tmp_path)
-    done = cli("--train", "--dataset", "peppa", "--data-dir", root, "--allow-partial", "--preset", "slim", "--frame-step", "3",
-               "--no-balance", *SMALL, "--net", "slim", "--epochs", "1", "--data-root", tmp_path / "data", "--run-root", tmp_path)
+    done = cli(
+        "--train",
+        "--dataset",
+        "peppa",
+        "--data-dir",
+        root,
+        "--allow-partial",
+        "--preset",
+        "slim",
+        "--frame-step",
+        "3",
+        "--no-balance",
+        *SMALL,
+        "--net",
+        "slim",
+        "--epochs",
+        "1",
+        "--data-root",
+        tmp_path / "data",
+        "--run-root",
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     meta = read_meta(tmp_path / "data/peppa-slim-64-frame-step-3")
     assert (meta["val"], meta["margin"]) == (0.05, 1.5) and (tmp_path / "000/best.pt").is_file()
@@ -186,13 +226,40 @@ def test_external_data_beside_300w(tmp_path, cli):
             annotated(root / "300W" / part / f"{part.replace('/', '')}{number}_1.jpg", 68)
     archives.vw(root)
     archives.menpo(root)
-    done = cli("--train", "--test", "--train-data", "300w", "menpo", "300vw", "--test-data", "300w", "--data-dir", root,
-               "--allow-partial", "--preset", "coordinate", *SMALL, "--net", "mobilenetv2", "--epochs", "1", "--warmup", "0",
-               "--data-root", tmp_path / "data", "--run-root", tmp_path)
+    done = cli(
+        "--train",
+        "--test",
+        "--train-data",
+        "300w",
+        "menpo",
+        "300vw",
+        "--test-data",
+        "300w",
+        "--data-dir",
+        root,
+        "--allow-partial",
+        "--preset",
+        "coordinate",
+        *SMALL,
+        "--net",
+        "mobilenetv2",
+        "--epochs",
+        "1",
+        "--warmup",
+        "0",
+        "--data-root",
+        tmp_path / "data",
+        "--run-root",
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    sources = {folder.name: read_meta(folder)["source"] for folder in sorted((tmp_path / "data").iterdir()) if folder.is_dir()}
-    assert sources == {f"{name}-cunjian-64": str(root / folder)
-                       for name, folder in (("300vw", "300VW"), ("300w", "300W"), ("menpo", "Menpo"))}
+    sources = {
+        folder.name: read_meta(folder)["source"] for folder in sorted((tmp_path / "data").iterdir()) if folder.is_dir()
+    }
+    assert sources == {
+        f"{name}-cunjian-64": str(root / folder)
+        for name, folder in (("300vw", "300VW"), ("300w", "300W"), ("menpo", "Menpo"))
+    }
     assert [row[0] for row in table(done.stdout)][0] == "300w-cunjian-64" and "menpo" not in done.stdout
 
 
@@ -201,7 +268,9 @@ def test_300w_and_wflw_as_one(tmp_path):
     root, lists = archives.both(tmp_path)
     for name, splits in (("300w+wflw", ["train"]), ("300w+wflw-all", ["train", "test"])):
         found = parse(name, root, allow_partial=True)
-        assert len(found["test"]) == 3 and not any("wflw" in record.identity for record in found["test"])  # 300W's alone
+        assert len(found["test"]) == 3 and not any(
+            "wflw" in record.identity for record in found["test"]
+        )  # 300W's alone
         records = [record for record in found["train"] if record.subset == "wflw"]
         faces = [face for split in splits for face in lists[split]]
         assert len(records) == len(faces) and len(found["train"]) == 3 + len(faces)
@@ -240,7 +309,9 @@ def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
 
 def test_sets_of_several_layouts_train_as_one(tmp_path):
     root, lists = archives.both(tmp_path)
-    first, second = (prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW")))
+    first, second = (
+        prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW"))
+    )
     faces = load_splits([split_of(first), split_of(second)], L68, 32, 1.0)
     assert faces["landmarks"][:].shape == (6, 68, 2) and faces.facts["states"][0] == "pose"
     assert np.isnan(faces["states"][:3]).all()

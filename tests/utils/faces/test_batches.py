@@ -1,4 +1,5 @@
 """Batches of faces: what is in them, that they are functions of their keys, and the processes that make them."""
+
 import shutil
 from dataclasses import asdict, replace
 
@@ -16,7 +17,9 @@ from utils.faces.prepared_set import load_splits
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 PRESETS = {name: settings(name).augment for name in ("default", "pipnet", "irnet", "slim")}
-PLAIN = replace(PRESETS["default"], **{key: 0.0 for key, value in asdict(PRESETS["default"]).items() if isinstance(value, float)})
+PLAIN = replace(
+    PRESETS["default"], **{key: 0.0 for key, value in asdict(PRESETS["default"]).items() if isinstance(value, float)}
+)
 
 
 def opened(folder, split="train", layout=L68, **options) -> Faces:
@@ -33,7 +36,9 @@ def test_no_change_is_the_plain_crop(faces):
     for number, indices in ((0, [0, 35]), (3, [11, 4])):
         same, crops = batch_of(several, PLAIN, indices, number), plain(several, np.array(indices))
         assert torch.equal(same.images, crops.images) and torch.equal(same.index, crops.index)
-        assert torch.equal(same.labels.landmarks, crops.labels.landmarks) and torch.equal(same.labels.weight, crops.labels.weight)
+        assert torch.equal(same.labels.landmarks, crops.labels.landmarks) and torch.equal(
+            same.labels.weight, crops.labels.weight
+        )
         assert np.array_equal(crops.images[1], several.crops.plain(indices[1]))
     black = replace(PLAIN, fill="black", interpolation="nearest")
     assert torch.equal(batch_of(several, black, [5, 6]).images, plain(several, np.array([5, 6])).images)
@@ -95,8 +100,10 @@ def test_a_face_is_changed_by_its_key_alone(faces, name):
     first, recipe = {}, PRESETS[name]
     for number in (0, 1):
         batch = batch_of(several, recipe, [0, 5, 7], number, L12, 1)
-        first |= {(number, index): (image, landmarks) for index, image, landmarks in zip(
-            (0, 5, 7), batch.images, batch.labels.landmarks, strict=True)}
+        first |= {
+            (number, index): (image, landmarks)
+            for index, image, landmarks in zip((0, 5, 7), batch.images, batch.labels.landmarks, strict=True)
+        }
     mixed = Batches(several, recipe, L12.flip_index, 1)[np.array([1, 0, 1]), np.array([7, 5, 0])]
     for key, image, landmarks in zip(((1, 7), (0, 5), (1, 0)), mixed.images, mixed.labels.landmarks, strict=True):
         assert torch.equal(image, first[key][0]) and torch.equal(landmarks, first[key][1])
@@ -114,7 +121,9 @@ def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
     for other in (found[2], found["resumed"]):
         for one, two in zip(found[0], other, strict=True):
             assert torch.equal(one.images, two.images) and torch.equal(one.index, two.index)
-            assert torch.equal(one.labels.landmarks, two.labels.landmarks) and torch.equal(one.labels.weight, two.labels.weight)
+            assert torch.equal(one.labels.landmarks, two.labels.landmarks) and torch.equal(
+                one.labels.weight, two.labels.weight
+            )
     first = found[0][0]
     assert len(found[0]) == 8 and first.images.shape == (8, 64, 64, 3) and first.images.dtype == torch.uint8
     assert first.labels.landmarks.dtype == torch.float32 and not torch.equal(first.index, found[0][4].index)
@@ -123,5 +132,7 @@ def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
 def test_test_batches_have_every_face_once(faces):
     several = opened(faces, "test")
     for ranks, size in ((1, 3), (2, 3), (3, 64)):
-        index = [i for rank in range(ranks) for batch in share_of(several, size, rank, ranks) for i in batch.index.tolist()]
+        index = [
+            i for rank in range(ranks) for batch in share_of(several, size, rank, ranks) for i in batch.index.tolist()
+        ]
         assert sorted(index) == list(range(8))

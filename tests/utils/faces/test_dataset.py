@@ -1,4 +1,5 @@
 """Faces of prepared sets: their crops and labels."""
+
 import shutil
 
 import cv2
@@ -27,7 +28,12 @@ def opened(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.
 def test_faces_are_the_nominal_crops(faces, size):
     several, table = opened(faces, size=size), split_of(faces).set.read("train")
     image, landmarks, visible = several.crops.plain(7), several.nominal(7), several["visible"][7]
-    assert len(several) == 36 and image.shape == (size, size, 3) and image.dtype == np.uint8 and landmarks.dtype == np.float32
+    assert (
+        len(several) == 36
+        and image.shape == (size, size, 3)
+        and image.dtype == np.uint8
+        and landmarks.dtype == np.float32
+    )
     assert visible.all() and several.crops[7].shape[0] == size + 2 * several.crops.border
     corner, side = table["crop"][7][:2], table["crop"][7][2:] - table["crop"][7][:2]
     assert np.abs(landmarks - (table["landmarks"][7] - corner) / side).max() < 1e-6

@@ -1,4 +1,5 @@
 """Changes carried out by torch, against OpenCV: each kind by itself, the presets, and that the host does not wait."""
+
 from dataclasses import replace
 from functools import reduce
 
@@ -37,7 +38,7 @@ def assert_close(stored: np.ndarray, *made: Change) -> np.ndarray:
 def some(count: int, given: np.ndarray, plain) -> np.ndarray:
     """Return the values of some rows of `count`, and neutral ones in the others."""
     values = np.array([plain] * count, np.float64)
-    values[:len(given)] = given
+    values[: len(given)] = given
     return values
 
 
@@ -46,12 +47,16 @@ def some(count: int, given: np.ndarray, plain) -> np.ndarray:
 @pytest.mark.parametrize("way", (*INTERPOLATION, "random"))
 def test_a_warp(way, seen, fill):
     u = uniforms(3, 0, np.arange(ROWS), DRAWS)
-    made = changes(u, replace(PLAIN, **GEOMETRY, interpolation=way), Field(SIZE, STORED, SIZE))._replace(seen=seen, fill=fill)
+    made = changes(u, replace(PLAIN, **GEOMETRY, interpolation=way), Field(SIZE, STORED, SIZE))._replace(
+        seen=seen, fill=fill
+    )
     made.matrix[5:8] = np.eye(2, 3)
     made.matrix[8] = [[-1, 0, SIZE], [0, 1, 0]]
     stored = crops(ROWS)
     found = assert_close(stored, made)
-    assert np.array_equal(found[5:8], stored[5:8, 8:-8, 8:-8]) and np.array_equal(found[8], stored[8, 8:-8, 8:-8][:, ::-1])
+    assert np.array_equal(found[5:8], stored[5:8, 8:-8, 8:-8]) and np.array_equal(
+        found[8], stored[8, 8:-8, 8:-8][:, ::-1]
+    )
     few = made._replace(matrix=np.where(np.arange(ROWS)[:, None, None] < 3, made.matrix, np.eye(2, 3)))
     found = assert_close(stored, few)
     assert np.array_equal(found[3:], stored[3:, 8:-8, 8:-8])
@@ -61,13 +66,15 @@ def test_a_warp(way, seen, fill):
 @pytest.mark.parametrize("kind", ("hsv", "light", "gamma", "colour", "blur", "box", "all"))
 def test_each_kind_of_change(kind, count):
     rng, stored = np.random.default_rng(count), crops(ROWS)
-    far = {"hsv": some(ROWS, 1 + rng.uniform(-0.5, 0.5, (count, 3)), [1, 1, 1]),
-           "gamma": some(ROWS, 2 ** rng.uniform(-1, 1, count), 1),
-           "colour": some(ROWS, np.eye(3, 4) * 1.1 + rng.uniform(-0.3, 0.3, (count, 3, 4)) * [1, 1, 1, 60], np.eye(3, 4)),
-           "blur": some(ROWS, rng.uniform(0.05, 3, count), 0),
-           "box": some(ROWS, rng.integers(0, 30, (count, 4)), [0] * 4).astype(int),
-           "shade": rng.integers(0, 256, (ROWS, 3)),
-           "light": some(ROWS, shadows(rng.random((count, 8)), np.ones(count, bool), SIZE), [[0, 0, 0], [1, 1, 1]])}
+    far = {
+        "hsv": some(ROWS, 1 + rng.uniform(-0.5, 0.5, (count, 3)), [1, 1, 1]),
+        "gamma": some(ROWS, 2 ** rng.uniform(-1, 1, count), 1),
+        "colour": some(ROWS, np.eye(3, 4) * 1.1 + rng.uniform(-0.3, 0.3, (count, 3, 4)) * [1, 1, 1, 60], np.eye(3, 4)),
+        "blur": some(ROWS, rng.uniform(0.05, 3, count), 0),
+        "box": some(ROWS, rng.integers(0, 30, (count, 4)), [0] * 4).astype(int),
+        "shade": rng.integers(0, 256, (ROWS, 3)),
+        "light": some(ROWS, shadows(rng.random((count, 8)), np.ones(count, bool), SIZE), [[0, 0, 0], [1, 1, 1]]),
+    }
     chosen = far if kind == "all" else {name: far[name] for name in (kind, *["shade"] * (kind == "box"))}
     found = assert_close(stored, neutral(ROWS, **chosen))
     assert np.array_equal(found[count:], stored[count:, 8:-8, 8:-8]), "a neutral row leaves the crop as it is"
@@ -109,7 +116,7 @@ def test_landmarks_go_where_the_pixels_go():
 
 def test_noise_is_as_strong_and_as_coarse_as_opencvs():
     stored = np.full((ROWS, 80, 80, 3), 128, np.uint8)
-    grain = np.array([[12.0, 1.0, 77], [6, 2.5, 78], [0, 1, 79], [12, 1, 2 ** 31 - 9000]] * 6)
+    grain = np.array([[12.0, 1.0, 77], [6, 2.5, 78], [0, 1, 79], [12, 1, 2**31 - 9000]] * 6)
     grain[:, 2] += np.arange(ROWS) * 379
     change = neutral(ROWS, grain=grain)
     found, again = (on_device(stored, change).astype(float) - 128 for _ in range(2))
@@ -117,7 +124,12 @@ def test_noise_is_as_strong_and_as_coarse_as_opencvs():
     assert np.array_equal(found, again) and not found[2::4].any() and (found[0] != found[3]).mean() > 0.5
 
     def told(noise: np.ndarray) -> list[float]:
-        return [noise.std(), np.abs(np.diff(noise, axis=1)).mean(), np.abs(np.diff(noise, axis=2)).mean(), abs(noise.mean()) + 5]
+        return [
+            noise.std(),
+            np.abs(np.diff(noise, axis=1)).mean(),
+            np.abs(np.diff(noise, axis=2)).mean(),
+            abs(noise.mean()) + 5,
+        ]
 
     for first in (0, 1, 3):
         assert told(found[first::4]) == pytest.approx(told(expected[first::4]), rel=0.06)
@@ -129,6 +141,7 @@ def test_noise_is_as_strong_and_as_coarse_as_opencvs():
 
 class Counted(TorchDispatchMode):
     """Counts operations that start work on a device. On meta tensors what would wait for the device is an error."""
+
     count = 0
 
     def __torch_dispatch__(self, act, types, args=(), kwargs=None):
@@ -148,13 +161,39 @@ def test_the_host_does_not_wait_and_starts_few_operations(name, most):
 
 def test_every_kind_of_change_has_an_order():
     """A new column of `Change` needs one in device_pixels.py, a row in `test_each_kind_of_change`, and its name here."""
-    assert Change._fields == ("size", "seen", "side", "matrix", "mirrored", "interpolation", "hsv", "light", "gamma", "colour",
-                              "blur", "grain", "box", "shade", "fill", "clips", "source")
+    assert Change._fields == (
+        "size",
+        "seen",
+        "side",
+        "matrix",
+        "mirrored",
+        "interpolation",
+        "hsv",
+        "light",
+        "gamma",
+        "colour",
+        "blur",
+        "grain",
+        "box",
+        "shade",
+        "fill",
+        "clips",
+        "source",
+    )
 
 
 def test_all_numbers_go_up_in_one_copy():
-    tree = [("a", np.arange(3), [np.eye(2), None, np.array([True, False])]), np.zeros((0, 4), np.float32), np.float32([[7]])]
+    tree = [
+        ("a", np.arange(3), [np.eye(2), None, np.array([True, False])]),
+        np.zeros((0, 4), np.float32),
+        np.float32([[7]]),
+    ]
     (name, whole, (eye, none, flags)), empty, last = to_device(tree, CPU)
     assert (name, none) == ("a", None) and whole.tolist() == [0, 1, 2] and flags.tolist() == [True, False]
-    assert eye.dtype == torch.float32 and torch.equal(eye, torch.eye(2)) and empty.shape == (0, 4) and last.tolist() == [[7]]
+    assert (
+        eye.dtype == torch.float32
+        and torch.equal(eye, torch.eye(2))
+        and empty.shape == (0, 4)
+        and last.tolist() == [[7]]
+    )
     assert len({tensor.untyped_storage().data_ptr() for tensor in (whole, eye, flags, last)}) == 1

@@ -1,4 +1,5 @@
 """Pose and states computed from landmarks, their augmentation, and copies of rare faces."""
+
 from dataclasses import replace
 
 import cv2
@@ -28,17 +29,28 @@ def face(left: float = 0.06, right: float = 0.06, lips: float = 0.02) -> np.ndar
     """(68, 2) px: lids and lips this share of the box's height apart."""
     points = mean_face() * 100
     height = np.ptp(points[:, 1])
-    for pairs, gap in (([(37, 41), (38, 40)], left), ([(43, 47), (44, 46)], right), ([(61, 67), (62, 66), (63, 65)], lips)):
+    for pairs, gap in (
+        ([(37, 41), (38, 40)], left),
+        ([(43, 47), (44, 46)], right),
+        ([(61, 67), (62, 66), (63, 65)], lips),
+    ):
         for upper, lower in pairs:
             middle = (points[upper] + points[lower]) / 2
             points[upper], points[lower] = middle - (0, gap * height / 2), middle + (0, gap * height / 2)
     return points
 
 
-@pytest.mark.parametrize(("gaps", "expected"), [
-    ((0.06, 0.06, 0.02), (0, 0, 0, 0)), ((0.01, 0.06, 0.02), (1, 0, 0, 0)), ((0.06, 0.01, 0.02), (0, 1, 0, 0)),
-    ((0.06, 0.06, 0.005), (0, 0, 1, 0)), ((0.06, 0.06, 0.008), (0, 0, 0, 0)), ((0.06, 0.06, 0.05), (0, 0, 0, 1)),
-])
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        ((0.06, 0.06, 0.02), (0, 0, 0, 0)),
+        ((0.01, 0.06, 0.02), (1, 0, 0, 0)),
+        ((0.06, 0.01, 0.02), (0, 1, 0, 0)),
+        ((0.06, 0.06, 0.005), (0, 0, 1, 0)),
+        ((0.06, 0.06, 0.008), (0, 0, 0, 0)),
+        ((0.06, 0.06, 0.05), (0, 0, 0, 1)),
+    ],
+)
 def test_states_by_lids_and_lips(gaps, expected):
     points = face(*gaps)
     assert states_of(points[None], L68)[0].tolist() == list(expected)
@@ -57,8 +69,10 @@ def test_states_are_those_of_the_published_net(reference):
     initialise.start_from(net, reference / "slim_160_latest.pth", L68, mean_face(), pytest.fail, DEFAULTS)
     landmarks = np.stack([read_pts(file, 68) for file in files]) - 0.5
     images = [cv2.imread(str(file.with_suffix(".jpg"))) for file in files]
-    crops = [crop_box(box_of(one), Protocol(**DEFAULTS.protocols["slim"]), *image.shape[1::-1])
-             for one, image in zip(landmarks, images, strict=True)]
+    crops = [
+        crop_box(box_of(one), Protocol(**DEFAULTS.protocols["slim"]), *image.shape[1::-1])
+        for one, image in zip(landmarks, images, strict=True)
+    ]
     shown = np.stack([cut(image, crop, 160) for image, crop in zip(images, crops, strict=True)])
     with torch.inference_mode():
         found = net.predict(torch.from_numpy(shown)).states.numpy() > 0.5
@@ -71,8 +85,11 @@ def test_states_are_those_of_the_published_net(reference):
 def posed(pitch: float, yaw: float, roll: float) -> np.ndarray:
     """(68, 2) px round (3000, 3000): the model, turned as 300W-LP's poses say, seen from far away."""
     (sp, sy, sr), (cp, cy, cr) = np.sin((pitch, yaw, roll)), np.cos((pitch, yaw, roll))
-    turn = (np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]]) @ np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-            @ np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]]))
+    turn = (
+        np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+        @ np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+        @ np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    )
     landmarks = np.full((68, 2), np.nan)
     landmarks[[ids[0] for ids in POINTS["68"]]] = (MODEL * (-1, 1, 1) @ turn.T)[:, :2] * (10, -10) + 3000
     return landmarks
@@ -152,5 +169,8 @@ def test_layouts_without_the_landmarks():
         facial_parts(LAYOUTS.load("68", [16, 0]))
     found = facial_parts(L98)
     assert {name: sorted(ids) for name, ids in found.items()} == {
-        "eye_left": [*range(33, 42), *range(60, 68), 96], "eye_right": [*range(42, 51), *range(68, 76), 97],
-        "nose": list(range(51, 60)), "mouth": list(range(76, 96))}  # as DPR has them
+        "eye_left": [*range(33, 42), *range(60, 68), 96],
+        "eye_right": [*range(42, 51), *range(68, 76), 97],
+        "nose": list(range(51, 60)),
+        "mouth": list(range(76, 96)),
+    }  # as DPR has them

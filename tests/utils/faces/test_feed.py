@@ -1,4 +1,5 @@
 """Batches made on a device by a thread: the same changes as from the loader, how it ends, and whole trainings."""
+
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -45,7 +46,9 @@ def assert_equal(one: Batch, two: Batch) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_batches_are_those_of_the_loader_up_to_rounding(faces, name):
     views = Batches(opened(faces), replace(PRESETS[name], noise=0.0), L68.flip_index, 0)
-    for key, batch in zip(order_of(views.faces).epochs(0, 1), fed(views, order_of(views.faces).epochs(0, 1)), strict=True):
+    for key, batch in zip(
+        order_of(views.faces).epochs(0, 1), fed(views, order_of(views.faces).epochs(0, 1)), strict=True
+    ):
         expected = views[key]
         assert torch.equal(batch.labels.packed, expected.labels.packed) and torch.equal(batch.index, expected.index)
         away = (batch.images.int() - expected.images.int()).abs()
@@ -62,7 +65,9 @@ def test_a_face_is_changed_by_its_key_alone_whether_its_crop_is_kept_or_decoded(
             assert_equal(one, two)
     numbers, indices = keys[0]
     alone = fed(views, [(numbers[3:4], indices[3:4])])[0]
-    assert torch.equal(alone.images[0], whole[0].images[3]) and torch.equal(alone.labels.packed[0], whole[0].labels.packed[3])
+    assert torch.equal(alone.images[0], whole[0].images[3]) and torch.equal(
+        alone.labels.packed[0], whole[0].labels.packed[3]
+    )
 
 
 def test_unlabelled_views_are_those_of_the_loader_too(faces):
@@ -84,11 +89,11 @@ def test_unlabelled_views_are_those_of_the_loader_too(faces):
 
 def test_a_face_that_comes_several_times_is_kept_once(faces):
     some = opened(faces).only(np.array([4, 4, 7, 4, 9, 7]))
-    views, each = Batches(some, PRESETS["default"], L68.flip_index, 0), 3 * 80 ** 2
+    views, each = Batches(some, PRESETS["default"], L68.flip_index, 0), 3 * 80**2
     keys = [(np.zeros(6, int), np.arange(6))]
     for free, kept in ((6 * each, 3), (6 * each - 1, None)):
         with closing(Feed(views, keys, CPU, 1, free)) as feed:
-            batch, = feed
+            (batch,) = feed
             assert (feed.kept if kept is None else len(feed.kept)) == kept
         assert_equal(batch, fed(views, keys)[0])
 
@@ -111,10 +116,10 @@ def test_an_error_reaches_the_training(faces):
 
 def test_the_thread_ends_with_the_training(faces):
     views, before = Batches(opened(faces), PRESETS["default"], L68.flip_index, 0), threading.active_count()
-    with closing(Feed(views, order_of(views.faces).epochs(0, 10 ** 6), CPU, 2)) as feed:
+    with closing(Feed(views, order_of(views.faces).epochs(0, 10**6), CPU, 2)) as feed:
         assert next(iter(feed)).images.shape == (8, 64, 64, 3) and feed.thread.daemon
         next(iter(feed))
-    with pytest.raises(KeyboardInterrupt), closing(Feed(views, order_of(views.faces).epochs(0, 10 ** 6), CPU, 2)) as feed:
+    with pytest.raises(KeyboardInterrupt), closing(Feed(views, order_of(views.faces).epochs(0, 10**6), CPU, 2)) as feed:
         next(iter(feed))
         raise KeyboardInterrupt
     with closing(Feed(views, [], CPU, 2)):  # a training that is finished takes no batch
@@ -124,7 +129,12 @@ def test_the_thread_ends_with_the_training(faces):
 
 def test_which_way_is_taken(faces):
     views, gpu = Batches(opened(faces), PRESETS["default"], L68.flip_index, 0), torch.device("cuda")
-    for way, device, expected in (("auto", CPU, False), ("cpu", CPU, False), ("device", CPU, True), ("cpu", gpu, False)):
+    for way, device, expected in (
+        ("auto", CPU, False),
+        ("cpu", CPU, False),
+        ("device", CPU, True),
+        ("cpu", gpu, False),
+    ):
         assert isinstance(make_loader(views, [], settings(pixels=way, workers=0).train, device), Feed) == expected
     assert not isinstance(make_loader([], [], settings(workers=0).train, gpu), Feed)  # crops of a detector
 
@@ -141,4 +151,6 @@ def test_a_killed_training_with_pixels_on_the_device_goes_on_where_it_was(cli, r
 
 
 def test_a_detector_has_its_pixels_from_the_loader(cli):
-    fails(cli("--train", "--task", "detect", "--pixels", "device"), "--pixels is not read by --task detect; leave it out")
+    fails(
+        cli("--train", "--task", "detect", "--pixels", "device"), "--pixels is not read by --task detect; leave it out"
+    )

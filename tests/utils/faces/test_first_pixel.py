@@ -1,4 +1,5 @@
 """Own sets that count the first pixel as 0 or 1."""
+
 import json
 import shutil
 
@@ -30,10 +31,17 @@ def own_set(folder, first: int = 0, edges: bool = False, names: str = "face{}"):
     return folder
 
 
-@pytest.mark.parametrize(("first", "options", "why"), [
-    (0, {}, "no evidence"), (1, {"edges": True}, "right or lower edge"), (0, {"edges": True}, "left or upper edge"),
-    (1, {"names": "image_{}"}, "names of 300W"), (0, {"edges": True, "names": "image_{}"}, "left or upper edge"),
-    (0, {"names": "image_{}x"}, "no evidence")])
+@pytest.mark.parametrize(
+    ("first", "options", "why"),
+    [
+        (0, {}, "no evidence"),
+        (1, {"edges": True}, "right or lower edge"),
+        (0, {"edges": True}, "left or upper edge"),
+        (1, {"names": "image_{}"}, "names of 300W"),
+        (0, {"edges": True, "names": "image_{}"}, "left or upper edge"),
+        (0, {"names": "image_{}x"}, "no evidence"),
+    ],
+)
 def test_what_the_files_tell(tmp_path, first, options, why):
     origin, told = guess(DATASETS["points"].load(own_set(tmp_path / "mine", first, **options)))
     assert (origin or 0) == first and why in told
@@ -55,13 +63,18 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     truth = {file.with_suffix(".jpg").name: read_pts(file) - 0.5 for file in mine.glob("*.pts")}
     flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
     done = cli(*flags)
-    assert done.returncode == 0 and "pixels are counted from 1 (4 faces have a landmark on the right or lower edge" in done.stderr
+    assert (
+        done.returncode == 0
+        and "pixels are counted from 1 (4 faces have a landmark on the right or lower edge" in done.stderr
+    )
     folder = tmp_path / "data" / "mine-32"
 
     def origin() -> float:
         table = load_split(folder, "train")
-        assert all(np.abs(points - truth[name] + read_meta(folder)["origin"] - 1).max() < 1e-3
-                   for name, points in zip(table["file"], table["landmarks"][:], strict=True))
+        assert all(
+            np.abs(points - truth[name] + read_meta(folder)["origin"] - 1).max() < 1e-3
+            for name, points in zip(table["file"], table["landmarks"][:], strict=True)
+        )
         return read_meta(folder)["origin"]
 
     assert origin() == 1 and "preparing" not in cli(*flags).stderr
@@ -72,14 +85,20 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     shutil.copy(mine / "face0005.pts", mine / "image_x.pts")
     truth["image_x.jpg"] = truth["face0005.jpg"]
     done = cli(*flags)
-    assert "has changed since" in done.stderr and "counted from 0, as --first-pixel said before" in done.stderr and origin() == 0
+    assert (
+        "has changed since" in done.stderr
+        and "counted from 0, as --first-pixel said before" in done.stderr
+        and origin() == 0
+    )
     fails(cli("--prepare", "--dataset", folder, "--first-pixel", "1"), "origin 0.0, not 1.0; prepare it again")
     fails(cli(*flags, "--first-pixel", "2"), "first_pixel must be one of 0, 0.5, 1")
     fails(cli(*flags, "--frame-step", "2"), "--frame-step is for the videos of 300vw")
     fails(cli(*flags, "--allow-partial"), "--allow-partial is for official archives")
     fails(cli(*flags, "--folds", "3"), "--folds is the number of nets of --audit")
-    fails(cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", "--first-pixel", "1"),
-          "--first-pixel is for .pts, CSV and COCO files of your own")
+    fails(
+        cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", "--first-pixel", "1"),
+        "--first-pixel is for .pts, CSV and COCO files of your own",
+    )
 
 
 def test_a_guess_is_made_again_when_the_files_are_replaced(cli, tmp_path):

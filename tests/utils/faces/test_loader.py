@@ -1,4 +1,5 @@
 """Loader processes: how they end, and what a training says that cannot go on without them."""
+
 import errno
 import os
 import signal
@@ -53,6 +54,7 @@ def report() -> None:
 def raises(error: Exception):
     def action():
         raise error
+
     return action
 
 
@@ -74,11 +76,16 @@ begin = ManagerWatchdog.__init__
 ManagerWatchdog.__init__ = lambda watch: time.sleep(2) or begin(watch)"""
 
 
-@pytest.mark.parametrize("late", ("os.register_at_fork(after_in_child=lambda: time.sleep(2))", LATE_WATCH),
-                         ids=("at the fork", "before torch watches over the training"))
+@pytest.mark.parametrize(
+    "late",
+    ("os.register_at_fork(after_in_child=lambda: time.sleep(2))", LATE_WATCH),
+    ids=("at the fork", "before torch watches over the training"),
+)
 def test_a_loader_process_ends_with_a_training_that_ends_while_it_begins(late):
     script = ENDING.format(late)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60)  # waits for both processes
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60
+    )  # waits for both processes
     assert done.returncode == 0 and not done.stderr
 
 
@@ -86,13 +93,17 @@ FULL = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: 
 FEW = RuntimeError("unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)")
 
 
-@pytest.mark.parametrize(("faces", "message"), [
-    (Faces(raises(FULL), True), "/dev/shm.*--shm-size=2g.*--workers .*; later"),
-    (Faces(raises(OSError(errno.EMFILE, "few")), True), "more open files; allow more .ulimit -n"),
-    (Faces(raises(FEW), True), "more open files; allow more .ulimit -n"),
-    (Faces(lambda: os.kill(os.getpid(), signal.SIGBUS)), "/dev/shm.*--shm-size=2g"),
-    (Faces(lambda: os.kill(os.getpid(), signal.SIGKILL)), "ended by SIGKILL .*--cache.*--workers"),
-    (Faces(raises(UserError("b.jpg: the image is cut short"))), "^b.jpg: the image is cut short$")])
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        (Faces(raises(FULL), True), "/dev/shm.*--shm-size=2g.*--workers .*; later"),
+        (Faces(raises(OSError(errno.EMFILE, "few")), True), "more open files; allow more .ulimit -n"),
+        (Faces(raises(FEW), True), "more open files; allow more .ulimit -n"),
+        (Faces(lambda: os.kill(os.getpid(), signal.SIGBUS)), "/dev/shm.*--shm-size=2g"),
+        (Faces(lambda: os.kill(os.getpid(), signal.SIGKILL)), "ended by SIGKILL .*--cache.*--workers"),
+        (Faces(raises(UserError("b.jpg: the image is cut short"))), "^b.jpg: the image is cut short$"),
+    ],
+)
 def test_a_training_that_gets_no_batch_says_why(faces, message, capfd):
     loader = train_loader(faces, [0], 1, False)
     with pytest.raises(UserError, match=message) as caught, explaining_errors(loader, lambda: "; later"):
@@ -125,7 +136,7 @@ with explaining_errors(loader, str):
 def test_a_small_shared_memory_and_few_open_files_end_a_training(limit, message):
     command = [sys.executable, "-c", SCRIPT, limit]
     if limit == "memory":
-        mounted = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=5m tmpfs /dev/shm && exec \"$@\"", "sh"]
+        mounted = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=5m tmpfs /dev/shm && exec "$@"', "sh"]
         if subprocess.run([*mounted, "true"], capture_output=True).returncode:
             pytest.skip("no right to mount")
         command = [*mounted, *command]

@@ -1,4 +1,5 @@
 """The order in which a training takes the faces."""
+
 import tracemalloc
 from types import SimpleNamespace
 
@@ -12,9 +13,21 @@ from scipy.stats import chi2, kstest
 from utils.faces.batches import Order, make_order, permuted
 
 
-def order(count: int, batch_size: int, accumulate: int = 1, seed: int = 0, rank: int = 0, ranks: int = 1, steps=None,
-          labelled: int | None = None, share: float = 0.25, shares=()) -> Order:
-    train = SimpleNamespace(batch_size=batch_size, accumulate=accumulate, seed=seed, epoch_steps=steps, unlabelled_share=share)
+def order(
+    count: int,
+    batch_size: int,
+    accumulate: int = 1,
+    seed: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    steps=None,
+    labelled: int | None = None,
+    share: float = 0.25,
+    shares=(),
+) -> Order:
+    train = SimpleNamespace(
+        batch_size=batch_size, accumulate=accumulate, seed=seed, epoch_steps=steps, unlabelled_share=share
+    )
     return make_order(count, labelled, train, rank, ranks, shares)
 
 
@@ -40,14 +53,20 @@ def test_a_shuffle_is_random():
         worst = ((seen - 3000 / count) ** 2 / (3000 / count)).sum(1)
         assert chi2.sf(worst, count - 1).min() > 1e-4 / count, count
         after = (found[1:, 0] - found[:-1, 0]) % count
-        assert chi2.sf(((np.bincount(after, minlength=count) - 2999 / count) ** 2 / (2999 / count)).sum(), count - 1) > 1e-3
+        assert (
+            chi2.sf(((np.bincount(after, minlength=count) - 2999 / count) ** 2 / (2999 / count)).sum(), count - 1)
+            > 1e-3
+        )
     orders = np.stack([permuted(np.arange(4), 4, 1, number) for number in range(4800)]) @ (64, 16, 4, 1)
     counts = np.unique(orders, return_counts=True)[1]
     assert len(counts) == 24 and chi2.sf(((counts - 200) ** 2 / 200).sum(), 23) > 1e-3
     one, other = (permuted(np.arange(100_000), 100_000, 5, number) for number in (0, 1))
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.015 and abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 0.015
     apart = np.abs(np.diff(one)) / 100_000
-    assert kstest(1 - (1 - apart) ** 2, "uniform").pvalue > 1e-3 and abs(np.corrcoef(one, np.arange(100_000))[0, 1]) < 0.015
+    assert (
+        kstest(1 - (1 - apart) ** 2, "uniform").pvalue > 1e-3
+        and abs(np.corrcoef(one, np.arange(100_000))[0, 1]) < 0.015
+    )
 
 
 def test_memory_does_not_grow_with_the_number_of_faces():
@@ -73,7 +92,9 @@ def test_order_has_each_face_at_most_once(count, batch_size, ranks, seed, epoch)
     batches = [keys(one, epoch) for one in orders]
     seen = [key for mine in batches for batch in mine for key in batch]
     assert len(seen) == len(set(seen)) and all(key[0] == epoch and 0 <= key[1] < count for key in seen)
-    assert {len(mine) for mine in batches} == {len(orders[0])} and {len(b) for mine in batches for b in mine} == {orders[0].batch}
+    assert {len(mine) for mine in batches} == {len(orders[0])} and {len(b) for mine in batches for b in mine} == {
+        orders[0].batch
+    }
     assert count - len(seen) < orders[0].batch * ranks, "more is dropped than the incomplete last batch"
 
 
@@ -85,7 +106,9 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks():
     assert batches(1) == batches(2) == batches(3) == batches(4)
     one = order(50, 12, 1, 3)
     first, second = keys(one), keys(one, 1)
-    assert first == keys(one) and [{i for _, i in batch} for batch in first] != [{i for _, i in batch} for batch in second]
+    assert first == keys(one) and [{i for _, i in batch} for batch in first] != [
+        {i for _, i in batch} for batch in second
+    ]
     assert [list(zip(*(part.tolist() for part in batch), strict=True)) for batch in one.epochs(0, 2)] == first + second
 
 
@@ -124,15 +147,21 @@ def test_each_batch_has_its_share_of_labelled_and_unlabelled_faces():
 def test_batches_mix_sets_in_given_shares():
     shares = ((60, 2.0), (20, 1.0), (20, 1.0))
     found = [[index for _, index in batch] for batch in keys(order(100, 8, shares=shares))]
-    assert len(found) == 12 and all(np.array_equal(np.digitize(batch, (60, 80)), [0, 0, 0, 0, 1, 1, 2, 2]) for batch in found)
+    assert len(found) == 12 and all(
+        np.array_equal(np.digitize(batch, (60, 80)), [0, 0, 0, 0, 1, 1, 2, 2]) for batch in found
+    )
     assert len({index for batch in found for index in batch[:4]}) == 48
     seen = [index for batch in found for index in batch[4:6]]
     assert sorted(seen[:20]) == list(range(60, 80)) and len(seen) == 24  # it begins anew
     parts = [keys(order(100, 4, shares=shares, rank=rank, ranks=2)) for rank in (0, 1)]
-    assert [sorted([*one, *two]) for one, two in zip(*parts, strict=True)] == [sorted(batch) for batch in
-                                                                               keys(order(100, 8, shares=shares))]
+    assert [sorted([*one, *two]) for one, two in zip(*parts, strict=True)] == [
+        sorted(batch) for batch in keys(order(100, 8, shares=shares))
+    ]
     mixed = keys(order(120, 12, labelled=100, share=1 / 3, shares=shares))
-    assert all(np.bincount(np.digitize([index for _, index in batch], (60, 80, 100))).tolist() == [4, 2, 2, 4] for batch in mixed)
+    assert all(
+        np.bincount(np.digitize([index for _, index in batch], (60, 80, 100))).tolist() == [4, 2, 2, 4]
+        for batch in mixed
+    )
     assert [part.batch for part in order(100, 4, shares=((60, 100.0), (20, 1.0), (20, 1.0))).parts] == [2, 1, 1]
     refuses("a batch of 8 cannot mix sets of 60, 2 faces in these --shares", order, 62, 8, shares=((60, 1.0), (2, 1.0)))
     refuses("a batch of 2 cannot mix sets of 60, 20, 20 faces", order, 100, 2, shares=shares)

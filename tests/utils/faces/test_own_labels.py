@@ -1,4 +1,5 @@
 """Users' own sets whose labels are not what they seem, and sets that only look like such."""
+
 import json
 
 import archives
@@ -23,7 +24,9 @@ EXCHANGED = "width and height are exchanged.*EXIF"
 
 
 def studio_half(root, faces, size):
-    return write_studio(root, [face * (0.5 if size == (320, 240) else 1) for face in faces], size)  # % of the stated size
+    return write_studio(
+        root, [face * (0.5 if size == (320, 240) else 1) for face in faces], size
+    )  # % of the stated size
 
 
 @pytest.mark.parametrize(("name", "write"), [("coco", write_coco), ("cvat", write_cvat), ("label-studio", studio_half)])
@@ -37,8 +40,12 @@ def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, writ
     folder = prepared(name, root, tmp_path / "data")
     assert np.allclose(load_split(folder, "train")["landmarks"][:] - origin, FIVE, atol=0.01)
     assert any("labels of 2 pictures are scaled to the size of the picture" in line for line in said)
-    for size, fault in (((120, 160), EXCHANGED), ((240, 320), EXCHANGED), ((320, 120), "different factors"),
-                        ((200, 140), "different factors")):
+    for size, fault in (
+        ((120, 160), EXCHANGED),
+        ((240, 320), EXCHANGED),
+        ((320, 120), "different factors"),
+        ((200, 140), "different factors"),
+    ):
         write(root, [FIVE] * 2, size)
         refuses(fault, parse, name, root)
     write(root, [FIVE] * 2, (213, 160))  # 160 x 120 rounded from 213 x 160
@@ -49,8 +56,13 @@ def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, writ
 def test_labels_of_larger_pictures_are_refused(tmp_path, write):
     faces = [FIVE + i for i in range(3)]
     root = write(tmp_path / "set", [2 * face for face in faces])
-    refuses("4 landmarks lie outside its picture of 160 x 120 px, .* of 3 of 3 faces do, so the labels belong to larger pictures",
-            prepared, None, root, tmp_path / "data")
+    refuses(
+        "4 landmarks lie outside its picture of 160 x 120 px, .* of 3 of 3 faces do, so the labels belong to larger pictures",
+        prepared,
+        None,
+        root,
+        tmp_path / "data",
+    )
     cut = [face + (0, 45) for face in faces[:2]]  # the picture ends above the mouths
     assert prepared(None, write(tmp_path / "cut", [*faces[:2], *cut]), tmp_path / "data")
 
@@ -71,15 +83,22 @@ def test_labels_of_a_picture_that_its_exif_tag_turns(tmp_path):
 def test_a_landmark_far_outside_its_picture_is_no_place(tmp_path):
     faces = [FIVE + shift for shift in range(12)]
     faces[3] = np.concatenate([FIVE[:4], [[2000, 3000]]])
-    refuses("3.pts: its landmark 4 at 2000.5 3000.5 lies far outside its picture of 160 x 120", prepared, "points",
-            write_pairs(tmp_path / "set", faces), tmp_path / "data")
+    refuses(
+        "3.pts: its landmark 4 at 2000.5 3000.5 lies far outside its picture of 160 x 120",
+        prepared,
+        "points",
+        write_pairs(tmp_path / "set", faces),
+        tmp_path / "data",
+    )
 
 
 @pytest.mark.parametrize(("scale", "warns"), [(0.4, True), (1.0, False)])
 def test_labels_of_smaller_pictures_are_doubted(scale, warns, tmp_path):
     said = []
     number = logger.add(said.append, format="{message}", level="WARNING")
-    prepared("points", write_pairs(tmp_path / "set", [scale * (FIVE + shift) for shift in range(12)]), tmp_path / "data")
+    prepared(
+        "points", write_pairs(tmp_path / "set", [scale * (FIVE + shift) for shift in range(12)]), tmp_path / "data"
+    )
     logger.remove(number)
     assert ("all landmarks lie in the upper left parts of their pictures" in "".join(said)) == warns
 
@@ -98,30 +117,49 @@ def test_pictures_outside_of_the_splits_are_named(tmp_path):
     refuses("train/more: a link to a folder, which is not followed", parse, "points", tmp_path / "set")
 
 
-@pytest.mark.parametrize(("suffix", "kind", "turned"), [(".jpg", "exif", True), (".tif", "exif", True), (".png", "exif", True),
-                                                        (".jpg", "xmp", False)])
+@pytest.mark.parametrize(
+    ("suffix", "kind", "turned"),
+    [(".jpg", "exif", True), (".tif", "exif", True), (".png", "exif", True), (".jpg", "xmp", False)],
+)
 def test_the_size_of_a_picture_is_that_of_its_pixels(suffix, kind, turned, tmp_path):
     tag, file = Image.Exif(), tmp_path / f"a{suffix}"
     tag[0x0112] = 6
-    xmp = (b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
-           b"<rdf:Description xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/></rdf:RDF></x:xmpmeta>")
+    xmp = (
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        b"<rdf:Description xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/></rdf:RDF></x:xmpmeta>"
+    )
     Image.new("RGB", (60, 40)).save(file, **{kind: tag if kind == "exif" else xmp})
     size = (40, 60) if turned else (60, 40)
-    assert own.upright_size(file) == size == read_image(file).shape[1::-1] and own.header(file) == ((60, 40), 6 if turned else 1)
+    assert own.upright_size(file) == size == read_image(file).shape[1::-1] and own.header(file) == (
+        (60, 40),
+        6 if turned else 1,
+    )
 
 
-@pytest.mark.parametrize(("names", "layout", "fault"), [
-    (["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"], "5", ""),  # by the picture or by the subject
-    (["Right Eye", "Left Eye", "nose-tip", "R_mouth", "L_mouth"], "5", ""), (["EyeL", "EyeR", "Nose", "LipL", "LipR"], "5", ""),
-    (["a", "b", "c", "d", "e"], "5", ""), (["Eyes-1", "EYES 2", "nose", "lips.1", "lips_2"], "5", ""),
-    (["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"], "5", r"'left_eye' and 'right_eye' .*\[4, 2, 1, 3, 0\]"),
-    (["nose", "leftEye", "rightEye", "mouthL", "mouthR"], "5", "'leftEye' and 'rightEye' are mirror images"),
-    (["leye", "reye", "nose", "lmouth", "rmouth"], "5", ""), (["-", "_", ".", "?", "é"], "5", ""),
-    (["lmouth", "rmouth", "nose", "leye", "rmouth2"], "5", "point 0 is 'lmouth', where layout 5 has 'eyes_1'"),
-    (["leye", "lmouth", "nose", "reye", "rmouth"], "5", "'leye' and 'reye' are mirror images"),
-    (["nose", "eye_a", "eye_b", "mouth_a", "mouth_b"], "5", "point 0 is 'nose', where layout 5 has 'eyes_1'"),
-    (LAYOUTS.load("98").point_names(), "98", ""), (LAYOUTS.load("68").point_names(), "68", ""),
-    ([f"Left_Eye_{i}" if i < 6 else f"x{i}" for i in range(68)], "68", "point 0 is 'Left_Eye_0'")])
+@pytest.mark.parametrize(
+    ("names", "layout", "fault"),
+    [
+        (["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"], "5", ""),  # by the picture or by the subject
+        (["Right Eye", "Left Eye", "nose-tip", "R_mouth", "L_mouth"], "5", ""),
+        (["EyeL", "EyeR", "Nose", "LipL", "LipR"], "5", ""),
+        (["a", "b", "c", "d", "e"], "5", ""),
+        (["Eyes-1", "EYES 2", "nose", "lips.1", "lips_2"], "5", ""),
+        (
+            ["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"],
+            "5",
+            r"'left_eye' and 'right_eye' .*\[4, 2, 1, 3, 0\]",
+        ),
+        (["nose", "leftEye", "rightEye", "mouthL", "mouthR"], "5", "'leftEye' and 'rightEye' are mirror images"),
+        (["leye", "reye", "nose", "lmouth", "rmouth"], "5", ""),
+        (["-", "_", ".", "?", "é"], "5", ""),
+        (["lmouth", "rmouth", "nose", "leye", "rmouth2"], "5", "point 0 is 'lmouth', where layout 5 has 'eyes_1'"),
+        (["leye", "lmouth", "nose", "reye", "rmouth"], "5", "'leye' and 'reye' are mirror images"),
+        (["nose", "eye_a", "eye_b", "mouth_a", "mouth_b"], "5", "point 0 is 'nose', where layout 5 has 'eyes_1'"),
+        (LAYOUTS.load("98").point_names(), "98", ""),
+        (LAYOUTS.load("68").point_names(), "68", ""),
+        ([f"Left_Eye_{i}" if i < 6 else f"x{i}" for i in range(68)], "68", "point 0 is 'Left_Eye_0'"),
+    ],
+)
 def test_the_names_of_points_fit_the_layout(tmp_path, names, layout, fault):
     layout = LAYOUTS.load(layout)
     if not fault:
@@ -136,12 +174,17 @@ def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):
     csv = write_rows(tmp_path / "csv", [face])
     (csv / "labels.csv").write_text((csv / "labels.csv").read_text().replace(header(5)[5:], columns))
     layouts = LAYOUTS.with_rows({"own": {"count": 5, "flip_index": [4, 2, 1, 3, 0]}})
-    for name, root in (("coco", write_coco(tmp_path / "coco", [face], names=names)), ("csv", csv),
-                       ("label-studio", write_studio(tmp_path / "ls", [face], names=names))):
+    for name, root in (
+        ("coco", write_coco(tmp_path / "coco", [face], names=names)),
+        ("csv", csv),
+        ("label-studio", write_studio(tmp_path / "ls", [face], names=names)),
+    ):
         refuses("'left_eye' and 'right_eye' are mirror images", prepared, name, root, tmp_path / "data")
         folder = prepared(name, root, tmp_path / "data", layout="own", layouts=layouts)
         assert read_meta(folder)["layout"] == "own"
-        assert np.allclose(load_split(folder, "train")["landmarks"][0] - (0 if name == "label-studio" else 0.5), face, atol=0.01)
+        assert np.allclose(
+            load_split(folder, "train")["landmarks"][0] - (0 if name == "label-studio" else 0.5), face, atol=0.01
+        )
 
 
 def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
@@ -163,9 +206,18 @@ def test_of_two_layouts_without_names_the_one_that_fits_is_taken(tmp_path):
         root = write_pairs(tmp_path / name, [FIVE[order] + i for i in range(3)])
         assert read_meta(prepared("points", root, tmp_path / "data", layouts=layouts))["layout"] == name
     layouts = LAYOUTS.with_rows({"other": {"count": 5, "flip_index": [1, 0, 2, 4, 3]}})
-    refuses("has 5 landmarks, as layouts 5 and other have; say which one it has: --layout NAME", prepared, "points",
-            tmp_path / "5", tmp_path / "data", layouts=layouts)
-    assert read_meta(prepared("points", tmp_path / "5", tmp_path / "data", layouts=layouts, layout="other"))["layout"] == "other"
+    refuses(
+        "has 5 landmarks, as layouts 5 and other have; say which one it has: --layout NAME",
+        prepared,
+        "points",
+        tmp_path / "5",
+        tmp_path / "data",
+        layouts=layouts,
+    )
+    assert (
+        read_meta(prepared("points", tmp_path / "5", tmp_path / "data", layouts=layouts, layout="other"))["layout"]
+        == "other"
+    )
 
 
 def test_a_face_that_is_listed_twice_is_named(tmp_path):
@@ -175,16 +227,28 @@ def test_a_face_that_is_listed_twice_is_named(tmp_path):
     refuses(r"line 4: the same face as in \S+labels.csv, line 2; remove one$", parse, "csv", root)
 
 
-@pytest.mark.parametrize(("order", "layout", "word"), [
-    ([0, 1, 2, 3, 4], None, ""), ([1, 0, 2, 4, 3], None, "mirrored order of layout 5"), ([2, 0, 1, 3, 4], None, "--flip 0"),
-    ([0, 2, 3], [0, 1, 2], "--flip 0"), ([0, 1], [1, 0], ""), ([0, 1], [0, 1], "--flip 0"),
-    ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], "--flip 0")])
+@pytest.mark.parametrize(
+    ("order", "layout", "word"),
+    [
+        ([0, 1, 2, 3, 4], None, ""),
+        ([1, 0, 2, 4, 3], None, "mirrored order of layout 5"),
+        ([2, 0, 1, 3, 4], None, "--flip 0"),
+        ([0, 2, 3], [0, 1, 2], "--flip 0"),
+        ([0, 1], [1, 0], ""),
+        ([0, 1], [0, 1], "--flip 0"),
+        ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], "--flip 0"),
+    ],
+)
 def test_a_mirrored_face_has_to_fit_the_faces(tmp_path, order, layout, word, said):
     faces = [(FIVE + np.random.default_rng(i).normal(0, 1, (5, 2)))[order] for i in range(4)]
     layouts = LAYOUTS.with_rows({"own": {"count": len(order), "flip_index": layout}}) if layout else LAYOUTS
     prepared("csv", write_rows(tmp_path / "set", faces), tmp_path / "data", layouts=layouts, layout=layout and "own")
     text = "".join(said)
-    assert word in text and ("a mirrored face does not fit" in text) == (word == "--flip 0") and (word or "order" not in text)
+    assert (
+        word in text
+        and ("a mirrored face does not fit" in text) == (word == "--flip 0")
+        and (word or "order" not in text)
+    )
 
 
 def test_turned_faces_are_no_fault():
@@ -233,12 +297,18 @@ def test_marks_are_no_places(tmp_path, name):
     write = {"csv": write_rows, "points": write_pairs, "coco": write_coco}[name]
     half = FIVE.copy()
     half[[1, 4]] *= -1
-    for number, (faces, fault) in enumerate([
-            (marked(-1), "-1 -1 is a mark and no place, in 3 of 3"), (marked(0), "0 0 is a mark"),
+    for number, (faces, fault) in enumerate(
+        [
+            (marked(-1), "-1 -1 is a mark and no place, in 3 of 3"),
+            (marked(0), "0 0 is a mark"),
             (marked(-1, 1), "-1 -1 is a mark"),
-            (marked(-999), "-999 -999 is a mark"), ([half], "-100 -42 is a place with its signs turned"),
-            ([FIVE / (160, 120)] * 2, "shares of the picture"), ([FIVE, FIVE / (160, 120)], "1.jpg|1.pts|line 3|annotation 1"),
-            ([FIVE / 30], "its face is 1.4 px large")]):
+            (marked(-999), "-999 -999 is a mark"),
+            ([half], "-100 -42 is a place with its signs turned"),
+            ([FIVE / (160, 120)] * 2, "shares of the picture"),
+            ([FIVE, FIVE / (160, 120)], "1.jpg|1.pts|line 3|annotation 1"),
+            ([FIVE / 30], "its face is 1.4 px large"),
+        ]
+    ):
         root = write(tmp_path / str(number), faces)
         with pytest.raises(UserError, match=fault) as caught:
             parse(name, root)
@@ -256,12 +326,16 @@ def test_zeros_far_from_a_face_are_a_mark(tmp_path):
         parse("csv", write_rows(tmp_path / "set", [*marked(0, 1), FIVE]))
 
 
-@pytest.mark.parametrize("faces", [
-    [FIVE - (60, 0)] * 3,                             # on the edge
-    [(FIVE - (75, 50)).clip(0)] * 2,                  # kept inside the picture by a tool
-    [FIVE - (62, 42), FIVE - (64, 44.5)],             # beyond the corner
-    [FIVE - (60, 40), FIVE],                          # in the corner, once
-    [np.where(np.arange(5)[:, None] == 1, np.nan, FIVE)] * 2])
+@pytest.mark.parametrize(
+    "faces",
+    [
+        [FIVE - (60, 0)] * 3,  # on the edge
+        [(FIVE - (75, 50)).clip(0)] * 2,  # kept inside the picture by a tool
+        [FIVE - (62, 42), FIVE - (64, 44.5)],  # beyond the corner
+        [FIVE - (60, 40), FIVE],  # in the corner, once
+        [np.where(np.arange(5)[:, None] == 1, np.nan, FIVE)] * 2,
+    ],
+)
 def test_places_near_the_edges_are_places(tmp_path, faces):
     assert len(parse("csv", write_rows(tmp_path / "set", faces))["train"]) == len(faces)
 
@@ -280,7 +354,9 @@ def test_a_mirror_image_has_the_identity_of_its_picture(tmp_path):
     for stem in ("x_1", "x_2", "y", "z"):
         for end in ("", "_mirror"):
             write_pts(picture(tmp_path / "set" / f"{stem}{end}.jpg").with_suffix(".pts"), FIVE)
-    assert [record.identity for record in parse("points", tmp_path / "set")["train"]] == ["x"] * 4 + ["y"] * 2 + ["z"] * 2
+    assert [record.identity for record in parse("points", tmp_path / "set")["train"]] == ["x"] * 4 + ["y"] * 2 + [
+        "z"
+    ] * 2
 
 
 def test_more_faces_than_the_release_are_not_too_few(tmp_path):
@@ -313,24 +389,48 @@ def boxes(convention, wide, high=None, up=0.0):
     for face in faces:
         (x, y), (w, h) = face.min(0) / 2 + face.max(0) / 2, np.ptp(face, axis=0) * (wide, high or wide)
         y -= up * h
-        found.append({"xyxy": [x - w / 2, y - h / 2, x + w / 2, y + h / 2], "cxcywh": [x, y, w, h],
-                      "xywh": [x - w / 2, y - h / 2, w, h]}[convention])
+        found.append(
+            {
+                "xyxy": [x - w / 2, y - h / 2, x + w / 2, y + h / 2],
+                "cxcywh": [x, y, w, h],
+                "xywh": [x - w / 2, y - h / 2, w, h],
+            }[convention]
+        )
     return faces, found
 
 
-@pytest.mark.parametrize(("convention", "wide", "name"), [
-    ("xyxy", 1.1, "x1 y1 x2 y2"), ("xyxy", 1.8, "x1 y1 x2 y2"), ("cxcywh", 1.0, "cx cy w h"), ("cxcywh", 2, "cx cy w h")])
+@pytest.mark.parametrize(
+    ("convention", "wide", "name"),
+    [
+        ("xyxy", 1.1, "x1 y1 x2 y2"),
+        ("xyxy", 1.8, "x1 y1 x2 y2"),
+        ("cxcywh", 1.0, "cx cy w h"),
+        ("cxcywh", 2, "cx cy w h"),
+    ],
+)
 def test_boxes_in_another_convention_are_refused(tmp_path, convention, wide, name):
     faces, box = boxes(convention, wide)
     root = write_coco(tmp_path / "set", faces, box=box)
-    refuses(f"annotation 0: bbox fits the landmarks as {name}, but not as x y w h, in [45] of 5 faces", prepared, "coco", root,
-            tmp_path / "data")
+    refuses(
+        f"annotation 0: bbox fits the landmarks as {name}, but not as x y w h, in [45] of 5 faces",
+        prepared,
+        "coco",
+        root,
+        tmp_path / "data",
+    )
 
 
-@pytest.mark.parametrize(("wide", "high", "up", "what"), [
-    (1, 1, 0, ""), (1.1, 1.4, 0.1, ""), (2.5, 3, 0.1, ""), (4, 4, 0, ""),
-    (3, 0.4, 0.8, "5 of 5 faces is without most of the landmarks"),
-    (12, 12, 0, "5 of 5 faces is more than 10 times as large")])
+@pytest.mark.parametrize(
+    ("wide", "high", "up", "what"),
+    [
+        (1, 1, 0, ""),
+        (1.1, 1.4, 0.1, ""),
+        (2.5, 3, 0.1, ""),
+        (4, 4, 0, ""),
+        (3, 0.4, 0.8, "5 of 5 faces is without most of the landmarks"),
+        (12, 12, 0, "5 of 5 faces is more than 10 times as large"),
+    ],
+)
 def test_boxes_far_from_their_landmarks_are_doubted(tmp_path, said, wide, high, up, what):
     faces, box = boxes("xywh", wide, high, up)
     prepared("coco", write_coco(tmp_path / "set", faces, box=box), tmp_path / "data")
@@ -363,9 +463,11 @@ def test_names_in_both_forms_of_unicode(tmp_path, write):
 def test_labels_that_name_no_landmark(tmp_path):
     odd = ["eyes_1", "eyes_2", "Nose", "lips_1", "lips_2"]
     root = write_studio(tmp_path / "set", [FIVE] * 3)
-    for names, fault in ((odd, "task 1: a point is labelled 'Nose'; other faces have 'nose' in its place"),
-                         (["eyes_1", "eyes_2", "noze", "lips_1", "lips_2"], "'noze'.* is it misspelt"),
-                         (["landmark"] * 5, "two points are named 'landmark', as are all 5; give each landmark a label")):
+    for names, fault in (
+        (odd, "task 1: a point is labelled 'Nose'; other faces have 'nose' in its place"),
+        (["eyes_1", "eyes_2", "noze", "lips_1", "lips_2"], "'noze'.* is it misspelt"),
+        (["landmark"] * 5, "two points are named 'landmark', as are all 5; give each landmark a label"),
+    ):
         tasks = json.loads((write_studio(root, [FIVE] * 3) / "project.json").read_text())
         tasks[0]["annotations"][0]["result"] = points_of(FIVE, names)
         spoilt(root / "project.json", json.dumps(tasks), fault, prepared, "label-studio", root, tmp_path / "data")
@@ -381,8 +483,15 @@ def test_points_that_few_faces_have_are_no_misspelling(tmp_path):
     assert [np.flatnonzero(np.isnan(record.landmarks[:, 0])).tolist() for record in found] == [[0], [1]]
 
 
-@pytest.mark.parametrize(("write", "name"), [(write_coco, "_annotations.coco.json"), (write_rows, "labels.csv"),
-                                             (write_cvat, "annotations.xml"), (write_studio, "project.json")])
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_coco, "_annotations.coco.json"),
+        (write_rows, "labels.csv"),
+        (write_cvat, "annotations.xml"),
+        (write_studio, "project.json"),
+    ],
+)
 def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, write, name):
     for number, split in enumerate(("train", "valid", "test")):
         root = write(tmp_path / "set" / split, [FIVE + number] * 2)
@@ -391,15 +500,19 @@ def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, write, name):
     root = tmp_path / "set"
     found = parse(infer(root), root)
     assert [split for split in found if len(found[split]) == 2] == ["train", "val", "test"]
-    assert all(record.image.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split])
+    assert all(
+        record.image.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split]
+    )
     folder = prepared(None, root, tmp_path / "data")
     assert list(load_split(folder, "val")["file"]) == ["valid/0.jpg", "valid/1.jpg"]
 
 
 def test_a_folder_without_pts_is_not_blamed_for_it(tmp_path):
     write_coco(tmp_path / "set" / "export" / "1", [FIVE])
-    for name, fault in ((None, "no .pts in it, but export/1/labels.json; .*give the folder .*export/1"),
-                        ("coco", "one JSON, or one")):
+    for name, fault in (
+        (None, "no .pts in it, but export/1/labels.json; .*give the folder .*export/1"),
+        ("coco", "one JSON, or one"),
+    ):
         refuses(fault, prepared, name, tmp_path / "set", tmp_path / "data")
     picture(tmp_path / "bare" / "a.jpg")
     refuses("no image with a .pts of the same stem in it, and no CSV, JSON", parse, "points", tmp_path / "bare")

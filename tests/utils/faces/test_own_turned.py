@@ -1,4 +1,5 @@
 """Users' own sets whose labels belong to pictures that were turned, and those that only look like such."""
+
 import numpy as np
 import pytest
 from archives import picture, prepared
@@ -49,7 +50,13 @@ def test_of_some_pictures_with_a_tag(tmp_path, said):
             prepared("csv", root, tmp_path / "data", **given)
     prepared("csv", tagged(write_rows(tmp_path / "one", [turned(3), *FACES[1:]]), 3, (0,)), tmp_path / "data")
     assert sum(WRONG.format(1, 1) in line for line in said) == 1, "one face may lie on its head"
-    prepared("csv", tagged(write_rows(tmp_path / "bare", [turned(3)]), 3, (0,)), tmp_path / "data", layout="own", layouts=layouts)
+    prepared(
+        "csv",
+        tagged(write_rows(tmp_path / "bare", [turned(3)]), 3, (0,)),
+        tmp_path / "data",
+        layout="own",
+        layouts=layouts,
+    )
     assert sum("EXIF" in line for line in said) == 1, "nothing tells"
     many = [turned(3, face) if i < 4 else face + i for i, face in enumerate(FACES + 2 * FACES)]
     prepared("csv", tagged(write_rows(tmp_path / "few", many), 3, range(12)), tmp_path / "data")
@@ -57,12 +64,23 @@ def test_of_some_pictures_with_a_tag(tmp_path, said):
 
 
 def test_faces_that_lie_in_pictures_without_a_tag(tmp_path, said):
-    for number, (faces, lie) in enumerate(((FACES, False), ([face[:, ::-1] for face in FACES], True),
-                                           ([FACES[0], turned(6), turned(3), turned(8)], False), ([turned(6)], False))):
+    for number, (faces, lie) in enumerate(
+        (
+            (FACES, False),
+            ([face[:, ::-1] for face in FACES], True),
+            ([FACES[0], turned(6), turned(3), turned(8)], False),
+            ([turned(6)], False),
+        )
+    ):
         said.clear()
         prepared("csv", write_rows(tmp_path / str(number), faces), tmp_path / "data")
-        assert any("degrees on average; if they are upright in the pictures, x and y are exchanged" in line
-                   for line in said) == lie
+        assert (
+            any(
+                "degrees on average; if they are upright in the pictures, x and y are exchanged" in line
+                for line in said
+            )
+            == lie
+        )
 
 
 def test_an_exchange_by_one_pixel_is_no_scale(tmp_path):

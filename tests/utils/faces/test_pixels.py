@@ -1,4 +1,5 @@
 """Changes carried out on pictures: each kind by itself, their order, and that pictures go where landmarks go."""
+
 from dataclasses import asdict, replace
 
 import cv2
@@ -14,7 +15,14 @@ from utils.faces.pixels import pixels
 
 DEFAULT = settings("default").augment
 PLAIN = replace(DEFAULT, **{key: 0.0 for key, value in asdict(DEFAULT).items() if isinstance(value, float)})
-GEOMETRY = {"scale": 0.15, "translation": 0.08, "rotation": 30.0, "rotation_prob": 1.0, "translation_prob": 1.0, "flip": 0.5}
+GEOMETRY = {
+    "scale": 0.15,
+    "translation": 0.08,
+    "rotation": 30.0,
+    "rotation_prob": 1.0,
+    "translation_prob": 1.0,
+    "flip": 0.5,
+}
 
 
 def crops(count: int = 3, side: int = 80) -> np.ndarray:
@@ -23,8 +31,16 @@ def crops(count: int = 3, side: int = 80) -> np.ndarray:
 
 
 def neutral(count: int, side: int = 64, **given) -> Change:
-    return Change(**{"size": 64, "seen": 80, "side": side, "matrix": np.tile(np.eye(2, 3), (count, 1, 1)),
-                     "mirrored": np.zeros(count, bool), **given})
+    return Change(
+        **{
+            "size": 64,
+            "seen": 80,
+            "side": side,
+            "matrix": np.tile(np.eye(2, 3), (count, 1, 1)),
+            "mirrored": np.zeros(count, bool),
+            **given,
+        }
+    )
 
 
 def dotted(size: int, border: int, landmarks: np.ndarray) -> np.ndarray:
@@ -44,8 +60,13 @@ def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
 
 
 @examples(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(("real", "black")), st.sampled_from(("linear", "nearest")),
-       st.sampled_from((64, 96, 128)), st.sampled_from((0, 4)))
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from(("real", "black")),
+    st.sampled_from(("linear", "nearest")),
+    st.sampled_from((64, 96, 128)),
+    st.sampled_from((0, 4)),
+)
 def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size, margin):
     # five spots that cannot be confused, one of them in the margin
     places = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75], [1.05, 0.5]])
@@ -68,10 +89,14 @@ def test_no_change_is_the_middle_of_the_crop_and_a_mirror_is_exact(way):
     mirror = np.stack([np.eye(2, 3), [[-1.0, 0, 64], [0, 1, 0]]])
     image = pixels(stored, neutral(2, interpolation=flags)._replace(matrix=mirror))
     assert np.array_equal(image[0], stored[0, 8:-8, 8:-8]) and np.array_equal(image[1], stored[1, 8:-8, 8:-8][:, ::-1])
-    shift = pixels(stored, neutral(2, matrix=mirror * [[1, 1, 1], [1, 1, 1]] + [[0, 0, 3], [0, 0, -2]], interpolation=flags))
+    shift = pixels(
+        stored, neutral(2, matrix=mirror * [[1, 1, 1], [1, 1, 1]] + [[0, 0, 3], [0, 0, -2]], interpolation=flags)
+    )
     assert np.array_equal(shift[0], stored[0, 10:-6, 5:-11])
-    warped = pixels(stored, changes(uniforms(0, 0, np.arange(2), DRAWS), replace(PLAIN, **GEOMETRY, interpolation=way),
-                                    Field(64, 80, 64)))
+    warped = pixels(
+        stored,
+        changes(uniforms(0, 0, np.arange(2), DRAWS), replace(PLAIN, **GEOMETRY, interpolation=way), Field(64, 80, 64)),
+    )
     assert (warped != stored[:, 8:-8, 8:-8]).any((1, 2, 3)).all()
 
 
@@ -121,8 +146,14 @@ def test_each_kind_of_change():
 
 def test_changes_come_in_order():
     stored = crops(1)
-    far = {"gamma": np.array([2.0]), "colour": np.tile(np.eye(3, 4)[[2, 1, 0]] * 1.2, (1, 1, 1)), "blur": np.array([1.5]),
-           "grain": np.array([[8.0, 1, 3]]), "box": np.array([[3, 4, 20, 9]]), "shade": np.array([[9, 8, 7]])}
+    far = {
+        "gamma": np.array([2.0]),
+        "colour": np.tile(np.eye(3, 4)[[2, 1, 0]] * 1.2, (1, 1, 1)),
+        "blur": np.array([1.5]),
+        "grain": np.array([[8.0, 1, 3]]),
+        "box": np.array([[3, 4, 20, 9]]),
+        "shade": np.array([[9, 8, 7]]),
+    }
     whole = neutral(1, matrix=np.array([[[0.9, 0.2, 3], [-0.2, 0.9, 5]]]), **far)
     image = pixels(stored, whole._replace(**dict.fromkeys(far)))
     for part in (("gamma",), ("colour",), ("blur",), ("grain",), ("box", "shade")):

@@ -1,4 +1,5 @@
 """Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
+
 import os
 import re
 import shutil
@@ -37,8 +38,9 @@ def face(folder: Path, name: str, count: int = 68, suffix: str = ".jpg") -> Path
     return file
 
 
-def points_folder(folder: Path, splits: tuple[str, ...] = ("train", "test"), people: int = 6, frames: int = 3,
-                  count: int = 68) -> Path:
+def points_folder(
+    folder: Path, splits: tuple[str, ...] = ("train", "test"), people: int = 6, frames: int = 3, count: int = 68
+) -> Path:
     """Write a custom set, PERSON_FRAME.jpg with .pts in every split. Return its folder."""
     for split in splits:
         for person in range(people):
@@ -75,34 +77,59 @@ def leftovers(out: Path) -> list[str]:
 def test_real_300w_parses_with_its_gaps_named():
     if not REAL.is_dir():
         pytest.skip(f"no 300W at {REAL}")
-    with pytest.raises(UserError, match=r"helen/trainset: 870 of 2000 faces\n.*lfpw/trainset: 805 (.|\n)*ibug: no") as caught:
+    with pytest.raises(
+        UserError, match=r"helen/trainset: 870 of 2000 faces\n.*lfpw/trainset: 805 (.|\n)*ibug: no"
+    ) as caught:
         parse("300w", REAL)
     assert "afw" not in str(caught.value) and "lfpw/testset" not in str(caught.value)
     splits = parse("300w", REAL, allow_partial=True)
     subsets = [record.subset for records in splits.values() for record in records]
     assert {name: subsets.count(name) for name in sorted(set(subsets))} == {
-        "afw": 337, "common/lfpw": 224, "helen/trainset": 870, "lfpw/trainset": 805}
+        "afw": 337,
+        "common/lfpw": 224,
+        "helen/trainset": 870,
+        "lfpw/trainset": 805,
+    }
     first = splits["train"][0]
-    assert first.image.name == "1051618982_1.jpg" and np.allclose(first.landmarks[0], [90.366335, 130.509351])  # annotated - 0.5
+    assert first.image.name == "1051618982_1.jpg" and np.allclose(
+        first.landmarks[0], [90.366335, 130.509351]
+    )  # annotated - 0.5
     several = [record.image.name for record in splits["train"] if record.identity == "afw/111076519"]
     assert several == ["111076519_1.jpg", "111076519_2.jpg"]  # one photograph
     assert len({record.identity for record in splits["test"]}) == 224  # image_0001 does not mean a person called image
 
 
-@pytest.mark.parametrize("names", [None, {"afw": "AFW/afw", "helen/trainset": "HELEN/trainset", "helen/testset": "HELEN/testset",
-                                          "lfpw/trainset": "LFPW/trainset", "lfpw/testset": "LFPW/testset", "ibug": "IBUG/ibug"}])
+@pytest.mark.parametrize(
+    "names",
+    [
+        None,
+        {
+            "afw": "AFW/afw",
+            "helen/trainset": "HELEN/trainset",
+            "helen/testset": "HELEN/testset",
+            "lfpw/trainset": "LFPW/trainset",
+            "lfpw/testset": "LFPW/testset",
+            "ibug": "IBUG/ibug",
+        },
+    ],
+)
 def test_both_trees_of_300w(tmp_path, names):
     tree_300w(tmp_path, names, faces=2)
     assert infer(tmp_path) == "300w"
     splits = parse("300w", tmp_path, allow_partial=True)
-    assert [record.subset for record in splits["test"]] == ["common/helen"] * 2 + ["common/lfpw"] * 2 + ["challenge/ibug"] * 2
+    assert [record.subset for record in splits["test"]] == ["common/helen"] * 2 + ["common/lfpw"] * 2 + [
+        "challenge/ibug"
+    ] * 2
     assert len(splits["train"]) == 6
     refuses("ibug: 2 of 135 faces", parse, "300w", tmp_path)
-    (tmp_path / "visible.tsv").write_text("".join(f"{record.image.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n"
-                                                  for record in splits["train"]))
+    (tmp_path / "visible.tsv").write_text(
+        "".join(f"{record.image.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n" for record in splits["train"])
+    )
     assert infer(tmp_path) == "synthetic"
     again = parse("synthetic", tmp_path)
-    assert again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible.all()  # for the file is silent
+    assert (
+        again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible.all()
+    )  # for the file is silent
     spoilt(tmp_path / "visible.tsv", "afw/a.jpg\t0123\n", "visible.tsv, line 1", parse, "synthetic", tmp_path)
 
 
@@ -112,7 +139,9 @@ def test_points_folders(tmp_path):
     one = parse("points", points_folder(tmp_path / "one", ("",), people=1, frames=4))
     assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
     face(tmp_path / "one", "me_1", 68)
-    assert len({record.identity for record in parse("points", tmp_path / "one")["train"]}) == 5  # nor does one that most share
+    assert (
+        len({record.identity for record in parse("points", tmp_path / "one")["train"]}) == 5
+    )  # nor does one that most share
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
@@ -157,7 +186,10 @@ def test_a_prepared_set_comes_back(tmp_path):
         assert table["visible"][:].all() and (table["size"][:] == (160, 120)).all()
     mean = to_crop(tables["train"]["landmarks"][:], tables["train"]["crop"][:]).mean(axis=0)
     assert np.allclose(load_meanface(folder), mean, atol=1e-5)
-    assert len((folder / "meanface.txt").read_text().split()) == 136 and (folder / "meanface.txt").read_text().count("\n") == 1
+    assert (
+        len((folder / "meanface.txt").read_text().split()) == 136
+        and (folder / "meanface.txt").read_text().count("\n") == 1
+    )
 
 
 def test_preparation_is_deterministic_and_replaces_an_older_set(tmp_path):
@@ -176,7 +208,9 @@ def test_wanted_values_are_compared(tmp_path):
     source = points_folder(tmp_path / "mine", people=2, frames=1)
     assert "has not been prepared" in mismatch(tmp_path / "data" / "mine", target_size=32)
     folder = prepare(source, tmp_path / "data")
-    assert not mismatch(folder, target_size=32, protocol=SQUARE, margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
+    assert not mismatch(
+        folder, target_size=32, protocol=SQUARE, margin=1.25, val=0.1, seed=0, layout="68", source=str(source)
+    )
     assert not mismatch(folder, protocol=PreparedSet(folder, LAYOUTS).protocol)
     assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
     assert "protocol" in mismatch(folder, protocol=Protocol(**DEFAULTS.protocols["pipnet"]))
@@ -187,11 +221,20 @@ def test_wanted_values_are_compared(tmp_path):
     assert "crop.npy holds no column (no such file); prepare the set again" in mismatch(folder)
     file = folder / "meta.yaml"
     text = file.read_text()
-    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 3": "format: 0",
-             "- jpeg": "- ../jpeg",
-             "margin: 1.25\n": "margin: .inf\n", "count: 68\n": "count: 300000000\n", "shift_y: ": "shift_y: x",
-             "val: 0.1": "val: .inf", "scale_y: ": "scale_y: .inf #",
-             "target_size: 32": "target_size: 3200000000", "origin: ": "origin: .nan #"}
+    slips = {
+        "count: 68": "count:",
+        "scale_x: ": "scale: ",
+        "margin: 1.25": "margin: wide",
+        "format: 3": "format: 0",
+        "- jpeg": "- ../jpeg",
+        "margin: 1.25\n": "margin: .inf\n",
+        "count: 68\n": "count: 300000000\n",
+        "shift_y: ": "shift_y: x",
+        "val: 0.1": "val: .inf",
+        "scale_y: ": "scale_y: .inf #",
+        "target_size: 32": "target_size: 3200000000",
+        "origin: ": "origin: .nan #",
+    }
     for old, new in slips.items():
         assert old in text
         file.write_text(text.replace(old, new, 1))
@@ -346,8 +389,23 @@ def spoil_linked_folder(folder: Path) -> str:
     return "more: a link that leaves"
 
 
-@pytest.mark.parametrize("spoil", [spoil_truncate, spoil_png, spoil_text, spoil_empty, spoil_pts, spoil_image, spoil_count,
-                                   spoil_twin, spoil_twin_points, spoil_position, spoil_link, spoil_linked_folder])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_truncate,
+        spoil_png,
+        spoil_text,
+        spoil_empty,
+        spoil_pts,
+        spoil_image,
+        spoil_count,
+        spoil_twin,
+        spoil_twin_points,
+        spoil_position,
+        spoil_link,
+        spoil_linked_folder,
+    ],
+)
 def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     source = points_folder(tmp_path / "mine", people=2, frames=2)
     pattern = spoil(source)
@@ -362,20 +420,29 @@ def test_a_landmark_far_outside_its_picture_is_one_line(tmp_path):
     landmarks = read_pts(file)
     landmarks[5] = 999999
     write_pts(file, landmarks)
-    with pytest.raises(UserError, match=r"landmark 5 at 1e\+06 1e\+06 lies far outside its picture of 160 x 120") as caught:
+    with pytest.raises(
+        UserError, match=r"landmark 5 at 1e\+06 1e\+06 lies far outside its picture of 160 x 120"
+    ) as caught:
         prepare(source, tmp_path / "data")
     assert "\n" not in str(caught.value) and not leftovers(tmp_path / "data")
 
 
-@pytest.mark.parametrize(("options", "fault"), [
-    ({"dataset": "300W"}, "no dataset '300W'.*did you mean '300w'"),
-    ({"protocol": "squared"}, "no crop protocol 'squared'.*did you mean 'square'"),
-    ({"layout": "69"}, "no layout '69'"),
-    ({"layout": "98"}, "68 points where 98 are expected; .*--prepare the set without --layout first"),
-    ({"target_size": 0}, "target_size"), ({"margin": 0.5}, "margin"), ({"val": 1.5}, "val"), ({"val": "tset"}, "val"),
-    ({"frame_step": 0}, "frame_step"),
-    ({"name": "../up"}, "cannot be the name"), ({"protocol": SQUARE._replace(square="yes")}, "square"),
-])
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"dataset": "300W"}, "no dataset '300W'.*did you mean '300w'"),
+        ({"protocol": "squared"}, "no crop protocol 'squared'.*did you mean 'square'"),
+        ({"layout": "69"}, "no layout '69'"),
+        ({"layout": "98"}, "68 points where 98 are expected; .*--prepare the set without --layout first"),
+        ({"target_size": 0}, "target_size"),
+        ({"margin": 0.5}, "margin"),
+        ({"val": 1.5}, "val"),
+        ({"val": "tset"}, "val"),
+        ({"frame_step": 0}, "frame_step"),
+        ({"name": "../up"}, "cannot be the name"),
+        ({"protocol": SQUARE._replace(square="yes")}, "square"),
+    ],
+)
 def test_wrong_options_are_named(tmp_path, options, fault):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
     refuses(fault, prepare, source, tmp_path / "data", **options)
@@ -402,7 +469,9 @@ def test_nothing_but_a_prepared_set_is_replaced(tmp_path):
     assert (tmp_path / "data" / "mine" / "thesis.txt").read_text() == "years of work"
     other = prepare(source, tmp_path / "data", name="other")
     (other / "test" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="other would be replaced, but .*notes.txt is no file of a prepared set; move it away"):
+    with pytest.raises(
+        UserError, match="other would be replaced, but .*notes.txt is no file of a prepared set; move it away"
+    ):
         prepare(source, tmp_path / "data", name="other")
     (other / "test" / "notes.txt").rename(other / "test" / "mine.npy")
     refuses("mine.npy is no file of a prepared set; move it away", prepare, source, tmp_path / "data", name="other")
@@ -416,7 +485,9 @@ def test_a_set_that_cannot_be_made_again_needs_overwrite(tmp_path):
     prepare(new, tmp_path / "data")  # the older set can be made again
     shutil.rmtree(new)
     before = (folder / "meta.yaml").read_bytes()
-    with pytest.raises(UserError, match=f"was prepared from {new}, which is gone; give --overwrite to replace it, or another"):
+    with pytest.raises(
+        UserError, match=f"was prepared from {new}, which is gone; give --overwrite to replace it, or another"
+    ):
         prepare(old, tmp_path / "data")
     assert (folder / "meta.yaml").read_bytes() == before
     assert read_meta(prepare(old, tmp_path / "data", overwrite=True))["source"] == str(old)
@@ -437,7 +508,10 @@ def test_malformed_columns_are_named(tmp_path):
     claim = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 4), }".ljust(117)
     huge = np.lib.format.magic(1, 0) + b"\x76\x00" + claim + b"\n"
     for spoil, fault in [
-        (saved("crop", lambda values: values[:, :3]), "crop.npy holds float64 .4, 3., not a row of float64 .4,. for each face"),
+        (
+            saved("crop", lambda values: values[:, :3]),
+            "crop.npy holds float64 .4, 3., not a row of float64 .4,. for each face",
+        ),
         (saved("crop", lambda values: values.astype(np.float32)), "crop.npy holds float32"),
         (saved("crop", lambda values: values[0, 0]), "crop.npy holds no column .a single value"),
         (saved("landmarks", lambda values: values[:, :5]), "landmarks.npy holds float64"),
@@ -455,11 +529,13 @@ def test_malformed_columns_are_named(tmp_path):
         refuses(f"{fault}.*prepare the set again", load_split, folder, "train")
         for file, data in whole.items():
             file.write_bytes(data)
-    for name, values, fault in (("jpeg", (-5, 10), "crops.jpegs: a crop is not within it"),
-                                ("jpeg", (0, 0), "crops.jpegs: a crop is not within it"),
-                                ("file.text", (0, 1 << 60), "file.text.npy: a name is not in text.utf8"),
-                                ("crop", (5, 5, 1, 1), "crop.npy: not a crop box"),
-                                ("box", [np.nan] * 4, "box.npy: a coordinate that is no number")):
+    for name, values, fault in (
+        ("jpeg", (-5, 10), "crops.jpegs: a crop is not within it"),
+        ("jpeg", (0, 0), "crops.jpegs: a crop is not within it"),
+        ("file.text", (0, 1 << 60), "file.text.npy: a name is not in text.utf8"),
+        ("crop", (5, 5, 1, 1), "crop.npy: not a crop box"),
+        ("box", [np.nan] * 4, "box.npy: a coordinate that is no number"),
+    ):
         saved(name, lambda old, values=values: np.concatenate([[values], old[1:]]))()
         table = load_split(folder, "train")
         with pytest.raises(UserError, match=fault):
@@ -479,7 +555,9 @@ def test_a_set_of_the_older_format_is_named_with_its_command(tmp_path):
     (folder / "crops" / "train").mkdir(parents=True)
     (folder / "train.tsv").touch()
     (folder / "crops" / "train" / "000000.jpg").touch()
-    said = f"is of format 2, which this version no longer reads; prepare the set again: .* --prepare --data-dir {source}"
+    said = (
+        f"is of format 2, which this version no longer reads; prepare the set again: .* --prepare --data-dir {source}"
+    )
     assert re.search(said, mismatch(folder))
     refuses(said, PreparedSet, folder, LAYOUTS)
     assert not mismatch(prepare(source, tmp_path / "data")) and not (folder / "crops").exists()

@@ -1,4 +1,5 @@
 """An interrupted preparation continues; damaged images are listed and left out."""
+
 import os
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from utils.faces.prepared_set import read_meta, read_source_image
 from utils.partial_folders import remove_abandoned
 
 
-@pytest.mark.parametrize(("torn", "redone"), [("", 6), ("3", 6), ("3 1.0 2.", 6), ("3 1.0 2.0 3.0 4.0 16 1", 6), (-1, 7),
-                                              (-5, 7)])
+@pytest.mark.parametrize(
+    ("torn", "redone"), [("", 6), ("3", 6), ("3 1.0 2.", 6), ("3 1.0 2.0 3.0 4.0 16 1", 6), (-1, 7), (-5, 7)]
+)
 def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn, redone):
     """torn: what stands in the journal's last line, or how many bytes of the last crop the disk has not."""
     source = points_folder(tmp_path / "mine", people=4, frames=2)
@@ -72,8 +74,11 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
         exact = cut(read_source_image(source / table["file"][index]), table["crop"][index], 32, 1.25)
         assert abs(table.crops[index].astype(int) - exact).mean() < 4
     (source / "train" / names[50]).write_bytes(b"")
-    with pytest.raises(UserError, match=f"{names[7]}: not a readable image.*2 of 120 faces cannot be used, 1% may be left out "
-                                        r"\(and 1 more"):
+    with pytest.raises(
+        UserError,
+        match=f"{names[7]}: not a readable image.*2 of 120 faces cannot be used, 1% may be left out "
+        r"\(and 1 more",
+    ):
         prepare(source, tmp_path / "other", val=0)
     assert leftovers(tmp_path / "other") == []
 
@@ -98,11 +103,24 @@ def test_a_preparation_that_is_killed_while_it_replaces_a_set(tmp_path, monkeypa
     (tmp_path / "data/.raw.partial/.lock").touch()
     assert folder.exists() == (place == "new set moved")
     remove_abandoned(tmp_path / "data")
-    assert leftovers(tmp_path / "data") == ["set"] and not mismatch(folder, target_size=48 if place == "new set moved" else 32)
+    assert leftovers(tmp_path / "data") == ["set"] and not mismatch(
+        folder, target_size=48 if place == "new set moved" else 32
+    )
 
 
-@pytest.mark.parametrize("names", (["notes.txt"], [".lock"], [".lock", "notes.txt"], [".lock", "set/notes.txt"],
-                                   [".lock", "old/a.tsv"], [".lock", "faces/me.jpg"], ["set/key"], None))
+@pytest.mark.parametrize(
+    "names",
+    (
+        ["notes.txt"],
+        [".lock"],
+        [".lock", "notes.txt"],
+        [".lock", "set/notes.txt"],
+        [".lock", "old/a.tsv"],
+        [".lock", "faces/me.jpg"],
+        ["set/key"],
+        None,
+    ),
+)
 def test_folders_of_others_are_not_tidied_away(tmp_path, names):
     """Neither is a set made in one; other sets can be made."""
     source, data = points_folder(tmp_path / "mine", people=1, frames=2), tmp_path / "data"
@@ -117,7 +135,9 @@ def test_folders_of_others_are_not_tidied_away(tmp_path, names):
     assert sorted(data.rglob("*")) == before
     prepare(source, data, name="other")
     if names not in ([".lock"], ["set/key"]):
-        refuses(r"\.set\.partial, where set is made, holds files of others; move it away", prepare, source, data, name="set")
+        refuses(
+            r"\.set\.partial, where set is made, holds files of others; move it away", prepare, source, data, name="set"
+        )
         assert set(data.rglob("*")) >= set(before)
 
 
@@ -134,8 +154,10 @@ def test_links_where_a_set_grows_are_not_followed(tmp_path, name):
 
 def test_a_preparation_at_work_is_not_tidied_away(tmp_path):
     growing = tmp_path / ".set.partial"
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom utils.locks import waiting\n"
-            f"with waiting(Path({str(growing / '.lock')!r})):\n    print('held', flush=True)\n    sys.stdin.read()")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom utils.locks import waiting\n"
+        f"with waiting(Path({str(growing / '.lock')!r})):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()
     remove_abandoned(tmp_path)

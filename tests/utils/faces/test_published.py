@@ -1,4 +1,5 @@
 """Labels as PIPNet's authors prepare them, against their preparation in numpy; and annotations as they are released."""
+
 import shutil
 
 import archives
@@ -32,7 +33,14 @@ def test_the_labels_of_300w_as_published(name, tmp_path):
     for part in PARTS_300W:
         for number in range(2):
             annotated(root / part / f"{part.replace('/', '')}{number}_1.png", 68, 171, 133)
-    how = {"dataset": name, "out": tmp_path / "data", "protocol": "pipnet", "allow_partial": True, "val": 0, "workers": 1}
+    how = {
+        "dataset": name,
+        "out": tmp_path / "data",
+        "protocol": "pipnet",
+        "allow_partial": True,
+        "val": 0,
+        "workers": 1,
+    }
     folder = DataGenerator(root, 64, labels="published", **how).run()
     assert read_meta(folder)["labels"] == "published"
     table = load_split(folder, "train")
@@ -50,7 +58,9 @@ def test_the_labels_of_wflw_as_published(tmp_path):
     root, lists = archives.wflw(tmp_path)
     points, _, flags, name = lists["train"][0]
     points[:2] = (-3.25, 40), (50, 300)  # outside a picture of 160 x 120 px
-    lines = [archives.wflw_line(*face) for face in ((points, (30.5, 20.25, 120.75, 100), flags, name), *lists["train"][1:])]
+    lines = [
+        archives.wflw_line(*face) for face in ((points, (30.5, 20.25, 120.75, 100), flags, name), *lists["train"][1:])
+    ]
     file = root / "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
     file.write_text("\n".join(lines))
     folder = archives.prepared("wflw", root, tmp_path / "data", protocol="wflw", labels="published", margin=1.0)
@@ -68,8 +78,10 @@ def test_labels_of_cofw_and_of_continuous_sets_as_published(tmp_path):
     table = load_split(archives.prepared("cofw", root, tmp_path / "data", protocol="box", labels="published"), "test")
     assert np.allclose(table["landmarks"][:][..., 0], sets["test"][2][:, :29], atol=1e-4)  # MATLAB's numbers
     root, _ = archives.lmk(tmp_path)  # shares of a crop, which the fork has truncated before
-    exact, published = (load_split(archives.prepared("lmk", root, tmp_path / name, protocol="pipnet", labels=name), "train")
-                        for name in ("exact", "published"))
+    exact, published = (
+        load_split(archives.prepared("lmk", root, tmp_path / name, protocol="pipnet", labels=name), "train")
+        for name in ("exact", "published")
+    )
     assert np.array_equal(exact["landmarks"][:], published["landmarks"])
 
 
@@ -92,7 +104,13 @@ def test_the_release_of_cofw68(tmp_path):
     (tmp_path / "COFW68_Data").symlink_to(data)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)] * 507  # the release holds no images
-    write_cofw(tmp_path / "COFW_test_color.mat", "T", images, np.tile([1.0, 1, 20, 20], (507, 1)), rng.uniform(1, 20, (507, 87)))
+    write_cofw(
+        tmp_path / "COFW_test_color.mat",
+        "T",
+        images,
+        np.tile([1.0, 1, 20, 20], (507, 1)),
+        rng.uniform(1, 20, (507, 87)),
+    )
     refuses("leads through a link out of", parse, "cofw68", tmp_path)
     (tmp_path / "COFW68_Data").unlink()
     shutil.copytree(data, tmp_path / "COFW68_Data")
@@ -110,8 +128,22 @@ def test_a_line_of_wflw_as_released(tmp_path):
     """196 coordinates, the rect's corners, attributes pose, expression, illumination, make-up, occlusion and blur, the image."""
     rng = np.random.default_rng(0)
     coordinates = rng.uniform(183.3, 432.9, 196)
-    line = " ".join([*(f"{value:.6f}" for value in coordinates), "182", "268", "438", "522", "1", "0", "0", "1", "0", "1",
-                     "37--Soccer/37_Soccer_soccer_ball_37_45.jpg"])
+    line = " ".join(
+        [
+            *(f"{value:.6f}" for value in coordinates),
+            "182",
+            "268",
+            "438",
+            "522",
+            "1",
+            "0",
+            "0",
+            "1",
+            "0",
+            "1",
+            "37--Soccer/37_Soccer_soccer_ball_37_45.jpg",
+        ]
+    )
     picture(tmp_path / "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45.jpg", 640, 600)
     for split in ("train", "test"):
         file = tmp_path / f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt"
@@ -133,7 +165,10 @@ def test_small_faces_are_left_out(tmp_path, cli):
     table = load_split(tmp_path / "data/raw-64", "train")
     large = ((table["box"][:][:, 2:] - table["box"][:][:, :2]).min(1) >= 50).sum()
     assert done.returncode == 0 and 0 < large < 24 and f"; {large} faces of" in done.stderr, done.stderr
-    fails(cli(*flags, "--least-box", "500", "--run-root", tmp_path), "least_box 500 leaves no training face; give a smaller one")
+    fails(
+        cli(*flags, "--least-box", "500", "--run-root", tmp_path),
+        "least_box 500 leaves no training face; give a smaller one",
+    )
 
 
 @pytest.mark.parametrize(("dataset", "top"), [("wflw", 110), ("celeba-wild", 115)])

@@ -1,4 +1,5 @@
 """Which dataset a training takes, how it is prepared on first use, and which protocol goes with it."""
+
 import os
 import shutil
 from argparse import Namespace
@@ -74,7 +75,9 @@ def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, 
     common = {"data_root": str(tmp_path / "data"), "protocol": "square"}
     one = training(train_data=[str(mine)], **common)
     assert one.folder == tmp_path / "data" / f"{name}-32" and one.meta["dataset"] == "points"
-    wanted = rf"{one.folder} holds a set of your own and not {name.upper()}; name its folder \({mine}\) if you mean it, else"
+    wanted = (
+        rf"{one.folder} holds a set of your own and not {name.upper()}; name its folder \({mine}\) if you mean it, else"
+    )
     for given in ({"dataset": name}, {"dataset": name, "data_dir": str(raw_300w), "allow_partial": True}):
         refuses(wanted, training, **given, **common)
     assert sets.test_flags([one], "data").startswith(f"--test-data {mine} ")
@@ -87,7 +90,9 @@ def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, 
 def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
     given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
     assert training(**given).folder == root / "300w"
-    refuses("prepared with labels exact, not published; .* --first-pixel and --labels", training, preset="pipnet", **given)
+    refuses(
+        "prepared with labels exact, not published; .* --first-pixel and --labels", training, preset="pipnet", **given
+    )
     assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
 
 
@@ -103,7 +108,9 @@ def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
     assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == root / "300w"  # it needs no raw folder
     with pytest.raises(UserError) as caught:
         sets_of(new_settings(preset="pipnet", data_root=str(root))).training()
-    assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(caught.value)
+    assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(
+        caught.value
+    )
     advice = "--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32 --labels exact"
     assert str(caught.value).endswith(advice)
     assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
@@ -112,7 +119,9 @@ def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
 def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
     assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
     (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
-    refuses("data holds mine, but no 300w; give --dataset mine, or --dataset synthetic", new_settings, data_root=str(root))
+    refuses(
+        "data holds mine, but no 300w; give --dataset mine, or --dataset synthetic", new_settings, data_root=str(root)
+    )
     assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
     assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
     text = (root / "mine" / "meta.yaml").read_text()
@@ -152,8 +161,18 @@ def test_a_run_goes_on_when_its_raw_folder_is_gone(cli, raw, tmp_path):
 
 
 def test_own_sets_do_not_keep_a_shipped_net_from_being_exported(cli, faces, data_root, tmp_path):
-    done = cli("--export", "int8", "--exp", "landmarks-fast", "--layout", "68", "--data-root", data_root, "--run-root",
-               tmp_path / "runs")
+    done = cli(
+        "--export",
+        "int8",
+        "--exp",
+        "landmarks-fast",
+        "--layout",
+        "68",
+        "--data-root",
+        data_root,
+        "--run-root",
+        tmp_path / "runs",
+    )
     assert done.returncode == 0 and "calibrated" not in done.stderr, done.stderr
 
 
@@ -177,13 +196,19 @@ def test_a_pipe_among_the_files_is_one_line(cli, raw, tmp_path, name):
     shutil.copytree(raw / "test", tmp_path / "mine")
     (tmp_path / "mine" / name).unlink()
     os.mkfifo(tmp_path / "mine" / name)
-    fails(cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*no regular file")
+    fails(
+        cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*no regular file"
+    )
 
 
 def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
     folder, _ = wflw
     common = {"data_root": str(tmp_path / "data"), "allow_partial": True, "val": "none"}
-    for given in ({"dataset": "wflw", "data_dir": str(folder)}, {"data_dir": str(folder)}, {"train_data": [str(folder)]}):
+    for given in (
+        {"dataset": "wflw", "data_dir": str(folder)},
+        {"data_dir": str(folder)},
+        {"train_data": [str(folder)]},
+    ):
         for preset, wanted in (("pipnet", "wflw"), ("irnet", "wflw"), ("default", None)):
             assert new_settings(preset=preset, **common, **given).data.protocol == wanted, given
     one = training(dataset="wflw", data_dir=str(folder), preset="pipnet", **common)
@@ -202,7 +227,9 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
     (tmp_path / "ARCHIVES").rename(side / "data_300W")
     for name in ("cofw68", "celeba", "wflw"):
         (tmp_path / name).mkdir()
-        getattr(archives, name)(tmp_path / name)[0].rename(side / {"cofw68": "COFW", "celeba": "CelebA"}.get(name, "WFLW"))
+        getattr(archives, name)(tmp_path / name)[0].rename(
+            side / {"cofw68": "COFW", "celeba": "CelebA"}.get(name, "WFLW")
+        )
     common = {"data_root": str(tmp_path / "data"), "data_dir": str(side), "allow_partial": True, "val": "none"}
     for name, place in (("300w", "data_300W"), ("cofw68", "COFW"), ("celeba-wild", "CelebA"), ("wflw", "WFLW")):
         for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
@@ -233,7 +260,7 @@ def test_other_boxes_are_other_data(tmp_path):
     for side in (60, 90):
         (root / "labels.json").write_text((root / "labels.json").read_text().replace("30, 60, 61]", f"30, {side}, 61]"))
         given = {"data_root": str(tmp_path / "data"), "target_size": 32, "train_data": [str(root)], "val": "none"}
-        one, = sets_of(new_settings(**given)).training()
+        (one,) = sets_of(new_settings(**given)).training()
         states.append((one.checksum, one.state("none")))
     assert states[0][0] == states[1][0] and states[0][1] != states[1][1]
 
@@ -241,7 +268,7 @@ def test_other_boxes_are_other_data(tmp_path):
 def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
     mine = write_faces(tmp_path / "mine", 12)
     common = {"data_root": str(tmp_path / "data"), "target_size": 32}
-    one, = sets_of(new_settings(**common, train_data=[str(mine)])).training()
+    (one,) = sets_of(new_settings(**common, train_data=[str(mine)])).training()
     for changed in (False, True):
         said = []
         number = logger.add(said.append, format="{message}", level="WARNING")
@@ -256,7 +283,9 @@ def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
     mine = str(write_faces(tmp_path / "flat", 12))
     common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
     refuses("--dataset 300w is not among the sets of --train-data", new_settings, **common, dataset="300w")
-    assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [mine]  # --data-dir may be its archive
+    assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [
+        mine
+    ]  # --data-dir may be its archive
     named = {"test_data": [mine]}
     for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
         with pytest.raises(UserError, match=message):

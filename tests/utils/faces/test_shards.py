@@ -1,4 +1,5 @@
 """Unlabelled faces in tar shards: read one by one, with memory that does not grow with their number."""
+
 import io
 import tarfile
 import tracemalloc
@@ -89,11 +90,21 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
 @pytest.mark.parametrize("steps", ([], ["translation", "rotation", "flip"]), ids=("ours", "published"))
 def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces, steps):
     some = load_splits([split_of(faces)], L68, 64, 0)
-    chosen = settings("default", rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7,
-                      accumulate=2, steps=steps)
+    chosen = settings(
+        "default",
+        rotation=90.0,
+        scale=0.2,
+        batch_size=8,
+        unlabelled_share=0.25,
+        epoch_steps=7,
+        accumulate=2,
+        steps=steps,
+    )
     both = recipes(chosen.augment, chosen.views)
     hidden = load_splits([split_of(faces)._replace(labelled=False)], L68, 64, 0)
-    assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"][:].any()
+    assert (
+        np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"][:].any()
+    )
     joined = Faces.join([some, hidden, opened(tars, tmp_path).faces()])
     batches = Batches(joined, chosen.augment, L68.flip_index, 0, len(some), both)
     order = make_order(len(joined), len(some), chosen.train)
@@ -110,11 +121,20 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
     # the matrix leads from the weak crop to the strong one: the true landmarks, seen through both warps, agree
     key = np.full(4, 3), np.arange(4)
     view = Batches(some, chosen.augment, L68.flip_index, 0, 0, both)[key].labels.weak
-    weak, strong = (labels_of(some, key[1], made, range(68))[0] for made in (
-        batches_of.changes(*key, recipe, view=number) for batches_of, recipe, number in (
-            (Batches(some, None, None, 0), both.weak, 1), (Batches(some, None, None, 0), both.strong, 0))))
+    weak, strong = (
+        labels_of(some, key[1], made, range(68))[0]
+        for made in (
+            batches_of.changes(*key, recipe, view=number)
+            for batches_of, recipe, number in (
+                (Batches(some, None, None, 0), both.weak, 1),
+                (Batches(some, None, None, 0), both.strong, 0),
+            )
+        )
+    )
     there = weak @ view.matrix.numpy()[:, :, :2].swapaxes(1, 2) + view.matrix.numpy()[:, None, :, 2]
-    inside = (np.abs(there - 0.5) < 0.5) & (np.abs(weak - 0.5) < 0.5) & (np.abs(strong - 0.5) < 0.5)  # steps may clip the others
+    inside = (
+        (np.abs(there - 0.5) < 0.5) & (np.abs(weak - 0.5) < 0.5) & (np.abs(strong - 0.5) < 0.5)
+    )  # steps may clip the others
     assert inside.mean() > 0.5 and np.allclose(there[inside], strong[inside], atol=1e-5)
 
 
@@ -142,7 +162,14 @@ def test_a_member_that_claims_more_than_a_picture_has_is_refused(tmp_path):
     refuses("a.tar: a.png has 13958643712 bytes", opened, [tmp_path / "a.tar"], tmp_path)
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         entry = tarfile.TarInfo("a.png")
-        entry.size, entry.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.png",
-                                              "GNU.sparse.realsize": str(13 << 30)}
+        entry.size, entry.pax_headers = (
+            512,
+            {
+                "GNU.sparse.major": "1",
+                "GNU.sparse.minor": "0",
+                "GNU.sparse.name": "a.png",
+                "GNU.sparse.realsize": str(13 << 30),
+            },
+        )
         tar.addfile(entry, io.BytesIO(b"0\n".ljust(512, b"\0")))
     refuses("a.tar: a.png has .* or holes", opened, [tmp_path / "a.tar"], tmp_path)

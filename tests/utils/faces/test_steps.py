@@ -1,4 +1,5 @@
 """Published augmentation against a statement of its steps in numpy: order, numbers, what is lost and what fills the corners."""
+
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,13 +25,16 @@ PUBLISHED = {  # (order, share of the crop that a translation may shift by, larg
 
 class Crop(NamedTuple):
     """A stored crop, its landmarks (N, 2) and face box (2, 2) in [0, 1] of the nominal crop, and which part the image fills."""
+
     stored: np.ndarray
     landmarks: np.ndarray
     box: np.ndarray
     source: tuple = (-np.inf, -np.inf, np.inf, np.inf)  # px of the stored crop
 
 
-def augment(crop: Crop, recipe, key: tuple[int, int, int], margin: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def augment(
+    crop: Crop, recipe, key: tuple[int, int, int], margin: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return image, landmarks (N, 2) in [0, 1] and affine (2, 3). margin: px that the net sees round the nominal crop."""
     seed, number, index = key
     image = framed(crop.stored, crop.source, GREY) if recipe.fill == "grey" else crop.stored
@@ -80,7 +84,7 @@ class Reference:
         if u[0] < 0.5:
             width, height = int(u[1] * self.largest * SIZE), int(u[2] * self.largest * SIZE)
             x, y = int(u[3] * (SIZE - width)), int(u[4] * (SIZE - height))
-            self.image[y:y + height, x:x + width] = self.fill if self.fill else np.floor(u[5:8] * 256)
+            self.image[y : y + height, x : x + width] = self.fill if self.fill else np.floor(u[5:8] * 256)
 
     largest = property(lambda self: 0.2 if self.fill else 0.4)
 
@@ -103,17 +107,21 @@ class Reference:
         left, right = x - (0.5 + 0.4 * u[0]) * w, x + (0.5 + 0.4 * u[2]) * w
         top, bottom = y - (0.5 + 0.6 * u[1]) * h, y + (0.5 + 0.6 * u[3]) * h
         row, column = np.mgrid[:SIZE, :SIZE] + 0.5
-        self.sample(self.crop.stored, left + column / SIZE * (right - left) + BORDER, top + row / SIZE * (bottom - top) + BORDER)
+        self.sample(
+            self.crop.stored, left + column / SIZE * (right - left) + BORDER, top + row / SIZE * (bottom - top) + BORDER
+        )
         self.points = (self.points - (left, top)) / (right - left, bottom - top) * SIZE
 
     def padding(self, u) -> None:
         thick = int(u[1] * 0.3 * SIZE)
-        bands = self.image[:thick], self.image[SIZE - thick:], self.image[:, :thick], self.image[:, SIZE - thick:]
+        bands = self.image[:thick], self.image[SIZE - thick :], self.image[:, :thick], self.image[:, SIZE - thick :]
         bands[int(4 * u[0])][:] = 127
 
     def hsv(self, u) -> None:
         if u[0] < 0.5:
-            hue, saturation, value = np.moveaxis(cv2.cvtColor(self.image.astype(np.uint8), cv2.COLOR_BGR2HSV).astype(float), 2, 0)
+            hue, saturation, value = np.moveaxis(
+                cv2.cvtColor(self.image.astype(np.uint8), cv2.COLOR_BGR2HSV).astype(float), 2, 0
+            )
             h, s, v = 1 + (2 * u[1:4] - 1) * (0.015, 0.7, 0.4)
             changed = np.stack([hue * h % 180, np.minimum(saturation * s, 255), np.minimum(value * v, 255)], -1)
             self.image = cv2.cvtColor(changed.astype(np.uint8), cv2.COLOR_HSV2BGR).astype(float)
@@ -147,7 +155,9 @@ def test_a_published_augmentation_is_that_of_its_description(name):
         crop = stored(sample)
         image, landmarks, matrix = augment(crop, recipe, (3, 0, sample))
         expected = Reference(crop, name)
-        for step, u in zip(order, uniforms(3, 0, np.array([sample]), len(order) * DRAWS).reshape(-1, DRAWS), strict=True):
+        for step, u in zip(
+            order, uniforms(3, 0, np.array([sample]), len(order) * DRAWS).reshape(-1, DRAWS), strict=True
+        ):
             getattr(expected, step)(u)
         assert np.allclose(landmarks * SIZE, expected.points, atol=1e-9), sample
         apart = np.abs(image.astype(float) - expected.image).max(2)
@@ -159,7 +169,9 @@ def test_a_published_augmentation_is_that_of_its_description(name):
 
 
 def test_pipnets_clipped_landmarks_are_clipped_by_translations_alone():
-    recipe = replace(settings("pipnet").augment, steps=["translation", "rotation"], translation_prob=1.0, rotation_prob=1.0)
+    recipe = replace(
+        settings("pipnet").augment, steps=["translation", "rotation"], translation_prob=1.0, rotation_prob=1.0
+    )
     crop = stored(0)
     moved = augment(crop, replace(recipe, rotation_prob=0.0), (0, 0, 0))[1]
     assert moved.min() == 0 and moved.max() == 1 and crop.landmarks.min() < 0
@@ -173,39 +185,54 @@ def test_irnets_interpolation_is_random_and_keyed():
     for sample in range(20):
         image = augment(crop, recipe, (0, 0, sample))[0]
         assert np.array_equal(image, augment(crop, recipe, (0, 0, sample))[0])
-        same = [way for way in ("nearest", "linear", "cubic", "lanczos")
-                if np.array_equal(image, augment(crop, replace(recipe, interpolation=way), (0, 0, sample))[0])]
+        same = [
+            way
+            for way in ("nearest", "linear", "cubic", "lanczos")
+            if np.array_equal(image, augment(crop, replace(recipe, interpolation=way), (0, 0, sample))[0])
+        ]
         found |= {*same[:1]}
     assert found == {"nearest", "linear", "cubic", "lanczos"}
     ours = replace(settings("default").augment, interpolation="random")
-    pictures = [augment(crop, replace(ours, interpolation=way), (0, 0, 3))[0]
-                for way in ("random", "nearest", "linear", "cubic", "lanczos")]
+    pictures = [
+        augment(crop, replace(ours, interpolation=way), (0, 0, 3))[0]
+        for way in ("random", "nearest", "linear", "cubic", "lanczos")
+    ]
     assert sum(np.array_equal(pictures[0], other) for other in pictures[1:]) == 1
 
 
 def test_grey_fills_what_is_outside_the_source_image():
-    crop = stored(0)._replace(source=(-SIZE, -SIZE, BORDER + SIZE // 2, 3 * SIZE))  # the image ends in the middle of the crop
+    crop = stored(0)._replace(
+        source=(-SIZE, -SIZE, BORDER + SIZE // 2, 3 * SIZE)
+    )  # the image ends in the middle of the crop
     for steps in ([], ["flip"]):
         plain = replace(settings("plain").augment, fill="grey", steps=steps, flip=0.0)
         image = augment(crop, plain, (0, 0, 0))[0]
-        assert (image[:, SIZE // 2:] == 127).all() and np.array_equal(image[:, :40], crop.stored[BORDER:-BORDER, BORDER:][:, :40])
+        assert (image[:, SIZE // 2 :] == 127).all() and np.array_equal(
+            image[:, :40], crop.stored[BORDER:-BORDER, BORDER:][:, :40]
+        )
 
 
 def test_steps_from_real_pixels_and_with_a_margin():
     crop = stored(0)
-    recipe = replace(settings("pipnet").augment, steps=["translation"], translation_prob=1.0, translation=0.2, fill="real")
+    recipe = replace(
+        settings("pipnet").augment, steps=["translation"], translation_prob=1.0, translation=0.2, fill="real"
+    )
     image, _, matrix = augment(crop, recipe, (0, 0, 1), 8)
     dx, dy = matrix[:, 2].astype(int)
     edge = BORDER - 8
-    assert (dx or dy) and np.array_equal(image, crop.stored[edge - dy:len(crop.stored) - edge - dy,
-                                                            edge - dx:len(crop.stored) - edge - dx])
+    assert (dx or dy) and np.array_equal(
+        image, crop.stored[edge - dy : len(crop.stored) - edge - dy, edge - dx : len(crop.stored) - edge - dx]
+    )
     black = augment(crop, replace(recipe, fill="black"), (0, 0, 1), 8)[0]
     assert black.shape == image.shape and (black != image).any()
 
 
 def test_a_key_that_no_step_reads_is_an_error(cli, recipe):
     for flags, message in [
-        (["--preset", "pipnet", "--scale", "0.1"], "--scale is read by none of the steps .translation, occlusion, flip"),
+        (
+            ["--preset", "pipnet", "--scale", "0.1"],
+            "--scale is read by none of the steps .translation, occlusion, flip",
+        ),
         (["--shear", "0.1"], "--shear is read by none of the steps .there are none.*give --steps"),
         (["--steps", "turn"], "steps must be one of sides, translation, .*not 'turn'"),
         (["--steps", "sides", "--sides", "0.5", "0.4", "0.5", "1"], "sides must be four shares of the face box"),

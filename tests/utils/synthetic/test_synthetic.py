@@ -1,4 +1,5 @@
 """Synthetic faces: the same bytes for any number of workers, exact landmarks, the official layout."""
+
 import subprocess
 import sys
 
@@ -84,7 +85,9 @@ def test_visible_table(folder):
 
 def test_train_and_test_indices_never_meet():
     assert 0 < TEST_INDEX < HARD_INDEX
-    assert sum(share(2000, synthetic.TRAIN_PARTS).values()) == 2000 and min(share(400, synthetic.TEST_PARTS).values()) > 50
+    assert (
+        sum(share(2000, synthetic.TRAIN_PARTS).values()) == 2000 and min(share(400, synthetic.TEST_PARTS).values()) > 50
+    )
 
 
 def test_a_killed_run_leaves_no_folder(tmp_path, monkeypatch):
@@ -135,7 +138,9 @@ except UserError as error:
 def attacked(tmp_path, attack: str) -> subprocess.CompletedProcess:
     """Render, do `attack` while two `processes` work, and wait for the end of all of them."""
     script = ATTACKED.format(attack)
-    return subprocess.run([sys.executable, "-c", script, tmp_path / "raw"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "raw"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_a_killed_rendering_process_is_one_line(tmp_path):
@@ -208,7 +213,7 @@ def test_the_far_outline_is_the_silhouette():
     marks = landmarks_3d(points, both_lids(1.0, 1.0), lambda p: (p @ turn.T)[:, :2])
     flat, grid = (marks @ turn.T)[:, :2], (points[head_model().slices["grid"]] @ turn.T)
     for i in range(11, 15):  # turned to the right: those are on the far side
-        band = grid[(np.abs(grid[:, 1] - flat[i, 1]) < 6) & (np.abs(head_model().phi[:len(grid)]) < 1.6)]
+        band = grid[(np.abs(grid[:, 1] - flat[i, 1]) < 6) & (np.abs(head_model().phi[: len(grid)]) < 1.6)]
         assert flat[i, 0] > band[:, 0].max() - 4
 
 

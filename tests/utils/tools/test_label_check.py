@@ -1,4 +1,5 @@
 """The label check: planted errors come first, clean sets give no alarm, in every layout."""
+
 import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
@@ -12,8 +13,9 @@ def shapes(count: int, seed: int = 0) -> np.ndarray:
     """(count, 68, 2) px: faces that turn, open the mouth and lift the brows, in any place and size, labelled to 1 % or so."""
     rng, base = np.random.default_rng(seed), mean_face() - 0.5
     faces = []
-    for turn, mouth, brows, angle, size in zip(*rng.normal(0, 1, (3, count)), *rng.uniform((-0.5, 0.6), (0.5, 1.6), (count, 2)).T,
-                                               strict=True):
+    for turn, mouth, brows, angle, size in zip(
+        *rng.normal(0, 1, (3, count)), *rng.uniform((-0.5, 0.6), (0.5, 1.6), (count, 2)).T, strict=True
+    ):
         face = base * (1, rng.uniform(0.9, 1.1))
         face[:, 0] += 0.08 * turn * (face[:, 0] ** 2 - 0.05)
         face[54:60, 1] += 0.02 * abs(mouth)
@@ -58,12 +60,20 @@ def test_planted_errors_come_first_and_are_named():
     swap(landmarks, 55, [49], [53])
     landmarks[60, 8] = landmarks[60, 0]
     found = judged(landmarks)
-    assert {finding.face for finding in found[:6]} == {7, 20, 33, 41, 55, 60} == {finding.face for finding in alarms(found)}
+    assert (
+        {finding.face for finding in found[:6]}
+        == {7, 20, 33, 41, 55, 60}
+        == {finding.face for finding in alarms(found)}
+    )
     by_face = {finding.face: finding for finding in found}
     assert by_face[7].reason == "left and right exchanged: eye_left, eye_right"
     assert set(by_face[7].landmarks) == set(range(36, 48))
     assert by_face[20].reason == "left and right exchanged: the whole face"
-    assert by_face[33].landmarks == (30,) and by_face[33].reason.startswith("30 is ") and by_face[33].reason.endswith(" px off")
+    assert (
+        by_face[33].landmarks == (30,)
+        and by_face[33].reason.startswith("30 is ")
+        and by_face[33].reason.endswith(" px off")
+    )
     assert abs(float(by_face[33].reason.split()[2]) - np.hypot(30, 25)) < 5
     assert by_face[41].reason == "4 and 9 exchanged" and by_face[55].reason == "49 and 53 exchanged"
     assert by_face[60].landmarks[0] == 8 and by_face[60].reason.endswith(", on 0")
@@ -85,9 +95,9 @@ def test_missing_and_hidden_landmarks_are_not_judged():
     rng, landmarks = np.random.default_rng(1), shapes(200)
     visible = np.ones((200, 68), bool)
     landmarks[rng.random((200, 68)) < 0.1] = np.nan
-    landmarks[:, 5] = np.nan                 # never annotated
+    landmarks[:, 5] = np.nan  # never annotated
     landmarks[50, 40] = (0, 0)
-    visible[50, 40] = False                  # a mark for "unknown"
+    visible[50, 40] = False  # a mark for "unknown"
     landmarks[60, 45] = landmarks[60, 33] = np.nan
     landmarks[60, 27] = np.nanmean(landmarks[60], 0) + 70
     found = judged(landmarks, visible=visible & np.isfinite(landmarks).all(-1))
@@ -98,15 +108,20 @@ def test_faults_that_need_no_model():
     landmarks = shapes(40)
     box = np.concatenate([landmarks.min(1), landmarks.max(1)], 1)
     size = np.full((40, 2), 5 * SIZE)
-    landmarks[1, 45] = landmarks[1, 36]      # no distance between the eyes
+    landmarks[1, 45] = landmarks[1, 36]  # no distance between the eyes
     landmarks[2] = landmarks[2, 0]
     landmarks[3, 1:] = np.nan
     landmarks[4, 50] += 3 * SIZE
     landmarks[6] = landmarks[5]
     found = judged(landmarks, box=box, size=size)
     sure = {finding.face: finding.reason for finding in found if finding.score == SURE}
-    assert sure == {1: "the eyes coincide", 2: "all landmarks coincide", 3: "1 landmarks are labelled", 4: "far outside the box",
-                    6: "the same labels as face 5"}
+    assert sure == {
+        1: "the eyes coincide",
+        2: "all landmarks coincide",
+        3: "1 landmarks are labelled",
+        4: "far outside the box",
+        6: "the same labels as face 5",
+    }
     assert [finding.score for finding in found[:5]] == [SURE] * 5
     outside = judged(shapes(40), size=np.full((40, 2), SIZE))
     assert {finding.reason for finding in outside if finding.score == SURE} == {"far outside the picture"}

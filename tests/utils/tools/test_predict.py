@@ -1,4 +1,5 @@
 """--predict: landmarks for a folder of pictures, in formats that a preparation can read."""
+
 import json
 import os
 import shutil
@@ -86,7 +87,9 @@ def test_it_reads_and_writes_files_that_count_pixels_from_1(trained, raw, cli, t
         moved.mkdir()
         shutil.copy(raw / "test" / f"{name}.jpg", moved)
         write_pts(moved / f"{name}.pts", read_pts(raw / "test" / f"{name}.pts") + origin)
-        done = cli("--predict", moved, "--exp", trained.folder, "--first-pixel", origin, "--out", tmp_path / f"out{origin}")
+        done = cli(
+            "--predict", moved, "--exp", trained.folder, "--first-pixel", origin, "--out", tmp_path / f"out{origin}"
+        )
         assert done.returncode == 0, done.stderr
     found = [read_pts(tmp_path / f"out{origin}" / f"{name}.pts") for origin in (0, 1)]
     assert np.allclose(found[1], found[0] + 1, atol=1e-3)
@@ -96,14 +99,22 @@ def test_the_mean_with_the_mirror_image_has_no_bias_to_a_side():
     layout, scores, truth = LAYOUTS.load("5"), np.arange(5, dtype=np.float32), np.array([(0.3, 0.2), (0.7, 0.6)])
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (0.02, 0)  # right of the spot
-        return {"landmarks": np.repeat(spots[:, None], 5, 1).astype(np.float32), "score": np.tile(scores, (len(images), 1)),
-                "pose": np.tile(np.float32([1, 2, 3]), (len(images), 1)),
-                "states": np.tile(np.float32([0.2, 0.4, 0.9]), (len(images), 1))}
+        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (
+            0.02,
+            0,
+        )  # right of the spot
+        return {
+            "landmarks": np.repeat(spots[:, None], 5, 1).astype(np.float32),
+            "score": np.tile(scores, (len(images), 1)),
+            "pose": np.tile(np.float32([1, 2, 3]), (len(images), 1)),
+            "states": np.tile(np.float32([0.2, 0.4, 0.9]), (len(images), 1)),
+        }
 
     images = np.zeros((2, 100, 100, 3), np.uint8)
     images[0, 20, 30] = images[1, 60, 70] = 255
-    found = averaged(LandmarkNet(predict, layout, load_protocol(DEFAULTS.protocols, "square"), 100, None)).predict(images)
+    found = averaged(LandmarkNet(predict, layout, load_protocol(DEFAULTS.protocols, "square"), 100, None)).predict(
+        images
+    )
     assert np.allclose(found["landmarks"], truth[:, None] + 0.005, atol=1e-6)
     assert np.allclose(found["score"], (scores + scores[list(layout.flip_index)]) / 2)
     assert np.allclose(found["pose"], [1, 0, 0]) and np.allclose(found["states"], [0.3, 0.3, 0.9])
@@ -120,7 +131,12 @@ def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, c
         write_pts(source / f"{name}.pts", (points if step > 0 else mirrored(points, flip, image.shape[1])) - 0.5)
     found = {}
     for flag in ((), ("--flip-test",)):
-        assert cli("--predict", source, "--exp", trained.folder, "--out", tmp_path / "out", "--overwrite", *flag).returncode == 0
+        assert (
+            cli(
+                "--predict", source, "--exp", trained.folder, "--out", tmp_path / "out", "--overwrite", *flag
+            ).returncode
+            == 0
+        )
         plain, turned = (read_pts(tmp_path / "out" / f"{name}.pts") + 0.5 for name in ("plain", "turned"))
         found[flag] = np.abs(mirrored(turned, flip, image.shape[1]) - plain).max()
     assert found[()] > 0.2 and found["--flip-test",] < 0.02
@@ -159,7 +175,11 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
     net = Landmarker(trained.folder / "best.pt", detector, any_roll=False)
     found = list(predict(pictures, net, True, True))
     assert len(seen) == 8 and len(found) == 8
-    assert sorted((one.file, one.number) for one in found)[:3] == [("face00.jpg", 1), ("face00.jpg", 2), ("face02.jpg", 1)]
+    assert sorted((one.file, one.number) for one in found)[:3] == [
+        ("face00.jpg", 1),
+        ("face00.jpg", 2),
+        ("face02.jpg", 1),
+    ]
     write(found, tmp_path / "out", "pts", net.layout)
     assert (tmp_path / "out" / "face00_2.pts").is_file() and not (tmp_path / "out" / "face01.pts").exists()
     seen.clear()
@@ -177,7 +197,9 @@ def test_a_whole_picture_is_a_crop(name, size):
     crop = crop_box(whole_box(*size, protocol), protocol, *size)
     middle = np.array(size) / 2
     if protocol.square == "no":
-        assert crop == pytest.approx([0, 0, *size], abs=2)  # published crops have integer corners and leave out the last pixel
+        assert crop == pytest.approx(
+            [0, 0, *size], abs=2
+        )  # published crops have integer corners and leave out the last pixel
     else:
         assert crop == pytest.approx([*(middle - max(size) / 2), *(middle + max(size) / 2)])
 
@@ -189,9 +211,15 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     fails(cli(*flags, pictures, "--norm", "box"), "--norm is not read by --predict; leave it out, or give --test too")
     fails(cli(*flags, pictures, "--test-data", pictures), "--test-data is not read by --predict")
     fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed is not read by --predict; leave it out")
-    fails(cli(*flags, pictures, "--detector", "none", "--threshold", "0.9"), "--threshold .* for a detector; leave out these")
+    fails(
+        cli(*flags, pictures, "--detector", "none", "--threshold", "0.9"),
+        "--threshold .* for a detector; leave out these",
+    )
     fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
-    fails(cli(*flags, pictures, "--out", tmp_path / "x.xml"), "--out .*x.xml: landmarks go into a folder .* or a file that")
+    fails(
+        cli(*flags, pictures, "--out", tmp_path / "x.xml"),
+        "--out .*x.xml: landmarks go into a folder .* or a file that",
+    )
     assert not (tmp_path / "x.xml").exists()
     (tmp_path / "empty").mkdir()
     fails(cli(*flags, tmp_path / "empty", "--out", tmp_path / "out.csv"), "is no picture and holds none")
@@ -247,8 +275,13 @@ def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name
         assert 0 < len(rows(table)) < 400 and (name != "points" or 0 < len(list(out.glob("*.pts"))) < 400)
 
 
-def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothing_else(trained, cli, pictures, tmp_path):
-    out, flags = tmp_path / "out", ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--overwrite", "--out")
+def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothing_else(
+    trained, cli, pictures, tmp_path
+):
+    out, flags = (
+        tmp_path / "out",
+        ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--overwrite", "--out"),
+    )
     assert cli(*flags, out).returncode == 0
     (pictures / "face03.jpg").unlink()
     (tmp_path / "outside.pts").write_text("mine")
@@ -256,7 +289,11 @@ def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothi
     with open(out / "uncertain.csv", "a") as listed:
         listed.write(f"x.jpg,../outside.pts,0,0,0,0,0\nx.jpg,{tmp_path / 'outside.pts'},0,0,0,0,0\n")
     assert cli(*flags, out).returncode == 0
-    assert not (out / "face03.pts").exists() and (out / "face04.pts").is_file() and (out / "mine.pts").read_text() == "mine"
+    assert (
+        not (out / "face03.pts").exists()
+        and (out / "face04.pts").is_file()
+        and (out / "mine.pts").read_text() == "mine"
+    )
     assert (tmp_path / "outside.pts").read_text() == "mine"
     shutil.copy(pictures / "face04.jpg", pictures / "mine.jpg")
     fails(cli(*flags, out), "mine.pts is not of an earlier prediction; give another --out")
@@ -264,9 +301,21 @@ def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothi
 
 
 def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp_path):
-    file = detector_file(tmp_path / "detector.onnx", [[10, 10, 80, 90], [20, 20, 60, 70], [5, 30, 50, 80]], [0.9, 0.8, 0.3])
-    flags = ("--predict", pictures / "face00.jpg", "--exp", trained.folder, "--detector-weights", file, "--upright",
-             "--overwrite", "--out", tmp_path / "found.csv")
+    file = detector_file(
+        tmp_path / "detector.onnx", [[10, 10, 80, 90], [20, 20, 60, 70], [5, 30, 50, 80]], [0.9, 0.8, 0.3]
+    )
+    flags = (
+        "--predict",
+        pictures / "face00.jpg",
+        "--exp",
+        trained.folder,
+        "--detector-weights",
+        file,
+        "--upright",
+        "--overwrite",
+        "--out",
+        tmp_path / "found.csv",
+    )
     for given, count in (((), 2), (("--threshold", "0.2"), 3), (("--threshold", "0.2", "--max-faces", "1"), 1)):
         done = cli(*flags, *given, "--threads", "1")
         assert done.returncode == 0 and f"{count} faces in 1 pictures" in done.stdout, done.stderr

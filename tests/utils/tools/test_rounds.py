@@ -1,4 +1,5 @@
 """--semi as it is typed: rounds, a mean teacher, faces of folders and videos; what is refused."""
+
 import shutil
 
 import cv2
@@ -55,13 +56,28 @@ def weights(folder):
 # -------------------------------------------------------------------------------------------------------------- rounds
 def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, tmp_path):
     """A run on poisoned labels that is killed in its third round ends with the same weights, bit for bit."""
-    flags = ["--train", *semi, "--semi", "gssl", "--ema", "0", "--epoch-steps", "12"]  # after four, faces may look alike
+    flags = [
+        "--train",
+        *semi,
+        "--semi",
+        "gssl",
+        "--ema",
+        "0",
+        "--epoch-steps",
+        "12",
+    ]  # after four, faces may look alike
     one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
     done = cli(*flags, "--test", "--unlabelled", target, "--exp", "one")
     assert done.returncode == 0, done.stderr
-    assert "36 faces" in done.stderr and "12 unlabelled faces, pseudo-labelled" in done.stderr and "| target" in done.stdout
+    assert (
+        "36 faces" in done.stderr
+        and "12 unlabelled faces, pseudo-labelled" in done.stderr
+        and "| target" in done.stdout
+    )
     found = rows(one / "pseudo_labels" / "round5.csv")
-    assert [row["file"] for row in found] == sorted([*load_split(target, "train")["file"], *load_split(target, "val")["file"]])
+    assert [row["file"] for row in found] == sorted(
+        [*load_split(target, "train")["file"], *load_split(target, "val")["file"]]
+    )
     assert {"score", "sigma", "moved", "x0", "y67"} <= found[0].keys() and float(found[0]["moved"]) > 0
     by_round = rows(one / "report" / "rounds.csv")
     assert [row["test set"] for row in by_round] == ["drawn-64", "target"] and len(by_round[0]) == 1 + 6
@@ -71,14 +87,25 @@ def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, t
     shutil.copytree(target, poisoned)
     for name in ("train", "val"):
         rewrite(poisoned, name, landmarks=np.zeros_like(np.load(poisoned / name / "landmarks.npy")))
-    killed = cli(*flags, "--unlabelled", poisoned, "--exp", "two", script=driver(tmp_path, "third", """
+    killed = cli(
+        *flags,
+        "--unlabelled",
+        poisoned,
+        "--exp",
+        "two",
+        script=driver(
+            tmp_path,
+            "third",
+            """
 from utils.tools import rounds
 label = rounds.write_pseudo_labels
 def doomed(sources, ranks, faces, run, number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     label(sources, ranks, faces, run, number)
-rounds.write_pseudo_labels = doomed"""))
+rounds.write_pseudo_labels = doomed""",
+        ),
+    )
     assert killed.returncode == -9 and (two / "round2" / "best.pt").is_file() and not (two / "best.pt").exists()
     (two / "round2" / "step.csv").unlink()  # as if it had been killed before it wrote this
     done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
@@ -99,9 +126,13 @@ rounds.write_pseudo_labels = doomed"""))
 
 
 def test_a_net_that_says_the_same_for_any_face_is_noticed():
-    points = np.random.default_rng(0).uniform(0.2, 0.8, (1, 68, 2)) + np.random.default_rng(1).normal(0, 0.02, (20, 1, 2))
+    points = np.random.default_rng(0).uniform(0.2, 0.8, (1, 68, 2)) + np.random.default_rng(1).normal(
+        0, 0.02, (20, 1, 2)
+    )
     check_collapse(points, "the net")
-    with pytest.raises(UserError, match="the net finds the same landmarks in every face: it has collapsed.*--learning-rate"):
+    with pytest.raises(
+        UserError, match="the net finds the same landmarks in every face: it has collapsed.*--learning-rate"
+    ):
         check_collapse(points[:1].repeat(20, 0), "the net")
     with pytest.raises(UserError, match="all landmarks of a face at one place"):
         check_collapse(points[:, :1].repeat(68, 1), "the net")
@@ -109,7 +140,17 @@ def test_a_net_that_says_the_same_for_any_face_is_noticed():
 
 
 def test_a_collapsed_round_stops_the_training(cli, semi, target, tmp_path):
-    done = cli("--train", *semi, "--semi", "self-training", "--unlabelled", target, script=driver(tmp_path, "constant", """
+    done = cli(
+        "--train",
+        *semi,
+        "--semi",
+        "self-training",
+        "--unlabelled",
+        target,
+        script=driver(
+            tmp_path,
+            "constant",
+            """
 from utils.train import checkpoint
 save = checkpoint.save
 def constant(file, values):
@@ -117,8 +158,13 @@ def constant(file, values):
         if name.startswith("head."):
             tensor.zero_()
     save(file, values)
-checkpoint.save = constant"""))
-    fails(done, "the net of round 0 finds all landmarks of a face at one place|the net of round 0 finds the same landmarks")
+checkpoint.save = constant""",
+        ),
+    )
+    fails(
+        done,
+        "the net of round 0 finds all landmarks of a face at one place|the net of round 0 finds the same landmarks",
+    )
 
 
 # ----------------------------------------------------------------------------------------- folders, videos, mean teacher
@@ -127,7 +173,10 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     shutil.copy(folder / "0.png", folder / "again.png")
     blurred = cv2.GaussianBlur(cv2.imread(str(folder / "1.png")), (0, 0), 9)
     cv2.imwrite(str(folder / "blurred.png"), blurred)
-    finds = ["--detector-weights", detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84), (0, 0, 20, 20)], [0.9, 0.95])]
+    finds = [
+        "--detector-weights",
+        detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84), (0, 0, 20, 20)], [0.9, 0.95]),
+    ]
     flags = [*semi, "--semi", "mean-teacher", "--unlabelled", folder, *finds, "--val", "0.1", "--epochs", "2"]
     done = cli("--train", *flags, "--labelled-fraction", "0.5", "--exp", "a")
     assert done.returncode == 0, done.stderr
@@ -137,15 +186,21 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     assert float(rows(tmp_path / "runs" / "a" / "step.csv")[0]["pseudo_score"]) > 0
     again = cli("--train", *flags, "--labelled-fraction", "0.5", "--exp", "b")
     assert again.returncode == 0 and "5 pictures" not in again.stderr  # the faces are cut out once
-    assert all(torch.equal(tensor, weights(tmp_path / "runs" / "b")[name])
-               for name, tensor in weights(tmp_path / "runs" / "a").items())
+    assert all(
+        torch.equal(tensor, weights(tmp_path / "runs" / "b")[name])
+        for name, tensor in weights(tmp_path / "runs" / "a").items()
+    )
     few = [*semi, "--semi", "mean-teacher", "--unlabelled", folder]
     nothing = detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84)], [0.1])  # another detector in the same file
-    fails(cli("--train", *few, "--detector-weights", nothing), "no face to learn from in .*5 pictures without a sure face")
+    fails(
+        cli("--train", *few, "--detector-weights", nothing), "no face to learn from in .*5 pictures without a sure face"
+    )
 
 
 def test_two_processes_follow_a_mean_teacher_as_one(cli, semi, target, tmp_path):
-    two_train_as_one(cli, tmp_path / "runs", "--train", *semi, "--amp", "off", "--semi", "mean-teacher", "--unlabelled", target)
+    two_train_as_one(
+        cli, tmp_path / "runs", "--train", *semi, "--amp", "off", "--semi", "mean-teacher", "--unlabelled", target
+    )
 
 
 def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
@@ -154,10 +209,14 @@ def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
         video.write(draw_face(np.random.default_rng([9, number]), 96)[0])
     video.release()
     finder = detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84)], [0.9])
-    done = cli("--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--detector-weights", finder)
+    done = cli(
+        "--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--detector-weights", finder
+    )
     assert done.returncode == 0, done.stderr
     assert "3 faces of 6 pictures" in done.stderr and "3 near-duplicates" in done.stderr
-    stepped = cli("--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--frame-step", "2")
+    stepped = cli(
+        "--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--frame-step", "2"
+    )
     fails(stepped, "--frame-step is for the videos of 300vw and peppa")
 
 
@@ -177,16 +236,22 @@ def test_test_pictures_are_no_unlabelled_ones(faces, raw, target, tmp_path):
         check_apart([apart, split_of(same, "train"), split_of(same, "val")], tested)
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--semi", "gssl"], "needs faces to learn from: --unlabelled"),
-    (["--semi", "gssl", "--unlabelled", "gone"], "--unlabelled gone is neither a dataset"),
-    (["--semi", "gssl", "--unlabelled", "EMPTY"], "no picture in the folder"),
-    (["--unlabelled", "PICTURE"], "--unlabelled is not read by a training without --semi"),
-    (["--semi", "gssl", "--unlabelled", "PICTURE", "--unlabelled-share", "0.2"], "--unlabelled-share is not read by --semi gssl"),
-    (["--semi", "gssl", "--unlabelled", "PICTURE", "--head", "coordinate"], "head pip.*--semi self-training"),
-    (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--reinit"], "leave these out"),
-    (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--teacher", "landmarks"], "makes its own teacher"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--semi", "gssl"], "needs faces to learn from: --unlabelled"),
+        (["--semi", "gssl", "--unlabelled", "gone"], "--unlabelled gone is neither a dataset"),
+        (["--semi", "gssl", "--unlabelled", "EMPTY"], "no picture in the folder"),
+        (["--unlabelled", "PICTURE"], "--unlabelled is not read by a training without --semi"),
+        (
+            ["--semi", "gssl", "--unlabelled", "PICTURE", "--unlabelled-share", "0.2"],
+            "--unlabelled-share is not read by --semi gssl",
+        ),
+        (["--semi", "gssl", "--unlabelled", "PICTURE", "--head", "coordinate"], "head pip.*--semi self-training"),
+        (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--reinit"], "leave these out"),
+        (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--teacher", "landmarks"], "makes its own teacher"),
+    ],
+)
 def test_what_cannot_be_learnt_from_is_refused_in_one_line(cli, recipe, tmp_path, flags, message):
     places = {name: tmp_path / name for name in ("EMPTY", "PICTURE")}
     for folder in places.values():

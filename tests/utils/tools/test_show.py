@@ -1,4 +1,5 @@
 """--show-data: the sheet of augmented faces and the list of suspicious labels, as a user gets them."""
+
 import csv
 import shutil
 
@@ -30,8 +31,26 @@ def test_the_sheets_are_repeatable_and_follow_seed_and_recipe(cli, flags, tmp_pa
         pictures.append((place / "samples.jpg").read_bytes())
     assert pictures[0] == pictures[1] and len(set(pictures)) == 3
     assert cv2.imread(str(place / "suspects.jpg")).shape == (4 * 384, 5 * 384, 3)
-    plain = ("--rotation", "0", "--scale", "0", "--translation", "0", "--flip", "0", "--colour-prob", "0", "--blur", "0",
-             "--noise", "0", "--occlusion", "0", "--grayscale", "0")
+    plain = (
+        "--rotation",
+        "0",
+        "--scale",
+        "0",
+        "--translation",
+        "0",
+        "--flip",
+        "0",
+        "--colour-prob",
+        "0",
+        "--blur",
+        "0",
+        "--noise",
+        "0",
+        "--occlusion",
+        "0",
+        "--grayscale",
+        "0",
+    )
     tiles = []
     for more in ((), ("--reinit",)):  # a net whose input is 1.25 times the nominal crop
         assert cli("--show-data", "1", *flags, *plain, *more).returncode == 0
@@ -68,7 +87,7 @@ def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
     write_faces(mine / "train", 9)
     for index, file in enumerate(sorted(mine.rglob("*.pts"))):
         landmarks = read_pts(file)[:7]
-        landmarks[:3 * (index > 2)] = np.nan  # a group that is not always annotated
+        landmarks[: 3 * (index > 2)] = np.nan  # a group that is not always annotated
         write_pts(file, landmarks)
     layout = tmp_path / "seven.yaml"
     layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {eye: [0-2]}\n  closed: [eye]\n")
@@ -85,8 +104,10 @@ def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
 def test_what_cannot_be_shown_is_one_line(cli, flags):
     fails(cli("--show-data", "0", *flags), "--show-data needs the number of faces to draw, at least 1, not 0")
     fails(cli("--show-data", "many", *flags), "--show-data")
-    fails(cli("--show-data", "1", *flags, "--layout", "29"),
-          r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\)")
+    fails(
+        cli("--show-data", "1", *flags, "--layout", "29"),
+        r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\)",
+    )
     fails(cli("--show-data", "1", *flags, "--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68")
 
 

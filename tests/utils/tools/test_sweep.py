@@ -1,4 +1,5 @@
 """--sweep: checks before the first run, the table of all runs, continuation after failures and interruptions."""
+
 import os
 import re
 import shutil
@@ -17,35 +18,49 @@ def fails(done, message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("texts", "given", "keys"), [
-    (["reg=1,1.5,2"], {}, {"reg": [1.0, 1.5, 2.0]}),
-    (["num-nb=5,10", "flip_test=true,false"], {"reg": 1.0}, {"num_nb": [5, 10], "flip_test": [True, False]}),
-    (["backbone=resnet18,irnet18"], {}, {"net": ["resnet18", "irnet18"]}),
-    (["train_data=300w,mine", "workers=null,2"], {}, {"train_data": [["300w"], ["mine"]], "workers": [None, 2]}),
-])
+@pytest.mark.parametrize(
+    ("texts", "given", "keys"),
+    [
+        (["reg=1,1.5,2"], {}, {"reg": [1.0, 1.5, 2.0]}),
+        (["num-nb=5,10", "flip_test=true,false"], {"reg": 1.0}, {"num_nb": [5, 10], "flip_test": [True, False]}),
+        (["backbone=resnet18,irnet18"], {}, {"net": ["resnet18", "irnet18"]}),
+        (["train_data=300w,mine", "workers=null,2"], {}, {"train_data": [["300w"], ["mine"]], "workers": [None, 2]}),
+    ],
+)
 def test_keys_and_values(texts, given, keys):
     assert read_keys(texts, given) == keys
 
 
-@pytest.mark.parametrize(("texts", "message"), [
-    (["lr=1,2"], "unknown key 'lr'; did you mean 'learning_rate'"),
-    (["rge=1,2"], "unknown key 'rge'; did you mean 'reg'"), (["reg=1,fast"], "reg must be a number, not 'fast'"),
-    (["batch_size=16,0"], "batch_size must be at least 1"), (["reg=1,2,1.0"], "1 is there twice"),
-    (["reg"], "a value is missing"), (["reg=1,,2"], "a value is missing"),
-    (["reg=1", "reg=2"], "reg is given twice"), (["epochs=1,2"], "epochs is given twice"),
-    (["run_root=a,b"], "side by side"), (["stride=16,24"], "stride must be one of"),
-])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["lr=1,2"], "unknown key 'lr'; did you mean 'learning_rate'"),
+        (["rge=1,2"], "unknown key 'rge'; did you mean 'reg'"),
+        (["reg=1,fast"], "reg must be a number, not 'fast'"),
+        (["batch_size=16,0"], "batch_size must be at least 1"),
+        (["reg=1,2,1.0"], "1 is there twice"),
+        (["reg"], "a value is missing"),
+        (["reg=1,,2"], "a value is missing"),
+        (["reg=1", "reg=2"], "reg is given twice"),
+        (["epochs=1,2"], "epochs is given twice"),
+        (["run_root=a,b"], "side by side"),
+        (["stride=16,24"], "stride must be one of"),
+    ],
+)
 def test_bad_sweeps_are_named(texts, message):
     refuses(message, read_keys, texts, {"epochs": 3})
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (("--test", "--sweep", "reg=1,2"), "--sweep goes with --train"),
-    (("--train", "--sweep", "rge=1,2"), "rge.*reg"),
-    (("--train", "--sweep", "preset=quick,quik"), "no preset 'quik'"),
-    (("--train", "--sweep", "reg=1,2", "--resume"), "no sweep to resume"),
-    (("--train", "--sweep", "reg=1,2", "--exp", "a.pt"), "no file or folder a.pt"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--test", "--sweep", "reg=1,2"), "--sweep goes with --train"),
+        (("--train", "--sweep", "rge=1,2"), "rge.*reg"),
+        (("--train", "--sweep", "preset=quick,quik"), "no preset 'quik'"),
+        (("--train", "--sweep", "reg=1,2", "--resume"), "no sweep to resume"),
+        (("--train", "--sweep", "reg=1,2", "--exp", "a.pt"), "no file or folder a.pt"),
+    ],
+)
 def test_nothing_is_trained_before_all_is_checked(cli, recipe, tmp_path, flags, message):
     done = cli(*recipe, *flags)
     fails(done, message)
@@ -85,9 +100,11 @@ def sweeping(start, tmp_path):
     fake, script = tmp_path / "fake", tmp_path / "sweeping.py"
     fake.mkdir()
     (fake / "main.py").write_text(RUN)
-    script.write_text(f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n"
-                      "from utils import start\nstart.begin_loading()\nimport main\nfrom utils.tools import sweep\n"
-                      f"sweep.ROOT = Path({str(fake)!r})\nstart.run_command(main.main)\n")
+    script.write_text(
+        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from utils import start\nstart.begin_loading()\nimport main\nfrom utils.tools import sweep\n"
+        f"sweep.ROOT = Path({str(fake)!r})\nstart.run_command(main.main)\n"
+    )
 
     def call(*flags):
         return start("--train", "--run-root", tmp_path / "runs", *flags, script=script)
@@ -110,27 +127,50 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     os.kill(begun.process.pid, signal.SIGINT)
     assert begun.result().returncode == 130
     assert [row["state"] for row in rows(root / "000" / "sweep.csv")] == ["failed (1)", "done", ""]
-    assert sweeping.calls() == [["000-num_nb=68", "False", "False"], ["000-num_nb=3", "False", "False"],
-                                ["000-num_nb=5", "False", "False"]]
-    done = sweeping("--test", "--sweep", "num_nb=3,9", "--resume").result()  # runs that were not finished, and new values
+    assert sweeping.calls() == [
+        ["000-num_nb=68", "False", "False"],
+        ["000-num_nb=3", "False", "False"],
+        ["000-num_nb=5", "False", "False"],
+    ]
+    done = sweeping(
+        "--test", "--sweep", "num_nb=3,9", "--resume"
+    ).result()  # runs that were not finished, and new values
     fails(done, "1 of 4 runs failed")
-    assert sweeping.calls() == [["000-num_nb=68", "False", "False"], ["000-num_nb=5", "True", "False"],
-                                ["000-num_nb=9", "False", "False"]]
+    assert sweeping.calls() == [
+        ["000-num_nb=68", "False", "False"],
+        ["000-num_nb=5", "True", "False"],
+        ["000-num_nb=9", "False", "False"],
+    ]
     table = rows(root / "000" / "sweep.csv")
     assert [row["state"] for row in table] == ["failed (1)", "done", "done", "done"]
     assert list(table[1].items()) == [
-        ("num_nb", "3"), ("best epoch", "2"), ("val NME %", "3.250"), ("test NME %", "3.111"), ("test FR@10 %", "2.00"),
-        ("test AUC@10", "0.5"), ("test NME %, detector boxes", "4.5"), ("test FR@10 %, detector boxes", "3.00"),
-        ("test AUC@10, detector boxes", "0.4"), ("minutes", "2.5"), ("run", "000-num_nb=3"), ("state", "done")]
+        ("num_nb", "3"),
+        ("best epoch", "2"),
+        ("val NME %", "3.250"),
+        ("test NME %", "3.111"),
+        ("test FR@10 %", "2.00"),
+        ("test AUC@10", "0.5"),
+        ("test NME %, detector boxes", "4.5"),
+        ("test FR@10 %, detector boxes", "3.00"),
+        ("test AUC@10, detector boxes", "0.4"),
+        ("minutes", "2.5"),
+        ("run", "000-num_nb=3"),
+        ("state", "done"),
+    ]
     assert all(text in done.stdout for text in table[2].values()) and "Best:  000-num_nb=3 " in done.stdout
-    for more, message in (((), "already holds a sweep.*--resume.*--overwrite"),
-                          (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),
-                          (("--resume", "--sweep", "reg=1"), "is a sweep of num_nb, not of num_nb, reg")):
+    for more, message in (
+        ((), "already holds a sweep.*--resume.*--overwrite"),
+        (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),
+        (("--resume", "--sweep", "reg=1"), "is a sweep of num_nb, not of num_nb, reg"),
+    ):
         fails(sweeping("--sweep", "num_nb=3", "--exp", "000", *more).result(), message)
     plan = yaml.safe_load((root / "000" / "sweep.yaml").read_text())
     plan["args"]["weight_decay"] = 0.5  # as if it had been this when the sweep began
     (root / "000" / "sweep.yaml").write_text(yaml.safe_dump(plan))
-    fails(sweeping("--sweep", "num_nb=3", "--exp", "000", "--resume").result(), "weight_decay in args.yaml was changed since")
+    fails(
+        sweeping("--sweep", "num_nb=3", "--exp", "000", "--resume").result(),
+        "weight_decay in args.yaml was changed since",
+    )
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=3", "--exp", "000", "--overwrite").result().returncode == 0
     assert sweeping.calls() == [["000-num_nb=3", "False", "True"]] and len(rows(root / "000" / "sweep.csv")) == 1
@@ -145,7 +185,10 @@ def test_other_tests_test_all_runs_again(sweeping, tmp_path):
         assert sweeping.calls() == [["000-num_nb=3", "True", "False"], ["000-num_nb=4", "True", "False"]]
         assert sweeping("--sweep", "num_nb=3,4", "--resume", *flags, "--threads", "2").result().returncode == 0
         assert not sweeping.calls()
-    fails(sweeping("--test", "--sweep", "num_nb=3,4", "--resume", "--norm", "box").result(), "--norm belongs to a new sweep")
+    fails(
+        sweeping("--test", "--sweep", "num_nb=3,4", "--resume", "--norm", "box").result(),
+        "--norm belongs to a new sweep",
+    )
     assert yaml.safe_load((tmp_path / "runs" / "000" / "sweep.yaml").read_text())["tests"] == ["test", "test_onnx"]
 
 
@@ -165,9 +208,15 @@ def test_several_keys_are_combined(sweeping, tmp_path):
     done = sweeping("--sweep", "num_nb=3,4", "--sweep", "weights=none,a/b.pt", "--no-decay-norms").result()
     assert done.returncode == 0, done.stderr
     names = [name for name, *_ in sweeping.calls()]
-    assert [name[:22] for name in names[::2]] == ["000-num_nb=3-weights=n", "000-num_nb=4-weights=n"] and len(set(names)) == 4
+    assert [name[:22] for name in names[::2]] == ["000-num_nb=3-weights=n", "000-num_nb=4-weights=n"] and len(
+        set(names)
+    ) == 4
     assert [(row["num_nb"], row["weights"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [
-        ("3", "none"), ("3", "a/b.pt"), ("4", "none"), ("4", "a/b.pt")]
+        ("3", "none"),
+        ("3", "a/b.pt"),
+        ("4", "none"),
+        ("4", "a/b.pt"),
+    ]
     assert "decay_norms: false" in (tmp_path / "runs" / "000" / "sweep.yaml").read_text()
 
 
@@ -175,7 +224,9 @@ def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp
     flags = ("--sweep", "num_nb=3,4", "--val", "none")
     done = sweeping(*flags).result()
     assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
-    assert [(row["best epoch"], row["val NME %"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [("3", "")] * 2
+    assert [(row["best epoch"], row["val NME %"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [
+        ("3", "")
+    ] * 2
 
 
 def test_a_run_without_a_rival_is_not_the_best(sweeping):
@@ -200,8 +251,10 @@ def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
 
 def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):
     script = tmp_path / "ranks.py"
-    script.write_text("import os, sys\nos.environ |= {'WORLD_SIZE': '2', 'LOCAL_WORLD_SIZE': '2', 'RANK': sys.argv[1], "
-                      f"'LOCAL_RANK': sys.argv[1]}}\nsys.path.insert(0, {str(ROOT)!r})\nimport main\nmain.main(sys.argv[2:])\n")
+    script.write_text(
+        "import os, sys\nos.environ |= {'WORLD_SIZE': '2', 'LOCAL_WORLD_SIZE': '2', 'RANK': sys.argv[1], "
+        f"'LOCAL_RANK': sys.argv[1]}}\nsys.path.insert(0, {str(ROOT)!r})\nimport main\nmain.main(sys.argv[2:])\n"
+    )
     flags = ["--train", "--test", "--sweep", "reg=2", *recipe, "--batch-size", "4"]
     assert start("1", *flags, script=script).result().returncode == 0 and not (tmp_path / "runs").exists()
     done = start("0", *flags, script=script).result()
@@ -210,5 +263,5 @@ def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):
     assert sorted(path.name for path in root.iterdir()) == ["000", "000-reg=2"]
     assert "2 x cpu" in (root / "000-reg=2" / "log.txt").read_text() and done.stdout.count("| reg") == 1
     assert yaml.safe_load((root / "000-reg=2" / "args.yaml").read_text())["loss"]["reg"] == 2
-    row, = rows(root / "000" / "sweep.csv")
+    (row,) = rows(root / "000" / "sweep.csv")
     assert float(row["val NME %"]) > 0 and float(row["test NME %"]) > 0 and row["test FR@10 %"] and row["test AUC@10"]

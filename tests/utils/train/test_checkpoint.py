@@ -1,4 +1,5 @@
 """Checkpoints: each file is whole or absent, holds no code, and describes a net that can be built."""
+
 import io
 import os
 import pickle
@@ -40,6 +41,7 @@ def test_what_is_saved_comes_back(packed, tmp_path):
 
 def test_an_interrupted_save_is_an_interrupt(packed, tmp_path, monkeypatch):
     """torch then fails to end its archive, and that error must not hide the interrupt."""
+
     class Interrupted(io.FileIO):
         def write(self, data):
             if self.tell() > 10_000:
@@ -69,9 +71,11 @@ def test_a_process_killed_while_saving_leaves_a_whole_file(packed, tmp_path):
     file = tmp_path / "last.pt"
     checkpoint.save(file, packed)
     torch.save(packed, tmp_path / "values.pt")
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport torch\nfrom utils.train import checkpoint\n"
-            f"values = torch.load({str(tmp_path / 'values.pt')!r})\nprint('ready', flush=True)\n"
-            f"while True: checkpoint.save({str(file)!r}, values)")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport torch\nfrom utils.train import checkpoint\n"
+        f"values = torch.load({str(tmp_path / 'values.pt')!r})\nprint('ready', flush=True)\n"
+        f"while True: checkpoint.save({str(file)!r}, values)"
+    )
     rng = np.random.default_rng(0)
     saving = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     saving.stdout.readline()
@@ -99,14 +103,18 @@ class Code:
 @pytest.mark.parametrize("write", (torch.save, lambda values, file: file.write_bytes(pickle.dumps(values))))
 def test_code_is_refused_and_not_run(packed, tmp_path, write):
     write({**packed, "more": Code(tmp_path / "harm")}, tmp_path / "best.pt")
-    with pytest.raises(UserError, match="best.pt is refused: it holds more than tensors .* if you trust it, save .*state_dict"):
+    with pytest.raises(
+        UserError, match="best.pt is refused: it holds more than tensors .* if you trust it, save .*state_dict"
+    ):
         checkpoint.load(tmp_path / "best.pt")
     assert not (tmp_path / "harm").exists()
 
 
 def test_a_file_of_another_kind_is_no_checkpoint(tmp_path):
     shutil.copy(ROOT / "weights" / "detector.onnx", tmp_path / "net")
-    with pytest.raises(UserError, match=r"net is no checkpoint; give a .pt, or an exported file with its ending \(.onnx\)"):
+    with pytest.raises(
+        UserError, match=r"net is no checkpoint; give a .pt, or an exported file with its ending \(.onnx\)"
+    ):
         checkpoint.load(tmp_path / "net")
 
 
@@ -115,11 +123,11 @@ def test_damaged_files_are_one_clear_line(packed, tmp_path):
     torch.save(packed, buffer)
     whole, file, rng = buffer.getvalue(), tmp_path / "best.pt", np.random.default_rng(0)
     damaged = [b"", b"hello", b"\x80", b"\x80\x02}q\x00.", b"PK\x03\x04"]
-    damaged += [whole[:100], whole[:len(whole) // 2], whole[:-1], whole[100:]]
+    damaged += [whole[:100], whole[: len(whole) // 2], whole[:-1], whole[100:]]
     damaged += [rng.bytes(count) for count in (1, 10, 1000)]
     names = whole.index(b"PK", len(whole) - 20000)
     for place in [*rng.integers(0, 3000, 60), *rng.integers(names, len(whole), 60)]:
-        damaged.append(whole[:place] + rng.bytes(4) + whole[place + 4:])
+        damaged.append(whole[:place] + rng.bytes(4) + whole[place + 4 :])
     refused = 0
     for data in damaged:
         file.write_bytes(data)
@@ -131,10 +139,25 @@ def test_damaged_files_are_one_clear_line(packed, tmp_path):
     assert refused > 12
 
 
-@pytest.mark.parametrize("change", [
-    {"format": 99}, {"net": None}, {"net": {}}, {"net": 5}, {"layout": {}}, {"layout": {"groups": 3}}, {"layout": []},
-    {"model": {}}, {"model": None}, {"model": {"x": 3}}, {"args": None}, "format", "args", "model",
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 99},
+        {"net": None},
+        {"net": {}},
+        {"net": 5},
+        {"layout": {}},
+        {"layout": {"groups": 3}},
+        {"layout": []},
+        {"model": {}},
+        {"model": None},
+        {"model": {"x": 3}},
+        {"args": None},
+        "format",
+        "args",
+        "model",
+    ],
+)
 def test_a_checkpoint_whose_values_do_not_fit_together_is_one_line(packed, tmp_path, change):
     values = dict(packed)
     if isinstance(change, str):

@@ -1,4 +1,5 @@
 """What a checkpoint holds: a value that is missing or of another kind is named where the file is opened."""
+
 import copy
 import json
 
@@ -13,7 +14,7 @@ from utils.sections import REMOVED
 from utils.train import checkpoint
 from utils.train.contents import check_contents
 
-WRONG = (None, -1, 0, 10 ** 9, float("nan"), float("inf"), "text", [], {}, True, b"bytes", (1, 2), [1], {"a": 1})
+WRONG = (None, -1, 0, 10**9, float("nan"), float("inf"), "text", [], {}, True, b"bytes", (1, 2), [1], {"a": 1})
 INNER = ("net", "layout", "protocol", "args", "head_options", "preprocess", "groups", "solver", "optimizer")
 
 
@@ -31,11 +32,30 @@ def whole() -> dict:
     face = np.random.default_rng(0).random((12, 2))
     net = untrained(face, 3)
     rows = [{"epoch": epoch, "lr": 0.1, "loss": 1.0, "val_nme": 6.0 - epoch, "best": 6.0 - epoch} for epoch in range(2)]
-    moments = {place: {"step": one.new_tensor(8.0), "exp_avg": one.detach()} for place, one in enumerate(net.parameters())}
-    solver = {"net": net.state_dict(), "optimizer": {"state": moments, "param_groups": [{}, {}]}, "scaler": {}, "average": None,
-              "step": 8}
-    return contents(net, LAYOUTS.load("12"), epoch=1, val_nme=5.0, best=5.0, data=["c0ffee"], meanface=face.tolist(), threads=1,
-                    layouts={"12": DEFAULTS.layouts.rows["12"]}, rows=rows, times=[{"epoch": 0}, {"epoch": 1}], solver=solver)
+    moments = {
+        place: {"step": one.new_tensor(8.0), "exp_avg": one.detach()} for place, one in enumerate(net.parameters())
+    }
+    solver = {
+        "net": net.state_dict(),
+        "optimizer": {"state": moments, "param_groups": [{}, {}]},
+        "scaler": {},
+        "average": None,
+        "step": 8,
+    }
+    return contents(
+        net,
+        LAYOUTS.load("12"),
+        epoch=1,
+        val_nme=5.0,
+        best=5.0,
+        data=["c0ffee"],
+        meanface=face.tolist(),
+        threads=1,
+        layouts={"12": DEFAULTS.layouts.rows["12"]},
+        rows=rows,
+        times=[{"epoch": 0}, {"epoch": 1}],
+        solver=solver,
+    )
 
 
 def test_every_wrong_value_is_named_or_harmless(whole):
@@ -43,8 +63,11 @@ def test_every_wrong_value_is_named_or_harmless(whole):
     refused = passed = 0
     for place in places({key: value for key, value in whole.items() if key != "model"}):
         for wrong in (*WRONG, "removed"):
-            values = {**whole, "solver": {**whole["solver"], "optimizer": dict(whole["solver"]["optimizer"])},
-                      **{key: copy.deepcopy(whole[key]) for key in ("net", "layout", "protocol", "args")}}
+            values = {
+                **whole,
+                "solver": {**whole["solver"], "optimizer": dict(whole["solver"]["optimizer"])},
+                **{key: copy.deepcopy(whole[key]) for key in ("net", "layout", "protocol", "args")},
+            }
             table = values
             for name in place[:-1]:
                 table = table[name]
@@ -68,13 +91,18 @@ def test_every_wrong_value_is_named_or_harmless(whole):
     assert refused > 4 * passed
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"rows": []}, "rows must be a list of at least 1"), ({"epoch": 5}, "rows and times hold 2 and 2 epochs, epoch 5"),
-    ({"best": 1.0}, "best is 1.0, the last row has 5.0"),
-    ({"meanface": [[0.5, 0.5]]}, "meanface has 1 landmarks, 12 belong there"),
-    ({"layouts": {"12": {"count": 3}}}, "layouts.12: .*flip_index"), ({"threads": "many"}, "threads must be a whole number"),
-    ({"solver": {}}, "solver.net is missing"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": []}, "rows must be a list of at least 1"),
+        ({"epoch": 5}, "rows and times hold 2 and 2 epochs, epoch 5"),
+        ({"best": 1.0}, "best is 1.0, the last row has 5.0"),
+        ({"meanface": [[0.5, 0.5]]}, "meanface has 1 landmarks, 12 belong there"),
+        ({"layouts": {"12": {"count": 3}}}, "layouts.12: .*flip_index"),
+        ({"threads": "many"}, "threads must be a whole number"),
+        ({"solver": {}}, "solver.net is missing"),
+    ],
+)
 def test_what_contradicts_itself_is_refused(whole, change, message):
     with pytest.raises(ValueError, match=message):
         check_contents({**whole, **change})
@@ -104,13 +132,23 @@ def test_the_commands_name_the_file_and_the_value(trained, faces, cli, tmp_path)
     fails(done, r"best\.pt .*args\.norm must be one of")
 
 
-@pytest.mark.parametrize(("place", "value", "message"), [
-    ("layout", {"count": 3}, "layout.name is missing"), ("protocol", None, "protocol must be a table"),
-    ("input_size", 10 ** 6, "input_size must be a whole number from 1 to 8192"), ("face_limit", "high", "face_limit must be"),
-    ("states", 5, "states must be null or a list"), ("meanface", [[0, 1]], "meanface has 1 landmarks, 12 belong there"),
-])
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("layout", {"count": 3}, "layout.name is missing"),
+        ("protocol", None, "protocol must be a table"),
+        ("input_size", 10**6, "input_size must be a whole number from 1 to 8192"),
+        ("face_limit", "high", "face_limit must be"),
+        ("states", 5, "states must be null or a list"),
+        ("meanface", [[0, 1]], "meanface has 1 landmarks, 12 belong there"),
+    ],
+)
 def test_wrong_metadata_of_an_export_are_named(place, value, message):
-    values = {"layout": LAYOUTS.load("12").to_dict(), "protocol": DEFAULTS.protocols["square"], "input_size": 64,
-              "outputs": {"landmarks": [12, 2], "score": [12]}}
+    values = {
+        "layout": LAYOUTS.load("12").to_dict(),
+        "protocol": DEFAULTS.protocols["square"],
+        "input_size": 64,
+        "outputs": {"landmarks": [12, 2], "score": [12]},
+    }
     check_export(json.loads(json.dumps(values)), "net.onnx")
     refuses(f"net.onnx has no usable metadata: {message}", check_export, {**values, place: value}, "net.onnx")

@@ -1,4 +1,5 @@
 """Several processes and nodes: they train as one process does, test each face once, and report an error in one line."""
+
 import os
 import re
 import shutil
@@ -34,9 +35,24 @@ def gaps(faces, tmp_path) -> list[str]:
 
 def nodes(count: int, *flags: str) -> list[subprocess.CompletedProcess]:
     """Run main.sh on `count` nodes of one process each, all on this machine."""
-    where = {**os.environ, "NNODES": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-    begun = [subprocess.Popen(["bash", "main.sh", "1", *flags], cwd=ROOT, env={**where, "NODE_RANK": str(node)}, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for node in range(count)]
+    where = {
+        **os.environ,
+        "NNODES": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "OMP_NUM_THREADS": "1",
+    }
+    begun = [
+        subprocess.Popen(
+            ["bash", "main.sh", "1", *flags],
+            cwd=ROOT,
+            env={**where, "NODE_RANK": str(node)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for node in range(count)
+    ]
     try:
         ended = [(process, process.communicate(timeout=200)) for process in begun]
     finally:
@@ -68,10 +84,14 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     wild = ("--exp", "wild", "--learning-rate", "1e6", "--warmup", "0", "--clip", "0")
     done = run("bash", "main.sh", "2", "--train", *gaps, "--batch-size", "2", *wild, OMP_NUM_THREADS="1")
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1, done.stderr
-    said = re.search(r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr)
+    said = re.search(
+        r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr
+    )
     assert said, done.stderr
     faces, step = load_splits([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
-    order = Order((Part(0, len(faces), 4),), len(faces) // 4, 0)  # of one process: the batches of both, in the same order
+    order = Order(
+        (Part(0, len(faces), 4),), len(faces) // 4, 0
+    )  # of one process: the batches of both, in the same order
     batch = list(order.epochs(0, 1))[step][1].tolist()
     assert said[2].split(", ") == [faces["file"][index] for index in batch]
     assert not list((tmp_path / "runs").rglob("*.pt")) and not list((tmp_path / "runs").rglob("step.csv"))
@@ -102,7 +122,9 @@ def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    alone = evaluate(by_brightness, load_splits([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
+    alone = evaluate(
+        by_brightness, load_splits([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8
+    ).nme
     assert len(set(alone)) == 8
     for rank in range(3):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
@@ -111,8 +133,11 @@ def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
 def test_after_an_error_a_process_on_a_gpu_ends_at_once(monkeypatch):
     """The others wait for it in a collective, and destroying the NCCL group would wait for them."""
     ended = []
-    for name, replacement in (("is_initialized", lambda: True), ("get_backend", lambda: "nccl"),
-                              ("destroy_process_group", lambda: ended.append("waited"))):
+    for name, replacement in (
+        ("is_initialized", lambda: True),
+        ("get_backend", lambda: "nccl"),
+        ("destroy_process_group", lambda: ended.append("waited")),
+    ):
         monkeypatch.setattr(torch.distributed, name, replacement)
     monkeypatch.setattr(os, "_exit", ended.append)
     _leave()
@@ -123,19 +148,24 @@ def test_after_an_error_a_process_on_a_gpu_ends_at_once(monkeypatch):
 def driver(folder: Path, text: str) -> Path:
     """Write a script that runs main.py after `text`, which defines `short`, the solver's step; `step` is the original."""
     file = folder / "driver.py"
-    file.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, os, resource, torch\n"
-                    "from utils.train import solver\n"
-                    f"step = solver.Solver.train_step\n{text}\nsolver.Solver.train_step = short\n"
-                    "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
+    file.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, os, resource, torch\n"
+        "from utils.train import solver\n"
+        f"step = solver.Solver.train_step\n{text}\nsolver.Solver.train_step = short\n"
+        "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n"
+    )
     return file
 
 
 def test_too_little_memory_names_the_flags_that_help(cli, recipe, tmp_path):
-    limited = driver(tmp_path, """
+    limited = driver(
+        tmp_path,
+        """
 def short(self, batches):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
-    return step(self, batches)""")
+    return step(self, batches)""",
+    )
     done = cli("--train", *recipe, "--batch-size", "32", "--exp", "short", script=limited)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.error == "out of memory with --batch-size 32 and --input-size 64; give --batch-size 16 --accumulate 2"
@@ -144,11 +174,14 @@ def short(self, batches):
 
 
 def test_too_little_memory_in_a_later_epoch_can_be_resumed(cli, recipe, tmp_path):
-    late = driver(tmp_path, """
+    late = driver(
+        tmp_path,
+        """
 def short(self, batches):
     if self.step == 5:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    return step(self, batches)""")
+    return step(self, batches)""",
+    )
     done = cli("--train", *recipe, "--epochs", "2", "--exp", "late", script=late)
     advice = "--batch-size 4 --accumulate 2; with --resume --exp (.*) it goes on from epoch 1$"
     assert done.returncode == 1 and (said := re.search(advice, done.error)), done.stderr
@@ -162,7 +195,9 @@ def test_too_little_memory_for_a_test(faces):
 
     def short(images: torch.Tensor) -> Prediction:
         if len(images) > most:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ...")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ..."
+            )
         sizes.append(len(images))
         return by_brightness(images)
 
@@ -175,11 +210,14 @@ def test_too_little_memory_for_a_test(faces):
 
 def test_a_process_that_is_killed_is_named(gaps, tmp_path):
     """The other processes print nothing; the launcher ends them."""
-    file = driver(tmp_path, """
+    file = driver(
+        tmp_path,
+        """
 def short(self, batches):
     if self.step == 1 and self.ranks.rank == 1:
         os.kill(os.getpid(), 9)
-    return step(self, batches)""")
+    return step(self, batches)""",
+    )
     launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(file))
     done = run(*launch, "--train", *gaps, "--batch-size", "4", OMP_NUM_THREADS="1")
     assert done.returncode == 9 and "error: process 1 was ended by SIGKILL" in done.stderr, done.stderr
@@ -188,20 +226,34 @@ def short(self, batches):
 
 def test_a_process_that_hangs_is_named_and_the_job_is_restarted(cli, gaps, tmp_path):
     """The restart goes on from the last epoch, without a hand; then one process goes on where two were."""
-    file = driver(tmp_path, """
+    file = driver(
+        tmp_path,
+        """
 from datetime import timedelta
 from utils.train import ranks
 ranks.TIMEOUT = timedelta(seconds=4)
 def short(self, batches):
     if self.step == 6 and self.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), 19)
-    return step(self, batches)""")
-    launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", str(file))
+    return step(self, batches)""",
+    )
+    launch = (
+        "python",
+        "-m",
+        "utils.train.launch",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        str(file),
+    )
     flags = ("--batch-size", "6", "--exp", "hung")
     done = run(*launch, "--train", *gaps, *flags, OMP_NUM_THREADS="1")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert [re.sub("for .* minutes", "", error) for error in re.findall("error: (.*)", done.stderr)] == [
-        "process 1 has not answered ; look at it and at its node, then go on with --resume"]
+        "process 1 has not answered ; look at it and at its node, then go on with --resume"
+    ]
     assert len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 3
     done = cli("--train", "--resume", "--exp", tmp_path / "runs" / "hung", "--epochs", "4", "--batch-size", "12")
     assert done.returncode == 0 and len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 4, done.stderr

@@ -1,4 +1,5 @@
 """A step that is not finite: the samples and terms at fault are named, and the training can go on."""
+
 import pytest
 import torch
 from conftest import driver, fails
@@ -19,14 +20,18 @@ batches.labels_of = spoilt"""
 def test_a_label_that_is_not_finite_is_named_in_every_try(cli, recipe, tmp_path):
     """Random numbers are keyed, so the same step fails again when the run is resumed."""
     spoilt, flags = driver(tmp_path, "spoilt", SPOILT), ["--train", *recipe, "--exp", "nan"]
-    fault = r"not finite in epoch {}, step \d+ .*gradient nan\); samples at fault: train/face\d\d.jpg \([^)]*offset_x.*\); look" \
-            " at their labels"
+    fault = (
+        r"not finite in epoch {}, step \d+ .*gradient nan\); samples at fault: train/face\d\d.jpg \([^)]*offset_x.*\); look"
+        " at their labels"
+    )
     first = cli(*flags, script=spoilt)
     fails(first, fault.format(1) + "$")
     assert cli(*flags, script=spoilt).error == first.error and not list((tmp_path / "runs").rglob("*.pt"))
     assert cli(*flags).returncode == 0
     kept = (tmp_path / "runs" / "nan" / "last.pt").read_bytes()
-    again = [cli("--train", "--resume", "--exp", tmp_path / "runs" / "nan", "--epochs", "2", script=spoilt) for _ in range(2)]
+    again = [
+        cli("--train", "--resume", "--exp", tmp_path / "runs" / "nan", "--epochs", "2", script=spoilt) for _ in range(2)
+    ]
     fails(again[0], fault.format(2) + "; --resume goes on from epoch 1$")
     assert again[0].error == again[1].error and (tmp_path / "runs" / "nan" / "last.pt").read_bytes() == kept
 
@@ -63,7 +68,10 @@ def test_an_overflow_in_fp16_recovers():
 @pytest.mark.parametrize("figures", [(9.0, 8.0), (8.0, 9.0)])
 def test_a_training_whose_loss_rises_ends_with_advice(cli, recipe, tmp_path, figures):
     """Check that a risen loss gives no advice if the validation has improved: a stronger augmentation may explain the loss."""
-    rising = driver(tmp_path, "rising", f"""
+    rising = driver(
+        tmp_path,
+        "rising",
+        f"""
 from utils.landmarks import experiment
 from utils.train import loop
 real, made = loop.train_epoch, experiment.validator
@@ -73,7 +81,8 @@ def rising(solver, loader, order, epoch, *rest):
 def validator(*given):
     validate, figures = made(*given), iter({figures})
     return lambda: validate()._replace(figure=next(figures))
-loop.train_epoch, experiment.validator = rising, validator""")
+loop.train_epoch, experiment.validator = rising, validator""",
+    )
     done = cli("--train", *recipe, "--epochs", "2", script=rising)
     assert done.returncode == 0 and done.stderr.count("epoch 2/2: loss") == 1, done.stderr
     assert ("from 1 to 2: the net has diverged; lower --learning-rate" in done.stderr) == (figures[1] > figures[0])

@@ -1,4 +1,5 @@
 """Steps as CUDA graphs, with a graph that only remembers what to run: when they are used, checked and given up."""
+
 from contextlib import contextmanager
 
 import pytest
@@ -32,6 +33,7 @@ class Step:
 @pytest.fixture
 def graph(monkeypatch):
     """Return a function that makes the Graph of a Step, whose capture runs nothing and whose replay runs the step."""
+
     def made(step: Step) -> Graph:
         found = Graph(step, step.state, RANKS)
 
@@ -48,8 +50,10 @@ def graph(monkeypatch):
                 if step.error:
                     raise RuntimeError(step.error)
                 return step.result
+
             found.step = record
             yield
+
         monkeypatch.setattr("torch.cuda.CUDAGraph", Remembered)
         monkeypatch.setattr("torch.cuda.graph", capture)
         original = found._capture
@@ -59,8 +63,10 @@ def graph(monkeypatch):
                 return original(batch)
             finally:
                 found.step = step
+
         monkeypatch.setattr(found, "_capture", captured)
         return found
+
     monkeypatch.setattr("torch.cuda.get_rng_state", lambda: None)
     monkeypatch.setattr("torch.cuda.set_rng_state", lambda _: None)
     return made

@@ -1,4 +1,5 @@
 """A net for one's own points from a net for others: common landmarks, the transplanted head, docs/finetuning.md."""
+
 import re
 import shlex
 from pathlib import Path
@@ -28,27 +29,37 @@ CELLS = 8
 
 
 # ------------------------------------------------------------------------------------------------- common landmarks
-@pytest.mark.parametrize(("new", "old", "wanted"), [
-    ("68", "68", {i: i for i in range(68)}),
-    ("12", "68", {i: 36 + i for i in range(12)}),
-    ("68", "12", {36 + i: i for i in range(12)}),
-    ("98", "68", {}),
-    ("mine", "68", {0: 36, 1: 45, 2: 39, 3: 42, 4: 30, 5: 48, 6: 54}),
-    ("68", "mine", {36: 0, 45: 1, 39: 2, 42: 3, 30: 4, 48: 5, 54: 6}),
-    ("mine", "12", {0: 0, 1: 9, 2: 3, 3: 6}),
-    ("mine", "yours", {0: 1, 1: 0}),
-    ("mine", "theirs", {0: 1, 1: 0}),
-])
+@pytest.mark.parametrize(
+    ("new", "old", "wanted"),
+    [
+        ("68", "68", {i: i for i in range(68)}),
+        ("12", "68", {i: 36 + i for i in range(12)}),
+        ("68", "12", {36 + i: i for i in range(12)}),
+        ("98", "68", {}),
+        ("mine", "68", {0: 36, 1: 45, 2: 39, 3: 42, 4: 30, 5: 48, 6: 54}),
+        ("68", "mine", {36: 0, 45: 1, 39: 2, 42: 3, 30: 4, 48: 5, 54: 6}),
+        ("mine", "12", {0: 0, 1: 9, 2: 3, 3: 6}),
+        ("mine", "yours", {0: 1, 1: 0}),
+        ("mine", "theirs", {0: 1, 1: 0}),
+    ],
+)
 def test_the_landmarks_that_two_layouts_share(new, old, wanted):
-    layouts = LAYOUTS.with_rows({**MINE, "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
-                                 "theirs": {"count": 2, "flip_index": [1, 0], "same_as": {"12": {0: 9, 1: 0}}}})
+    layouts = LAYOUTS.with_rows(
+        {
+            **MINE,
+            "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
+            "theirs": {"count": 2, "flip_index": [1, 0], "same_as": {"12": {0: 9, 1: 0}}},
+        }
+    )
     assert shared_landmarks(layouts.load(new), layouts.load(old)) == wanted
     assert Layout.from_dict(yaml.safe_load(yaml.safe_dump(layouts.load(new).to_dict()))) == layouts.load(new)
 
 
 def test_a_layout_shares_nothing_with_what_it_was_before_an_edit():
-    old, new = (LAYOUTS.with_rows({"mine": {"count": len(flip), "flip_index": flip}}).load("mine")
-                for flip in ([1, 0, 2], [1, 0, 2, 3]))
+    old, new = (
+        LAYOUTS.with_rows({"mine": {"count": len(flip), "flip_index": flip}}).load("mine")
+        for flip in ([1, 0, 2], [1, 0, 2, 3])
+    )
     assert shared_landmarks(new, old) == {}
 
 
@@ -120,14 +131,18 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
     if known:
         nearest = [int(np.linalg.norm(turned - place, axis=1).argmin()) for place in mine[3:]]
         assert sources.landmark[3:] == nearest and np.allclose(sources.place, turned[sources.landmark])
-    made = transplant(old.state_dict(), old_index, new_index, sources._replace(place=sources.place * CELLS), mine * CELLS)
+    made = transplant(
+        old.state_dict(), old_index, new_index, sources._replace(place=sources.place * CELLS), mine * CELLS
+    )
     seen = [(i, m) for i, neighbors in enumerate(new_index) for m in neighbors]
     for axis, name in enumerate("xy"):
         for landmark, source in enumerate(sources.landmark):
             way = (mine[landmark] - sources.place[landmark])[axis] * CELLS
             row = getattr(old, f"offset_{name}")
             assert torch.equal(made[f"offset_{name}.weight"][landmark], row.weight[source])
-            assert made[f"offset_{name}.bias"][landmark].item() == pytest.approx(row.bias[source].item() + way, abs=1e-5)
+            assert made[f"offset_{name}.bias"][landmark].item() == pytest.approx(
+                row.bias[source].item() + way, abs=1e-5
+            )
         for slot, (cell, landmark) in enumerate(seen):
             here, there = sources.landmark[cell], sources.landmark[landmark]
             if there in old_index[here]:
@@ -138,7 +153,9 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
 def test_a_head_with_another_number_of_landmarks_than_its_index_is_refused():
     head = random_head([[1], [0]])
     with pytest.raises(ValueError, match="not have the 3 landmarks"):
-        transplant(head.state_dict(), [[1], [0], [0]], [[]], nearest_origins({0: 0}, np.zeros((1, 2))), np.zeros((1, 2)))
+        transplant(
+            head.state_dict(), [[1], [0], [0]], [[]], nearest_origins({0: 0}, np.zeros((1, 2))), np.zeros((1, 2))
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------- as typed
@@ -165,7 +182,7 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
         write_own(tmp_path / "own" / split, count, seed=7 + count)
     (tmp_path / "mine.yaml").write_text(TEXT)
     places = {"mine": tmp_path / "own", "mine.yaml": tmp_path / "mine.yaml", "landmarks": tmp_path / "runs/base"}
-    words, = [[places.get(word, word) for word in command[2:]] for command in COMMANDS if "--train" in command]
+    (words,) = [[places.get(word, word) for word in command[2:]] for command in COMMANDS if "--train" in command]
     taken, figures = ("--net", "--weights", "--input-size"), {}
     tuned = [word for flag, word in zip([""] + small, small, strict=False) if word not in taken and flag not in taken]
     for name, extra in (("tuned", tuned), ("scratch", small)):
@@ -178,20 +195,30 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
     (tmp_path / "mine.yaml").unlink()
     places["mine.yaml"].with_name("fresh").mkdir()  # other faces; their layout stands in the checkpoint only
     write_own(tmp_path / "fresh" / "own2" / "test", 6, seed=99)
-    alone = cli("--test-onnx", "--exp", tmp_path / "runs/tuned/best.pt", "--test-data", tmp_path / "fresh/own2",
-                "--data-root", tmp_path / "data2")
+    alone = cli(
+        "--test-onnx",
+        "--exp",
+        tmp_path / "runs/tuned/best.pt",
+        "--test-data",
+        tmp_path / "fresh/own2",
+        "--data-root",
+        tmp_path / "data2",
+    )
     assert nme(alone) < 0.8 * figures["scratch"]
     done = cli("--train", "--resume", "--exp", tmp_path / "runs/tuned", "--epochs", "9", "--threads", "1")
     assert done.returncode == 0 and "epoch 9/9" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("68:\n  count: 2\n  flip_index: [1, 0]\n", "there is another layout '68' already"),
-    ("count: 2\nflip_index: [1, 0]\n", "must hold one layout"),
-    ("mine:\n  count: 2\n  flip_index: [1, 0]\n  same_as: {\"68\": {0: 45, 1: 37}}\n", "left and right swapped"),
-    ("mine: [", "not valid YAML"),
-    (None, "cannot read .*own.yaml"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("68:\n  count: 2\n  flip_index: [1, 0]\n", "there is another layout '68' already"),
+        ("count: 2\nflip_index: [1, 0]\n", "must hold one layout"),
+        ('mine:\n  count: 2\n  flip_index: [1, 0]\n  same_as: {"68": {0: 45, 1: 37}}\n', "left and right swapped"),
+        ("mine: [", "not valid YAML"),
+        (None, "cannot read .*own.yaml"),
+    ],
+)
 def test_a_bad_layout_file_is_named(cli, tmp_path, raw, text, message):
     if text is not None:
         (tmp_path / "own.yaml").write_text(text)
@@ -227,8 +254,10 @@ def test_without_imagenet_weights_a_warning_and_random_weights():
 @pytest.mark.parametrize("head", ("coordinate", "heatmap"))
 def test_all_old_landmarks_are_mapped_and_new_ones_follow(tmp_path, head):
     """The head is mapped although its shape differs."""
-    rows = {"five": {"count": 5, "flip_index": [1, 0, 2, 4, 3]},
-            "seven": {"count": 7, "flip_index": [1, 0, 2, 4, 3, 6, 5], "same_as": {"five": {i: i for i in range(5)}}}}
+    rows = {
+        "five": {"count": 5, "flip_index": [1, 0, 2, 4, 3]},
+        "seven": {"count": 7, "flip_index": [1, 0, 2, 4, 3, 6, 5], "same_as": {"five": {i: i for i in range(5)}}},
+    }
     old, new = (Layouts(rows).load(name) for name in rows)
     face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
     nets = [untrained(face[:count], 0, head, None) for count in (5, 7)]
@@ -248,13 +277,22 @@ def test_a_warning_if_faces_have_another_size_in_the_crop(tmp_path):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []
         initialise(untrained(own, 0), str(tmp_path / "best.pt"), mine, own, said.append, DEFAULTS)
         assert len(said) == len(words) and all(re.search(word, text) for word, text in zip(words, said, strict=True))
-    for chosen, flip, advice in (([36, 45, 30, 48, 54], [1, 0, 2, 4, 3], "--protocol inner makes them alike"),
-                                 ([3, 13, 30], [1, 0, 2], "neither --protocol square nor inner makes"),
-                                 ([0, 16, 8], [1, 0, 2], "--protocol square makes them alike")):
+    for chosen, flip, advice in (
+        ([36, 45, 30, 48, 54], [1, 0, 2, 4, 3], "--protocol inner makes them alike"),
+        ([3, 13, 30], [1, 0, 2], "neither --protocol square nor inner makes"),
+        ([0, 16, 8], [1, 0, 2], "--protocol square makes them alike"),
+    ):
         row = {"count": len(chosen), "flip_index": flip, "same_as": {"68": dict(enumerate(chosen))}}
         own = (face[chosen] - 0.5) * 1.6 + 0.5
         few = LAYOUTS.with_rows({"few": row}).load("few")
         initialise(untrained(own, 0), str(tmp_path / "best.pt"), few, own, said.append, DEFAULTS)
         assert advice in said[-1]
-    initialise(untrained(own_points(face), 0, size=96), str(tmp_path / "best.pt"), mine, own_points(face), said.append, DEFAULTS)
+    initialise(
+        untrained(own_points(face), 0, size=96),
+        str(tmp_path / "best.pt"),
+        mine,
+        own_points(face),
+        said.append,
+        DEFAULTS,
+    )
     assert "trained at 64 px, this net has 96" in said[-1]

@@ -1,4 +1,5 @@
 """Published files without a training: the snapshot, graph or checkpoint alone says layout, crop, preprocessing and mean face."""
+
 import re
 import shutil
 from pathlib import Path
@@ -43,17 +44,30 @@ def snapshot(file: Path, preset: str, **keys) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize(("preset", "keys"), [
-    ("pipnet", {"net": "resnet18", "stride": 16, "num_nb": 5}), ("pipnet", {"net": "mobilenetv2"}),
-    ("pipnet", {"net": "resnet34"}), ("irnet", {"net": "irnet50"}), ("irnet", {"net": "irnet18", "act": "relu"})], ids=str)
+@pytest.mark.parametrize(
+    ("preset", "keys"),
+    [
+        ("pipnet", {"net": "resnet18", "stride": 16, "num_nb": 5}),
+        ("pipnet", {"net": "mobilenetv2"}),
+        ("pipnet", {"net": "resnet34"}),
+        ("irnet", {"net": "irnet50"}),
+        ("irnet", {"net": "irnet18", "act": "relu"}),
+    ],
+    ids=str,
+)
 def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     file = tmp_path / "epoch59.pth"
     net = snapshot(file, preset, **keys)
-    refuses("does not hold the mean face.* put meanface.txt in data/<set> of github.com", checkpoint.load, file, DEFAULTS)
+    refuses(
+        "does not hold the mean face.* put meanface.txt in data/<set> of github.com", checkpoint.load, file, DEFAULTS
+    )
     (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face().ravel())))
     found, layout, values = checkpoint.unpack(file, DEFAULTS)
     assert (found.spec["net"], found.spec["stride"], layout.name) == (keys["net"], keys.get("stride", 32), "68")
-    assert values["protocol"] == DEFAULTS.protocols["pipnet"] and found.spec["neighbor_index"] == net.spec["neighbor_index"]
+    assert (
+        values["protocol"] == DEFAULTS.protocols["pipnet"]
+        and found.spec["neighbor_index"] == net.spec["neighbor_index"]
+    )
     with torch.inference_mode():
         pair = [one.eval().predict(torch.from_numpy(images(256))).landmarks for one in (net, found)]
     assert torch.equal(*pair)
@@ -62,7 +76,9 @@ def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
 @pytest.mark.parametrize("prefix", ("module.", "_orig_mod.module."))
 def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
     plain = checkpoint.load(slim, DEFAULTS)
-    torch.save({f"{prefix}{name}": tensor for name, tensor in torch.load(slim, weights_only=True).items()}, tmp_path / "w.pth")
+    torch.save(
+        {f"{prefix}{name}": tensor for name, tensor in torch.load(slim, weights_only=True).items()}, tmp_path / "w.pth"
+    )
     wrapped = checkpoint.load(tmp_path / "w.pth", DEFAULTS)
     assert plain["model"].keys() == wrapped["model"].keys() and plain["net"] == wrapped["net"]
     torch.save({"module.conv13.4.weight": torch.zeros(1), "conv13.4.weight": torch.zeros(1)}, tmp_path / "two.pth")
@@ -73,20 +89,31 @@ def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
 def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
     """All tensors of resnet18 fit resnet34, so a part of the file could be trained without a word."""
     nets = {name: untrained(mean_face(), name=name) for name in ("resnet18", "resnet34")}
-    plain = {name.removeprefix("backbone."): tensor for name, tensor in nets["resnet34"].state_dict().items()
-             if name.startswith("backbone.")}
+    plain = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in nets["resnet34"].state_dict().items()
+        if name.startswith("backbone.")
+    }
     torch.save({**plain, "fc.weight": torch.zeros(1000, 512)}, tmp_path / "imagenet.pth")
-    torch.save({f"module.{name}": tensor for name, tensor in to_published(nets["resnet34"].state_dict(), "pipnet").items()},
-               tmp_path / "epoch59.pth")
+    torch.save(
+        {f"module.{name}": tensor for name, tensor in to_published(nets["resnet34"].state_dict(), "pipnet").items()},
+        tmp_path / "epoch59.pth",
+    )
     torch.save({**plain, "layer3.6.conv1.weight": torch.zeros(2)}, tmp_path / "deeper.pth")
-    torch.save({name.replace("backbone.", ""): tensor for name, tensor in nets["resnet18"].state_dict().items()},
-               tmp_path / "shallow.pth")
+    torch.save(
+        {name.replace("backbone.", ""): tensor for name, tensor in nets["resnet18"].state_dict().items()},
+        tmp_path / "shallow.pth",
+    )
     begin = [LAYOUTS.load("68"), mean_face() + 0.01, pytest.fail]
     for name in ("imagenet", "epoch59"):
-        with pytest.raises(UserError, match=f"{name}.pth holds resnet34, this is resnet18: give --net resnet34, or a checkpoint"):
+        with pytest.raises(
+            UserError, match=f"{name}.pth holds resnet34, this is resnet18: give --net resnet34, or a checkpoint"
+        ):
             initialise(nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS)
         words = initialise(nets["resnet34"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS).words
-        assert re.search(rf"tensors of .*{name}.pth, resnet34{' of PIPNet' * (name == 'epoch59')}, \d\d.\d\d M parameters", words)
+        assert re.search(
+            rf"tensors of .*{name}.pth, resnet34{' of PIPNet' * (name == 'epoch59')}, \d\d.\d\d M parameters", words
+        )
     with pytest.raises(UserError, match="shallow.pth holds resnet18, this is resnet34"):
         initialise(nets["resnet34"], str(tmp_path / "shallow.pth"), *begin, DEFAULTS)
     with pytest.raises(UserError, match="deeper.pth holds more than resnet34 has .backbone.layer3.6.conv1.weight., so"):
@@ -95,16 +122,20 @@ def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
 
 def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
-    with pytest.raises(UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"):
+    with pytest.raises(
+        UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"
+    ):
         checkpoint.load(tmp_path / "r.pth", DEFAULTS)
     whole = torch.load(slim, weights_only=True)
     state = dict(whole)
     del state["conv5.0.weight"]
     torch.save(state, slim)
     refuses("lacks tensors of Peppa's Slim .backbone.conv5.0.weight", checkpoint.load, slim, DEFAULTS)
-    for name, count, message in (("conv14.0.weight", 2, "holds tensors that slim of Peppa's Slim does not .*conv14"),
-                                 ("fc.bias", 203, "no net of Peppa's Slim .*: it has 203 outputs; one with 143"),
-                                 ("conv5.1.bias", 3, "does not have so .backbone.conv5.1.bias.: it is another")):
+    for name, count, message in (
+        ("conv14.0.weight", 2, "holds tensors that slim of Peppa's Slim does not .*conv14"),
+        ("fc.bias", 203, "no net of Peppa's Slim .*: it has 203 outputs; one with 143"),
+        ("conv5.1.bias", 3, "does not have so .backbone.conv5.1.bias.: it is another"),
+    ):
         torch.save({**whole, name: torch.zeros(count)}, slim)
         refuses(message, checkpoint.load, slim, DEFAULTS)
     snapshot(tmp_path / "p.pth", "pipnet")
@@ -120,7 +151,7 @@ def test_a_published_file_is_tested_and_leaves_nothing_beside_it(slim, raw, data
     torch_row, onnx_row = table(done.stdout)
     assert torch_row[1:3] == ["torch", "8"] and onnx_row[1] == "onnx"
     assert "Net:   slim.pth: slim of Peppa's Slim, 0.23 M parameters" in done.stdout
-    folder, = (tmp_path / "runs" / "files").glob("slim-pth-*")
+    (folder,) = (tmp_path / "runs" / "files").glob("slim-pth-*")
     assert (folder / "report" / "index.html").is_file() and (folder / "best.onnx").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
     fails(cli("--test", "--exp", slim, *places), "slim.pth does not say on which faces to test it; .* --test-data")
@@ -128,7 +159,10 @@ def test_a_published_file_is_tested_and_leaves_nothing_beside_it(slim, raw, data
 
 def test_peppas_files_agree_in_torch_and_in_their_graph(reference):
     """The graph's crop is that of its own demo; on the same crop it gives what the weights give in torch."""
-    nets = [Landmarker(reference / f"slim_160_latest.{suffix}", lambda image: None, threads=1).net for suffix in ("pth", "onnx")]
+    nets = [
+        Landmarker(reference / f"slim_160_latest.{suffix}", lambda image: None, threads=1).net
+        for suffix in ("pth", "onnx")
+    ]
     assert nets[0].layout == nets[1].layout and nets[0].states == nets[1].states and all(net.pose for net in nets)
     with np.load(reference / "slim.npz") as stored:
         crops = np.stack([stored[f"i{face}_crop_bgr"] for face in range(8)])
@@ -140,11 +174,25 @@ def test_peppas_files_agree_in_torch_and_in_their_graph(reference):
 def test_an_exported_file_is_tested_by_itself(trained, raw, data_root, cli, tmp_path):
     alone = tmp_path / "mine.onnx"
     shutil.copy(trained.folder / "best.onnx", alone)
-    done = cli("--test", "--exp", alone, "--test-data", raw, "--data-root", data_root, "--run-root", tmp_path / "runs",
-               "--thresholds", "50", "100")
+    done = cli(
+        "--test",
+        "--exp",
+        alone,
+        "--test-data",
+        raw,
+        "--data-root",
+        data_root,
+        "--run-root",
+        tmp_path / "runs",
+        "--thresholds",
+        "50",
+        "100",
+    )
     assert done.returncode == 0, done.stderr
-    (_, model, count, error, *_), = table(done.stdout)
-    assert (model, count) == ("onnx", "8") and float(error) == pytest.approx(float(table(trained.done.stdout)[1][3]), rel=0.05)
+    ((_, model, count, error, *_),) = table(done.stdout)
+    assert (model, count) == ("onnx", "8") and float(error) == pytest.approx(
+        float(table(trained.done.stdout)[1][3]), rel=0.05
+    )
     assert rows(next((tmp_path / "runs" / "files").glob("mine-onnx-*")) / "report" / "scores.csv")
     run = tmp_path / "000"
     shutil.copytree(trained.folder, run)
@@ -161,10 +209,15 @@ def chosen(*argv) -> object:
 
 
 def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path):
-    for words in (["--weights", trained.folder], ["--weights", "000", "--run-root", trained.root],
-                  ["--weights", trained.folder / "best.pt", "--preset", "finetune"]):
+    for words in (
+        ["--weights", trained.folder],
+        ["--weights", "000", "--run-root", trained.root],
+        ["--weights", trained.folder / "best.pt", "--preset", "finetune"],
+    ):
         net = chosen("--train-data", faces, *words).net
-        assert (net.net, net.head, net.input_size) == (NET, "pip", 64) and net.weights == str(trained.folder / "best.pt")
+        assert (net.net, net.head, net.input_size) == (NET, "pip", 64) and net.weights == str(
+            trained.folder / "best.pt"
+        )
     net = chosen("--train-data", faces, "--weights", slim).net
     assert (net.net, net.head, net.input_size) == ("slim", "coordinate", 160)
     net = chosen("--train-data", faces, "--weights", trained.folder, "--net", "resnet18", "--input-size", "96").net
@@ -175,8 +228,8 @@ def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path)
 
 
 def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
-    net = ["--net", "mobilenetv2"] + recipe[recipe.index(NET) + 1:]
-    done = cli("--train", *recipe[:recipe.index("--net")], *net, "--weights", trained.folder)
+    net = ["--net", "mobilenetv2"] + recipe[recipe.index(NET) + 1 :]
+    done = cli("--train", *recipe[: recipe.index("--net")], *net, "--weights", trained.folder)
     fails(done, f"best.pt holds {NET}, this is mobilenetv2: give --net {NET}, or a checkpoint of the same backbone")
 
 
@@ -189,7 +242,9 @@ def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path)
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
     with lock(tmp_path / "runs" / "files" / "landmarks"):  # another one at the same time
         done = cli("--predict", raw / "train", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
-        assert done.returncode == 0 and "landmarks is in use by another process; this one takes" in done.stderr, done.stderr
+        assert done.returncode == 0 and "landmarks is in use by another process; this one takes" in done.stderr, (
+            done.stderr
+        )
         assert (tmp_path / "runs" / "files" / "landmarks-2" / "predicted" / "train" / "uncertain.csv").is_file()
     nowhere = tmp_path / "file"  # with --out nothing else is written, not even a log
     nowhere.touch()

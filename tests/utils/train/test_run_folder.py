@@ -1,4 +1,5 @@
 """The folders of runs: the next id, and which run --exp means."""
+
 import os
 
 import pytest
@@ -26,7 +27,9 @@ def test_the_newest_run_is_tested_without_exp(tmp_path):
         (tmp_path / name / "best.pt").touch()
         os.utime(tmp_path / name / "best.pt", (stamp, stamp))
     found = find_run(None, tmp_path, train=False)
-    assert found == find_run("004", tmp_path, train=False) == find_run(str(tmp_path / "004"), tmp_path / "x", train=False)
+    assert (
+        found == find_run("004", tmp_path, train=False) == find_run(str(tmp_path / "004"), tmp_path / "x", train=False)
+    )
     assert (found.last.name, found.onnx.name) == ("last.pt", "best.onnx")
     refuses("there are: 000, 004, 005.*did you mean '004'", find_run, "04", tmp_path, train=False)
     refuses("nothing is trained yet", find_run, None, tmp_path / "x", train=False)
@@ -37,7 +40,11 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     lonely.touch()
     (tmp_path / "a.pth.tar").touch()
     found = find_run(str(lonely), root, train=False)
-    assert found[:3] == (root / "files" / "lonely-onnx-e3b0c442", lonely, (lonely,)) and found.exported and found.model == "onnx"
+    assert (
+        found[:3] == (root / "files" / "lonely-onnx-e3b0c442", lonely, (lonely,))
+        and found.exported
+        and found.model == "onnx"
+    )
     assert found.keeps("onnx") and not found._replace(anew=("onnx",)).keeps("onnx") and found.anew == ("pipeline",)
     found = find_run(str(tmp_path / "a.pth.tar"), root, train=False)
     assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar-e3b0c442", found.folder / "best.onnx")

@@ -1,4 +1,5 @@
 """Settings of a new training: paths and the label shift of each set."""
+
 import shutil
 from argparse import Namespace
 
@@ -22,7 +23,9 @@ ONE = Ranks(0, 1, torch.device("cpu"))
 
 def new_settings(**given) -> Settings:
     """Settings of a new training, as main.py reads them."""
-    return read_settings({"dataset": "synthetic", **given}, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
+    return read_settings(
+        {"dataset": "synthetic", **given}, Namespace(resume=False, train=True, audit=False), None, DEFAULTS
+    )
 
 
 def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
@@ -35,13 +38,17 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
         (tmp_path / "best.pt").touch()
         given = {"meanface": mean, "teacher": "best.pt", "detector_weights": "faces.onnx"}
         assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
-            key: str(tmp_path / name) for key, name in given.items()}
+            key: str(tmp_path / name) for key, name in given.items()
+        }
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--val", "0.4"), ("--target-size", "128"), ("--margin", "1.5")])
 def test_flags_that_a_prepared_set_does_not_follow(faces, flag, value):
-    refuses(f"was prepared with {flag[2:].replace('-', '_')} .*, not {value}; leave the flag out, or name the raw folder",
-            main.main, ["--train", "--train-data", str(faces), flag, value])
+    refuses(
+        f"was prepared with {flag[2:].replace('-', '_')} .*, not {value}; leave the flag out, or name the raw folder",
+        main.main,
+        ["--train", "--train-data", str(faces), flag, value],
+    )
 
 
 def test_the_label_shift_of_each_training_set(faces, tmp_path):
@@ -53,7 +60,9 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
 
     def shifts(**given):
         chosen = new_settings(dataset="300w", val=0.1, **given)
-        sources = Sources(chosen, sets_of(chosen), [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)], [])
+        sources = Sources(
+            chosen, sets_of(chosen), [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)], []
+        )
         assert [split.label_shift for split in sources.splits()] == sources.label_shifts()
         return sources.label_shifts()
 
@@ -76,8 +85,15 @@ def from_elsewhere(trained, folder, **args):
 
 def opened(folder, root, given=None, train=False, test=False, **modes) -> Sources:
     """Return the sets of a run to train or test on, as main.py opens them where args.yaml names `root` for prepared sets."""
-    mode = Namespace(**{**dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")), "test": True, "export": [],
-                        "test_formats": [], **modes})
+    mode = Namespace(
+        **{
+            **dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")),
+            "test": True,
+            "export": [],
+            "test_formats": [],
+            **modes,
+        }
+    )
     defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
     run = run_folder.find_run(str(folder), root, False)
     settings = read_settings(given or {}, mode, run, defaults)
@@ -88,7 +104,9 @@ def state(folder) -> dict:
     return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("protocol", ("square", "own", "../../victim/own", "x" * 300), ids=("square", "own", "path", "long"))
+@pytest.mark.parametrize(
+    "protocol", ("square", "own", "../../victim/own", "x" * 300), ids=("square", "own", "path", "long")
+)
 def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, protocol):
     """Its data root is only read, whatever it holds; its protocol is the one that it was trained with."""
     victim, root = tmp_path / "victim", tmp_path / "data"
@@ -99,7 +117,7 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
     folder = from_elsewhere(trained, tmp_path / "run", data_root=str(victim), run_root=str(victim), protocol=protocol)
     sources = opened(folder, root, test=True)
     assert state(victim) == before
-    prepared, = {split.set.folder for split in sources.tested}
+    (prepared,) = {split.set.folder for split in sources.tested}
     assert prepared.parent == root and prepared.name.startswith("drawn-") and len(prepared.name) < 80
     assert sources.tested[0].set.meta["protocol"] == checkpoint.load(folder / "best.pt")["protocol"]
     shutil.copytree(faces, victim / "whole")
@@ -112,14 +130,27 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
 
 
 def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
-    folder = from_elsewhere(trained, tmp_path / "runs" / "000", detector_weights="/nowhere/faces.onnx", box=["detector"])
-    refuses("names the file of a detector, .* outside of --run-root.* --detector-weights", opened, folder, tmp_path / "data")
-    assert opened(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights == "/nowhere/faces.onnx"
+    folder = from_elsewhere(
+        trained, tmp_path / "runs" / "000", detector_weights="/nowhere/faces.onnx", box=["detector"]
+    )
+    refuses(
+        "names the file of a detector, .* outside of --run-root.* --detector-weights", opened, folder, tmp_path / "data"
+    )
+    assert (
+        opened(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights
+        == "/nowhere/faces.onnx"
+    )
 
 
 def test_a_detector_is_refused_where_nothing_reads_it(trained, tmp_path):
-    refuses("--detector is for tests in detected boxes; give --box true detector too", opened, trained.folder, tmp_path,
-            {"detector": "yunet"}, test=True)
+    refuses(
+        "--detector is for tests in detected boxes; give --box true detector too",
+        opened,
+        trained.folder,
+        tmp_path,
+        {"detector": "yunet"},
+        test=True,
+    )
     given = {"detector": "yunet", "box": ["detector"]}
     assert opened(trained.folder, tmp_path, given, test=True).settings.test.detector == "yunet"
 

@@ -1,4 +1,5 @@
 """One optimizer step: schedule, accumulation, averaged weights, several processes, and a loss that is not finite."""
+
 import copy
 import json
 import os
@@ -48,7 +49,10 @@ def make_net(num_nb: int = 5, stride: int = 32, size: int = 64, name: str = NET)
 
 def make_batch(count: int, size: int = 64, seed: int = 0, hidden: float = 0.0) -> Batch:
     rng = np.random.default_rng(seed)
-    images, landmarks = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), rng.random((count, 12, 2), dtype=np.float32)
+    images, landmarks = (
+        rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        rng.random((count, 12, 2), dtype=np.float32),
+    )
     visible = rng.random((count, 12)) >= hidden
     labels = Labels.pack(landmarks, visible)
     return Batch(torch.from_numpy(images), labels, torch.arange(count))
@@ -76,7 +80,9 @@ def test_a_frozen_part_stays_as_it_is(part):
     for seed in range(2):
         solver.train_step([make_batch(4, seed=seed)]).read()
     changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
-    statistics = {name for name in before if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")}
+    statistics = {
+        name for name in before if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+    }
     backbone = {name for name in before if name.startswith("backbone.")}
     assert "head.score.weight" in changed and statistics
     assert bool(changed & backbone - statistics) == (part != "backbone")
@@ -96,12 +102,16 @@ def test_schedule_is_warm_up_then_cosine():
 
 def test_schedule_in_steps():
     rate = make_schedule(settings("pipnet").train, 100)
-    assert [rate(step) for step in (0, 2999, 3000, 4999, 5000, 5999)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+    assert [rate(step) for step in (0, 2999, 3000, 4999, 5000, 5999)] == pytest.approx(
+        [1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6]
+    )
 
 
 def test_the_rates_of_slim():
     rate, epochs = make_schedule(settings("slim").train, 10), (0, 1, 24, 25, 34, 35, 74, 75, 149)
-    assert [rate(10 * epoch + 5) for epoch in epochs] == pytest.approx([1e-5, 1e-4, 1e-4, 5e-5, 5e-5, 1e-5, 1e-5, 1e-6, 1e-6])
+    assert [rate(10 * epoch + 5) for epoch in epochs] == pytest.approx(
+        [1e-5, 1e-4, 1e-4, 5e-5, 5e-5, 1e-5, 1e-5, 1e-6, 1e-6]
+    )
     with pytest.raises(ValueError, match="factors has 1 numbers for 2 milestones; give as many, or none"):
         make_schedule(plain(schedule="steps", milestones=[1.0, 2.0], factors=[0.5]).train, 10)
 
@@ -181,7 +191,9 @@ def test_the_averaged_weights_are_kept_if_there_are_any():
     for solver in (with_average, without):
         solver.train_step([make_batch(4)])
     assert all(torch.equal(without.averaged()[name], tensor) for name, tensor in without.net.state_dict().items())
-    assert not torch.equal(with_average.averaged()["head.score.weight"], with_average.net.state_dict()["head.score.weight"])
+    assert not torch.equal(
+        with_average.averaged()["head.score.weight"], with_average.net.state_dict()["head.score.weight"]
+    )
 
 
 @pytest.mark.parametrize("spoil", ("landmarks", "weights"))
@@ -221,9 +233,16 @@ def test_precision(amp):
         precision("fp16", torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("capabilities", "dtype"), [
-    ({}, None), ({"avx512_bf16": True}, None), ({"avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
-    ({"avx512_bf16": True, "sse4a": True}, torch.bfloat16), ({"sse4a": True}, None)])
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({}, None),
+        ({"avx512_bf16": True}, None),
+        ({"avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "sse4a": True}, torch.bfloat16),
+        ({"sse4a": True}, None),
+    ],
+)
 def test_bf16_is_chosen_where_it_is_faster(monkeypatch, capabilities, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert precision("auto", torch.device("cpu")) is dtype
@@ -235,7 +254,8 @@ def test_the_loss_compiles_as_one_graph():
     plain = loss(batch.images, batch.labels)
     whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
     assert {name: float(value.detach()) for name, value in whole.items()} == pytest.approx(
-        {name: float(value.detach()) for name, value in plain.items()}, rel=1e-5)
+        {name: float(value.detach()) for name, value in plain.items()}, rel=1e-5
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
@@ -307,8 +327,14 @@ def _rank(rank: int, port: int, folder: str, ddp: bool) -> None:
     """Take a step as one of two processes, on its half of a batch; half of the landmarks are hidden. Without DDP as in graphs."""
     if not ddp:
         module.Graph, Solver._can_be_captured = lambda step, *_: step, lambda *_: True
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))
+    os.environ.update(
+        WORLD_SIZE="2",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     torch.set_num_threads(1)
     ranks = start_ranks()
     batch = make_batch(8, hidden=0.5)

@@ -4,6 +4,7 @@ Parsers return continuous image px (see pipnet/geometry.py): annotated coordinat
 coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises UserError for a fault
 before any image is decoded.
 """
+
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,39 +29,99 @@ from utils.faces.archives.w300lp import W300LP, parse_300wlp
 from utils.faces.archives.w300vw import W300VW, parse_300vw, read_frame
 from utils.faces.archives.wflw import ATTRIBUTES, WFLW, parse_wflw
 
-__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Archive", "Dataset", "Splits", "Table",
-           "complain", "image_of", "infer", "only", "read_pts", "tally", "write_pts"]
+__all__ = [
+    "BESIDE",
+    "DATASETS",
+    "NOT_COUNTABLE",
+    "PARTS_300W",
+    "VISIBLE_FILE",
+    "WITHIN",
+    "Archive",
+    "Dataset",
+    "Splits",
+    "Table",
+    "complain",
+    "image_of",
+    "infer",
+    "only",
+    "read_pts",
+    "tally",
+    "write_pts",
+]
 
 LABEL_STUDIO = "label-studio"
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
 EYES, BOX = ("interocular",), ("box",)  # norms
 ALL = ("train", "val", "test")
 DATASETS = {
-    "300w": Dataset(parse_300w, "300W", "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}, label_shift=0.75,
-                    norms=("interocular", "interpupil")),
+    "300w": Dataset(
+        parse_300w,
+        "300W",
+        "68",
+        1.0,
+        {part.subset: part.count for part in PARTS_300W.values()},
+        label_shift=0.75,
+        norms=("interocular", "interpupil"),
+    ),
     "synthetic": Dataset(partial(parse_300w, official=False), "synthetic faces", "68", 1.0, None),
-    "wflw": Dataset(parse_wflw, "WFLW", "98", 0.0, WFLW, signs=("WFLW_annotations",), states=ATTRIBUTES, clipped=True,
-                    norms=EYES),
-    "cofw": Dataset(parse_cofw, "COFW", "29", 1.0, COFW, signs=("COFW_*_color.mat",), norms=("interocular", "interpupil")),
+    "wflw": Dataset(
+        parse_wflw, "WFLW", "98", 0.0, WFLW, signs=("WFLW_annotations",), states=ATTRIBUTES, clipped=True, norms=EYES
+    ),
+    "cofw": Dataset(
+        parse_cofw, "COFW", "29", 1.0, COFW, signs=("COFW_*_color.mat",), norms=("interocular", "interpupil")
+    ),
     "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), norms=EYES),
-    "aflw": Dataset(parse_aflw, "AFLW", "19", 0.0, AFLW, signs=("AFLWinfo_release.mat",), clipped=True,
-                    norms=("box", "diagonal", "size")),
+    "aflw": Dataset(
+        parse_aflw,
+        "AFLW",
+        "19",
+        0.0,
+        AFLW,
+        signs=("AFLWinfo_release.mat",),
+        clipped=True,
+        norms=("box", "diagonal", "size"),
+    ),
     "lapa": Dataset(parse_lapa, "LaPa", "106", 0.0, LAPA, ALL, ("train/landmarks/*.txt",), norms=EYES),
     "300wlp": Dataset(parse_300wlp, "300W-LP", "68", 0.5, W300LP, ("train",), ("AFW_Flip",), norms=BOX),
     "300w+wflw": Dataset(parse_merged, "300W and WFLW", "68", None, {**MERGED, "wflw": 7500}, norms=EYES),
-    "300w+wflw-all": Dataset(partial(parse_merged, whole=True), "300W and WFLW", "68", None, {**MERGED, "wflw": 10000},
-                             norms=EYES),
+    "300w+wflw-all": Dataset(
+        partial(parse_merged, whole=True), "300W and WFLW", "68", None, {**MERGED, "wflw": 10000}, norms=EYES
+    ),
     "peppa": Dataset(parse_peppa, "Peppa's tree", "68", None, PEPPA, ("train",), options=("frame_step",), norms=EYES),
     FORK: Dataset(parse_lmk, "the IRNet fork's LMK", "68", 0.5, LMK, signs=("indices.txt",), norms=EYES),
-    PRIVATE_300W: Dataset(parse_300w_private, "300W's private test set", "68", 1.0,
-                          {part.subset: part.count for part in PRIVATE.values()}, ("test",), ("01_Indoor",), norms=EYES),
-    "300vw": Dataset(parse_300vw, "300VW", "68", 1.0, W300VW, signs=("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"),
-                     options=("frame_step",), norms=EYES),
+    PRIVATE_300W: Dataset(
+        parse_300w_private,
+        "300W's private test set",
+        "68",
+        1.0,
+        {part.subset: part.count for part in PRIVATE.values()},
+        ("test",),
+        ("01_Indoor",),
+        norms=EYES,
+    ),
+    "300vw": Dataset(
+        parse_300vw,
+        "300VW",
+        "68",
+        1.0,
+        W300VW,
+        signs=("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"),
+        options=("frame_step",),
+        norms=EYES,
+    ),
     "menpo": Dataset(parse_menpo, "Menpo's faces of 68 landmarks", "68", 1.0, MENPO[68], norms=("diagonal",)),
     "menpo-profile": Dataset(parse_menpo, "Menpo's faces of 39 landmarks", "39", 1.0, MENPO[39], norms=("diagonal",)),
     "jd106": Dataset(parse_jd106, "JD-landmark", "106", 0.0, JD106, (), ("Training_data", "Test_data"), norms=BOX),
-    "celeba": Dataset(parse_celeba, "CelebA", "5", 0.0, CELEBA, ALL,
-                      ("list_landmarks_align_celeba.txt", "*/list_landmarks_align_celeba.txt"), norms=EYES),
+    "celeba": Dataset(
+        parse_celeba,
+        "CelebA",
+        "5",
+        0.0,
+        CELEBA,
+        ALL,
+        ("list_landmarks_align_celeba.txt", "*/list_landmarks_align_celeba.txt"),
+        norms=EYES,
+    ),
     "celeba-wild": Dataset(partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL),
     "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
     "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, ()),
@@ -74,9 +135,19 @@ WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: r
 
 def infer(data_dir: Path) -> str:
     """Return the row of DATASETS that a folder looks like: by signs; synthetic or 300w for a 300W tree; else points."""
-    folders = (data_dir, *split_folders(data_dir).values())  # a user's table may be in train/, valid/ and test/, as Roboflow's is
-    signed = [name for name, row in DATASETS.items() if any(
-        next(folder.glob(sign), None) for sign in row.signs for folder in (folders if row.layout is None else folders[:1]))]
+    folders = (
+        data_dir,
+        *split_folders(data_dir).values(),
+    )  # a user's table may be in train/, valid/ and test/, as Roboflow's is
+    signed = [
+        name
+        for name, row in DATASETS.items()
+        if any(
+            next(folder.glob(sign), None)
+            for sign in row.signs
+            for folder in (folders if row.layout is None else folders[:1])
+        )
+    ]
     tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
     official = [name for name in signed if DATASETS[name].layout and not (tree and name in (PRIVATE_300W, FORK))]
     if official:

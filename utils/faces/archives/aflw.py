@@ -2,6 +2,7 @@
 
 The images are below flickr/, the annotation is AFLWinfo_release.mat.
 """
+
 import numpy as np
 
 from pipnet.errors import UserError
@@ -24,7 +25,9 @@ def parse_aflw(archive: Archive) -> None:
     box, data, mask, cells, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
     box = values(box, (-1, 4), f"{file}: bbox")[:, [0, 2, 1, 3]]  # stored as x1 x2 y1 y2
     faces = len(box)
-    points = values(data, (faces, 2 * COUNT), f"{file}: data").reshape(faces, 2, COUNT).swapaxes(1, 2)  # stored: all x, all y
+    points = (
+        values(data, (faces, 2 * COUNT), f"{file}: data").reshape(faces, 2, COUNT).swapaxes(1, 2)
+    )  # stored: all x, all y
     visible = values(mask, (faces, COUNT), f"{file}: mask_new") != 0
     order = values(order.reshape(-1), (faces,), f"{file}: ra").astype(np.int64) - 1  # stored from 1
     if not np.array_equal(np.sort(order), np.arange(faces)):

@@ -1,4 +1,5 @@
 """An archive while it is parsed: its faces as columns of one table, what is missing, and the faults of its annotation."""
+
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,11 +19,11 @@ from utils.layouts import Layouts
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
 MORE = "more than the release has"
 NO_LAYOUTS = Layouts({})
-LEVEL = 5       # landmarks at most that may lie on one level line, such as the corners of the eyes
+LEVEL = 5  # landmarks at most that may lie on one level line, such as the corners of the eyes
 THINNEST = 0.1  # side of their box / its other side
 BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
 
-Table = dict[str, Any]     # {name of a column: list of M texts, or array (M, ...)}, a row for each face
+Table = dict[str, Any]  # {name of a column: list of M texts, or array (M, ...)}, a row for each face
 Splits = dict[str, Table]  # {train, val, test: table}
 
 
@@ -47,8 +48,14 @@ class Archive:
     the log.
     """
 
-    def __init__(self, data_dir: Path, origin: float | None, count: int | None, splits: tuple[str, ...],
-                 layouts: Layouts = NO_LAYOUTS):
+    def __init__(
+        self,
+        data_dir: Path,
+        origin: float | None,
+        count: int | None,
+        splits: tuple[str, ...],
+        layouts: Layouts = NO_LAYOUTS,
+    ):
         self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
         self.splits = list(splits)
         self.columns: Table = {"file": []}
@@ -86,8 +93,17 @@ class Archive:
             raise Missing(path)
         return path
 
-    def add(self, split: str, image: Path, subset: str, identity: str, landmarks: np.ndarray, where: str = "",
-            box: np.ndarray | None = None, **more: Any) -> None:
+    def add(
+        self,
+        split: str,
+        image: Path,
+        subset: str,
+        identity: str,
+        landmarks: np.ndarray,
+        where: str = "",
+        box: np.ndarray | None = None,
+        **more: Any,
+    ) -> None:
         """Add a face with its landmarks (N, 2), NaN where unknown, and box (4,), None for the tight one, as annotated.
 
         where: file and line for errors; empty: the .pts beside the image. more: further columns, such as visible=(N,) bool; None
@@ -109,8 +125,16 @@ class Archive:
             raise UserError(f"{where}: its face box is empty; correct it or remove the face")
         self.faces[image] += 1
         number = f"#{self.faces[image]}" if self.faces[image] > 1 else ""
-        row = {"split": split, "file": image.relative_to(self.root).as_posix() + number, "subset": subset, "identity": identity,
-               "where": where, "landmarks": landmarks, "box": box, **more}
+        row = {
+            "split": split,
+            "file": image.relative_to(self.root).as_posix() + number,
+            "subset": subset,
+            "identity": identity,
+            "where": where,
+            "landmarks": landmarks,
+            "box": box,
+            **more,
+        }
         self.extend({name: [value] for name, value in row.items() if value is not None})
 
     def extend(self, columns: Table) -> None:
@@ -125,13 +149,18 @@ class Archive:
         with suppress(TypeError, ValueError):
             size = Stated(float(width), float(height), where)
             if min(size[:2]) > 0 and max(size[:2]) < FARTHEST and self.stated.setdefault(image, size)[:2] != size[:2]:
-                raise UserError(f"{where}: another size of {image.name} than in {self.stated[image].where}; correct one")
+                raise UserError(
+                    f"{where}: another size of {image.name} than in {self.stated[image].where}; correct one"
+                )
 
     @cached_property
     def images(self) -> dict[str, Path]:
         """Return {path below the root, in Unicode's composed form: image} of all images."""
-        return {composed(path.relative_to(self.root).as_posix()): path for path, is_folder in walk(self.root)
-                if not is_folder and path.suffix.lower() in SUFFIXES}
+        return {
+            composed(path.relative_to(self.root).as_posix()): path
+            for path, is_folder in walk(self.root)
+            if not is_folder and path.suffix.lower() in SUFFIXES
+        }
 
     @cached_property
     def uploaded(self) -> dict[str, list[Path]]:
@@ -156,15 +185,20 @@ class Archive:
         landmarks (M, N, 2) and box (M, 4) float64 in continuous px, and what else the set knows."""
         table = {name: _column(values) for name, values in self.columns.items() if name != "where"}
         splits = np.array(table.pop("split"))
-        return {split: only(table, np.flatnonzero(splits == split)) for split in dict.fromkeys([*self.splits, *splits.tolist()])}
+        return {
+            split: only(table, np.flatnonzero(splits == split))
+            for split in dict.fromkeys([*self.splits, *splits.tolist()])
+        }
 
 
 def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
     """Return the tight box (4,) of `count` landmarks; that of a few on a level line gets a height. UserError without any area."""
     sides = tight[2:] - tight[:2]
     if not sides.any() or (not sides.all() and count > LEVEL):
-        raise UserError(f"{where}: its points span no area; " + ("a single landmark needs a face box, such as bbox of COCO"
-                                                                 if count == 1 else "remove the pair"))
+        raise UserError(
+            f"{where}: its points span no area; "
+            + ("a single landmark needs a face box, such as bbox of COCO" if count == 1 else "remove the pair")
+        )
     missing = np.where(sides > 0, 0, THINNEST * sides.max()) / 2
     return tight + np.concatenate([-missing, missing])
 
@@ -178,8 +212,10 @@ def _column(values: Sequence) -> Sequence | np.ndarray:
 
 def only(table: Table, rows: Sequence[int] | np.ndarray) -> Table:
     """Return some rows of a table, in that order."""
-    return {name: column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
-            for name, column in table.items()}
+    return {
+        name: column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+        for name, column in table.items()
+    }
 
 
 def complain(faults: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 HDF5 arrays are transposed: MATLAB's N x 87 is (87, N) here, an image H x W x 3 is (3, W, H).
 """
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,11 @@ def read_cofw(image: Path) -> np.ndarray:
     key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
     with _opened(file) as mat:
         found: np.ndarray = mat[mat[key][()].ravel()[number - 1]][()].T  # (H, W) or (H, W, 3)
-    if found.dtype not in (np.uint8, np.uint16) or found.ndim not in (2, 3) or (found.ndim == 3 and found.shape[2] not in (1, 3)):
+    if (
+        found.dtype not in (np.uint8, np.uint16)
+        or found.ndim not in (2, 3)
+        or (found.ndim == 3 and found.shape[2] not in (1, 3))
+    ):
         raise UserError(f"{file}, {key} {number}: {found.dtype} {found.shape} is not an image; fetch the file again")
     if found.dtype == np.uint16:
         found = (found >> 8).astype(np.uint8)  # as OpenCV reads 16-bit files
@@ -58,7 +63,9 @@ def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:
         images = mat[f"Is{end}"].size
         boxes, phis = (np.asarray(mat[f"{name}{end}"][()].T, np.float64) for name in ("bboxes", "phis"))
     if boxes.shape != (images, 4) or phis.shape != (images, 3 * COUNT):
-        raise UserError(f"{file}: {images} images, boxes {boxes.shape} and landmarks {phis.shape} do not belong together")
+        raise UserError(
+            f"{file}: {images} images, boxes {boxes.shape} and landmarks {phis.shape} do not belong together"
+        )
     if not np.isfinite(phis).all():
         raise UserError(f"{file}: landmarks of face {int(np.argmin(np.isfinite(phis).all(1))) + 1} are not finite")
     return boxes, phis
@@ -72,7 +79,7 @@ def parse_cofw(archive: Archive) -> None:
             continue
         for number, (box, phi) in enumerate(zip(*_tables(file, end), strict=True), 1):
             image = file / f"{number:04d}"
-            points, visible = phi[:2 * COUNT].reshape(2, COUNT).T, phi[2 * COUNT:] == 0
+            points, visible = phi[: 2 * COUNT].reshape(2, COUNT).T, phi[2 * COUNT :] == 0
             with archive.checked():
                 identity = f"{split}/{image.name}"
                 archive.add(split, image, split, identity, points, str(image), pixel_corners(box), visible=visible)
@@ -94,4 +101,6 @@ def parse_cofw68(archive: Archive) -> None:
             points = values(points, (68, 2), f"{mat}: Points")
             visible = values(hidden.reshape(-1), (68,), f"{mat}: Occ") == 0
             image = pictures / f"{number:04d}"
-            archive.add("test", image, "test", f"test/{image.name}", points, str(mat), pixel_corners(box), visible=visible)
+            archive.add(
+                "test", image, "test", f"test/{image.name}", points, str(mat), pixel_corners(box), visible=visible
+            )

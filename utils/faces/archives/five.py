@@ -2,6 +2,7 @@
 
 CelebA (Liu et al., ICCV 2015), aligned and in the wild, and MTFL (Zhang et al., ECCV 2014).
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
     rows, lines = {}, [(where, line.split()) for where, line in numbered(file)]
     if header:
         if len(lines) < 2 or lines[0][1] != [str(len(lines) - 2)]:
-            raise UserError(f"{file}, line 1: the number of images, {max(len(lines) - 2, 0)}, belongs there; fetch it again")
+            raise UserError(
+                f"{file}, line 1: the number of images, {max(len(lines) - 2, 0)}, belongs there; fetch it again"
+            )
         lines = lines[2:]
     for where, words in lines:
         if len(words) != width + 1:

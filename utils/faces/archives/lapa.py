@@ -5,6 +5,7 @@ JD-landmark (Liu et al., ICMEW 2019, and its two later challenges): Training_dat
 Test_data/{picture,landmark,rect}; later releases: train/, val/ and test/ with picture, landmark and bbox. The annotation of
 NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if there is one, is NAME.rect, NAME.jpg.rect or NAME.txt.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,13 @@ def parse_lapa(archive: Archive) -> None:
 
 def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
     """Return x1 y1 x2 y2 (4,) from the box file of a face; None without such a file."""
-    for name in (f"rect/{stem}.jpg.rect", f"rect/{stem}.rect", f"bbox/{stem}.jpg.rect", f"bbox/{stem}.rect", f"bbox/{stem}.txt"):
+    for name in (
+        f"rect/{stem}.jpg.rect",
+        f"rect/{stem}.rect",
+        f"bbox/{stem}.jpg.rect",
+        f"bbox/{stem}.rect",
+        f"bbox/{stem}.txt",
+    ):
         if (folder / name).is_file():
             file = path_inside(root, (folder / name).relative_to(root).as_posix(), str(folder))
             values = numbers(" ".join(read_lines(file)).replace(",", " ").split(), str(file))
@@ -68,8 +75,12 @@ def parse_jd106(archive: Archive) -> None:
         parts = folder.relative_to(root).parts
         split = next((split for split in SPLITS for part in parts if part.lower().startswith(split)), "train")
         subset = BESIDE.join([split] + [part for part in parts[1:] if not part.lower().startswith(SPLITS)][-1:])
-        pictures = {path.stem: path for place in sorted(folder.glob("picture*")) for path in sorted(place.iterdir())
-                    if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")}
+        pictures = {
+            path.stem: path
+            for place in sorted(folder.glob("picture*"))
+            for path in sorted(place.iterdir())
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        }
         for file in sorted((folder / "landmark").glob("[!.]*.txt")):
             stem = file.name.removesuffix(".txt").removesuffix(".jpg")
             with archive.checked():

@@ -1,4 +1,5 @@
 """Reading of text files that list faces: their lines, numbers, and the names of pictures."""
+
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -48,7 +49,9 @@ def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
     """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files and macOS's own folder."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
-        yield from ((Path(base, name), name in folders) for name in (*folders, *sorted(names)) if not name.startswith("."))
+        yield from (
+            (Path(base, name), name in folders) for name in (*folders, *sorted(names)) if not name.startswith(".")
+        )
 
 
 def numbers(words: Iterable[str], where: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a line
 per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is the mean face.
 """
+
 from contextlib import suppress
 
 from pipnet.errors import UserError
@@ -14,7 +15,9 @@ from utils.faces.archives.w300 import PARTS_300W
 
 COUNT = 68
 LMK = {"train": 13148, "test": 689}
-SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()}  # first words of a crop's name: subset
+SUBSETS = {
+    part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()
+}  # first words of a crop's name: subset
 
 
 def parse_lmk(archive: Archive) -> None:
@@ -28,7 +31,9 @@ def parse_lmk(archive: Archive) -> None:
             with archive.checked():
                 words = line.rsplit(maxsplit=2 * COUNT)
                 if len(words) != 2 * COUNT + 1:
-                    raise UserError(f"{where}: {len(words)} words where the path of a crop and {2 * COUNT} coordinates belong")
+                    raise UserError(
+                        f"{where}: {len(words)} words where the path of a crop and {2 * COUNT} coordinates belong"
+                    )
                 name = words[0].replace("\\", "/").split("/")[-1]
                 image = archive.file(f"images/{split}/{name}", where)
                 points, size = numbers(words[1:], where).reshape(COUNT, 2), (256, 256)  # as the release is

@@ -1,4 +1,5 @@
 """Readers of MATLAB files up to v7, by scipy."""
+
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def damaged(file: Path, kind: str, error: Exception) -> UserError:
 def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
     """Return the variables `keys` as MATLAB shows them (a row is (1, n)). Raise UserError for a damaged file or a missing key."""
     from scipy.io import loadmat
+
     try:
         if file.is_file() and (size := file.stat().st_size) > MOST_BYTES:
             raise UserError(f"{file}: {size} bytes are too many for annotations; fetch it again")
@@ -42,7 +44,9 @@ def values(array: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
     except (TypeError, ValueError):
         raise UserError(f"{where} does not hold numbers") from None
     if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape, strict=True)):
-        raise UserError(f"{where} is {' x '.join(map(str, array.shape))}, not {' x '.join(map(str, shape)).replace('-1', 'N')}")
+        raise UserError(
+            f"{where} is {' x '.join(map(str, array.shape))}, not {' x '.join(map(str, shape)).replace('-1', 'N')}"
+        )
     if not np.isfinite(array).all():
         raise UserError(f"{where} holds a value that is not finite")
     return array

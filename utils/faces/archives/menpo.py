@@ -2,6 +2,7 @@
 
 Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the release holds both.
 """
+
 from pipnet.errors import UserError
 from utils.faces.archives.archive import Archive, Missing
 from utils.faces.archives.points import images_and_points

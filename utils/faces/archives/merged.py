@@ -1,4 +1,5 @@
 """Several sets as one training set of 68 landmarks: 300W and WFLW, as the IRNet fork trains; the sets of Peppa's tree."""
+
 from pathlib import Path
 
 from pipnet.errors import UserError
@@ -24,6 +25,7 @@ def _within(root: Path, *signs: str) -> Path:
 def _part(archive: Archive, name: str, folder: Path, **options) -> tuple[Table, list[str]]:
     """Return the columns of a row of DATASETS in a folder of the archive, and a line for each missing part of it."""
     from utils.faces.archives import DATASETS  # imported here, since the table imports this module
+
     part, missing = DATASETS[name].read(folder, origin=archive.origin, **options)
     place, columns = folder.relative_to(archive.root), part.columns
     files = [(place / file).as_posix() for file in columns["file"]]

@@ -1,12 +1,20 @@
 """Reads from file names: the split, the photograph of which a picture is a copy, and the picture that a list means."""
+
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
 from pipnet.errors import UserError
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-          "testing": "test"}  # {word: split}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}  # {word: split}
 SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
 # what is added to the name of a picture for its mirror image, or for a copy by Roboflow: such pictures are of one identity
 COPY = re.compile(r"[_-](mirror(ed)?|flip(ped)?)$|[._](jpe?g|png)\.rf\.[0-9A-Za-z]{8,}$", re.IGNORECASE)

@@ -1,4 +1,5 @@
 """Checks the labels of users' own sets: their number, their units, values that mean "missing", the size of the pictures."""
+
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -12,20 +13,26 @@ from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
 from utils.faces.archives.pts import OTHER_LAYOUT
 
-FEWEST_PX = 5       # longest side of a face box; a smaller face is an error of units
+FEWEST_PX = 5  # longest side of a face box; a smaller face is an error of units
 SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares of its picture
 # coordinates of what is no place, x and y alike
 MARKS = (0, -1, -2, -99, -100, -999, -1000, -9999, -32768, 9999, 32767, 65535, 99999)
-APART = 0.25        # distance of what is no place from the box of the other landmarks / diagonal of the box
-FAR = 1.0           # the same for a single 0 0 or 9999 9999, which may be a place
-OVERLAP, NEAR = 1.2, 0.5  # of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
-GROWN = 1.2         # landmarks that lie in a box so many times as large count as those in it
-WIDEST = 10         # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
-LOST = 1 / 3        # share of a face's landmarks outside its picture
-AWAY = 15           # distance of a landmark from the median landmark of its face / the median distance; profiles have up to 5
-CORNER, PICTURES = 0.5, 10  # share of the pictures' sides in which all landmarks of so many pictures do not lie by chance
-MOST = 2000         # about so many faces are looked at, of those that may belong to other pictures or layouts
-OUTSIDE = 0.3       # distance of a negated place from both edges of the picture / diagonal of the other landmarks' box
+APART = 0.25  # distance of what is no place from the box of the other landmarks / diagonal of the box
+FAR = 1.0  # the same for a single 0 0 or 9999 9999, which may be a place
+OVERLAP, NEAR = (
+    1.2,
+    0.5,
+)  # of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
+GROWN = 1.2  # landmarks that lie in a box so many times as large count as those in it
+WIDEST = 10  # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
+LOST = 1 / 3  # share of a face's landmarks outside its picture
+AWAY = 15  # distance of a landmark from the median landmark of its face / the median distance; profiles have up to 5
+CORNER, PICTURES = (
+    0.5,
+    10,
+)  # share of the pictures' sides in which all landmarks of so many pictures do not lie by chance
+MOST = 2000  # about so many faces are looked at, of those that may belong to other pictures or layouts
+OUTSIDE = 0.3  # distance of a negated place from both edges of the picture / diagonal of the other landmarks' box
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
 
@@ -72,31 +79,43 @@ def _wrong_counts(where: list[str], counts: list[int], count: int | None) -> lis
     """Return a line for each face with another number of points than most, or, if it is given, than `count`."""
     usual = Counter(counts).most_common(1)[0][0]
     wanted = f"the others have {usual}" if count in (None, usual) else f"{count} are expected; {OTHER_LAYOUT}"
-    return [f"{place}: {found} points where {wanted}" for place, found in zip(where, counts, strict=True)
-            if found != (count or usual)]
+    return [
+        f"{place}: {found} points where {wanted}"
+        for place, found in zip(where, counts, strict=True)
+        if found != (count or usual)
+    ]
 
 
 def _shares(where: list[str], raw: np.ndarray) -> list[str]:
     """Return a line for each face whose coordinates (M, N, 2), as annotated, are shares of its picture."""
     faces = (np.nanmin(raw, (1, 2)) >= SHARE[0]) & (np.nanmax(raw, (1, 2)) <= SHARE[1])
-    return [f"{where[i]}: all coordinates lie between 0 and 1, so they are shares of the picture; multiply x by its width and y "
-            "by its height" for i in np.flatnonzero(faces)]
+    return [
+        f"{where[i]}: all coordinates lie between 0 and 1, so they are shares of the picture; multiply x by its width and y "
+        "by its height"
+        for i in np.flatnonzero(faces)
+    ]
 
 
 def _twice(archive: Archive, raw: np.ndarray) -> list[str]:
     """Return a line for each face that is labelled twice: the same landmarks (M, N, 2) in the same picture."""
     images = [image_of(archive.root, file) for file in archive.columns["file"]]
     first: dict[tuple[Path, bytes], int] = {}
-    earlier = [first.setdefault((image, face.tobytes()), i) for i, (image, face) in enumerate(zip(images, raw, strict=True))]
+    earlier = [
+        first.setdefault((image, face.tobytes()), i) for i, (image, face) in enumerate(zip(images, raw, strict=True))
+    ]
     where = archive.columns["where"]
-    return [f"{where[i]}: the same face as in {where[place]}; remove one" for i, place in enumerate(earlier) if place < i]
+    return [
+        f"{where[i]}: the same face as in {where[place]}; remove one" for i, place in enumerate(earlier) if place < i
+    ]
 
 
 def _tiny(where: list[str], box: np.ndarray) -> list[str]:
     """Return a line for each face whose box (M, 4) has only a few px."""
     sides = (box[:, 2:] - box[:, :2]).max(1)
-    return [f"{where[i]}: its face is {sides[i]:.2g} px large; coordinates are px of the picture, and such a face shows nothing"
-            for i in np.flatnonzero(sides < FEWEST_PX)]
+    return [
+        f"{where[i]}: its face is {sides[i]:.2g} px large; coordinates are px of the picture, and such a face shows nothing"
+        for i in np.flatnonzero(sides < FEWEST_PX)
+    ]
 
 
 def _marks(where: list[str], raw: np.ndarray) -> list[str]:
@@ -113,15 +132,20 @@ def _marks(where: list[str], raw: np.ndarray) -> list[str]:
         distance, faces = _distance(np.full(2, value), others), there.any(1)
         apart = faces & ((there.sum(1) > 1) | (distance > APART))
         marked = faces if apart.any() and there.sum() > 1 else apart if value < 0 else apart & (distance > FAR)
-        found += [f"{where[i]}: {value:g} {value:g} is a mark and no place, in {faces.sum()} of {len(raw)} faces; {UNKNOWN}"
-                  for i in np.flatnonzero(marked)]
+        found += [
+            f"{where[i]}: {value:g} {value:g} is a mark and no place, in {faces.sum()} of {len(raw)} faces; {UNKNOWN}"
+            for i in np.flatnonzero(marked)
+        ]
     if found:
         return found
     below = np.all(raw < 0, -1)
     candidates = np.flatnonzero(below.any(1) & ~((raw < 0) & ~below[..., None]).any((1, 2)))
     places = [(i, raw[i][below[i]][0]) for i in candidates if _negated(raw[i][below[i]], raw[i][~below[i]])]
-    return [f"{where[i]}: {x:g} {y:g} is a place with its signs turned, by which MERL-RAV marks a hidden landmark; write "
-            f"{-x:g} {-y:g}, or: {UNKNOWN}" for i, (x, y) in places]
+    return [
+        f"{where[i]}: {x:g} {y:g} is a place with its signs turned, by which MERL-RAV marks a hidden landmark; write "
+        f"{-x:g} {-y:g}, or: {UNKNOWN}"
+        for i, (x, y) in places
+    ]
 
 
 def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -158,25 +182,39 @@ def misplaced_boxes(archive: Archive) -> str:
         closer, nearer = _fit(other, tight)
         fits = given & (closer > OVERLAP * overlap) & (nearer < NEAR * distance)
         if fits.sum() > given.sum() / 2 and (other[:, 2:] > other[:, :2])[given].all():
-            complain([f"{archive.columns['where'][i]}: bbox fits the landmarks as {name}, but not as x y w h, in {fits.sum()} of "
-                      f"{given.sum()} faces; write x y w h, or leave bbox out" for i in np.flatnonzero(fits)])
+            complain(
+                [
+                    f"{archive.columns['where'][i]}: bbox fits the landmarks as {name}, but not as x y w h, in {fits.sum()} of "
+                    f"{given.sum()} faces; write x y w h, or leave bbox out"
+                    for i in np.flatnonzero(fits)
+                ]
+            )
     away = np.abs(landmarks - (box[:, None, :2] + box[:, None, 2:]) / 2) / size[:, None]
     inside = (away < 0.5 * GROWN).all(-1).sum(1)
     most, longest = np.isfinite(landmarks).all(-1).sum(1) / 2, (tight[:, 2:] - tight[:, :2]).max(1)
-    for what, wrong in ((f"more than {WIDEST} times as large as the landmarks", (size.max(1) > WIDEST * longest) & (longest > 0)),
-                        ("without most of the landmarks", inside < most)):
+    for what, wrong in (
+        (f"more than {WIDEST} times as large as the landmarks", (size.max(1) > WIDEST * longest) & (longest > 0)),
+        ("without most of the landmarks", inside < most),
+    ):
         if (wrong & given).sum() > given.sum() / 2:
-            return (f"the bbox of {(wrong & given).sum()} of {given.sum()} faces is {what}, such as in "
-                    f"{archive.columns['where'][np.flatnonzero(wrong & given)[0]]}; crops are made from it; check that it is the "
-                    "box of the face")
+            return (
+                f"the bbox of {(wrong & given).sum()} of {given.sum()} faces is {what}, such as in "
+                f"{archive.columns['where'][np.flatnonzero(wrong & given)[0]]}; crops are made from it; check that it is the "
+                "box of the face"
+            )
     return ""
 
 
 def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return of boxes (M, 4) and tight ones the intersection / union (M,) and the distance of their middles across (M,)."""
-    one, other, both = ((high - low).clip(0).prod(1) for low, high in (
-        (box[:, :2], box[:, 2:]), (tight[:, :2], tight[:, 2:]),
-        (np.maximum(box[:, :2], tight[:, :2]), np.minimum(box[:, 2:], tight[:, 2:]))))
+    one, other, both = (
+        (high - low).clip(0).prod(1)
+        for low, high in (
+            (box[:, :2], box[:, 2:]),
+            (tight[:, :2], tight[:, 2:]),
+            (np.maximum(box[:, :2], tight[:, :2]), np.minimum(box[:, 2:], tight[:, 2:])),
+        )
+    )
     return both / np.maximum(one + other - both, 1e-9), np.abs((box - tight)[:, ::2].sum(1)) / 2
 
 
@@ -198,15 +236,19 @@ def sample(archive: Archive) -> Sample:
 
 def check_inside(archive: Archive, some: Sample) -> None:
     """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger ones."""
-    sizes, landmarks = some.sizes, archive.columns["landmarks"][::some.step]
+    sizes, landmarks = some.sizes, archive.columns["landmarks"][:: some.step]
     outside = ((landmarks < 0) | (landmarks > sizes)).any(-1).sum(1)
     beyond = outside > np.isfinite(landmarks).all(-1).sum(1) * LOST
     if beyond.sum() > len(sizes) / 2:
-        where = archive.columns["where"][::some.step]
-        complain([f"{where[i]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0, 0]:.0f} x "
-                  f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(sizes)} faces do, "
-                  "so the labels belong to larger pictures; scale them, or use the pictures that were labelled"
-                  for i in np.flatnonzero(beyond)])
+        where = archive.columns["where"][:: some.step]
+        complain(
+            [
+                f"{where[i]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0, 0]:.0f} x "
+                f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(sizes)} faces do, "
+                "so the labels belong to larger pictures; scale them, or use the pictures that were labelled"
+                for i in np.flatnonzero(beyond)
+            ]
+        )
 
 
 def lost_landmarks(archive: Archive) -> list[str]:
@@ -221,18 +263,22 @@ def lost_landmarks(archive: Archive) -> list[str]:
         size = upright_size(image_of(archive.root, archive.columns["file"][i])) or (np.inf, np.inf)
         for place in np.flatnonzero(away[i] & ((landmarks[i] < 0) | (landmarks[i] > size)).any(1))[:1]:
             x, y = landmarks[i, place]
-            found.append(f"{where[i]}: its landmark {place} at {x:g} {y:g} lies far outside its picture of {size[0]} x {size[1]} "
-                         f"px; correct it, or leave it out: {UNKNOWN}")
+            found.append(
+                f"{where[i]}: its landmark {place} at {x:g} {y:g} lies far outside its picture of {size[0]} x {size[1]} "
+                f"px; correct it, or leave it out: {UNKNOWN}"
+            )
     return found
 
 
 def corner_only(archive: Archive, some: Sample) -> str:
     """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures do."""
-    shares = np.array(archive.columns["landmarks"][::some.step]) / some.sizes
+    shares = np.array(archive.columns["landmarks"][:: some.step]) / some.sizes
     if len(set(some.images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
         return ""
-    return (f"all landmarks lie in the upper left parts of their pictures, up to {100 * np.nanmax(shares):.0f} % of the sides; "
-            "if they are percentages, or belong to smaller pictures, scale them")
+    return (
+        f"all landmarks lie in the upper left parts of their pictures, up to {100 * np.nanmax(shares):.0f} % of the sides; "
+        "if they are percentages, or belong to smaller pictures, scale them"
+    )
 
 
 def _factors(archive: Archive) -> np.ndarray:
@@ -247,13 +293,19 @@ def _factors(archive: Archive) -> np.ndarray:
             found[file] = np.array(size) / (width, height)
             sizes.append(what)
         elif _one_factor(height, width, size):
-            faults.append(f"{where}: {what}: width and height are exchanged, so they belong to the picture before its EXIF tag, "
-                          "or a tool, turned it; turn the labels too, or label the upright picture")
+            faults.append(
+                f"{where}: {what}: width and height are exchanged, so they belong to the picture before its EXIF tag, "
+                "or a tool, turned it; turn the labels too, or label the upright picture"
+            )
         else:
-            faults.append(f"{where}: {what}: the two sides differ by different factors; use the pictures that were labelled")
+            faults.append(
+                f"{where}: {what}: the two sides differ by different factors; use the pictures that were labelled"
+            )
     complain(faults)
     if sizes:
-        archive.notes.append(f"the labels of {len(sizes)} pictures are scaled to the size of the picture, such as: {sizes[0]}")
+        archive.notes.append(
+            f"the labels of {len(sizes)} pictures are scaled to the size of the picture, such as: {sizes[0]}"
+        )
     return np.array([found.get(image_of(archive.root, file), np.ones(2)) for file in archive.columns["file"]])
 
 

@@ -1,4 +1,5 @@
 """Which landmarks a user's own set has, by their names and number; whether mirrored faces fit, and whether faces are upright."""
+
 import re
 from pathlib import Path
 
@@ -15,12 +16,19 @@ from utils.layouts import Layouts
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 ASYMMETRY = (0.2, 0.5)  # largest misfit that faces turned to one side explain: a + b / root of the number of faces
 FEW, PARALLEL = 20, 0.1  # faces of a set whose heads may all be turned to one side; share of what is not parallel
-ROUNDS = 3              # of the mean of turned shapes
-UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # {EXIF orientation: degrees by which faces lean before it turns them}
-BELOW = 0.2             # distance of a mean face from the middle of its eyes / distance of the eyes; else only eyes are known
-NEAR, LYING = 45, 60    # degrees from UNTURNED; of the mean of faces that lie on their side or head
-FEWEST = 3              # such faces
-NAMED = 3               # files that a warning names
+ROUNDS = 3  # of the mean of turned shapes
+UNTURNED = {
+    3: 180,
+    4: 180,
+    5: -90,
+    6: -90,
+    7: 90,
+    8: 90,
+}  # {EXIF orientation: degrees by which faces lean before it turns them}
+BELOW = 0.2  # distance of a mean face from the middle of its eyes / distance of the eyes; else only eyes are known
+NEAR, LYING = 45, 60  # degrees from UNTURNED; of the mean of faces that lie on their side or head
+FEWEST = 3  # such faces
+NAMED = 3  # files that a warning names
 
 
 def normalised(name: str) -> str:
@@ -55,21 +63,29 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
     fitting = [given] if given else _with_count(archive.layouts, len(faces[0]))
     if not fitting:
         known = f" ({one_line(', '.join(names), 80)})" if any(not name.isdecimal() for name in names) else ""
-        raise UserError(f"{archive.root} has {len(faces[0])} landmarks{known}, and no layout in args.yaml has as many; add a row "
-                        "under layouts with count and flip_index, or give a file with it: --layout FILE.yaml")
+        raise UserError(
+            f"{archive.root} has {len(faces[0])} landmarks{known}, and no layout in args.yaml has as many; add a row "
+            "under layouts with count and flip_index, or give a file with it: --layout FILE.yaml"
+        )
     layout = next((one for one in fitting if _same(names, one)), fitting[0])
     if len(fitting) > 1 and not _same(names, layout):
         shaped = [one for one in fitting if not misfit(faces, one, one.name in usual.rows)]
         if len(shaped) > 1:
             several = " and ".join(one.name for one in shaped)
-            raise UserError(f"{archive.root} has {len(faces[0])} landmarks, as layouts {several} have; say which one it has: "
-                            "--layout NAME; for a net of several layouts, --prepare this set alone first, with that and the same "
-                            "other flags")
+            raise UserError(
+                f"{archive.root} has {len(faces[0])} landmarks, as layouts {several} have; say which one it has: "
+                "--layout NAME; for a net of several layouts, --prepare this set alone first, with that and the same "
+                "other flags"
+            )
         layout = (shaped or fitting)[0]
     check_names(names, layout, archive.root)
     some = sample(archive)
-    doubts = (misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout), misplaced_boxes(archive),
-              corner_only(archive, some))
+    doubts = (
+        misfit(faces, layout, layout.name in usual.rows),
+        _unturned(archive, layout),
+        misplaced_boxes(archive),
+        corner_only(archive, some),
+    )
     check_inside(archive, some)
     complain(lost_landmarks(archive))
     for doubt in filter(None, doubts):
@@ -93,8 +109,11 @@ def _partners(names: list[str]) -> dict[int, int]:
     for i, one in enumerate(parts):  # leye, reye
         other = (f"{SIDES[one[0][0]]}{one[0][1:]}", *one[1:]) if one and one[0][0] in SIDES else one
         turned[i] = other if turned[i] == one and other in parts else turned[i]
-    return {i: parts.index(other) for i, other in enumerate(turned)
-            if other != parts[i] and other in parts and not re.search(r"\d", names[i])}
+    return {
+        i: parts.index(other)
+        for i, other in enumerate(turned)
+        if other != parts[i] and other in parts and not re.search(r"\d", names[i])
+    }
 
 
 def check_names(names: list[str], layout: Layout, source: Path) -> None:
@@ -105,16 +124,20 @@ def check_names(names: list[str], layout: Layout, source: Path) -> None:
     wrong = next((i for i, j in partners.items() if layout.flip_index[i] != j), None)
     part = _misplaced(names, layout)
     if wrong is not None:
-        what = (f"'{names[wrong]}' and '{names[partners[wrong]]}' are mirror images, but layout {layout.name} exchanges "
-                f"'{names[wrong]}' and '{names[layout.flip_index[wrong]]}'")
+        what = (
+            f"'{names[wrong]}' and '{names[partners[wrong]]}' are mirror images, but layout {layout.name} exchanges "
+            f"'{names[wrong]}' and '{names[layout.flip_index[wrong]]}'"
+        )
     elif part is not None:
         what = f"point {part} is '{names[part]}', where layout {layout.name} has '{layout.point_names()[part]}'"
     else:
         return
     flip = [partners.get(i, i) for i in range(len(names))]
-    raise UserError(f"{source}: by the names of its points, {one_line(', '.join(names), 80)}, {what}; name and order them as the "
-                    f"layout does ({one_line(', '.join(layout.point_names()), 80)}), or give --layout FILE.yaml with a line "
-                    f"such as mine: {{count: {len(names)}, flip_index: {flip}}}")
+    raise UserError(
+        f"{source}: by the names of its points, {one_line(', '.join(names), 80)}, {what}; name and order them as the "
+        f"layout does ({one_line(', '.join(layout.point_names()), 80)}), or give --layout FILE.yaml with a line "
+        f"such as mine: {{count: {len(names)}, flip_index: {flip}}}"
+    )
 
 
 def _misplaced(names: list[str], layout: Layout) -> int | None:
@@ -137,7 +160,7 @@ def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
     The mirrored mean face, numbered by flip_index, has to lie on the mean face. common: other sets and nets have the layout, so
     that the first eye has to be on the left of the picture.
     """
-    shapes = (faces @ (1, 1j))[::len(faces) // MOST + 1]
+    shapes = (faces @ (1, 1j))[:: len(faces) // MOST + 1]
     mean, flip = _mean_shape(shapes), list(layout.flip_index)
     known = np.isfinite(mean) & np.isfinite(mean[flip])
     if known.sum() < 2:
@@ -145,20 +168,26 @@ def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
     face, partner = mean[known], mean[flip][known]
     factors, moved = _onto(-partner.conj()[None], face)
     distance = np.sqrt((np.abs(moved[0] - face) ** 2).mean() / (np.abs(face - face.mean()) ** 2).mean())
-    upside_down = len(face) == 2 and factors[0].real < 0  # two points fit in any order, but on an upright face in one only
+    upside_down = (
+        len(face) == 2 and factors[0].real < 0
+    )  # two points fit in any order, but on an upright face in one only
     if distance <= ASYMMETRY[0] + ASYMMETRY[1] / np.sqrt(len(shapes)) and not upside_down:
         right, below = _eyes(mean, layout)
         if not common or not (right.conjugate() * below).imag < 0:
             return ""
-        return (f"the points come in the mirrored order of layout {layout.name}, which counts from the left of the picture: "
-                f"landmark {(layout.interocular or (0,))[0]} is of the eye on the right; reorder them before you mix the set "
-                "with others")
+        return (
+            f"the points come in the mirrored order of layout {layout.name}, which counts from the left of the picture: "
+            f"landmark {(layout.interocular or (0,))[0]} is of the eye on the right; reorder them before you mix the set "
+            "with others"
+        )
     across = np.linalg.svd(np.stack([(face - partner).real, (face - partner).imag]), compute_uv=False)
     if len(shapes) < FEW and across[0] > 0 and across[1] < PARALLEL * np.hypot(*across):
         return ""  # as of turned heads: the lines between mirror images are parallel
-    return (f"a mirrored face does not fit the faces; if the points come in another order than layout {layout.name} has, "
-            "reorder them or give --layout FILE.yaml with their own flip_index; if they are on one side of the face only, or all "
-            "faces look to one side, train with --flip 0")
+    return (
+        f"a mirrored face does not fit the faces; if the points come in another order than layout {layout.name} has, "
+        "reorder them or give --layout FILE.yaml with their own flip_index; if they are on one side of the face only, or all "
+        "faces look to one side, train with --flip 0"
+    )
 
 
 def _eyes(mean: np.ndarray, layout: Layout) -> tuple[complex, complex]:
@@ -188,7 +217,9 @@ def _onto(shapes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray
     centre, middle = (np.where(both, points, 0).sum(1, keepdims=True) / count for points in (shapes, goals))
     source, target = np.where(both, shapes - centre, 0), np.where(both, goals - middle, 0)
     spread, goal_spread = ((np.abs(points) ** 2).sum(1) for points in (source, target))
-    factors = (source.conj() * target).sum(1) * np.where(np.minimum(spread, goal_spread) > 1e-9, 1 / (spread + 1e-30), np.nan)
+    factors = (source.conj() * target).sum(1) * np.where(
+        np.minimum(spread, goal_spread) > 1e-9, 1 / (spread + 1e-30), np.nan
+    )
     return factors, factors[:, None] * (shapes - centre) + middle
 
 
@@ -206,8 +237,10 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
     """
     shapes = archive.columns["landmarks"] @ (1, 1j)
-    mean = _mean_shape(shapes[::len(shapes) // MOST + 1])
-    angles = np.degrees(np.angle(_onto(np.broadcast_to(mean, shapes.shape), shapes)[0]))  # clockwise, from the mean face
+    mean = _mean_shape(shapes[:: len(shapes) // MOST + 1])
+    angles = np.degrees(
+        np.angle(_onto(np.broadcast_to(mean, shapes.shape), shapes)[0])
+    )  # clockwise, from the mean face
     across, down = _eyes(mean, layout)
     images = [image_of(archive.root, file) for file in archive.columns["file"]]
     tags = np.array([(header(image) or ((), 1))[1] for image in images])
@@ -216,10 +249,14 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     else:
         angles = angles - np.degrees(np.angle(_mean_angle(angles[tags < 3]))) if (tags < 3).any() else angles * np.nan
     sized = {image for image, (width, height, _) in archive.stated.items() if width != height}
-    told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or images[i] not in sized]
+    told = [
+        i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or images[i] not in sized
+    ]
     wrong = [i for i in told if abs((angles[i] - UNTURNED[tags[i]] + 180) % 360 - 180) < NEAR]
-    what = (f"as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a tag do, so the "
-            "labels belong to that picture; turn them too, or remove the tag")
+    what = (
+        f"as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a tag do, so the "
+        "labels belong to that picture; turn them too, or remove the tag"
+    )
     if len(wrong) > max(1, len(told) / 2):
         complain([f"{archive.columns['where'][i]}: the face lies {what}" for i in wrong])
     if wrong:
@@ -228,6 +265,8 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     mean_angle = _mean_angle(angles)
     angle = np.degrees(np.angle(mean_angle))
     if upright and len(images) >= FEWEST and abs(mean_angle) > 0.5 and abs(angle) > LYING:
-        return (f"the faces lean by {angle:.0f} degrees on average; if they are upright in the pictures, x and y are "
-                "exchanged, or the labels belong to pictures that a tool turned later")
+        return (
+            f"the faces lean by {angle:.0f} degrees on average; if they are upright in the pictures, x and y are "
+            "exchanged, or the labels belong to pictures that a tool turned later"
+        )
     return ""

@@ -1,4 +1,5 @@
 """Folders of images with a .pts of the same stem."""
+
 import os
 import re
 from collections import Counter
@@ -48,10 +49,18 @@ def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[s
 def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, np.ndarray]]:
     """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
     images, points = images_and_points(folder, archive.root, recursive)
-    complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
+    complain(
+        [f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points]
+    )
     kinds = ", ".join(IMAGES)
-    complain([f"{path}: no image of the same stem ({kinds}) beside it" + (SEVERAL if re.sub(r"_\d+$", "", stem) in images else "")
-              for stem, path in points.items() if stem not in images])
+    complain(
+        [
+            f"{path}: no image of the same stem ({kinds}) beside it"
+            + (SEVERAL if re.sub(r"_\d+$", "", stem) in images else "")
+            for stem, path in points.items()
+            if stem not in images
+        ]
+    )
     complain([f"{two[1]}: shares its .pts with {two[0].name}; remove one" for two in images.values() if len(two) > 1])
     pairs = []
     for stem in sorted(images):
@@ -76,8 +85,10 @@ def parse_points(archive: Archive) -> None:
     inside = {folder.name for folder in tops.values()}
     stray = [path for path in archive.images.values() if tops and path.relative_to(root).parts[0] not in inside]
     if stray:
-        logger.warning(f"{root}: {len(stray)} images outside of {', '.join(inside)} are left out, such as "
-                       f"{stray[0].relative_to(root)}")
+        logger.warning(
+            f"{root}: {len(stray)} images outside of {', '.join(inside)} are left out, such as "
+            f"{stray[0].relative_to(root)}"
+        )
         archive.left_out["pictures without a face"] -= len(stray)  # it is not known whether they have one
     for split, folder in (tops or {"train": root}).items():
         pairs = paired(archive, folder, recursive=True)
@@ -96,6 +107,8 @@ def _no_pts(root: Path) -> str:
     """Return why a folder has no faces: there are no .pts files, or it has a table in a place where none is looked for."""
     tables = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".csv", ".json", ".xml"))
     if table := next((path for path in tables if not path.name.startswith(".")), None):
-        return (f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
-                f"val/ and test/ there; give the folder {table.parent}, without --dataset points")
+        return (
+            f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
+            f"val/ and test/ there; give the folder {table.parent}, without --dataset points"
+        )
     return "no image with a .pts of the same stem in it, and no CSV, JSON of COCO or Label Studio, or XML of CVAT"

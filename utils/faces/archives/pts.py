@@ -1,4 +1,5 @@
 """The .pts text format of 300W and related sets."""
+
 import re
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from utils.faces.archives.lists import numbered
 # what to do with labels of another layout than --layout; prepared sets are converted, raw ones are not
 OTHER_LAYOUT = "choose the layout of that number, or --prepare the set without --layout first, then give data/NAME"
 
-HEADER = {r"version:\d[\d.]*": "version: 1", r"n_points:(\d{1,6})": "n_points: N", r"\{": "{"}  # {pattern: what it means}
+HEADER = {
+    r"version:\d[\d.]*": "version: 1",
+    r"n_points:(\d{1,6})": "n_points: N",
+    r"\{": "{",
+}  # {pattern: what it means}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)
 
 

@@ -1,4 +1,5 @@
 """A row of DATASETS: how an archive is read, and what is said about an incomplete one."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,26 +16,35 @@ NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; othe
 
 class Dataset(NamedTuple):
     """A row of DATASETS."""
-    parser: Callable[..., list[str] | None]  # adds the faces to an Archive; may return lines that replace its `shortfall`
-    title: str                      # in messages
-    layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
-    origin: float | None            # annotated coordinate of the centre of the first pixel; None: that of each part
+
+    parser: Callable[
+        ..., list[str] | None
+    ]  # adds the faces to an Archive; may return lines that replace its `shortfall`
+    title: str  # in messages
+    layout: str | None  # row of args.yaml's layouts; None: the layout with the file's number of landmarks
+    origin: float | None  # annotated coordinate of the centre of the first pixel; None: that of each part
     expected: dict[str, int] | None  # faces per subset in the official release; None: any number
     splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
-    signs: tuple[str, ...] = ()     # file or folder patterns by which `infer` recognises the set
-    states: tuple[str, ...] = ()    # names of the values of its column `states`
-    options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to the parser
-    label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
-    clipped: bool = False           # whether PIPNet's authors clip the landmarks to the image
-    norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
+    signs: tuple[str, ...] = ()  # file or folder patterns by which `infer` recognises the set
+    states: tuple[str, ...] = ()  # names of the values of its column `states`
+    options: tuple[str, ...] = ()  # fields of DataGenerator that are passed to the parser
+    label_shift: float = 0.0  # px of the source image by which the annotations lie to the right of what they mark
+    clipped: bool = False  # whether PIPNet's authors clip the landmarks to the image
+    norms: tuple[str, ...] = ()  # norms that publications use for this set; reports mark them
 
     @property
     def countable(self) -> bool:
         """Return whether users may count the first pixel as 0 or 1: in own sets whose format does not say it."""
         return self.layout is None and self.origin == 0
 
-    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts = NO_LAYOUTS,
-             **options) -> tuple[Archive, list[str]]:
+    def read(
+        self,
+        data_dir: Path,
+        count: int | None = None,
+        origin: float | None = None,
+        layouts: Layouts = NO_LAYOUTS,
+        **options,
+    ) -> tuple[Archive, list[str]]:
         """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
         if count is None and self.layout is not None:
             count = int(self.layout)

@@ -1,4 +1,5 @@
 """A user's own annotation in one file for all faces: a CSV, or COCO's keypoints JSON."""
+
 import csv
 import json
 import os
@@ -37,8 +38,9 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
     twice = [name for name, count in Counter(split for split, _ in named).items() if count > 1]
     if not named or twice or len(named) != len(files):
         there = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
-        raise UserError(f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, "
-                        f"not {there}")
+        raise UserError(
+            f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, not {there}"
+        )
     for _, path in named:
         path_inside(root, path.relative_to(root).as_posix(), str(root))
     named.sort(key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
@@ -57,15 +59,20 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
     if there is none.
     """
     root = archive.root
-    places = dict.fromkeys(f"{folder.relative_to(root).as_posix()}/{below}" for folder in (table.parent, root)
-                           for below in ("", "images/", "images/default/"))  # the last is CVAT's, of a task without subsets
+    places = dict.fromkeys(
+        f"{folder.relative_to(root).as_posix()}/{below}"
+        for folder in (table.parent, root)
+        for below in ("", "images/", "images/default/")
+    )  # the last is CVAT's, of a task without subsets
     for name in names:
         for below in places:
             path = path_inside(root, name, where, below)
             image = path if path.is_file() else archive.images.get(composed(os.path.normpath(f"{below}{name}")))
             if image:
                 return image
-    fitting = list(dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ())))
+    fitting = list(
+        dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ()))
+    )
     if len(fitting) > 1:
         raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {names[-1]}; rename one")
     if fitting:
@@ -84,7 +91,9 @@ def parse_csv(archive: Archive) -> None:
     order: list[str] = []
     for split, file in split_files(archive, ("*.csv",), "CSV"):
         try:
-            rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))]
+            rows = [
+                (number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))
+            ]
         except csv.Error as error:
             raise UserError(f"{file}: not a CSV file ({error})") from None
         header = [cell.strip() for cell in rows[0][1]] if rows else []
@@ -109,8 +118,10 @@ def _names_of(header: list[str], where: str) -> list[str]:
     same = all(re.sub("[xX]", "y", x) == re.sub("[xXY]", "y", y) and x != y for x, y in pairs)
     distinct = len(set(map(normalised, names))) == len(header) // 2 and not any(name.isdecimal() for name in names)
     if low[:1] != ["file"] or not names or len(header) % 2 == 0 or not same or not distinct:
-        raise UserError(f"{where}: '{','.join(low)[:40]}' where the header file,x0,y0,x1,y1,... belongs, or names of points as "
-                        "in file,nose_x,nose_y,...")
+        raise UserError(
+            f"{where}: '{','.join(low)[:40]}' where the header file,x0,y0,x1,y1,... belongs, or names of points as "
+            "in file,nose_x,nose_y,..."
+        )
     return names
 
 
@@ -140,17 +151,31 @@ def parse_coco(archive: Archive) -> None:
     for split, file in split_files(archive, ("*.json", "annotations/*.json"), "JSON"):
         try:
             content = json.loads(read_bytes(file))
-            images = _by_id([(image["id"], (str(image["file_name"]), image.get("width"), image.get("height")))
-                             for image in content["images"]], "images", file)
+            images = _by_id(
+                [
+                    (image["id"], (str(image["file_name"]), image.get("width"), image.get("height")))
+                    for image in content["images"]
+                ],
+                "images",
+                file,
+            )
             faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
-            named = _by_id([(one.get("id"), [str(name) for name in one.get("keypoints") or ()])
-                            for one in content.get("categories") or ()], "categories", file)
+            named = _by_id(
+                [
+                    (one.get("id"), [str(name) for name in one.get("keypoints") or ()])
+                    for one in content.get("categories") or ()
+                ],
+                "categories",
+                file,
+            )
             archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise UserError(f"{file}: not COCO keypoints ({type(error).__name__}: {str(error)[:80]}); it must hold images with "
-                            "id and file_name, and annotations with image_id and keypoints") from None
+            raise UserError(
+                f"{file}: not COCO keypoints ({type(error).__name__}: {str(error)[:80]}); it must hold images with "
+                "id and file_name, and annotations with image_id and keypoints"
+            ) from None
         for number, face in enumerate(faces, 1):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
             with archive.checked():
@@ -169,8 +194,10 @@ def parse_coco(archive: Archive) -> None:
                     box = np.concatenate([box[:2], box[:2] + box[2:]]) + archive.origin - 0.5
                 archive.add(split, image, "all", identity(name), points, where, box, visible=values[:, 2] == 2)
     if len(places) == 2:
-        archive.faults.append(f"{places[False]}: its category does not name the points, each by a name of its own, as that of "
-                              f"{places[True]} does; name them there too")
+        archive.faults.append(
+            f"{places[False]}: its category does not name the points, each by a name of its own, as that of "
+            f"{places[True]} does; name them there too"
+        )
 
 
 def _by_id(rows: list[tuple[Any, Any]], what: str, file: Path) -> dict[Any, Any]:
@@ -178,8 +205,10 @@ def _by_id(rows: list[tuple[Any, Any]], what: str, file: Path) -> dict[Any, Any]
     found: dict[Any, Any] = {}
     for number, value in rows:
         if found.setdefault(number, value) != value:
-            raise UserError(f"{file}: two {what} have the id {str(number)[:20]}, {str(found[number])[:60]} and "
-                            f"{str(value)[:60]}; number them anew")
+            raise UserError(
+                f"{file}: two {what} have the id {str(number)[:20]}, {str(found[number])[:60]} and "
+                f"{str(value)[:60]}; number them anew"
+            )
     return found
 
 
@@ -192,8 +221,9 @@ def _places(names: list[str], order: list[str], where: str) -> list[int]:
     return list(map(own.index, wanted))
 
 
-def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict,
-               where: str) -> tuple[tuple, list[str], np.ndarray, np.ndarray | None]:
+def _coco_face(
+    images: dict[Any, tuple], named: dict[Any, list[str]], face: dict, where: str
+) -> tuple[tuple, list[str], np.ndarray, np.ndarray | None]:
     """Return of a face (name, width, height) of its image, the names of its points, these (N, 3) x y v, and its box x y w h (4,).
 
     images, named: of the file, by id.
@@ -204,7 +234,9 @@ def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict
         image, category = images[face["image_id"]], face.get("category_id")
         own = named.get(category, [])
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
+        raise UserError(
+            f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it"
+        ) from None
     if any(named.values()) and category not in named:
         raise UserError(f"{where}: its category_id {str(category)[:20]} is in no category of the file; correct it")
     if not (np.abs(values) < 1e9).all() or not np.isin(values[:, 2], (0, 1, 2)).all():

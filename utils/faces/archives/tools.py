@@ -2,6 +2,7 @@
 
 Their coordinates are continuous px. A point that a face lacks is not annotated.
 """
+
 import json
 import re
 from collections import Counter
@@ -42,14 +43,23 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
     if not faces:
         complain(archive.faults)
     usual = Counter(len(face.points) for face in faces).most_common(1)
-    complain([f"{face.where}: {len(face.points)} points where the others have {usual[0][0]}" for face in faces
-              if face.shape and len(face.points) != usual[0][0]])
-    if odd := _misspelt(faces, names, len(names) in [archive.count or row.get("count") for row in archive.layouts.rows.values()]):
+    complain(
+        [
+            f"{face.where}: {len(face.points)} points where the others have {usual[0][0]}"
+            for face in faces
+            if face.shape and len(face.points) != usual[0][0]
+        ]
+    )
+    if odd := _misspelt(
+        faces, names, len(names) in [archive.count or row.get("count") for row in archive.layouts.rows.values()]
+    ):
         raise UserError(odd)
     order = own_order(archive, names)
     if archive.count not in (None, len(order)):
-        raise UserError(f"{archive.root}: the export names {len(order)} points ({one_line(', '.join(order), 80)}) where "
-                        f"{archive.count} are expected; {OTHER_LAYOUT}")
+        raise UserError(
+            f"{archive.root}: the export names {len(order)} points ({one_line(', '.join(order), 80)}) where "
+            f"{archive.count} are expected; {OTHER_LAYOUT}"
+        )
     for split, image, where, points, _ in faces:
         with archive.checked():
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
@@ -64,6 +74,7 @@ def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
 
     They differ in case or separators, or, unless a layout `fits` the number of labels, in spelling.
     """
+
     def likeness(one: str, other: str) -> float:
         return SequenceMatcher(None, normalised(one), normalised(other)).ratio()
 
@@ -71,9 +82,16 @@ def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
     for odd in sorted(names, key=lambda name: len(places[name])):
         for usual in sorted(names, key=lambda name: -likeness(odd, name)):
             alike = normalised(odd) == normalised(usual) or (not fits and likeness(odd, usual) > ALIKE)
-            if alike and usual != odd and len(places[odd]) <= len(places[usual]) and not {*places[odd]} & {*places[usual]}:
-                return (f"{places[odd][0]}: a point is labelled {odd!r}; other faces have {usual!r} in its place "
-                        f"({len(places[usual])} of {len(faces)}); is it misspelt?")
+            if (
+                alike
+                and usual != odd
+                and len(places[odd]) <= len(places[usual])
+                and not {*places[odd]} & {*places[usual]}
+            ):
+                return (
+                    f"{places[odd][0]}: a point is labelled {odd!r}; other faces have {usual!r} in its place "
+                    f"({len(places[usual])} of {len(faces)}); is it misspelt?"
+                )
     return None
 
 
@@ -83,8 +101,10 @@ def _named(points: list[tuple[str, tuple[float, float, float]]], where: str) -> 
     if len(found) < len(points):
         twice = next(name for name in found if sum(name == other for other, _ in points) > 1)
         every = f", as are all {len(points)}; give each landmark a label of its own, or" if len(found) == 1 else ";"
-        raise UserError(f"{where}: two points are named {twice!r}{every} group the points of each face: by a skeleton or a group "
-                        "in CVAT, by a rectangle as their parent in Label Studio")
+        raise UserError(
+            f"{where}: two points are named {twice!r}{every} group the points of each face: by a skeleton or a group "
+            "in CVAT, by a rectangle as their parent in Label Studio"
+        )
     return found
 
 
@@ -150,7 +170,9 @@ def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, 
     """Return (x, y, visible) of the points of a shape, NaN where it is outside."""
     visible = float(shape.get("occluded") != "1")
     try:
-        places = [(float(x), float(y), visible) for x, y in (pair.split(",") for pair in shape.get("points", "").split(";"))]
+        places = [
+            (float(x), float(y), visible) for x, y in (pair.split(",") for pair in shape.get("points", "").split(";"))
+        ]
     except ValueError:
         raise UserError(f"{where}: '{shape.get('points', '')[:40]}' where x,y belongs") from None
     return [(np.nan, np.nan, 0.0)] * len(places) if shape.get("outside") == "1" else places
@@ -175,7 +197,9 @@ def parse_label_studio(archive: Archive) -> None:
                     groups, size, others = _key_points(task, where)
                     names = _file_names(task) if groups else []
                 except (AttributeError, KeyError, TypeError, ValueError, IndexError):
-                    raise UserError(f"{where}: not a task of Label Studio with key points; export JSON or JSON-MIN") from None
+                    raise UserError(
+                        f"{where}: not a task of Label Studio with key points; export JSON or JSON-MIN"
+                    ) from None
                 archive.left_out["tasks without key points"] += not groups
                 archive.left_out["further annotations of a task"] += others
                 if groups:
@@ -183,17 +207,29 @@ def parse_label_studio(archive: Archive) -> None:
                     archive.state(path, *size, where)
                     faces += [Named(split, path, where, _named(points, where)) for points in groups]
     labels = {name for face in faces for name in face.points}
-    _add(archive, faces, sorted(labels, key=lambda name: [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
-                                                         for part in re.split(r"(\d+)", name)]))
+    _add(
+        archive,
+        faces,
+        sorted(
+            labels,
+            key=lambda name: [
+                (not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)
+            ],
+        ),
+    )
 
 
-def _key_points(task: dict[str, Any], where: str) -> tuple[list[list[tuple[str, tuple[float, float, float]]]], tuple, int]:
+def _key_points(
+    task: dict[str, Any], where: str
+) -> tuple[list[list[tuple[str, tuple[float, float, float]]]], tuple, int]:
     """Return the (name, point) of each face of a task, the size of its picture, and how many other annotations have points.
 
     UserError for a picture that was rotated in the tool: it is not told of which picture the coordinates are then.
     """
     whole = [one["result"] for one in task.get("annotations", ()) if not one.get("was_cancelled")]
-    listed = [row for rows in task.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]  # JSON-MIN
+    listed = [
+        row for rows in task.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)
+    ]  # JSON-MIN
     labelled = [rows for rows in whole or [listed] if any(row.get("value", row).get("keypointlabels") for row in rows)]
     groups: dict[str, list] = {}
     size: tuple = (None, None)
@@ -201,7 +237,9 @@ def _key_points(task: dict[str, Any], where: str) -> tuple[list[list[tuple[str, 
         value = row.get("value", row)
         if labels := value.get("keypointlabels"):
             if row.get("image_rotation"):
-                raise UserError(f"{where}: its picture was rotated in Label Studio; turn the file itself, and label it again")
+                raise UserError(
+                    f"{where}: its picture was rotated in Label Studio; turn the file itself, and label it again"
+                )
             size = (row["original_width"], row["original_height"])
             x, y = value["x"] / 100 * size[0], value["y"] / 100 * size[1]  # stored in %
             groups.setdefault(str(row.get("parentID") or ""), []).append((str(labels[0]), (x, y, 1.0)))

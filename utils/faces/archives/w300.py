@@ -1,4 +1,5 @@
 """300W as released or in Peppa's folders, its private test set, and the synthetic faces, which use the same folders."""
+
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative 
 
 class Subset(NamedTuple):
     """An official subfolder of 300W."""
+
     split: str
     subset: str
     count: int  # faces in the official release
@@ -39,8 +41,9 @@ def _below(folder: Path | None, path: str) -> Path | None:
     return folder
 
 
-def _faces(archive: Archive, parts: dict[str, Subset], top: str = ""
-           ) -> tuple[list[tuple[str, Subset, Path, np.ndarray]], list[str]]:
+def _faces(
+    archive: Archive, parts: dict[str, Subset], top: str = ""
+) -> tuple[list[tuple[str, Subset, Path, np.ndarray]], list[str]]:
     """Return (name of the part, part, image, landmarks) of all faces, and a line for each part with another number of faces.
 
     A part is below its path in the folder or once more below `top`, by default the first folder of the path.

@@ -2,6 +2,7 @@
 
 Folders AFW, HELEN, IBUG, LFPW and the mirrored AFW_Flip, ..., with NAME.jpg of 450 x 450 px and NAME.mat; and landmarks/.
 """
+
 from pipnet.geometry import mirrored
 from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import path_inside
@@ -10,8 +11,11 @@ from utils.faces.archives.naming import photograph
 
 COUNT = 68
 SIDE = 450
-W300LP = {name + flip: count for flip in ("", "_Flip")
-          for name, count in {"AFW": 5207, "HELEN": 37676, "IBUG": 1786, "LFPW": 16556}.items()}
+W300LP = {
+    name + flip: count
+    for flip in ("", "_Flip")
+    for name, count in {"AFW": 5207, "HELEN": 37676, "IBUG": 1786, "LFPW": 16556}.items()
+}
 
 
 def parse_300wlp(archive: Archive) -> None:
@@ -28,11 +32,15 @@ def parse_300wlp(archive: Archive) -> None:
             with archive.checked():
                 image = archive.file(f"{part}/{mat.stem}.jpg", str(mat))
                 points, pose = read_mat(path_inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
-                if redrawn:  # as in 300W, with the jaw along the visible edge; a mirrored face has no file of its own there
+                if (
+                    redrawn
+                ):  # as in 300W, with the jaw along the visible edge; a mirrored face has no file of its own there
                     file = path_inside(root, f"landmarks/{plain}/{mat.stem}_pts.mat", str(root / part))
                     points = values(read_mat(file, "pts_2d")[0], (COUNT, 2), f"{file}: pts_2d")
                     points = points if part == plain else mirrored(points, flip_index, SIDE)
                 else:
                     points = values(points, (2, COUNT), f"{mat}: pt2d").T
                 pose = values(pose, (1, 7), f"{mat}: Pose_Para")[0, :3]
-                archive.add("train", image, part, f"{plain}/{photograph(mat.stem, numbers=2)}", points, str(mat), pose=pose)
+                archive.add(
+                    "train", image, part, f"{plain}/{photograph(mat.stem, numbers=2)}", points, str(mat), pose=pose
+                )

@@ -2,6 +2,7 @@
 
 Folders NNN with annot/000001.pts, ... and vid.avi, or with extracted frames of the same stems, as in Peppa's folders NNN_annot.
 """
+
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +21,29 @@ from utils.faces.archives.pts import read_pts
 
 COUNT = 68
 CATEGORIES = {  # test videos, from well-lit to unconstrained
-    "category1": (114, 124, 125, 126, 150, 158, 401, 402, *range(505, 512), 514, 515, *range(518, 523), 524, 525, 537, 538, 540,
-                  541, 546, 547, 548),
+    "category1": (
+        114,
+        124,
+        125,
+        126,
+        150,
+        158,
+        401,
+        402,
+        *range(505, 512),
+        514,
+        515,
+        *range(518, 523),
+        524,
+        525,
+        537,
+        538,
+        540,
+        541,
+        546,
+        547,
+        548,
+    ),
     "category2": (203, 208, 211, 212, 213, 214, 218, 224, *range(403, 410), 412, 550, 551, 553),
     "category3": (410, 411, 516, 517, 526, 528, 529, 530, 531, 533, 557, 558, 559, 562),
 }
@@ -47,8 +69,10 @@ class Frames:
             oldest = number - 2 * cores()
             while self.position < number:
                 if not self.capture.grab():
-                    raise UserError(f"{self.file}: frame {number} cannot be read, the video ends or is damaged after "
-                                    f"{self.position}; fetch it again")
+                    raise UserError(
+                        f"{self.file}: frame {number} cannot be read, the video ends or is damaged after "
+                        f"{self.position}; fetch it again"
+                    )
                 self.position += 1
                 if self.position > oldest:
                     done, frame = self.capture.retrieve()
@@ -77,7 +101,9 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
     """
     root = archive.root
     found, without = dict.fromkeys(W300VW, 0), []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and re.fullmatch(r"\d{3}(_annot)?", path.name)):
+    for folder in sorted(
+        path for path in root.iterdir() if path.is_dir() and re.fullmatch(r"\d{3}(_annot)?", path.name)
+    ):
         video_id = folder.name[:3]
         category = next((name for name, videos in CATEGORIES.items() if int(video_id) in videos), "train")
         images, points = images_and_points(folder, root, recursive=True)
@@ -100,4 +126,6 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
                 image = pictures[path.stem] if pictures else video / f"{number:06d}"
                 split = "train" if category == "train" else "test"
                 archive.add(split, image, category, video_id, values, str(path))
-    return [f"{name}: {found[name]} of {videos} videos" for name, videos in W300VW.items() if found[name] != videos] + without
+    return [
+        f"{name}: {found[name]} of {videos} videos" for name, videos in W300VW.items() if found[name] != videos
+    ] + without

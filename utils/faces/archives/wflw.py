@@ -2,6 +2,7 @@
 
 The images are below WFLW_images, the lists below WFLW_annotations.
 """
+
 import numpy as np
 
 from pipnet.errors import UserError
@@ -20,9 +21,11 @@ def _line(text: str, where: str) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the image's name, which may contain spaces, `x y` 98 times with x1 y1 x2 y2 (200,), and six flags of a line."""
     words = text.split(maxsplit=2 * COUNT + 10)
     if len(words) != 2 * COUNT + 11:
-        raise UserError(f"{where}: {len(words)} values where {2 * COUNT} coordinates, 4 of the box, 6 flags and a name belong")
-    values = numbers(words[:2 * COUNT + 4], where)
-    flags = words[2 * COUNT + 4:-1]
+        raise UserError(
+            f"{where}: {len(words)} values where {2 * COUNT} coordinates, 4 of the box, 6 flags and a name belong"
+        )
+    values = numbers(words[: 2 * COUNT + 4], where)
+    flags = words[2 * COUNT + 4 : -1]
     if set(flags) - {"0", "1"}:
         raise UserError(f"{where}: an attribute is neither 0 nor 1")
     return words[-1].strip(), values, np.array(flags) == "1"
