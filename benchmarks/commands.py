@@ -15,7 +15,9 @@ from record import save, updated
 
 
 class Command(NamedTuple):
-    """A function of this name in `module`. keys: columns that tell its rows apart; rows that are not made stay in the file."""
+    """A function of this name in `module`.
+    keys: columns that tell its rows apart; rows that are not made stay in the file.
+    """
 
     module: str
     keys: tuple[str, ...] = ()
@@ -24,7 +26,8 @@ class Command(NamedTuple):
 def read(known: dict[str, Command], argv: list[str], text: str) -> tuple[str, str, Callable]:
     """Return the command that is typed, its result file, and the call of its function.
 
-    Parameters without a default, and `*words`, are words of the command line; the others are options. `*flags` gets all words.
+    Parameters without a default, and `*words`, are words of the command line; the others are options. `*flags` gets all
+    words.
     """
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=known, help="NAME --help says more")

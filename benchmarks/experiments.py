@@ -1,17 +1,19 @@
-"""Trainings that are compared: `python benchmarks/experiments.py TABLE [ROW ...] [--seeds 0] [--net NAME] [--epochs N] ...`.
+"""Trainings that are compared: `python benchmarks/experiments.py TABLE [ROW ...] [--seeds 0] [--net NAME] [--epochs N]
+...`.
 
 experiments.yaml holds the flags of main.py for each row. A row is trained, then measured:
 
 - val: the best validation NME
-- 300w, faces68: the NME on their test splits. With `flip`: the mean with the mirror image. `crop`: in the frame of the crop.
-  `labels`: in the layout of the set's labels, whatever layouts the net has. `free`: without the mean offset of each landmark,
-  which depends on labelling conventions.
+- 300w, faces68: the NME on their test splits. With `flip`: the mean with the mirror image. `crop`: in the frame of the
+  crop. `labels`: in the layout of the set's labels, whatever layouts the net has. `free`: without the mean offset of
+  each landmark, which depends on labelling conventions.
 - eyes: the NME of the 12 eye landmarks of 300W
 - drawn: the NME on the rendered faces of unions.py
 - shift, scale: the NME with wrong boxes
 
-A complete run is not repeated and a killed one is continued, so a table can be made in several calls. A table's result file keeps
-the figures of every seed, and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a result file each.
+A complete run is not repeated and a killed one is continued, so a table can be made in several calls. A table's result
+file keeps the figures of every seed, and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a
+result file each.
 """
 
 import argparse
@@ -72,7 +74,9 @@ def train(exp: str, flags: list[str]) -> Path:
 
 
 def whole_run(name: str, row: dict[str, str], known: dict[str, str]) -> None:
-    """Run main.py in weights/bench_NAME and save its scores, minutes and images/s; of a detector, `measure.py detector` tells."""
+    """Run main.py in weights/bench_NAME and save its scores, minutes and images/s; of a detector, `measure.py detector`
+    tells.
+    """
     flags, start = flags_of(row["flags"], known), time.perf_counter()
     run(*flags, "--exp", f"bench_{name}", "--overwrite")
     minutes, folder = (time.perf_counter() - start) / 60, ROOT / "weights" / f"bench_{name}"
@@ -187,7 +191,9 @@ def tested(folder: Path, flip: bool) -> Iterator[tuple[str, float]]:
 
 
 def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield the figures `labels` and `free` of both test sets, `eyes` and `drawn`, as far as the net has their landmarks."""
+    """Yield the figures `labels` and `free` of both test sets, `eyes` and `drawn`, as far as the net has their
+    landmarks.
+    """
     net, layout, stored = checkpoint.unpack(folder / "best.pt")
     layouts, root = read_defaults().layouts.with_rows(stored["layouts"]), ROOT / stored["args"]["data_root"]
     predict = torch_predictor(net, "cpu")

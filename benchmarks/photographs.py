@@ -67,7 +67,9 @@ class Photograph(NamedTuple):
 
 
 def missing(words: list[str]) -> str | None:
-    """Return why the first of the words that name absent data is absent, None if all are there. Other words are ignored."""
+    """Return why the first of the words that name absent data is absent, None if all are there.
+    Other words are ignored.
+    """
     for word in (word.split("/")[0] for word in words):
         if word in VARIABLES and not (word in PLACES and PLACES[word].exists()):
             return f"no {word}: the environment variable {VARIABLES[word]} must name it"
@@ -156,5 +158,7 @@ def name_and_file(text: str) -> tuple[str, str]:
 
 
 def titled(nets: Sequence[str]) -> dict[str, str]:
-    """Return {title: net} of words NET, as demo.py --exp takes it, or TITLE=NET; the shipped nets if there are no words."""
+    """Return {title: net} of words NET, as demo.py --exp takes it, or TITLE=NET; the shipped nets if there are no
+    words.
+    """
     return {title or net: net for title, _, net in (text.rpartition("=") for text in nets or SHIPPED[:2])}

@@ -1,10 +1,10 @@
-"""Pictures of the documentation, into assets/: `python benchmarks/pictures.py [faces] [head] [tools] [failures]`, without names
-all.
+"""Pictures of the documentation, into assets/: `python benchmarks/pictures.py [faces] [head] [tools] [failures]`,
+without names all.
 
-faces: synthetic test faces with the landmarks that the net of `benchmarks/experiments.py runs default` finds. head: a rendered
-head that turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that `measure.py others`
-measured. failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people with the largest error.
-assets/README.md has the command of astronaut.jpg.
+faces: synthetic test faces with the landmarks that the net of `benchmarks/experiments.py runs default` finds. head: a
+rendered head that turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that
+`measure.py others` measured. failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people
+with the largest error. assets/README.md has the command of astronaut.jpg.
 """
 
 import subprocess

@@ -11,7 +11,9 @@ Value = str | Callable[[dict], object]
 
 
 def rows_of(rows: Iterable[dict], *columns: tuple[str, Value] | tuple[str, Value, str]) -> list[dict[str, str]]:
-    """Return the rows as text. A column is its title, a key or function of the row, and a format such as `.2f`; None is empty."""
+    """Return the rows as text. A column is its title, a key or function of the row, and a format such as `.2f`; None is
+    empty.
+    """
     found = []
     for row in rows:
         values = ((title, value(row) if callable(value) else row.get(value), form) for title, value, *form in columns)
@@ -20,7 +22,9 @@ def rows_of(rows: Iterable[dict], *columns: tuple[str, Value] | tuple[str, Value
 
 
 def markdown(rows: list[dict[str, str]], *titles: str) -> str:
-    """Return the rows as a Markdown table, with columns of numbers aligned to the right. titles: where there may be no row."""
+    """Return the rows as a Markdown table, with columns of numbers aligned to the right.
+    titles: where there may be no row.
+    """
     titles = titles or tuple(dict.fromkeys(title for row in rows for title in row))
     cells = [[str(row.get(title, "")).replace("|", r"\|") for title in titles] for row in rows]
     numbers = [

@@ -1,9 +1,9 @@
 """Speed of trainings, nets, the demo and sets: `python benchmarks/speed.py NAME ...`.
 
-training [FLAG ...]: steps against their upper bound, with flags of main.py. gpu [speed] [train]: the same on a GPU, for many
-nets. zoo [NET ...], formats [NET ...]: cost of every net; the shipped nets in every format. demo [NET ...], browser
-[NET.onnx ...]: from pictures to drawn faces. soak [video] [pictures]: the demo for a long time. scale [FACES ...]: training on
-large sets. preparation, rendering: how long sets take to be made.
+training [FLAG ...]: steps against their upper bound, with flags of main.py. gpu [speed] [train]: the same on a GPU, for
+many nets. zoo [NET ...], formats [NET ...]: cost of every net; the shipped nets in every format. demo [NET ...],
+browser [NET.onnx ...]: from pictures to drawn faces. soak [video] [pictures]: the demo for a long time. scale [FACES
+...]: training on large sets. preparation, rendering: how long sets take to be made.
 """
 
 from commands import Command, main

@@ -1,7 +1,7 @@
 """Tables of figures in README.md and docs/, made from benchmarks/results: `python benchmarks/tables.py` writes them.
 
-A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->` and has the rows that results/NAME.json holds as they are
-shown, one file after another; NAME/KEY means another list of rows in it. MADE are tables of several files.
+A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->` and has the rows that results/NAME.json holds as
+they are shown, one file after another; NAME/KEY means another list of rows in it. MADE are tables of several files.
 """
 
 import re

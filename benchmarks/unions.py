@@ -1,11 +1,12 @@
-"""Sets for the rows `unions` of experiments.yaml: `python benchmarks/unions.py FOLDER` writes them. UNIONS names the folder.
+"""Sets for the rows `unions` of experiments.yaml: `python benchmarks/unions.py FOLDER` writes them.
+UNIONS names the folder.
 
 - first, second: the halves of 300W's training photographs, with 68 landmarks
 - part: the second half, with the 27 of COFW's landmarks that are computed from the 68
 - few, rest: a twentieth of the photographs with 68 landmarks, and the others with 27
 - drawn: rendered faces with 78 of WFLW's landmarks: all but the brows and the pupils
-- parts.yaml, drawn.yaml, habits.yaml: layouts for --layout; drawn_apart.yaml: one in which rendered landmarks are not the same as
-  those of photographs
+- parts.yaml, drawn.yaml, habits.yaml: layouts for --layout; drawn_apart.yaml: one in which rendered landmarks are not
+  the same as those of photographs
 """
 
 import shutil
@@ -45,7 +46,9 @@ def known(name: str, told: Iterable[int]) -> dict:
 
 
 def curve(points: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` points (count, 2), evenly spaced along the smooth curve through `points` (M, 2), its ends among them."""
+    """Return `count` points (count, 2), evenly spaced along the smooth curve through `points` (M, 2), its ends among
+    them.
+    """
     steps = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     line = CubicSpline(steps, points)
     fine = line(np.linspace(0, steps[-1], 400))

@@ -1,4 +1,6 @@
-"""Nets by name: a backbone, a neck and a head, built from plain values. `import nets` loads torch only when a name needs it."""
+"""Nets by name: a backbone, a neck and a head, built from plain values.
+`import nets` loads torch only when a name needs it.
+"""
 
 from nets.registry import HEADS, import_named
 

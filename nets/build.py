@@ -1,4 +1,6 @@
-"""Nets from names and plain values. A new backbone is one file and one row of NETS, a new head one file and one row of HEADS."""
+"""Nets from names and plain values.
+A new backbone is one file and one row of NETS, a new head one file and one row of HEADS.
+"""
 
 import difflib
 from typing import NamedTuple
@@ -22,8 +24,8 @@ class NetOptions(NamedTuple):
     net, head: rows of NETS and HEADS; stride, act: None for the default of the head, of the backbone
     head_options: keyword arguments of the head's class; groups: landmarks of each branch of the head `parts`
     refine: add the refiner; openings: opposite landmarks whose distance it learns, see `pipnet.layout.Layout.openings`
-    reinit: move the face to a standard place first; local_parts: {name: landmarks} of the local stage, which implies reinit
-    auxiliary: further outputs, among `pose` and `states`
+    reinit: move the face to a standard place first; local_parts: {name: landmarks} of the local stage, which implies
+    reinit auxiliary: further outputs, among `pose` and `states`
     hard_landmarks: power of `hard_landmark_weights`; 0: equal weights
     """
 
@@ -57,8 +59,8 @@ def net_row(name: str) -> Row:
 def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | None = None) -> dict:
     """Return the plain values from which `build_net` makes the net; meanface (N, 2) in [0, 1] of the crop.
 
-    labelled (S, N) bool: which landmarks each training set labels; None: all label the same. Raises ValueError for choices that
-    do not fit together: net and act, head and stride, head and input size.
+    labelled (S, N) bool: which landmarks each training set labels; None: all label the same. Raises ValueError for
+    choices that do not fit together: net and act, head and stride, head and input size.
     """
     row, head = net_row(options.net), HEADS[options.head]
     stride, size = options.stride or head.strides[0], options.input_size

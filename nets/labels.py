@@ -79,13 +79,14 @@ class Weak(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """A batch of labels in one finite tensor, made by `pack`. So a loss needs no masks, and one copy moves it to a device.
+    """A batch of labels in one finite tensor, made by `pack`.
+    So a loss needs no masks, and one copy moves it to a device.
 
-    packed (B, W) float32; form {field: number of columns}, in order. Fields are views of it; all but the first two may be None:
-    landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
+    packed (B, W) float32; form {field: number of columns}, in order. Fields are views of it; all but the first two may
+    be None: landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
     pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
-    states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right eye
-    level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
+    states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right
+    eye level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
     weak: weak crops of the unlabelled pictures, which come after the labelled ones in the batch, for `MeanTeacher`
     """
 
@@ -137,7 +138,9 @@ class Labels(NamedTuple):
         return None
 
     def replace(self, **fields: Tensor) -> "Labels":
-        """Return the labels with other, finite values in some fields. `landmarks` and `weight` may have fewer landmarks."""
+        """Return the labels with other, finite values in some fields.
+        `landmarks` and `weight` may have fewer landmarks.
+        """
         return _join({name: fields.get(name, self.field(name)) for name in self.form})._replace(weak=self.weak)
 
     def weight_of(self, level: int) -> Tensor:
@@ -152,7 +155,9 @@ class Labels(NamedTuple):
 
 
 def _finite(values) -> tuple[Tensor, Tensor]:
-    """Return (values as float32 with 0.5 in place of NaN and infinity, bool of the same shape: whether they were finite)."""
+    """Return (values as float32 with 0.5 in place of NaN and infinity, bool of the same shape: whether they were
+    finite).
+    """
     values = torch.as_tensor(values, dtype=torch.float32)
     known = torch.isfinite(values)
     return torch.where(known, values, 0.5), known

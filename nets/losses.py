@@ -1,7 +1,7 @@
 """Loss functions that several heads share: error forms, predicted error scales, weights for hard landmarks.
 
-Errors are absolute, in cells of the feature map. Heads without cells use eighths of the crop: as large as a cell of stride 32 at
-256 px.
+Errors are absolute, in cells of the feature map. Heads without cells use eighths of the crop: as large as a cell of
+stride 32 at 256 px.
 """
 
 import math
@@ -23,7 +23,8 @@ def l2(error: Tensor) -> Tensor:
 
 
 def wing(error: Tensor) -> Tensor:
-    """Return the Wing loss (Feng et al., CVPR 2018) of an error in eighths of the crop, with Slim's w = 10 and epsilon = 2.
+    """Return the Wing loss (Feng et al., CVPR 2018) of an error in eighths of the crop, with Slim's w = 10 and epsilon
+    = 2.
 
     Slim measures errors in [0, 1] of the crop, so only the logarithmic part is used, which is almost linear there.
     """
@@ -39,8 +40,9 @@ def bounded(log_scale: Tensor) -> Tensor:
 def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
     """Return the weighted sum of Laplace likelihood losses; errors (..., 2) of x and y, weight and log_scale (...).
 
-    The negative log-likelihood is multiplied by the detached scale. Without this factor easy landmarks dominate, because their
-    gradients are divided by small scales. The only minimum of the loss is at the mean error. The errors get no gradient.
+    The negative log-likelihood is multiplied by the detached scale. Without this factor easy landmarks dominate,
+    because their gradients are divided by small scales. The only minimum of the loss is at the mean error. The errors
+    get no gradient.
     """
     scale = log_scale.exp()
     with torch.no_grad():
@@ -49,7 +51,8 @@ def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def hard_landmark_weights(labels: Labels, found: Tensor, power: float) -> Labels:
-    """Return labels in which a landmark's weight is multiplied by (its error in `found` (B, N, 2) / the face's mean) ** power.
+    """Return labels in which a landmark's weight is multiplied by (its error in `found` (B, N, 2) / the face's mean) **
+    power.
 
     The weights of a face keep their sum. After the landmark-weighted loss of DPR (Shao et al., TPAMI 2021).
     """

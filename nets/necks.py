@@ -6,7 +6,8 @@ from torch.nn.functional import interpolate
 
 
 class Neck(nn.Module):
-    """From stride 32 to the head's stride: transposed convolutions below 32, strided ones above (PIPNet, section 4.5.2).
+    """From stride 32 to the head's stride: transposed convolutions below 32, strided ones above (PIPNet, section
+    4.5.2).
 
     Published for strides 16, 64 and 128; stride 8 repeats the step of stride 16.
     """
@@ -42,8 +43,8 @@ class Neck(nn.Module):
 class Pyramid(nn.Module):
     """One map from those of all strides between the head's and 32, after FPN (Lin et al., CVPR 2017).
 
-    Each map goes through a 1x1 convolution; coarser maps are enlarged and added to finer ones; the sum goes through a 3x3
-    convolution. Raises ValueError for a backbone without one of the strides.
+    Each map goes through a 1x1 convolution; coarser maps are enlarged and added to finer ones; the sum goes through a
+    3x3 convolution. Raises ValueError for a backbone without one of the strides.
     """
 
     channels = 128

@@ -14,7 +14,9 @@ from nets.trainable import Trainable
 
 
 class Features(NamedTuple):
-    """Feature maps of pictures: `coarse` (B, C, H, W) for the head; `fine` with stride 8 for the refiner, None without one."""
+    """Feature maps of pictures: `coarse` (B, C, H, W) for the head; `fine` with stride 8 for the refiner, None without
+    one.
+    """
 
     coarse: Tensor
     fine: Tensor | None
@@ -23,8 +25,8 @@ class Features(NamedTuple):
 class Outputs(NamedTuple):
     """Features of pictures, and the head's maps of these, which a training step computes before it uses labels.
 
-    start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both are
-    in [0, 1] of the crop, or None if nothing needs them.
+    start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to
+    them. Both are in [0, 1] of the crop, or None if nothing needs them.
     """
 
     features: Features
@@ -88,7 +90,9 @@ class Net(Trainable):
         return {**self.head.count(labels, self.grid), **self.auxiliary.count(labels), **refined}
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Return images uint8 BGR (B, S, S, 3) as float (B, 3, S, S) in the channel order and range of the backbone's row."""
+        """Return images uint8 BGR (B, S, S, 3) as float (B, 3, S, S) in the channel order and range of the backbone's
+        row.
+        """
         if self.spec["preprocess"]["order"] == "RGB":
             images = images.flip(-1)
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift

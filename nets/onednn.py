@@ -1,4 +1,6 @@
-"""Replaces convolutions whose filter gradients oneDNN computes wrongly on a CPU (docs/performance.md describes the errors)."""
+"""Replaces convolutions whose filter gradients oneDNN computes wrongly on a CPU (docs/performance.md describes the
+errors).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +12,15 @@ BLOCK = 16  # channels that oneDNN handles at once
 def misses_taps(side: int, kernel: int, stride: int) -> bool:
     """Return whether bf16 gradients of filters may be wrong over maps of this side (height or width, in cells).
 
-    Some taps of the filter then see only padding, and oneDNN does not write their gradients, so the memory keeps old values.
+    Some taps of the filter then see only padding, and oneDNN does not write their gradients, so the memory keeps old
+    values.
     """
     return side < max(stride, kernel // 2)
 
 
 def overruns(conv: nn.Conv2d) -> bool:
-    """Return whether the gradient of the filter may be written beyond its memory: 1 x 1, with a stride, over few channels.
+    """Return whether the gradient of the filter may be written beyond its memory: 1 x 1, with a stride, over few
+    channels.
 
     The first blocks of MobileOne and RepVGG have such filters.
     """
@@ -30,8 +34,10 @@ def overruns(conv: nn.Conv2d) -> bool:
 
 
 class _Careful(nn.Conv2d):
-    """A base class put before a kind of nn.Conv2d. On a CPU it avoids both errors: it computes in float32 where bf16 goes wrong,
-    and leaves out the skipped cells before a 1 x 1 filter."""
+    """A base class put before a kind of nn.Conv2d.
+    On a CPU it avoids both errors: it computes in float32 where bf16 goes wrong, and leaves out the skipped cells
+    before a 1 x 1 filter.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and overruns(self):

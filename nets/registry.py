@@ -1,7 +1,7 @@
 """Tables of the choices on the command line: heads with their options, error forms, activations, pools.
 
-This module must not import torch, so that flags are checked and --help is printed without loading it. A class or function is
-named "module:name"; `import_named` imports it.
+This module must not import torch, so that flags are checked and --help is printed without loading it. A class or
+function is named "module:name"; `import_named` imports it.
 """
 
 from importlib import import_module

@@ -61,7 +61,9 @@ class Trainable(nn.Module):
         raise NotImplementedError
 
     def reparameterized(self) -> "Trainable":
-        """Return a copy for inference, with one convolution in place of each block of parallel branches (MobileOne, RepVGG)."""
+        """Return a copy for inference, with one convolution in place of each block of parallel branches (MobileOne,
+        RepVGG).
+        """
         from timm.utils import reparameterize_model
 
         copied: Any = reparameterize_model(self)

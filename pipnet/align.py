@@ -9,8 +9,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import opencv_matrix, similarity
 from pipnet.layout import Layout
 
-# ArcFace's template (Deng et al., CVPR 2019, after SphereFace): eyes, tip of the nose, corners of the mouth, the one on the
-# image's left first, in continuous px of a chip of 112 x 112 (published with pixel centres at integers)
+# ArcFace's template (Deng et al., CVPR 2019, after SphereFace): eyes, tip of the nose, corners of the mouth, the one on
+# the image's left first, in continuous px of a chip of 112 x 112 (published with pixel centres at integers)
 TEMPLATE = (
     np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) + 0.5
 )
@@ -26,7 +26,9 @@ FIVE = {
 
 
 def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return eyes, nose and corners of the mouth (5, 2) of landmarks (N, 2), same frame. UserError for a layout without them."""
+    """Return eyes, nose and corners of the mouth (5, 2) of landmarks (N, 2), same frame.
+    UserError for a layout without them.
+    """
     shared = layout.places()
     known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), None)
     groups = [[shared[known][i] for i in group if i in shared[known]] for group in FIVE.get(known, [[]])]

@@ -1,4 +1,6 @@
-"""Code that only the checkout has, for nets that run in torch. It is imported when needed, so that inference needs no torch."""
+"""Code that only the checkout has, for nets that run in torch.
+It is imported when needed, so that inference needs no torch.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -9,7 +11,9 @@ from pipnet.files import SHIPPED
 
 
 def from_checkout(function: str, file: Path | str) -> Callable:
-    """Return the function named "module:function", which loads `file`. UserError if the checkout or its packages are missing."""
+    """Return the function named "module:function", which loads `file`.
+    UserError if the checkout or its packages are missing.
+    """
     module, name = function.split(":")
     try:
         return getattr(importlib.import_module(module), name)

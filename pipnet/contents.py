@@ -15,8 +15,8 @@ MOST_PX = 8192
 class Kind(NamedTuple):
     """A kind of value.
 
-    says: the kind in words; fits: whether a value is of this kind; parts: (name, value, kind) of the values inside a value;
-    optional: whether it may be missing from a record
+    says: the kind in words; fits: whether a value is of this kind; parts: (name, value, kind) of the values inside a
+    value; optional: whether it may be missing from a record
     """
 
     says: str
@@ -29,7 +29,9 @@ MISSING = object()
 
 
 def check(value: Any, kind: Kind, name: str) -> None:
-    """Raise ValueError unless `value` and all values inside it fit. The error says what is there and what belongs there."""
+    """Raise ValueError unless `value` and all values inside it fit.
+    The error says what is there and what belongs there.
+    """
     if value is MISSING:
         raise ValueError(f"{name} is missing, it must be {kind.says}")
     if not kind.fits(value):
@@ -89,7 +91,9 @@ def table_of(kind: Kind) -> Kind:
 
 
 def record(**kinds: Kind) -> Kind:
-    """Return the kind of a table with a given kind for each name. Optional values may be missing; other names are ignored."""
+    """Return the kind of a table with a given kind for each name.
+    Optional values may be missing; other names are ignored.
+    """
     return Kind(
         f"a table of {', '.join(name for name, kind in kinds.items() if not kind.optional) or 'values'}",
         lambda value: isinstance(value, dict),

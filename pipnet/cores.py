@@ -19,7 +19,8 @@ def _usable() -> set[int]:
 def free_cores(seconds: float = 0.4) -> float:
     """Return how many of these cores are idle, measured for `seconds`, in which this process sleeps.
 
-    Work of processes with lower priority (nice) counts as idle, since they make way. Without /proc/stat the load average is used.
+    Work of processes with lower priority (nice) counts as idle, since they make way. Without /proc/stat the load
+    average is used.
     """
     if not STAT.is_file():
         return max(cores() - os.getloadavg()[0], 0.0)

@@ -26,17 +26,19 @@ LARGE_FACE = (
     28  # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
 )
 WITHIN = 0.7  # a box shows a part of a face if at least this share of it lies in the face's box
-# a detection with a score s above 0.5 lowers the limit `face_least` of the landmark scores by TRUST * log(s / (1 - s)) of the
-# distance from that limit to 1: the detector tells small and masked faces from background better than the landmarks do
+# a detection with a score s above 0.5 lowers the limit `face_least` of the landmark scores by TRUST * log(s / (1 - s))
+# of the distance from that limit to 1: the detector tells small and masked faces from background better than the
+# landmarks do
 TRUST, SUREST = 0.11, 0.99  # SUREST: largest score that counts
 CANDIDATES = 200  # boxes of RFB-320 before suppression, as published
 
 
 class Detections(NamedTuple):
-    """Detected faces, best first: boxes (M, 4) x1 y1 x2 y2 and points (M, 5, 2) in continuous image px, scores (M,) in [0, 1].
+    """Detected faces, best first: boxes (M, 4) x1 y1 x2 y2 and points (M, 5, 2) in continuous image px, scores (M,) in
+    [0, 1].
 
-    Boxes may reach beyond the image. Points are the eyes, the nose and the corners of the mouth, the one on the image's left
-    first; None if the detector has none.
+    Boxes may reach beyond the image. Points are the eyes, the nose and the corners of the mouth, the one on the image's
+    left first; None if the detector has none.
     """
 
     boxes: np.ndarray
@@ -47,7 +49,8 @@ class Detections(NamedTuple):
 class FaceBox(NamedTuple):
     """Map from a detector's box to the tight box of the face's 68 landmarks, from the brows to the chin.
 
-    down: how far the centre moves down, as a share of the box's height. wide, high: factors of the width and the height.
+    down: how far the centre moves down, as a share of the box's height. wide, high: factors of the width and the
+    height.
     """
 
     down: float
@@ -64,8 +67,8 @@ class FaceBox(NamedTuple):
     def turned(self, boxes: np.ndarray, degrees: int) -> np.ndarray:
         """Return landmark boxes (M, 5), px, for faces that lean clockwise by `degrees`, a multiple of 90.
 
-        boxes (M, 4): those that `__call__` made, from the same detector boxes, for upright faces. The last value is the roll, see
-        `Landmarker.landmarks_of`.
+        boxes (M, 4): those that `__call__` made, from the same detector boxes, for upright faces. The last value is the
+        roll, see `Landmarker.landmarks_of`.
         """
         half = (boxes[:, 2:] - boxes[:, :2]) / 2 / (self.wide, self.high)
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2 - 2 * half * (0, self.down)
@@ -83,10 +86,11 @@ Loaded = tuple[Find, dict[str, Any]]  # the second: threshold, overlap, face_box
 
 
 class DetectorRow(NamedTuple):
-    """A detector: published threshold and overlap, the map of its boxes, where its file comes from, and how that is loaded.
+    """A detector: published threshold and overlap, the map of its boxes, where its file comes from, and how that is
+    loaded.
 
-    load(file, threads): opens the file in onnxruntime or OpenCV. load_torch: the same in torch, as "module:function" of the
-    checkout; it loads every file if there is no `load`, else the files that are no exports.
+    load(file, threads): opens the file in onnxruntime or OpenCV. load_torch: the same in torch, as "module:function" of
+    the checkout; it loads every file if there is no `load`, else the files that are no exports.
     """
 
     threshold: float
@@ -100,20 +104,22 @@ class DetectorRow(NamedTuple):
 
 
 class Detector:
-    """Finds faces: `detector(image)` returns `Detections`. An image is uint8 BGR (H, W, 3), or anything else that `as_bgr` takes.
+    """Finds faces: `detector(image)` returns `Detections`.
+    An image is uint8 BGR (H, W, 3), or anything else that `as_bgr` takes.
 
     - `name`: a key of DETECTORS.
     - `weights`: its file. None: the one that comes with the project, for "faceboxes" only, in 8 bits on a CPU.
     - `threshold`: least score of a face; None: that of the file, else the published one.
-    - `overlap`: of two boxes with a larger IoU, the one with the lower score is dropped (mtcnn: intersection over the smaller
-      box); None: that of the file, else the published one.
-    - `scale`: the image is resized by this factor before detection, so 2 finds smaller faces. None: if its shorter side is above
-      600 px, it is shrunk to 600 px; for mtcnn, whose pyramid has all sizes, 1. Images above 8 megapixels are shrunk to that.
+    - `overlap`: of two boxes with a larger IoU, the one with the lower score is dropped (mtcnn: intersection over the
+      smaller box); None: that of the file, else the published one.
+    - `scale`: the image is resized by this factor before detection, so 2 finds smaller faces. None: if its shorter side
+      is above 600 px, it is shrunk to 600 px; for mtcnn, whose pyramid has all sizes, 1. Images above 8 megapixels are
+      shrunk to that.
     - `threads`: CPU threads of the net; 0 takes all cores.
 
-    A detector of this project also looks at a small copy of the image, see `large`. UserError for an unknown name, a missing or
-    foreign file, an option out of its range, a bad image. Pickle stores these arguments, so a detector can be sent to other
-    processes.
+    A detector of this project also looks at a small copy of the image, see `large`. UserError for an unknown name, a
+    missing or foreign file, an option out of its range, a bad image. Pickle stores these arguments, so a detector can
+    be sent to other processes.
     """
 
     def __init__(
@@ -167,7 +173,8 @@ class Detector:
         return self._look(resized, scale)
 
     def large(self, image: np.ndarray) -> Detections:
-        """Return the faces that fill a good part of an image, found in a copy of LARGE_SIDE px. This takes a tenth of the time.
+        """Return the faces that fill a good part of an image, found in a copy of LARGE_SIDE px.
+        This takes a tenth of the time.
 
         Nothing is returned for detectors with published weights, and for images that are hardly larger than the copy.
         """
@@ -200,7 +207,9 @@ def detection_scale(height: int, width: int, scale: float | None) -> float:
 
 
 def joined(large: Detections, found: Detections, overlap: float) -> Detections:
-    """Return both, best first, except those of `found` that show a large face again, or a part of one that is as certain."""
+    """Return both, best first, except those of `found` that show a large face again, or a part of one that is as
+    certain.
+    """
     again = iou(found.boxes, large.boxes) > overlap
     part = (shared(found.boxes, large.boxes) >= WITHIN) & (found.scores[:, None] <= large.scores)
     kept = ~(again | part).any(1)
@@ -210,7 +219,9 @@ def joined(large: Detections, found: Detections, overlap: float) -> Detections:
 
 
 def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
-    """Return the indices of the boxes (M, 4), best first, whose IoU with every better box that is kept is at most `overlap`."""
+    """Return the indices of the boxes (M, 4), best first, whose IoU with every better box that is kept is at most
+    `overlap`.
+    """
     return greedy_nms(iou(boxes, boxes).astype(np.float64) > overlap)
 
 
@@ -285,7 +296,8 @@ def load_yunet(file: Path, threads: int) -> Loaded:
     return find, {}
 
 
-# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet's was not measured: FaceBoxesV2's
+# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet's was not measured:
+# FaceBoxesV2's
 EXPORTED_FACE_BOX = FaceBox(
     0.094, 1.090, 0.866
 )  # of the shipped detector; errors with the latest medians differ by < 0.03

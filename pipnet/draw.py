@@ -42,7 +42,9 @@ def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    """Return continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, counted from a pixel's centre."""
+    """Return continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, counted from a pixel's
+    centre.
+    """
     return np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16).astype(int)
 
 
@@ -89,7 +91,8 @@ def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float
 def draw_numbers(
     image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4
 ) -> None:
-    """Write the number of each landmark (N, 2), continuous px, beside it, on the side away from the middle of its group.
+    """Write the number of each landmark (N, 2), continuous px, beside it, on the side away from the middle of its
+    group.
 
     colours: BGR, one for each landmark. which: the landmarks to number; None: all.
     """

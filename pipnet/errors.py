@@ -1,6 +1,7 @@
 """The exception whose message is written for the user."""
 
-# control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no UTF-8
+# control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no
+# UTF-8
 CONTROLS = {
     code: ascii(chr(code))[1:-1]
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -18,5 +19,7 @@ def one_line(error: object, length: int = 160) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text on one line, with control characters escaped. Names in files may hold some that change a terminal."""
+    """Return the text on one line, with control characters escaped.
+    Names in files may hold some that change a terminal.
+    """
     return text.translate(CONTROLS)

@@ -11,8 +11,8 @@ from pipnet.geometry import box_of
 class Face(NamedTuple):
     """One face of one frame, in continuous image px. None stands for values that were not computed.
 
-    - `box` (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. If the face leans, the
-      upright box around that box.
+    - `box` (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. If the face
+      leans, the upright box around that box.
     - `score`: the detector's; NaN for a box from elsewhere; in a video the face score, see `Tracker`.
     - `landmarks` (N, 2), and the `scores` (N,) of each landmark in [0, 1].
     - `sigma` (N,): expected error of each landmark, px.

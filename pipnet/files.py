@@ -27,7 +27,9 @@ COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes 
 
 
 def shipped(name: str) -> Path:
-    """Return the path of a file of weights/, in the installed package or the checkout. UserError if the file has been changed."""
+    """Return the path of a file of weights/, in the installed package or the checkout.
+    UserError if the file has been changed.
+    """
     installed = Path(__file__).parent / "weights" / name
     file = installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
     if file.is_file():
@@ -107,15 +109,19 @@ def read_bytes(file: Path | str) -> bytes:
 
 
 def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
-    """Return an unpredictable name beside `file`, for a file that will be renamed to it. suffix: the one that a writer needs.
+    """Return an unpredictable name beside `file`, for a file that will be renamed to it.
+    suffix: the one that a writer needs.
 
-    word: marks the name. Commands remove files marked `partial`, as left by a process that was killed; other words protect them.
+    word: marks the name. Commands remove files marked `partial`, as left by a process that was killed; other words
+    protect them.
     """
     return file.with_name(f".{file.name}.{word}-{secrets.token_hex(4)}{suffix}")
 
 
 def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
-    """Make an empty file with a new `partial_name` and return its path. It opens no existing file or link. OSError otherwise."""
+    """Make an empty file with a new `partial_name` and return its path. It opens no existing file or link.
+    OSError otherwise.
+    """
     while True:
         path = partial_name(file, suffix, word)
         try:
@@ -126,13 +132,17 @@ def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
 
 
 def is_partial(path: Path, *patterns: str) -> bool:
-    """Return whether a name is a `partial_name` of a file that matches one of the regular expressions; without these, of any."""
+    """Return whether a name is a `partial_name` of a file that matches one of the regular expressions; without these,
+    of any.
+    """
     found = PARTIAL.fullmatch(path.name)
     return bool(found) and (not patterns or any(re.fullmatch(pattern, found[1]) for pattern in patterns))
 
 
 def open_regular(file: Path, flags: int) -> int:
-    """Return the descriptor of a file opened with `flags`. OSError for a link, a pipe or a device, which could lead anywhere."""
+    """Return the descriptor of a file opened with `flags`.
+    OSError for a link, a pipe or a device, which could lead anywhere.
+    """
     try:
         descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -144,7 +154,9 @@ def open_regular(file: Path, flags: int) -> int:
 
 
 def own_folder(base: Path, *names: str) -> Path:
-    """Make the folder base/name/name/... and return it. UserError if one of the names is a link, which could lead anywhere."""
+    """Make the folder base/name/name/... and return it.
+    UserError if one of the names is a link, which could lead anywhere.
+    """
     for name in names:
         base = base / name
         if base.is_symlink():

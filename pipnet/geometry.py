@@ -1,8 +1,8 @@
 """Boxes, crops and affine maps: the only code that knows how image pixels and crop coordinates correspond.
 
-Image pixels are continuous coordinates: pixel i covers [i, i + 1) and its centre is i + 0.5. The crop frame is [0, 1] x [0, 1]
-over the nominal crop box. Matrices are (2, 3) and map continuous coordinates to continuous coordinates; only `opencv_matrix`
-converts them to OpenCV's frame, where integers are pixel centres.
+Image pixels are continuous coordinates: pixel i covers [i, i + 1) and its centre is i + 0.5. The crop frame is [0, 1] x
+[0, 1] over the nominal crop box. Matrices are (2, 3) and map continuous coordinates to continuous coordinates; only
+`opencv_matrix` converts them to OpenCV's frame, where integers are pixel centres.
 """
 
 import math
@@ -54,7 +54,8 @@ def check_protocol(protocol: Protocol) -> Protocol:
 
 
 def box_of(landmarks: np.ndarray) -> np.ndarray:
-    """Return the tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame. Landmarks that are NaN are ignored.
+    """Return the tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame.
+    Landmarks that are NaN are ignored.
 
     UserError if all are NaN.
     """
@@ -67,12 +68,13 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:
     """Return the nominal crop (4,) float64 of a face box (4,), both in image px, in an image of width x height.
 
-    angle: radians by which the box and the crop are turned clockwise, each about its own centre; such a crop is never clipped.
+    angle: radians by which the box and the crop are turned clockwise, each about its own centre; such a crop is never
+    clipped.
 
-    Two kinds of crops are those of PIPNet's published preparation (Jin et al., IJCV 2021). For 300W (rounding `int`, border
-    `clip`), the box in whole pixels is enlarged, its corner is moved into the image without changing its size, then its size is
-    cut. For WFLW (`float` and `clip`), each side is clipped by itself. Both stop one pixel before the image's right and lower
-    edge.
+    Two kinds of crops are those of PIPNet's published preparation (Jin et al., IJCV 2021). For 300W (rounding `int`,
+    border `clip`), the box in whole pixels is enlarged, its corner is moved into the image without changing its size,
+    then its size is cut. For WFLW (`float` and `clip`), each side is clipped by itself. Both stop one pixel before the
+    image's right and lower edge.
 
     UserError for a box that is empty, not finite or huge, or whose clipped crop is empty.
     """
@@ -108,7 +110,9 @@ def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, an
 
 
 def to_crop(points, crop):
-    """Return points (..., N, 2) in image px as points in the frame [0, 1] of a crop (..., 4) in image px; numpy or torch."""
+    """Return points (..., N, 2) in image px as points in the frame [0, 1] of a crop (..., 4) in image px; numpy or
+    torch.
+    """
     corner = crop[..., None, :2]
     return (points - corner) / (crop[..., None, 2:] - corner)
 
@@ -120,7 +124,8 @@ def to_image(points, crop):
 
 
 def box_of_crop(centre: np.ndarray, side: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Return the box (..., 4) from which `protocol` makes the crop with this centre (..., 2) and side, (2,) or (..., 1).
+    """Return the box (..., 4) from which `protocol` makes the crop with this centre (..., 2) and side, (2,) or (...,
+    1).
 
     All are in one frame. It is the inverse of `crop_box` where that does not round.
     """
@@ -155,7 +160,8 @@ def shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def greedy_nms(covers: np.ndarray) -> list[int]:
     """Return the indices that greedy non-maximum suppression keeps. The boxes are in order, best first.
 
-    covers (M, M) bool: whether two boxes count as one. A box is kept unless a better one that is kept counts as the same.
+    covers (M, M) bool: whether two boxes count as one. A box is kept unless a better one that is kept counts as the
+    same.
     """
     kept: list[int] = []
     for index, row in enumerate(covers):
@@ -209,7 +215,9 @@ def _square(matrix: np.ndarray) -> np.ndarray:
 
 
 def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarray:
-    """Return the map (2, 3) that turns clockwise by `angle` radians and scales by `zoom`, about the point `centre` (2,)."""
+    """Return the map (2, 3) that turns clockwise by `angle` radians and scales by `zoom`, about the point `centre`
+    (2,).
+    """
     cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     return np.column_stack([turn, centre - turn @ centre])
@@ -252,7 +260,9 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) from its px before."""
+    """Return the whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) from its px
+    before.
+    """
     height, width = image.shape[:2]
     matrix = turn_about(np.array([width, height]) / 2, angle)
     corners = transform(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64), matrix)
@@ -262,7 +272,9 @@ def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image (H, W, 3), resized by about this factor below 1, and the map (2, 3) from its px to those of `image`."""
+    """Return the image (H, W, 3), resized by about this factor below 1, and the map (2, 3) from its px to those of
+    `image`.
+    """
     sides = np.array(image.shape[1::-1])
     fewer = np.maximum(np.round(factor * sides), 1).astype(int)
     back = np.column_stack([np.diag(sides / fewer), np.zeros(2)])
@@ -278,12 +290,14 @@ def cut(
     angle: float = 0.0,
     halve: bool = False,
 ) -> np.ndarray:
-    """Return a crop (4,), image px, with its margin: uint8 (S, S, 3), S = round(size * margin), cut out of an image (H, W, 3).
+    """Return a crop (4,), image px, with its margin: uint8 (S, S, 3), S = round(size * margin), cut out of an image (H,
+    W, 3).
 
-    The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border `zero`
-    also those outside the nominal crop. Enlarging is bilinear. Shrinking averages at least one sample per source pixel, so that
-    nothing aliases; a crop beyond MOST_SAMPLES is sampled more coarsely. angle: radians by which the crop is turned clockwise
-    about its centre. halve: shrink a large crop by means of four px first, which takes a third of the time.
+    The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border
+    `zero` also those outside the nominal crop. Enlarging is bilinear. Shrinking averages at least one sample per source
+    pixel, so that nothing aliases; a crop beyond MOST_SAMPLES is sampled more coarsely. angle: radians by which the
+    crop is turned clockwise about its centre. halve: shrink a large crop by means of four px first, which takes a third
+    of the time.
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
@@ -307,7 +321,8 @@ def cut(
         image, back = _shrunk(image, shrink)
         matrix = compose(back, matrix)
     matrix = opencv_matrix(matrix)
-    # OpenCV warps four channels in half the time of three, to the same values; but adding one to a large picture takes longer
+    # OpenCV warps four channels in half the time of three, to the same values; but adding one to a large picture takes
+    # longer
     fast = image.size < FEW_BYTES
     result = cv2.warpAffine(
         cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image,

@@ -9,7 +9,9 @@ KINDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF"}  # by t
 
 
 def heif_kind(data: bytes) -> str:
-    """Return the kind of a HEIF file that begins with `data`: AVIF, which OpenCV reads, HEIC or HEIF; '' for other files."""
+    """Return the kind of a HEIF file that begins with `data`: AVIF, which OpenCV reads, HEIC or HEIF; '' for other
+    files.
+    """
     length = int.from_bytes(data[:4], "big")
     if data[4:8] != b"ftyp":
         return ""

@@ -27,39 +27,15 @@ TINTED, MOST_GAIN = (
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a part of a JPEG that has a length, or of the end
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
-OTHERS = (
-    ".heic",
-    ".heif",
-    ".hif",
-    ".avif",
-    ".jxl",
-    ".jp2",
-    ".j2k",
-    ".jfif",
-    ".gif",
-    ".tga",
-    ".psd",
-    ".xcf",
-    ".svg",
-    ".exr",
-    ".hdr",
-    ".pcx",
-    ".ico",
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".raf",
-    ".orf",
-    ".rw2",
-    ".pef",
-    ".srw",
-)
+# fmt: off
+OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
+          ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+# fmt: on
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Return the picture files in a folder and its subfolders, in natural order: face2 before face10. Hidden files are left out.
+    """Return the picture files in a folder and its subfolders, in natural order: face2 before face10.
+    Hidden files are left out.
 
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
     """
@@ -109,8 +85,8 @@ def resized(image: np.ndarray, factor: float) -> np.ndarray:
 def enhanced(image: np.ndarray) -> np.ndarray:
     """Return the image (H, W, 3) uint8, enhanced so that a face can be found in it.
 
-    If its light is coloured, gains make the means of the channels equal. A dark image is brightened by a gamma curve, and blurred
-    if it then is noisy.
+    If its light is coloured, gains make the means of the channels equal. A dark image is brightened by a gamma curve,
+    and blurred if it then is noisy.
     """
     means = np.maximum(image.mean((0, 1)), 1)
     gains = np.minimum(means.max() / means, MOST_GAIN) if means.max() > TINTED * means.min() else np.ones(3)
@@ -124,9 +100,11 @@ def enhanced(image: np.ndarray) -> np.ndarray:
 
 
 def noise_of(image: np.ndarray) -> float:
-    """Return the standard deviation of the noise in an image (H, W, 3), in grey levels of 256; 0 for an image below 3 px.
+    """Return the standard deviation of the noise in an image (H, W, 3), in grey levels of 256; 0 for an image below 3
+    px.
 
-    The green channel is measured by Immerkaer's "Fast Noise Variance Estimation", 1996: its filter leaves little but noise.
+    The green channel is measured by Immerkaer's "Fast Noise Variance Estimation", 1996: its filter leaves little but
+    noise.
     """
     filtered = cv2.sepFilter2D(image[..., 1], cv2.CV_16S, SECOND, SECOND)[1:-1, 1:-1]
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(filtered).mean()) if filtered.size else 0.0
@@ -139,8 +117,8 @@ class Bgr(np.ndarray):
 def as_bgr(image, rgb: bool = False) -> Bgr:
     """Return the image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
 
-    An array is BGR, or RGB with `rgb`, with or without alpha, or grey (H, W) or (H, W, 1). A picture of Pillow gives the same as
-    its file. Transparent pixels become white. UserError for anything else.
+    An array is BGR, or RGB with `rgb`, with or without alpha, or grey (H, W) or (H, W, 1). A picture of Pillow gives
+    the same as its file. Transparent pixels become white. UserError for anything else.
     """
     if isinstance(image, Bgr):
         return image
@@ -195,10 +173,12 @@ def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def read_image(
     file: Path, remedy: str = "fetch it again, or save it as JPEG or PNG", data: bytes | None = None
 ) -> np.ndarray:
-    """Return the upright image (H, W, 3) uint8 BGR of a file: its EXIF tag, or the properties of an AVIF, say how it is turned.
+    """Return the upright image (H, W, 3) uint8 BGR of a file: its EXIF tag, or the properties of an AVIF, say how it is
+    turned.
 
-    16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has been read.
-    UserError for a file that is missing, unreadable or truncated; for the last two, `remedy` says what to do.
+    16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has
+    been read. UserError for a file that is missing, unreadable or truncated; for the last two, `remedy` says what to
+    do.
     """
     try:
         data = read_bytes(file) if data is None else data

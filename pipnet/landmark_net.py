@@ -20,8 +20,8 @@ LEVEL = math.radians(
     5
 )  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
 HALFWAY = 0.4  # default of LandmarkNet.face_limit
-# limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean expected error,
-# as a share of its size. Almost no face that is found at a wrong roll meets both
+# limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean
+# expected error, as a share of its size. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
 LARGEST_ERROR = (
     0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
@@ -36,14 +36,16 @@ DETECTS = (
 class LandmarkNet(NamedTuple):
     """A landmark net and how its crops are made.
 
-    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has them sigma
+    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has
+    them sigma
         (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}
-    size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each side
-    meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
+    size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each
+    side meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
     face_limit: mean landmark score of a crop that is as likely background as a face
     face_least: mean landmark score below which a detection is dropped
     pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
-    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces of this
+    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces
+    of this
         net reach; they replace SURE and SURE_ERROR if they are easier to reach
     member_limits: {layout: {field: limit}} of a net that has learnt several layouts
     """
@@ -83,7 +85,9 @@ class LandmarkNet(NamedTuple):
 
     @property
     def tight(self) -> bool:
-        """Return whether training crops were made from tight landmark boxes: the crop of the mean face's box is then [0, 1]."""
+        """Return whether training crops were made from tight landmark boxes: the crop of the mean face's box is then
+        [0, 1].
+        """
         if self.meanface is None:
             return True
         inside = self.protocol._replace(border="real", rounding="float")
@@ -96,7 +100,9 @@ class LandmarkNet(NamedTuple):
 
     @property
     def can_search(self) -> bool:
-        """Return whether a picture can be searched: whether scores and expected errors of this net tell faces from background."""
+        """Return whether a picture can be searched: whether scores and expected errors of this net tell faces from
+        background.
+        """
         return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
 
     def is_sure(self, face: Face) -> bool:
@@ -109,7 +115,9 @@ class LandmarkNet(NamedTuple):
         return bool(face.sigma.mean() <= self.sure_error * math.sqrt(width * height))
 
     def roll_of(self, landmarks: np.ndarray) -> float:
-        """Return the angle in radians by which the crop of a face with these landmarks (N, 2) is turned clockwise, see LEVEL."""
+        """Return the angle in radians by which the crop of a face with these landmarks (N, 2) is turned clockwise, see
+        LEVEL.
+        """
         if self.meanface is None:
             return 0.0
         x, y = (self.meanface - self.meanface.mean(0)).T @ landmarks  # sums of products of both coordinates
@@ -150,7 +158,9 @@ class LandmarkNet(NamedTuple):
 
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
-    """Return a net's outputs for `count` crops. UserError unless landmarks (count, points, 2) and their scores are finite."""
+    """Return a net's outputs for `count` crops.
+    UserError unless landmarks (count, points, 2) and their scores are finite.
+    """
     for name in ("landmarks", "score", "sigma")[: 2 + ("sigma" in found)]:
         shape = (count, points, 2) if name == "landmarks" else (count, points)
         if found[name].shape != shape or not np.isfinite(found[name]).all():

@@ -46,7 +46,8 @@ MOST_CROPS = 6  # most crops of a face after that of the detector's box
 FEW_CROPS = (
     2  # the same for a face that the scores do not confirm: with more, a crop of background could drift to a face
 )
-# a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by NEAR_TURN
+# a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by
+# NEAR_TURN
 NEAR, NEAR_TURN = 0.06, math.radians(10)
 NEAR_LEANING = (
     0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
@@ -106,19 +107,21 @@ class Landmarker:
 
     An image is uint8 BGR (H, W, 3), grey, BGRA, a file's name or a picture of Pillow. Coordinates are px of the image.
 
-    - `landmarks`: the landmark net. The name of a net that comes with the project (None: `landmarks`), which runs in 8 bits on a
-      CPU; an exported file (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes.
-    - `detector`: a `Detector` (None: the one that comes with the project), or any function from an image to boxes (M, 4) and
-      scores (M,). Its attribute `face_box`, a `FaceBox`, maps its boxes to landmark boxes; without it, FaceBoxesV2's map is used.
+    - `landmarks`: the landmark net. The name of a net that comes with the project (None: `landmarks`), which runs in 8
+      bits on a CPU; an exported file (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp`
+      takes.
+    - `detector`: a `Detector` (None: the one that comes with the project), or any function from an image to boxes (M,
+      4) and scores (M,). Its attribute `face_box`, a `FaceBox`, maps its boxes to landmark boxes; without it,
+      FaceBoxesV2's map is used.
     - `max_faces`: only so many faces are kept, the largest ones.
     - `threads`: CPU threads of each net that is opened here; 0 takes all cores.
-    - `any_roll`: a face that is not sure is also tried at quarter turns. If no face is sure, the image is searched again,
-      enhanced and turned.
+    - `any_roll`: a face that is not sure is also tried at quarter turns. If no face is sure, the image is searched
+      again, enhanced and turned.
     - `rgb`: arrays are RGB, not BGR.
-    - `coarse`: a cheaper net of the same layout that finds the crops, so that the main net runs about once a face. None:
-      `landmarks-fast` for the net named `landmarks`, else no net.
-    - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first set. If it is
-      a part of another one, such as the eyes, the landmarker `whole` finds the faces.
+    - `coarse`: a cheaper net of the same layout that finds the crops, so that the main net runs about once a face.
+      None: `landmarks-fast` for the net named `landmarks`, else no net.
+    - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first
+      set. If it is a part of another one, such as the eyes, the landmarker `whole` finds the faces.
 
     UserError for what cannot be loaded. The attribute `seconds` is the time spent so far, by stage. Pickle stores these
     arguments, so a landmarker can be sent to other processes.
@@ -195,7 +198,8 @@ class Landmarker:
     def __call__(self, image: Any, second_crop: bool = True) -> list[Face]:
         """Return the faces of an image, best first; for a list of images, a list of faces for each.
 
-        second_crop: crop a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad image.
+        second_crop: crop a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad
+        image.
         """
         if isinstance(image, (list, tuple)):
             return [self(one, second_crop) for one in image]
@@ -218,7 +222,9 @@ class Landmarker:
         return face._replace(landmarks=face.landmarks[self._rows], scores=face.scores[self._rows], sigma=sigma)
 
     def _largest(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
-        """Return the faces of landmark boxes (M, 4), best first; of `max_faces`, those in the largest boxes that show faces."""
+        """Return the faces of landmark boxes (M, 4), best first; of `max_faces`, those in the largest boxes that show
+        faces.
+        """
         most, rest, faces = self.max_faces or len(boxes), largest_first(boxes), []
         while len(rest) and len(faces) < most:
             first, rest = np.split(rest, [most - len(faces)])
@@ -230,10 +236,11 @@ class Landmarker:
     def faces_of(
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool, close: bool = False
     ) -> list[Face]:
-        """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`. Only faces that landmark scores confirm.
+        """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`.
+        Only faces that landmark scores confirm.
 
-        scores (M,): the detector's. second_crop: see `__call__`. close: crop every face again until its crop moves by less than
-        NEAR_LEANING; for boxes that are turned like the faces.
+        scores (M,): the detector's. second_crop: see `__call__`. close: crop every face again until its crop moves by
+        less than NEAR_LEANING; for boxes that are turned like the faces.
         """
         image, coarse = as_bgr(image, self.rgb), self.coarse if second_crop else None
         if coarse:
@@ -264,11 +271,14 @@ class Landmarker:
 
     @property
     def crops(self) -> int:
-        """Return the number of crops that the net has seen in this thread, or that of the coarse net if it has seen more."""
+        """Return the number of crops that the net has seen in this thread, or that of the coarse net if it has seen
+        more.
+        """
         return max(self._seen.crops, self.coarse.crops if self.coarse else 0)
 
     def is_face(self, face: Face, box: np.ndarray) -> bool:
-        """Return whether the landmark scores confirm a detection, whose landmark box is `box` (4,) or (5,), its roll ignored.
+        """Return whether the landmark scores confirm a detection, whose landmark box is `box` (4,) or (5,), its roll
+        ignored.
 
         The surer the detector is, the lower they may be, unless the landmarks lie beside that box.
         """
@@ -282,9 +292,11 @@ class Landmarker:
     def detect(
         self, image: np.ndarray, once: bool = False, large: Detections | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first.
+        """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best
+        first.
 
-        once: do not look for large faces in a small copy of the image. large: what that look has found, if it was made already.
+        once: do not look for large faces in a small copy of the image. large: what that look has found, if it was made
+        already.
         """
         start, image = time.perf_counter(), as_bgr(image, self.rgb)
         detector = getattr(self.detector, "once", self.detector) if once else self.detector
@@ -317,9 +329,9 @@ class Landmarker:
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
         """Return the face in each landmark box (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them.
 
-        The fifth value is a roll in degrees: the box and its crop are turned clockwise by it, so that the crop shows the face
-        upright. scores (M,): the detector's, copied to the faces; None: NaN. Crops go through the net in batches. UserError for
-        a box that lies outside the image.
+        The fifth value is a roll in degrees: the box and its crop are turned clockwise by it, so that the crop shows
+        the face upright. scores (M,): the detector's, copied to the faces; None: NaN. Crops go through the net in
+        batches. UserError for a box that lies outside the image.
         """
         image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
         height, width = image.shape[:2]
@@ -337,7 +349,9 @@ class Landmarker:
         return self._found(image, boxes, scores)
 
     def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
-        """Return faces as `landmarks_of`, without its checks: the upright box of a turned face may lie outside the image."""
+        """Return faces as `landmarks_of`, without its checks: the upright box of a turned face may lie outside the
+        image.
+        """
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         rows = with_roll(boxes)
         boxes, angles = rows[:, :4], np.radians(rows[:, 4])
@@ -379,8 +393,8 @@ class Landmarker:
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
         """Return the landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
 
-        The last value is the roll, see `landmarks_of`. If training crops were made from tight landmark boxes, the box is tight.
-        Otherwise it is the box whose crop shows the landmarks where training crops show the mean face.
+        The last value is the roll, see `landmarks_of`. If training crops were made from tight landmark boxes, the box
+        is tight. Otherwise it is the box whose crop shows the landmarks where training crops show the mean face.
         """
         turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
         if not turn:
@@ -402,17 +416,19 @@ class Landmarker:
         return box_of_crop(centre, side, self.net.protocol)
 
     def align(self, image: np.ndarray, face: Face, size: int = 112) -> np.ndarray:
-        """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has them.
+        """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has
+        them.
 
-        Its channels are in the order of the image's; those of a file or a picture of Pillow are BGR. UserError for a layout
-        without those five points.
+        Its channels are in the order of the image's; those of a file or a picture of Pillow are BGR. UserError for a
+        layout without those five points.
         """
         aligned = chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
         return aligned[..., ::-1].copy() if self.rgb and isinstance(image, np.ndarray) else aligned
 
     def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:
-        """Return landmark boxes (M, 5) for the next crops of faces. A box that would lie outside the image is replaced by the
-        present one, upright."""
+        """Return landmark boxes (M, 5) for the next crops of faces.
+        A box that would lie outside the image is replaced by the present one, upright.
+        """
         height, width = image.shape[:2]
         pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
         boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
@@ -421,8 +437,8 @@ class Landmarker:
     def _turn(
         self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray, first: np.ndarray, tried: np.ndarray
     ) -> None:
-        """Try quarter turns of the faces (M,) that are `tried` (M,) and not sure. Replace a face, in place, by its best turn if
-        that has higher landmark scores, and its box (M, 5) too.
+        """Try quarter turns of the faces (M,) that are `tried` (M,) and not sure.
+        Replace a face, in place, by its best turn if that has higher landmark scores, and its box (M, 5) too.
 
         first (M, 5): the upright boxes that are turned.
         """
@@ -449,7 +465,9 @@ class Landmarker:
         return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > near * (one[2:] - one[:2]).max())
 
     def shows(self, box: np.ndarray, width: int, height: int) -> bool:
-        """Return whether a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of width x height."""
+        """Return whether a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of width x
+        height.
+        """
         try:
             crop_box(box[:4], self.net.protocol, width, height)
         except UserError:
@@ -460,8 +478,8 @@ class Landmarker:
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes (M, 4) for the net's protocol, from tight boxes (M, 4) of 68 landmarks.
 
-        An `inner` protocol gets boxes whose crop is the one that `square` makes of the whole face; other protocols get the boxes
-        as they are.
+        An `inner` protocol gets boxes whose crop is the one that `square` makes of the whole face; other protocols get
+        the boxes as they are.
         """
         if not self.net.protocol.inner:
             return boxes

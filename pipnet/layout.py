@@ -19,7 +19,8 @@ def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
 class Layout(NamedTuple):
     """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image.
 
-    A net that has learnt several layouts has their union: a layout whose `members` are these layouts, the default one first.
+    A net that has learnt several layouts has their union: a layout whose `members` are these layouts, the default one
+    first.
     """
 
     name: str
@@ -44,7 +45,9 @@ class Layout(NamedTuple):
         return pairs
 
     def ring(self, name: str) -> tuple[int, ...] | None:
-        """Return the landmarks of a closed group, along its upper rim, then back along the lower one; None if there is none."""
+        """Return the landmarks of a closed group, along its upper rim, then back along the lower one; None if there is
+        none.
+        """
         group = self.groups.get(name, ())
         return group if name in self.closed and len(group) >= 4 and len(group) % 2 == 0 else None
 
@@ -61,7 +64,9 @@ class Layout(NamedTuple):
         return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
 
     def point_names(self) -> list[str]:
-        """Return the names of the landmarks: the group's, numbered from 1 if it has several; without a group, the index."""
+        """Return the names of the landmarks: the group's, numbered from 1 if it has several; without a group, the
+        index.
+        """
         names = list(map(str, range(self.count)))
         for group, ids in self.groups.items():
             for number, i in enumerate(ids, 1):
@@ -69,7 +74,9 @@ class Layout(NamedTuple):
         return names
 
     def places(self) -> dict[str, dict[int, int]]:
-        """Return {stored layout: {landmark there: the same landmark here}}, for the own stored layout and those in `same_as`."""
+        """Return {stored layout: {landmark there: the same landmark here}}, for the own stored layout and those in
+        `same_as`.
+        """
         numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
         return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
 
@@ -90,8 +97,8 @@ class Layout(NamedTuple):
     def whole(self, name: str | None = None) -> "Member":
         """Return the member of a union whose landmarks are searched for where those of `chosen(name)` are wanted.
 
-        It is that member itself, or for one without training sets the first member that it is a part of: faces are told from
-        background, and followed, by all landmarks.
+        It is that member itself, or for one without training sets the first member that it is a part of: faces are told
+        from background, and followed, by all landmarks.
         """
         part = self.chosen(name)
         wholes = (one for one in self.members.values() if not part.sets and set(part.index) < set(one.index))
@@ -140,7 +147,8 @@ class Layout(NamedTuple):
 class Member(NamedTuple):
     """A layout in a union of layouts.
 
-    index (count,): for each of its landmarks, the landmark of the union. sets: names of the training sets with such labels.
+    index (count,): for each of its landmarks, the landmark of the union. sets: names of the training sets with such
+    labels.
     own: its landmarks that these sets label by a convention of their own.
     """
 

@@ -6,8 +6,9 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 
-# Points of the head (10, 3); x to the image's left, y up, z out of the face. Outer and inner end of the left brow, inner
-# and outer end of the right brow, outer and inner corner of the left eye, inner and outer corner of the right eye, nose wings
+# Points of the head (10, 3); x to the image's left, y up, z out of the face. Outer and inner end of the left brow,
+# inner and outer end of the right brow, outer and inner corner of the left eye, inner and outer corner of the right
+# eye, nose wings
 _HALF = np.array(
     [
         (6.825897, 6.760612, 4.402142),
@@ -52,13 +53,13 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
 def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) -> tuple[float, float, float]:
     """Return (pitch, yaw, roll) in degrees of a face, from its landmarks (N, 2) in px of an image of width x height.
 
-    The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the image's
-    left, roll when it leans clockwise as seen. The head is turned by Rz(roll) Ry(yaw) Rx(pitch), as in OpenCV. In 300W-LP it is
-    turned by Rx(pitch) Ry(yaw) Rz(roll), so the angles differ if the head turns about several axes.
+    The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the
+    image's left, roll when it leans clockwise as seen. The head is turned by Rz(roll) Ry(yaw) Rx(pitch), as in OpenCV.
+    In 300W-LP it is turned by Rx(pitch) Ry(yaw) Rz(roll), so the angles differ if the head turns about several axes.
 
-    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. So for a face
-    near the image's edge, pitch and yaw include its direction from the camera. UserError for a layout that shares fewer than six
-    of the ten points.
+    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. So
+    for a face near the image's edge, pitch and yaw include its direction from the camera. UserError for a layout that
+    shares fewer than six of the ten points.
     """
     points = pose_points(layout)
     seen = np.array([np.asarray(landmarks, dtype=np.float64)[list(ids)].mean(0) for _, ids in points])
@@ -75,7 +76,8 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
 
 
 def turn_pose(pose: np.ndarray, angle) -> np.ndarray:
-    """Return pitch, yaw, roll (..., 3) of heads whose pictures are turned clockwise by `angle` (...), radians, as in 300W-LP.
+    """Return pitch, yaw, roll (..., 3) of heads whose pictures are turned clockwise by `angle` (...), radians, as in
+    300W-LP.
 
     There the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
     """

@@ -23,8 +23,8 @@ MOST_THREADS = 1024  # of a net; many more take minutes to start
 class Opened(NamedTuple):
     """An opened file.
 
-    run: {input: array} -> {output: array}; inputs, outputs: names; values: the metadata, with `outputs`, {name: shape without the
-    batch}, if the shapes are known
+    run: {input: array} -> {output: array}; inputs, outputs: names; values: the metadata, with `outputs`, {name: shape
+    without the batch}, if the shapes are known
     """
 
     run: Callable[[Arrays], Arrays]
@@ -36,8 +36,8 @@ class Opened(NamedTuple):
 def open_file(file: Path | str, threads: int = 0, remedy: str = "name another file") -> Opened:
     """Return an exported net, opened in the runtime of its suffix, see RUNTIMES. threads: 0 takes all cores.
 
-    UserError for a file that is missing (`remedy` says what to do then), damaged or of another kind, if the package of the
-    runtime is missing, and for a wrong number of threads.
+    UserError for a file that is missing (`remedy` says what to do then), damaged or of another kind, if the package of
+    the runtime is missing, and for a wrong number of threads.
     """
     file = Path(file)
     if not isinstance(threads, Integral) or not 0 <= threads <= MOST_THREADS:
@@ -65,7 +65,9 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
 
 
 def metadata_file(file: Path) -> Path:
-    """Return the path of the JSON file with the metadata of an export that cannot store them: {name: value}, see `Opened`."""
+    """Return the path of the JSON file with the metadata of an export that cannot store them: {name: value}, see
+    `Opened`.
+    """
     return Path(f"{file}.json")
 
 
@@ -121,7 +123,9 @@ def _refuse(file: Path, runtime: str) -> UserError:
 def _one_by_one(
     run_one: Callable[..., list[np.ndarray]], inputs: list[str], outputs: list[str]
 ) -> Callable[[Arrays], Arrays]:
-    """Return the `run` of a runtime that takes one picture at a time. run_one: inputs -> outputs, both without the batch axis."""
+    """Return the `run` of a runtime that takes one picture at a time.
+    run_one: inputs -> outputs, both without the batch axis.
+    """
 
     def run(feeds: Arrays) -> Arrays:
         rows = zip(*(np.ascontiguousarray(feeds[name]) for name in inputs), strict=True)
@@ -176,7 +180,8 @@ def open_mnn(file: Path, threads: int) -> Opened:
 def open_ncnn(file: Path, threads: int) -> Opened:
     """Open a .param file and its .bin in ncnn, in float32. It runs one picture at a time.
 
-    It uses one thread, whatever `threads` says: ncnn's threads wait actively, which takes 100 times as long on a busy machine.
+    It uses one thread, whatever `threads` says: ncnn's threads wait actively, which takes 100 times as long on a busy
+    machine.
     """
     ncnn, stored = import_runtime("ncnn", file), _stored(file)
     net = ncnn.Net()

@@ -1,4 +1,6 @@
-"""Search for faces that lie or are upside down, or that noise or darkness hides: in turned and enhanced copies of the image."""
+"""Search for faces that lie or are upside down, or that noise or darkness hides: in turned and enhanced copies of the
+image.
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +15,8 @@ QUARTERS, DIAGONALS = (
     (0, 90, 180, 270),
     (45, 135, 225, 315),
 )  # degrees clockwise: rolls of the faces that are looked for
-# longer side of the copy in which the detector looks, px; the rolls; crops of the landmark net after which no more are tried
+# longer side of the copy in which the detector looks, px; the rolls; crops of the landmark net after which no more are
+# tried
 STEPS = (256, QUARTERS, 8), (192, DIAGONALS, 12)
 LARGER = 2.0  # most by which a small image is enlarged for it; the detector finds faces of few px better then
 SAME = 0.3  # IoU from which two faces found in different turns are one
@@ -26,12 +29,13 @@ LEAN = np.radians(
 def search(
     landmarker, image: np.ndarray, faces: list, second_crop: bool = True, rolls: Sequence[int] | None = None
 ) -> list:
-    """Return the faces of an image (H, W, 3), in its px: `faces`, and those that are found by a search if none of them is sure.
+    """Return the faces of an image (H, W, 3), in its px: `faces`, and those that are found by a search if none of them
+    is sure.
 
-    The detector looks for faces in copies of the enhanced image, resized and turned, see STEPS. In each step the roll with the
-    highest score comes first. Landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy.
-    The search ends with the first roll at which a sure face stands upright, or after so many crops. rolls: only these, in one
-    step. If the net cannot tell sure faces, `faces` are returned.
+    The detector looks for faces in copies of the enhanced image, resized and turned, see STEPS. In each step the roll
+    with the highest score comes first. Landmarks are found in the enhanced image, then in the image itself, since the
+    blur costs accuracy. The search ends with the first roll at which a sure face stands upright, or after so many
+    crops. rolls: only these, in one step. If the net cannot tell sure faces, `faces` are returned.
     """
     net = landmarker.net
     if not net.can_search or any(map(net.is_sure, faces)):
@@ -78,8 +82,9 @@ def stands(roll: float, turns: Sequence[float]) -> bool:
 
 
 def best(faces: list, most: int | None) -> list:
-    """Return the `most` largest faces, best first. Of faces that overlap or lie in another one, that with the highest landmark
-    scores is kept."""
+    """Return the `most` largest faces, best first.
+    Of faces that overlap or lie in another one, that with the highest landmark scores is kept.
+    """
     faces = sorted(faces, key=lambda face: -face.scores.mean())
     boxes = boxes_of(faces)
     kept = greedy_nms((iou(boxes, boxes) > SAME) | (shared(boxes, boxes).T >= WITHIN))

@@ -37,7 +37,9 @@ def shipped_onnx(name: str, int8: bool | None = None) -> Path:
 
 
 def open_session(file: Path | str, threads: int, remedy: str = "name another file") -> "Session":
-    """Return the session of a file. UserError if it cannot be loaded, or if it is missing: `remedy` says what to do then."""
+    """Return the session of a file.
+    UserError if it cannot be loaded, or if it is missing: `remedy` says what to do then.
+    """
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
     return Session(Path(file), threads)
@@ -46,8 +48,8 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
 class Session:
     """An onnxruntime session of a file, on CUDA if onnxruntime has it, else on the CPU. threads: 0 takes all cores.
 
-    A child made by fork opens the file again at its first run, since the threads of a session stay with the parent. UserError for
-    a file that cannot be loaded, and if its graph fails.
+    A child made by fork opens the file again at its first run, since the threads of a session stay with the parent.
+    UserError for a file that cannot be loaded, and if its graph fails.
     """
 
     def __init__(self, file: Path, threads: int):

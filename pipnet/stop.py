@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM while a library's call does not return: Python runs signal handlers after the call, so a thread watches."""
+"""Ctrl-C and SIGTERM while a library's call does not return: Python runs signal handlers after the call, so a thread
+watches.
+"""
 
 import os
 import signal
@@ -18,7 +20,9 @@ def answer() -> None:
 
 
 def end_when_stuck(line: str) -> None:
-    """From now on, print `line` and end the process if no handler calls `answer` within PATIENCE seconds after a signal."""
+    """From now on, print `line` and end the process if no handler calls `answer` within PATIENCE seconds after a
+    signal.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -1,4 +1,6 @@
-"""Small archives in the layout and container of the official downloads: a random picture a face, and what was annotated."""
+"""Small archives in the layout and container of the official downloads: a random picture a face, and what was
+annotated.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,7 +178,9 @@ def few_aflw(tmp_path: Path) -> tuple:
 
 
 def lp(tmp_path: Path) -> tuple:
-    """(folder, {part/stem: (pt2d (68, 2), pts_2d (68, 2), Pose_Para)}): two turns of a face, one of another, and all mirrored."""
+    """(folder, {part/stem: (pt2d (68, 2), pts_2d (68, 2), Pose_Para)}): two turns of a face, one of another, and all
+    mirrored.
+    """
     root, faces = tmp_path / "300W_LP", {}
     for part, stem in [("HELEN", "HELEN_12_1_0"), ("HELEN", "HELEN_12_1_15"), ("LFPW", "LFPW_image_train_0003_0")]:
         for folder in (part, f"{part}_Flip"):
@@ -192,7 +196,9 @@ def lp(tmp_path: Path) -> tuple:
 
 
 def table(tmp_path: Path) -> tuple:
-    """(folder, {split: [(file, points)]}): two training faces, one in a folder of another script, and two of one test picture."""
+    """(folder, {split: [(file, points)]}): two training faces, one in a folder of another script, and two of one test
+    picture.
+    """
     root = tmp_path / "own set"
     faces = {
         "train": [("a 1.jpg", landmarks(5)), ("\u00e9t\u00e9/b.png", landmarks(5))],
@@ -255,7 +261,9 @@ def both(tmp_path: Path) -> tuple:
 
 
 def peppa(tmp_path: Path) -> tuple:
-    """(folder, landmarks by file): Peppa's tree with a face in each part of 300W, its private test set and extracted videos."""
+    """(folder, landmarks by file): Peppa's tree with a face in each part of 300W, its private test set and extracted
+    videos.
+    """
     private(tmp_path / "Peppa")
     root, _ = vw(tmp_path / "Peppa", extracted=True)
     names = (
@@ -285,7 +293,9 @@ def menpo(tmp_path: Path) -> tuple:
 
 
 def lmk(tmp_path: Path) -> tuple:
-    """(folder, {split: [(name, points (68, 2) in [0, 1])]}): crops, and lists that call them as they were called when made."""
+    """(folder, {split: [(name, points (68, 2) in [0, 1])]}): crops, and lists that call them as they were called when
+    made.
+    """
     root, rng = tmp_path / "LMK", np.random.default_rng(0)
     names = {
         "train": ["afw_1_1.jpg", "afw_1_2.jpg", "37_Soccer_5.jpg"],
@@ -308,7 +318,9 @@ VIDEOS = {"001": 6, "114": 5, "203": 4, "410": 3}  # frames: one to train, one o
 
 
 def vw(tmp_path: Path, extracted: bool = False) -> tuple:
-    """(folder, {video: (frames (F, H, W, 3), landmarks (F, 68, 2))}) with vid.avi, or with pictures in Peppa's NNN_annot."""
+    """(folder, {video: (frames (F, H, W, 3), landmarks (F, 68, 2))}) with vid.avi, or with pictures in Peppa's
+    NNN_annot.
+    """
     root, videos = tmp_path / "300VW", {}
     for name, count in VIDEOS.items():
         folder = root / (f"{name}_annot" if extracted else f"{name}/annot")
@@ -357,7 +369,9 @@ def jd(tmp_path: Path) -> tuple:
 
 
 def celeba(tmp_path: Path) -> tuple:
-    """(folder, landmarks by name): the aligned pictures in the folders of the download and those in the wild, three of each."""
+    """(folder, landmarks by name): the aligned pictures in the folders of the download and those in the wild, three of
+    each.
+    """
     root, names = tmp_path / "CelebA", [f"{number:06d}.jpg" for number in (1, 2, 3)]
     points = {}
     for kind, folder, size in (

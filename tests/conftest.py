@@ -147,7 +147,8 @@ def run(*command: str, timeout: float = 300, **env: str) -> subprocess.Completed
 
 
 # ------------------------------------------------------------------------------------------------ main.py, many times
-# Each call is a process, forked from one that has imported the packages and the project: seconds faster than a new interpreter.
+# Each call is a process, forked from one that has imported the packages and the project: seconds faster than a new
+# interpreter.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -204,7 +205,9 @@ class Command:
         return file.read_text() if file.is_file() else ""
 
     def result(self, timeout: float = 200) -> SimpleNamespace:
-        """Wait; return returncode, stdout, stderr and `error`, the text after `error: ` if the last line of stderr begins so."""
+        """Wait; return returncode, stdout, stderr and `error`, the text after `error: ` if the last line of stderr
+        begins so.
+        """
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
@@ -374,24 +377,10 @@ def detector_file(file: Path, boxes, scores) -> str:
     return str(file)
 
 
-SMALL = [
-    "--net",
-    NET,
-    "--weights",
-    "none",
-    "--input-size",
-    "64",
-    "--target-size",
-    "64",
-    "--batch-size",
-    "8",
-    "--threads",
-    "1",
-    "--workers",
-    "1",
-    "--warmup",
-    "0.5",
-]
+# fmt: off
+SMALL = ["--net", NET, "--weights", "none", "--input-size", "64", "--target-size", "64", "--batch-size", "8", "--threads", "1",
+         "--workers", "1", "--warmup", "0.5"]
+# fmt: on
 
 
 @pytest.fixture
@@ -467,8 +456,9 @@ def free_port() -> str:
 
 
 def unfolded(file: Path) -> dict[str, int]:
-    """Count, by operator, the nodes of a graph and its subgraphs that onnxruntime's basic optimisations remove or fuse. Weights
-    that are stored in 16 bits are no fault."""
+    """Count, by operator, the nodes of a graph and its subgraphs that onnxruntime's basic optimisations remove or fuse.
+    Weights that are stored in 16 bits are no fault.
+    """
     import onnx
     import onnxruntime
 

@@ -1,10 +1,10 @@
 """Show that a change of the code's structure changes no number that needs no random augmentation.
 
-`python tests/golden.py --save FILE.json` runs what COMMANDS, LANDMARKERS and NETS list, on one CPU thread, and writes the
-figures and the checksums of arrays and files that come of it. `--compare FILE.json` does so again, on the same machine, and
-prints what differs; its status is 1 if anything does. Only commands, `pipnet` and the public names of `nets` are used, so that
-the script runs on older and newer commits alike: copy it there. Tests on real photographs need ../shared/300w and
-../shared/faces68, and are left out where these are absent.
+`python tests/golden.py --save FILE.json` runs what COMMANDS, LANDMARKERS and NETS list, on one CPU thread, and writes
+the figures and the checksums of arrays and files that come of it. `--compare FILE.json` does so again, on the same
+machine, and prints what differs; its status is 1 if anything does. Only commands, `pipnet` and the public names of
+`nets` are used, so that the script runs on older and newer commits alike: copy it there. Tests on real photographs need
+../shared/300w and ../shared/faces68, and are left out where these are absent.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def drawn(count: int, side: int) -> np.ndarray:
     return (127.5 + 127.5 * wave("images", (count, side, side, 3))).astype(np.uint8)
 
 
-# --------------------------------------------------------------------------------------------------------------- commands
+# ------------------------------------------------------------------------------------------------------------- commands
 def write_inputs(root: Path) -> list[str]:
     """Write pictures, a video and parts of the real sets; return the names of those that are here."""
     (root / "pictures").mkdir()
@@ -167,7 +167,7 @@ def of_commands(root: Path) -> Iterator[tuple[str, list[str]]]:
         yield f"outputs of {file.relative_to(root / 'runs')}", outputs(file)
 
 
-# ------------------------------------------------------------------------------------------------------------- landmarkers
+# ---------------------------------------------------------------------------------------------------------- landmarkers
 def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
     """Yield what detector and nets of the project find in PICTURES: upright and turned, in two sizes."""
     from pipnet import Detector, Landmarker
@@ -195,7 +195,7 @@ def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
             yield f"{name}: {picture}", [f"{len(faces)} faces", *(told(np.array(part)) for part in parts)]
 
 
-# -------------------------------------------------------------------------------------------------------------------- nets
+# ----------------------------------------------------------------------------------------------------------------- nets
 def labels_of(landmarks: torch.Tensor, weight: torch.Tensor, **more):
     """Return Labels, packed where the checkout packs them; landmarks and more hold NaN where nothing is known."""
     from nets import Labels
@@ -206,7 +206,9 @@ def labels_of(landmarks: torch.Tensor, weight: torch.Tensor, **more):
 
 
 def make_net(options: dict, meanface: np.ndarray) -> torch.nn.Module:
-    """Return a net whose weights follow from their names: what two seeds draw alike is a constant, and stays about the same."""
+    """Return a net whose weights follow from their names: what two seeds draw alike is a constant, and stays about the
+    same.
+    """
     from nets import NetOptions, build_net, make_spec
 
     spec = make_spec(NetOptions(**{"net": "timm:test_efficientnet", "input_size": SIZE, **options}), meanface)
@@ -226,7 +228,9 @@ def make_net(options: dict, meanface: np.ndarray) -> torch.nn.Module:
 
 
 def outputs(file: Path) -> list[str]:
-    """Return the outputs of an ONNX file for drawn pictures, or for a photograph if it takes a single picture of any size."""
+    """Return the outputs of an ONNX file for drawn pictures, or for a photograph if it takes a single picture of any
+    size.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])

@@ -28,9 +28,11 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
 
 
 def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
-    """Take a step on each of `batches` (indices of faces). images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
+    """Take a step on each of `batches` (indices of faces).
+    images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
 
-    In the last third batch norm uses its running statistics, as in inference: those of a small batch would differ too much.
+    In the last third batch norm uses its running statistics, as in inference: those of a small batch would differ too
+    much.
     """
     optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "alignment": 1.0}
     net.train()

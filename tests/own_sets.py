@@ -12,7 +12,9 @@ NAMES = ["eyes_1", "eyes_2", "nose", "lips_1", "lips_2"]
 
 
 def write_coco(root, faces, size=(160, 120), names=(), box=None, file="labels.json", first=0):
-    """Faces (N, 2) and their pictures of 160 x 120 px, with the size that the JSON states. box: bbox of all faces, or of each."""
+    """Faces (N, 2) and their pictures of 160 x 120 px, with the size that the JSON states.
+    box: bbox of all faces, or of each.
+    """
     images = [
         {"id": i, "file_name": f"{first + i}.jpg", "width": size[0], "height": size[1]} for i in range(len(faces))
     ]
@@ -50,7 +52,9 @@ def points_of(face, names, size=(160, 120)) -> list[dict]:
 
 
 def write_studio(root, faces, size=(160, 120), names=NAMES, files=None):
-    """The key points of a picture of 160 x 120 px in %, as that of the stated size has them. files: names in the export."""
+    """The key points of a picture of 160 x 120 px in %, as that of the stated size has them.
+    files: names in the export.
+    """
     for i in range(len(faces)):
         picture(root / f"{i}.jpg")
     tasks = [

@@ -1,7 +1,9 @@
-"""Numbers that follow from formulas alone, for tests/test_parity.py: every published net as we load it, and the steps around it.
+"""Numbers that follow from formulas alone, for tests/test_parity.py: every published net as we load it, and the steps
+around it.
 
-Weights and landmarks come from `noise`, an integer hash of a name and an index, so nothing of another project is needed.
-Each function of CASES returns {name: array}. Arrays named `grey...` are means of blocks of a picture in grey levels.
+Weights and landmarks come from `noise`, an integer hash of a name and an index, so nothing of another project is
+needed. Each function of CASES returns {name: array}. Arrays named `grey...` are means of blocks of a picture in grey
+levels.
 """
 
 import zlib

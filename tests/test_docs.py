@@ -1,4 +1,6 @@
-"""README.md and docs/: links lead somewhere, commands parse, snippets run, the front page stays short, the site is built."""
+"""README.md and docs/: links lead somewhere, commands parse, snippets run, the front page stays short, the site is
+built.
+"""
 
 import json
 import os

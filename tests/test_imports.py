@@ -21,23 +21,11 @@ LAYERS = (
     "utils.landmarks",
     "utils.tools",
 )  # each may import those before it
-NETS = (
-    "nets.registry",
-    "nets.labels",
-    "nets.losses",
-    "nets.onednn",
-    "nets.trainable",
-    "nets.blocks",
-    "nets.necks",
-    "nets.backbones",
-    "nets.heads",
-    "nets.stages",
-    "nets.net",
-    "nets.wrappers",
-    "nets.build",
-    "nets.convert",
-    "nets.detectors",
-)  # the same inside nets; nobody there imports `nets` itself
+# fmt: off
+NETS = ("nets.registry", "nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks",
+        "nets.backbones", "nets.heads", "nets.stages", "nets.net", "nets.wrappers", "nets.build", "nets.convert",
+        "nets.detectors")  # the same inside nets; nobody there imports `nets` itself
+# fmt: on
 COMMON = {
     f"utils.{name}"
     for name in (

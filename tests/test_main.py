@@ -380,7 +380,7 @@ experiment.evaluate = evaluate""",
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 7, done.stderr
 
 
-# -------------------------------------------------------------------------------------------------- args.yaml, processes
+# ------------------------------------------------------------------------------------------------- args.yaml, processes
 def test_help_and_nets(cli):
     done = cli("--help")
     assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout

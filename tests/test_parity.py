@@ -1,8 +1,9 @@
 """Today's code gives the numbers that it gave when it was last compared with the published systems.
 
-tests/data/parity.npz holds what parity.py computed when all tests against the published weights and outputs passed. Those are
-data of other projects and do not come with this one; the arrays here are made of formulas alone, so every clone checks them.
-Regenerate with `python tests/data/make_parity.py`, which runs the tests against the published outputs first.
+tests/data/parity.npz holds what parity.py computed when all tests against the published weights and outputs passed.
+Those are data of other projects and do not come with this one; the arrays here are made of formulas alone, so every
+clone checks them. Regenerate with `python tests/data/make_parity.py`, which runs the tests against the published
+outputs first.
 """
 
 import conftest

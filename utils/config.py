@@ -32,24 +32,10 @@ FILE = ROOT / "args.yaml"
 TABLES = ("presets", "views", "protocols", "layouts")
 VIEWS = ("weak", "strong")
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
-PATHS = (
-    "exp",
-    "out",
-    "compare",
-    "predict",
-    "dataset",
-    "data_dir",
-    "train_data",
-    "test_data",
-    "unlabelled",
-    "data_root",
-    "run_root",
-    "weights",
-    "teacher",
-    "meanface",
-    "layout",
-    "detector_weights",
-)  # flags whose values are paths, or may be
+# fmt: off
+PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
+         "run_root", "weights", "teacher", "meanface", "layout", "detector_weights")  # flags whose values are paths, or may be
+# fmt: on
 LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file systems
 
 
@@ -66,9 +52,9 @@ class Defaults(NamedTuple):
 class Settings(NamedTuple):
     """The settings of a run, a frozen object per section of args.yaml. Functions take the sections that they use.
 
-    trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since the file
-    may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts; None: the default
-    of each of these.
+    trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since
+    the file may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts;
+    None: the default of each of these.
     """
 
     data: DataSettings
@@ -85,7 +71,9 @@ class Settings(NamedTuple):
     view: str | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Return {key: value} of all sections, for a checkpoint. data_root is `trained_root` if the sets are read from there."""
+        """Return {key: value} of all sections, for a checkpoint.
+        data_root is `trained_root` if the sets are read from there.
+        """
         values = {key: value for name in SECTIONS for key, value in asdict(getattr(self, name)).items()}
         moved = self.trained_root and self.trained_root != ROOT / self.data.data_root
         return {**values, "data_root": str(self.trained_root)} if moved else values
@@ -102,7 +90,9 @@ class Settings(NamedTuple):
 
 
 def read_defaults(file: Path = FILE) -> Defaults:
-    """Return args.yaml, checked. UserError for an unknown or missing key, and for a value of a wrong type or out of range."""
+    """Return args.yaml, checked. UserError for an unknown or missing key, and for a value of a wrong type or out of
+    range.
+    """
     found = read_yaml(file)
     if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, ANCHORS)]:
         raise UserError(f"unknown section '{unknown[0]}' in args.yaml{nearest(unknown[0], [*SECTIONS, *TABLES])}")
@@ -125,7 +115,9 @@ def read_defaults(file: Path = FILE) -> Defaults:
 
 
 def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the rows of `views`, checked. Raise UserError for an unknown row or key, and a strong value that is no number."""
+    """Return the rows of `views`, checked.
+    Raise UserError for an unknown row or key, and a strong value that is no number.
+    """
     if rows.keys() != {*VIEWS} or not all(isinstance(row, dict) for row in rows.values()):
         raise UserError(f"views in args.yaml must hold the tables {' and '.join(VIEWS)}")
     known = SECTIONS["augment"].keys
@@ -182,7 +174,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
-    """Return the parser of the command line: the modes that `add_modes(parser)` adds, then a flag per key with its comment."""
+    """Return the parser of the command line: the modes that `add_modes(parser)` adds, then a flag per key with its
+    comment.
+    """
     top = _Parser(
         usage="python main.py MODE ... [--KEY VALUE ...]",
         allow_abbrev=False,
@@ -217,7 +211,9 @@ def parse(argv: list[str], add_modes: Callable, defaults: Defaults) -> tuple[arg
 
 
 def read_value(key: str, text: Any) -> Any:
-    """Return the checked value of a key from its text on the command line; a list of texts for a key with several values."""
+    """Return the checked value of a key from its text on the command line; a list of texts for a key with several
+    values.
+    """
     row = KEYS[key]
     if isinstance(text, list):
         parts = [part for item in text for part in ([item] if os.path.exists(item) else item.split(",")) if part]
@@ -244,8 +240,8 @@ def make_settings(
 ) -> Settings:
     """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
 
-    trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of DATASETS to
-    train on; a preset's protocol may depend on them, and its pool on the net.
+    trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of
+    DATASETS to train on; a preset's protocol may depend on them, and its pool on the net.
     """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:

@@ -1,7 +1,7 @@
 """Converts landmarks from one layout to another by weighted means of landmarks.
 
-Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 19 (AFLW), 5 (eyes, nose, mouth
-corners).
+Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 19 (AFLW), 5 (eyes,
+nose, mouth corners).
 """
 
 from typing import NamedTuple
@@ -34,117 +34,38 @@ def _resampled(first: int, last: int, count: int) -> list[Weights]:
     return [{int(place): 1 - place % 1} | ({int(place) + 1: place % 1} if place % 1 else {}) for place in places]
 
 
-# {(from, to): a rule for each landmark of `to`}. A rule is the index of the same landmark in `from`; or weights of landmarks of
-# `from`; or (weights of x, weights of y) if these differ; or None for an unknown landmark.
+# {(from, to): a rule for each landmark of `to`}. A rule is the index of the same landmark in `from`; or weights of
+# landmarks of `from`; or (weights of x, weights of y) if these differ; or None for an unknown landmark.
+# fmt: off
 RULES: dict[tuple[str, str], list] = {
     ("98", "68"): [
-        *range(0, 33, 2),
-        33,
-        _brow(34, 41),
-        _brow(35, 40),
-        _brow(36, 39),
-        _brow(37, 38),
-        _brow(42, 50),
-        _brow(43, 49),
-        _brow(44, 48),
-        _brow(45, 47),
-        46,
-        *range(51, 60),
-        60,
-        _lid(61, 62),
-        _lid(63, 62),
-        64,
-        _lid(65, 66),
-        _lid(67, 66),
-        68,
-        _lid(69, 70),
-        _lid(71, 70),
-        72,
-        _lid(73, 74),
-        _lid(75, 74),
-        *range(76, 96),
-    ],
+        *range(0, 33, 2), 33, _brow(34, 41), _brow(35, 40), _brow(36, 39), _brow(37, 38),
+        _brow(42, 50), _brow(43, 49), _brow(44, 48), _brow(45, 47), 46, *range(51, 60),
+        60, _lid(61, 62), _lid(63, 62), 64, _lid(65, 66), _lid(67, 66),
+        68, _lid(69, 70), _lid(71, 70), 72, _lid(73, 74), _lid(75, 74), *range(76, 96)],
     ("106", "98"): [*range(55), *range(58, 63), *range(66, 74), *range(75, 83), *range(84, 106)],
     ("68", "29"): [
-        17,
-        26,
-        21,
-        22,
-        19,
-        None,
-        24,
-        None,
-        36,
-        45,
-        39,
-        42,
-        _mean(37, 38),
-        _mean(40, 41),
-        _mean(43, 44),
-        _mean(46, 47),
-        _mean(*range(36, 42)),
-        _mean(*range(42, 48)),
-        31,
-        35,
-        30,
-        33,
-        48,
-        54,
-        51,
-        62,
-        66,
-        57,
-        8,
-    ],
-    ("29", "19"): [0, _mean(4, 5), 2, 3, _mean(6, 7), 1, 8, 16, 10, 11, 17, 9, 18, 20, 19, 22, _mean(25, 26), 23, 28],
+        17, 26, 21, 22, 19, None, 24, None, 36, 45, 39, 42, _mean(37, 38), _mean(40, 41), _mean(43, 44), _mean(46, 47),
+        _mean(*range(36, 42)), _mean(*range(42, 48)), 31, 35, 30, 33, 48, 54, 51, 62, 66, 57, 8],
+    ("29", "19"): [
+        0, _mean(4, 5), 2, 3, _mean(6, 7), 1, 8, 16, 10, 11, 17, 9, 18, 20, 19, 22, _mean(25, 26), 23, 28],
     ("68", "5"): [_mean(*range(36, 42)), _mean(*range(42, 48)), 30, 48, 54],
     ("39", "68"): [  # the half on the left of the image
-        *_resampled(0, 9, 9),
-        *(None,) * 8,
-        *_resampled(12, 15, 5),
-        *(None,) * 5,
-        16,
-        17,
-        18,
-        19,
-        21,
-        None,
-        20,
-        None,
-        None,
-        24,
-        23,
-        22,
-        None,
-        26,
-        25,
-        *(None,) * 6,
-        30,
-        29,
-        28,
-        27,
-        *(None,) * 5,
-        33,
-        32,
-        31,
-        36,
-        35,
-        34,
-        *(None,) * 3,
-        38,
-        37,
-    ],
+        *_resampled(0, 9, 9), *(None,) * 8, *_resampled(12, 15, 5), *(None,) * 5, 16, 17, 18, 19, 21, None, 20, None, None,
+        24, 23, 22, None, 26, 25, *(None,) * 6, 30, 29, 28, 27, *(None,) * 5, 33, 32, 31, 36, 35, 34, *(None,) * 3, 38, 37],
 }
+# fmt: on
 HALF = {
     "39": (24, 20, 30)
 }  # outer eye corner, nose tip, mouth corner: their order is clockwise if the left half is visible
 
 
 class Conversion(NamedTuple):
-    """Weights x and y (H, N, M) float64 that convert M landmarks of one layout to N of another; a row of zeros means unknown.
+    """Weights x and y (H, N, M) float64 that convert M landmarks of one layout to N of another; a row of zeros means
+    unknown.
 
-    H is 1, or 2 if the first layout covers half a face: weights for the left and for the right half. half: three landmarks whose
-    order tells which half is visible.
+    H is 1, or 2 if the first layout covers half a face: weights for the left and for the right half. half: three
+    landmarks whose order tells which half is visible.
     """
 
     x: np.ndarray
@@ -178,7 +99,9 @@ class Conversion(NamedTuple):
         return np.stack([(unknown @ use.T > 0) | ~use.any(1) for use in uses])
 
     def _shown(self, points: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        """Return the values (..., N) or (..., N, 2) of the visible half of each face, from values (H, ...) of all halves."""
+        """Return the values (..., N) or (..., N, 2) of the visible half of each face, from values (H, ...) of all
+        halves.
+        """
         if self.half is None:
             return sides[0]
         eye, nose, mouth = (points[..., landmark, :] for landmark in self.half)
@@ -204,7 +127,9 @@ def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:
 
 
 def conversion(source: str, target: str, layouts: Layouts) -> Conversion | None:
-    """Return the conversion from layout `source` to `target`, through other layouts if necessary; None if RULES have no way."""
+    """Return the conversion from layout `source` to `target`, through other layouts if necessary; None if RULES have no
+    way.
+    """
     known = {name: layouts.load(name) for rule in RULES for name in rule}
     ways: dict[str, Conversion] = {}
     edge = [source]

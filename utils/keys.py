@@ -27,8 +27,8 @@ class Key:
     valid: (function that tests the whole value, words for what the value must be)
     needs: (function that tells from `Settings` whether they read the key, message of the error if they do not)
     task: the only task that reads it, "" for all; None: that of the section
-    change: when the value of a trained run may be changed: never, when its training is resumed (resume), in its tests (test), or
-    always; None: that of the section
+    change: when the value of a trained run may be changed: never, when its training is resumed (resume), in its tests
+    (test), or always; None: that of the section
     default: the value if args.yaml has no line for the key; ...: it must have one
     name, kind: name and type of the field; many: whether it is a list; null: whether it may be null
     """
@@ -54,7 +54,9 @@ class Key:
         return f"--{self.name.replace('_', '-')}"
 
     def check(self, value: Any) -> Any:
-        """Return `value` in the type of the key. Raise UserError, naming both, if it has another type or is out of range."""
+        """Return `value` in the type of the key.
+        Raise UserError, naming both, if it has another type or is out of range.
+        """
         if value is None and self.null:
             return None
         if not self.many:

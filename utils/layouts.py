@@ -44,12 +44,16 @@ class Layouts(NamedTuple):
             return subset(others.load(row["of"]), name, indices(selected_index or row["selected_index"]))
 
     def is_union(self, name: str | None) -> bool:
-        """Return whether a row stands for the layouts of all training sets together: it has `conventions` instead of `count`."""
+        """Return whether a row stands for the layouts of all training sets together: it has `conventions` instead of
+        `count`.
+        """
         row = self.rows.get(str(name))
         return isinstance(row, dict) and "conventions" in row and "count" not in row
 
     def conventions(self, name: str) -> dict[str, Any]:
-        """Return {set: the landmarks that it labels by its own convention} of the row of a union. UserError if malformed."""
+        """Return {set: the landmarks that it labels by its own convention} of the row of a union.
+        UserError if malformed.
+        """
         row = self._row(name)
         if odd := sorted(row.keys() - {"conventions"}):
             raise UserError(
@@ -127,7 +131,9 @@ class Layouts(NamedTuple):
         return layout
 
     def _same_as(self, name: str, flip: tuple[int, ...], row: dict) -> dict[str, dict[int, int]]:
-        """Return `same_as` of a row, each layout replaced by the one that its data is stored in. UserError for bad pairs."""
+        """Return `same_as` of a row, each layout replaced by the one that its data is stored in.
+        UserError for bad pairs.
+        """
         found: dict[str, dict[int, int]] = {}
         plain = Layouts({key: {k: v for k, v in values.items() if k != "same_as"} for key, values in self.rows.items()})
         for other, pairs in row.items():
@@ -182,7 +188,8 @@ def _check(layout: Layout) -> None:
 
 
 def subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout:
-    """Return the layout of some landmarks of `layout`. selected_index: their mirror partners, in the order of the landmarks.
+    """Return the layout of some landmarks of `layout`.
+    selected_index: their mirror partners, in the order of the landmarks.
 
     UserError if these are not the mirror partners of each other.
     """

@@ -81,7 +81,8 @@ def lock(folder: Path):
 
 @contextmanager
 def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[str], own: bool = False):
-    """Hold `file`, which take(handle) locks. Make it and its folder if they are missing; remove them at the end if unused.
+    """Hold `file`, which take(handle) locks.
+    Make it and its folder if they are missing; remove them at the end if unused.
 
     empty: names of files; a folder that holds no others counts as unused.
     """

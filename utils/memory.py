@@ -42,7 +42,8 @@ class _Limit:
 def limited(gib: float = 2):
     """Raise MemoryError if the body takes more than `gib` additional GiB, which a damaged file can cause. Linux only.
 
-    The limit holds for the whole process. The first thread that enters sets it; the last one that leaves restores the old one.
+    The limit holds for the whole process. The first thread that enters sets it; the last one that leaves restores the
+    old one.
     """
     if not STATM.is_file():
         yield

@@ -1,7 +1,7 @@
 """The settings: a frozen dataclass for each section of args.yaml.
 
-A field is a key. Its type, its range, its help, the task that reads it and who may change it are written there and nowhere else.
-Flags, checks and --help follow from the fields; the comments of args.yaml repeat the help.
+A field is a key. Its type, its range, its help, the task that reads it and who may change it are written there and
+nowhere else. Flags, checks and --help follow from the fields; the comments of args.yaml repeat the help.
 """
 
 import re
@@ -514,7 +514,8 @@ SECTIONS = {
     "detect": _section(DetectSettings, "face detection", "detect"),
 }
 KEYS = {name: row for section in SECTIONS.values() for name, row in section.keys.items()}
-# keys of older checkpoints, and the value that this version has for them; None: any value means the same for a finished training
+# keys of older checkpoints, and the value that this version has for them; None: any value means the same for a finished
+# training
 REMOVED = {
     "train_hidden": True,
     "target_norms": False,

@@ -40,7 +40,9 @@ def begin_loading():
 
 
 def end_loading():
-    """After `begin_loading`, make the first Ctrl-C or SIGTERM raise KeyboardInterrupt with its number; ignore later ones."""
+    """After `begin_loading`, make the first Ctrl-C or SIGTERM raise KeyboardInterrupt with its number; ignore later
+    ones.
+    """
     if signal.getsignal(signal.SIGINT) is _stop:
         for number in SIGNALS:
             signal.signal(number, _interrupt)
@@ -59,7 +61,9 @@ def _interrupt(number, _):
 
 @contextmanager
 def stops_at_once():
-    """In the body, let Ctrl-C and SIGTERM end the process without an exception: in a callback, one could make torch abort."""
+    """In the body, let Ctrl-C and SIGTERM end the process without an exception: in a callback, one could make torch
+    abort.
+    """
     ours = signal.getsignal(signal.SIGINT) is _interrupt
     for number in SIGNALS if ours else ():
         signal.signal(number, _end)
@@ -133,7 +137,8 @@ def run_command(main):
         if isinstance(error, ModuleNotFoundError):
             error = _missing(error)
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            # the node's first process says the same; the launcher ends this one, and its loader processes, before it repeats it
+            # the node's first process says the same; the launcher ends this one, and its loader processes, before it
+            # repeats it
             for number in (signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(30)

@@ -1,7 +1,7 @@
 """Unions of layouts: all landmarks that the sets of a training annotate, so that one net learns them all.
 
-Landmarks that mean the same are one landmark of the union: those that `RULES` of conversion.py copy, and those that `same_as` of
-the layouts names. A set that labels points by a convention of its own has its own landmarks for these.
+Landmarks that mean the same are one landmark of the union: those that `RULES` of conversion.py copy, and those that
+`same_as` of the layouts names. A set that labels points by a convention of its own has its own landmarks for these.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,9 +26,11 @@ class Labelled(NamedTuple):
 
 
 def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
-    """Return the union `name`, a row of `layouts`, of the layouts of training sets; if all sets have one layout, that layout.
+    """Return the union `name`, a row of `layouts`, of the layouts of training sets; if all sets have one layout, that
+    layout.
 
-    Its first landmarks are those of the first set. UserError if a row is malformed, or if two landmarks of a layout became one.
+    Its first landmarks are those of the first set. UserError if a row is malformed, or if two landmarks of a layout
+    became one.
     """
     conventions = layouts.conventions(name)
     members: dict[str, Member] = {}
@@ -72,8 +74,8 @@ def check_names(where: str, names: Iterable[str], called: list[str]) -> None:
 def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conversion | None:
     """Return the conversion of a set's labels to a union; None if it gives no landmark. called, stored: see `Labelled`.
 
-    It gives the set's own landmarks as they are, and those that the rules compute from them, unless these are landmarks that the
-    set labels by a convention of its own.
+    It gives the set's own landmarks as they are, and those that the rules compute from them, unless these are landmarks
+    that the set labels by a convention of its own.
     """
     mine = union.member_of(called, stored) or Member(layouts.load(stored), ())
     same, own = _Same(layouts, [stored, *(member.layout.stored for member in union.members.values())]), list(mine.own)
@@ -153,7 +155,9 @@ def _points(key: str, member: Member, same: _Same) -> list[Point]:
 
 
 def _own(name: str, called: str, given: Any, layout: Layout) -> tuple[int, ...]:
-    """Return the landmarks that `conventions` of layout `name` lists for a set: groups of its layout, or indices. UserError."""
+    """Return the landmarks that `conventions` of layout `name` lists for a set: groups of its layout, or indices.
+    UserError.
+    """
     found: set[int] = set()
     for one in given if isinstance(given, list) else [given]:
         try:

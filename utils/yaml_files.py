@@ -25,7 +25,9 @@ def nearest(name: str, names: Iterable) -> str:
 
 
 def _load(file: Path) -> Any:
-    """Return the value in a YAML file. Values are counted before they are made, since aliases and merges can repeat them."""
+    """Return the value in a YAML file.
+    Values are counted before they are made, since aliases and merges can repeat them.
+    """
     if file.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
     loader = yaml.SafeLoader(read_bytes(file).decode("utf-8"))
@@ -42,7 +44,8 @@ def _load(file: Path) -> Any:
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
     """Return the number of values in a node. known: counts by id.
 
-    ValueError if there are too many, if the node contains itself, or if a key is there twice, of which YAML would keep the last.
+    ValueError if there are too many, if the node contains itself, or if a key is there twice, of which YAML would keep
+    the last.
     """
     if isinstance(node, yaml.ScalarNode):
         return 1

@@ -21,7 +21,9 @@ WIDE_OPEN = 0.2  # height over width of labelled eyes that are open
 
 
 def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
-    """Return the relative height of the eyes in each frame, and the frames per second. A frame without a face has the median."""
+    """Return the relative height of the eyes in each frame, and the frames per second.
+    A frame without a face has the median.
+    """
     landmarker, video = Landmarker(net), cv2.VideoCapture(str(file))
     tracker, rate, found = Tracker(landmarker, smooth="none", max_faces=1), video.get(cv2.CAP_PROP_FPS), []
     for _, image in iter(video.read, (False, None)):
@@ -42,7 +44,8 @@ def open_eyes(net: str, name: str) -> list[float]:
 
 
 def lowest(nets: dict[str, str], file: Path) -> dict[str, list[float]]:
-    """Return {title: the lowest relative height in each blink of a video}. Nobody has marked the blinks: all nets find them.
+    """Return {title: the lowest relative height in each blink of a video}.
+    Nobody has marked the blinks: all nets find them.
 
     nets: {title: net}.
     """
@@ -59,8 +62,8 @@ def lowest(nets: dict[str, str], file: Path) -> dict[str, list[float]]:
 def blinks(*nets: str) -> Iterator[dict]:
     """Yield the median relative height of shut and of open eyes of real people.
 
-    Eyes shut in the videos of the folder VIDEOS, which the net follows without smoothing. Open ones are those of test photographs
-    with wide open labels.
+    Eyes shut in the videos of the folder VIDEOS, which the net follows without smoothing. Open ones are those of test
+    photographs with wide open labels.
     """
     (videos,), known = require("VIDEOS"), titled(nets)
     files = sorted(file for file in videos.iterdir() if file.suffix in (".avi", ".mp4"))

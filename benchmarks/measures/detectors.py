@@ -30,7 +30,7 @@ from utils.detect.find_faces import FLOOR, detected_at_scale, exported_detector,
 from utils.detect.wider import Picture, read_wider
 from utils.evaluate.detectors import weights_of
 
-# --------------------------------------------------------------------------------------------------------------- detector
+# ------------------------------------------------------------------------------------------------------------- detector
 PARTIAL = ("1--people",)
 SCALES = (1.0, 2.0)
 SURE = 0.5  # score from which a demo draws a box
@@ -62,10 +62,11 @@ def figures(found: list, pictures: list[Picture]) -> dict:
 
 
 def detector(*files: str) -> dict:
-    """Return what FaceBoxesV2 with its published weights and further detectors, NAME=WEIGHTS, find in photographs of FACEBOXES.
+    """Return what FaceBoxesV2 with its published weights and further detectors, NAME=WEIGHTS, find in photographs of
+    FACEBOXES.
 
-    Its validation faces of at least 16 px count, with an IoU of one half. Events in PARTIAL have faces without a box, so only
-    their recall is valid.
+    Its validation faces of at least 16 px count, with an IoU of one half. Events in PARTIAL have faces without a box,
+    so only their recall is valid.
     """
     faceboxes, published = require("FACEBOXES", "FACEBOXES_V2")
     pictures = read_wider(faceboxes, "val", PARTIAL)
@@ -105,7 +106,7 @@ def detector(*files: str) -> dict:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- face_boxes
+# ----------------------------------------------------------------------------------------------------------- face_boxes
 FITTED, TESTED = 400, 224  # photographs of each set
 TITLES = {
     "faceboxes": "FaceBoxesV2, published weights",
@@ -160,10 +161,11 @@ def nme(landmarkers: Sequence[Landmarker], records: list[Photograph], boxes: lis
 def face_boxes(net: str, *files: str) -> dict:
     """Return the position of detectors' boxes on the face, and its effect on a net, NET.onnx.
 
-    For each detector, NAME=WEIGHTS such as faceboxes=FaceBoxesV2.pth, the map from its box to the tight box of the landmarks is
-    fitted on training photographs: medians of shift and sides, the rows of pipnet/detector.py. Then the net's error on test faces
-    is measured in the boxes of the labels, in these moved and resized by up to 20 %, and in the detectors' boxes; each time from
-    one crop, and from a second one around the landmarks that the net, or the shipped landmarks-fast, finds in the first.
+    For each detector, NAME=WEIGHTS such as faceboxes=FaceBoxesV2.pth, the map from its box to the tight box of the
+    landmarks is fitted on training photographs: medians of shift and sides, the rows of pipnet/detector.py. Then the
+    net's error on test faces is measured in the boxes of the labels, in these moved and resized by up to 20 %, and in
+    the detectors' boxes; each time from one crop, and from a second one around the landmarks that the net, or the
+    shipped landmarks-fast, finds in the first.
     """
     names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in map(name_and_file, files)}
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
@@ -190,7 +192,7 @@ def face_boxes(net: str, *files: str) -> dict:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- face_score
+# ----------------------------------------------------------------------------------------------------------- face_score
 PICTURES, TRIES, EACH = 300, 60, 2
 
 
@@ -209,9 +211,9 @@ def backgrounds(rng: np.random.Generator, box: np.ndarray, taken: np.ndarray, sh
 def face_score(net: str, detector: str) -> dict:
     """Return how well the mean landmark score of NET.onnx tells faces from background.
 
-    Faces: labelled ones of 300W, in their true boxes and in boxes moved by up to 15 %. Background: boxes of the same photographs
-    that touch neither the labelled face nor a detection of the detector, NAME=WEIGHTS. `limit` is the score that 99 of 100
-    background boxes stay below; weights/making/ship.py stores it in the net as `face_limit`.
+    Faces: labelled ones of 300W, in their true boxes and in boxes moved by up to 15 %. Background: boxes of the same
+    photographs that touch neither the labelled face nor a detection of the detector, NAME=WEIGHTS. `limit` is the score
+    that 99 of 100 background boxes stay below; weights/making/ship.py stores it in the net as `face_limit`.
     """
     require("300W")
     other = open_detector(*name_and_file(detector), threshold=0.2, scale=1.0)

@@ -40,7 +40,9 @@ def turned(angle: float) -> Change:
 
 
 def lit(gamma: float, noise: float = 0.0) -> Change:
-    """Return a change of the light: grey levels in [0, 1] to the power of `gamma`, then noise of that many levels of 256."""
+    """Return a change of the light: grey levels in [0, 1] to the power of `gamma`, then noise of that many levels of
+    256.
+    """
 
     def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
         levels = 255 * (image / 255.0) ** gamma + rng.normal(0, noise or 1e-9, image.shape)
@@ -58,7 +60,9 @@ def side_light(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generato
 
 
 def half_black(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
-    """One side of a line through the middle of the face lies in black shadow, with an edge of a tenth of the face's width."""
+    """One side of a line through the middle of the face lies in black shadow, with an edge of a tenth of the face's
+    width.
+    """
     (x, y), angle = landmarks.mean(0), rng.uniform(0, 2 * np.pi)
     rows, columns = np.indices(image.shape[:2])
     off = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
@@ -145,8 +149,9 @@ def nme(found: np.ndarray, truth: np.ndarray) -> float:
 def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
     """Yield the number of faces and the NME in % of labelled photographs, each changed in one way at a time.
 
-    The face is in the labels' box. Further rows are the mean of all changes, and groups by the yaw of the labels, the opening of
-    the mouth, the roll, and the size of the face. Stages of the shipped nets are chosen with --split val --into kinds_val.
+    The face is in the labels' box. Further rows are the mean of all changes, and groups by the yaw of the labels, the
+    opening of the mouth, the roll, and the size of the face. Stages of the shipped nets are chosen with --split val
+    --into kinds_val.
     """
     counts: dict[str, dict] = {}
     figures: dict[str, dict] = {}
@@ -186,15 +191,16 @@ def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[st
     return found | {band: plain[inside] for band, inside in bands.items() if inside.any()}
 
 
-# --------------------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------------------- refusals
 SHIFT, REFUSED, FAR = 0.2, (0, 1, 2, 5, 10, 20), (10, 20)  # of the box's side; % of the faces; % of error
 
 
 def refusals(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
-    """Yield what remains when the faces with the lowest mean landmark scores are refused: the NME in %, and shares of far errors.
+    """Yield what remains when the faces with the lowest mean landmark scores are refused: the NME in %, and shares of
+    far errors.
 
-    Each labelled photograph is changed in all ways of KINDS, and the labels' box is moved by up to SHIFT of its side in x and y.
-    The last row of a net refuses below `face_least`, as the pipeline does.
+    Each labelled photograph is changed in all ways of KINDS, and the labels' box is moved by up to SHIFT of its side in
+    x and y. The last row of a net refuses below `face_least`, as the pipeline does.
     """
     for title, net in titled(nets).items():
         rng, scores, errors = np.random.default_rng(0), [], []
@@ -222,7 +228,7 @@ def refusals(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict
             }
 
 
-# ------------------------------------------------------------------------------------------------------------------ sizes
+# ---------------------------------------------------------------------------------------------------------------- sizes
 SCALES, FRAME, CANVAS = (1.0, 2.0), 640, (240, 320)  # of the detector; px: longer side of a portrait, least picture
 FILLED, SMALLEST = (1.0, 1.5, 2.5), (24, 20, 16, 12)  # frame / face box of a portrait; px, widths of a small face
 
@@ -247,7 +253,9 @@ def shrunk(image: np.ndarray, landmarks: np.ndarray, width: int) -> tuple[np.nda
 
 
 def sizes(split: str = "test", faces: int = 60) -> Iterator[dict]:
-    """Yield the share of faces that the shipped detector finds in photographs that are cut close to the face, or shrunk."""
+    """Yield the share of faces that the shipped detector finds in photographs that are cut close to the face, or
+    shrunk.
+    """
     cases = {f"frame {times:g} times the face's box": (portrait, times) for times in FILLED}
     cases |= {f"{width} px wide": (shrunk, width) for width in SMALLEST}
     detectors = {scale: Detector(scale=scale, threads=1) for scale in SCALES}

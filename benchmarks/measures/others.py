@@ -1,17 +1,18 @@
 """The shipped nets and tools that a user could take instead, in photographs as taken or changed.
 
-Every tool gets the picture alone and finds the face itself, in the labelled photographs of FACES_300W and FACES68. Labelling
-conventions differ, such as where the jaw ends. So each tool's mean offset from the labels, per landmark in the frame of the eyes,
-is measured on training photographs and subtracted (`aligned`); from tools with more than 68 points the best point per
-landmark is chosen there too. Errors are of the faces that all tools find. The environment variable OTHERS names a folder with
+Every tool gets the picture alone and finds the face itself, in the labelled photographs of FACES_300W and FACES68.
+Labelling conventions differ, such as where the jaw ends. So each tool's mean offset from the labels, per landmark in
+the frame of the eyes, is measured on training photographs and subtracted (`aligned`); from tools with more than 68
+points the best point per landmark is chosen there too. Errors are of the faces that all tools find. The environment
+variable OTHERS names a folder with
 
     shape_predictor_68_face_landmarks.dat   dlib's, in the package face_recognition_models; `pip install dlib-bin`
     slim_160_latest.onnx, version-RFB-320.onnx, FaceBoxesV2.pth   Peppa's, its detector's, FaceBoxes's
     dpr_98_points_*.pth.tar, dpr_gsr.npz   DPR's
 
-MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
-`measure.py others mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool
-that is missing is skipped with a message; its row stays.
+MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and
+run `measure.py others mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of
+all. A tool that is missing is skipped with a message; its row stays.
 """
 
 import os
@@ -142,8 +143,9 @@ def look(find: Find, records: list[Photograph]) -> tuple[np.ndarray, float]:
 
 
 def apart(found: np.ndarray, records: list[Photograph]) -> np.ndarray:
-    """Return the offset (F, N, 68), complex, of each found from each labelled landmark, in the frame of the eyes, whose outer
-    corners are 1 apart; (F, 68) of the same landmarks if N is 68."""
+    """Return the offset (F, N, 68), complex, of each found from each labelled landmark, in the frame of the eyes, whose
+    outer corners are 1 apart; (F, 68) of the same landmarks if N is 68.
+    """
     truth = np.array([record.landmarks for record in records]) @ (1, 1j)
     eyes = (truth[:, 45] - truth[:, 36])[:, None]
     return (found - truth) / eyes if found.shape[1] == 68 else (found[:, :, None] - truth[:, None]) / eyes[:, None]
@@ -159,7 +161,9 @@ def without_offset(train: np.ndarray, test: np.ndarray) -> np.ndarray:
 
 
 def table(name: str) -> dict[str, dict[str, str]]:
-    """Return {tool: figures of one set}, of tools whose findings are there. Errors are of the faces that all of them find."""
+    """Return {tool: figures of one set}, of tools whose findings are there.
+    Errors are of the faces that all of them find.
+    """
     train, test = photographs(name, "train", FITTED), photographs(name, "test", TESTED)
     measured = {}
     for tool in TOOLS:
@@ -241,7 +245,8 @@ def others(*tools: str) -> dict:
 def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
     """Yield how many faces the tools with 68 points miss in changed photographs, and their errors.
 
-    Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and lit in other ways.
+    Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and lit in
+    other ways.
     """
     for name in labelled_sets():
         records = photographs(name, "test", faces)
@@ -268,7 +273,8 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
 
 
 def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
-    """Yield the time of whole test photographs. The tools take turns at each one, so that all meet the same changes of the clock.
+    """Yield the time of whole test photographs.
+    The tools take turns at each one, so that all meet the same changes of the clock.
 
     The ratio is that of the medians to the tool that is named last.
     """

@@ -77,10 +77,11 @@ def by_trait(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
 
 
 def traits(*nets: str) -> Iterator[dict]:
-    """Yield the errors for rendered people, of whom everything is known, in the light and before the background of their seed.
+    """Yield the errors for rendered people, of whom everything is known, in the light and before the background of
+    their seed.
 
-    They are drawn frontal, turned to the side, with shut eyes, and with a mouth at rest. Errors are in % of the square root of
-    the area of the labels' box, since in profiles the eyes have no distance.
+    They are drawn frontal, turned to the side, with shut eyes, and with a mouth at rest. Errors are in % of the square
+    root of the area of the labels' box, since in profiles the eyes have no distance.
     """
     people = [
         sample_person(np.random.default_rng([SEED, index])) for index in range(PEOPLE)

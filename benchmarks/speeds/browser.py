@@ -56,7 +56,9 @@ class Listener(Handler):
 
 
 def two_faces(file: Path, frames: int = 60) -> list[str]:
-    """Write a camera's pictures: a face and its mirror image, smaller, that move to and fro. Return the browser's flags."""
+    """Write a camera's pictures: a face and its mirror image, smaller, that move to and fro.
+    Return the browser's flags.
+    """
     portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     x1, y1, x2, y2 = grow(Landmarker(threads=1)(portrait)[0].box, 1.8).astype(int)
     head = portrait[y1:y2, x1:x2]
@@ -76,7 +78,9 @@ def two_faces(file: Path, frames: int = 60) -> list[str]:
 
 
 def in_browser(folder: Path, driver: str, *flags: str) -> dict[str, list[bytes]]:
-    """Run a driver in the page in `folder`/below/page; return what it has sent, by name. AssertionError after 10 minutes."""
+    """Run a driver in the page in `folder`/below/page; return what it has sent, by name.
+    AssertionError after 10 minutes.
+    """
     page = folder / "below" / "page"
     (page / "driver.js").write_text(driver)
     text = (page / "index.html").read_text()

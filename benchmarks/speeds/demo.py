@@ -104,8 +104,9 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
 def demo(*nets: str, detector: str = "") -> dict:
     """Return the speed from a video file to drawn faces, with the detector on every frame or seldom.
 
-    The clips are rendered, 640x480 px at 30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in front of
-    them. nets: as --exp of demo.py takes them; without any, the shipped ones. detector: NAME=WEIGHTS, without it the shipped one.
+    The clips are rendered, 640x480 px at 30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in
+    front of them. nets: as --exp of demo.py takes them; without any, the shipped ones. detector: NAME=WEIGHTS, without
+    it the shipped one.
     """
     nets = nets or SHIPPED[:2]
     angles = np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES))
@@ -145,7 +146,7 @@ def demo(*nets: str, detector: str = "") -> dict:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------------- soak
+# ----------------------------------------------------------------------------------------------------------------- soak
 LONG_RATE, LONG_FRAMES, SIZE, PICTURES = 25, 20 * 60 * 25, (320, 240), 10_000
 DIFFERENT = 50  # pictures; the others are links to these
 ALLOWED = 50  # MB
@@ -233,10 +234,12 @@ PARTS = {"video": video, "pictures": pictures}
 
 
 def soak(*parts: str, share: float = 1.0) -> dict:
-    """Return memory, frames and files of the demo in long runs, whose figures must say `flat`, `playable` and `in_order`.
+    """Return memory, frames and files of the demo in long runs, whose figures must say `flat`, `playable` and
+    `in_order`.
 
-    video: a rendered clip of 20 minutes; pictures: a folder of 10,000. share: of these lengths, such as 0.01. memory_growth_mb is
-    how far the process grows beyond the most that it had in its first tenth; at most 50 MB are allowed.
+    video: a rendered clip of 20 minutes; pictures: a folder of 10,000. share: of these lengths, such as 0.01.
+    memory_growth_mb is how far the process grows beyond the most that it had in its first tenth; at most 50 MB are
+    allowed.
     """
     found = {}
     for name in chosen(PARTS, parts):

@@ -69,7 +69,9 @@ def filled(words, work: Path, name: str = "") -> list[str]:
 
 
 def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[int, list[str]]:
-    """Run Python; return its status and all lines that it prints. After too many seconds it ends with its children: 124."""
+    """Run Python; return its status and all lines that it prints.
+    After too many seconds it ends with its children: 124.
+    """
     log, path = work / f"{name}.log", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = ["timeout", "-k", "5", str(max(round(seconds), 1)), sys.executable, *filled(command, work, name)]
     with open(log, "w") as out:
@@ -84,7 +86,9 @@ def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[i
 
 
 def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
-    """Return {row: figures or {"error": why}}, as many as there is time for. A process measures row after row, up to an error."""
+    """Return {row: figures or {"error": why}}, as many as there is time for.
+    A process measures row after row, up to an error.
+    """
     left, found, log = list(names), {}, work / "rows.log"
     print(markdown([dict.fromkeys(row, "") for row in speed_rows({"": {}})]).rpartition("\n")[0], flush=True)
     while left and (rest := until - time.monotonic()) > 20:
@@ -152,7 +156,8 @@ def speed_rows(rows: dict[str, dict], card: str = "") -> list[dict[str, str]]:
 
 
 def train(work: Path, until: float, images: float, data: Path) -> dict:
-    """Return loss curves of 200 steps, {way and seed: means of 25 steps}, and what a training for the rest of the time reaches.
+    """Return loss curves of 200 steps, {way and seed: means of 25 steps}, and what a training for the rest of the time
+    reaches.
 
     images: per second, as `speed` has measured it.
     """
@@ -198,9 +203,10 @@ def train(work: Path, until: float, images: float, data: Path) -> dict:
 def gpu(*parts: str, minutes: float = 4.2, only: Sequence[str] = (), data: Path = ROOT / "data" / "300w") -> dict:
     """Return how fast a GPU trains, in at most so many minutes.
 
-    speed: steps, fed as in a training and fed from memory. train: loss curves with and without graphs and device pixels, then a
-    training of at most two minutes and a test. All of it runs on a CPU too. only: names of rows of `speed`. data: a prepared set
-    for `train`; without one, rendered faces are trained on. `python tests/campaigns gpu` tests what main.py does on a GPU.
+    speed: steps, fed as in a training and fed from memory. train: loss curves with and without graphs and device
+    pixels, then a training of at most two minutes and a test. All of it runs on a CPU too. only: names of rows of
+    `speed`. data: a prepared set for `train`; without one, rendered faces are trained on. `python tests/campaigns gpu`
+    tests what main.py does on a GPU.
     """
     begun, figures = time.monotonic(), {"rows": {}, "train": {}}
     parts, only = chosen(SHARES, parts), chosen(ROWS, only)

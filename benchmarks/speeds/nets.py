@@ -59,7 +59,9 @@ def zoo(*nets: str) -> dict:
 
 
 def pipeline_figures(net: str) -> dict[str, float]:
-    """Return how far the landmarks of the pipeline are from those of `Landmarker`, the largest distance of each face, in px."""
+    """Return how far the landmarks of the pipeline are from those of `Landmarker`, the largest distance of each face,
+    in px.
+    """
     detector, apart = shipped("detector.onnx"), []
     landmarker = Landmarker(shipped(f"{net}.onnx"), Detector(weights=detector, threads=1), threads=1, any_roll=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,10 +79,11 @@ def pipeline_figures(net: str) -> dict[str, float]:
 
 
 def formats(*nets: str) -> dict:
-    """Return errors and latencies of the shipped landmark nets in every format: `main.py --test-formats` on 300W and FACES68.
+    """Return errors and latencies of the shipped landmark nets in every format: `main.py --test-formats` on 300W and
+    FACES68.
 
-    8-bit numbers are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled faces of
-    whole photographs. Nothing else may run on the machine meanwhile.
+    8-bit numbers are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled
+    faces of whole photographs. Nothing else may run on the machine meanwhile.
     """
     require("300W", "FACES68")
     pipelines, rows = {}, []

@@ -148,12 +148,12 @@ def launched(ranks: int, folder: Path, name: str) -> dict:
 def scale(*faces: int) -> dict:
     """Return what a training takes on sets of 64, 10,000 and 1,000,000 faces, or on those of so many.
 
-    All faces are copies of a few drawn ones, with 68 landmarks and crops of 128 px: the columns are written in full, the places
-    of the crops point at the same JPEGs. With 1 and 2 processes, these are measured: the seconds in which the set is opened;
-    those in which a process runs through the order of an epoch; those from the start of Python to the first step, also in CPU
-    time, which the load of others hardly changes, and to the first step after a checkpoint is loaded; images/s; the private
-    memory of the first process and its loaders, without the page cache. With 64 faces that is the memory of the net, the
-    optimizer and the packages.
+    All faces are copies of a few drawn ones, with 68 landmarks and crops of 128 px: the columns are written in full,
+    the places of the crops point at the same JPEGs. With 1 and 2 processes, these are measured: the seconds in which
+    the set is opened; those in which a process runs through the order of an epoch; those from the start of Python to
+    the first step, also in CPU time, which the load of others hardly changes, and to the first step after a checkpoint
+    is loaded; images/s; the private memory of the first process and its loaders, without the page cache. With 64 faces
+    that is the memory of the net, the optimizer and the packages.
     """
     from utils import DataGenerator
 

@@ -1,4 +1,5 @@
-"""Training speed against its upper bound: the same steps, fed as in a training and fed by batches in device memory, in turn.
+"""Training speed against its upper bound: the same steps, fed as in a training and fed by batches in device memory, in
+turn.
 
 `memory_given_back` is, on a CPU, the speed of the batches in memory without `keep_memory`, measured before.
 """
@@ -41,7 +42,9 @@ TRACED = 5  # steps
 
 
 def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Loader | Feed]:
-    """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first step."""
+    """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first
+    step.
+    """
     defaults = read_defaults()
     mode, given = parse(flags, add_modes, defaults)
     given = given if "train_data" in given else {"dataset": "synthetic", **given}
@@ -103,7 +106,9 @@ def measured(experiment: Experiment, solver: Solver, order: Order, loader: Loade
 
 
 def traced(steps, device: torch.device) -> dict:
-    """Return what one of TRACED steps is made of: operators of torch, and on a GPU launches, kernels and their time in ms."""
+    """Return what one of TRACED steps is made of: operators of torch, and on a GPU launches, kernels and their time in
+    ms.
+    """
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=kinds) as profiler:
         steps()

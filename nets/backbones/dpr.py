@@ -20,7 +20,9 @@ STEM, WIDTH = 8, 64
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (unless it is 1), depthwise convolution, linear 1x1; the sum with x where shapes allow (MobileNetV2)."""
+    """1x1 expansion (unless it is 1), depthwise convolution, linear 1x1; the sum with x where shapes allow
+    (MobileNetV2).
+    """
 
     def __init__(self, inputs: int, expansion: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""IRNet-18/50/100, the improved residual net of face recognition (ArcFace, Deng et al. 2019), as in the IRNet fork of PIPNet.
+"""IRNet-18/50/100, the improved residual net of face recognition (ArcFace, Deng et al.
+2019), as in the IRNet fork of PIPNet.
 
-A block normalises first, has its stride in the second convolution, and ends without an activation. The stem has a stride too, so
-an input of 256 px gives 8x8 cells.
+A block normalises first, has its stride in the second convolution, and ends without an activation. The stem has a
+stride too, so an input of 256 px gives 8x8 cells.
 """
 
 from functools import partial

@@ -10,7 +10,9 @@ from nets.blocks import conv_norm, run_taps
 
 
 class MobileNetV2(nn.Module):
-    """x (B, 3, H, W) -> {2, 4, 8, 16, 32: (B, C, H/stride, W/stride)}; torchvision's `features`, with the last 1x1 to 1280."""
+    """x (B, 3, H, W) -> {2, 4, 8, 16, 32: (B, C, H/stride, W/stride)}; torchvision's `features`, with the last 1x1 to
+    1280.
+    """
 
     taps = {2: 1, 4: 3, 8: 6, 16: 13, 32: 18}  # {stride: index of its last layer}
 
@@ -58,7 +60,9 @@ def _activation(swish: bool) -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by a gate in [0, 1] computed from their means; inside, a quarter of them, rounded to a multiple of 8."""
+    """Channels scaled by a gate in [0, 1] computed from their means; inside, a quarter of them, rounded to a multiple
+    of 8.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

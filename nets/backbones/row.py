@@ -13,8 +13,8 @@ class Row(NamedTuple):
     """One backbone.
 
     build(**options): makes the module. Its `channels` is {stride: channels}; its `forward` turns x (B, 3, H, W) into
-        {stride: (B, C, H/stride, W/stride)}, strides 2 or 4 to 32. It may have `vector(input_size)`, a neck that gives a head a
-        vector instead of a map, and `own_names(state)`, which renames the tensors of a published state dict
+        {stride: (B, C, H/stride, W/stride)}, strides 2 or 4 to 32. It may have `vector(input_size)`, a neck that gives
+        a head a vector instead of a map, and `own_names(state)`, which renames the tensors of a published state dict
     mean, std: of the channels, of images in [0, 1], as the weights were trained
     imagenet: place of ImageNet weights: the address of a state dict, `timm:<name>`, or None
     note: one line for --list-nets, with the published NME (%, interocular)

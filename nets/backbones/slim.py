@@ -1,7 +1,7 @@
 """Slim, Peppa's net of 26 MFLOP (Apache-2.0) for 68 landmarks, head pose and the state of eyes and mouth.
 
-Depthwise separable convolutions without shortcuts; a linear layer reads the means of the maps of three depths. Tensors of the
-backbone have the names of the published file.
+Depthwise separable convolutions without shortcuts; a linear layer reads the means of the maps of three depths. Tensors
+of the backbone have the names of the published file.
 """
 
 import torch

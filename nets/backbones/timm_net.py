@@ -16,7 +16,8 @@ STRIDES = (2, 4, 8, 16, 32)
 class TimmNet(nn.Module):
     """x (B, 3, H, W) -> {stride: (B, C, H/stride, W/stride)} at the strides of 2 to 32 that the net has.
 
-    Raises ValueError for an unknown name and for nets without feature maps, without stride 32 or with a fixed image size.
+    Raises ValueError for an unknown name and for nets without feature maps, without stride 32 or with a fixed image
+    size.
     """
 
     def __init__(self, name: str) -> None:
@@ -76,7 +77,8 @@ class TimmNet(nn.Module):
     def own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of a whole timm net, `backbone.` before their names, to the names in this net.
 
-        Where feature maps are tapped, timm writes `stages_0.conv` for `stages.0.conv`. Unknown tensors keep their names.
+        Where feature maps are tapped, timm writes `stages_0.conv` for `stages.0.conv`. Unknown tensors keep their
+        names.
         """
         own = {
             f"backbone.{name.removeprefix('net.').replace('.', '_')}": f"backbone.{name}" for name in self.state_dict()
@@ -90,8 +92,9 @@ class TimmNet(nn.Module):
 class EarlyStem(TimmNet):
     """A ResNet of timm whose deep stem reaches stride 4 in its second convolution, not by a max pool after its third.
 
-    The third convolution then has a quarter of the places, so the second one may be as wide as it. In 8 bits ResNet-10-T takes
-    a sixth less time, also because the first two convolutions have stride 2 (`utils.export.fusion.read_blocks`).
+    The third convolution then has a quarter of the places, so the second one may be as wide as it. In 8 bits
+    ResNet-10-T takes a sixth less time, also because the first two convolutions have stride 2
+    (`utils.export.fusion.read_blocks`).
     """
 
     def _create(self) -> Any:

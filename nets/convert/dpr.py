@@ -16,10 +16,12 @@ PLACES = {
 
 
 def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tensor]:
-    """Return the state dict of one of DPR's three files, or of several joined, under our names; others keep their names.
+    """Return the state dict of one of DPR's three files, or of several joined, under our names; others keep their
+    names.
 
-    Pixel centres are integers there, and frames are 128 px (box and parts) or 256 px (face) wide; ours are [0, 1]. The files do
-    not hold the mean face that the regressor adds its output to; only a net with that mean face gives the published landmarks.
+    Pixel centres are integers there, and frames are 128 px (box and parts) or 256 px (face) wide; ours are [0, 1]. The
+    files do not hold the mean face that the regressor adds its output to; only a net with that mean face gives the
+    published landmarks.
     """
     found = {
         f"transformer.{name}": tensor for name, tensor in state.items() if name.startswith(("localization.", "fc_loc."))
@@ -51,8 +53,8 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
 def _to_unit_frames(state: dict[str, Tensor], layer: str, scale: float, shift: float) -> None:
     """Convert, in place, the last layer of a net for a map between pixel frames to one for frames of [0, 1].
 
-    The published map is shifted in units of 128 px. scale: side of the first frame over that of the second and over this unit;
-    shift: half a px of the second frame.
+    The published map is shifted in units of 128 px. scale: side of the first frame over that of the second and over
+    this unit; shift: half a px of the second frame.
     """
     for leaf, constant in (("weight", 0.0), ("bias", shift)):
         a, b, x, c, d, y = state[f"{layer}.{leaf}"].unbind(0)

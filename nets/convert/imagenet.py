@@ -1,7 +1,7 @@
 """ImageNet weights of a backbone, from the local cache or the network.
 
-torch.hub and the Hugging Face hub download and cache. Without a network they hang or retry for a minute and then raise errors of
-many types, so this file checks the connection first and turns every failure into one line.
+torch.hub and the Hugging Face hub download and cache. Without a network they hang or retry for a minute and then raise
+errors of many types, so this file checks the connection first and turns every failure into one line.
 """
 
 import os
@@ -25,7 +25,8 @@ from nets.backbones.timm_net import TimmNet, first_line, pretrained_cfg
 def load_imagenet(backbone: nn.Module, row: Row) -> None:
     """Load ImageNet weights into `backbone`, which `row` has built.
 
-    Raises OSError with one line about the cause: no such weights, no network (noticed within seconds), or a damaged file.
+    Raises OSError with one line about the cause: no such weights, no network (noticed within seconds), or a damaged
+    file.
     """
     if row.imagenet is None:
         name = getattr(backbone, "name", type(backbone).__name__)
@@ -70,7 +71,9 @@ def _load_timm(backbone: TimmNet) -> None:
 
 
 def _cached_file(url: str) -> Path:
-    """Return the file in torch.hub's cache for `url`. Raises OSError with one line if it is missing and cannot be fetched."""
+    """Return the file in torch.hub's cache for `url`.
+    Raises OSError with one line if it is missing and cannot be fetched.
+    """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not cached.is_file():
         _require_reachable(url, f"or put {cached.name} into {cached.parent}")

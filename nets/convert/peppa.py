@@ -12,7 +12,8 @@ UPWARDS = (-1.0, 1.0, 1.0)  # signs of pitch, yaw, roll: pitch is positive downw
 
 
 def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tensor]:
-    """Return Peppa's state dict under our names; meanface (N, 2), in [0, 1] of the crop, is that of the coordinate head.
+    """Return Peppa's state dict under our names; meanface (N, 2), in [0, 1] of the crop, is that of the coordinate
+    head.
 
     Its last layer gives 68 landmarks in [0, 1] of the crop, the pose in quarter turns and four states.
     """

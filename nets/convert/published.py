@@ -1,7 +1,7 @@
 """Names in published snapshots of PIPNet (Jin, Liao & Shao 2021) and its IRNet fork, and ours.
 
-Theirs have backbone, neck and head side by side; ours are `backbone.<published name>`, `neck.<published name>` and `head.<name>`.
-Tensors have the same shapes.
+Theirs have backbone, neck and head side by side; ours are `backbone.<published name>`, `neck.<published name>` and
+`head.<name>`. Tensors have the same shapes.
 """
 
 import re
@@ -39,8 +39,8 @@ def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[str, Tensor]:
     """Return a state dict of PIPNet, its IRNet fork, or a plain torchvision backbone under our names.
 
-    The classifier of a plain backbone is dropped. A state dict of ours is returned unchanged. Raises ValueError if two names
-    become one.
+    The classifier of a plain backbone is dropped. A state dict of ours is returned unchanged. Raises ValueError if two
+    names become one.
     """
     if are_our_names(state):
         return state

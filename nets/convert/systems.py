@@ -27,8 +27,9 @@ STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {
 
 
 class PublishedGraph(NamedTuple):
-    """An exported form of a system's net: the names of its inputs and outputs, the crop protocol of its demo, and the function
-    (run, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net, as "module:name"."""
+    """An exported form of a system's net: the names of its inputs and outputs, the crop protocol of its demo, and the
+    function (run, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net, as "module:name".
+    """
 
     ports: tuple[list[str], list[str]]
     protocol: str
@@ -41,11 +42,12 @@ class System(NamedTuple):
     title: its name, for messages
     marks: tensors by any of which its files are known
     preset: the row of args.yaml that holds its net, input size and crop protocol
-    keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if the
+    keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if
+    the
         tensors cannot be run
     convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
-    meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need none
-    unused: beginnings of our names of tensors that its files may hold, but that the net does not have
+    meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need
+    none unused: beginnings of our names of tensors that its files may hold, but that the net does not have
     graph: its exported form, if it published one
     """
 
@@ -60,7 +62,9 @@ class System(NamedTuple):
 
 
 def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
-    """Return the keys that a snapshot of PIPNet or of its IRNet fork tells: backbone, stride, neighbors, layout and dataset."""
+    """Return the keys that a snapshot of PIPNet or of its IRNet fork tells: backbone, stride, neighbors, layout and
+    dataset.
+    """
     names = HEAD_NAMES[system]
     count, neighbors = (len(state[f"{names[part]}.bias"]) for part in ("score", "neighbor_x"))
     if count not in SETS:
@@ -93,9 +97,11 @@ def _shapes(net: str, act: str | None) -> dict[str, torch.Size]:
 
 
 def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, str | None] | None:
-    """Return (net, activation) of the largest of the backbones `names` whose tensors are all in `state`, None without one.
+    """Return (net, activation) of the largest of the backbones `names` whose tensors are all in `state`, None without
+    one.
 
-    The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of resnet18.
+    The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of
+    resnet18.
     """
     choices = [(name, act) for name in names for act in (None, *net_row(name).acts[1:])]
     there = [

@@ -1,8 +1,8 @@
 """FaceBoxesV2, the face detector of PIPNet's demo: net, anchors, decode, encode and loss.
 
-After Zhang et al., "FaceBoxes: A CPU Real-time Face Detector with High Accuracy", IJCB 2017: dense anchors (section 3.3),
-matching and hard negatives (section 3.4). Version 2 has plain strided convolutions in place of CReLU and pools. Boxes are corners
-x1, y1, x2, y2, anchors are centre and size cx, cy, w, h, both in px of the input.
+After Zhang et al., "FaceBoxes: A CPU Real-time Face Detector with High Accuracy", IJCB 2017: dense anchors (section
+3.3), matching and hard negatives (section 3.4). Version 2 has plain strided convolutions in place of CReLU and pools.
+Boxes are corners x1, y1, x2, y2, anchors are centre and size cx, cy, w, h, both in px of the input.
 """
 
 import copy
@@ -28,8 +28,9 @@ NEGATIVES, LEAST = 7, 16  # background anchors in the loss: for each match, and 
 
 
 class BoxTargets(NamedTuple):
-    """Wanted outputs in one tensor, packed (B, A, 5): offsets (B, A, 4) of the anchors whose label is 1, else 0; label (B, A) 0
-    for background, -1 for anchors that are not trained."""
+    """Wanted outputs in one tensor, packed (B, A, 5): offsets (B, A, 4) of the anchors whose label is 1, else 0; label
+    (B, A) 0 for background, -1 for anchors that are not trained.
+    """
 
     packed: Tensor
 
@@ -79,7 +80,9 @@ class Inception(nn.Module):
 
 
 class FaceBoxesV2(Trainable):
-    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`."""
+    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in
+    `anchors(H, W)`.
+    """
 
     terms = {"conf": "cls", "loc": "reg"}
     spec = {"net": "faceboxes"}
@@ -125,7 +128,9 @@ class FaceBoxesV2(Trainable):
         return {"conf": faces.clamp(min=LEAST / NEGATIVES).sum(), "loc": faces.sum()}
 
     def fused(self) -> "FaceBoxesV2":
-        """Return a copy for inference, with batch norms folded into the convolutions: same outputs, less memory traffic."""
+        """Return a copy for inference, with batch norms folded into the convolutions: same outputs, less memory
+        traffic.
+        """
         net = copy.deepcopy(self).eval()
         for module in net.modules():
             if isinstance(module, Conv):
@@ -160,7 +165,8 @@ class FaceBoxesV2(Trainable):
     def detect(self, images: Tensor, threshold: float = 0.6, overlap: float = 0.3) -> list[tuple[Tensor, Tensor]]:
         """Return boxes (M, 4) and scores (M,), best first, M <= 750, of each image uint8 BGR (B, H, W, 3).
 
-        Boxes may reach beyond the image. Scores exceed `threshold`; of two boxes with the IoU `overlap` the lower one is dropped.
+        Boxes may reach beyond the image. Scores exceed `threshold`; of two boxes with the IoU `overlap` the lower one
+        is dropped.
         """
         offsets, logits = self(images)
         boxes = decode(offsets, anchors(*images.shape[1:3], device=images.device))
@@ -168,7 +174,9 @@ class FaceBoxesV2(Trainable):
 
 
 def anchors(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Return (A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (by y)."""
+    """Return (A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell
+    (by y).
+    """
     found = []
     for stride, sizes in ANCHORS.items():
         rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
@@ -218,9 +226,9 @@ def best_boxes(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) 
 def encode(boxes: Tensor, anchor: Tensor, smallest: float = 0.0) -> Tensor:
     """Return the packed `BoxTargets` (A, 5) of an image (section 3.4); boxes (M, 4), M >= 0.
 
-    An anchor learns the box with the largest IoU if that reaches MATCH. The nearest anchor of a box learns that box if the IoU
-    reaches NEAREST, so that gaps between anchors leave no box out. smallest: px; shorter sides are matched as if they had this
-    length, so that a small box trains as many anchors as others do.
+    An anchor learns the box with the largest IoU if that reaches MATCH. The nearest anchor of a box learns that box if
+    the IoU reaches NEAREST, so that gaps between anchors leave no box out. smallest: px; shorter sides are matched as
+    if they had this length, so that a small box trains as many anchors as others do.
     """
     if not len(boxes):
         return anchor.new_zeros(len(anchor), 5)
@@ -239,8 +247,8 @@ def multibox_loss(
 ) -> dict[str, Tensor]:
     """Return {"loc": sum, "conf": sum} of a batch (section 3.4).
 
-    loc is smooth L1 of the offsets of matched anchors. conf is the cross-entropy of these and of each image's hardest background:
-    `negatives` for each match and at least `least`, so that images without a face are trained too.
+    loc is smooth L1 of the offsets of matched anchors. conf is the cross-entropy of these and of each image's hardest
+    background: `negatives` for each match and at least `least`, so that images without a face are trained too.
     """
     face = targets.label == 1
     offsets, logits = offsets.float(), logits.float()

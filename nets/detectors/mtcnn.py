@@ -1,8 +1,9 @@
-"""MTCNN: boxes and five points from a cascade of three nets (Zhang et al., "Joint Face Detection and Alignment Using Multi-task
-Cascaded Convolutional Networks", IEEE SPL 2016).
+"""MTCNN: boxes and five points from a cascade of three nets (Zhang et al., "Joint Face Detection and Alignment Using
+Multi-task Cascaded Convolutional Networks", IEEE SPL 2016).
 
-P-Net proposes boxes on an image pyramid, R-Net refines them, O-Net refines them again and finds the points. As published, a box
-from pixel x1 to pixel x2 is x2 - x1 + 1 wide; boxes are continuous here, [x1, x2 + 1], so widths are differences.
+P-Net proposes boxes on an image pyramid, R-Net refines them, O-Net refines them again and finds the points. As
+published, a box from pixel x1 to pixel x2 is x2 - x1 + 1 wide; boxes are continuous here, [x1, x2 + 1], so widths are
+differences.
 """
 
 import math
@@ -21,7 +22,8 @@ BATCH = 256  # crops at once, to bound memory on crowds
 
 
 class Stage(nn.Module):
-    """Convolutions, each with a PReLU and, where `pools` has (size, stride), a max-pool; a linear layer, if any; branches.
+    """Convolutions, each with a PReLU and, where `pools` has (size, stride), a max-pool; a linear layer, if any;
+    branches.
 
     x (B, 3, H, W) -> one tensor a branch. Tensors have the published names.
     """
@@ -60,7 +62,9 @@ class Stage(nn.Module):
 
 
 class MTCNN(nn.Module):
-    """The cascade. `pnet`, `rnet`, `onet`: x (B, 3, S, S), S >= 12, 24, 48 -> (logits, corrections of the box[, points])."""
+    """The cascade. `pnet`, `rnet`, `onet`: x (B, 3, S, S), S >= 12, 24, 48 -> (logits, corrections of the box[,
+    points]).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,9 +88,9 @@ class MTCNN(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes (M, 4), scores (M,), points (M, 5, 2) in continuous px, best first; image uint8 BGR (H, W, 3).
 
-        thresholds: scores of the three nets; overlap: share of the smaller of two boxes from which the lower one is dropped;
-        smallest: px, side of the smallest face. Boxes may reach beyond the image. Points are eyes, nose, corners of the mouth,
-        the image's left before its right.
+        thresholds: scores of the three nets; overlap: share of the smaller of two boxes from which the lower one is
+        dropped; smallest: px, side of the smallest face. Boxes may reach beyond the image. Points are eyes, nose,
+        corners of the mouth, the image's left before its right.
         """
         picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
         boxes = self._propose(picture, thresholds[0], smallest)
@@ -124,8 +128,8 @@ class MTCNN(nn.Module):
 def _resize(picture: Image.Image, height: int, width: int) -> Tensor:
     """Return the input (3, height, width) of a net.
 
-    It is resized by Pillow, as published. Another library rounds differently, and because scores are close to 1, that changes
-    which of two boxes of a face is kept.
+    It is resized by Pillow, as published. Another library rounds differently, and because scores are close to 1, that
+    changes which of two boxes of a face is kept.
     """
     image = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
     return (torch.from_numpy(image).permute(2, 0, 1).float() - 127.5) / 128
@@ -159,7 +163,9 @@ def _accepted(net: Stage, picture: Image.Image, boxes: Tensor, size: int, thresh
 
 
 def nms_of_smaller(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Return the indices of boxes, best first, whose overlap with each better box is at most `overlap` of the smaller area."""
+    """Return the indices of boxes, best first, whose overlap with each better box is at most `overlap` of the smaller
+    area.
+    """
     order = scores.argsort(descending=True, stable=True)
     corner = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     common = (torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - corner).clamp(min=0).prod(2)

@@ -1,4 +1,6 @@
-"""The interface of a head: its verbs count, encode, forward, loss and decode, and its neck, which joins it to a backbone."""
+"""The interface of a head: its verbs count, encode, forward, loss and decode, and its neck, which joins it to a
+backbone.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -22,8 +24,9 @@ class PointTargets(NamedTuple):
 class Head(nn.Module):
     """Turns a feature map into landmarks. The maps with the lowest loss decode to the labels.
 
-    It is made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds
-    strides, options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
+    It is made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in
+    nets/registry.py holds strides, options and loss terms. A head that predicts its error has a module `log_scale` for
+    the logarithm of that error.
     rows: {module: number of its outputs for one landmark}, for `grafted`; outputs are ordered by landmark.
     """
 
@@ -65,7 +68,9 @@ class Head(nn.Module):
         return self.decode(maps), None
 
     def scores(self, maps) -> Tensor | None:
-        """Return score maps (B, N, ...) for distillation, scaled so that the squares of ideal maps sum to about 1; or None."""
+        """Return score maps (B, N, ...) for distillation, scaled so that the squares of ideal maps sum to about 1; or
+        None.
+        """
         return None
 
     def calibrated(self, state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
@@ -74,10 +79,11 @@ class Head(nn.Module):
         return {**state, name: state[name] + math.log(factor)}
 
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
-        """Return the head's tensors for the net of spec `new`, from `state`, those of the head of the net of spec `old`.
+        """Return the head's tensors for the net of spec `new`, from `state`, those of the head of the net of spec
+        `old`.
 
-        Each landmark starts as a copy of its origin. meanface (N, 2) is in [0, 1] of the new net's crop. Raises ValueError if
-        `state` does not fit `old`.
+        Each landmark starts as a copy of its origin. meanface (N, 2) is in [0, 1] of the new net's crop. Raises
+        ValueError if `state` does not fit `old`.
         """
         made = dict(state)
         for name, tensor in state.items():

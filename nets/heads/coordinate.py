@@ -1,7 +1,7 @@
 """The coordinate head: landmarks from one vector of the whole crop, without score maps.
 
-Landmarks are the meanface plus the net's output in eighths of the crop: 32 px of a 256 px crop, the unit in which the PIP head
-measures its errors too. So forms and weights of the loss mean the same for both.
+Landmarks are the meanface plus the net's output in eighths of the crop: 32 px of a 256 px crop, the unit in which the
+PIP head measures its errors too. So forms and weights of the loss mean the same for both.
 """
 
 from typing import Any, NamedTuple
@@ -19,14 +19,18 @@ UNIT = 1 / 8  # of the crop
 
 
 class CoordinateMaps(NamedTuple):
-    """landmarks (B, N, 2) in [0, 1] of the crop; log_scale (B, N): logarithm of the expected error in eighths of it, or None."""
+    """landmarks (B, N, 2) in [0, 1] of the crop; log_scale (B, N): logarithm of the expected error in eighths of it, or
+    None.
+    """
 
     landmarks: Tensor
     log_scale: Tensor | None = None
 
 
 class RegressionHead(Head):
-    """The verbs of heads whose maps are coordinates already. The score is 1: only sigma tells how certain such a head is."""
+    """The verbs of heads whose maps are coordinates already.
+    The score is 1: only sigma tells how certain such a head is.
+    """
 
     meanface: Tensor
 
@@ -59,8 +63,9 @@ class RegressionHead(Head):
 class CoordinateHead(RegressionHead):
     """A feature map of `channels` pooled to a vector, then one linear map to all coordinates.
 
-    error: a row of ERRORS; pool: `average` of all cells, or `depthwise`: one filter a channel over all cells, with batch norm
-    after it and after the linear map; excite: squeeze-excite before; sigma: another linear map predicts the errors.
+    error: a row of ERRORS; pool: `average` of all cells, or `depthwise`: one filter a channel over all cells, with
+    batch norm after it and after the linear map; excite: squeeze-excite before; sigma: another linear map predicts the
+    errors.
     """
 
     norm: Any

@@ -17,7 +17,9 @@ def parabola_top(low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
 
 
 def log_gaussian(place: Tensor, cells: int, width: float) -> Tensor:
-    """Return (..., cells), the logarithm of Gaussians of height 1 around `place` (...); cell centres are at 0.5, 1.5, ..."""
+    """Return (..., cells), the logarithm of Gaussians of height 1 around `place` (...); cell centres are at 0.5, 1.5,
+    ...
+    """
     distance = torch.arange(cells, device=place.device) + 0.5 - place[..., None]
     return -0.5 * (distance / width).square()
 

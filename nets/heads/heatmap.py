@@ -1,8 +1,9 @@
-"""The heatmap head: a Gaussian a landmark on a fine map, decoded to a fraction of a cell (DARK, Zhang et al., CVPR 2020).
+"""The heatmap head: a Gaussian a landmark on a fine map, decoded to a fraction of a cell (DARK, Zhang et al., CVPR
+2020).
 
-The published decoding smooths the map and expands its logarithm about the largest cell by finite differences. Here the rows and
-columns of the 3 x 3 cells around that cell are averaged, and a parabola is fitted to each mean. On a Gaussian both give the same
-result, and this one also works at the border.
+The published decoding smooths the map and expands its logarithm about the largest cell by finite differences. Here the
+rows and columns of the 3 x 3 cells around that cell are averaged, and a parabola is fitted to each mean. On a Gaussian
+both give the same result, and this one also works at the border.
 """
 
 import math
@@ -23,8 +24,8 @@ FLOOR = 1e-4  # lower bound of a map before its logarithm is taken
 class HeatmapHead(Head):
     """A 1x1 convolution to one map a landmark; score_width: standard deviation of the Gaussian in cells, 0: 1.5.
 
-    The map cannot show a landmark that lies half a cell or more outside the crop, so such a landmark is not trained. Raises
-    ValueError for a map of fewer than 3 cells.
+    The map cannot show a landmark that lies half a cell or more outside the crop, so such a landmark is not trained.
+    Raises ValueError for a map of fewer than 3 cells.
     """
 
     rows = {"score": 1}

@@ -1,7 +1,8 @@
 """The Pixel-in-Pixel head (PIPNet, section 3): score map, offset and neighbor regression on one feature map.
 
-A landmark is found in three steps: the cell with the largest value of its score map; the offset inside that cell; the mean of
-this place and of the predictions of other landmarks, namely those that have it among their K nearest on the meanface.
+A landmark is found in three steps: the cell with the largest value of its score map; the offset inside that cell; the
+mean of this place and of the predictions of other landmarks, namely those that have it among their K nearest on the
+meanface.
 """
 
 from math import ceil
@@ -23,11 +24,12 @@ BEYOND = 0.3  # share of the neighbors that further sets label too
 
 
 class PIPMaps(NamedTuple):
-    """Outputs for W x H cells: score, offset_x, offset_y (B, N, H, W); neighbor_x, neighbor_y (B, N * K, H, W), landmark-major.
+    """Outputs for W x H cells: score, offset_x, offset_y (B, N, H, W); neighbor_x, neighbor_y (B, N * K, H, W),
+    landmark-major.
 
-    Offsets are in cells from the upper left corner of the cell. log_scale (B, N * (1 + K), H, W): logarithm of the expected error
-    in cells, of the offset first, then of each neighbor; None if the net does not predict it. coarser: score maps of the features
-    after each further 2x2 max-pool, see `PIPHead.levels`.
+    Offsets are in cells from the upper left corner of the cell. log_scale (B, N * (1 + K), H, W): logarithm of the
+    expected error in cells, of the offset first, then of each neighbor; None if the net does not predict it. coarser:
+    score maps of the features after each further 2x2 max-pool, see `PIPHead.levels`.
     """
 
     score: Tensor
@@ -42,8 +44,8 @@ class PIPMaps(NamedTuple):
 class PIPTargets(NamedTuple):
     """Targets at the cell of each landmark; all other cells train the score map only.
 
-    cell (B, N) = y * W + x; place (B, N, 1 + K, 2): the landmark and its neighbors, in cells from the corner of that cell;
-    weight (B, N, 1 + K); coarser: (cell, weight) of each coarser score map
+    cell (B, N) = y * W + x; place (B, N, 1 + K, 2): the landmark and its neighbors, in cells from the corner of that
+    cell; weight (B, N, 1 + K); coarser: (cell, weight) of each coarser score map
     """
 
     cell: Tensor
@@ -55,8 +57,8 @@ class PIPTargets(NamedTuple):
 class Candidates(NamedTuple):
     """Predictions of the landmarks' best cells.
 
-    score (B, N); place (B, N * (1 + K), 2) in cells, of each landmark and its neighbors; log_scale (B, N * (1 + K)), None if it
-    is not predicted. `merge_index` says which of them are merged.
+    score (B, N); place (B, N * (1 + K), 2) in cells, of each landmark and its neighbors; log_scale (B, N * (1 + K)),
+    None if it is not predicted. `merge_index` says which of them are merged.
     """
 
     score: Tensor
@@ -65,7 +67,9 @@ class Candidates(NamedTuple):
 
 
 def nearest_neighbors(meanface: np.ndarray, num_nb: int) -> list[list[int]]:
-    """Return for each landmark of `meanface` (N, 2) its `num_nb` nearest others, nearest first. ValueError for num_nb >= N."""
+    """Return for each landmark of `meanface` (N, 2) its `num_nb` nearest others, nearest first.
+    ValueError for num_nb >= N.
+    """
     meanface = np.asarray(meanface, np.float64).reshape(-1, 2)
     count = len(meanface)
     if not 0 <= num_nb < count:
@@ -78,9 +82,9 @@ def nearest_neighbors(meanface: np.ndarray, num_nb: int) -> list[list[int]]:
 def neighbors_across(meanface: np.ndarray, num_nb: int, labelled: np.ndarray) -> list[list[int]]:
     """Return the neighbors of each landmark if sets label different landmarks: labelled (S, N) bool.
 
-    A neighbor is learnt from faces that have both landmarks, so some set labels both. A share BEYOND of the neighbors, if there
-    are so many, is also labelled by sets that do not label the landmark: in their faces these neighbors help to find it. If there
-    are too few neighbors, they are repeated; a landmark without any is its own neighbor.
+    A neighbor is learnt from faces that have both landmarks, so some set labels both. A share BEYOND of the neighbors,
+    if there are so many, is also labelled by sets that do not label the landmark: in their faces these neighbors help
+    to find it. If there are too few neighbors, they are repeated; a landmark without any is its own neighbor.
     """
     found, want = [], ceil(num_nb * BEYOND)
     for landmark, order in enumerate(nearest_neighbors(meanface, len(meanface) - 1)):
@@ -105,9 +109,9 @@ def voters(neighbor_index: list[list[int]]) -> list[list[tuple[int, int]]]:
 def merge_index(neighbor_index: list[list[int]]) -> Tensor:
     """Return (N, 1 + R) positions among the N * (1 + K) candidates whose mean is the landmark.
 
-    Each landmark has 1 + K candidates: its own place, then those of its K neighbors. As published, the lists of voters are
-    repeated cyclically to the length R of the longest, so that some voters get more weight. A landmark without voters keeps its
-    own place.
+    Each landmark has 1 + K candidates: its own place, then those of its K neighbors. As published, the lists of voters
+    are repeated cyclically to the length R of the longest, so that some voters get more weight. A landmark without
+    voters keeps its own place.
     """
     k = len(neighbor_index[0])
     lists = voters(neighbor_index)
@@ -134,12 +138,13 @@ def landmark_channels(count: int, num_nb: int, sigma: bool) -> Tensor:
 
 
 class PIPHead(Head):
-    """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of spec["neighbor_index"] (N, K).
+    """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of spec["neighbor_index"] (N,
+    K).
 
-    Options beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution that predicts
-    the error of each offset and neighbor, with which the merge weighs them. levels: number of score maps in training. 3 adds the
-    score maps after one and after two 2x2 max-pools; samples of level 1 or 2 train only that map (the paper's self-training with
-    curriculum). Inference does not need them.
+    Options beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution
+    that predicts the error of each offset and neighbor, with which the merge weighs them. levels: number of score maps
+    in training. 3 adds the score maps after one and after two 2x2 max-pools; samples of level 1 or 2 train only that
+    map (the paper's self-training with curriculum). Inference does not need them.
     """
 
     neighbor_index: Tensor
@@ -206,7 +211,9 @@ class PIPHead(Head):
         return counts
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PIPTargets:
-        """Return targets on `grid` (H, W) cells. A landmark outside the crop takes the nearest cell, its offset unclamped."""
+        """Return targets on `grid` (H, W) cells.
+        A landmark outside the crop takes the nearest cell, its offset unclamped.
+        """
         position, weight, coarser = in_cells(labels.landmarks, grid), labels.weight_of(0), []
         column, row = (
             part.clamp(0, cells - 1) for part, cells in zip(position.floor().unbind(-1), grid[::-1], strict=True)
@@ -245,8 +252,8 @@ class PIPHead(Head):
     def decode(self, maps: PIPMaps) -> Prediction:
         """Return landmarks in [0, 1] of the crop and the score at the chosen cell (section 3.3).
 
-        With `log_scale`, candidates are weighted by the inverse square of their expected errors; sigma is the weighted mean of
-        these errors.
+        With `log_scale`, candidates are weighted by the inverse square of their expected errors; sigma is the weighted
+        mean of these errors.
         """
         return self._merge(self._candidates(maps), maps.score.shape[-2:])
 
@@ -260,7 +267,9 @@ class PIPHead(Head):
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
 
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
-        """Return the head's tensors, see `Head.grafted`; each landmark is also shifted from its origin to its own place."""
+        """Return the head's tensors, see `Head.grafted`; each landmark is also shifted from its origin to its own
+        place.
+        """
         cells = new["input_size"] / new["stride"]
         return transplant(
             state,
@@ -279,8 +288,9 @@ class PIPHead(Head):
         return weight[:, :, None] * weight[:, self.neighbor_index]
 
     def _at(self, maps: PIPMaps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return float32 values at `cell` (B, N): score (B, N), places (B, N, 1 + K, 2) of the landmark and its neighbors, and
-        log scales (B, N, 1 + K), None if these are not predicted."""
+        """Return float32 values at `cell` (B, N): score (B, N), places (B, N, 1 + K, 2) of the landmark and its
+        neighbors, and log scales (B, N, 1 + K), None if these are not predicted.
+        """
         joined = torch.cat([part for part in maps[:6] if part is not None], 1)
         # one gather for all maps, each cell with its channels: a training has them side by side in memory
         index = cell[:, :, None] * joined.shape[1] + self.channels
@@ -311,6 +321,7 @@ class PIPHead(Head):
 
 
 def _score_error(maps: Tensor, score: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted sum over cells of (map - target)^2. maps (B, N, cells); score (B, N): their value in the cell with
-    target 1; the target of all other cells is 0."""
+    """Return the weighted sum over cells of (map - target)^2.
+    maps (B, N, cells); score (B, N): their value in the cell with target 1; the target of all other cells is 0.
+    """
     return (weight * (maps.square().sum(2) - 2 * score + 1)).sum()

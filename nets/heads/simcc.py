@@ -1,6 +1,8 @@
-"""The SimCC head: a landmark's x and y as two classifications (Li et al., ECCV 2022), in RTMPose's form (Jiang et al., 2023).
+"""The SimCC head: a landmark's x and y as two classifications (Li et al., ECCV 2022), in RTMPose's form (Jiang et al.,
+2023).
 
-Large filters give a vector for each landmark; one gated attention unit relates the landmarks; two linear maps lead to bins.
+Large filters give a vector for each landmark; one gated attention unit relates the landmarks; two linear maps lead to
+bins.
 """
 
 import math

@@ -1,7 +1,8 @@
 """A PIP head for other landmarks, built from the rows of a trained one.
 
-Every row of its convolutions predicts the place of one landmark relative to the cell of another (or of itself). A row of the new
-head starts as the old row for the nearest pair of landmarks; its bias adds the remaining distance on the meanface.
+Every row of its convolutions predicts the place of one landmark relative to the cell of another (or of itself). A row
+of the new head starts as the old row for the nearest pair of landmarks; its bias adds the remaining distance on the
+meanface.
 """
 
 from typing import NamedTuple
@@ -14,14 +15,18 @@ PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 
 
 class Origins(NamedTuple):
-    """Old landmarks that N new ones start from. landmark: their indices; place (N, 2): their places on the new meanface."""
+    """Old landmarks that N new ones start from.
+    landmark: their indices; place (N, 2): their places on the new meanface.
+    """
 
     landmark: list[int]
     place: np.ndarray
 
 
 def complex_similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
-    """Return complex (a, b) for which a * points + b is nearest `onto`, both (M, 2); |a| is the scale. Points must differ."""
+    """Return complex (a, b) for which a * points + b is nearest `onto`, both (M, 2); |a| is the scale.
+    Points must differ.
+    """
     here, there = (values @ (1, 1j) for values in (points, onto))
     centred = here - here.mean()
     a = (centred.conj() * there).sum() / (np.abs(centred) ** 2).sum()
@@ -29,9 +34,11 @@ def complex_similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, c
 
 
 def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Origins:
-    """Return old landmarks for all landmarks of `meanface` (N, 2): the same one if {new: old} `shared` has it, else the nearest.
+    """Return old landmarks for all landmarks of `meanface` (N, 2): the same one if {new: old} `shared` has it, else the
+    nearest.
 
-    Nearest among all old landmarks if their meanface (N', 2) is known and two or more are shared, else among the shared ones.
+    Nearest among all old landmarks if their meanface (N', 2) is known and two or more are shared, else among the shared
+    ones.
     """
     places = {}
     new, old = list(shared), list(shared.values())
@@ -53,11 +60,13 @@ def transplant(
     origins: Origins,
     meanface: np.ndarray,
 ) -> dict[str, Tensor]:
-    """Return tensors of a head with neighbors `new_index` (N, K) from `state`, those of a head with `old_index` (N', K').
+    """Return tensors of a head with neighbors `new_index` (N, K) from `state`, those of a head with `old_index` (N',
+    K').
 
-    origins.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, shifted from there to itself. A
-    neighbor takes the row that predicted its source, if that was a neighbor of the landmark's source. Nothing changes where all
-    landmarks and neighbors stay. Raises ValueError where `state` is not that of a head with `old_index`.
+    origins.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, shifted from there to
+    itself. A neighbor takes the row that predicted its source, if that was a neighbor of the landmark's source. Nothing
+    changes where all landmarks and neighbors stay. Raises ValueError where `state` is not that of a head with
+    `old_index`.
     """
     count, num_nb = len(old_index), len(old_index[0])
     parts = PARTS if num_nb else PARTS[:3]

@@ -1,8 +1,8 @@
 """A refiner behind any head: it corrects the landmarks with patches of the feature map of stride 8.
 
-It is similar to SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022). A landmark is described by a patch of the stride-8
-map around the head's result, by the head's own feature map there, by its place and by its identity. One attention unit relates
-the landmarks; then each gets its own displacement.
+It is similar to SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022). A landmark is described by a patch of the
+stride-8 map around the head's result, by the head's own feature map there, by its place and by its identity. One
+attention unit relates the landmarks; then each gets its own displacement.
 """
 
 import torch
@@ -22,8 +22,8 @@ class Refiner(nn.Module):
 
     openings: opposite landmarks whose distance is a loss term of its own, see `Layout.openings`.
 
-    An untrained refiner moves nothing. It passes no gradient to the landmarks that it starts from: the head learns them by its
-    own loss, the refiner learns the remaining error. Raises ValueError for a backbone without a map of stride 8.
+    An untrained refiner moves nothing. It passes no gradient to the landmarks that it starts from: the head learns them
+    by its own loss, the refiner learns the remaining error. Raises ValueError for a backbone without a map of stride 8.
     """
 
     steps: Tensor
@@ -96,11 +96,12 @@ class Refiner(nn.Module):
 
 
 def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
-    """Return float32 (B, N, K * K, C): maps (B, C, S, S) in a patch around each place (B, N, 2), K steps in x by K steps in y.
+    """Return float32 (B, N, K * K, C): maps (B, C, S, S) in a patch around each place (B, N, 2), K steps in x by K
+    steps in y.
 
-    Places and steps are in [0, 1] of the crop. Values are interpolated linearly between the centres of cells; outside they are
-    those of the border. In onnxruntime this takes a third of the time of `grid_sample`, whose backward pass reads foreign memory
-    at NaN.
+    Places and steps are in [0, 1] of the crop. Values are interpolated linearly between the centres of cells; outside
+    they are those of the border. In onnxruntime this takes a third of the time of `grid_sample`, whose backward pass
+    reads foreign memory at NaN.
     """
     (batch, channels, side, _), count, width = maps.shape, places.shape[1], len(steps)
     with in_full(maps):  # 16 bits would round the places

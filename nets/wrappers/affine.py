@@ -34,7 +34,8 @@ def chain(first: Tensor, then: Tensor) -> Tensor:
 def resample(images: Tensor, matrix: Tensor, size: int, nominal: int) -> Tensor:
     """Return pictures (B, size, size, 3) float, resampled bilinearly through maps (B, 2, 3); black outside the source.
 
-    images (B, S, S, 3) hold the nominal crop, `nominal` px wide, in their middle. Differentiable with regard to the maps.
+    images (B, S, S, 3) hold the nominal crop, `nominal` px wide, in their middle. Differentiable with regard to the
+    maps.
     """
     side = images.shape[1]
     centre = (torch.arange(size, device=images.device) + 0.5) / size

@@ -12,8 +12,9 @@ from nets.trainable import Trainable
 class Wrapper(Trainable):
     """A stage around `net`, which is the child module `net`.
 
-    State dicts keep the names of the wrapped net's tensors: `backbone.conv1.weight`, not `net.backbone.conv1.weight`. So a
-    checkpoint of the plain net starts the wrapped one and the reverse. A stage must not reuse the name of a child of its net.
+    State dicts keep the names of the wrapped net's tensors: `backbone.conv1.weight`, not `net.backbone.conv1.weight`.
+    So a checkpoint of the plain net starts the wrapped one and the reverse. A stage must not reuse the name of a child
+    of its net.
     """
 
     net: Any

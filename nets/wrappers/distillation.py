@@ -1,8 +1,8 @@
 """Distillation: a net learns from the labels and from another net, its teacher, on the same crops.
 
-There are three kinds of terms. The net's own losses, with the teacher's landmarks as labels. The distance of the score maps, if
-both have the same head and size. The angle between the feature maps, if both have one size, after a 1x1 convolution (`adapter`)
-from the net's channels to the teacher's. Teacher and adapter exist during training only.
+There are three kinds of terms. The net's own losses, with the teacher's landmarks as labels. The distance of the score
+maps, if both have the same head and size. The angle between the feature maps, if both have one size, after a 1x1
+convolution (`adapter`) from the net's channels to the teacher's. Teacher and adapter exist during training only.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,9 @@ UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, i
 
 
 class Answer(NamedTuple):
-    """landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None, features (B, C, H, W)."""
+    """landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None, features (B, C, H,
+    W).
+    """
 
     landmarks: Tensor
     trust: Tensor
@@ -30,9 +32,9 @@ class Answer(NamedTuple):
 class Distillation(Wrapper):
     """`net` with additional losses that a `teacher` gives. Neither net may move the crop.
 
-    chosen: for each landmark of the net, that of the teacher. weight: factor of all additional losses. The attribute `compares`
-    is {"maps": reason, "features": reason}: why these are not compared, None if they are. The teacher is not registered as a
-    module, so it is not trained, saved or synchronised between processes.
+    chosen: for each landmark of the net, that of the teacher. weight: factor of all additional losses. The attribute
+    `compares` is {"maps": reason, "features": reason}: why these are not compared, None if they are. The teacher is not
+    registered as a module, so it is not trained, saved or synchronised between processes.
     """
 
     net: Net

@@ -1,7 +1,8 @@
-"""The local stage of DPR (Shao et al., TPAMI 2021): a small net for each part of the face finds its landmarks in a crop of it.
+"""The local stage of DPR (Shao et al., TPAMI 2021): a small net for each part of the face finds its landmarks in a crop
+of it.
 
-From the landmarks of the whole face a small net predicts a map from the inner frame (spatial_transformer.py) to a crop of the
-part. Another net finds the part's landmarks in that crop; they replace those of the whole face.
+From the landmarks of the whole face a small net predicts a map from the inner frame (spatial_transformer.py) to a crop
+of the part. Another net finds the part's landmarks in that crop; they replace those of the whole face.
 """
 
 from collections.abc import Iterator
@@ -45,15 +46,16 @@ class Place(nn.Sequential):
 def part_alignment(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) -> Tensor:
     """Return the `alignment_loss` of a part's landmarks (B, n, 2) from its mean places (n, 2).
 
-    Distances are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, the lowest loss
-    is that of a map that shrinks the part until its crop shows nothing.
+    Distances are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, the
+    lowest loss is that of a map that shrinks the part until its crop shows nothing.
     """
     return alignment_loss(truth, weight / length_scale(matrix), matrix, mean)
 
 
 class LocatedPart(NamedTuple):
-    """One part: its landmarks (B, n, 2) in its crop, the map (B, 2, 3) from the outer frame to the crop, and the same map for the
-    alignment term."""
+    """One part: its landmarks (B, n, 2) in its crop, the map (B, 2, 3) from the outer frame to the crop, and the same
+    map for the alignment term.
+    """
 
     name: str
     landmarks: Tensor
@@ -62,10 +64,12 @@ class LocatedPart(NamedTuple):
 
 
 class LocalParts(Wrapper):
-    """A re-initialised net, then the local stage. spec["local_parts"]: {name: its landmarks}, each landmark in one part at most.
+    """A re-initialised net, then the local stage.
+    spec["local_parts"]: {name: its landmarks}, each landmark in one part at most.
 
-    Landmarks of no part, all scores and sigma stay those of the whole face. Further terms: `local`, the error of the parts'
-    landmarks in eighths of the outer crop; `local_alignment`, the distance of the labels from the mean part, in the outer frame.
+    Landmarks of no part, all scores and sigma stay those of the whole face. Further terms: `local`, the error of the
+    parts' landmarks in eighths of the outer crop; `local_alignment`, the distance of the labels from the mean part, in
+    the outer frame.
     """
 
     net: Reinit
@@ -120,8 +124,8 @@ class LocalParts(Wrapper):
         sizes, local, alignment = [len(ids) for ids in self.parts.values()], [], []
         truths, weights = (values[:, self.joined].split(sizes, 1) for values in (labels.landmarks, labels.weight))
         for part, truth, weight in zip(self.locate(images, face, theta), truths, weights, strict=True):
-            # an error in the outer frame is the error in the part's crop divided by the scale of its map; unlike an inverse this
-            # is safe while the map is not trained yet
+            # an error in the outer frame is the error in the part's crop divided by the scale of its map; unlike an
+            # inverse this is safe while the map is not trained yet
             error = self.error((part.landmarks - move(truth, part.theta)).abs() / UNIT).sum(-1)
             local.append((weight * (error / length_scale(part.theta))).sum())
             alignment.append(part_alignment(truth, weight, part.aligned, getattr(self, f"mean_{part.name}")))

@@ -1,12 +1,13 @@
-"""A mean teacher: a net learns from labels, and from the landmarks that its own averaged weights predict for unlabelled faces.
+"""A mean teacher: a net learns from labels, and from the landmarks that its own averaged weights predict for unlabelled
+faces.
 
-The teacher (Tarvainen and Valpola, NeurIPS 2017) sees a weakly augmented crop and its mirror image, the net a strongly augmented
-one (as in FixMatch, Sohn et al., NeurIPS 2020). Each landmark weighs by how far the teacher agrees with itself. The teacher's
-tensors are those of the average, so it exists during training only and costs no memory.
+The teacher (Tarvainen and Valpola, NeurIPS 2017) sees a weakly augmented crop and its mirror image, the net a strongly
+augmented one (as in FixMatch, Sohn et al., NeurIPS 2020). Each landmark weighs by how far the teacher agrees with
+itself. The teacher's tensors are those of the average, so it exists during training only and costs no memory.
 
-Its batch norms use the statistics of the batch, as those of the net in training do. With running averages, the teacher's
-landmarks would lie a little above or below those of the net. The net would follow them, then the teacher the net, and the
-landmarks would drift. Drift to the side is no danger: it cancels in the mean of crop and mirror image.
+Its batch norms use the statistics of the batch, as those of the net in training do. With running averages, the
+teacher's landmarks would lie a little above or below those of the net. The net would follow them, then the teacher the
+net, and the landmarks would drift. Drift to the side is no danger: it cancels in the mean of crop and mirror image.
 """
 
 import copy
@@ -26,10 +27,11 @@ UNSURE = 0.02  # of the crop: a landmark whose expected error and disagreements 
 
 
 class MeanTeacher(Wrapper):
-    """`net` with additional losses on the unlabelled crops of a batch, see `Labels.weak`. The net may not move the crop.
+    """`net` with additional losses on the unlabelled crops of a batch, see `Labels.weak`.
+    The net may not move the crop.
 
-    layout: gives the flip_index. shift: how far the labels lie right of the true points, in [0, 1] of the crop; it is the same in
-    mirrored crops.
+    layout: gives the flip_index. shift: how far the labels lie right of the true points, in [0, 1] of the crop; it is
+    the same in mirrored crops.
     """
 
     net: Net
@@ -74,10 +76,12 @@ class MeanTeacher(Wrapper):
     @torch.compiler.disable  # a module that is not registered
     @torch.no_grad()
     def ask(self, images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the teacher's landmarks (U, N, 2) in the frame that `matrix` (U, 2, 3) leads to, and trust (U, N) in [0, 1].
+        """Return the teacher's landmarks (U, N, 2) in the frame that `matrix` (U, 2, 3) leads to, and trust (U, N) in
+        [0, 1].
 
-        Trust falls with the mean square of all error estimates: the predicted error, the distance between the predictions for a
-        crop and its mirror image, the spread of the votes for a landmark, and the length of the refiner's move.
+        Trust falls with the mean square of all error estimates: the predicted error, the distance between the
+        predictions for a crop and its mirror image, the spread of the votes for a landmark, and the length of the
+        refiner's move.
         """
         (teacher,) = self.teacher
         for norm, own in zip(batch_norms(teacher), batch_norms(self.net), strict=True):

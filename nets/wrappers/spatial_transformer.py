@@ -1,10 +1,12 @@
-"""Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): the face is moved to a standard place first.
+"""Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): the face is moved to a standard place
+first.
 
-A small net predicts from the crop an affine map theta to a new crop, in which the face lies where the mean face lies. The wrapped
-net sees only the new crop, resampled from the wide crop with its margin. Its landmarks go back through the inverse map.
-Everything is differentiable, so errors in the outer crop train both nets.
+A small net predicts from the crop an affine map theta to a new crop, in which the face lies where the mean face lies.
+The wrapped net sees only the new crop, resampled from the wide crop with its margin. Its landmarks go back through the
+inverse map. Everything is differentiable, so errors in the outer crop train both nets.
 
-Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop; theta (B, 2, 3) takes outer to inner points.
+Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop; theta (B, 2, 3) takes outer to inner
+points.
 """
 
 from typing import Any
@@ -62,9 +64,10 @@ def set_constant(layer: Any, matrix: Tensor) -> None:
 class SplitGradient(torch.autograd.Function):
     """Returns maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
 
-    The gradient of the head with respect to theta is limited, per face, to SHARE of the alignment's. In an untrained net the
-    head's gradient is noise, a thousand times larger than the alignment's, and would move the crop off the face. With the limit,
-    every step brings the labels nearer to the mean face. Without an alignment gradient, theta gets no gradient.
+    The gradient of the head with respect to theta is limited, per face, to SHARE of the alignment's. In an untrained
+    net the head's gradient is noise, a thousand times larger than the alignment's, and would move the crop off the
+    face. With the limit, every step brings the labels nearer to the mean face. Without an alignment gradient, theta
+    gets no gradient.
     """
 
     @staticmethod
@@ -89,8 +92,9 @@ def alignment_loss(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) 
 class Reinit(Wrapper):
     """`net` behind a spatial transformer; its tensors are named `transformer.*`.
 
-    Pictures are uint8 BGR (B, S, S, 3) with the margin spec["input_margin"]. The head's loss terms are measured in the outer
-    frame. The term `alignment` is the distance of the labels in the inner frame from the mean face spec["meanface"].
+    Pictures are uint8 BGR (B, S, S, 3) with the margin spec["input_margin"]. The head's loss terms are measured in the
+    outer frame. The term `alignment` is the distance of the labels in the inner frame from the mean face
+    spec["meanface"].
     """
 
     net: Net

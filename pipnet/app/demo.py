@@ -175,7 +175,8 @@ class Pipeline:
 def process(pipeline: Pipeline, source: Source, output: Output) -> None:
     """Send all frames through the pipeline to the output.
 
-    The first Ctrl-C or SIGTERM stops after the current frame and raises KeyboardInterrupt(number) then; the second at once.
+    The first Ctrl-C or SIGTERM stops after the current frame and raises KeyboardInterrupt(number) then; the second at
+    once.
     """
     seconds, stopped = pipeline.landmarker.seconds, 0
 

@@ -66,8 +66,8 @@ class _State:
 class Drowsiness:
     """Measures how open eyes and mouth are, and counts blinks and yawns. Call `update` for each face of each frame.
 
-    Landmarks should be smoothed little, so that blinks survive. The layout needs the eyes as closed groups (68, 98, 106, 12, 29);
-    UserError without these.
+    Landmarks should be smoothed little, so that blinks survive. The layout needs the eyes as closed groups (68, 98,
+    106, 12, 29); UserError without these.
     """
 
     def __init__(self, layout: Layout):
@@ -80,10 +80,11 @@ class Drowsiness:
         self.states: dict[int, _State] = {}
 
     def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:
-        """Return the state of face `id` at `seconds`, from its landmarks (N, 2) and, if the net predicts them, its `states`.
+        """Return the state of face `id` at `seconds`, from its landmarks (N, 2) and, if the net predicts them, its
+        `states`.
 
-        - `ear_left`, `ear_right`: eye aspect ratios (EAR), left of the image first; `mouth`: that of the inner lips, None without
-          these
+        - `ear_left`, `ear_right`: eye aspect ratios (EAR), left of the image first; `mouth`: that of the inner lips,
+          None without these
         - `open`: EAR relative to open eyes, a mean of both eyes; the wider eye has more weight
         - `closed`: whether the eyes are closed, by the net's probabilities if it has them, else by `open`
         - `perclos`: share of the window with closed eyes
@@ -148,7 +149,8 @@ def _count_closed(state: _State, ears: np.ndarray, closed: bool, seconds: float)
 
 
 def _count_blinks(state: _State, ear: float, open_ear: float, seconds: float) -> None:
-    """Count a blink when the EAR falls below its level of the last second and recovers half of the fall within half a second.
+    """Count a blink when the EAR falls below its level of the last second and recovers half of the fall within half a
+    second.
 
     open_ear: EAR of the open eyes; a fall from the level of closed eyes is no blink.
     """

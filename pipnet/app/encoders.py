@@ -1,4 +1,6 @@
-"""Encoders of saved videos: PyAV, if it is installed, keeps each frame's time and the source's sound; otherwise OpenCV writes."""
+"""Encoders of saved videos: PyAV, if it is installed, keeps each frame's time and the source's sound; otherwise OpenCV
+writes.
+"""
 
 import importlib
 from collections.abc import Iterator
@@ -25,7 +27,8 @@ VP9 = Codec(
     "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"}, ("opus", "vorbis")
 )
 PYAV = {".mp4": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
-# OpenCV's: the one that takes least time. Its VP8 takes ten times as long, its VP9 forty times, but a .webm holds no other
+# OpenCV's: the one that takes least time. Its VP8 takes ten times as long, its VP9 forty times, but a .webm holds no
+# other
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 LACKS = {"mp4v": "in MPEG-4, which browsers do not play, ", "VP80": "slowly, "}
 TICKS = 90_000  # of a second, units of a frame's time
@@ -43,7 +46,9 @@ def av() -> Any:
 
 
 def drawback(suffix: str, sound: bool) -> str:
-    """Return what a video lacks because PyAV is not installed, empty if nothing. sound: whether the source may have sound."""
+    """Return what a video lacks because PyAV is not installed, empty if nothing.
+    sound: whether the source may have sound.
+    """
     if suffix not in PYAV or av():
         return ""
     keeps = "each frame at its own time" + (" and the sound" if sound else "")
@@ -52,10 +57,11 @@ def drawback(suffix: str, sound: bool) -> str:
 
 
 class OpenCV:
-    """cv2.VideoWriter for `size` (width, height), at a constant rate: frames are repeated or left out to keep their times.
+    """cv2.VideoWriter for `size` (width, height), at a constant rate: frames are repeated or left out to keep their
+    times.
 
-    source: the file from which the frames come, None for other sources. The attribute `note` says what frames or sound have lost.
-    .avi is written by this class even if PyAV is installed, because the format has a constant rate.
+    source: the file from which the frames come, None for other sources. The attribute `note` says what frames or sound
+    have lost. .avi is written by this class even if PyAV is installed, because the format has a constant rate.
     """
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], source: Path | None):
@@ -98,7 +104,9 @@ class OpenCV:
 
 
 def even_rate(file: Path, fps: float) -> float:
-    """Return the constant rate that keeps all frames of a video: fps, or more if some of its first frames are closer together."""
+    """Return the constant rate that keeps all frames of a video: fps, or more if some of its first frames are closer
+    together.
+    """
     capture, times = cv2.VideoCapture(str(file)), []
     while len(times) < LOOK and capture.grab():
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
@@ -127,8 +135,8 @@ def as_os_error(module) -> Iterator[None]:
 class PyAV:
     """A video, each frame at its own time, with a copy of the first sound track of the file `source`.
 
-    Width and height must be even. The attribute `note` says why there is no sound; it is empty if there is some, or if the source
-    has none. OSError if the file cannot be written.
+    Width and height must be even. The attribute `note` says why there is no sound; it is empty if there is some, or if
+    the source has none. OSError if the file cannot be written.
     """
 
     opened = True

@@ -10,7 +10,9 @@ FACES = ("int8", "detector_scale", "threshold", "upright", "max_faces")
 
 
 def add_face_flags(add: Callable, default: str) -> None:
-    """Add the flags FACES with `add`, a parser's add_argument. default: the bits without --int8 and --no-int8, for the help."""
+    """Add the flags FACES with `add`, a parser's add_argument.
+    default: the bits without --int8 and --no-int8, for the help.
+    """
     add(
         "--int8",
         action=BooleanOptionalAction,
@@ -33,7 +35,9 @@ def add_face_flags(add: Callable, default: str) -> None:
 
 
 def check_flags(values: dict[str, Any]) -> None:
-    """Raise UserError for an empty text among {name: value} of a command line, such as a shell's variable that is not set."""
+    """Raise UserError for an empty text among {name: value} of a command line, such as a shell's variable that is not
+    set.
+    """
     for name, value in values.items():
         if value == "" or (isinstance(value, list) and "" in value):
             raise UserError(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")

@@ -88,7 +88,8 @@ class Window:
     def show(self, image: np.ndarray, seconds: float, redraw: Callable[[str], np.ndarray], name: str) -> bool:
         """Show a frame until the next one is due. Return False when the user quits.
 
-        seconds: time of the frame in its video, 0 for still and live sources. redraw(style): returns the frame in another style.
+        seconds: time of the frame in its video, 0 for still and live sources. redraw(style): returns the frame in
+        another style.
         name: of the file that the key s saves, without suffix.
         """
         paused, now = self.still, time.monotonic()
@@ -126,8 +127,8 @@ class Window:
 class Output:
     """The outputs that the command line asks for. No file is made before the first frame has been processed.
 
-    A live source, and a source with no other output, is shown in a window. Without a display, a source with no other output is
-    saved to OUTPUT.
+    A live source, and a source with no other output, is shown in a window. Without a display, a source with no other
+    output is saved to OUTPUT.
     """
 
     def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
@@ -177,7 +178,8 @@ class Output:
     def add(self, frame: Frame, faces: list[Face], stages: dict[str, float], total: float) -> bool:
         """Send a frame to every output. Return False when the user closes the window.
 
-        stages: seconds that each stage took; total: seconds of the frame so far. The panel of the next frame shows them.
+        stages: seconds that each stage took; total: seconds of the frame so far. The panel of the next frame shows
+        them.
         """
         start = time.perf_counter()
         self.frames, self.faces = self.frames + 1, self.faces + len(faces)
@@ -235,7 +237,9 @@ class Output:
 
 
 def _check_targets(args: argparse.Namespace, sources: list[Path], targets: list[Path]) -> None:
-    """Raise UserError if an output would overwrite the source, another output or, without --overwrite, an existing file."""
+    """Raise UserError if an output would overwrite the source, another output or, without --overwrite, an existing
+    file.
+    """
     seen: set[str] = set()
     for target in targets:
         if (place := os.path.abspath(target)) in seen:

@@ -46,7 +46,9 @@ def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str 
 
 
 def draw_label(image: np.ndarray, face: Face, side: float) -> None:
-    """Write id, score, pose, states and drowsiness above the box, or below it where there is no room, inside the picture."""
+    """Write id, score, pose, states and drowsiness above the box, or below it where there is no room, inside the
+    picture.
+    """
     words = [f"#{face.id}"] if face.id is not None else []
     words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
     lines = [" ".join(words)] if words else []

@@ -62,7 +62,8 @@ class VideoSink:
     def write(self, frame: Frame, image: np.ndarray) -> None:
         """Append a frame at its time, resized to the size of the first one with even sides.
 
-        UserError where the video cannot be written or the disk is full; the frames written so far are playable after `close`.
+        UserError where the video cannot be written or the disk is full; the frames written so far are playable after
+        `close`.
         """
         if self._writer is None:
             make_folder(self.target)
@@ -119,7 +120,9 @@ def names_picture(file: Path | str) -> bool:
 
 
 def named_as_picture(file: Path) -> Path:
-    """Return the file under which a picture is written: as .png too if OpenCV does not write the format, or only as a film."""
+    """Return the file under which a picture is written: as .png too if OpenCV does not write the format, or only as a
+    film.
+    """
     if names_picture(file) and file.suffix.lower() != ".gif":
         return file
     return file.with_name(f"{file.name}.png")

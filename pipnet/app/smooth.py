@@ -1,7 +1,7 @@
 """Filters that smooth landmarks in a video: they remove the net's jitter and keep the face's movement.
 
-A filter is called once per frame with the landmarks of all faces, {id: (N, 2) in image px}, and returns them smoothed. A face
-that is new, was absent from the last frame, or has jumped starts again with the landmarks as found.
+A filter is called once per frame with the landmarks of all faces, {id: (N, 2) in image px}, and returns them smoothed.
+A face that is new, was absent from the last frame, or has jumped starts again with the landmarks as found.
 """
 
 import math
@@ -46,15 +46,16 @@ class _State(NamedTuple):
 
 
 class OneEuro:
-    """The One-Euro filter (Casiez, Roussel & Vogel, CHI 2012): a low-pass filter with cutoff = min_cutoff + beta * speed.
+    """The One-Euro filter (Casiez, Roussel & Vogel, CHI 2012): a low-pass filter with cutoff = min_cutoff + beta *
+    speed.
 
-    Speeds are in face sizes (longer side of the landmarks' box) per second, so the filter suits any frame rate and resolution.
-    Three additions to the paper let it follow a moving head and keep blinks:
+    Speeds are in face sizes (longer side of the landmarks' box) per second, so the filter suits any frame rate and
+    resolution. Three additions to the paper let it follow a moving head and keep blinks:
 
-    - The movement that the whole face shares (a similarity) and the movement of each landmark within the face are filtered
-      separately.
-    - The speed that the net's jitter alone causes is subtracted from both. It is estimated from the median landmark, since half
-      of a face rarely moves by itself.
+    - The movement that the whole face shares (a similarity) and the movement of each landmark within the face are
+      filtered separately.
+    - The speed that the net's jitter alone causes is subtracted from both. It is estimated from the median landmark,
+      since half of a face rarely moves by itself.
     - The cutoff falls slowly, since a movement that reverses stops for a moment.
     """
 
@@ -101,7 +102,9 @@ class OneEuro:
 
 
 def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Return points (M, N, 2), moved by the similarity that fits the calmer half of each face's points to `onto` (M, N, 2)."""
+    """Return points (M, N, 2), moved by the similarity that fits the calmer half of each face's points to `onto` (M, N,
+    2).
+    """
     apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=-1)
     order = np.argsort(apart, axis=1, kind="stable")  # of equals the first comes first, as in smooth.js
     steady = order[:, : max((apart.shape[1] + 1) // 2, 2), None]  # a similarity needs two points
@@ -110,7 +113,8 @@ def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 class Flow:
-    """Peppa's filter: it blends landmarks that pyramidal Lucas-Kanade tracks with those found, and damps movements below 1 px.
+    """Peppa's filter: it blends landmarks that pyramidal Lucas-Kanade tracks with those found, and damps movements
+    below 1 px.
 
     Its limits are in image px per frame. They suit faces of some 100 px at 25 to 30 frames/s.
     """
@@ -173,7 +177,9 @@ SMOOTH = ("one-euro", "flow", "none")
 
 
 def make_smooth(name: str, layout: Layout) -> Callable[[Faces, float, np.ndarray], Faces]:
-    """Return the filter of that name, to be called with ({id: landmarks}, seconds, image). UserError for an unknown name."""
+    """Return the filter of that name, to be called with ({id: landmarks}, seconds, image).
+    UserError for an unknown name.
+    """
     if name not in SMOOTH:
         raise UserError(f"no smoothing '{name}' (there are: {', '.join(SMOOTH)})")
     if name == "flow":

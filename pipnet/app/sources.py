@@ -33,7 +33,8 @@ RETURN, RETRY = (
 
 
 class Frame(NamedTuple):
-    """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), and its name.
+    """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), and its
+    name.
 
     The name is that of the file; if the source is a folder, with the path in it.
     """
@@ -45,7 +46,9 @@ class Frame(NamedTuple):
 
 
 def silence_opencv() -> None:
-    """Turn off the messages of OpenCV and FFmpeg about files that they cannot open; a UserError reports these in one line."""
+    """Turn off the messages of OpenCV and FFmpeg about files that they cannot open; a UserError reports these in one
+    line.
+    """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     OPENCV_LOG.setLogLevel(SILENT)
 
@@ -110,8 +113,9 @@ class Pictures:
 class Video:
     """Frames of a video file, an address or a camera (its number), decoded by a thread.
 
-    Frames of a file, or of a whole video at an address, are decoded a few ahead. Of a live source only the newest frame is kept,
-    and one that vanishes is opened again when it returns. UserError where the source cannot be opened or has no frame.
+    Frames of a file, or of a whole video at an address, are decoded a few ahead. Of a live source only the newest frame
+    is kept, and one that vanishes is opened again when it returns. UserError where the source cannot be opened or has
+    no frame.
     """
 
     still = False
@@ -230,7 +234,9 @@ class Video:
 
 
 class Clock:
-    """Times of a video's frames, s, from its time stamps. Times always increase; stamps may be equal, go back or be missing."""
+    """Times of a video's frames, s, from its time stamps.
+    Times always increase; stamps may be equal, go back or be missing.
+    """
 
     def __init__(self, step: float):
         self.step, self.seconds, self.stamp, self.late, self.used = step, 0.0, 0.0, 0.0, False
@@ -250,9 +256,11 @@ Source = Pictures | Video
 
 
 def open_source(text: str) -> Source:
-    """Return the source that `--source` names: picture, folder, video, address (with ://) or camera (number or device file).
+    """Return the source that `--source` names: picture, folder, video, address (with ://) or camera (number or device
+    file).
 
-    Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for anything else.
+    Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for
+    anything else.
     """
     if text.startswith("file://"):
         with suppress(ValueError):

@@ -1,4 +1,6 @@
-"""Tracking of faces in a video: the next crop comes from this frame's landmarks, and the detector runs every few frames."""
+"""Tracking of faces in a video: the next crop comes from this frame's landmarks, and the detector runs every few
+frames.
+"""
 
 import math
 from collections.abc import Iterable
@@ -31,16 +33,17 @@ TURNS = QUARTERS  # degrees: if the detector finds no face, one of these rolls i
 def face_score(face: Face, limit: float = HALFWAY) -> float:
     """Return the probability, in [0, 1], that a crop shows a face, from its mean landmark score.
 
-    limit: mean landmark score where the probability is one half, see `LandmarkNet`. `benchmarks/measure.py face_score` measures
-    it.
+    limit: mean landmark score where the probability is one half, see `LandmarkNet`. `benchmarks/measure.py face_score`
+    measures it.
     """
     return 1 / (1 + math.exp((limit - float(np.mean(face.scores))) / STEP))
 
 
 @dataclass
 class _Track:
-    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; face score and seconds when it was
-    last seen."""
+    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; face score and seconds
+    when it was last seen.
+    """
 
     box: np.ndarray
     next: np.ndarray
@@ -50,13 +53,14 @@ class _Track:
 
 
 class Tracker:
-    """Tracks the faces of a video: `tracker.update(image, seconds)` returns those of a frame, each with an id that it keeps.
+    """Tracks the faces of a video: `tracker.update(image, seconds)` returns those of a frame, each with an id that it
+    keeps.
 
-    The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every` frames, and at
-    once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector confirms it. While there
-    is such a face, or a face is lost or none is tracked, the detector runs at least every RETRY frames. If no face is found then,
-    the enhanced frame is also searched at one of TURNS, each time the next one. A face's `score` is its face score, see
-    `face_score`; it is low for a face that only the detector is sure of.
+    The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every`
+    frames, and at once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector
+    confirms it. While there is such a face, or a face is lost or none is tracked, the detector runs at least every
+    RETRY frames. If no face is found then, the enhanced frame is also searched at one of TURNS, each time the next one.
+    A face's `score` is its face score, see `face_score`; it is low for a face that only the detector is sure of.
 
     - `landmarker`: a `Landmarker`.
     - `smooth`: `one-euro`, `flow` or `none`.
@@ -82,8 +86,8 @@ class Tracker:
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Return the faces of an image, `seconds` after the start, ordered by id, with smoothed landmarks.
 
-        The image is anything that the landmarker takes. UserError for others, and for a time that is not finite; tracking can go
-        on with the next frame.
+        The image is anything that the landmarker takes. UserError for others, and for a time that is not finite;
+        tracking can go on with the next frame.
         """
         if not math.isfinite(seconds):
             raise UserError(f"a frame's time is {seconds} s; give the seconds since the start")
@@ -129,7 +133,9 @@ class Tracker:
         return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
-        """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
+        """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector
+        finds.
+        """
         boxes, scores = self.landmarker.detect(image)
         ids = list(tracked)
         pairs = match(boxes_of(tracked.values()), boxes, SAME)
@@ -152,7 +158,9 @@ class Tracker:
         return kept
 
     def _new(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, known: list[Face]) -> list[Face]:
-        """Return the faces of a detector's landmark boxes (M, 4), with its scores (M,), that are none of the known ones."""
+        """Return the faces of a detector's landmark boxes (M, 4), with its scores (M,), that are none of the known
+        ones.
+        """
         found = (self.landmarker.coarse or self.landmarker).landmarks_of(image, boxes, scores)
         again = [self.landmarker.box_of(face.landmarks) for face in found]  # crop again, as for tracked faces
         shown = np.array([self._shows(box, image) for box in again], bool)
@@ -165,7 +173,9 @@ class Tracker:
         ]
 
     def _search(self, image: np.ndarray) -> list[Face]:
-        """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright there."""
+        """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright
+        there.
+        """
         turn = TURNS[self.searches % len(TURNS)]
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))

@@ -42,22 +42,17 @@ HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
 NETS = "landmarks.onnx", "landmarks.int8.onnx", "detector.onnx"
 IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
-WEB = (
-    "exp",
-    "layout",
-    "detector_weights",
-    "threshold",
-    "max_faces",
-    "detect_every",
-    "smooth",
-    "port",
-)  # which go with --web
+# fmt: off
+WEB = ("exp", "layout", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # which go with --web
+# fmt: on
 
 
 class Options(NamedTuple):
-    """Choices of a page: files of both nets (detector None: the shipped one), and options of Detector, Landmarker and Tracker.
+    """Choices of a page: files of both nets (detector None: the shipped one), and options of Detector, Landmarker and
+    Tracker.
 
-    int8: the landmark net in 8 bits, if there is one: WebAssembly runs it, WebGPU runs 32 bits. layout: see `Landmarker`.
+    int8: the landmark net in 8 bits, if there is one: WebAssembly runs it, WebGPU runs 32 bits. layout: see
+    `Landmarker`.
     """
 
     landmarks: Path
@@ -71,7 +66,9 @@ class Options(NamedTuple):
 
 
 def check_page(folder: Path, overwrite: bool) -> None:
-    """Raise UserError for a folder that `write_page` may not write: one with files that it does not write, or with a page."""
+    """Raise UserError for a folder that `write_page` may not write: one with files that it does not write, or with a
+    page.
+    """
     if not names_folder(folder):
         raise UserError(f"{folder}: a page is a folder of files; name one without {folder.suffix}")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -87,8 +84,8 @@ def check_page(folder: Path, overwrite: bool) -> None:
 def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
     """Write the page into a new or empty folder; with `overwrite`, also over a page that this function wrote.
 
-    The page works below any path of a web server. UserError if the folder holds something else, if onnxruntime-web is missing, or
-    if a file is no net for the page.
+    The page works below any path of a web server. UserError if the folder holds something else, if onnxruntime-web is
+    missing, or if a file is no net for the page.
     """
     folder = Path(os.path.abspath(folder))
     check_page(folder, overwrite)
@@ -308,7 +305,9 @@ class Handler(SimpleHTTPRequestHandler):
     }  # the system's table may differ, and browsers then refuse the files
 
     def parse_request(self) -> bool:
-        """Refuse what is no path, and requests for another host, as of a page elsewhere whose name leads to this machine."""
+        """Refuse what is no path, and requests for another host, as of a page elsewhere whose name leads to this
+        machine.
+        """
         if not super().parse_request():
             return False
         host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")

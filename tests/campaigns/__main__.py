@@ -1,6 +1,8 @@
-"""Campaigns, which disturb many runs at random: `python tests/campaigns [NAME [FLAG ...]]`; without a name all, 90 minutes.
+"""Campaigns, which disturb many runs at random: `python tests/campaigns [NAME [FLAG ...]]`; without a name all, 90
+minutes.
 
-`--count` says how many cases, `--save` keeps the figures in benchmarks/results. The status is 1 if a campaign finds a fault.
+`--count` says how many cases, `--save` keeps the figures in benchmarks/results. The status is 1 if a campaign finds a
+fault.
 """
 
 import subprocess

@@ -1,8 +1,8 @@
 """Foreign files among ours, and ours from somebody else: `python tests/campaigns attacks --count 200`.
 
-Each case places files, links or values where a command writes or removes, runs the command, and compares what is not the
-project's own with what it was before. A fault is a file that has changed, gone or come, a control character in a log, a
-traceback, or a hang.
+Each case places files, links or values where a command writes or removes, runs the command, and compares what is not
+the project's own with what it was before. A fault is a file that has changed, gone or come, a control character in a
+log, a traceback, or a hang.
 """
 
 import argparse
@@ -23,41 +23,13 @@ ROOTS = "--data-root {root}/data --run-root {root}/runs --threads 1"
 TRAIN = f"main.py --train {ROOTS} {shlex.join(TINY)} --workers 0 --epochs 2"
 PICTURE = ROOT / "assets/astronaut.jpg"
 # names that the project gives to its own files, and some that it does not
-NAMES = (
-    "report/index.html",
-    "report/mine.txt",
-    "events/mine.txt",
-    "args.yaml",
-    "card.md",
-    "manifest.json",
-    "best.onnx",
-    "step.csv",
-    "time.csv",
-    "trace.json",
-    "log.txt",
-    ".lock",
-    ".thesis.partial-12ab",
-    "audit/labels.csv",
-    "best.pt",
-    "last.pt",
-    "pseudo_labels/round1.csv",
-    "round1/best.pt",
-    "round10stuff/x",
-    "fold0/last.pt",
-    "meta.yaml",
-    "train.tsv",
-    "settings.json",
-    "crops/a.jpg",
-    "notes.txt",
-    "bad_batch.pt",
-    "predicted/a.pts",
-    "web/settings.json",
-    "a.pts",
-    "out.csv",
-    "train/mine.npy",
-    "train/crops.jpegs",
-    ".x.partial/y",
-)
+# fmt: off
+NAMES = ("report/index.html", "report/mine.txt", "events/mine.txt", "args.yaml", "card.md", "manifest.json", "best.onnx",
+         "step.csv", "time.csv", "trace.json", "log.txt", ".lock", ".thesis.partial-12ab", "audit/labels.csv", "best.pt",
+         "last.pt", "pseudo_labels/round1.csv", "round1/best.pt", "round10stuff/x", "fold0/last.pt", "meta.yaml", "train.tsv",
+         "settings.json", "crops/a.jpg", "notes.txt", "bad_batch.pt", "predicted/a.pts", "web/settings.json", "a.pts", "out.csv",
+         "train/mine.npy", "train/crops.jpegs", ".x.partial/y")
+# fmt: on
 PLACES = {  # commands that write to a folder {there}, which holds files of the user
     "train": f"{TRAIN} --exp {{there}}",
     "train, overwrite": f"{TRAIN} --exp {{there}} --overwrite",
@@ -72,25 +44,10 @@ PLACES = {  # commands that write to a folder {there}, which holds files of the 
     "predict, overwrite": f"main.py --predict {PICTURE} {ROOTS} --exp run --out {{there}} --overwrite",
     "demo": f"demo.py --source {PICTURE} --save {{there}} --exp landmarks-fast --threads 1",
 }
-LINKED = (
-    "report",
-    "report/index.html",
-    "report/scores.csv",
-    "events",
-    "log.txt",
-    ".lock",
-    "step.csv",
-    "best.onnx",
-    "args.yaml",
-    "manifest.json",
-    "card.md",
-    "last.pt",
-    "predicted",
-    "web",
-    "trace.json",
-    "initialisation.csv",
-    ".best.pt.partial-1",
-)
+# fmt: off
+LINKED = ("report", "report/index.html", "report/scores.csv", "events", "log.txt", ".lock", "step.csv", "best.onnx", "args.yaml",
+          "manifest.json", "card.md", "last.pt", "predicted", "web", "trace.json", "initialisation.csv", ".best.pt.partial-1")
+# fmt: on
 IN_RUN = {  # commands on a run of somebody else
     "test": f"main.py --test {ROOTS} --exp run",
     "export": f"main.py --export onnx {ROOTS} --exp run",
@@ -98,34 +55,13 @@ IN_RUN = {  # commands on a run of somebody else
     "overwrite": f"{TRAIN} --exp run --overwrite",
     "predict": f"main.py --predict {PICTURE} {ROOTS} --exp run",
 }
-PATHS = (
-    "data_root",
-    "run_root",
-    "data_dir",
-    "detector_weights",
-    "teacher",
-    "weights",
-    "meanface",
-    "dataset",
-    "train_data",
-    "test_data",
-    "unlabelled",
-    "protocol",
-    "layout",
-)
-ODD = (
-    "$(touch MARK)",
-    "`touch MARK`",
-    "a\nb",
-    "\x1b[31mred",
-    "=1+1",
-    "<script>",
-    "a;touch MARK",
-    "-rf",
-    "ä ö",
-    "a\rb",
-    "..",
-)
+# fmt: off
+PATHS = ("data_root", "run_root", "data_dir", "detector_weights", "teacher", "weights", "meanface", "dataset", "train_data",
+         "test_data", "unlabelled", "protocol", "layout")
+# fmt: on
+# fmt: off
+ODD = ("$(touch MARK)", "`touch MARK`", "a\nb", "\x1b[31mred", "=1+1", "<script>", "a;touch MARK", "-rf", "ä ö", "a\rb", "..")
+# fmt: on
 
 
 def state(folder: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Full, limited and read-only disks: `python tests/campaigns disks`. One line names the file, and nothing is lost.
 
-`limit` is RLIMIT_FSIZE, as `ulimit -f` sets it; `full` and `read-only` are a small tmpfs, which needs the right to mount.
-Afterwards the older files must be as before, and the same command must succeed once there is space.
+`limit` is RLIMIT_FSIZE, as `ulimit -f` sets it; `full` and `read-only` are a small tmpfs, which needs the right to
+mount. Afterwards the older files must be as before, and the same command must succeed once there is space.
 """
 
 import argparse

@@ -15,7 +15,9 @@ from victims import ROOT, fresh
 
 
 class Format(NamedTuple):
-    """make(folder) writes whole inputs, (folder, name of the file that is changed); read(file) is what the commands call."""
+    """make(folder) writes whole inputs, (folder, name of the file that is changed); read(file) is what the commands
+    call.
+    """
 
     make: Callable[[Path], list[tuple[Path, str]]]
     read: Callable[[Path], object]

@@ -1,9 +1,10 @@
 """Damaged and malicious files: `python tests/campaigns files --count 5000`. Each is read, or refused by a UserError.
 
-Every input is one of ours, changed by a named mutator with a seeded generator, and is read in a child process by the function
-that the commands use. A fault is any other exception, a crash, more than 30 s, or more than 2 GB of memory beyond the packages'.
-Then files are read that would run code if they were unpickled or evaluated. `--values` damages no bytes: it removes or replaces
-one value in whole checkpoints, metadata, tables and settings, and runs the commands on them.
+Every input is one of ours, changed by a named mutator with a seeded generator, and is read in a child process by the
+function that the commands use. A fault is any other exception, a crash, more than 30 s, or more than 2 GB of memory
+beyond the packages'. Then files are read that would run code if they were unpickled or evaluated. `--values` damages no
+bytes: it removes or replaces one value in whole checkpoints, metadata, tables and settings, and runs the commands on
+them.
 """
 
 import argparse

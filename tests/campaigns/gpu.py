@@ -1,4 +1,5 @@
-"""Every way of main.py that matters on a GPU, for a dozen steps, several at a time: `python tests/campaigns gpu [NAME ...]`.
+"""Every way of main.py that matters on a GPU, for a dozen steps, several at a time: `python tests/campaigns gpu [NAME
+...]`.
 
 Status and output must be as expected. All of it runs on a CPU too, without what needs a card.
 """
@@ -52,7 +53,8 @@ LAYOUT = """mine: {count: 10, flip_index: [1, 0, 3, 2, 4, 6, 5, 7, 9, 8], intero
 class Job(NamedTuple):
     """A command that must end with `status` and print what the expression `says` matches.
 
-    needs: a module, "cuda" or "two devices"; after: jobs that must have passed; script: what Python runs with the flags.
+    needs: a module, "cuda" or "two devices"; after: jobs that must have passed; script: what Python runs with the
+    flags.
     """
 
     flags: list[str]
@@ -128,7 +130,9 @@ PATHS = {  # those that others need, and those that take long, come first
 
 
 def run(name: str, work: Path, until: float) -> dict:
-    """Run a path. Return its status (ok, failed or skipped), seconds, and why it is not ok, or why its step is no graph."""
+    """Run a path. Return its status (ok, failed or skipped), seconds, and why it is not ok, or why its step is no
+    graph.
+    """
     job, begun = PATHS[name], time.monotonic()
     there = {"": True, "cuda": torch.cuda.is_available(), "two devices": torch.cuda.device_count() != 1}.get(job.needs)
     if not (find_spec(job.needs) if there is None else there) or until < begun + 15:
@@ -156,7 +160,9 @@ def run(name: str, work: Path, until: float) -> dict:
 
 
 def run_all(work: Path, until: float, only: list[str]) -> dict[str, dict]:
-    """Return {path: what `run` says}, several at a time; each is printed when it has ended. only: these, and what they need."""
+    """Return {path: what `run` says}, several at a time; each is printed when it has ended.
+    only: these, and what they need.
+    """
     write_text(work / "mine.yaml", LAYOUT)
     wanted = {*only, *(other for name in only for other in PATHS[name].after)}
     jobs: dict = {}

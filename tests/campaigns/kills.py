@@ -1,9 +1,9 @@
 """SIGKILL at seeded moments of a run: `python tests/campaigns kills --count 200`. Nothing may be lost.
 
-A reference run tells how often each phase occurs, how long it takes and how many file operations it makes. A victim is killed in
-one occurrence: before its n-th file operation, or after a share of its time. Then the same command goes on, with --resume if
-there is a checkpoint. At the end step.csv, weights and prepared pictures must equal those of the reference run, every file in
-sight must have been whole after the kill, and no partial file may be left.
+A reference run tells how often each phase occurs, how long it takes and how many file operations it makes. A victim is
+killed in one occurrence: before its n-th file operation, or after a share of its time. Then the same command goes on,
+with --resume if there is a checkpoint. At the end step.csv, weights and prepared pictures must equal those of the
+reference run, every file in sight must have been whole after the kill, and no partial file may be left.
 """
 
 import argparse
@@ -72,7 +72,9 @@ class Seen(NamedTuple):
 
 
 def watch(phases: list[str], file: str, moment: Moment | None) -> None:
-    """Write a line into `file` whenever a phase begins and ends. In `moment`'s occurrence, kill before its file operation."""
+    """Write a line into `file` whenever a phase begins and ends.
+    In `moment`'s occurrence, kill before its file operation.
+    """
     lines = open(file, "a", buffering=1)
     now: list = [None, 0]  # the phase of this moment, its file operations
     counts: Counter = Counter()

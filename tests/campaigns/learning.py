@@ -1,7 +1,7 @@
 """Every net with every head: `python tests/campaigns learning [NAME ...]`, half an hour on a core without names.
 
-Shapes and a training step of each pair; overfitting of 16 faces by each kind of net, head and stage, and the agreement of its
-export. Rows of benchmarks/results/learning.json that are not named stay.
+Shapes and a training step of each pair; overfitting of 16 faces by each kind of net, head and stage, and the agreement
+of its export. Rows of benchmarks/results/learning.json that are not named stay.
 """
 
 import argparse
@@ -57,7 +57,9 @@ LEARNERS = {
 
 
 def pair(name: str, head: str) -> str:
-    """Check shapes and one step of a pair. Return `learns`, why the pair is refused, or `wrong` with the check that fails."""
+    """Check shapes and one step of a pair.
+    Return `learns`, why the pair is refused, or `wrong` with the check that fails.
+    """
     torch.manual_seed(0)
     try:
         net = random_net(name, head, SIZE)
@@ -76,7 +78,8 @@ def pair(name: str, head: str) -> str:
 
 
 def agreement(net: torch.nn.Module, file: Path) -> float:
-    """Return the share of landmarks for which an export agrees with torch to a thousandth of the crop, on the overfitted faces.
+    """Return the share of landmarks for which an export agrees with torch to a thousandth of the crop, on the
+    overfitted faces.
 
     An untrained net would be no test: many of its cells have almost equal scores, and either may win.
     """

@@ -5,20 +5,10 @@ import re
 
 import numpy as np
 
-HUGE = [
-    b"nan",
-    b"inf",
-    b"-1",
-    b"0",
-    b"1e308",
-    b"1e-320",
-    b"999999999999",
-    b"-99999999999999999999",
-    b"1_0",
-    b"0x10",
-    b"",
-    b"null",
-]
+# fmt: off
+HUGE = [b"nan", b"inf", b"-1", b"0", b"1e308", b"1e-320", b"999999999999", b"-99999999999999999999", b"1_0", b"0x10", b"",
+        b"null"]
+# fmt: on
 
 
 def truncated(data: bytes, rng: np.random.Generator) -> bytes:

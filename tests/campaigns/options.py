@@ -1,8 +1,8 @@
 """Random combinations of options: `python tests/campaigns options --count 280 --jobs 2`. Each runs, or is refused.
 
-Every pair of values of two options is drawn at least once, with some others. A combination trains one epoch on tiny data, is
-tested and exported, or stops before anything is written with one line that names what does not fit. An option that this line
-names is dropped then, until the rest runs: so each pair is either refused or has been run.
+Every pair of values of two options is drawn at least once, with some others. A combination trains one epoch on tiny
+data, is tested and exported, or stops before anything is written with one line that names what does not fit. An option
+that this line names is dropped then, until the rest runs: so each pair is either refused or has been run.
 """
 
 import argparse

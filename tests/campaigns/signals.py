@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM at random moments: `python tests/campaigns signals --count 200`. One line, and all end within 10 s.
+"""Ctrl-C and SIGTERM at random moments: `python tests/campaigns signals --count 200`.
+One line, and all end within 10 s.
 
-A case is a command, a signal, whether it goes to one process or as from a terminal to its group, and a share of the command's
-time, from the moment on in which main.py has begun. Afterwards no process of its group may be left.
+A case is a command, a signal, whether it goes to one process or as from a terminal to its group, and a share of the
+command's time, from the moment on in which main.py has begun. Afterwards no process of its group may be left.
 """
 
 import argparse

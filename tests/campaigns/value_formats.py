@@ -1,4 +1,6 @@
-"""Whole containers that hold a wrong value: checkpoints, metadata of exports, and the text files of runs and prepared sets."""
+"""Whole containers that hold a wrong value: checkpoints, metadata of exports, and the text files of runs and prepared
+sets.
+"""
 
 import contextlib
 import io
@@ -14,26 +16,10 @@ from file_formats import Format, drawn
 from victims import ROOT, TINY
 
 WRONG = (None, -1, 0, 10**9, float("nan"), float("inf"), "text", "", [], {}, True, [1, 2], {"a": 1})
-DEEP = (
-    "net",
-    "layout",
-    "protocol",
-    "args",
-    "head_options",
-    "preprocess",
-    "groups",
-    "solver",
-    "optimizer",
-    "figures",
-    "outputs",
-    "best.pt",
-    "best.onnx",
-    "landmarks.onnx",
-    "splits",
-    "counts",
-    "expected",
-    "found",
-)
+# fmt: off
+DEEP = ("net", "layout", "protocol", "args", "head_options", "preprocess", "groups", "solver", "optimizer", "figures", "outputs",
+        "best.pt", "best.onnx", "landmarks.onnx", "splits", "counts", "expected", "found")
+# fmt: on
 
 
 def places(values: dict, before: tuple = ()) -> Iterator[tuple]:

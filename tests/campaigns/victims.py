@@ -137,7 +137,9 @@ def histogram(title: str, counts: dict[str, int]) -> str:
 
 
 def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> int:
-    """Print the faults of a campaign; write its figures to results/<name>.json if they are to be kept. Return 1 for faults."""
+    """Print the faults of a campaign; write its figures to results/<name>.json if they are to be kept.
+    Return 1 for faults.
+    """
     for fault in figures["faults"]:
         print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
     if keep:

@@ -1,7 +1,7 @@
 """Write tests/data/parity.npz anew: `python tests/data/make_parity.py`.
 
-It needs the published outputs where conftest.py looks for them. It stores what the code gives now, so it first runs the tests
-against those, and stops if one fails or is skipped.
+It needs the published outputs where conftest.py looks for them. It stores what the code gives now, so it first runs the
+tests against those, and stops if one fails or is skipped.
 Run it only after a change that is meant to change these numbers, and say in the commit message which ones and why.
 """
 

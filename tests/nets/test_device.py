@@ -1,5 +1,7 @@
-"""A training step never waits for its device: no number comes back, nothing is copied to it, and all shapes follow from those of
-the batch. So a CUDA graph can hold a whole step, see `Trainable.graphs`. Tensors of the device `meta` have no values to read."""
+"""A training step never waits for its device: no number comes back, nothing is copied to it, and all shapes follow from
+those of the batch. So a CUDA graph can hold a whole step, see `Trainable.graphs`. Tensors of the device `meta` have no
+values to read.
+"""
 
 import math
 from contextlib import contextmanager
@@ -22,23 +24,16 @@ from nets.wrappers.mean_teacher import MeanTeacher
 
 BATCH, SIZE, LAYOUT = 4, 64, LAYOUTS.load("68")
 PARTS = {"eyes": list(range(36, 48)), "mouth": list(range(48, 68))}
-WAITING = (
-    "local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "unique",
-    "bincount",
-    "repeat_interleave",
-    "linalg_det",
-    "linalg_inv",
-    "linalg_lu",
-    "linalg_solve",
-)  # operators whose shapes are values, or whose kernels report to the host
+# fmt: off
+WAITING = ("local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "bincount", "repeat_interleave", "linalg_det",
+           "linalg_inv", "linalg_lu", "linalg_solve")  # operators whose shapes are values, or whose kernels report to the host
+# fmt: on
 
 
 class NoValues(TorchDispatchMode):
-    """Raise AssertionError at an operator that waits for the device, or that has a tensor on another device than `meta`."""
+    """Raise AssertionError at an operator that waits for the device, or that has a tensor on another device than
+    `meta`.
+    """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
@@ -49,7 +44,9 @@ class NoValues(TorchDispatchMode):
 
 
 class NoCopies(TorchFunctionMode):
-    """Raise AssertionError where numbers of Python become a tensor: that is copied from the host, unseen by a dispatch mode."""
+    """Raise AssertionError where numbers of Python become a tensor: that is copied from the host, unseen by a dispatch
+    mode.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = function.__name__

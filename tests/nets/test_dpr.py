@@ -91,7 +91,9 @@ def test_every_published_intermediate(reference, face):
 
 
 def training(reference, root, *flags: str) -> Sources:
-    """The sets of a training on the published photographs, in the folders of WFLW, with the documented flags, then more."""
+    """The sets of a training on the published photographs, in the folders of WFLW, with the documented flags, then
+    more.
+    """
     stored, files = np.load(reference / "dpr_gsr.npz"), ("global_reinit", "global_regress", "local_reinit")
     lines = [wflw_line(stored[f"i{face}_gt"], stored[f"i{face}_rect"], [0] * 6, f"{face}.jpg") for face in range(5)]
     for face in range(5):
@@ -133,7 +135,9 @@ def test_published_files_need_their_mean_face(reference, tmp_path):
 
 
 def test_published_files_start_the_preset(reference, tmp_path):
-    """The documented flags make a net that gives the published landmarks, apart from resampling, and the published part maps."""
+    """The documented flags make a net that gives the published landmarks, apart from resampling, and the published part
+    maps.
+    """
     stored = np.load(reference / "dpr_gsr.npz")
     np.save(tmp_path / "mean_98_face.npy", stored["mean_98_face"])
     sources = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))

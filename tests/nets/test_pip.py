@@ -160,7 +160,7 @@ def test_published_targets_loss_and_merge(reference, name):
     assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------ beyond the paper
+# ----------------------------------------------------------------------------------------------------- beyond the paper
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(ERRORS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
 def test_forms_of_the_error_grow_steadily(form, error, step):
@@ -171,7 +171,9 @@ def test_forms_of_the_error_grow_steadily(form, error, step):
 
 
 def test_wing_is_that_of_slim():
-    """On errors in [0, 1] of the crop, which are eight times as large in our unit; with w 10, epsilon 2, and beyond w too."""
+    """On errors in [0, 1] of the crop, which are eight times as large in our unit; with w 10, epsilon 2, and beyond w
+    too.
+    """
     share = torch.tensor([0, 0.001, 0.1, 0.7, 1, 9.9, 10.1, 30], dtype=torch.float64)
     wanted = [10 * math.log(1 + x / 2) if x < 10 else x - (10 - 10 * math.log(1 + 10 / 2)) for x in share.tolist()]
     assert import_named(ERRORS["wing"])(8 * share).tolist() == pytest.approx(wanted, rel=1e-12)

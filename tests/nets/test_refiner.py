@@ -269,7 +269,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     fails(cli("--train", *recipe, "--teacher-weight", "1"), "--teacher-weight weights what is learnt from a --teacher")
 
 
-# -------------------------------------------------------------------------------------------------- from the command line
+# ------------------------------------------------------------------------------------------------ from the command line
 def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli, recipe, trained, tmp_path):
     teacher = shutil.copy(trained.folder / "best.pt", tmp_path / "teacher.pt")
     flags = [*recipe, "--refine", "--teacher", teacher, "--epochs", "2"]

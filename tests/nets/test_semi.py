@@ -91,7 +91,9 @@ class Oracle:
 
 @pytest.mark.parametrize("mirrors", [False, True])
 def test_pseudo_labels_lie_where_labels_of_the_strong_crop_would(mirrors):
-    """They are the true points of the strong crop, moved to the right as labels are, with left and right in their places."""
+    """They are the true points of the strong crop, moved to the right as labels are, with left and right in their
+    places.
+    """
     points, shift = faces(2), 0.01
     turn = torch.tensor([[0.8, -0.3, 0.2], [0.3, 0.8, -0.1]])
     matrix = turn @ torch.diag(torch.tensor([-1.0, 1, 1])) + torch.tensor([[0, 0, 0.5], [0, 0, 0]]) if mirrors else turn
@@ -140,7 +142,9 @@ def test_unlabelled_crops_train_their_own_terms():
 
 
 def test_the_teacher_normalises_as_the_net_does():
-    """By the statistics of its crops, which change no running average; frozen norms of the net are frozen in the teacher too."""
+    """By the statistics of its crops, which change no running average; frozen norms of the net are frozen in the
+    teacher too.
+    """
     net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).train()
     net.follow(dict(net.state_dict()))
     images, matrix = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), torch.eye(2, 3).expand(2, -1, -1)
@@ -155,7 +159,9 @@ def test_the_teacher_normalises_as_the_net_does():
 
 
 def test_the_teacher_lies_on_the_device_of_the_net():
-    """Buffers that no checkpoint holds too. The meta device stands for a GPU: tensors of two devices cannot be joined there."""
+    """Buffers that no checkpoint holds too.
+    The meta device stands for a GPU: tensors of two devices cannot be joined there.
+    """
     net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).to("meta").train()
     net.follow(dict(net.state_dict()))
     images = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)

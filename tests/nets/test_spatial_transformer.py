@@ -215,7 +215,7 @@ def test_states_swap_and_pose_turns_with_the_picture():
     assert torch.allclose(one.warp(quarter).warp(inverse(quarter)).pose, one.pose, atol=1e-5)
 
 
-# -------------------------------------------------------------------------------------------------- from the command line
+# ------------------------------------------------------------------------------------------------ from the command line
 def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     extra = ["--reinit", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5", "--balance", "--hard-landmarks", "0.5"]
     flags = [*recipe, *extra, "--exp", "one", "--norm", "box"]

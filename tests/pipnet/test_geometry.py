@@ -33,7 +33,9 @@ length = st.floats(0.5, 3000)
 
 
 def published_300w(annotated: np.ndarray, width: int, height: int) -> list[int]:
-    """The published recipe in whole numbers, from its description: landmarks truncated, 1.1 times the box, corner first."""
+    """The published recipe in whole numbers, from its description: landmarks truncated, 1.1 times the box, corner
+    first.
+    """
     whole = [[int(x), int(y)] for x, y in annotated.tolist()]
     box = []
     for axis, limit in enumerate((width, height)):
@@ -191,7 +193,9 @@ def test_intersection_over_union():
 
 @pytest.mark.parametrize("box", [(100, 80, 61, 83), (-7, 3, 90, 95), (560, 400, 75, 70)], ids=str)
 def test_the_crop_of_pipnets_demo(box):
-    """Of the detector's x, y, width and height; there the box ends one px earlier, which the way back adds, and is whole px."""
+    """Of the detector's x, y, width and height; there the box ends one px earlier, which the way back adds, and is
+    whole px.
+    """
     x, y, wide, high = box
     aside, down = int(wide * 0.2 / 2), int(high * 0.2 / 2)
     low = np.maximum((x - aside, y + down), 0)

@@ -36,7 +36,9 @@ def square_face() -> np.ndarray:
 
 
 def known_net(truth: np.ndarray, pull: float = 0.0) -> LandmarkNet:
-    """A net that knows where the landmarks `truth` (68, 2) of `coded` are, but drifts by the share `pull` to the mean face."""
+    """A net that knows where the landmarks `truth` (68, 2) of `coded` are, but drifts by the share `pull` to the mean
+    face.
+    """
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
         shades = images.reshape(len(images), -1, 3)[..., :2] * (3.0, 2.0) + (1.5, 1)  # x and y that each pixel shows
@@ -260,7 +262,9 @@ def test_the_next_box_is_tight_where_the_trainings_were():
 
 @pytest.mark.parametrize("protocol", ["square", "inner", "wflw"])
 def test_the_second_crop_turns_with_the_face(protocol):
-    """The net sees a turned face as one that leans by 5 degrees, and its landmarks return to their place in the picture."""
+    """The net sees a turned face as one that leans by 5 degrees, and its landmarks return to their place in the
+    picture.
+    """
     image, truth = draw_face(np.random.default_rng(3), 200)
     mean, seen, middle = square_face(), [], truth.mean(0)
 
@@ -342,7 +346,9 @@ def test_a_checkpoint_of_a_detector_is_used_as_its_export():
 
 
 def test_the_largest_boxes_may_show_no_faces():
-    """At the right and the bottom of the picture there is none; of three copies of the face, the smallest one is at the left."""
+    """At the right and the bottom of the picture there is none; of three copies of the face, the smallest one is at the
+    left.
+    """
     face, image = (
         cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320],
         np.full((800, 1200, 3), 90, np.uint8),

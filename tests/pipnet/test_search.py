@@ -227,7 +227,9 @@ def test_a_search_does_not_count_the_crops_of_other_threads(portrait):
 
 
 def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):
-    """A net that is sure of most validation faces by its own measure is not searched with; nor is one that can tell nothing."""
+    """A net that is sure of most validation faces by its own measure is not searched with; nor is one that can tell
+    nothing.
+    """
     for limits, says in (({"sure_error": 0.06}, 0), ({"sure_error": 0.2}, 1), ({"sure_score": 0.01}, 1)):
         landmarker = Landmarker(never_sure(0.0, **limits), Counting(threads=1), threads=1)
         assert landmarker(portrait) and landmarker(portrait) and landmarker.detector.calls == 2

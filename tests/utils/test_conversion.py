@@ -175,7 +175,7 @@ def test_converted_mean_faces_resemble_the_published_ones(reference):
         assert np.linalg.norm(np.hstack([found[told], ones]) @ affine - there, axis=1).mean() < 0.025, pair
 
 
-# ---------------------------------------------------------------------------------------------- nets tested on other layouts
+# ----------------------------------------------------------------------------------------- nets tested on other layouts
 def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     stored = checkpoint.load(run / "best.pt")

@@ -48,7 +48,9 @@ def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
 
 
 def test_a_folder_that_nobody_asked_for_is_not_waited_for(tmp_path):
-    """A training without --exp takes the next id, also where a run was finished meanwhile; results of a file get a number."""
+    """A training without --exp takes the next id, also where a run was finished meanwhile; results of a file get a
+    number.
+    """
     given = Run(tmp_path / "000", tmp_path / "000" / "best.pt")
     results = Run(tmp_path / "files" / "landmarks", ROOT / "weights" / "landmarks.pt")
     begun = [hold(given.folder), hold(results.folder)]

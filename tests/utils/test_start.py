@@ -201,7 +201,9 @@ case "$*" in *sys.exit*) ;; *) echo "in $PWD: $*" ;; esac
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A folder in which the project is `c1`, its Python only says what it is asked; a foreign `c1` lies in the folder `other`."""
+    """A folder in which the project is `c1`, its Python only says what it is asked; a foreign `c1` lies in the folder
+    `other`.
+    """
     for name in ("main.sh", "test.sh", ".ci/run", "utils/environment.sh"):
         for top in (tmp_path / "c1", tmp_path / "other" / "c1"):
             (top / name).parent.mkdir(parents=True, exist_ok=True)

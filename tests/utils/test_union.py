@@ -42,7 +42,7 @@ def habits(ids, layouts=LAYOUTS, name: str = "faces68"):
     return layouts.with_rows({"union": {"conventions": {name: ids}}})
 
 
-# ------------------------------------------------------------------------------------------------------- which landmarks
+# ------------------------------------------------------------------------------------------------------ which landmarks
 def test_points_that_mean_the_same_are_one_landmark():
     union = unite("union", SETS[:2], LAYOUTS)
     assert union.count == 98 + 16  # brows and lids of 68 are means of those of 98
@@ -229,7 +229,7 @@ def test_a_landmark_that_no_face_has_is_refused(faces):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ end to end
+# ----------------------------------------------------------------------------------------------------------- end to end
 def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
     for name, layout in (("own", FIVE[:3]), ("own5", FIVE), ("turned", FIVE[[1, 0, 2, 4, 3]]), ("other/own", FIVE)):
         (tmp_path / name).mkdir(parents=True)

@@ -112,7 +112,9 @@ def read_tests(settings: Settings, sets: Sets) -> dict[str, list[Picture]]:
 def _complete(
     teacher: str, pictures: list[Picture], alone: list[Picture], ranks: Ranks
 ) -> tuple[list[Picture], list[Picture]]:
-    """Return photographs and portraits (`alone`), each with the faces that a teacher finds in addition to the labelled ones."""
+    """Return photographs and portraits (`alone`), each with the faces that a teacher finds in addition to the labelled
+    ones.
+    """
     if not pictures:
         raise UserError(
             "--teacher finds the faces without a box in photographs, and no set of --train-data has any; leave "

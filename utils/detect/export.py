@@ -23,9 +23,11 @@ class _Exported(nn.Module):
 
 
 def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
-    """Write `file` whole or not at all: image, threshold, overlap -> boxes (M, 4) x1 y1 x2 y2 in px, scores (M,), best first.
+    """Write `file` whole or not at all: image, threshold, overlap -> boxes (M, 4) x1 y1 x2 y2 in px, scores (M,), best
+    first.
 
-    Scores exceed the threshold; of two boxes whose IoU exceeds `overlap` the better one stays. metadata: plain values, as JSON.
+    Scores exceed the threshold; of two boxes whose IoU exceeds `overlap` the better one stays. metadata: plain values,
+    as JSON.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -30,7 +30,9 @@ def torch_detector(net: FaceBoxesV2, device: torch.device, threshold: float = FL
 
 
 def exported_detector(file: Path, threads: int = 0, threshold: float = FLOOR) -> Detect:
-    """Return a function that finds an exported file's detections with scores above `threshold`. UserError for a bad file."""
+    """Return a function that finds an exported file's detections with scores above `threshold`.
+    UserError for a bad file.
+    """
     return _above(load_exported(file, threads)[0], threshold)
 
 
@@ -55,7 +57,8 @@ def find_faces(detect: Detect, pictures: list[Picture], scale: float, ranks: Ran
 
 
 def completed(detect: Detect, pictures: list[Picture], ranks: Ranks, sure: float = 0.5) -> list[Picture]:
-    """Return the pictures. Those that are not `whole` also get the boxes that a teacher finds beside the labelled faces.
+    """Return the pictures. Those that are not `whole` also get the boxes that a teacher finds beside the labelled
+    faces.
 
     A found box with a score below `sure` is an ignored one.
     """

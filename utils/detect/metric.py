@@ -27,10 +27,11 @@ def small(boxes: np.ndarray) -> np.ndarray:
 
 
 def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
-    """Return (index of the face that each box (M, 4) finds, bool for each face: whether it counts). Boxes are best first.
+    """Return (index of the face that each box (M, 4) finds, bool for each face: whether it counts).
+    Boxes are best first.
 
-    The index is -1 for no face and -2 for an ignored one. A box takes the face that it overlaps most among those that no earlier
-    box took.
+    The index is -1 for no face and -2 for an ignored one. A box takes the face that it overlaps most among those that
+    no earlier box took.
     """
     aside = picture.ignored | small(picture.boxes)
     found, overlap, free = np.full(len(boxes), -1), iou(boxes, picture.boxes), ~aside

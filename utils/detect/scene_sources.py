@@ -27,7 +27,8 @@ RAISE = 0.25  # share of the landmarks' height by which the box of a face reache
 
 
 def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.ndarray:
-    """Return the boxes (M, 4) of landmarks (M, N, 2): tight, raised above the brows. Raise UserError without brows or jaw.
+    """Return the boxes (M, 4) of landmarks (M, N, 2): tight, raised above the brows.
+    Raise UserError without brows or jaw.
 
     angle: degrees by which the faces are turned clockwise. The side of a box that is nearest to the forehead is raised.
     """
@@ -49,7 +50,8 @@ def _whole_faces(faces: Faces, most: int) -> np.ndarray:
 
 
 class Cutouts:
-    """Faces of prepared landmark sets to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px, `layouts`.
+    """Faces of prepared landmark sets to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px,
+    `layouts`.
 
     As many faces as fit into `cache` GiB are taken, but at least FEWEST, evenly spread over each set.
     """
@@ -106,7 +108,9 @@ def backgrounds(size: int, seed: int, count: int = BACKGROUNDS) -> list[Picture]
 
 
 def decoded(pictures: list[Picture], cache: float) -> list[Picture]:
-    """Return the pictures; the first ones hold their images, `cache` GiB in all. Raise UserError for an unreadable image."""
+    """Return the pictures; the first ones hold their images, `cache` GiB in all.
+    Raise UserError for an unreadable image.
+    """
     left, result = cache * GIB, list(pictures)
     with ThreadPoolExecutor(cores()) as pool:
         for index, image in enumerate(pool.map(Picture.read, pictures)):

@@ -1,7 +1,7 @@
 """Training crops of a detector: parts of photographs with boxes, and faces of landmark sets pasted into them.
 
-A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions. The loss ignores
-unknown regions: small, cut or ignored faces, and photographs that may show faces without a box.
+A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions. The loss
+ignores unknown regions: small, cut or ignored faces, and photographs that may show faces without a box.
 """
 
 from typing import NamedTuple
@@ -57,7 +57,9 @@ class Material(NamedTuple):
 
 
 class Scenes(Dataset):
-    """`count` crops of `size` px an epoch; `scenes[passes, indices]`, both (B,), is a `Batch` with the targets of all anchors."""
+    """`count` crops of `size` px an epoch; `scenes[passes, indices]`, both (B,), is a `Batch` with the targets of all
+    anchors.
+    """
 
     def __init__(
         self, material: Material, detect: DetectSettings, augment: AugmentSettings, size: int, seed: int, count: int
@@ -105,10 +107,11 @@ class Scenes(Dataset):
     def _fill(
         self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator
     ) -> None:
-        """Draw into the square `canvas` a part of a picture, or a mosaic of four canvases that are filled in the same way.
+        """Draw into the square `canvas` a part of a picture, or a mosaic of four canvases that are filled in the same
+        way.
 
-        number: of the photograph or portrait; in a mosaic, of its first part. corner: of the canvas in the crop. Append (boxes,
-        unknown), in px of the crop, to `labels`.
+        number: of the photograph or portrait; in a mosaic, of its first part. corner: of the canvas in the crop. Append
+        (boxes, unknown), in px of the crop, to `labels`.
         """
         half = len(canvas) // 2
         if half < min(PART, self.size // 2) or rng.random() >= self.mosaic:
@@ -305,7 +308,9 @@ def _blend(
 
 
 def targets(scene: Scene, anchor: Tensor) -> Tensor:
-    """Return the packed `BoxTargets` (A, 5) of the anchors. An anchor in an unknown region has label -1: it is not trained."""
+    """Return the packed `BoxTargets` (A, 5) of the anchors.
+    An anchor in an unknown region has label -1: it is not trained.
+    """
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
     wanted = encode(boxes, anchor, SMALLEST)
     if len(scene.unknown):

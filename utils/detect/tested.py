@@ -149,7 +149,9 @@ def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
 
 
 def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 12, sure: float = 0.5) -> None:
-    """Draw the pictures with the most misses and false detections. Labels are green, detections with a score above `sure` red."""
+    """Draw the pictures with the most misses and false detections.
+    Labels are green, detections with a score above `sure` red.
+    """
 
     def faults(index: int) -> int:
         boxes, scores = found[index]

@@ -49,7 +49,8 @@ def list_file(folder: Path, split: str) -> Path:
 def read_wider(folder: Path, split: str, partial: tuple[str, ...] = ()) -> list[Picture]:
     """Return the photographs of a split in the order of its list. partial: events in which some faces have no box.
 
-    Faces marked invalid and faces without extent are ignored. Raise UserError, with file and line, for a fault or missing image.
+    Faces marked invalid and faces without extent are ignored. Raise UserError, with file and line, for a fault or
+    missing image.
     """
     lines, images, pictures = list_file(folder, split), folder / f"WIDER_{split}" / "images", []
     rows = [(where, line.strip()) for where, line in numbered(lines)]
@@ -99,7 +100,8 @@ def check_events(partial: tuple[str, ...], pictures: list[Picture]) -> None:
 def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Picture], list[Picture]]:
     """Return (train, val).
 
-    val gets `share` of each event's photographs, and at least one where the event has two. A hash of seed and name draws them.
+    val gets `share` of each event's photographs, and at least one where the event has two. A hash of seed and name
+    draws them.
     """
 
     def key(picture: Picture) -> bytes:

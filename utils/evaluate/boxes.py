@@ -20,7 +20,8 @@ OVERLAP = 0.3  # a found box matches a face from this IoU
 def reboxed(faces: Faces, boxes: np.ndarray, cache: float) -> Faces:
     """Return the faces with crops of other boxes (M, 4), in px of the source image. Norms still use the set's boxes.
 
-    If the source image is gone, the crop is cut from the prepared crop, and is black beyond its margin. cache: GiB in memory.
+    If the source image is gone, the crop is cut from the prepared crop, and is black beyond its margin. cache: GiB in
+    memory.
     """
     crop = np.array([_nominal(faces, index, box) for index, box in enumerate(boxes)])
     old = faces.crops
@@ -48,7 +49,9 @@ def source_file(faces: Faces, index: int) -> Path | None:
 
 
 def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (the source image of a face, or if it is gone the prepared crop, uint8 BGR; (2, 3) map from source px to it)."""
+    """Return (the source image of a face, or if it is gone the prepared crop, uint8 BGR; (2, 3) map from source px to
+    it).
+    """
     if file := source_file(faces, index):
         image = read_source_image(file)
         if image.shape[1::-1] == tuple(faces["size"][index]):
@@ -87,10 +90,11 @@ def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
 
 
 def rebox(faces: Faces, kind: str, cache: float, detect: Callable | None) -> tuple[Faces, int]:
-    """Return (the faces in boxes of that kind, number of faces that the detector missed). A missed face keeps its own box.
+    """Return (the faces in boxes of that kind, number of faces that the detector missed).
+    A missed face keeps its own box.
 
-    kind: true, perturbed (by up to JITTER of its sides) or detector. cache: GiB of crops in memory. detect: picture -> (boxes
-    (K, 4) that fit the landmarks, ...).
+    kind: true, perturbed (by up to JITTER of its sides) or detector. cache: GiB of crops in memory. detect: picture ->
+    (boxes (K, 4) that fit the landmarks, ...).
     """
     if kind == "true":
         return faces, 0

@@ -50,7 +50,9 @@ def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
 
 
 def weights_of(file: Path) -> FaceBoxesV2:
-    """Return FaceBoxesV2 with the weights of our checkpoint or export, or with published ones. UserError for other files."""
+    """Return FaceBoxesV2 with the weights of our checkpoint or export, or with published ones.
+    UserError for other files.
+    """
     net = FaceBoxesV2()
     return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else load_weights(file)[0], file)
 

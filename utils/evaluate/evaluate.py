@@ -28,7 +28,9 @@ Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Pred
 
 
 class Result(NamedTuple):
-    """Predictions for M faces and their errors. Px are those of the source image; NaN stands where the truth is unknown."""
+    """Predictions for M faces and their errors.
+    Px are those of the source image; NaN stands where the truth is unknown.
+    """
 
     landmarks: np.ndarray  # (M, N, 2) px
     score: np.ndarray  # (M, N)
@@ -42,7 +44,9 @@ class Result(NamedTuple):
     states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
 
     def limits(self, factor: float | None) -> dict[str, float]:
-        """Return {name: limit} that the share SURE_FACES of the faces reaches, see `LandmarkNet`. factor: of `calibration`."""
+        """Return {name: limit} that the share SURE_FACES of the faces reaches, see `LandmarkNet`.
+        factor: of `calibration`.
+        """
         found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
         if self.sigma is not None:
             sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
@@ -52,7 +56,9 @@ class Result(NamedTuple):
 
 
 def calibration(results: list[Result]) -> float | None:
-    """Return the factor by which sigma fits the errors: mean error / mean predicted error; None if sigma is not predicted."""
+    """Return the factor by which sigma fits the errors: mean error / mean predicted error; None if sigma is not
+    predicted.
+    """
     if results[0].sigma is None:
         return None
     pairs = [
@@ -77,12 +83,13 @@ def torch_predictor(net: Trainable, device: torch.device) -> Predict:
 def convert_predictor(
     layout: Layout, stored: str, layouts: Layouts, called: str = ""
 ) -> tuple[Layout, Callable[[Predict], Predict]]:
-    """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a set.
+    """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a
+    set.
 
-    stored: the layout of the set's labels; called: the set's name, since it may have a convention of its own. A net of several
-    layouts is tested in that of the set, else in one of its layouts that the rules relate to it. If the labels can be converted
-    to the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its landmarks are converted to the
-    layout of the labels, if there are rules.
+    stored: the layout of the set's labels; called: the set's name, since it may have a convention of its own. A net of
+    several layouts is tested in that of the set, else in one of its layouts that the rules relate to it. If the labels
+    can be converted to the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its
+    landmarks are converted to the layout of the labels, if there are rules.
     """
     if own := layout.member_of(called, stored):
         return own.layout, partial(selected, own.index)
@@ -165,8 +172,9 @@ def predict_all(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, shift.
 
-    What the net does not predict is NaN. With several processes (`ranks`) each does its share, and all get the result. flip_test:
-    average the predictions for a crop and its mirror image. The shift is then half of their median distance in x, else NaN.
+    What the net does not predict is NaN. With several processes (`ranks`) each does its share, and all get the result.
+    flip_test: average the predictions for a crop and its mirror image. The shift is then half of their median distance
+    in x, else NaN.
     """
     points = torch.zeros(len(faces), layout.count, 4, dtype=torch.float64)
     others = torch.zeros(len(faces), 8, dtype=torch.float64)
@@ -200,8 +208,8 @@ def evaluate(
 ) -> Result:
     """Return predictions and errors for all faces, see `predict_all`.
 
-    flip_test: average the predictions for crop and mirror image. A label shift that the net has learnt cancels in this mean, so
-    the median shift of the faces, in px, is added again. UserError if a prediction is not finite.
+    flip_test: average the predictions for crop and mirror image. A label shift that the net has learnt cancels in this
+    mean, so the median shift of the faces, in px, is added again. UserError if a prediction is not finite.
     """
     truth, crop = faces["landmarks"][:], faces["crop"][:]
     points, others = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
@@ -253,11 +261,11 @@ def previous(faces: Faces) -> np.ndarray:
 
 
 def subset_rows(subsets: Iterable[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Return {name: (M,) bool}: all faces as `full`, then each first part of a subset's name (`common`), then each whole name
-    (`common/lfpw`).
+    """Return {name: (M,) bool}: all faces as `full`, then each first part of a subset's name (`common`), then each
+    whole name (`common/lfpw`).
 
-    Of equal masks only the first is kept. A face may be in several subsets: `test//blur//makeup`. rank: names in the order of the
-    publications; other names follow in alphabetical order.
+    Of equal masks only the first is kept. A face may be in several subsets: `test//blur//makeup`. rank: names in the
+    order of the publications; other names follow in alphabetical order.
     """
     order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
     names = [set(subset.split(BESIDE)) for subset in subsets]

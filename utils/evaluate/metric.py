@@ -25,11 +25,12 @@ def point_errors(prediction: ndarray, truth: ndarray) -> ndarray:
 
 
 def norms(truth: ndarray, layout, kind: str = "interocular", box: ndarray | None = None) -> ndarray:
-    """Return the norm (M,) of faces (M, N, 2), by which errors are divided, in the landmarks' unit; NaN if zero or unknown.
+    """Return the norm (M,) of faces (M, N, 2), by which errors are divided, in the landmarks' unit; NaN if zero or
+    unknown.
 
-    interocular: distance of the eyes' outer corners; interpupil: distance of the eyes' means; box: root of the area of `box`
-    (M, 4), by default the landmarks' box; diagonal: of that box; size: mean of its width and height. Raise ValueError for a
-    layout without the landmarks of the norm.
+    interocular: distance of the eyes' outer corners; interpupil: distance of the eyes' means; box: root of the area of
+    `box` (M, 4), by default the landmarks' box; diagonal: of that box; size: mean of its width and height. Raise
+    ValueError for a layout without the landmarks of the norm.
     """
     pair = layout.interocular if kind == "interocular" else layout.pupils
     if kind in ("interocular", "interpupil"):
@@ -48,7 +49,9 @@ def norms(truth: ndarray, layout, kind: str = "interocular", box: ndarray | None
 
 
 def nme(errors: ndarray, norm: ndarray) -> ndarray:
-    """Return the NME (M,) in % of errors (M, N), NaN where unknown, with norms (M,); NaN without norm or known landmark."""
+    """Return the NME (M,) in % of errors (M, N), NaN where unknown, with norms (M,); NaN without norm or known
+    landmark.
+    """
     known = np.isfinite(errors)
     mean = np.where(known, errors, 0).sum(1) / np.maximum(known.sum(1), 1)
     return np.where(known.any(1), 100 * mean / norm, np.nan)
@@ -57,15 +60,17 @@ def nme(errors: ndarray, norm: ndarray) -> ndarray:
 def flicker(errors: ndarray, norm: ndarray, previous: ndarray) -> ndarray:
     """Return the mean change (M,) of a landmark's error from frame to frame in % of the norm; NaN for a first frame.
 
-    errors (M, N, 2) are signed, in the unit of norm (M,); previous (M,) is the index of the frame before, -1 for none. Correctly
-    predicted motion gives no flicker.
+    errors (M, N, 2) are signed, in the unit of norm (M,); previous (M,) is the index of the frame before, -1 for none.
+    Correctly predicted motion gives no flicker.
     """
     change = np.linalg.norm(errors - errors[previous], axis=-1)
     return np.where(previous >= 0, nme(change, norm), np.nan)
 
 
 def cumulative(values: ndarray, threshold: float) -> tuple[ndarray, ndarray]:
-    """Return the cumulative error distribution: NME from 0 to `threshold` in steps of 0.01 %, share of faces up to each."""
+    """Return the cumulative error distribution: NME from 0 to `threshold` in steps of 0.01 %, share of faces up to
+    each.
+    """
     grid = np.arange(round(threshold / STEP) + 1) * STEP
     return grid, np.searchsorted(np.sort(values), grid, side="right") / max(len(values), 1)
 

@@ -1,4 +1,6 @@
-"""Writes report/index.html: all results of a test on one page, without scripts or downloads, in a light and a dark scheme."""
+"""Writes report/index.html: all results of a test on one page, without scripts or downloads, in a light and a dark
+scheme.
+"""
 
 import base64
 import os
@@ -62,7 +64,9 @@ def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
 
 
 def _pastes(report: Report, net: dict) -> list[tuple[str, str, str]]:
-    """Return (name, row in Markdown, row in LaTeX) of each set: NME of the set and of its subsets, then its other figures."""
+    """Return (name, row in Markdown, row in LaTeX) of each set: NME of the set and of its subsets, then its other
+    figures.
+    """
     (head, scores), sets, parts = report.score_table(), [], []
     for row in scores:
         if row[0][:1] != " ":

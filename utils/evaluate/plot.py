@@ -1,7 +1,7 @@
 """Charts as SVG text, without a plotting package.
 
-They are part of a page, follow the reader's light or dark scheme and name the landmark under the pointer. A chart takes a few kB
-and a millisecond.
+They are part of a page, follow the reader's light or dark scheme and name the landmark under the pointer. A chart takes
+a few kB and a millisecond.
 """
 
 import math
@@ -48,7 +48,8 @@ def _document(height: int, lines: list[str]) -> str:
 
 
 def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, style: Style = PLAIN) -> str:
-    """Return lines {name: (x, y)} as an SVG document. Points that are not finite are left out; ValueError if none is left.
+    """Return lines {name: (x, y)} as an SVG document.
+    Points that are not finite are left out; ValueError if none is left.
 
     The names stand above the axes, so they cover no line.
     """
@@ -123,7 +124,9 @@ def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
 
 
 def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]], unit: str) -> str:
-    """Return values (N,) as discs at points (N, 2), joined by edges, as an SVG document. Larger values are larger and redder."""
+    """Return values (N,) as discs at points (N, 2), joined by edges, as an SVG document.
+    Larger values are larger and redder.
+    """
     low, high = np.nanmin(points, 0), np.nanmax(points, 0)
     scale = (WIDTH - 80) / max((high - low).max(), 1e-9)
     placed = (points - low) * scale + 40 + (WIDTH - 80 - (high - low) * scale) / 2 * (1, 0)

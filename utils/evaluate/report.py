@@ -60,7 +60,9 @@ def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size
 
 
 def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Return (mean predicted error, mean error) in px of the picture, of `groups` of landmarks with similar predicted errors."""
+    """Return (mean predicted error, mean error) in px of the picture, of `groups` of landmarks with similar predicted
+    errors.
+    """
     known = np.isfinite(result.errors)
     expected, found = result.sigma[known], result.errors[known]
     parts = np.array_split(np.argsort(expected, kind="stable"), groups)
@@ -71,7 +73,8 @@ def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarra
 def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
     """Return {name: values (M,)} of conditions that may make a face hard.
 
-    yaw: degrees, NaN where unknown; size: root of the box's area, px; sharpness: variance of the crop's Laplacian, grey levels^2.
+    yaw: degrees, NaN where unknown; size: root of the box's area, px; sharpness: variance of the crop's Laplacian, grey
+    levels^2.
     """
     grey = (cv2.cvtColor(faces.crops.plain(i, 0), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
     sharp, box = np.array([sharpness(image) for image in grey]), faces["box"][:]
@@ -79,7 +82,9 @@ def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
-    """Return yaw (M,) in degrees: the set's own if it has one, else estimated from the landmarks; NaN if these do not suffice."""
+    """Return yaw (M,) in degrees: the set's own if it has one, else estimated from the landmarks; NaN if these do not
+    suffice.
+    """
     yaw = np.degrees(faces["pose"][:][:, 1]) if "pose" in faces else np.full(len(faces), np.nan)  # stored in radians
     try:
         used = [i for _, ids in pose_points(layout) for i in ids]
@@ -110,9 +115,11 @@ class Shown(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The figures of a test, and the files in `folder` to which they go. model: the one whose faces and charts are shown.
+    """The figures of a test, and the files in `folder` to which they go.
+    model: the one whose faces and charts are shown.
 
-    rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared` checks.
+    rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared`
+    checks.
     """
 
     folder: Path
@@ -208,8 +215,8 @@ class Report(NamedTuple):
     def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
         """Return header and rows of all ways to measure, a row per set and subset.
 
-        Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the norms of published figures; failure
-        rate and area in the test's norm. `mark` is put behind cells in a norm of published figures.
+        Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the norms of published
+        figures; failure rate and area in the test's norm. `mark` is put behind cells in a norm of published figures.
         """
         rows = [row for row in self.norms if row["model"].startswith(self.model)]
         first, nme, figures = rows[0]["model"], {}, {}
@@ -240,7 +247,8 @@ class Report(NamedTuple):
         ]
 
     def write(self, flip_test: bool, weights: str) -> str:
-        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text.
+        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them.
+        Return the tables as text.
 
         weights: checksum of the net's weights.
         """
@@ -273,10 +281,11 @@ def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
 
 
 def read_compared(run, name: str, split: Split, test: TestSettings, layout: Layout, flags: str) -> Compared:
-    """Return the figures of another run on the faces of a split, in true boxes. UserError if its report is of another test.
+    """Return the figures of another run on the faces of a split, in true boxes.
+    UserError if its report is of another test.
 
-    name: of the run in tables. flags: those that test a run on all sets of this test. The crops may be others. The labels may be
-    read in another way (--labels): the name then says so.
+    name: of the run in tables. flags: those that test a run on all sets of this test. The crops may be others. The
+    labels may be read in another way (--labels): the name then says so.
     """
     one, found = split.set, run.folder / "report" / TEST
     flips = "--flip-test" if test.flip_test else "--no-flip-test"

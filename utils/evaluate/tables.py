@@ -32,9 +32,9 @@ class Compared(NamedTuple):
 class Case(NamedTuple):
     """A test set in one kind of box, on which a net is evaluated.
 
-    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces: to evaluate
-    layout: of the errors; convert: converts a predictor to that layout; missed: number of faces that the detector did not find
-    compared: other runs on these faces; earlier: % NME of the nets of earlier rounds of --semi
+    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces: to
+    evaluate layout: of the errors; convert: converts a predictor to that layout; missed: number of faces that the
+    detector did not find compared: other runs on these faces; earlier: % NME of the nets of earlier rounds of --semi
     """
 
     set: PreparedSet
@@ -138,7 +138,8 @@ def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
 
 
 def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
-    """Return a row for each norm that the layout has, in px of the picture and in the frame of the crop, where PIPNet measures.
+    """Return a row for each norm that the layout has, in px of the picture and in the frame of the crop, where PIPNet
+    measures.
 
     The column `usual` marks the norms of published figures for the set.
     """

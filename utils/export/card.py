@@ -38,7 +38,9 @@ trained on; read these before the net becomes part of a product. Trained on:
 
 
 def write_card(run) -> None:
-    """Write card.md beside the manifest of a run: facts, scores of the last test, files with checksums, origin of the labels."""
+    """Write card.md beside the manifest of a run: facts, scores of the last test, files with checksums, origin of the
+    labels.
+    """
     project = shipped("manifest.json").parent
     ours = run.weights.parent.resolve() == project.resolve()
     known = read_manifest(project, "fetch the project again").get(run.weights.name, {}) if ours else {}

@@ -1,4 +1,6 @@
-"""Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the crop."""
+"""Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the
+crop.
+"""
 
 import json
 import logging
@@ -79,7 +81,9 @@ class Raw(Unnamed):
 
 @contextmanager
 def _quiet():
-    """Silence the exporter's messages; its errors are exceptions. Within this context a signal ends the process at once."""
+    """Silence the exporter's messages; its errors are exceptions.
+    Within this context a signal ends the process at once.
+    """
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), stops_at_once():
@@ -105,7 +109,9 @@ def example_for(size: int, margin: float) -> Tensor:
 
 
 def export_onnx(net: Trainable, file: Path, metadata: dict, index: Sequence[int] | None = None) -> None:
-    """Write a net as an ONNX file, whole or not at all. metadata: {name: plain value}, stored as JSON. index: see `Unnamed`."""
+    """Write a net as an ONNX file, whole or not at all. metadata: {name: plain value}, stored as JSON.
+    index: see `Unnamed`.
+    """
     net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     write_onnx(folded(onnx_graph(Unnamed(net, index), example, names, BATCH)), file, metadata)
@@ -122,7 +128,9 @@ def write_raw(source: Source, file: Path) -> None:
 
 
 def onnx_graph(module: nn.Module, example: Tensor, names: list[str], sizes: dict[int, Any]):
-    """Return the ONNX model of a module with the input `image`. names: of its outputs; sizes: {axis that may vary: its `Dim`}."""
+    """Return the ONNX model of a module with the input `image`.
+    names: of its outputs; sizes: {axis that may vary: its `Dim`}.
+    """
     with _quiet(), torch.inference_mode():
         return torch.onnx.export(
             module.eval(),
@@ -146,8 +154,8 @@ def stored_in(file: Path) -> dict[str, str]:
 def folded(model):
     """Return the graph after onnxruntime's basic optimisations, so that other runtimes gain by them too.
 
-    Constants are computed, operations without effect removed, additions moved into convolutions, transpositions joined. Only
-    standard operators are left.
+    Constants are computed, operations without effect removed, additions moved into convolutions, transpositions joined.
+    Only standard operators are left.
     """
     import onnx
     import onnxruntime
@@ -174,7 +182,9 @@ def folded(model):
 
 
 def write_onnx(model, file: Path, metadata: dict) -> None:
-    """Write a graph with `metadata`, whole or not at all. The exporter's notes, which name files of this machine, are removed."""
+    """Write a graph with `metadata`, whole or not at all.
+    The exporter's notes, which name files of this machine, are removed.
+    """
     import onnx
 
     for part in (
@@ -209,7 +219,8 @@ def give_only(graph, index: Sequence[int]) -> None:
 
 
 def write_format(name: str, source: Source, file: Path) -> None:
-    """Write the files of a format other than ONNX, each completely or not at all. The metadata, with the source, come last.
+    """Write the files of a format other than ONNX, each completely or not at all.
+    The metadata, with the source, come last.
 
     UserError if the net cannot be converted, the format's package is missing, or there is no room for temporary files.
     """
@@ -249,7 +260,9 @@ def known_exports(folder: Path) -> dict[str, dict]:
 
 
 def write_manifest(folder: Path, exports: list[Path]) -> None:
-    """Add sizes and checksums of exports, and of the files that belong to them, to a folder's manifest; other entries stay."""
+    """Add sizes and checksums of exports, and of the files that belong to them, to a folder's manifest; other entries
+    stay.
+    """
     entries = known_exports(folder)
     for export in exports:
         for path in filter(Path.is_file, files_of(export)):

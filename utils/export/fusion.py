@@ -1,4 +1,6 @@
-"""Changes of an ONNX graph that make its 8-bit convolutions faster. Its outputs stay the same except at the edge of the image."""
+"""Changes of an ONNX graph that make its 8-bit convolutions faster.
+Its outputs stay the same except at the edge of the image.
+"""
 
 import numpy as np
 
@@ -19,12 +21,12 @@ SINGLE = {**USUAL, "kernel_shape": [1, 1]}
 def read_blocks(graph, floats: str, level: int) -> None:
     """Let the first two convolutions read blocks of px as channels, if both have 3x3 weights and stride 2.
 
-    8-bit kernels copy the inputs of a convolution, place by place. With few channels at many places, as in an image, this takes
-    longer than the products. So the first convolution reads SIDE px of a row as channels of one place, and gives blocks of 2 x 2
-    outputs, which the second one reads as channels.
+    8-bit kernels copy the inputs of a convolution, place by place. With few channels at many places, as in an image,
+    this takes longer than the products. So the first convolution reads SIDE px of a row as channels of one place, and
+    gives blocks of 2 x 2 outputs, which the second one reads as channels.
 
-    floats: name of the tensor (B, 3, H, W) of the image, which the first convolution reads after a subtraction. level: the grey
-    level that the subtraction makes 0. Columns of this level are added to make the width a multiple of SIDE.
+    floats: name of the tensor (B, 3, H, W) of the image, which the first convolution reads after a subtraction. level:
+    the grey level that the subtraction makes 0. Columns of this level are added to make the width a multiple of SIDE.
     """
     from onnx import helper, numpy_helper
 
@@ -72,7 +74,8 @@ def read_blocks(graph, floats: str, level: int) -> None:
 def of_rows(weight: np.ndarray) -> np.ndarray:
     """Return weights (O, 3, 3, 3) of the first convolution as weights (4 O, 3 SIDE, SIDE + 1, 2) for blocks.
 
-    Channels of the input are SIDE px from left to right, each with three channels. Outputs come in blocks of 2 x 2, row by row.
+    Channels of the input are SIDE px from left to right, each with three channels. Outputs come in blocks of 2 x 2, row
+    by row.
     """
     found = np.zeros((2, 2, len(weight), SIDE, 3, SIDE + 1, 2), weight.dtype)
     for y, x, row, column in np.ndindex(2, 2, 3, 3):
@@ -90,7 +93,9 @@ def of_blocks(weight: np.ndarray) -> np.ndarray:
 
 
 def fold_pools(graph) -> None:
-    """Join each average pool with the 1x1 convolution that reads it, if nothing else does, because 8-bit pools are slow."""
+    """Join each average pool with the 1x1 convolution that reads it, if nothing else does, because 8-bit pools are
+    slow.
+    """
     stored = {value.name: value for value in graph.initializer}
     sides = {
         value.name: [side.dim_value for side in value.type.tensor_type.shape.dim[2:]] for value in graph.value_info
@@ -120,7 +125,9 @@ def fold_pools(graph) -> None:
 
 
 def covers(window: dict, sides: list[int]) -> bool:
-    """Return whether `ceil_mode` adds no outputs: it is off, or windows cover inputs of these sides (0: unknown) exactly."""
+    """Return whether `ceil_mode` adds no outputs: it is off, or windows cover inputs of these sides (0: unknown)
+    exactly.
+    """
     if not window["ceil_mode"]:
         return True
     parts = zip(sides, window["kernel_shape"], window["strides"], window["pads"][:2], window["pads"][2:], strict=False)

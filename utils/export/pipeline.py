@@ -1,8 +1,8 @@
 """Export of one ONNX graph that takes a picture and returns its faces, for programs without Python.
 
-The graph does what `Landmarker(net, detector, any_roll=False)` does. The steps below are written in ONNX Script, which translates
-them to ONNX operators. Boxes and points are in continuous px of the picture. A direction (2,) is the cosine and the sine of a
-roll, so that no angle has to be computed.
+The graph does what `Landmarker(net, detector, any_roll=False)` does. The steps below are written in ONNX Script, which
+translates them to ONNX operators. Boxes and points are in continuous px of the picture. A direction (2,) is the cosine
+and the sine of a roll, so that no angle has to be computed.
 """
 
 import math
@@ -47,8 +47,10 @@ def neighbors(count, scale):
 
 @script(STEPS, default_opset=op)
 def resized(image, scale):
-    """Return the image, resized by a scale below 1. Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a
-    grey level on average; without this loss, boxes of the detector differ by some tenths of a px."""
+    """Return the image, resized by a scale below 1.
+    Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a grey level on average; without this loss,
+    boxes of the detector differ by some tenths of a px.
+    """
     shape = op.Shape(image, start=0, end=2)
     top, bottom, above, below = neighbors(op.Gather(shape, 0), scale)
     left, right, before, after = neighbors(op.Gather(shape, 1), scale)
@@ -75,8 +77,9 @@ def halved(image):
 
 @script(STEPS, default_opset=op)
 def looks(shape):
-    """Return how often the detector looks at a picture of this shape (height, width), once or twice, and the scales of both
-    looks: that of `Detector.once` and that of `Detector.large`."""
+    """Return how often the detector looks at a picture of this shape (height, width), once or twice, and the scales of
+    both looks: that of `Detector.once` and that of `Detector.large`.
+    """
     sides = op.Cast(shape, to=DOUBLE)
     short, long = op.ReduceMin(sides, keepdims=0), op.ReduceMax(sides, keepdims=0)
     wanted = op.Min(
@@ -89,7 +92,9 @@ def looks(shape):
 
 @script(STEPS, default_opset=op)
 def shrink(image, look, usual, small):
-    """Return the picture of the detector's first or second look, and its scale. The second is halved first, see `resized`."""
+    """Return the picture of the detector's first or second look, and its scale.
+    The second is halved first, see `resized`.
+    """
     scale = op.Where(look == 0, usual, small)
     rest, picture = op.Identity(scale), op.Identity(image)
     halve = op.And(look > 0, rest < 0.5)
@@ -106,7 +111,9 @@ def shrink(image, look, usual, small):
 
 @script(STEPS, default_opset=op)
 def overlaps(boxes, others):
-    """Return the share (M, K) of each box (M, 4) that lies in others (K, 4), their IoU, and the areas (M, 1) and (1, K)."""
+    """Return the share (M, K) of each box (M, 4) that lies in others (K, 4), their IoU, and the areas (M, 1) and (1,
+    K).
+    """
     low, high = op.Split(op.Unsqueeze(boxes, [1]), axis=2, num_outputs=2)
     other_low, other_high = op.Split(op.Unsqueeze(others, [0]), axis=2, num_outputs=2)
     wide, tall = op.Split(op.Relu(op.Min(high, other_high) - op.Max(low, other_low)), axis=2, num_outputs=2)
@@ -142,7 +149,9 @@ def join(look, boxes, scores, scale, found, found_scores, most):
 
 @script(STEPS, default_opset=op)
 def is_visible(box, size):
-    """Return whether boxes (..., 4) give a crop that shows a part of a picture of `size` (2,), width and height: (..., 1)."""
+    """Return whether boxes (..., 4) give a crop that shows a part of a picture of `size` (2,), width and height: (...,
+    1).
+    """
     low, high = op.Split(box, axis=-1, num_outputs=2)
     wide, tall = op.Split(high - low, axis=-1, num_outputs=2)
     inside_x, inside_y = op.Split(
@@ -170,7 +179,8 @@ def turn_by(direction):
 
 @script(STEPS, default_opset=op)
 def crop(image, size, box, direction, px, margin):
-    """Return the square crop (1, S, S, 3) uint8 of a box (4,), its centre (2,), and the side (1,) of the nominal crop, as `cut`.
+    """Return the square crop (1, S, S, 3) uint8 of a box (4,), its centre (2,), and the side (1,) of the nominal crop,
+    as `cut`.
 
     px (1,): S, `margin` (1,): S as a multiple of the net's input size.
     """
@@ -209,7 +219,9 @@ def crop(image, size, box, direction, px, margin):
 
 @script(STEPS, default_opset=op)
 def to_picture(landmarks, score, box, direction, centre, side):
-    """Return the landmarks (N, 2) in the picture, their scores (N,), and the upright box (4,) that holds the turned `box`."""
+    """Return the landmarks (N, 2) in the picture, their scores (N,), and the upright box (4,) that holds the turned
+    `box`.
+    """
     turn = turn_by(direction)
     low, high = op.Split(box, axis=0, num_outputs=2)
     half = (high - low) / 2.0
@@ -234,8 +246,9 @@ def roll_of(points, mean_along, mean_across):
 
 @script(STEPS, default_opset=op)
 def next_box(points, direction, shown, size):
-    """Return the tight box of the landmarks, turned like the face, and its direction. If that box shows nothing of the picture,
-    return the box `shown`, upright."""
+    """Return the tight box of the landmarks, turned like the face, and its direction.
+    If that box shows nothing of the picture, return the box `shown`, upright.
+    """
     turn, middle = turn_by(direction), op.ReduceMean(points, [0])
     straight = op.MatMul(points - middle, op.Transpose(turn))
     low, high = op.ReduceMin(straight, [0], keepdims=0), op.ReduceMax(straight, [0], keepdims=0)
@@ -276,8 +289,9 @@ def is_face(mean, score, least, box, start):
 
 @script(STEPS, default_opset=op)
 def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction):
-    """Return whether a face is cropped again: after the first crop if it is not sure, after any crop if that of `box` (4,) lies
-    far from it. After FEW_CROPS, only a `likely` face is."""
+    """Return whether a face is cropped again: after the first crop if it is not sure, after any crop if that of `box`
+    (4,) lies far from it. After FEW_CROPS, only a `likely` face is.
+    """
     low, high = op.Split(box, axis=0, num_outputs=2)
     off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
     grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
@@ -291,7 +305,9 @@ def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction)
 
 @script(STEPS, default_opset=op)
 def apart(kept, boxes, means):
-    """Return which of the faces that are `kept` (M,) show neither another one again nor a part of one, see `landmarker.apart`."""
+    """Return which of the faces that are `kept` (M,) show neither another one again nor a part of one, see
+    `landmarker.apart`.
+    """
     share, iou, area, other = overlaps(boxes, boxes)
     score, better = op.Unsqueeze(means, [1]), op.Unsqueeze(means, [0])
     place = op.Range(0, op.Size(means), 1)
@@ -335,7 +351,8 @@ FUNCTIONS = (
     apart,
     faces,
 )
-# det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes their image
+# det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes
+# their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
 pipeline (uint8[height, width, 3] image)
@@ -386,10 +403,11 @@ pipeline (uint8[height, width, 3] image)
 
 
 def write_pipeline(source: Source, file: Path) -> None:
-    """Write the graph: image (H, W, 3) uint8 BGR -> boxes (M, 4), scores (M,), landmarks (M, N, 2), landmark_scores (M, N).
+    """Write the graph: image (H, W, 3) uint8 BGR -> boxes (M, 4), scores (M,), landmarks (M, N, 2), landmark_scores (M,
+    N).
 
-    These are `box`, `score`, `landmarks` and `scores` of a `Face`. A net of several layouts gives the landmarks of the first one.
-    UserError for a net with another crop protocol than `square`.
+    These are `box`, `score`, `landmarks` and `scores` of a `Face`. A net of several layouts gives the landmarks of the
+    first one. UserError for a net with another crop protocol than `square`.
     """
     if source.detector.suffix != ".onnx":
         raise UserError(
@@ -460,7 +478,9 @@ def loops(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
 
 
 def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:
-    """Insert the nodes of a model, with a prefix before all names, behind the node of `graph` that makes their input image."""
+    """Insert the nodes of a model, with a prefix before all names, behind the node of `graph` that makes their input
+    image.
+    """
     other = onnx.compose.add_prefix(model, prefix).graph
     place = 1 + next(i for i, node in enumerate(graph.node) if f"{prefix}image" in node.output)
     nodes = [*graph.node[:place], *other.node, *graph.node[place:]]

@@ -18,8 +18,9 @@ def write_int8(source: Source, file: Path) -> None:
     """Write the graph with its convolutions in 8 bits: weights per output channel, activations per tensor.
 
     Ranges are the extremes over the calibration pictures. Weights use 7 of the 8 bits, because processors without VNNI
-    instructions add pairs of 8-bit products in 16 bits, which would overflow. Everything else stays in float32: with attention,
-    decoding and merging in 8 bits, the loss of accuracy on validation faces was five times as large, and no time was gained.
+    instructions add pairs of 8-bit products in 16 bits, which would overflow. Everything else stays in float32: with
+    attention, decoding and merging in 8 bits, the loss of accuracy on validation faces was five times as large, and no
+    time was gained.
 
     If there is an 8-bit file of all landmarks, some of them are chosen there, so that no calibration is needed.
     """
@@ -79,11 +80,12 @@ def write_int8(source: Source, file: Path) -> None:
 
 
 def fold_normalisation(model) -> int | None:
-    """Move the normalisation of the image into the first convolution, so that in 8 bits it can read the bytes of the image.
+    """Move the normalisation of the image into the first convolution, so that in 8 bits it can read the bytes of the
+    image.
 
-    Return the grey level that the convolution then takes for 0. Its padding becomes this level in all channels; before, it was
-    the mean of each channel. Return None and change nothing if there is no `way_of_the_image`, or if the weights of the
-    convolution are no constants or have several groups of channels.
+    Return the grey level that the convolution then takes for 0. Its padding becomes this level in all channels; before,
+    it was the mean of each channel. Return None and change nothing if there is no `way_of_the_image`, or if the weights
+    of the convolution are no constants or have several groups of channels.
     """
     from onnx import helper, numpy_helper
 
@@ -124,7 +126,9 @@ def fold_normalisation(model) -> int | None:
 
 
 def way_of_the_image(graph) -> list | None:
-    """Return the nodes through which the image goes, up to the first convolution; None if it branches or meets other nodes."""
+    """Return the nodes through which the image goes, up to the first convolution; None if it branches or meets other
+    nodes.
+    """
     way, name = [], "image"
     while not way or way[-1].op_type != "Conv":
         readers = [node for node in graph.node if name in node.input and (name != "image" or node.op_type != "Shape")]
@@ -151,7 +155,9 @@ def colour_map(model, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def join_image(graph) -> None:
-    """Let the first convolution read the bytes of the image; the quantised graph turns them into floats and into bytes again."""
+    """Let the first convolution read the bytes of the image; the quantised graph turns them into floats and into bytes
+    again.
+    """
     made = {name: node for node in graph.node for name in node.output}
     cast, subtract = made[FLOATS], made[CENTRED]
     quantize = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == CENTRED)

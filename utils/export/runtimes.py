@@ -115,10 +115,12 @@ class _Planes(Unnamed):
 
 
 class Arithmetic(TorchFunctionMode):
-    """A context in which argmax, gather and similar functions are computed with layers that ncnn has; results are the same.
+    """A context in which argmax, gather and similar functions are computed with layers that ncnn has; results are the
+    same.
 
-    An index is a float here, because ncnn's division does not round. pnnx writes integer constants as integers, and ncnn reads
-    their bits as floats, almost zero. So integers that are combined with floats are turned into floats first.
+    An index is a float here, because ncnn's division does not round. pnnx writes integer constants as integers, and
+    ncnn reads their bits as floats, almost zero. So integers that are combined with floats are turned into floats
+    first.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

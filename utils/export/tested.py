@@ -30,8 +30,8 @@ class Tests:
     calls(model)              {pictures in a call: a call of the model}, to measure their time
     cases()                   yield what is evaluated, one case after the other
     evaluate(model, case)     the result; with several processes each does its share, and all get the result
-    differences(case, a, b)   (largest absolute difference of the figures, px of the net's input of the landmarks) of two results
-    report                    a report without results
+    differences(case, a, b)   (largest absolute difference of the figures, px of the net's input of the landmarks) of
+    two results report                    a report without results
     with_result(report, case, name, result)   the report with that result
     close(report)             write the report; the tables and the places of the files as text
     """
@@ -42,10 +42,11 @@ class Tests:
     source: Callable[[], Source]
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
-        """Write the exports that are missing or were made from other weights, checksums and a card. Return the files in words.
+        """Write the exports that are missing or were made from other weights, checksums and a card.
+        Return the files in words.
 
-        out: the folder of the format `web`, which only landmark nets have; overwrite: replace a page there. UserError for a
-        format that the task does not have.
+        out: the folder of the format `web`, which only landmark nets have; overwrite: replace a page there. UserError
+        for a format that the task does not have.
         """
         if unknown := [name for name in formats if name not in self.bounds]:
             raise UserError(f"this task is exported to {', '.join(self.bounds)}, not to {unknown[0]}; leave it out")

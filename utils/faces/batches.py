@@ -1,6 +1,8 @@
-"""Batches of faces, with random changes for training and plain for tests, and the order in which a training takes the faces.
+"""Batches of faces, with random changes for training and plain for tests, and the order in which a training takes the
+faces.
 
-A batch is a pure function of (seed, pass, indices). So any process can make it, and a resumed training gets the same batches.
+A batch is a pure function of (seed, pass, indices). So any process can make it, and a resumed training gets the same
+batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,9 @@ UNKNOWN = np.array(
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR, with the net's margin; labels in [0, 1] of the nominal crop; index (B,) of the faces."""
+    """images (B, S, S, 3) uint8 BGR, with the net's margin; labels in [0, 1] of the nominal crop; index (B,) of the
+    faces.
+    """
 
     images: torch.Tensor
     labels: Any
@@ -42,8 +46,9 @@ class Batch(NamedTuple):
 def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
     """Return the indices (B,), below `count`, at some places (B,) of a shuffle. It needs constant memory.
 
-    key: non-negative integers that select the shuffle, or arrays (B,) of them with one for each place. A Feistel network shuffles
-    the cells of a rectangle with at least `count` cells. An index of `count` or more is shuffled again until it is below.
+    key: non-negative integers that select the shuffle, or arrays (B,) of them with one for each place. A Feistel
+    network shuffles the cells of a rectangle with at least `count` cells. An index of `count` or more is shuffled again
+    until it is below.
     """
     width = np.uint64(ceil(count**0.5))
     height = np.uint64(ceil(count / int(width)))
@@ -72,11 +77,12 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without an incomplete last batch.
+    """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without an incomplete
+    last batch.
 
-    The batch over all ranks is the same for every number of ranks that divides it. parts: kinds of faces, in their order in each
-    batch. batches: number of batches in an epoch. Each pass over the faces shuffles and changes them anew; pass numbers go on
-    over epochs.
+    The batch over all ranks is the same for every number of ranks that divides it. parts: kinds of faces, in their
+    order in each batch. batches: number of batches in an epoch. Each pass over the faces shuffles and changes them
+    anew; pass numbers go on over epochs.
     """
 
     parts: tuple[Part, ...]
@@ -122,9 +128,10 @@ def make_order(
 ) -> Order:
     """Return the order of the batches of `count` faces. Fewer faces than a batch make one small batch.
 
-    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled.
-    shares: (number of faces, share of the batches) of each set among the labelled faces, in order. The number of batches in an
-    epoch stays the same, so a set with a large share comes several times.
+    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are
+    labelled.
+    shares: (number of faces, share of the batches) of each set among the labelled faces, in order. The number of
+    batches in an epoch stays the same, so a set with a large share comes several times.
     """
     kinds = [(0, count, train.batch_size)]
     if labelled is not None:
@@ -144,7 +151,9 @@ def make_order(
 
 
 def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Part, ...]:
-    """Return the parts of a batch that mix sets of faces in given shares, see `make_order`. Each set gives at least one face."""
+    """Return the parts of a batch that mix sets of faces in given shares, see `make_order`.
+    Each set gives at least one face.
+    """
     weights = np.array([share for _, share in shares])
     wanted = weights / weights.sum() * batch
     sizes = np.maximum(np.floor(wanted), 1).astype(int)
@@ -163,7 +172,9 @@ def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -
 
 # ------------------------------------------------------------------------------------------------------------- batches
 class Recipes(NamedTuple):
-    """Sections `augment` for the two crops of an unlabelled face: the teacher labels `weak`, the net learns from `strong`."""
+    """Sections `augment` for the two crops of an unlabelled face: the teacher labels `weak`, the net learns from
+    `strong`.
+    """
 
     weak: AugmentSettings
     strong: AugmentSettings
@@ -181,7 +192,9 @@ def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipe
 def drawn_changes(
     seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0
 ) -> list[Change]:
-    """Return the changes of faces in their passes, in the order in which they act. view: number of a face's crop, from 0."""
+    """Return the changes of faces in their passes, in the order in which they act.
+    view: number of a face's crop, from 0.
+    """
     count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
     u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count :]
     return steps.in_steps(u, recipe, field) if recipe.steps else [changes.changes(u, recipe, field)]
@@ -212,8 +225,8 @@ def _partners(names: Sequence[str]) -> list[int]:
 class Batches(Dataset):
     """Training batches: `batches[passes, indices]`, both (B,), is a `Batch` of these faces with random changes.
 
-    recipe: section `augment`. labelled: faces from this number on have no labels; they come last in a batch. views: the recipes
-    of their two crops; `labels.weak` holds those that a teacher labels.
+    recipe: section `augment`. labelled: faces from this number on have no labels; they come last in a batch. views: the
+    recipes of their two crops; `labels.weak` holds those that a teacher labels.
     """
 
     def __init__(
@@ -249,8 +262,9 @@ class Batches(Dataset):
     def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Labels, np.ndarray | None]:
         """Return (changes, labels, maps) of a batch.
 
-        changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces. labels: of
-        the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without views.
+        changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces.
+        labels: of the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without
+        views.
         """
         numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())

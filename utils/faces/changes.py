@@ -2,9 +2,9 @@
 
 pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch. `moved` carries them out on landmarks.
 
-The random numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that no option
-changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the settings. With its key
-`steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
+The random numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that
+no option changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the
+settings. With its key `steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,11 @@ GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Change(NamedTuple):
-    """Changes of B square crops, in the order in which they are carried out. A column is None if no crop is changed in this way.
+    """Changes of B square crops, in the order in which they are carried out.
+    A column is None if no crop is changed in this way.
 
-    matrix is in px of the nominal crop, which is the middle of the picture. Other lengths are in px of the result. Rows of crops
-    that are not changed hold neutral values.
+    matrix is in px of the nominal crop, which is the middle of the picture. Other lengths are in px of the result. Rows
+    of crops that are not changed hold neutral values.
     """
 
     size: int  # px of the nominal crop
@@ -73,14 +74,18 @@ class Field(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------------------- numbers
 def mixed(state: np.ndarray) -> np.ndarray:
-    """Return 64-bit numbers that look random, from numbers of any kind; different numbers give different ones (SplitMix64)."""
+    """Return 64-bit numbers that look random, from numbers of any kind; different numbers give different ones
+    (SplitMix64).
+    """
     for shift, factor in MIX:
         state = (state ^ (state >> np.uint64(shift))) * factor
     return state ^ (state >> np.uint64(31))
 
 
 def hashed(*keys) -> np.ndarray:
-    """Return 64-bit numbers that look random, one for each tuple of keys: non-negative integers, or arrays that are broadcast."""
+    """Return 64-bit numbers that look random, one for each tuple of keys: non-negative integers, or arrays that are
+    broadcast.
+    """
     state = np.zeros((1,), np.uint64)
     for key in keys:
         state = mixed((state ^ np.asarray(key).astype(np.uint64)) + GOLDEN)
@@ -155,8 +160,8 @@ def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int) -> n
 def shadows(u: np.ndarray, acts: np.ndarray, side: float) -> np.ndarray:
     """Return `Change.light` (B, 2, 3) of shadows in pictures of `side` px: none where `acts` (B,) is False.
 
-    A shadow begins at a line through the middle half of the picture and reaches its depth within a tenth to all of the side. The
-    light in it may have another colour. u: uniform numbers (B, 8).
+    A shadow begins at a line through the middle half of the picture and reaches its depth within a tenth to all of the
+    side. The light in it may have another colour. u: uniform numbers (B, 8).
     """
     angle, reach, start = 2 * np.pi * u[:, 0], (0.1 + 0.9 * u[:, 2] ** 2) * side, (u[:, 1] - 0.5) * side / 2
     normal = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -167,7 +172,9 @@ def shadows(u: np.ndarray, acts: np.ndarray, side: float) -> np.ndarray:
 
 
 def ends(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
-    """Return `Change.source` (B, 4) of pictures that end inside the crop, at one edge or two, where `acts` (B,). u: (B, 4)."""
+    """Return `Change.source` (B, 4) of pictures that end inside the crop, at one edge or two, where `acts` (B,).
+    u: (B, 4).
+    """
     depth = EDGE_REACH * side * u[:, :2] * acts[:, None] * [1, 0.5]
     edge = np.stack([(4 * u[:, 2]).astype(int), (4 * u[:, 3]).astype(int)], 1)
     source = np.tile([0.0, 0, side, side], (len(u), 1))
@@ -224,8 +231,9 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Chang
 def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip_index: Sequence[int]) -> np.ndarray:
     """Return landmarks (B, N, 2) in [0, 1] of the nominal crops after all changes. They may lie outside the crop.
 
-    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. In mirrored crops the labels would lie to the
-    left; they are moved so that they lie to the right in all crops. Left and right landmarks change places there.
+    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. In mirrored crops the labels would lie
+    to the left; they are moved so that they lie to the right in all crops. Left and right landmarks change places
+    there.
     """
     size = made[0].size
     points = landmarks * size
@@ -238,7 +246,9 @@ def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip
 
 
 def exchanged(values: np.ndarray, made: Sequence[Change], partners: Sequence[int]) -> np.ndarray:
-    """Return values (B, N, ...) in which, for mirrored crops, each value is replaced by that of its partner. partners (N,)."""
+    """Return values (B, N, ...) in which, for mirrored crops, each value is replaced by that of its partner.
+    partners (N,).
+    """
     mirrored = np.logical_xor.reduce([change.mirrored for change in made])
     return np.where(mirrored.reshape(-1, *[1] * (values.ndim - 1)), values[:, list(partners)], values)
 

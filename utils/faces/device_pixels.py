@@ -1,8 +1,8 @@
 """Changes of pixels.py for a whole batch, made by a few large operations of torch on the device of the batch.
 
-`orders` decides on the host which operation changes which rows. `to_device` copies all numbers of a batch to the device at once.
-`carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an offset of 0.5 until the
-end, so that truncating them rounds them.
+`orders` decides on the host which operation changes which rows. `to_device` copies all numbers of a batch to the device
+at once. `carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an
+offset of 0.5 until the end, so that truncating them rounds them.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,9 @@ PLACES = 768  # offsets along an axis at which noise is cut out of a larger pict
 
 # ------------------------------------------------------------------------------------------------------------ the host
 def orders(made: Sequence[Change]) -> list[tuple]:
-    """Return the operations for `carried_out`: (function, rows that it changes or None for all, its arguments for these rows)."""
+    """Return the operations for `carried_out`: (function, rows that it changes or None for all, its arguments for these
+    rows).
+    """
     done: list[tuple] = [(torch.add, None, [HALF])]
 
     def add(act: Callable, acts: np.ndarray, *numbers: np.ndarray, most: float = 0.5) -> None:
@@ -91,14 +93,18 @@ def _taps(sigma: np.ndarray, side: int) -> np.ndarray:
 
 
 def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
-    """Return maps (B, 2, 3) from px to px of a picture of `side` px as maps from indices of px to [-1, 1] of that picture."""
+    """Return maps (B, 2, 3) from px to px of a picture of `side` px as maps from indices of px to [-1, 1] of that
+    picture.
+    """
     scaled = matrix * (2 / side)
     scaled[..., 2] += scaled[..., :2].sum(-1) / 2 - 1
     return scaled
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
-    """Return nested lists and tuples with tensors on the device in place of arrays, by one copy. float64 becomes float32."""
+    """Return nested lists and tuples with tensors on the device in place of arrays, by one copy.
+    float64 becomes float32.
+    """
     leaves, form = tree_flatten(tree)
     arrays = [
         (place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
@@ -204,7 +210,9 @@ def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def darken(x: Tensor, depth: Tensor, less: Tensor) -> Tensor:
-    """Return levels in a shadow. depth (B, 3): affine of the indices of px; less (B, 3, 1, 1): change of the light in it."""
+    """Return levels in a shadow. depth (B, 3): affine of the indices of px; less (B, 3, 1, 1): change of the light in
+    it.
+    """
     place = torch.arange(x.shape[2], device=x.device)
     across, down = depth[:, :1] * place + depth[:, 2:], depth[:, 1:2] * place
     share = (across[:, None] + down[:, :, None]).clamp_(0, 1)[:, None]
@@ -234,7 +242,9 @@ def blur(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def noise(x: Tensor, matrix: Tensor, sigma: Tensor) -> Tensor:
-    """Return levels with noise of sigma (B, 1, 1, 1). matrix: affines (B, 2, 3) that cut it out of a larger picture of noise."""
+    """Return levels with noise of sigma (B, 1, 1, 1).
+    matrix: affines (B, 2, 3) that cut it out of a larger picture of noise.
+    """
     whole = _noise(x.shape[2] + PLACES, x.device).expand(len(x), -1, -1, -1)
     return torch.addcmul(x, grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False), sigma).clamp_(
         HALF, WHITE

@@ -1,9 +1,9 @@
 """A prepared set on disk, data/<name>/: a table for each split. The values of a column are read when they are used.
 
-<split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its last
-<split>/NAME.text.npy     a column of names: the first byte of each name in text.utf8 and the one after its last
-<split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
-<split>/text.utf8         names, one after the other
+<split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its
+last <split>/NAME.text.npy     a column of names: the first byte of each name in text.utf8 and the one after its last
+<split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the
+other <split>/text.utf8         names, one after the other
 meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
 left_out.txt              faces whose image is damaged, with the reason; absent if there are none
 meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set

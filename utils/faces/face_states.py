@@ -1,9 +1,10 @@
 """Head pose and eye and mouth states computed from landmarks, for sets without such labels, and copies of rare faces.
 
-The limits are shares of the landmarks' box, so that a state does not depend on the size of the picture. Peppa's Slim has the same
-limits for eyes and open mouths. Its limits for closed and wide open mouths are 3.2 and 12.8 px of the raw picture, whatever the
-size of the face. Ours are the values at which its published net switches; by them, half of all mouths are wide open. COPY_WIDE is
-larger, because copies are for rare faces: 12.8 px of a 160 px crop, whose side is 1.5 times that of the box.
+The limits are shares of the landmarks' box, so that a state does not depend on the size of the picture. Peppa's Slim
+has the same limits for eyes and open mouths. Its limits for closed and wide open mouths are 3.2 and 12.8 px of the raw
+picture, whatever the size of the face. Ours are the values at which its published net switches; by them, half of all
+mouths are wide open. COPY_WIDE is larger, because copies are for rare faces: 12.8 px of a 160 px crop, whose side is
+1.5 times that of the box.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from utils.faces.faces import Faces, chunks
 EYE, MOUTH_CLOSED, MOUTH_WIDE = 0.02, 0.006, 0.034  # of the states: distance of lids or lips, share of the box's height
 COPY_OPEN, COPY_WIDE = 0.15, 0.12  # of the copies: distance of the lips, share of the box's height
 EYES_CLOSE = 0.5  # distance of the eyes' outer corners, share of the box's width
-# by layout: (upper, lower) landmarks of the left eye, of the right eye and of the inner lips; the outer corners of the eyes
+# by layout: (upper, lower) landmarks of the left eye, of the right eye and of the inner lips; the outer corners of the
+# eyes
 LIDS = {
     "68": ([(37, 41), (38, 40)], [(43, 47), (44, 46)], [(61, 67), (62, 66), (63, 65)], (36, 45)),
     "98": ([(61, 67), (63, 65)], [(69, 75), (71, 73)], [(89, 95), (90, 94), (91, 93)], (60, 72)),
@@ -83,10 +85,12 @@ def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return pitch, yaw, roll (M, 3) float32 in radians, in 300W-LP's convention; NaN where too few landmarks are known.
+    """Return pitch, yaw, roll (M, 3) float32 in radians, in 300W-LP's convention; NaN where too few landmarks are
+    known.
 
-    landmarks (M, N, 2) are in image px. solvePnP fits the model of pipnet/pose.py as seen by a camera straight ahead, ten
-    face sizes away, so that the place of the face in its image has no effect. Raise UserError for a layout without its points.
+    landmarks (M, N, 2) are in image px. solvePnP fits the model of pipnet/pose.py as seen by a camera straight ahead,
+    ten face sizes away, so that the place of the face in its image has no effect. Raise UserError for a layout without
+    its points.
     """
     points, found = pose_points(layout), np.full((len(landmarks), 3), np.nan, np.float32)
     seen = np.stack([landmarks[:, list(ids)].mean(1) for _, ids in points], 1)

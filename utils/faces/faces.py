@@ -26,8 +26,8 @@ ALL = slice(None)
 class Column:
     """Values of `count` faces, read or computed when they are used. An array can take the place of a Column.
 
-    `column[i]` is one value, `column[rows]` an array of several; rows: a slice, indices or flags. read(rows): returns the values
-    of indices (B,) or of a slice.
+    `column[i]` is one value, `column[rows]` an array of several; rows: a slice, indices or flags. read(rows): returns
+    the values of indices (B,) or of a slice.
     """
 
     def __init__(self, count: int, read: Callable[[np.ndarray | slice], np.ndarray]):
@@ -119,7 +119,8 @@ def reclaimable(*shape: int) -> np.ndarray:
 class Crops:
     """Pictures of faces: `crops[i]` is (S, S, 3) uint8 BGR, the nominal crop of `size` px with `border` px around it.
 
-    side: S. seen: px of the border that the net sees. read(i): returns the picture. stored(i): returns its JPEG as bytes.
+    side: S. seen: px of the border that the net sees. read(i): returns the picture. stored(i): returns its JPEG as
+    bytes.
     """
 
     def __init__(
@@ -151,7 +152,9 @@ class Crops:
         return range(self.count)[index] if self.rows is None else int(self.rows[index])
 
     def plain(self, index: int, seen: int | None = None) -> np.ndarray:
-        """Return a crop as the net gets it without augmentation. seen: px of border that are kept, 0 for the nominal crop."""
+        """Return a crop as the net gets it without augmentation.
+        seen: px of border that are kept, 0 for the nominal crop.
+        """
         picture, edge = self[index], self.border - (self.seen if seen is None else seen)
         return picture[edge : len(picture) - edge, edge : len(picture) - edge]
 
@@ -214,8 +217,8 @@ class Faces:
     identity     text            the person; train and val have no person in common
     set          text            checksum of the prepared set
     size         (2,) int        width and height of the source image, px
-    crop, box    (4,) float64    x1, y1, x2, y2 of the nominal crop and of the face box, continuous px of the source image
-    target       int             side of the nominal crop as stored, px
+    crop, box    (4,) float64    x1, y1, x2, y2 of the nominal crop and of the face box, continuous px of the source
+    image target       int             side of the nominal crop as stored, px
     landmarks    (N, 2) float64  continuous px of the source image, NaN where unknown
     visible      (N,) bool       whether the landmark is known
     label_shift  float           px of the source image by which the labels lie too far right
@@ -224,8 +227,8 @@ class Faces:
     step         int             frames between two faces of a video
     level        int             the terms that the face trains, see `Labels`
 
-    Facts: protocol and margin of the crops; states: names; subsets: names in the order of the publications; aligned: whether each
-    set has its own share of the landmarks, see `aligned`.
+    Facts: protocol and margin of the crops; states: names; subsets: names in the order of the publications; aligned:
+    whether each set has its own share of the landmarks, see `aligned`.
     """
 
     def __init__(self, columns: dict[str, Values], crops: Crops, facts: dict[str, Any]):
@@ -289,8 +292,8 @@ class Faces:
     def meanface(self) -> np.ndarray:
         """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for a landmark that no face has.
 
-        Of more than AVERAGED faces, only so many are read: the same share of each chunk. If sets have different landmarks, their
-        means are `aligned`, in the crops of the first set.
+        Of more than AVERAGED faces, only so many are read: the same share of each chunk. If sets have different
+        landmarks, their means are `aligned`, in the crops of the first set.
         """
         return self._meanface.copy()
 
@@ -312,9 +315,9 @@ class Faces:
 def aligned(means: list[np.ndarray]) -> np.ndarray:
     """Return one mean face (N, 2) made from several, which are NaN at landmarks that their faces do not have.
 
-    The result begins with the first mean face. The others follow, each time the one that shares most landmarks with the result.
-    It is moved by the similarity that fits the shared landmarks, if there are two or more, and gives its unknown landmarks to the
-    result.
+    The result begins with the first mean face. The others follow, each time the one that shares most landmarks with the
+    result. It is moved by the similarity that fits the shared landmarks, if there are two or more, and gives its
+    unknown landmarks to the result.
     """
     face, rest = means[0].copy(), means[1:]
     while rest:

@@ -20,11 +20,13 @@ DECODED = 256  # crops that are decoded at once
 
 
 class Feed:
-    """Yields batches[key] for all keys in turn, with images and labels on a device, until it is closed; it replaces a DataLoader.
+    """Yields batches[key] for all keys in turn, with images and labels on a device, until it is closed; it replaces a
+    DataLoader.
 
-    The crops of all faces stay on the device if they fit into half of its free memory; otherwise they are decoded batch by batch.
-    threads: number of threads that decode. free: bytes of free memory; None: measured on a GPU, and 0 on a CPU, where `--cache`
-    holds the crops.
+    The crops of all faces stay on the device if they fit into half of its free memory; otherwise they are decoded batch
+    by batch.
+    threads: number of threads that decode. free: bytes of free memory; None: measured on a GPU, and 0 on a CPU, where
+    `--cache` holds the crops.
     """
 
     num_workers = 0  # loader processes

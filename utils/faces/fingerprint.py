@@ -13,8 +13,8 @@ from utils.faces.archives.archive import Table
 def fingerprint(source: Path) -> str:
     """Return a sha256 over names, sizes and times of all files below `source`, and below folders that it links to.
 
-    Of a linked file it takes the size and time of the file itself. It needs little time, because no file is read, and it changes
-    when the archive changes.
+    Of a linked file it takes the size and time of the file itself. It needs little time, because no file is read, and
+    it changes when the archive changes.
     """
     digest = hashlib.sha256()
     linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())

@@ -28,11 +28,13 @@ def load_guessed(load: Callable[..., Archive], source: Path) -> Archive:
 
 
 def guess(archive: Archive) -> tuple[float | None, str]:
-    """Return (coordinate of the first pixel's centre, reason); (None, reason) without evidence. archive: read with origin 0.
+    """Return (coordinate of the first pixel's centre, reason); (None, reason) without evidence.
+    archive: read with origin 0.
 
-    Landmarks at the picture's edges are evidence, because annotation tools keep landmarks inside the picture. Landmarks counted
-    from 0 reach 0 but not the width or height; landmarks counted from 1 reach these but not 0. They prove nothing if other
-    landmarks lie beyond the edges. The second evidence: 68 landmarks in .pts files with the names of 300W, which counts from 1.
+    Landmarks at the picture's edges are evidence, because annotation tools keep landmarks inside the picture. Landmarks
+    counted from 0 reach 0 but not the width or height; landmarks counted from 1 reach these but not 0. They prove
+    nothing if other landmarks lie beyond the edges. The second evidence: 68 landmarks in .pts files with the names of
+    300W, which counts from 1.
     """
     images = [image_of(archive.root, file) for file in archive.columns["file"]]
     landmarks, step = np.array(archive.columns["landmarks"]), len(images) // MOST + 1

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from pipnet.errors import UserError
 from utils.start import end_with_parent
 
-# a loader process that cannot send a batch exits with the number of the system's error, which also ends torch's messages
+# a loader process that cannot send a batch exits with the number of the system's error, which also ends torch's
+# messages
 NUMBER = re.compile(r"\((\d+)\)\s*$")
 FEW_FILES = re.compile(
     "[Tt]oo many open files|ancdata"
@@ -62,13 +63,16 @@ def _begin_worker(_worker: int) -> None:
     end_with_parent()  # torch does not notice if the training ended before this process began to watch it
     cv2.setNumThreads(0)
     sys.excepthook = _in_a_thread
-    # otherwise the thread that sends a batch prints the error and goes on, and the training waits for that batch for ever
+    # otherwise the thread that sends a batch prints the error and goes on, and the training waits for that batch for
+    # ever
     queues: Any = Queue
     queues._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
 
 
 def _in_a_thread(kind, error, traceback) -> None:
-    """Print an exception of a thread, unless it says that the training has ended. End the process if no batch can be sent."""
+    """Print an exception of a thread, unless it says that the training has ended.
+    End the process if no batch can be sent.
+    """
     if isinstance(error, OSError) and error.errno in CAUSES:
         _end(error)
     if not isinstance(error, (ConnectionError, EOFError)):
@@ -118,13 +122,17 @@ def explaining_errors(loader: Any, later: Callable[[], str]):
 
 
 def _forget() -> None:
-    """Reset torch's signal handler, so that it does not raise for a second loader process while the first error is handled."""
+    """Reset torch's signal handler, so that it does not raise for a second loader process while the first error is
+    handled.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _status(loader: DataLoader, error: Exception) -> int | None:
-    """Return the key of CAUSES that explains an error in the training process: its own error, or the exit status of a loader."""
+    """Return the key of CAUSES that explains an error in the training process: its own error, or the exit status of a
+    loader.
+    """
     if not loader.num_workers or getattr(error, "filename", None):
         return None
     if FEW_FILES.search(str(error)):

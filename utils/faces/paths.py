@@ -1,4 +1,6 @@
-"""Names of sets and paths on the command line. Paths are made absolute, so that they are valid in any working directory."""
+"""Names of sets and paths on the command line.
+Paths are made absolute, so that they are valid in any working directory.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,16 @@ def absolute(names: list[str]) -> list[str]:
 
 
 def prepared(name: str, root: Path) -> Path | None:
-    """Return meta.yaml of the prepared set that `name` means: a path, or a folder in `root`. None if there is no such set."""
+    """Return meta.yaml of the prepared set that `name` means: a path, or a folder in `root`.
+    None if there is no such set.
+    """
     return next(filter(Path.is_file, (Path(name) / "meta.yaml", root / name / "meta.yaml")), None)
 
 
 def dataset_of(name: str, root: Path) -> str:
-    """Return the row of DATASETS for the name of a dataset, a prepared set (in `root`) or a raw folder. UserError for others."""
+    """Return the row of DATASETS for the name of a dataset, a prepared set (in `root`) or a raw folder.
+    UserError for others.
+    """
     if name in DATASETS:
         return name
     if meta := prepared(name, root):
@@ -52,7 +58,8 @@ def dataset_of(name: str, root: Path) -> str:
 
 
 def is_unlabelled_set(name: str, root: Path) -> bool:
-    """Return whether a name of --unlabelled means a dataset or a prepared set (in `root`); False: pictures, a video or shards.
+    """Return whether a name of --unlabelled means a dataset or a prepared set (in `root`); False: pictures, a video or
+    shards.
 
     UserError if it means nothing, or a folder without a picture or a shard.
     """

@@ -20,7 +20,9 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
-    """Return affines (B, 2, 3) from px of the middle with the side `change.seen` to px of the result, and OpenCV's flags (B,)."""
+    """Return affines (B, 2, 3) from px of the middle with the side `change.seen` to px of the result, and OpenCV's
+    flags (B,).
+    """
     inner, outer = (
         np.array([[1.0, 0, edge], [0, 1, edge]])
         for edge in ((change.size - change.seen) // 2, (change.side - change.size) // 2)
@@ -102,7 +104,9 @@ def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> Non
 
 
 def framed(crop: np.ndarray, source: np.ndarray, fill: int) -> np.ndarray:
-    """Return a crop with the grey level `fill` outside of the source image. source: its x1, y1, x2, y2 in px of the crop."""
+    """Return a crop with the grey level `fill` outside of the source image.
+    source: its x1, y1, x2, y2 in px of the crop.
+    """
     left, top, right, bottom = np.clip(source, 0, len(crop)).round().astype(int)
     if (left, top, right, bottom) == (0, 0, len(crop), len(crop)):
         return crop

@@ -53,9 +53,12 @@ class DataGenerator:
 
     - data_dir: the archive. dataset: row of archives.DATASETS; None: inferred from the folder
     - name: folder below `out`; None: the name of the dataset, for a user's own set the name of its folder
-    - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of args.yaml
-    - val: share of the training identities in the val split; with 0 or "test" none is split off, and the archive's own val/ stays
-    - allow_partial: accept an incomplete archive. overwrite: replace a set even if the archive that it was made from is gone
+    - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of
+      args.yaml
+    - val: share of the training identities in the val split; with 0 or "test" none is split off, and the archive's own
+      val/ stays
+    - allow_partial: accept an incomplete archive. overwrite: replace a set even if the archive that it was made from is
+      gone
     - layout: row of `layouts`. layouts: the rows; None: those of `defaults`. defaults: args.yaml
     - seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of a video
     - first_pixel: coordinate of the first pixel's centre in a user's own set; None: guessed
@@ -217,7 +220,8 @@ class DataGenerator:
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
     def _crops(self, folder: Path, split: str, table: Table, protocol: Protocol) -> list[list[float] | str]:
-        """Write the crops of a split that the journal lacks. Return eight numbers for each face, or why it cannot be used.
+        """Write the crops of a split that the journal lacks.
+        Return eight numbers for each face, or why it cannot be used.
 
         The numbers: the crop (4), width and height of the image, first byte of the JPEG and the one after its last.
         """
@@ -288,7 +292,9 @@ class DataGenerator:
 
 
 def _started(partial: Path, how: dict) -> Path:
-    """Return the folder to write a set into. It holds the crops of an interrupted preparation if that had the same `how`."""
+    """Return the folder to write a set into.
+    It holds the crops of an interrupted preparation if that had the same `how`.
+    """
     folder, key = partial / NEW_SET, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
     if not (folder / "key").is_file() or (folder / "key").read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
@@ -298,7 +304,9 @@ def _started(partial: Path, how: dict) -> Path:
 
 
 def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
-    """Return {index of a face: its eight numbers} of an interrupted preparation. Remove a half-written crop from the file."""
+    """Return {index of a face: its eight numbers} of an interrupted preparation.
+    Remove a half-written crop from the file.
+    """
     text = file.read_text(encoding="ascii") if file.is_file() else ""
     found, size = {}, 0
     with open(crops, "ab+") as handle:
@@ -347,7 +355,9 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
 
 
 def _finished(folder: Path, splits: Iterable[str]) -> None:
-    """Remove the files that only an interrupted preparation needs. The key is last: without it a preparation starts again."""
+    """Remove the files that only an interrupted preparation needs.
+    The key is last: without it a preparation starts again.
+    """
     for split in splits:
         (folder / f"{split}.done").unlink()
         if not (folder / split / "jpeg.npy").is_file():  # no face of it can be used

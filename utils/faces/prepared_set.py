@@ -65,8 +65,8 @@ COLUMNS = {
 class PreparedSet:
     """A complete prepared set. UserError if `folder` is none.
 
-    meta: the values of meta.yaml. layouts: where its `layout` is looked up. show: folder for pictures of the set: `drawn`, or if
-    that is None the folder show/ of the set.
+    meta: the values of meta.yaml. layouts: where its `layout` is looked up. show: folder for pictures of the set:
+    `drawn`, or if that is None the folder show/ of the set.
     """
 
     def __init__(self, folder: Path, layouts: Layouts, drawn: Path | None = None):
@@ -89,7 +89,8 @@ class PreparedSet:
         return self.meta["checksum"]
 
     def state(self, val: float | str) -> list[str]:
-        """Return the checksum of what a resumed training must find beside the labels: boxes, crops, validation. [] without it.
+        """Return the checksum of what a resumed training must find beside the labels: boxes, crops, validation.
+        [] without it.
 
         val: the setting of that name.
         """
@@ -114,7 +115,9 @@ class PreparedSet:
 
     @property
     def called(self) -> str:
-        """Return the name of the set in unions of layouts and in --shares: its dataset; for a user's own set, its raw folder."""
+        """Return the name of the set in unions of layouts and in --shares: its dataset; for a user's own set, its raw
+        folder.
+        """
         dataset = DATASETS.get(self.meta["dataset"])
         return self.meta["dataset"] if dataset and dataset.layout else Path(self.meta["source"]).name
 
@@ -134,7 +137,8 @@ class PreparedSet:
     def read(self, split: str) -> Faces:
         """Return the faces of a split, or of ALL splits. Values are read when they are used.
 
-        If the split `val` is missing, there are no faces in it. UserError for any other missing split, and for damaged files.
+        If the split `val` is missing, there are no faces in it. UserError for any other missing split, and for damaged
+        files.
         """
         if split == ALL:
             return Faces.join([self.read(name) for name in self.splits])
@@ -231,7 +235,8 @@ def test_split(one: PreparedSet, apart: bool) -> Split | None:
 
 
 def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, input_margin: float = 1.0) -> Faces:
-    """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size` px.
+    """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size`
+    px.
 
     Sets of another layout are converted if conversion.py has a rule. cache: GiB for decoded crops.
     """
@@ -259,7 +264,8 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, in
 
 
 def _in_order(splits: list[Split], parts: list[Faces]) -> np.ndarray | None:
-    """Return the rows of the joined parts with train and val of a set in the order of its archive; None if they are in order.
+    """Return the rows of the joined parts with train and val of a set in the order of its archive; None if they are in
+    order.
 
     So a training on both sees the same faces in the same order, whatever share was held out when the set was prepared.
     """
@@ -376,13 +382,16 @@ def name_hash(text: str) -> bytes:
 
 
 def source_picture(source: Path, name: str) -> Path | None:
-    """Return the source image of a face, None if it is gone. source: the raw archive; name: the face's value in column file."""
+    """Return the source image of a face, None if it is gone.
+    source: the raw archive; name: the face's value in column file.
+    """
     image = image_of(source, name)
     return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
 
 
 def read_source_image(file: Path | str) -> np.ndarray:
-    """Return an image (H, W, 3) uint8 BGR, turned as its EXIF tag says. FILE/0001 means an image inside a file of an archive.
+    """Return an image (H, W, 3) uint8 BGR, turned as its EXIF tag says.
+    FILE/0001 means an image inside a file of an archive.
 
     UserError if it is missing, unreadable or cut short.
     """

@@ -1,4 +1,6 @@
-"""Finds the prepared sets that names on the command line mean. A set that is missing, or has other settings, is prepared."""
+"""Finds the prepared sets that names on the command line mean.
+A set that is missing, or has other settings, is prepared.
+"""
 
 import hashlib
 import os
@@ -34,8 +36,8 @@ HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "men
 class Sets:
     """Prepared sets by name, for one run.
 
-    defaults: args.yaml; a set that is prepared with other values has these in its folder's name. root: folder where sets are
-    prepared. trained: another folder, whose sets are only read, see `Settings.trained_root`.
+    defaults: args.yaml; a set that is prepared with other values has these in its folder's name. root: folder where
+    sets are prepared. trained: another folder, whose sets are only read, see `Settings.trained_root`.
     """
 
     def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
@@ -57,9 +59,9 @@ class Sets:
     def training_names(self, only_benchmarks: bool = False) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
 
-        The dataset `auto` is the set in --data-dir. Without that flag it is 300w if that has been prepared in any way, and
-        synthetic if no other set has been prepared, or if others do not count (`only_benchmarks`). UserError if only others have
-        been prepared.
+        The dataset `auto` is the set in --data-dir. Without that flag it is 300w if that has been prepared in any way,
+        and synthetic if no other set has been prepared, or if others do not count (`only_benchmarks`). UserError if
+        only others have been prepared.
         """
         if self.data.train_data:
             return self.data.train_data
@@ -97,7 +99,9 @@ class Sets:
         return [self.prepare(name) for name in self.data.train_data]
 
     def test_splits(self) -> list[Split]:
-        """Return the splits to test on: those of test_data, else of the training sets. UserError if there is no test split."""
+        """Return the splits to test on: those of test_data, else of the training sets.
+        UserError if there is no test split.
+        """
         named, trained = self.data.test_data, set(self.data.train_data or ())
         sets = {name: self.prepare(name, test=True) for name in named or self.data.train_data}
         apart = {
@@ -110,9 +114,11 @@ class Sets:
         return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:
-        """Return the prepared set that a name means: a dataset, a prepared or a raw folder. Prepare it if it is missing.
+        """Return the prepared set that a name means: a dataset, a prepared or a raw folder.
+        Prepare it if it is missing.
 
-        test: only the test split is needed, so the share of validation faces does not matter. UserError for unknown names.
+        test: only the test split is needed, so the share of validation faces does not matter. UserError for unknown
+        names.
         """
         if (Path(name) / "meta.yaml").is_file():
             one = PreparedSet(Path(name), self.layouts, self._drawn(Path(name)))  # another format is refused first
@@ -151,7 +157,9 @@ class Sets:
             ) from None
 
     def _made_from(self, raw: str, test: bool) -> PreparedSet | None:
-        """Return the set that was prepared from a raw folder that is gone, so that runs on it go on; None if there is none."""
+        """Return the set that was prepared from a raw folder that is gone, so that runs on it go on; None if there is
+        none.
+        """
         for folder, meta in self._prepared():
             if meta.get("source") == raw:
                 one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(raw, None, test))
@@ -256,7 +264,9 @@ class Sets:
             )
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
-        """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared before."""
+        """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared
+        before.
+        """
         if dataset is None or not DATASETS[dataset].countable:
             return None
         earlier = (
@@ -267,10 +277,11 @@ class Sets:
         return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-        """Return the raw archive of an earlier preparation of the set, with any protocol and size, and its meta.yaml's values.
+        """Return the raw archive of an earlier preparation of the set, with any protocol and size, and its meta.yaml's
+        values.
 
-        UserError if the archive is gone; it names flags with which the earlier folder can be used. wanted: needed values of
-        meta.yaml.
+        UserError if the archive is gone; it names flags with which the earlier folder can be used. wanted: needed
+        values of meta.yaml.
         """
         places = [target, target.with_name(name)]
         found = [
@@ -359,8 +370,8 @@ class Sets:
     def meanface(self, name: str | None, layout: Layout, faces: Faces) -> np.ndarray:
         """Return the mean face (N, 2), in [0, 1] of the crop, that defines the neighbors.
 
-        name: --meanface; None: that of `faces`. UserError if its number of landmarks is neither that of `layout` nor that of the
-        layout that `layout` is a subset of.
+        name: --meanface; None: that of `faces`. UserError if its number of landmarks is neither that of `layout` nor
+        that of the layout that `layout` is a subset of.
         """
         if name is None:
             return faces.meanface()
@@ -409,7 +420,9 @@ def _said_first_pixel(meta: dict[str, Any]) -> bool:
 
 
 def _has_own_layout(dataset: str | None) -> bool:
-    """Return whether a row of DATASETS is for users' own sets, which may have any layout and are named after their folder."""
+    """Return whether a row of DATASETS is for users' own sets, which may have any layout and are named after their
+    folder.
+    """
     return dataset in DATASETS and DATASETS[dataset].layout is None
 
 
@@ -434,13 +447,16 @@ def _raw_folder(text: str) -> Path:
 
 
 def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
-    """Return the name of a prepared set: its dataset, if the folder's name begins with that (300w-pipnet), else the folder's."""
+    """Return the name of a prepared set: its dataset, if the folder's name begins with that (300w-pipnet), else the
+    folder's.
+    """
     dataset = meta["dataset"]
     return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
 def test_flags(sets: list[PreparedSet], data_root: str) -> str:
-    """Return flags that test a run on these sets. They name datasets or raw archives, so that the run can have other crops.
+    """Return flags that test a run on these sets.
+    They name datasets or raw archives, so that the run can have other crops.
 
     data_root: that of args.yaml.
     """

@@ -1,7 +1,7 @@
 """Unlabelled faces in tar shards, as webdataset writes them.
 
-Each picture is a crop of a face with its margin, as in a prepared set. A table on disk says where each picture lies, and
-pictures are read one by one. So memory does not grow with their number.
+Each picture is a crop of a face with its margin, as in a prepared set. A table on disk says where each picture lies,
+and pictures are read one by one. So memory does not grow with their number.
 """
 
 import hashlib
@@ -32,10 +32,11 @@ def shard_files(name: str) -> list[Path]:
 
 
 class Shards:
-    """The pictures in tar files, in the order of the files. UserError for a file that is no tar, and if there is no picture.
+    """The pictures in tar files, in the order of the files.
+    UserError for a file that is no tar, and if there is no picture.
 
-    folder: where the table is stored. size: side of the nominal crop, px. margin: stored crop / nominal crop. input_margin: input
-    of the net / nominal crop.
+    folder: where the table is stored. size: side of the nominal crop, px. margin: stored crop / nominal crop.
+    input_margin: input of the net / nominal crop.
     """
 
     def __init__(self, files: list[Path], folder: Path, size: int, margin: float, input_margin: float):

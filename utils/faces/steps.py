@@ -1,10 +1,12 @@
 """Augmentation as it was published: each step changes the result of the step before it.
 
-Our own augmentation (changes.py) warps a picture only once, so that all pixels come from the source image. Here, as in the
-published code, each warp loses what leaves the crop. The key `steps` gives the order; other keys of the section `augment` give
-probabilities and strengths. PIPNet, its IRNet fork and Peppa's Slim differ in order, in colours and in how corners are filled.
+Our own augmentation (changes.py) warps a picture only once, so that all pixels come from the source image. Here, as in
+the published code, each warp loses what leaves the crop. The key `steps` gives the order; other keys of the section
+`augment` give probabilities and strengths. PIPNet, its IRNet fork and Peppa's Slim differ in order, in colours and in
+how corners are filled.
 
-A step gets uniform numbers (B, DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not neutral.
+A step gets uniform numbers (B, DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not
+neutral.
 """
 
 from typing import Any
@@ -138,7 +140,8 @@ STEPS = {
 def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Change]:
     """Return a change for each step. u: uniform numbers (B, steps * DRAWS) in [0, 1).
 
-    With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step, sees them.
+    With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step,
+    sees them.
     """
     made: list[Change] = []
     still: dict[str, Any] = {"matrix": np.tile(np.eye(2, 3), (len(u), 1, 1)), "mirrored": np.zeros(len(u), bool)}

@@ -1,7 +1,8 @@
-"""Faces without labels. They come from a prepared set, whose labels are hidden, or from pictures or a video, by a detector.
+"""Faces without labels. They come from a prepared set, whose labels are hidden, or from pictures or a video, by a
+detector.
 
-Detected faces become a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A face is
-taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
+Detected faces become a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A
+face is taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
 """
 
 import hashlib
@@ -48,7 +49,9 @@ REASONS = {
 
 
 class Cut(NamedTuple):
-    """How faces are cut out: with protocol, target_size and margin of the labelled set. least_sharpness: see `sharpness`."""
+    """How faces are cut out: with protocol, target_size and margin of the labelled set.
+    least_sharpness: see `sharpness`.
+    """
 
     protocol: Protocol
     target_size: int
@@ -59,7 +62,8 @@ class Cut(NamedTuple):
 def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
     """Return the splits of --unlabelled with hidden labels, prepared if need be. Test splits are left out.
 
-    names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose faces pictures are cropped.
+    names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose faces pictures are
+    cropped.
     test: names the detector. UserError for a set that has test faces only, and if no face is found.
     """
     found: list[Split] = []
@@ -77,7 +81,9 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: Tes
 
 
 def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
-    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set `like`."""
+    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set
+    `like`.
+    """
     found = []
     for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
         pair = one.meta["layout"], like.meta["layout"]
@@ -235,7 +241,9 @@ def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
 
 
 def _contents(split: Split) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """Yield (name, number of bytes, function that reads them) for the crop of each face, and for its source file if it exists."""
+    """Yield (name, number of bytes, function that reads them) for the crop of each face, and for its source file if it
+    exists.
+    """
     faces, source = split.set.read(split.name), Path(split.set.meta["source"])
     for index, (name, (begin, end)) in enumerate(zip(faces["file"], faces["jpeg"], strict=True)):
         yield name, int(end - begin), partial(faces.crops.encoded, index)

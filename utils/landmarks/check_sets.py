@@ -25,7 +25,9 @@ MOST = 50_000  # faces of a split whose pictures are compared with those of othe
 
 
 def check_training(sources: Sources) -> None:
-    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or several."""
+    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or
+    several.
+    """
     settings, sets = sources.settings, sources.training
     for place, one in enumerate(sets):
         if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
@@ -50,7 +52,9 @@ def check_tests(sources: Sources) -> None:
 
 
 def check_known(layout: Layout, faces: Faces) -> None:
-    """Raise UserError, naming the landmark, and the set of a union of layouts, if no training face has one of the layout's."""
+    """Raise UserError, naming the landmark, and the set of a union of layouts, if no training face has one of the
+    layout's.
+    """
     unknown = np.isnan(faces.meanface()).any(1)
     for name, member in layout.members.items():
         if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
@@ -147,7 +151,9 @@ def _seen_in_training(splits: list[Split], trained: list[Split]) -> Iterator[str
 
 
 def _pictures(split: Split) -> dict[Path, int]:
-    """Return {picture of a split: its size in bytes}; none of a split of more than MOST faces, or of pictures that are gone."""
+    """Return {picture of a split: its size in bytes}; none of a split of more than MOST faces, or of pictures that are
+    gone.
+    """
     faces, source = split.set.read(split.name), Path(split.set.meta["source"])
     files = {source_picture(source, name) for name in faces["file"]} if len(faces) <= MOST else ()
     return {file: file.stat().st_size for file in files if file and file.is_file()}

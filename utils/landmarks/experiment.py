@@ -37,7 +37,8 @@ def landmark_experiment(
 ) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
-    fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this round.
+    fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this
+    round.
     """
     check_training(sources)
     check_tests(sources)
@@ -67,7 +68,9 @@ def landmark_experiment(
 
 
 def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
-    """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training faces."""
+    """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training
+    faces.
+    """
     layout, rows = sources.layout, sources.settings.layouts.rows
     used = (sources.settings.data.layout, layout.stored, *(member.layout.stored for member in layout.members.values()))
     return {
@@ -119,7 +122,9 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
 
 
 def validator(sources: Sources, held: list[Held], ranks: Ranks, solver: Solver) -> Callable[[], Validated]:
-    """Return a function that validates the weights of `solver` on the faces `held`. The figure is the mean over their layouts."""
+    """Return a function that validates the weights of `solver` on the faces `held`.
+    The figure is the mean over their layouts.
+    """
     train, test = sources.settings.train, sources.settings.test
     net = build_net(solver.net.spec).to(ranks.device) if held else None
 

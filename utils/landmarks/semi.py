@@ -26,8 +26,8 @@ SAME = 0.002  # of the crop: landmarks that vary less than this between faces, o
 class Pool(NamedTuple):
     """Unlabelled faces.
 
-    faces: those of prepared sets and those whose labels --labelled-fraction hides; shards: those of tar files. None: there are
-    none. checksums: of all these sets.
+    faces: those of prepared sets and those whose labels --labelled-fraction hides; shards: those of tar files. None:
+    there are none. checksums: of all these sets.
     """
 
     faces: Faces | None
@@ -43,7 +43,8 @@ class Told(NamedTuple):
 
 
 def find_pool(sources: Sources, ranks: Ranks) -> Pool:
-    """Return the unlabelled faces that --unlabelled and --labelled-fraction mean. Prepare missing sets. All processes call this.
+    """Return the unlabelled faces that --unlabelled and --labelled-fraction mean. Prepare missing sets.
+    All processes call this.
 
     UserError if test pictures are among them, and if there is no face.
     """
@@ -77,7 +78,8 @@ def find_pool(sources: Sources, ranks: Ranks) -> Pool:
 
 
 def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: Pool, told: Told | None) -> Samples:
-    """Return the samples, and behind them the unlabelled faces of `pool`: with pseudo-labels `told`, or with views for a teacher.
+    """Return the samples, and behind them the unlabelled faces of `pool`: with pseudo-labels `told`, or with views for
+    a teacher.
 
     samples: those of the faces `labelled`. In a first round nothing is added.
     """
@@ -117,7 +119,8 @@ def learnt_from(labelled: list[str], pool: Pool, told: Told | None) -> list[str]
 def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int) -> Faces:
     """Return the faces with pseudo-labels (M, N, 2) in [0, 1] of the crop.
 
-    shift: how far these lie right of the true points, in [0, 1] of the crop. level: which terms they train, see `Labels`.
+    shift: how far these lie right of the true points, in [0, 1] of the crop. level: which terms they train, see
+    `Labels`.
     """
     crop, count = faces["crop"][:], len(faces)
     return faces.with_columns(
@@ -148,7 +151,9 @@ def read_labels(file: Path, faces: Faces) -> np.ndarray:
 
 
 def check_collapse(nominal: np.ndarray, who: str) -> None:
-    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop hardly differ between faces, or between each other in most."""
+    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop hardly differ between faces, or between each other
+    in most.
+    """
     across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
     if not min(across, within) > SAME:
         what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"

@@ -35,7 +35,9 @@ class Sources(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """Return the layout of the net: --layout, which may be a union of those of all sets, else that of the first set."""
+        """Return the layout of the net: --layout, which may be a union of those of all sets, else that of the first
+        set.
+        """
         data, layouts, wanted = self.settings.data, self.settings.layouts, self.settings.net.num_lms
         if layouts.is_union(data.layout):
             if data.selected_index:
@@ -102,7 +104,9 @@ class Sources(NamedTuple):
         return complete(faces, layout, auxiliary_outputs(self.settings.loss))
 
     def held(self, splits: list[Split]) -> "list[Held]":
-        """Return the faces of some splits to validate on, in one part; for a net of several layouts a part for each of these."""
+        """Return the faces of some splits to validate on, in one part; for a net of several layouts a part for each of
+        these.
+        """
         if not self.layout.members:
             return [Held(self.load(splits), self.layout)]
         ways = [(split, self.way_to_test(split)) for split in splits]
@@ -115,7 +119,9 @@ class Sources(NamedTuple):
         return [part for part in parts if len(part.faces)]
 
     def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
-        """Return how a net of `layout`, by default the one that is trained, is tested on a split, see `convert_predictor`."""
+        """Return how a net of `layout`, by default the one that is trained, is tested on a split, see
+        `convert_predictor`.
+        """
         return convert_predictor(
             layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called
         )
@@ -171,14 +177,18 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
 
 
 def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:
-    """Return (M,) bool: whether each face keeps its labels. A share `fraction` of the identities does, at least one of them."""
+    """Return (M,) bool: whether each face keeps its labels.
+    A share `fraction` of the identities does, at least one of them.
+    """
     drawn = np.array([int.from_bytes(name_hash(f"{seed}/labelled/{name}")[:8]) for name in identities], np.uint64)
     order = np.unique(drawn)  # of the identities
     return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
 def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[Held]]:
-    """Return the faces to train on, and those to validate on, if any. fold: number of the audit's fold that is held out."""
+    """Return the faces to train on, and those to validate on, if any.
+    fold: number of the audit's fold that is held out.
+    """
     settings, layout = sources.settings, sources.layout
     data, seed, held = settings.data, settings.train.seed, None
     faces = sources.load(sources.splits(*() if fold is None else ("train", "val")))

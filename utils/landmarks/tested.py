@@ -50,8 +50,8 @@ class LandmarkTests(Tests):
     """Tests of the landmark net of a run on the splits `sources.tested`, see `landmark_tests`.
 
     compare: other runs, whose figures are shown too; compared: their figures on each split
-    stored: values of the checkpoint; net: the net that they describe; torch_net: with its weights, None for an exported file
-    ways: (layout of the comparison, function that converts a predictor to it) for each split
+    stored: values of the checkpoint; net: the net that they describe; torch_net: with its weights, None for an exported
+    file ways: (layout of the comparison, function that converts a predictor to it) for each split
     """
 
     sources: Sources
@@ -230,7 +230,9 @@ class LandmarkTests(Tests):
 
 
 def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
-    """Return the tests of a run. UserError if a run of `compare` cannot be compared, or if the net was trained on test faces."""
+    """Return the tests of a run. UserError if a run of `compare` cannot be compared, or if the net was trained on test
+    faces.
+    """
     tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
     view = sources.settings.view
     if compare and "true" not in test.box:
@@ -314,7 +316,9 @@ def export(run: Run, defaults: Defaults) -> None:
 
 
 def compare_outputs(result: Result, faces: Faces) -> str:
-    """Return a line that compares a net's pose and states with the labels of faces; empty for a net without such outputs."""
+    """Return a line that compares a net's pose and states with the labels of faces; empty for a net without such
+    outputs.
+    """
     words = []
     if result.pose is not None:
         apart = np.degrees(np.abs((result.pose - faces["pose"][:] + np.pi) % (2 * np.pi) - np.pi))

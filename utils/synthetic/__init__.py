@@ -1,7 +1,7 @@
 """Synthetic faces: a procedural 300W that needs no download.
 
-`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser reads. A face
-is a pure function of (seed, index); the number of workers and the order of work do not change it.
+`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser
+reads. A face is a pure function of (seed, index); the number of workers and the order of work do not change it.
 """
 
 import multiprocessing
@@ -40,8 +40,8 @@ SMALLEST = 32  # px
 def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
     """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
 
-    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose` that
-    replace the drawn ones.
+    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose`
+    that replace the drawn ones.
     """
     _check_size(size)
     return render_face(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
@@ -80,9 +80,9 @@ def generate(
     """Write synthetic faces of `size` px into `folder` as a 300W tree; return the number of faces of each part.
 
     Training parts: afw, helen/trainset, lfpw/trainset; test parts: helen/testset, lfpw/testset and ibug (difficult).
-    `visible.tsv` says for every picture which of its landmarks are visible. The tree is built beside `folder` and renamed at the
-    end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. Raise UserError if the folder
-    exists or cannot be written.
+    `visible.tsv` says for every picture which of its landmarks are visible. The tree is built beside `folder` and
+    renamed at the end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. Raise
+    UserError if the folder exists or cannot be written.
     """
     folder = Path(folder)
     if min(train, test) < 0 or train + test == 0:
@@ -123,10 +123,11 @@ def generate(
 
 @contextmanager
 def _lean() -> Iterator[None]:
-    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch.
+    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import
+    torch.
 
-    They ignore Ctrl-C, since each would print a traceback if it is loading packages; the caller stops them. The process that
-    frees the semaphores of a stopped caller prints no warning.
+    They ignore Ctrl-C, since each would print a traceback if it is loading packages; the caller stops them. The process
+    that frees the semaphores of a stopped caller prints no warning.
     """
     main, lean = (
         sys.modules["__main__"],

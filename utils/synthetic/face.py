@@ -26,7 +26,9 @@ class RenderedFace(NamedTuple):
 
 
 def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) -> Camera:
-    """Return a camera for a canvas of `size` px, on which a frontal face is 110 / 256 to 190 / 256 wide, near the middle."""
+    """Return a camera for a canvas of `size` px, on which a frontal face is 110 / 256 to 190 / 256 wide, near the
+    middle.
+    """
     distance = min(max(float(np.exp(rng.normal(np.log(900), 0.45))), 380.0), 3000.0)
     focal = rng.uniform(110, 190) * size / 256 / FACE_MM * distance
     camera = Camera(

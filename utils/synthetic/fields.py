@@ -1,7 +1,7 @@
 """Displacement fields over the synthetic head: the mean face, and the basis of identity and expression.
 
-Fields are functions of canonical mm (x, y), see `head`. `front` is 1 on the face and 0 behind it, `jaw` is the share in the jaw's
-rotation, 0 above and 1 below the mouth.
+Fields are functions of canonical mm (x, y), see `head`. `front` is 1 on the face and 0 behind it, `jaw` is the share in
+the jaw's rotation, 0 above and 1 below the mouth.
 """
 
 from collections.abc import Callable
@@ -112,7 +112,9 @@ def relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def identity_fields(
     p: np.ndarray, x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the fields {name: (V, 3)} of IDENTITY at vertices `p` (V, 3); coefficients are mm unless the field is a scale."""
+    """Return the fields {name: (V, 3)} of IDENTITY at vertices `p` (V, 3); coefficients are mm unless the field is a
+    scale.
+    """
     zero, side = np.zeros_like(x), np.sign(x)
     face = smooth(175, 130, y)  # the neck does not follow the face
     eye, mouth = bump(x, y, 32, 7, 17, 11) * front, bump(x, y, 0, 71, 30, 13) * front
@@ -169,7 +171,9 @@ def identity_fields(
 
 
 def expression_fields(x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the fields {name: (V, 3)} of expressions, for coefficients of about 0 to 1; one per side where faces move so."""
+    """Return the fields {name: (V, 3)} of expressions, for coefficients of about 0 to 1; one per side where faces move
+    so.
+    """
     fields = {}
 
     def field(dx: np.ndarray | float = 0.0, dy: np.ndarray | float = 0.0, dz: np.ndarray | float = 0.0) -> np.ndarray:

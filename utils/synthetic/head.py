@@ -1,12 +1,13 @@
 """The 3-D head behind the synthetic faces: a ring model with a linear basis for identity and expression.
 
-The head is a grid: a row is a closed ring round the head (JAW_ROW runs along the jaw bone up to the ear), a column is a direction
-`phi` round the vertical axis. A face is `mean + coefficients @ basis`, as in a morphable model (Blanz and Vetter 1999) but
-designed by hand (see `fields`), and a rotation of the jaw about its hinge. Landmarks are points of the same surface on the same
-basis, so they are exact.
+The head is a grid: a row is a closed ring round the head (JAW_ROW runs along the jaw bone up to the ear), a column is a
+direction `phi` round the vertical axis. A face is `mean + coefficients @ basis`, as in a morphable model (Blanz and
+Vetter 1999) but designed by hand (see `fields`), and a rotation of the jaw about its hinge. Landmarks are points of the
+same surface on the same basis, so they are exact.
 
-Frame: mm of a face whose outer eye corners are 90 apart; origin at the nasion (landmark 27), x to the right of the picture, y
-down, z towards the viewer. The `canonical` (x, y) of a surface point is its place on the undisplaced rings; paint uses it.
+Frame: mm of a face whose outer eye corners are 90 apart; origin at the nasion (landmark 27), x to the right of the
+picture, y down, z towards the viewer. The `canonical` (x, y) of a surface point is its place on the undisplaced rings;
+paint uses it.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,8 @@ import numpy as np
 
 from utils.synthetic.fields import MEAN, curve, expression_fields, identity_fields, relief, smooth
 
-# rings from crown to shoulders: v, y of the front, rise of the side over the front, half width, z of front, side and back,
-# exponent of the front
+# rings from crown to shoulders: v, y of the front, rise of the side over the front, half width, z of front, side and
+# back, exponent of the front
 RINGS = np.array(
     [
         [-116, -116, 0, 14.0, -88, -103, -120, 2.00],
@@ -85,7 +86,9 @@ MARCH = 16  # samples on the way of a contour landmark to the midline
 
 
 class HeadModel(NamedTuple):
-    """The constant part of the model. V vertices: those of the grid (rows * columns) first, then the extra points of `slices`."""
+    """The constant part of the model.
+    V vertices: those of the grid (rows * columns) first, then the extra points of `slices`.
+    """
 
     rows: int
     columns: int
@@ -199,7 +202,9 @@ def head_model() -> HeadModel:
 
 
 def pose_vertices(coefficients: dict[str, float], jaw_angle: float, jaw_side: float = 0.0) -> np.ndarray:
-    """Return vertices (V, 3) in mm: mean + coefficients @ basis, then the jaw turned by `jaw_angle` and moved `jaw_side` mm."""
+    """Return vertices (V, 3) in mm: mean + coefficients @ basis, then the jaw turned by `jaw_angle` and moved
+    `jaw_side` mm.
+    """
     model = head_model()
     weight = np.zeros(len(model.names), np.float32)
     for name, value in coefficients.items():
@@ -233,7 +238,8 @@ def landmarks_3d(points: np.ndarray, lids: np.ndarray, project: Callable[[np.nda
     """Return the 68 landmarks (68, 3) in mm on the posed head.
 
     points (V, 3): from `pose_vertices`. lids (2, 2): heights (upper, lower) of the image-left and the image-right eye.
-    project: maps (M, 3) mm to (M, 2) px; the contour landmarks of the far side slide to the visible outline, as in 300W.
+    project: maps (M, 3) mm to (M, 2) px; the contour landmarks of the far side slide to the visible outline, as in
+    300W.
     """
     s = head_model().slices
     out = np.zeros((68, 3), np.float32)

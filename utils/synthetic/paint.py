@@ -1,7 +1,7 @@
 """Colours of the surface of a synthetic face: skin, lids and eyeballs, brows, lips and mouth, beard, hair.
 
-Paint is laid out in the canonical mm of `head`, on the curves of the landmarks. Colours are BGR in linear light (about sRGB
-squared), float32 in [0, 1].
+Paint is laid out in the canonical mm of `head`, on the curves of the landmarks. Colours are BGR in linear light (about
+sRGB squared), float32 in [0, 1].
 """
 
 from functools import cache
@@ -123,7 +123,9 @@ def read_noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @cache
 def masks() -> np.ndarray:
-    """Return mask maps (560, 340, 8) of the canonical face: beard, moustache, blush, freckles, hollows, wrinkles, folds, bags."""
+    """Return mask maps (560, 340, 8) of the canonical face: beard, moustache, blush, freckles, hollows, wrinkles,
+    folds, bags.
+    """
     y, x = np.mgrid[0:560, 0:340] / MASK_SCALE
     x, y = x + MASK_ORIGIN[0], y + MASK_ORIGIN[1]
     a = np.abs(x)
@@ -157,7 +159,9 @@ def read_masks(x: np.ndarray, y: np.ndarray, first: int) -> np.ndarray:
 
 
 def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: float) -> Surface:
-    """Return the skin at canonical mm (N,) with beard, blush, freckles and wrinkles; `raised`: how far the brows are up."""
+    """Return the skin at canonical mm (N,) with beard, blush, freckles and wrinkles; `raised`: how far the brows are
+    up.
+    """
     n4 = read_noise(x * 2.6 + look.offset[0], y * 2.6 + look.offset[1])
     first, second = read_masks(x, y, 0), read_masks(x, y, 4)
     grain = 1 + look.mottle * (0.05 * n4[:, 0] + 0.035 * n4[:, 1] + 0.05 * n4[:, 2])
@@ -196,7 +200,9 @@ def paint_brows(surface: Surface, look: Look) -> None:
 
 
 def paint_lips(surface: Surface, lip: np.ndarray, look: Look, gap: float) -> None:
-    """Paint the lips between the curves of landmarks 48-59, with a dark line between them; `gap` mm: how far they are open."""
+    """Paint the lips between the curves of landmarks 48-59, with a dark line between them; `gap` mm: how far they are
+    open.
+    """
     x, y, albedo, gloss = surface
     pick = np.flatnonzero((np.abs(x) < 29) & (y > 58) & (y < 85))
     px, py, side = x[pick], y[pick], lip[pick]
@@ -233,7 +239,9 @@ def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, dro
 
 
 def paint_eye(surface: Surface, look: Look, eye: Eye) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint the lids' fold, lashes and make-up. Return (indices, cover (M,), colour and reflection (M, 4)) of the eyeball."""
+    """Paint the lids' fold, lashes and make-up.
+    Return (indices, cover (M,), colour and reflection (M, 4)) of the eyeball.
+    """
     x, y, albedo, _ = surface
     pick = np.flatnonzero((np.abs(x * eye.side - EYE[0]) < 20) & (np.abs(y - EYE[1] + 3) < 17))
     ex, ey = x[pick] * eye.side - EYE[0], y[pick] - EYE[1]

@@ -1,7 +1,7 @@
 """Random people, expressions, poses and lights of synthetic faces.
 
-The distributions follow annotated photographs: pitch, the share of open mouths, half-closed lids. Angles are in radians, lengths
-in mm of the head (see `head`), colours are BGR in linear light.
+The distributions follow annotated photographs: pitch, the share of open mouths, half-closed lids. Angles are in
+radians, lengths in mm of the head (see `head`), colours are BGR in linear light.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """Faces with a user's own points, for the tutorial: `python -m utils.synthetic.points FOLDER [TRAIN TEST]`.
 
-Ten points: the outer and the inner corners of the eyes, the tip of the nose and the corners of the mouth, which 300W has too, and
-the middle of the mouth and both cheeks, which it does not have.
+Ten points: the outer and the inner corners of the eyes, the tip of the nose and the corners of the mouth, which 300W
+has too, and the middle of the mouth and both cheeks, which it does not have.
 """
 
 import sys
@@ -23,7 +23,9 @@ def own_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def write_faces(folder: Path, train: int = 50, test: int = 200) -> None:
-    """Write `train` faces into folder/train and `test` others into folder/test: .jpg and .pts. Raise UserError if it exists."""
+    """Write `train` faces into folder/train and `test` others into folder/test: .jpg and .pts.
+    Raise UserError if it exists.
+    """
     if Path(folder).exists():
         raise UserError(f"{folder} exists already; remove it or name another folder")
     for split, begin, count in (("train", 0, train), ("test", TEST_INDEX, test)):

@@ -1,8 +1,9 @@
 """Camera, rasteriser and light of the synthetic faces: grids of points in, per-pixel surface coordinates out.
 
-The quads of a grid are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's polygon filler). Inverting
-the bilinear map of the quads then gives the position inside the quad for all pixels at once. `Fragments.sample` reads whatever is
-on the grid (paint coordinates, normals, depth), so no loop in Python visits the quads' pixels.
+The quads of a grid are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's polygon filler).
+Inverting the bilinear map of the quads then gives the position inside the quad for all pixels at once.
+`Fragments.sample` reads whatever is on the grid (paint coordinates, normals, depth), so no loop in Python visits the
+quads' pixels.
 """
 
 from typing import NamedTuple
@@ -102,7 +103,9 @@ def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BOR
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Return the rotation (3, 3) of angles in radians: positive yaw is to the picture's right, pitch up, roll clockwise."""
+    """Return the rotation (3, 3) of angles in radians: positive yaw is to the picture's right, pitch up, roll
+    clockwise.
+    """
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -158,7 +161,9 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
 
 
 def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return column and row fractions in [0, 1] of pixel centres (2, N) in their quads, by two Newton steps from the middle."""
+    """Return column and row fractions in [0, 1] of pixel centres (2, N) in their quads, by two Newton steps from the
+    middle.
+    """
     ax, ay, bx, by, cx, cy, dx, dy = corner.T
     ex, ey, fx, fy, gx, gy = (
         v[number] for v in (bx - ax, by - ay, dx - ax, dy - ay, ax - bx + cx - dx, ay - by + cy - dy)
@@ -176,9 +181,11 @@ def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarr
 
 
 def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell: float = 3.0) -> np.ndarray:
-    """Return the soft shadow (R, C) in [0, 1] on the grid `seen`, cast by itself and the casters (grids in the camera's axes).
+    """Return the soft shadow (R, C) in [0, 1] on the grid `seen`, cast by itself and the casters (grids in the camera's
+    axes).
 
-    light: unit vector towards the light. The shadow is read from a depth map as seen from there, with cells of `cell` mm.
+    light: unit vector towards the light. The shadow is read from a depth map as seen from there, with cells of `cell`
+    mm.
     """
     side = np.cross(light, [0.0, 1.0, 0.0])
     side /= max(np.linalg.norm(side), 1e-6)

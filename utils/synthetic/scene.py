@@ -19,7 +19,9 @@ def random_colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.9
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return a random picture (size, size, 3) without a face: a gradient with clutter, stripes, foliage or lights, blurred."""
+    """Return a random picture (size, size, 3) without a face: a gradient with clutter, stripes, foliage or lights,
+    blurred.
+    """
     small = 96
     y, x = np.mgrid[0:small, 0:small].astype(np.float32) / small
     angle = rng.uniform(0, 2 * np.pi)
@@ -205,7 +207,9 @@ def _strands(rng: np.random.Generator, mask: np.ndarray, box: np.ndarray) -> Non
 
 
 def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarray:
-    """Return a linear picture (H, W, 3) as uint8 BGR with random exposure, colour cast, blur, resolution, noise and JPEG."""
+    """Return a linear picture (H, W, 3) as uint8 BGR with random exposure, colour cast, blur, resolution, noise and
+    JPEG.
+    """
     size = image.shape[0]
     image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.18, 0.24))), 0, 4))
     image = np.minimum(image, 0.75 + 0.25 * np.tanh((image - 0.75) / 0.25))  # soft highlights

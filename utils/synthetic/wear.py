@@ -150,7 +150,8 @@ def draw_cover(
 ) -> np.ndarray:
     """Draw hair, hat or hood over the canvas, in place; return the mask (S * S,) of hidden pixels.
 
-    On the head's grid: edge (R, C), mm inside the edge of hair or hat; shell (R, C, 3), its surface in the camera's axes.
+    On the head's grid: edge (R, C), mm inside the edge of hair or hat; shell (R, C, 3), its surface in the camera's
+    axes.
     """
     cloth = person.style in CLOTH
     every = np.ix_(

@@ -34,20 +34,10 @@ LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors; equal noise in 6
 DISPUTED = 0.5  # weight below which a label counts as disputed
 ROUGH = 10.0  # % of the norm, median disagreement from which on the nets tell no offset of the labels
 KEYS = ["set", "layout", "file"]
-COLUMNS = [
-    "file",
-    "subset",
-    "identity",
-    "fold",
-    "nme",
-    "relative",
-    "disputed",
-    "weight",
-    "worst_landmark",
-    "worst_group",
-    "worst_error",
-    "worst_relative",
-]
+# fmt: off
+COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_group",
+           "worst_error", "worst_relative"]
+# fmt: on
 
 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
@@ -122,17 +112,20 @@ def check_audit(run: Run, settings: Settings) -> None:
 
 
 def disagreement(found: np.ndarray, faces: Faces, layout: Layout, norm: str) -> np.ndarray:
-    """Return distances (M, N) of predictions `found` (M, N, 2), image px, from the labels, in % of the norm; NaN if unknown."""
+    """Return distances (M, N) of predictions `found` (M, N, 2), image px, from the labels, in % of the norm; NaN if
+    unknown.
+    """
     return 100 * metric.point_errors(found, faces["landmarks"][:]) / face_norms(faces, layout, norm)[:, None]
 
 
 def weigh(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (relative (M, N), weight (M, N) in [0, 1]) of disagreements (M, N); NaN means no label, its weight is 1.
 
-    relative: in units of the landmark's typical error, which is its median over all faces. weight: trust in the landmark times
-    trust in the face, so that one wrong landmark does not affect the others. Trust in a landmark with relative error r: 1 up to
-    LIMIT, then (LIMIT / r)^2, like Cauchy's weights, since these errors have a long tail. Trust in a face: the logarithm of its
-    median r is about normal; at z robust standard deviations above the median it is exp((LIMIT^2 - z^2) / 2), 1 up to LIMIT.
+    relative: in units of the landmark's typical error, which is its median over all faces. weight: trust in the
+    landmark times trust in the face, so that one wrong landmark does not affect the others. Trust in a landmark with
+    relative error r: 1 up to LIMIT, then (LIMIT / r)^2, like Cauchy's weights, since these errors have a long tail.
+    Trust in a face: the logarithm of its median r is about normal; at z robust standard deviations above the median it
+    is exp((LIMIT^2 - z^2) / 2), 1 up to LIMIT.
     """
     relative = errors / np.maximum(_medians(errors.T), 1e-6)
     face = np.log(np.maximum(_medians(relative), 1e-6))

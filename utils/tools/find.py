@@ -11,7 +11,8 @@ from utils.formats import SOURCE, folder_of
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
-    """Return the landmark net that --exp means: an id or folder of a run, a file, or a name. UserError if there is none.
+    """Return the landmark net that --exp means: an id or folder of a run, a file, or a name.
+    UserError if there is none.
 
     For an id or a folder, the run's export is used if it was made from the run's weights.
     """

@@ -26,7 +26,9 @@ def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
 
 
 def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> LandmarkNet:
-    """Return the landmark net of a file. Exports run in their own runtime, other files in torch. UserError for a bad file."""
+    """Return the landmark net of a file. Exports run in their own runtime, other files in torch.
+    UserError for a bad file.
+    """
     if file.suffix in RUNTIMES:
         return open_net(file, threads)
     device = prepare_torch(threads)

@@ -1,8 +1,8 @@
 """Finds suspicious labels without a net, by a robust linear model of the set's own shapes.
 
-Each face is aligned to the mean shape by a similarity. The score of a landmark is its distance from the place that all other
-landmarks of the face predict, in standard deviations of the landmark. The modes of variation that predict it are fitted with
-redescending weights, so that a wrong landmark hardly changes the scores of others.
+Each face is aligned to the mean shape by a similarity. The score of a landmark is its distance from the place that all
+other landmarks of the face predict, in standard deviations of the landmark. The modes of variation that predict it are
+fitted with redescending weights, so that a wrong landmark hardly changes the scores of others.
 """
 
 import warnings
@@ -88,7 +88,9 @@ def _similarities(mean: ndarray) -> ndarray:
 
 
 def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
-    """Return the model of faces (M, N, 2), `known` (M, N). Landmarks that fit badly in one round get less weight in the next."""
+    """Return the model of faces (M, N, 2), `known` (M, N).
+    Landmarks that fit badly in one round get less weight in the next.
+    """
     count, points = landmarks.shape[1], np.where(known[..., None], landmarks, np.nan)
     sides = np.nanmax(points, 1) - np.nanmin(points, 1)
     points = (points - np.nanmean(points, 1, keepdims=True)) / np.hypot(*sides.T)[:, None, None]
@@ -123,7 +125,9 @@ def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
 
 
 def _noise(distance: ndarray) -> float:
-    """Return the standard deviation per coordinate of distances (M,): from their median, or from the tail if that gives more."""
+    """Return the standard deviation per coordinate of distances (M,): from their median, or from the tail if that gives
+    more.
+    """
     if not len(distance):
         return 1.0
     # the divisors are the median and the 95 % quantile of distances with unit standard deviation per coordinate
@@ -131,7 +135,9 @@ def _noise(distance: ndarray) -> float:
 
 
 def _explain(model: Model, shapes: ndarray, known: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    """Fit the modes to shapes (M, N, 2). Return leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N)."""
+    """Fit the modes to shapes (M, N, 2).
+    Return leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N).
+    """
     parts = [
         _explain_block(model, shapes[start : start + BLOCK], known[start : start + BLOCK])
         for start in range(0, max(len(shapes), 1), BLOCK)
@@ -183,8 +189,8 @@ def examine(
 ) -> list[Finding]:
     """Return all suspicions about landmarks (M, N, 2) in image px, worst first; a score from THRESHOLD up is an alarm.
 
-    visible (M, N): landmarks to judge; NaN ones are never judged. If known: box (M, 4) and size (M, 2) of the images in px, and
-    their names. Every face that the model covers has at least one finding, so the list ranks all of them.
+    visible (M, N): landmarks to judge; NaN ones are never judged. If known: box (M, 4) and size (M, 2) of the images in
+    px, and their names. Every face that the model covers has at least one finding, so the list ranks all of them.
     """
     known = visible & np.isfinite(landmarks).all(-1)
     found = _plain_faults(landmarks, known, layout, box, size)
@@ -278,7 +284,9 @@ def _centre(points: ndarray, known: ndarray) -> ndarray:
 
 
 def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, layout: Layout) -> dict[int, Finding]:
-    """Return {face: finding} of faces that fit clearly better if labels are exchanged: all mirrored, those of a part, or two."""
+    """Return {face: finding} of faces that fit clearly better if labels are exchanged: all mirrored, those of a part,
+    or two.
+    """
     found, flip = {}, np.array(layout.flip_index)
     groups = {tuple(range(layout.count)): "the whole face"}
     for name, part in layout.groups.items():
@@ -312,7 +320,9 @@ def _misfit(z: ndarray, group: list[int]) -> ndarray:
 
 
 def _pair(shape: ndarray, expected: ndarray, z: ndarray) -> tuple[int, int] | None:
-    """Return two landmarks of which each lies where the other is expected, far from its own expected place; None without any."""
+    """Return two landmarks of which each lies where the other is expected, far from its own expected place; None
+    without any.
+    """
     for i, j in combinations(np.flatnonzero(z > THRESHOLD / 2).tolist(), 2):
         own = min(np.linalg.norm(shape[i] - expected[i]), np.linalg.norm(shape[j] - expected[j]))
         if max(np.linalg.norm(shape[i] - expected[j]), np.linalg.norm(shape[j] - expected[i])) < own / 3:

@@ -1,4 +1,6 @@
-"""--predict: landmarks for pictures without labels, to be corrected by hand or used as they are; most uncertain faces first."""
+"""--predict: landmarks for pictures without labels, to be corrected by hand or used as they are; most uncertain faces
+first.
+"""
 
 import json
 import os
@@ -39,8 +41,8 @@ ORIGIN = DATASETS["points"].origin  # without --first-pixel, in files that are r
 class Found(NamedTuple):
     """A predicted face.
 
-    file: its picture, relative to the folder; number: of the face in that picture, from 1; size: width and height of the
-    picture, px
+    file: its picture, relative to the folder; number: of the face in that picture, from 1; size: width and height of
+    the picture, px
     uncertainty: predicted error in % of the box; for a net without predicted errors 100 - mean score in %
     points: its .pts file, relative to the output folder
     """
@@ -56,8 +58,9 @@ class Found(NamedTuple):
 def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: float = ORIGIN) -> Generator[Found]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
-    The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the boxes; if
-    `detects` is false, the whole picture is the crop of one face instead. A picture that causes an error is left out.
+    The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the
+    boxes; if `detects` is false, the whole picture is the crop of one face instead. A picture that causes an error is
+    left out.
     origin: coordinate of the first pixel's centre in the .pts files.
     """
     images = chosen_pictures(source)
@@ -126,7 +129,8 @@ def uncertainty(face: Face) -> float:
 
 
 def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool) -> tuple[Path, str]:
-    """Return (path to write to, format). given: --out, default `place`; kind: the format, default: by the suffix of --out.
+    """Return (path to write to, format).
+    given: --out, default `place`; kind: the format, default: by the suffix of --out.
 
     UserError if they contradict each other, or if the path exists, since it could hold labels made by hand.
     """
@@ -159,10 +163,10 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
 class Results:
     """Faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these.
 
-    A .pts file is written when its face is added. A table lists the most uncertain faces first, so it is written anew from time
-    to time; that takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction, and remove those
-    of pictures that are gone. origin: coordinate of the first pixel's centre in the files. UserError if other files are in the
-    way.
+    A .pts file is written when its face is added. A table lists the most uncertain faces first, so it is written anew
+    from time to time; that takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction,
+    and remove those of pictures that are gone. origin: coordinate of the first pixel's centre in the files. UserError
+    if other files are in the way.
     """
 
     def __init__(

@@ -1,6 +1,8 @@
-"""--semi gssl and self-training: in each round a net labels the unlabelled faces, and a new net learns from these labels.
+"""--semi gssl and self-training: in each round a net labels the unlabelled faces, and a new net learns from these
+labels.
 
-The first net is trained on labels only, in EXP/round0. The last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
+The first net is trained on labels only, in EXP/round0. The last one is the run's own. Pseudo-labels are in
+EXP/pseudo_labels.
 """
 
 from pathlib import Path
@@ -68,7 +70,8 @@ def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> N
 def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
     """Train all rounds. A resumed run continues in the round where it was stopped.
 
-    UserError if a net has collapsed, if the length of a resumed run differs, or if what a finished round has learnt from does.
+    UserError if a net has collapsed, if the length of a resumed run differs, or if what a finished round has learnt
+    from does.
     """
     settings, layout = sources.settings, sources.layout
     semi, epochs = settings.train.semi, settings.train.epochs
@@ -101,7 +104,9 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
 
 
 def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
-    """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled faces."""
+    """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled
+    faces.
+    """
     teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
     values = predict_all(predict, faces, sources.layout, ranks=ranks)[0].numpy()

@@ -87,7 +87,9 @@ def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
 
 @contextmanager
 def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
-    """Lock the folder of the run that is written to, log into it, and yield the run. Another folder is taken if it is in use."""
+    """Lock the folder of the run that is written to, log into it, and yield the run.
+    Another folder is taken if it is in use.
+    """
     logger.remove()
     logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
     if ranks.first:

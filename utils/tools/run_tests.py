@@ -21,9 +21,9 @@ LEAST, SECONDS = 20, 1.0  # a latency is measured over at least so many calls an
 def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     """Evaluate each case with each model, write the report and print its tables. tests: see export/tested.py.
 
-    formats: they are exported first if necessary. UserError if an export differs from torch by more than its bounds; an exported
-    file that is tested by itself is not compared. timed: also write and print a table of the formats with their sizes,
-    differences and latencies.
+    formats: they are exported first if necessary. UserError if an export differs from torch by more than its bounds; an
+    exported file that is tested by itself is not compared. timed: also write and print a table of the formats with
+    their sizes, differences and latencies.
     """
     alone = tests.run.model != "torch"
     if alone:
@@ -75,7 +75,9 @@ def quantile(px: np.ndarray) -> float:
 
 
 def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarray]]) -> str:
-    """Return the table of torch and the formats, and write it to report/formats.csv. off: {format: differences from torch}."""
+    """Return the table of torch and the formats, and write it to report/formats.csv.
+    off: {format: differences from torch}.
+    """
     several = sorted({1, cores()})
     rows, header = [], []
     before = torch.get_num_threads()

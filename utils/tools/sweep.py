@@ -33,7 +33,8 @@ DONE = "done"
 def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[dict]:
     """Train with every combination of the values in `mode.sweep`. Write the table and return its `figures`.
 
-    A failed run does not stop the others; it is a UserError at the end. UserError before the first run for wrong keys or values.
+    A failed run does not stop the others; it is a UserError at the end. UserError before the first run for wrong keys
+    or values.
     """
     keys = read_keys(mode.sweep, given)
     for name, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
@@ -81,7 +82,9 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
 
 
 def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
-    """Return {key: checked values} of texts like "reg=1,2". given: keys that are also given as flags; UserError for these."""
+    """Return {key: checked values} of texts like "reg=1,2".
+    given: keys that are also given as flags; UserError for these.
+    """
     keys: dict[str, list] = {}
     for text in texts:
         name, _, values = text.partition("=")
@@ -104,7 +107,9 @@ def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
 
 
 def sweep_folder(mode: Namespace, root: Path) -> Path:
-    """Return the sweep's folder: --exp, else the newest sweep to resume, else the next free id. UserError if it is unusable."""
+    """Return the sweep's folder: --exp, else the newest sweep to resume, else the next free id.
+    UserError if it is unusable.
+    """
     if mode.resume and not mode.exp:
         plans = sorted(root.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
         if not plans:
@@ -123,10 +128,11 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
 
 
 def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return (plan of the sweep in `folder` with the values, flags and tests of `new`, whether all runs are tested again).
+    """Return (plan of the sweep in `folder` with the values, flags and tests of `new`, whether all runs are tested
+    again).
 
-    They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for flags that
-    belong to a new sweep, and if args.yaml was changed since.
+    They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for
+    flags that belong to a new sweep, and if args.yaml was changed since.
     """
     old = read_yaml(folder / PLAN)
     if list(old["sweep"]) != list(new["sweep"]):

@@ -15,7 +15,8 @@ from utils.train.loop import train
 
 
 class Task(NamedTuple):
-    """Functions of a task, which all processes call. excludes: {mode that the task does not have: message of the error}.
+    """Functions of a task, which all processes call.
+    excludes: {mode that the task does not have: message of the error}.
 
     prepare(settings, sets, ranks, train, test): prepares and returns the sources to train on and to test on
     show(sources, ranks, count, run): draws training samples as the net gets them; returns the text to print

@@ -23,7 +23,9 @@ HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX 
 
 
 def random_net(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
-    """Return a net for `count` landmarks with random weights. size: px, None: that of its row. ValueError for wrong options."""
+    """Return a net for `count` landmarks with random weights. size: px, None: that of its row.
+    ValueError for wrong options.
+    """
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
     return build_net(
         make_spec(

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d with training statistics over the samples of all processes, which may have different numbers of samples.
+    """nn.BatchNorm2d with training statistics over the samples of all processes, which may have different numbers of
+    samples.
 
     Parameters, buffers and their names are those of nn.BatchNorm2d. Running statistics are equal in all processes.
     """
@@ -40,8 +41,8 @@ class GlobalBatchNormAct2d(GlobalBatchNorm2d):
 class _Normalise(torch.autograd.Function):
     """Batch norm (Ioffe and Szegedy, 2015, algorithm 1) with means over all processes, on torch's own kernels.
 
-    torch's backward kernel uses the means of the gradient over this process's samples. `backward` adds the difference to the
-    global means, which is an affine function of the features.
+    torch's backward kernel uses the means of the gradient over this process's samples. `backward` adds the difference
+    to the global means, which is an affine function of the features.
     """
 
     @staticmethod

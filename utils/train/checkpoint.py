@@ -44,7 +44,8 @@ def save(file: Path, values: dict[str, Any]) -> None:
 
 
 def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainable, Layout, dict[str, Any]]:
-    """Return (landmark net with its weights, layout, the whole checkpoint). UserError if net and weights do not fit together.
+    """Return (landmark net with its weights, layout, the whole checkpoint).
+    UserError if net and weights do not fit together.
 
     defaults: see `load`.
     """
@@ -73,11 +74,12 @@ def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
 
 
 def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
-    """Return the values of a checkpoint, on the CPU. A published file gives the same values; an exported one has no weights.
+    """Return the values of a checkpoint, on the CPU.
+    A published file gives the same values; an exported one has no weights.
 
-    file: a path, or the paths of several published files of one net, joined by commas. defaults: args.yaml, whose presets and
-    tables describe published and exported landmark nets; without it only our own checkpoints are read. UserError if a file is
-    missing, damaged, unknown, or holds code.
+    file: a path, or the paths of several published files of one net, joined by commas. defaults: args.yaml, whose
+    presets and tables describe published and exported landmark nets; without it only our own checkpoints are read.
+    UserError if a file is missing, damaged, unknown, or holds code.
     """
     if Path(file).suffix in RUNTIMES:
         return {"format": FORMAT, "model": {}, **published.describe_export(Path(file), defaults)}
@@ -107,7 +109,9 @@ def _check(file: Path, values: dict[str, Any]) -> None:
 
 
 def load_weights(file: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return ({name: tensor}, the whole checkpoint or {} for a foreign file). float16 becomes float32. UserError as in `load`."""
+    """Return ({name: tensor}, the whole checkpoint or {} for a foreign file). float16 becomes float32.
+    UserError as in `load`.
+    """
     files, _ = published.weights_and_mean_face(file)
     read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}

@@ -154,7 +154,9 @@ def _check_args(args: dict[str, Any]) -> None:
 
 
 def _check_landmarks(values: dict[str, Any]) -> None:
-    """Raise ValueError if layout, mean face, neighbors, parts of the face and options of the head do not fit each other."""
+    """Raise ValueError if layout, mean face, neighbors, parts of the face and options of the head do not fit each
+    other.
+    """
     spec, layout = values["net"], check_layout(values["layout"])
     layouts = Layouts(values.get("layouts", {}))
     for name, row in layouts.rows.items():

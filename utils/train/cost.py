@@ -21,7 +21,9 @@ class Cost(NamedTuple):
 
 
 def refiner_cost(spec: dict) -> str:
-    """Return in words what the refiner adds to the cost of a net. The cost is counted without --reinit and --local-parts."""
+    """Return in words what the refiner adds to the cost of a net.
+    The cost is counted without --reinit and --local-parts.
+    """
     kept = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
     with torch.device("meta"):
         net = build_net(kept).eval()

@@ -1,4 +1,6 @@
-"""An experiment: everything that a training needs. The training loop, each fold of --audit and each round of --semi take one."""
+"""An experiment: everything that a training needs.
+The training loop, each fold of --audit and each round of --semi take one.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +22,8 @@ class Samples(NamedTuple):
     checksums: of the prepared sets
     words: a description for the log
     labelled: number of labelled samples, which come before the unlabelled ones; None: all are labelled
-    shares: (number of samples, share of the batches) of each set of labelled samples, in order; empty: sets are not told apart
+    shares: (number of samples, share of the batches) of each set of labelled samples, in order; empty: sets are not
+    told apart
     """
 
     batches: Any

@@ -14,7 +14,8 @@ SHOWN = 32  # names in an error
 def error_with_samples(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int], str]) -> str:
     """Return the error in words, with the samples at fault in all processes. All processes must call this.
 
-    name(index): the name of a sample. With a mean teacher no sample can be tested alone, so all samples of the step are named.
+    name(index): the name of a sample. With a mean teacher no sample can be tested alone, so all samples of the step are
+    named.
     """
     own = torch.cat([index for *_, index in error.batches]).tolist()
     indices = [index for row in zip(*solver.ranks.gather(own), strict=True) for index in row]

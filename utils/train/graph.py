@@ -21,10 +21,10 @@ TOLERANCE = (
 class Graph:
     """Calls `step` until call number EAGER, which captures a CUDA graph of it; later calls replay that graph.
 
-    step: a function of nested tuples of tensors, which returns a tensor. All calls must launch the same kernels on tensors of the
-    same shapes. The result is overwritten by the next call. state(): the weights, and the other tensors that a step changes in
-    place. The first replay is compared with `step` from the same state. If they differ, or if the capture fails, all processes go
-    on with `step`.
+    step: a function of nested tuples of tensors, which returns a tensor. All calls must launch the same kernels on
+    tensors of the same shapes. The result is overwritten by the next call. state(): the weights, and the other tensors
+    that a step changes in place. The first replay is compared with `step` from the same state. If they differ, or if
+    the capture fails, all processes go on with `step`.
     """
 
     def __init__(

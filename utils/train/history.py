@@ -57,7 +57,9 @@ class History:
 
 
 def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's last checkpoint. UserError if it holds no training state, or differs in one of the `expected` values."""
+    """Return a run's last checkpoint.
+    UserError if it holds no training state, or differs in one of the `expected` values.
+    """
     stored = checkpoint.load(run.last)
     if "solver" not in stored:
         raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")

@@ -25,7 +25,9 @@ PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with 
 
 
 class Started(NamedTuple):
-    """The origin of a net's weights. words: for the log; rows: (tensor, shape, origin) of each tensor; none without a file."""
+    """The origin of a net's weights.
+    words: for the log; rows: (tensor, shape, origin) of each tensor; none without a file.
+    """
 
     words: str
     rows: list[tuple[str, str, str]] = []
@@ -42,7 +44,8 @@ RANDOM = Started("random weights")
 def initialise(
     net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None], defaults: Defaults
 ) -> Started:
-    """Initialise `net` from `source`: imagenet, none, or the file of our or a published checkpoint. Return what was loaded.
+    """Initialise `net` from `source`: imagenet, none, or the file of our or a published checkpoint.
+    Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
     """
@@ -86,8 +89,8 @@ def start_from(
 ) -> Started:
     """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
-    layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the landmarks that both
-    layouts share keep their rows of the head. Other tensors are loaded if name and shape are the same.
+    layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the landmarks
+    that both layouts share keep their rows of the head. Other tensors are loaded if name and shape are the same.
     """
     tensors, known = checkpoint.load_weights(file)
     stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
@@ -130,11 +133,13 @@ def start_from(
 
 
 def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, net: Trainable, ours: bool) -> str:
-    """Return the name of the net in a file, or that of `net` if the file does not tell. UserError if `net` is another net.
+    """Return the name of the net in a file, or that of `net` if the file does not tell.
+    UserError if `net` is another net.
 
-    Without this check a net could start from a smaller or larger one, because most of their tensors fit. held: the name that the
-    file tells. ours: whether it is our checkpoint. stored: the file's tensors under the names of `net`. The file of a plain
-    backbone may hold more parts, such as a classifier, but no further tensors of a part that `net` has too.
+    Without this check a net could start from a smaller or larger one, because most of their tensors fit. held: the name
+    that the file tells. ours: whether it is our checkpoint. stored: the file's tensors under the names of `net`. The
+    file of a plain backbone may hold more parts, such as a classifier, but no further tensors of a part that `net` has
+    too.
     """
     own, there = (
         {name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
@@ -177,7 +182,8 @@ def _listed(rows: list[tuple[str, str, str]], origin: str) -> str:
 
 
 def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarray, needed: str) -> None:
-    """Raise UserError if the file's head gives offsets from its own mean face, but `net` has that of the training faces.
+    """Raise UserError if the file's head gives offsets from its own mean face, but `net` has that of the training
+    faces.
 
     needed: the file of that mean face in words; empty if the head needs none.
     """
@@ -235,9 +241,11 @@ class _Graft(NamedTuple):
         return made, words + (f", {rest} from their nearest" if rest else "")
 
     def _compare_sizes(self, old: np.ndarray, shared: list[int]) -> None:
-        """Warn if faces have another size in the crops of the file's net, and name the protocol that gives them the same size.
+        """Warn if faces have another size in the crops of the file's net, and name the protocol that gives them the
+        same size.
 
-        old (M, 2): mean places of the shared landmarks in those crops, in [0, 1]; shared (M,): the same landmarks in this net.
+        old (M, 2): mean places of the shared landmarks in those crops, in [0, 1]; shared (M,): the same landmarks in
+        this net.
         """
 
         def alike(meanface: np.ndarray) -> float:

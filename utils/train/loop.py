@@ -32,7 +32,9 @@ from utils.train.solver import Solver
 
 
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
-    """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
+    """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's
+    folder.
+    """
     settings, samples, says = experiment.settings, experiment.samples, experiment.says
     teacher = (
         [net_checksum(settings.train.teacher)] if settings.train.teacher else []
@@ -106,7 +108,9 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
 
 
 def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: torch.device) -> Loader | Feed:
-    """Return a loader of batches[key] for all keys in turn. The setting `pixels` tells where pictures are made: CPU or device."""
+    """Return a loader of batches[key] for all keys in turn.
+    The setting `pixels` tells where pictures are made: CPU or device.
+    """
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)
     if isinstance(batches, Batches) and (train.pixels == "device" or (train.pixels == "auto" and gpu)):
@@ -143,7 +147,8 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
 def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], run: Run) -> History:
     """Restore the solver from a run's last checkpoint. Return the history of its epochs.
 
-    described: what a checkpoint of this training would hold except weights. UserError if the checkpoint holds something else.
+    described: what a checkpoint of this training would hold except weights. UserError if the checkpoint holds something
+    else.
     """
     stored = resumable(run, {key: described[key] for key in ("net", "layout", "data")})
     history = History(experiment.figure, stored["rows"], stored["times"], stored["best"])

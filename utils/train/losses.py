@@ -16,7 +16,8 @@ class NonFinite(ArithmeticError):
 
 
 class Losses:
-    """The losses of one optimizer step. They are copied from the device while the next step runs, so that reading does not stall.
+    """The losses of one optimizer step.
+    They are copied from the device while the next step runs, so that reading does not stall.
 
     values (names + 2,): one for each of `names`, then the norm of the gradient, then 1 if the step was refused, else 0.
     """

@@ -50,8 +50,8 @@ def make_net(
 ) -> Trainable:
     """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
-    labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same. ValueError for choices that do
-    not fit together.
+    labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same. ValueError for
+    choices that do not fit together.
     """
     groups = None
     if net.head == "parts":
@@ -83,7 +83,8 @@ def make_net(
 
 
 def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:
-    """Raise ValueError if a batch of one picture gives a batch norm a single value per channel, which it cannot normalise.
+    """Raise ValueError if a batch of one picture gives a batch norm a single value per channel, which it cannot
+    normalise.
 
     forward: of a copy of the net in training mode, since this changes running statistics. side: px of the picture.
     """

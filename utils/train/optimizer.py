@@ -38,8 +38,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 class Average:
     """The exponential moving average of weights and buffers, as the state dict `state`.
 
-    The decay grows from 0, so that the average forgets the first weights. decay: its final value; ramp: steps after which it has
-    reached 63 % of this value.
+    The decay grows from 0, so that the average forgets the first weights. decay: its final value; ramp: steps after
+    which it has reached 63 % of this value.
     """
 
     def __init__(self, net: nn.Module, decay: float, ramp: int):
@@ -83,7 +83,9 @@ def _cpu_bf16() -> bool:
 
 
 def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
-    """Freeze what `part`, the value of the key `freeze`, names. Return the batch norms whose statistics must not change."""
+    """Freeze what `part`, the value of the key `freeze`, names.
+    Return the batch norms whose statistics must not change.
+    """
     if part is None:
         return []
     if part == "backbone":

@@ -21,9 +21,9 @@ NAMES = ("data", "forward", "backward", "optimiser")
 class Profile(Phases):
     """Measures STEPS steps, logs the share of each phase and writes a trace that chrome://tracing and Perfetto show.
 
-    The device is synchronised at the end of each phase, so that a phase holds its own work only. "idle" is the rest of the step:
-    copies of labels and losses, sums over processes, Python between the phases. A training of fewer steps writes no trace, and
-    says so.
+    The device is synchronised at the end of each phase, so that a phase holds its own work only. "idle" is the rest of
+    the step: copies of labels and losses, sums over processes, Python between the phases. A training of fewer steps
+    writes no trace, and says so.
     """
 
     def __init__(self, file: Path, device: torch.device):

@@ -47,9 +47,11 @@ def net_files(text: Path | str) -> list[Path]:
 
 
 def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """Return the keys of args.yaml that a net takes over from the trained net in a file; {} for a backbone or a detector.
+    """Return the keys of args.yaml that a net takes over from the trained net in a file; {} for a backbone or a
+    detector.
 
-    tensors, known: see `checkpoint.load_weights`. A stage that the file lacks is not among the keys, since it can be added.
+    tensors, known: see `checkpoint.load_weights`. A stage that the file lacks is not among the keys, since it can be
+    added.
     """
     if system := system_of(tensors):
         try:
@@ -69,7 +71,9 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defau
 
 
 def settings_of(system: System, keys: dict[str, Any], defaults: Defaults) -> tuple[Settings, Layout]:
-    """Return (settings that a published system was trained with, its layout). keys: settings that its preset does not hold."""
+    """Return (settings that a published system was trained with, its layout).
+    keys: settings that its preset does not hold.
+    """
     settings = make_settings(keys, defaults, system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
     return settings, settings.layouts.load(settings.data.layout)
 
@@ -85,7 +89,9 @@ def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> d
 
 
 def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
-    """Return the values of a checkpoint for the `tensors` of published files. UserError for unknown or incomplete files."""
+    """Return the values of a checkpoint for the `tensors` of published files.
+    UserError for unknown or incomplete files.
+    """
     system, (files, mean) = system_of(tensors), weights_and_mean_face(text)
     if system is None:
         titles = ", ".join(system.title for system in SYSTEMS.values())

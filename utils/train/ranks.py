@@ -29,7 +29,8 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_M
 class Ranks(NamedTuple):
     """This process among those of the run.
 
-    store: where a process leaves a mark when it has lost another one. patient: the process group for waits that may take hours.
+    store: where a process leaves a mark when it has lost another one. patient: the process group for waits that may
+    take hours.
     """
 
     rank: int
@@ -49,7 +50,8 @@ class Ranks(NamedTuple):
             dist.barrier()
 
     def one_by_one(self, action):
-        """Run `action` in the node's first process, then in the others, which find its files. Return the result in this process.
+        """Run `action` in the node's first process, then in the others, which find its files.
+        Return the result in this process.
 
         A UserError in any process is raised in all.
         """
@@ -109,10 +111,11 @@ class Ranks(NamedTuple):
 
     @contextmanager
     def connected(self):
-        """Leave the process group together at the end of the body. Raise UserError when another process has died or hangs.
+        """Leave the process group together at the end of the body.
+        Raise UserError when another process has died or hangs.
 
-        The error is raised 20 s late, so that it can name the processes that are silent. If another process has ended, the
-        launcher has usually stopped this one by then, so only the message of the process that failed is shown.
+        The error is raised 20 s late, so that it can name the processes that are silent. If another process has ended,
+        the launcher has usually stopped this one by then, so only the message of the process that failed is shown.
         """
         try:
             yield
@@ -200,7 +203,8 @@ def _leave() -> None:
     if not dist.is_initialized():
         return
     if dist.get_backend() == "nccl":
-        # NCCL's shutdown waits for the other processes, which wait for this one in a collective; exiting breaks the deadlock
+        # NCCL's shutdown waits for the other processes, which wait for this one in a collective; exiting breaks the
+        # deadlock
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -210,8 +214,8 @@ def _leave() -> None:
 def set_threads(threads: int, deterministic: bool) -> None:
     """Set the number of this process's CPU threads, and whether kernels must be deterministic.
 
-    threads: 0 takes the process's share of the node's cores, without a GPU only of the idle ones. More threads than idle cores
-    are many times slower, because the threads wait for each other.
+    threads: 0 takes the process's share of the node's cores, without a GPU only of the idle ones. More threads than
+    idle cores are many times slower, because the threads wait for each other.
     """
     processes = _local_count()
     wanted = threads or max(cores() // processes, 1)
@@ -243,5 +247,7 @@ def keep_memory() -> None:
 
 
 def worker_count(wanted: int | None, most: int) -> int:
-    """Return the number of this process's loader processes: `wanted`; None: its share of the cores minus 1, from 1 to `most`."""
+    """Return the number of this process's loader processes: `wanted`; None: its share of the cores minus 1, from 1 to
+    `most`.
+    """
     return wanted if wanted is not None else min(max(cores() // _local_count() - 1, 1), most)

@@ -25,10 +25,12 @@ class Run(NamedTuple):
 
     folder: the run's; for a file without a run, the folder of its results
     weights: the file under test
-    given: exported files that came with the weights, or the file under test itself. The first one is used to predict. They are
+    given: exported files that came with the weights, or the file under test itself. The first one is used to predict.
+    They are
         never written
     view: the layout in which a net of several layouts is tested and exported; None: all
-    anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes it anew
+    anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes
+    it anew
     """
 
     folder: Path
@@ -50,7 +52,9 @@ class Run(NamedTuple):
 
     @property
     def settings_file(self) -> Path:
-        """Return the file that holds the settings of the training: the run's checkpoint, or the file itself without a run."""
+        """Return the file that holds the settings of the training: the run's checkpoint, or the file itself without a
+        run.
+        """
         return self.weights if self.alone else self.folder / f"{self.weights.name.partition('.')[0]}.pt"
 
     @property
@@ -84,12 +88,16 @@ class Run(NamedTuple):
         return self.has("onnx")
 
     def has(self, name: str) -> bool:
-        """Return whether the export in a format exists and was made from these weights. Checksums decide, not names or times."""
+        """Return whether the export in a format exists and was made from these weights.
+        Checksums decide, not names or times.
+        """
         file = self.export_path(name)
         return file in self.given or (file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE])
 
     def keeps(self, name: str) -> bool:
-        """Return whether an export keeps the file of a format. One that holds code is written by the command that opens it."""
+        """Return whether an export keeps the file of a format.
+        One that holds code is written by the command that opens it.
+        """
         return self.has(name) and name not in self.anew and not FORMATS[name].code
 
     @property
@@ -122,7 +130,8 @@ def next_id(root: Path) -> str:
 def find_run(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
     """Return the run that --exp means: an id below `root`, a folder, a file, or the name of a shipped net.
 
-    Without --exp, a training gets the next free id, everything else the newest run. UserError if there is nothing to test.
+    Without --exp, a training gets the next free id, everything else the newest run. UserError if there is nothing to
+    test.
     """
     is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
     if train and (exp in SHIPPED or is_file):

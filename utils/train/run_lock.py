@@ -18,7 +18,9 @@ from utils.train.run_folder import Run, next_id
 
 
 def continue_after_restart(mode: Namespace, run: Run) -> None:
-    """Set `resume` or `overwrite` if torchrun has restarted this process. UserError if the run has no name to be found by."""
+    """Set `resume` or `overwrite` if torchrun has restarted this process.
+    UserError if the run has no name to be found by.
+    """
     if variable("TORCHELASTIC_MAX_RESTARTS", 0) and not mode.exp:
         raise UserError("MAX_RESTARTS needs --exp, by which a restarted training finds its run")
     if variable("TORCHELASTIC_RESTART_COUNT", 0):
@@ -40,8 +42,8 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def hold(run: Run, new: bool = False) -> Iterator[Run]:
     """Lock the folder of a run and yield the run. InUse if another process holds a folder that the user has named.
 
-    If the user has named none, the next free folder is taken: the next id for a `new` training, a numbered folder for the
-    results of a single file.
+    If the user has named none, the next free folder is taken: the next id for a `new` training, a numbered folder for
+    the results of a single file.
     """
     for place in _places(run, new):
         with ExitStack() as held:
@@ -71,7 +73,8 @@ def _places(run: Run, new: bool) -> Iterator[Run]:
 def log_to(file: Path):
     """Return a sink for the logger that appends to `file`. A line that cannot be written is dropped.
 
-    If the disk is full, the next checkpoint reports it. UserError for a link, a pipe or a device, which could lead anywhere.
+    If the disk is full, the next checkpoint reports it. UserError for a link, a pipe or a device, which could lead
+    anywhere.
     """
 
     def opened() -> int:

@@ -9,8 +9,8 @@ from utils.sections import TrainSettings
 class Schedule(NamedTuple):
     """The learning rate as a pure function of the step, so that resuming needs no state.
 
-    peak, final, warmup_start: learning rates. warmup, total, milestones: steps. factors: learning rate / peak, before the first
-    milestone and after each one.
+    peak, final, warmup_start: learning rates. warmup, total, milestones: steps. factors: learning rate / peak, before
+    the first milestone and after each one.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """The settings of a new run, or of a trained run that is resumed or tested.
 
-A trained run's file may come from anybody, so it never decides where files are written: such paths come from the command line or
-from args.yaml.
+A trained run's file may come from anybody, so it never decides where files are written: such paths come from the
+command line or from args.yaml.
 """
 
 import hashlib
@@ -26,24 +26,15 @@ from utils.train.published import structure, weights_and_mean_face
 from utils.train.run_folder import Run
 
 SETS = ("train_data", "test_data", "unlabelled")
-ELSEWHERE = (
-    "dataset",
-    "data_dir",
-    "train_data",
-    "label_shift",
-    "test_data",
-    "unlabelled",
-    "data_root",
-    "run_root",
-    "detector_weights",
-    "meanface",
-    "teacher",
-    "weights",
-)
+# fmt: off
+ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root",
+             "detector_weights", "meanface", "teacher", "weights")
+# fmt: on
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
-    """Return the settings of a run. The command line overrides the settings of a trained run, or args.yaml for a new run.
+    """Return the settings of a run.
+    The command line overrides the settings of a trained run, or args.yaml for a new run.
 
     given: keys from the command line. run: the run that --exp means; None without one.
     """
@@ -181,7 +172,9 @@ def _check_archives(given: dict, names: list[str], root: Path) -> None:
 
 
 def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
-    """Raise UserError if a given key says that a prepared set, which its path names, should have been prepared in another way."""
+    """Raise UserError if a given key says that a prepared set, which its path names, should have been prepared in
+    another way.
+    """
     wanted = {
         key: getattr(settings.data, key) for key in ("val", "target_size", "margin", "frame_step") if key in given
     }
@@ -208,7 +201,8 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
 
 
 def _elsewhere(args: dict, known: Layouts) -> dict:
-    """Return the keys of a foreign file without its paths, and without its layout if args.yaml has a layout of that name.
+    """Return the keys of a foreign file without its paths, and without its layout if args.yaml has a layout of that
+    name.
 
     Without a layout, the number of landmarks of the test faces selects one.
     """
@@ -220,7 +214,8 @@ def _elsewhere(args: dict, known: Layouts) -> dict:
 
 
 def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:
-    """Return (a run's keys without the folders that are written to, the folder of its prepared sets, which are only read).
+    """Return (a run's keys without the folders that are written to, the folder of its prepared sets, which are only
+    read).
 
     The detector's file is dropped if the run lies outside the folder of the runs, since it may come from somebody else.
     """
@@ -244,10 +239,11 @@ def _prepared_in(name: str, root: Path) -> str:
 
 
 def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return (name of a net's crop protocol, all protocols with it). If `name` is another protocol in args.yaml, make a new name.
+    """Return (name of a net's crop protocol, all protocols with it).
+    If `name` is another protocol in args.yaml, make a new name.
 
-    row: the net's protocol. known: the protocols of args.yaml. The name becomes a part of a folder's name, so a name that is not
-    a plain word is changed.
+    row: the net's protocol. known: the protocols of args.yaml. The name becomes a part of a folder's name, so a name
+    that is not a plain word is changed.
     """
     if known.get(name or "square") == row:
         return name, known

@@ -91,9 +91,10 @@ class Solver:
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        Return the losses; they are copied from the device while the next step runs. A step that is not finite changes no weight,
-        nor does any later step; `Losses.read` then raises NonFinite. fp16 differs in two ways. A gradient that overflows only
-        lowers the loss scale; it is an error once the scale is 1. A loss that is not finite refuses its own step only.
+        Return the losses; they are copied from the device while the next step runs. A step that is not finite changes
+        no weight, nor does any later step; `Losses.read` then raises NonFinite. fp16 differs in two ways. A gradient
+        that overflows only lowers the loss scale; it is an error once the scale is 1. A loss that is not finite refuses
+        its own step only.
         """
         set_rate(self.optimizer, self.schedule(self.step))
         values = self.take([self._moved(*batch[:2]) for batch in batches])
@@ -115,7 +116,8 @@ class Solver:
         return moved
 
     def _step(self, batches: list[tuple]) -> Tensor:
-        """Change the weights once. Return (terms + 3,): means of the loss terms, their weighted sum, the gradient norm, refused.
+        """Change the weights once. Return (terms + 3,): means of the loss terms, their weighted sum, the gradient norm,
+        refused.
 
         batches: images and labels of each micro-batch, on the device. Nothing here waits for the device.
         """
@@ -188,7 +190,9 @@ class Solver:
         return norm
 
     def averaged(self) -> dict[str, Tensor]:
-        """Return the state dict that is tested and saved: the averaged weights, if any. It is the same in all processes."""
+        """Return the state dict that is tested and saved: the averaged weights, if any.
+        It is the same in all processes.
+        """
         return self.average.state if self.average else self.net.state_dict()
 
     def state_dict(self) -> dict:

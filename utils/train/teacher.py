@@ -17,8 +17,8 @@ def add_teacher(
 ) -> tuple[Trainable, str]:
     """Return (`net` with the losses of the teacher in `file`, words for the log). `net` is on its device already.
 
-    layout and protocol: those of the training faces. UserError if the file is not our landmark net, or if its landmarks or crops
-    differ from those of the training faces.
+    layout and protocol: those of the training faces. UserError if the file is not our landmark net, or if its landmarks
+    or crops differ from those of the training faces.
     """
     if checkpoint.load(file, defaults)["args"].get("task") == "detect":
         raise UserError(

@@ -1,11 +1,11 @@
 """The mean of the weights of two nets, as a run: `python weights/making/make.py average FIRST SECOND SHARE EXP`.
 
-FIRST is the best.pt of a landmark net or a detector's exported file; SECOND is a run that was trained from it. SHARE is the
-weight of SECOND, 0 to 1. EXP becomes a copy of SECOND with the mean weights. They are often as good as FIRST on its data and as
-robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+FIRST is the best.pt of a landmark net or a detector's exported file; SECOND is a run that was trained from it. SHARE is
+the weight of SECOND, 0 to 1. EXP becomes a copy of SECOND with the mean weights. They are often as good as FIRST on its
+data and as robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 
-The batch norms of a landmark net take the mean of both statistics. Those of a detector are measured on unchanged photographs, for
-FIRST and for the mean: statistics of training crops made the mean worse.
+The batch norms of a landmark net take the mean of both statistics. Those of a detector are measured on unchanged
+photographs, for FIRST and for the mean: statistics of training crops made the mean worse.
 """
 
 import shutil

@@ -1,8 +1,9 @@
 """A net with a faster stem: `python weights/making/make.py early_stem NET.pt OUT.pt`.
 
-NET.pt has the backbone timm:resnet10t. OUT.pt is the same net with the backbone `resnet10t_early`, whose stem has learnt to give
-what the stem of NET.pt gives, in squares of photographs at any size, roll and light. All other weights are those of NET.pt. A
-training with NET.pt as teacher, stage `landmarks_early`, then fits the whole net to its new stem.
+NET.pt has the backbone timm:resnet10t. OUT.pt is the same net with the backbone `resnet10t_early`, whose stem has
+learnt to give what the stem of NET.pt gives, in squares of photographs at any size, roll and light. All other weights
+are those of NET.pt. A training with NET.pt as teacher, stage `landmarks_early`, then fits the whole net to its new
+stem.
 """
 
 from pathlib import Path

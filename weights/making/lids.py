@@ -1,15 +1,16 @@
 """Shut eyes to learn from: `python weights/making/make.py lids OUT SHIFT_ALL_AGES SHIFT_DIVERSE`.
 
-FACES68 labels shut eyes as half or fully open, and so does pseudo_labels.py. The arguments SHIFT_... are what pseudo_labels.py
-printed for the two sets, in px. The sets that are written:
+FACES68 labels shut eyes as half or fully open, and so does pseudo_labels.py. The arguments SHIFT_... are what
+pseudo_labels.py printed for the two sets, in px. The sets that are written:
 
-- OUT/faces68, OUT/all_ages, OUT/diverse: copies in which the lids of narrow eyes have no labels. In faces68 this also holds for
-  eyes that the shipped net `landmarks` finds much narrower than they are labelled.
-- OUT/shut: the faces of 300W with shut eyes and those of FACES68 in which this net finds shut eyes, COPIES times each; faces of
-  all sets with open eyes, which a warp of the picture shuts. Its labels have no shift. It has no face that main.py validates on.
+- OUT/faces68, OUT/all_ages, OUT/diverse: copies in which the lids of narrow eyes have no labels. In faces68 this also
+  holds for eyes that the shipped net `landmarks` finds much narrower than they are labelled.
+- OUT/shut: the faces of 300W with shut eyes and those of FACES68 in which this net finds shut eyes, COPIES times each;
+  faces of all sets with open eyes, which a warp of the picture shuts. Its labels have no shift. It has no face that
+  main.py validates on.
 - OUT/shut_few: a quarter of OUT/shut.
-- OUT/apart/faces68, OUT/apart/shut: OUT/faces68 with the faces of OUT/shut_few that come from FACES68, and the other faces of
-  OUT/shut_few. They are for nets in which FACES68 has landmarks of its own.
+- OUT/apart/faces68, OUT/apart/shut: OUT/faces68 with the faces of OUT/shut_few that come from FACES68, and the other
+  faces of OUT/shut_few. They are for nets in which FACES68 has landmarks of its own.
 """
 
 import shutil

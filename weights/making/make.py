@@ -1,6 +1,7 @@
 """How the shipped nets are made: `python weights/making/make.py STEP ...`. README.md has the order of the steps.
 
-A step is one or more stages of stages.yaml, which are trained in weights/bench_STAGE, or one of these with its arguments.
+A step is one or more stages of stages.yaml, which are trained in weights/bench_STAGE, or one of these with its
+arguments.
 """
 
 import sys

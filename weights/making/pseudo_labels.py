@@ -1,10 +1,10 @@
 """A dataset from photographs without labels, whose landmarks a net finds:
 `python weights/making/make.py pseudo_labels PICTURES OUT [NET.onnx]`.
 
-The net NET.onnx (default: the shipped one) finds the landmarks of the largest face in each photograph and in its mirror image. A
-face is kept if both results agree. The net has learnt a shift to the right: the median, over all faces, of half the distance
-between both results in x. The label of a face is the mean of both results, moved by this shift. The shift is printed: it is the
-set's --label-shift. OUT becomes a dataset of pictures with .pts.
+The net NET.onnx (default: the shipped one) finds the landmarks of the largest face in each photograph and in its mirror
+image. A face is kept if both results agree. The net has learnt a shift to the right: the median, over all faces, of
+half the distance between both results in x. The label of a face is the mean of both results, moved by this shift. The
+shift is printed: it is the set's --label-shift. OUT becomes a dataset of pictures with .pts.
 """
 
 import shutil

@@ -1,7 +1,7 @@
 """Rendered faces of kinds that are rare in labelled photographs: `python weights/making/make.py rare_faces OUT COUNT`.
 
-Half of them have shut or narrow eyes, the others are turned to the side. OUT becomes a dataset of pictures with .pts. A larger
-set begins with the faces of a smaller one.
+Half of them have shut or narrow eyes, the others are turned to the side. OUT becomes a dataset of pictures with .pts. A
+larger set begins with the faces of a smaller one.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
 """Makes a shipped net from a trained one: `python weights/making/make.py ship landmarks|landmarks-fast|detector`.
 
-A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this machine.
-Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast to float32 when the file is loaded. The files
-replace the old ones only if `main.py --test-formats` finds them as good as the run. weights/manifest.json says what they were
-made from. The limits of a landmark net's scores are measured here and stored.
+A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this
+machine. Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast to float32 when the file is
+loaded. The files replace the old ones only if `main.py --test-formats` finds them as good as the run.
+weights/manifest.json says what they were made from. The limits of a landmark net's scores are measured here and stored.
 """
 
 import json

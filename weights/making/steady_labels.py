@@ -1,10 +1,11 @@
 """Labels whose noise is halved: `python weights/making/make.py steady_labels OUT [NET.pt]`.
 
-People who label a landmark twice do not hit the same point twice. The shipped net `landmarks`, unless another one is named, finds
-the landmarks of each training face in eight crops: in four boxes, and in the mirror image of each. Its error in a training face
-is as large as in a test face, so it has not learnt the noise. OUT/300w and OUT/faces68 are copies of the training faces of 300W
-and of LIDS/faces68 whose labels lie half way between the label and the mean of these eight. Faces that main.py validates on keep
-their labels. (Liu et al., "Semantic Alignment", CVPR 2019, estimate the points behind the labels during the training.)
+People who label a landmark twice do not hit the same point twice. The shipped net `landmarks`, unless another one is
+named, finds the landmarks of each training face in eight crops: in four boxes, and in the mirror image of each. Its
+error in a training face is as large as in a test face, so it has not learnt the noise. OUT/300w and OUT/faces68 are
+copies of the training faces of 300W and of LIDS/faces68 whose labels lie half way between the label and the mean of
+these eight. Faces that main.py validates on keep their labels. (Liu et al., "Semantic Alignment", CVPR 2019, estimate
+the points behind the labels during the training.)
 """
 
 import shutil

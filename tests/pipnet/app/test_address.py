@@ -17,7 +17,9 @@ from pipnet.app.sources import open_source, silence_opencv
 
 
 class Site(BaseHTTPRequestHandler):
-    """Answers: {path: (kind, contents, whether its length is told)}; below /secret with a password; /endless without end."""
+    """Answers: {path: (kind, contents, whether its length is told)}; below /secret with a password; /endless without
+    end.
+    """
 
     answers: dict[str, tuple[str, bytes, bool]] = {}
 

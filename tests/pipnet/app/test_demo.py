@@ -1,4 +1,6 @@
-"""The command as people type it: pictures, videos and cameras of every kind in; pictures, videos, JSON and a window out."""
+"""The command as people type it: pictures, videos and cameras of every kind in; pictures, videos, JSON and a window
+out.
+"""
 
 import json
 import os

@@ -62,7 +62,9 @@ def irregular(file: Path, av, rate: int = 90_000) -> list[float]:
 @pytest.mark.parametrize("suffix", CODECS)
 @pytest.mark.parametrize("installed", [True, False])
 def test_frames_keep_their_times(given, suffix, installed, tmp_path, monkeypatch):
-    """A phone in the dark and a browser's recording: frames come at irregular times, and the bright one stays where it was."""
+    """A phone in the dark and a browser's recording: frames come at irregular times, and the bright one stays where it
+    was.
+    """
     av = pytest.importorskip("av", reason="PyAV is not installed")
     times, source = irregular(tmp_path / f"in{given}", av), Video(str(tmp_path / f"in{given}"))
     if not installed:

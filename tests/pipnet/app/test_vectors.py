@@ -1,4 +1,6 @@
-"""The JavaScript of the page, run by node, gives the numbers of Python: geometry, pose, smoothing, drowsiness, tracking."""
+"""The JavaScript of the page, run by node, gives the numbers of Python: geometry, pose, smoothing, drowsiness,
+tracking.
+"""
 
 import json
 import shutil
@@ -110,7 +112,9 @@ def crop_or_none(box, protocol: Protocol, angle: float) -> np.ndarray | None:
 
 
 def smoothing(rng: np.random.Generator) -> list[list]:
-    """Sequences of (seconds, [(id, {landmarks})]), of even and odd counts of landmarks. Faces come, leave, jump and rest."""
+    """Sequences of (seconds, [(id, {landmarks})]), of even and odd counts of landmarks.
+    Faces come, leave, jump and rest.
+    """
     sequences = []
     for count in (2, 3, 4, 5, 12, 68):
         shapes, frames = rng.uniform(0, 150, (2, count, 2)), []
@@ -155,9 +159,9 @@ def drowsiness_sequences(rng: np.random.Generator) -> list[dict]:
 class Scene(Landmarker):
     """A landmarker that knows the faces of the frame.
 
-    It finds the face that a box shares a fifth with, else background, also in place of a face whose score is 0. The detector
-    finds a face where the picture is turned by as many quarters as `turn` says, which it sees by the picture's bright corner. In
-    the small picture of large faces, boxes lie elsewhere. vectors.js has the same.
+    It finds the face that a box shares a fifth with, else background, also in place of a face whose score is 0. The
+    detector finds a face where the picture is turned by as many quarters as `turn` says, which it sees by the picture's
+    bright corner. In the small picture of large faces, boxes lie elsewhere. vectors.js has the same.
     """
 
     faces: list[dict]
@@ -200,7 +204,9 @@ def scene_face(rng, x, y, size=60, roll=0.0, score=0.9, turn: int | None = 0, fo
 
 
 def video(rng: np.random.Generator) -> list[dict]:
-    """200 frames and more: two faces that cross, one that walks out and in, one that is hidden, one on its head, and gaps."""
+    """200 frames and more: two faces that cross, one that walks out and in, one that is hidden, one on its head, and
+    gaps.
+    """
     frames, seconds = [], 0.0
     for index in range(320):
         seconds += 1 / RATE * (1 if index % 37 else 4)  # frames are missing
@@ -224,7 +230,9 @@ def video(rng: np.random.Generator) -> list[dict]:
 
 
 def stills(rng: np.random.Generator) -> list[dict]:
-    """Pictures with sure and unsure faces, upright, leaning, lying, half outside, and with background that looks like one."""
+    """Pictures with sure and unsure faces, upright, leaning, lying, half outside, and with background that looks like
+    one.
+    """
     rolls = (0, 0), (0.8, 0), (np.pi / 2, 1), (np.pi, 2), (2, 1)
     faces = [
         [scene_face(rng, 100, 100, score=score, roll=roll, turn=turn), scene_face(rng, x, 150, 40, turn=2, score=0.9)]
@@ -261,7 +269,9 @@ def stills(rng: np.random.Generator) -> list[dict]:
 
 
 def pixel_cases(rng: np.random.Generator) -> dict:
-    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is resized, crops, a grainy and a red one."""
+    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is resized, crops, a grainy and a
+    red one.
+    """
     grainy = rng.integers(0, 99, (31, 47, 4), np.uint8) | np.uint8([0, 0, 0, 255])
     picture = cv2.GaussianBlur(rng.integers(0, 256, (121, 187, 4), np.uint8), (0, 0), 2)
     crops = [

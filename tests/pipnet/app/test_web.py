@@ -104,10 +104,12 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
             drowsy = drowsiness.update(face.id, landmarks, record["time"])
             assert all(abs(one[name] - drowsy[name]) < 0.01 for name in ("ear_left", "ear_right", "mouth", "open"))
             assert (one["blinks"], one["closed"]) == (drowsy["blinks"], drowsy["closed"])
-            # both go on from the same landmarks, since nets differ by more from frame to frame, if one value of a pixel differs
+            # both go on from the same landmarks, since nets differ by more from frame to frame, if one value of a pixel
+            # differs
             tracker.tracks[face.id].next, tracker.tracks[face.id].box = landmarker.box_of(landmarks), box_of(landmarks)
             tracker.smooth.states[face.id] = tracker.smooth.states[face.id]._replace(smooth=landmarks)
-    # 8-bit sums differ in WebAssembly; of two almost equal pixels of a score map, here the one may win and there the other
+    # 8-bit sums differ in WebAssembly; of two almost equal pixels of a score map, here the one may win and there the
+    # other
     assert np.quantile(apart, 0.99) < most and np.max(apart) < 3
     for picture, still in (upright, dark, lying):
         faces = landmarker(picture)

@@ -34,27 +34,10 @@ from utils.train import checkpoint
 from utils.train.ranks import Ranks
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-SMALL = [
-    "--input-size",
-    "64",
-    "--crops",
-    "16",
-    "--batch-size",
-    "8",
-    "--epochs",
-    "2",
-    "--workers",
-    "1",
-    "--threads",
-    "1",
-    "--face-sides",
-    "12",
-    "40",
-    "--warmup",
-    "0.5",
-    "--val",
-    "0.1",
-]
+# fmt: off
+SMALL = ["--input-size", "64", "--crops", "16", "--batch-size", "8", "--epochs", "2", "--workers", "1", "--threads", "1",
+         "--face-sides", "12", "40", "--warmup", "0.5", "--val", "0.1"]
+# fmt: on
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def test_any_size_and_no_face(reference, name):
             assert boxes.shape == (0, 4) and scores.shape == (0,) and (points is None or points.shape == (0, 5, 2))
 
 
-# ------------------------------------------------------------------------------------------------------ FaceBoxesV2 itself
+# --------------------------------------------------------------------------------------------------- FaceBoxesV2 itself
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_there_is_an_anchor_for_every_output(height, width):
     net = untrained()
@@ -231,7 +231,7 @@ def test_at_most_750_boxes():
     assert len(kept) == 750 and scores[0] == 0.9 and (scores.diff() < 0).all()
 
 
-# ------------------------------------------------------------------------------------------------------- targets and loss
+# ----------------------------------------------------------------------------------------------------- targets and loss
 FACES = torch.tensor([[10.0, 12, 41, 50], [60, 20, 130, 100], [100, 90, 118, 108], [-20, 60, 90, 190]])
 
 
@@ -322,7 +322,7 @@ def test_it_learns_a_picture():
     assert len(found) == 1 and scores[0] > 0.9 and box_iou(found, box) > 0.8 and len(nothing) == 0
 
 
-# ----------------------------------------------------------------------------------------------------------------- MTCNN
+# ---------------------------------------------------------------------------------------------------------------- MTCNN
 def test_untrained_cascade_takes_any_size():
     torch.manual_seed(0)
     net = MTCNN().eval()
@@ -350,7 +350,7 @@ def test_suppression_by_the_smaller_box():
     assert nms_of_smaller(torch.from_numpy(boxes), torch.from_numpy(scores), 0.7).tolist() == keep
 
 
-# ----------------------------------------------------------------------------------------------------- the one interface
+# ---------------------------------------------------------------------------------------------------- the one interface
 @pytest.fixture
 def weights(tmp_path):
     """Files with random weights."""
@@ -365,7 +365,9 @@ def weights(tmp_path):
 
 
 def white_square_yunet(file) -> None:
-    """The ports of a YuNet; what it takes for a face is a white cell of 32 px, the box is the cell, the points lie in it."""
+    """The ports of a YuNet; what it takes for a face is a white cell of 32 px, the box is the cell, the points lie in
+    it.
+    """
     nodes, constants, outputs = [], [], []
     points = [0.2, 0.3, 0.8, 0.3, 0.5, 0.5, 0.3, 0.7, 0.7, 0.7]
     for stride in (8, 16, 32):

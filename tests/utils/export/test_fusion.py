@@ -18,7 +18,9 @@ def session(model) -> onnxruntime.InferenceSession:
 
 
 def changed(name: str) -> tuple:
-    """Return sessions of a shipped net whose first convolution normalises the image, before and after the other changes."""
+    """Return sessions of a shipped net whose first convolution normalises the image, before and after the other
+    changes.
+    """
     model = folded(onnx.load(shipped(name)))
     level, before = fold_normalisation(model), session(model)
     kinds = [node.op_type for node in model.graph.node]

@@ -69,7 +69,9 @@ def pair(file):
 
 
 def apart(faces: list, found: dict) -> np.ndarray:
-    """Return the largest difference of a landmark, in px of the picture, for each face (M,). Order and number must agree."""
+    """Return the largest difference of a landmark, in px of the picture, for each face (M,).
+    Order and number must agree.
+    """
     assert found["landmarks"].shape == (len(faces), 68, 2)
     return np.array(
         [np.hypot(*(face.landmarks - points).T).max() for face, points in zip(faces, found["landmarks"], strict=True)]
@@ -201,7 +203,9 @@ def test_a_picture_without_faces_gives_empty_arrays(pair, size):
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs at {PHOTOGRAPHS}")
 def test_it_agrees_on_photographs(pair):
-    """One face in two hundred may differ by more: rounding decides between two cells of a score map that are almost equal."""
+    """One face in two hundred may differ by more: rounding decides between two cells of a score map that are almost
+    equal.
+    """
     pictures = sorted(path for path in PHOTOGRAPHS.iterdir() if path.suffix in (".jpg", ".png"))[::12]
     off = np.concatenate([apart(*pair(cv2.imread(str(path)))) for path in pictures])
     assert len(off) >= len(pictures) - 1 and np.median(off) < 0.05 and np.mean(off < 0.2) >= 0.95
@@ -256,7 +260,9 @@ def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
 
 # --------------------------------------------------------------------------------------------------------- the example
 def includes() -> Path:
-    """Return the folder of onnxruntime's headers: below ONNXRUNTIME, an unpacked release, or where a distribution has it."""
+    """Return the folder of onnxruntime's headers: below ONNXRUNTIME, an unpacked release, or where a distribution has
+    it.
+    """
     places = [
         Path(os.environ.get("ONNXRUNTIME", "/usr")) / "include",
         *map(Path, ("/usr/include", "/usr/local/include")),

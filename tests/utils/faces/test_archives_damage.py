@@ -60,7 +60,9 @@ def archive(request, tmp_path_factory) -> tuple[str, Path]:
 
 
 def spoilt(good: bytes, draw) -> bytes:
-    """The file cut short, with other bytes or words in it, shuffled, repeated, huge, NaN, of another encoding, with CRLF."""
+    """The file cut short, with other bytes or words in it, shuffled, repeated, huge, NaN, of another encoding, with
+    CRLF.
+    """
     place, end = sorted((draw(st.integers(0, len(good))), draw(st.integers(0, len(good)))))
     words = good.split(b" ")
     some = draw(st.integers(0, len(words) - 1))

@@ -20,7 +20,7 @@ from utils.faces.prepared_set import load_splits, read_meta
 wflw, lapa, jd, mtfl = map(pytest.fixture, (archives.wflw, archives.lapa, archives.jd, archives.mtfl))
 
 
-# --------------------------------------------------------------------------------------------------------------------- WFLW
+# ----------------------------------------------------------------------------------------------------------------- WFLW
 def test_wflw(wflw, tmp_path):
     root, lists = wflw
     assert infer(root) == "wflw"
@@ -124,7 +124,7 @@ def test_wflw_incomplete_or_wrong(wflw):
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------- LaPa
+# ----------------------------------------------------------------------------------------------------------------- LaPa
 def test_lapa(lapa, tmp_path):
     root, points = lapa
     assert infer(root) == "lapa"
@@ -164,7 +164,7 @@ def test_lapa_incomplete_or_wrong(lapa):
     refuses("24_0.txt' leads through a link out of", parse, "lapa", root, allow_partial=True)
 
 
-# --------------------------------------------------------------------------------------------- the IRNet fork's ready crops
+# ----------------------------------------------------------------------------------------- the IRNet fork's ready crops
 def test_lmk(tmp_path, cli):
     root, faces = archives.lmk(tmp_path)
     assert infer(root) == "lmk"
@@ -196,7 +196,9 @@ def test_lmk(tmp_path, cli):
 
 
 def test_lmk_of_a_face_made_by_its_own_description(tmp_path):
-    """The crop's frame: a landmark 1.1 times the box away from its corner, as the fork computes it, comes back to its pixel."""
+    """The crop's frame: a landmark 1.1 times the box away from its corner, as the fork computes it, comes back to its
+    pixel.
+    """
     annotated = np.random.default_rng(3).uniform(60, 180, (1000, 68, 2))  # counted from 1
     whole = annotated.astype(int)
     low, side = whole.min(1), np.ptp(whole, 1)
@@ -233,7 +235,7 @@ def test_lmk_incomplete_or_wrong(tmp_path):
     refuses("link.jpg' leads through a link out of", parse, "lmk", root, allow_partial=True)
 
 
-# -------------------------------------------------------------------------------------------------------------- JD-landmark
+# ---------------------------------------------------------------------------------------------------------- JD-landmark
 def test_jd106(jd, tmp_path):
     root, points = jd
     assert infer(root) == "jd106"
@@ -288,7 +290,7 @@ def test_jd106_incomplete_or_wrong(jd):
         (root / name).write_bytes(good)
 
 
-# ------------------------------------------------------------------------------------------------------------- CelebA, MTFL
+# --------------------------------------------------------------------------------------------------------- CelebA, MTFL
 def test_celeba(tmp_path):
     root, points = archives.celeba(tmp_path)
     assert infer(root) == "celeba"
@@ -368,7 +370,7 @@ def test_mtfl_incomplete_or_wrong(mtfl):
         spoilt(file, text, f"training.txt, {fault}|training.txt.*{fault}", parse, "mtfl", root, allow_partial=True)
 
 
-# ------------------------------------------------------------------------------------------------------------------ columns
+# -------------------------------------------------------------------------------------------------------------- columns
 def test_what_a_parser_knows_becomes_a_column(tmp_path):
     archive = Archive(tmp_path, 1.0, 5, ("train", "val"))
     points = archives.landmarks(5)

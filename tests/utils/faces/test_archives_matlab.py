@@ -22,7 +22,7 @@ from utils.faces.prepared_set import read_meta, read_source_image
 cofw, aflw, lp = map(pytest.fixture, (archives.cofw, archives.aflw, archives.lp))
 
 
-# --------------------------------------------------------------------------------------------------------------------- COFW
+# ----------------------------------------------------------------------------------------------------------------- COFW
 def test_cofw(cofw, tmp_path):
     root, sets = cofw
     assert infer(root) == "cofw"
@@ -101,7 +101,7 @@ def test_cofw68(tmp_path):
     refuses("6 boxes for the 3 images", parse, "cofw68", root, allow_partial=True)
 
 
-# --------------------------------------------------------------------------------------------------------------------- AFLW
+# ----------------------------------------------------------------------------------------------------------------- AFLW
 
 
 def test_aflw(aflw, tmp_path):
@@ -155,7 +155,7 @@ def test_aflw_incomplete_or_wrong(aflw):
     refuses("AFLWinfo_release.mat: cannot be read", parse, "aflw", root)
 
 
-# ------------------------------------------------------------------------------------------------------------------ 300W-LP
+# -------------------------------------------------------------------------------------------------------------- 300W-LP
 @pytest.mark.parametrize("redrawn", [True, False])
 def test_300wlp(lp, tmp_path, redrawn):
     root, faces = lp

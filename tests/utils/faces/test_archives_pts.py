@@ -26,7 +26,7 @@ private, menpo, vw, wflw = map(pytest.fixture, (archives.private, archives.menpo
 L68 = LAYOUTS.load("68")
 
 
-# --------------------------------------------------------------------------------------------------- 300W's private test set
+# ---------------------------------------------------------------------------------------------- 300W's private test set
 @pytest.mark.parametrize("peppa", [False, True])
 def test_300w_private(private, tmp_path, peppa):
     root, points = private
@@ -45,7 +45,7 @@ def test_300w_private(private, tmp_path, peppa):
     refuses("indoor_003.png: a link that leaves", parse, "300w-private", folder, allow_partial=True)
 
 
-# -------------------------------------------------------------------------------------------------------------------- Menpo
+# ---------------------------------------------------------------------------------------------------------------- Menpo
 @pytest.mark.parametrize(("name", "count", "faces"), [("menpo", 68, (2, 1)), ("menpo-profile", 39, (1, 1))])
 def test_menpo(menpo, tmp_path, name, count, faces):
     root, points = menpo
@@ -80,7 +80,7 @@ def test_menpo_wrong(menpo):
     refuses("f.pts: a link that leaves", parse, "menpo", root, allow_partial=True)
 
 
-# -------------------------------------------------------------------------------------------------------------------- 300VW
+# ---------------------------------------------------------------------------------------------------------------- 300VW
 def test_the_categories_of_300vw():
     assert [len(videos) for videos in CATEGORIES.values()] == [31, 19, 14]
     assert len({video for videos in CATEGORIES.values() for video in videos}) == 64
@@ -167,7 +167,7 @@ def test_flicker_between_frames(vw, tmp_path):
     assert float(rows[0]["flicker %"]) == pytest.approx(np.nanmean(expected), abs=2e-3)
 
 
-# ------------------------------------------------------------------------------------------- Peppa's tree, several archives
+# --------------------------------------------------------------------------------------- Peppa's tree, several archives
 def test_peppas_tree(tmp_path):
     root, points = archives.peppa(tmp_path)
     (records,) = parse("peppa", root, allow_partial=True).values()
@@ -263,7 +263,7 @@ def test_external_data_beside_300w(tmp_path, cli):
     assert [row[0] for row in table(done.stdout)][0] == "300w-cunjian-64" and "menpo" not in done.stdout
 
 
-# ------------------------------------------------------------------------------------------------------------- 300W and WFLW
+# -------------------------------------------------------------------------------------------------------- 300W and WFLW
 def test_300w_and_wflw_as_one(tmp_path):
     root, lists = archives.both(tmp_path)
     for name, splits in (("300w+wflw", ["train"]), ("300w+wflw-all", ["train", "test"])):

@@ -225,7 +225,9 @@ def test_changes_one_after_another_are_one():
 
 
 def head(pose) -> np.ndarray:
-    """Return the rotation (3, 3) of (pitch, yaw, roll) as 300W-LP defines it, with axes right, up and towards the camera."""
+    """Return the rotation (3, 3) of (pitch, yaw, roll) as 300W-LP defines it, with axes right, up and towards the
+    camera.
+    """
     (a, b, c), (d, e, f) = np.sin(pose), np.cos(pose)
     return (
         np.array([[1, 0, 0], [0, d, a], [0, -a, d]])

@@ -27,7 +27,9 @@ def on_device(stored: np.ndarray, *drawn: Change) -> np.ndarray:
 
 
 def assert_close(stored: np.ndarray, *made: Change) -> np.ndarray:
-    """Assert that both ways agree within 2 levels in the mean, and in 99.9 % of the px within 8; return torch's pictures."""
+    """Assert that both ways agree within 2 levels in the mean, and in 99.9 % of the px within 8; return torch's
+    pictures.
+    """
     found, expected = on_device(stored, *made), reduce(pixels, made, stored)
     away = np.abs(found.astype(int) - expected)
     assert found.shape == expected.shape and away.mean((1, 2, 3)).max() < 2, away.mean((1, 2, 3))
@@ -99,7 +101,9 @@ def test_the_presets(name, margin):
 
 
 def test_landmarks_go_where_the_pixels_go():
-    """In pictures whose levels are x and y, a plane through the levels tells where each place comes from, before rounding."""
+    """In pictures whose levels are x and y, a plane through the levels tells where each place comes from, before
+    rounding.
+    """
     places, axis = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75]]), np.arange(160) + 40.0
     stored = np.stack(np.broadcast_arrays(axis, axis[:, None], 255.0))[None].astype(np.float32).repeat(ROWS, 0)
     made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), Field(128, 160, 128))

@@ -60,7 +60,9 @@ def test_states_by_lids_and_lips(gaps, expected):
 
 
 def test_states_are_those_of_the_published_net(reference):
-    """Labels of photographs say about as often as Peppa's net, and for the same faces, that a mouth is closed or wide open."""
+    """Labels of photographs say about as often as Peppa's net, and for the same faces, that a mouth is closed or wide
+    open.
+    """
     files = sorted(reference.parent.glob("300w/**/*.pts"))[::8]
     if not files:
         pytest.skip(f"no photographs at {reference.parent / '300w'}")

@@ -48,7 +48,9 @@ def test_what_the_files_tell(tmp_path, first, options, why):
 
 
 def test_landmarks_beyond_the_picture_leave_its_edges_without_meaning(tmp_path):
-    """A net labels faces that the picture cuts off: of landmarks beyond its edges some lie where counting from 1 would end."""
+    """A net labels faces that the picture cuts off: of landmarks beyond its edges some lie where counting from 1 would
+    end.
+    """
     mine = own_set(tmp_path / "mine", 0)
     for file in mine.glob("*.pts"):
         points = read_pts(file)

@@ -17,7 +17,9 @@ from utils.faces.loader import explaining_errors, train_loader
 
 @pytest.fixture(autouse=True)
 def _torch(monkeypatch):
-    """Let torch look after its processes every 0.2 s, not 5; give its handler of ended processes back, which it sets once."""
+    """Let torch look after its processes every 0.2 s, not 5; give its handler of ended processes back, which it sets
+    once.
+    """
     monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     before = signal.getsignal(signal.SIGCHLD)

@@ -381,7 +381,7 @@ def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
         parse("points", write_pairs(tmp_path / "bare", [FIVE[2:3]]))
 
 
-# ------------------------------------------------------------------------------------------------------------------- boxes
+# ---------------------------------------------------------------------------------------------------------------- boxes
 def boxes(convention, wide, high=None, up=0.0):
     """Faces and, in a convention, boxes of `wide` x `high` times their tight ones, moved up by a share of these."""
     faces = [(FIVE - FIVE.mean(0)) * 0.8 + (60 + 8 * i, 70 - 4 * i) for i in range(5)]
@@ -437,7 +437,7 @@ def test_boxes_far_from_their_landmarks_are_doubted(tmp_path, said, wide, high, 
     assert any(what in line for line in said if "the bbox of" in line) == bool(what)
 
 
-# ---------------------------------------------------------------------------------------------------------- names of files
+# ------------------------------------------------------------------------------------------------------- names of files
 def test_label_studio_cleans_the_names_of_files(tmp_path):
     root = write_studio(tmp_path / "set", [FIVE] * 3, files=["IMG_0_2.jpg", "Größe_1.jpg", "Große_2.jpg"])
     files = ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg", "Größe 2.jpg"]

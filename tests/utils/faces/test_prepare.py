@@ -73,7 +73,7 @@ def leftovers(out: Path) -> list[str]:
     return sorted(p.name for p in out.iterdir()) if out.exists() else []
 
 
-# --------------------------------------------------------------------------------------------------------------- archives
+# ------------------------------------------------------------------------------------------------------------- archives
 def test_real_300w_parses_with_its_gaps_named():
     if not REAL.is_dir():
         pytest.skip(f"no 300W at {REAL}")
@@ -166,7 +166,7 @@ def test_odd_file_names_and_mac_leftovers(tmp_path):
     assert sorted(Path(name).stem for name in load_split(folder, "train")["file"]) == sorted(names)
 
 
-# ------------------------------------------------------------------------------------------------------------ prepared sets
+# -------------------------------------------------------------------------------------------------------- prepared sets
 def test_a_prepared_set_comes_back(tmp_path):
     source = points_folder(tmp_path / "mine")
     folder = prepare(source, tmp_path / "data", margin=1.25, val=0.3)
@@ -313,7 +313,7 @@ def test_crops_give_the_annotations_back(tmp_path, protocol):
     assert np.abs(to_image(faces.nominal().astype(np.float64), faces["crop"][:]) - annotated).max() < 1e-3
 
 
-# ------------------------------------------------------------------------------------------------------------------ faults
+# --------------------------------------------------------------------------------------------------------------- faults
 def spoil_truncate(folder: Path) -> str:
     file = sorted(folder.rglob("*.jpg"))[3]
     file.write_bytes(file.read_bytes()[:-200])

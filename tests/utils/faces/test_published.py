@@ -18,7 +18,9 @@ from utils.faces.prepared_set import read_meta
 
 
 def as_published(points: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the crop (4,) and the landmarks (68, 2) in [0, 1] of it: the authors' preparation of 300W of a file's numbers."""
+    """Return the crop (4,) and the landmarks (68, 2) in [0, 1] of it: the authors' preparation of 300W of a file's
+    numbers.
+    """
     whole = np.array([[int(x), int(y)] for x, y in points])
     (left, top), (right, bottom) = whole.min(0), whole.max(0)
     w, h = right - left, bottom - top
@@ -96,7 +98,7 @@ def test_the_published_presets_prepare_so():
     assert settings("default").data.labels == settings("dpr").data.labels == "exact"
 
 
-# ---------------------------------------------------------------------------------------------------- as they are released
+# ------------------------------------------------------------------------------------------------- as they are released
 def test_the_release_of_cofw68(tmp_path):
     data = REFERENCE / "COFW68_Data"
     if not data.is_dir():
@@ -125,7 +127,9 @@ def test_the_release_of_cofw68(tmp_path):
 
 
 def test_a_line_of_wflw_as_released(tmp_path):
-    """196 coordinates, the rect's corners, attributes pose, expression, illumination, make-up, occlusion and blur, the image."""
+    """196 coordinates, the rect's corners, attributes pose, expression, illumination, make-up, occlusion and blur, the
+    image.
+    """
     rng = np.random.default_rng(0)
     coordinates = rng.uniform(183.3, 432.9, 196)
     line = " ".join(

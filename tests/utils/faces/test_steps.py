@@ -1,4 +1,6 @@
-"""Published augmentation against a statement of its steps in numpy: order, numbers, what is lost and what fills the corners."""
+"""Published augmentation against a statement of its steps in numpy: order, numbers, what is lost and what fills the
+corners.
+"""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -24,7 +26,9 @@ PUBLISHED = {  # (order, share of the crop that a translation may shift by, larg
 
 
 class Crop(NamedTuple):
-    """A stored crop, its landmarks (N, 2) and face box (2, 2) in [0, 1] of the nominal crop, and which part the image fills."""
+    """A stored crop, its landmarks (N, 2) and face box (2, 2) in [0, 1] of the nominal crop, and which part the image
+    fills.
+    """
 
     stored: np.ndarray
     landmarks: np.ndarray
@@ -47,7 +51,9 @@ def augment(
 
 
 def stored(seed: int) -> Crop:
-    """A smooth picture with landmarks in and outside the crop, and a face box that is not the crop; all of it is in the image."""
+    """A smooth picture with landmarks in and outside the crop, and a face box that is not the crop; all of it is in the
+    image.
+    """
     rng = np.random.default_rng(seed)
     image = cv2.GaussianBlur(rng.integers(0, 256, (SIZE + 2 * BORDER,) * 2 + (3,), dtype=np.uint8), (0, 0), 5)
     image = cv2.normalize(image, None, 5, 250, cv2.NORM_MINMAX)
@@ -55,7 +61,9 @@ def stored(seed: int) -> Crop:
 
 
 class Reference:
-    """The steps on one crop, written from their descriptions: nearest pixels by their centres, landmarks in px of the crop."""
+    """The steps on one crop, written from their descriptions: nearest pixels by their centres, landmarks in px of the
+    crop.
+    """
 
     def __init__(self, crop: Crop, name: str):
         self.image, self.points = crop.stored[BORDER:-BORDER, BORDER:-BORDER].astype(float), crop.landmarks * SIZE

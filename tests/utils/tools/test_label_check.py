@@ -10,7 +10,9 @@ SIZE = 200.0
 
 
 def shapes(count: int, seed: int = 0) -> np.ndarray:
-    """(count, 68, 2) px: faces that turn, open the mouth and lift the brows, in any place and size, labelled to 1 % or so."""
+    """(count, 68, 2) px: faces that turn, open the mouth and lift the brows, in any place and size, labelled to 1 % or
+    so.
+    """
     rng, base = np.random.default_rng(seed), mean_face() - 0.5
     faces = []
     for turn, mouth, brows, angle, size in zip(

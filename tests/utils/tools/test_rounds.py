@@ -167,7 +167,7 @@ checkpoint.save = constant""",
     )
 
 
-# ----------------------------------------------------------------------------------------- folders, videos, mean teacher
+# ---------------------------------------------------------------------------------------- folders, videos, mean teacher
 def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     folder = pictures(tmp_path / "wild")
     shutil.copy(folder / "0.png", folder / "again.png")

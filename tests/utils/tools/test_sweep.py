@@ -96,7 +96,9 @@ if "--test" in sys.argv:
 
 @pytest.fixture
 def sweeping(start, tmp_path):
-    """Return sweeping(*flags), which starts a sweep of RUN; sweeping.calls() returns the new [run, resumed, replaced] rows."""
+    """Return sweeping(*flags), which starts a sweep of RUN; sweeping.calls() returns the new [run, resumed, replaced]
+    rows.
+    """
     fake, script = tmp_path / "fake", tmp_path / "sweeping.py"
     fake.mkdir()
     (fake / "main.py").write_text(RUN)

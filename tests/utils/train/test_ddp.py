@@ -76,7 +76,8 @@ def test_two_nodes_train_like_one_process(cli, gaps, tmp_path, head, apart):
     for mine, other in zip(one, two, strict=True):
         for column in mine.keys() - {"val_nme", "best"}:
             assert float(other[column]) == pytest.approx(float(mine[column]), rel=1e-4), column
-        # pip takes the best cell: of 272 landmarks, one whose best cells nearly tie moves the mean by a quarter of a point
+        # pip takes the best cell: of 272 landmarks, one whose best cells nearly tie moves the mean by a quarter of a
+        # point
         assert float(other["val_nme"]) == pytest.approx(float(mine["val_nme"]), **apart)
 
 

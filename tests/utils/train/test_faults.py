@@ -67,7 +67,9 @@ def test_an_overflow_in_fp16_recovers():
 
 @pytest.mark.parametrize("figures", [(9.0, 8.0), (8.0, 9.0)])
 def test_a_training_whose_loss_rises_ends_with_advice(cli, recipe, tmp_path, figures):
-    """Check that a risen loss gives no advice if the validation has improved: a stronger augmentation may explain the loss."""
+    """Check that a risen loss gives no advice if the validation has improved: a stronger augmentation may explain the
+    loss.
+    """
     rising = driver(
         tmp_path,
         "rising",

@@ -12,7 +12,9 @@ RANKS = Ranks(0, 1, torch.device("cpu"))
 
 
 class Step:
-    """A step that moves a weight by the mean of its input, and counts how often it is run. wrong: what a replay adds to it."""
+    """A step that moves a weight by the mean of its input, and counts how often it is run.
+    wrong: what a replay adds to it.
+    """
 
     def __init__(self, wrong: float = 0.0, error: str = ""):
         self.weight, self.moment, self.wrong, self.error = torch.zeros(3), torch.zeros(3), wrong, error

@@ -172,8 +172,9 @@ def nme(done) -> float:
 
 
 def test_the_tutorial(cli, raw, data_root, tmp_path):
-    """The tutorial's command on small faces, from a net of its own: it takes net and size from that, beats the same from scratch,
-    and what is tuned needs no layout any more."""
+    """The tutorial's command on small faces, from a net of its own: it takes net and size from that, beats the same
+    from scratch, and what is tuned needs no layout any more.
+    """
     roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
     small = ["--epochs", "8", *SMALL]
     done = cli("--train", "--train-data", raw, *roots, *small, "--num-nb", "3", "--exp", "base", "--epochs", "24")

@@ -1,4 +1,6 @@
-"""What is not ours is neither removed nor written through: folders of others, links in a run's folder, names that forge a log."""
+"""What is not ours is neither removed nor written through: folders of others, links in a run's folder, names that forge
+a log.
+"""
 
 import os
 import shutil

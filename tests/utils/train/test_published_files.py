@@ -1,4 +1,6 @@
-"""Published files without a training: the snapshot, graph or checkpoint alone says layout, crop, preprocessing and mean face."""
+"""Published files without a training: the snapshot, graph or checkpoint alone says layout, crop, preprocessing and mean
+face.
+"""
 
 import re
 import shutil

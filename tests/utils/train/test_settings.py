@@ -73,7 +73,9 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
 
 # ------------------------------------------------------------------------------------------- files of trained runs
 def from_elsewhere(trained, folder, **args):
-    """Return `folder`, a copy of the run whose checkpoint was changed to hold these arguments, and a protocol of its own."""
+    """Return `folder`, a copy of the run whose checkpoint was changed to hold these arguments, and a protocol of its
+    own.
+    """
     shutil.copytree(trained.folder, folder)
     stored = checkpoint.load(folder / "best.pt")
     stored["args"] |= args
@@ -84,7 +86,9 @@ def from_elsewhere(trained, folder, **args):
 
 
 def opened(folder, root, given=None, train=False, test=False, **modes) -> Sources:
-    """Return the sets of a run to train or test on, as main.py opens them where args.yaml names `root` for prepared sets."""
+    """Return the sets of a run to train or test on, as main.py opens them where args.yaml names `root` for prepared
+    sets.
+    """
     mode = Namespace(
         **{
             **dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")),

@@ -324,7 +324,9 @@ def test_an_error_names_the_samples_of_the_step(faces):
 
 # --------------------------------------------------------------------------------------------------- several processes
 def _rank(rank: int, port: int, folder: str, ddp: bool) -> None:
-    """Take a step as one of two processes, on its half of a batch; half of the landmarks are hidden. Without DDP as in graphs."""
+    """Take a step as one of two processes, on its half of a batch; half of the landmarks are hidden.
+    Without DDP as in graphs.
+    """
     if not ddp:
         module.Graph, Solver._can_be_captured = lambda step, *_: step, lambda *_: True
     os.environ.update(

@@ -1,8 +1,8 @@
 """Parsers of official annotation files. A dataset is one parser file here and one row of DATASETS.
 
-Parsers return continuous image px (see pipnet/geometry.py): annotated coordinates minus the row's `origin` (the annotated
-coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises UserError for a fault
-before any image is decoded.
+Parsers return continuous image px (see pipnet/geometry.py): annotated coordinates minus the row's `origin` (the
+annotated coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises
+UserError for a fault before any image is decoded.
 """
 
 from contextlib import suppress

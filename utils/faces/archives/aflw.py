@@ -19,7 +19,8 @@ INFO = "AFLWinfo_release.mat"
 def parse_aflw(archive: Archive) -> None:
     """Add train, test in the order of `ra`. Test faces with 19 visible landmarks are also `frontal`.
 
-    Hidden landmarks have coordinates too. Faces of one photograph share an identity; the official split may separate them.
+    Hidden landmarks have coordinates too. Faces of one photograph share an identity; the official split may separate
+    them.
     """
     file = path_inside(archive.root, INFO, str(archive.root))
     box, data, mask, cells, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")

@@ -42,10 +42,10 @@ class Missing(Exception):
 class Archive:
     """An unpacked dataset while it is parsed.
 
-    origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts: those of
-    args.yaml, for parsers that mirror or convert landmarks. For a user's own set: names of the points in their order, if there
-    are any; stated: size of each image according to the annotation; left_out: what is not used, and how often; notes: lines for
-    the log.
+    origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts:
+    those of args.yaml, for parsers that mirror or convert landmarks. For a user's own set: names of the points in their
+    order, if there are any; stated: size of each image according to the annotation; left_out: what is not used, and how
+    often; notes: lines for the log.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Archive:
         """Return the number of faces."""
         return len(self.columns["file"])
 
-    # --------------------------------------------------------------------------------------------------------- for parsers
+    # ------------------------------------------------------------------------------------------------------ for parsers
     @contextmanager
     def checked(self) -> Iterator[None]:
         """Collect a UserError of the body as a fault and count a missing file, so that the next face is read as well."""
@@ -87,7 +87,9 @@ class Archive:
         return numbered(path_inside(self.root, name, str(self.root)), optional=True)
 
     def file(self, name: str, where: str, below: str = "") -> Path:
-        """Return root/below/name for a name found in `where`. Raise Missing if it is not there, UserError if it leaves root."""
+        """Return root/below/name for a name found in `where`.
+        Raise Missing if it is not there, UserError if it leaves root.
+        """
         path = path_inside(self.root, name, where, below)
         if not path.is_file():
             raise Missing(path)
@@ -106,8 +108,9 @@ class Archive:
     ) -> None:
         """Add a face with its landmarks (N, 2), NaN where unknown, and box (4,), None for the tight one, as annotated.
 
-        where: file and line for errors; empty: the .pts beside the image. more: further columns, such as visible=(N,) bool; None
-        if it is unknown. Coordinates become continuous px. Raise UserError for an empty face and for absurd coordinates.
+        where: file and line for errors; empty: the .pts beside the image. more: further columns, such as visible=(N,)
+        bool; None if it is unknown. Coordinates become continuous px. Raise UserError for an empty face and for absurd
+        coordinates.
         """
         where, origin = where or str(image.with_suffix(".pts")), 0.5 if self.origin is None else self.origin
         landmarks = landmarks - origin + 0.5
@@ -171,7 +174,7 @@ class Archive:
                 found.setdefault(name, []).append(path)
         return found
 
-    # ---------------------------------------------------------------------------------------------------------- the results
+    # ------------------------------------------------------------------------------------------------------ the results
     def shortfall(self, expected: dict[str, int]) -> list[str]:
         """Return a line for each subset with another number of faces than expected, and one for missing images."""
         found = tally(self.columns.get("subset", ()))
@@ -192,7 +195,9 @@ class Archive:
 
 
 def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
-    """Return the tight box (4,) of `count` landmarks; that of a few on a level line gets a height. UserError without any area."""
+    """Return the tight box (4,) of `count` landmarks; that of a few on a level line gets a height.
+    UserError without any area.
+    """
     sides = tight[2:] - tight[:2]
     if not sides.any() or (not sides.all() and count > LEVEL):
         raise UserError(

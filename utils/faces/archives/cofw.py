@@ -1,4 +1,5 @@
-"""COFW (Burgos-Artizzu et al., ICCV 2013): 29 landmarks with occlusion; images and annotation in two MATLAB v7.3 (HDF5) files.
+"""COFW (Burgos-Artizzu et al., ICCV 2013): 29 landmarks with occlusion; images and annotation in two MATLAB v7.3 (HDF5)
+files.
 
 HDF5 arrays are transposed: MATLAB's N x 87 is (87, N) here, an image H x W x 3 is (3, W, H).
 """
@@ -38,7 +39,9 @@ def _opened(file: Path) -> Iterator:
 
 
 def read_cofw(image: Path) -> np.ndarray:
-    """Return image FILE.mat/NUMBER of the cell array in that file as (H, W, 3) uint8 BGR; stored grey or RGB, 8 or 16 bits."""
+    """Return image FILE.mat/NUMBER of the cell array in that file as (H, W, 3) uint8 BGR; stored grey or RGB, 8 or 16
+    bits.
+    """
     file, number = image.parent, int(image.name)
     key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
     with _opened(file) as mat:

@@ -24,7 +24,9 @@ def _file(root: Path, name: str) -> Path:
 
 
 def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
-    """Return {image: its words} of a list. header: the list begins with the number of images and the names of its columns."""
+    """Return {image: its words} of a list.
+    header: the list begins with the number of images and the names of its columns.
+    """
     rows, lines = {}, [(where, line.split()) for where, line in numbered(file)]
     if header:
         if len(lines) < 2 or lines[0][1] != [str(len(lines) - 2)]:

@@ -1,9 +1,10 @@
 """Sets with 106 landmarks in the order of LaPa, a text file a face.
 
 LaPa (Liu et al., AAAI 2020): train/, val/ and test/ with images/NAME.jpg and landmarks/NAME.txt.
-JD-landmark (Liu et al., ICMEW 2019, and its two later challenges): Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and
-Test_data/{picture,landmark,rect}; later releases: train/, val/ and test/ with picture, landmark and bbox. The annotation of
-NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if there is one, is NAME.rect, NAME.jpg.rect or NAME.txt.
+JD-landmark (Liu et al., ICMEW 2019, and its two later challenges):
+Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,landmark,rect}; later releases: train/,
+val/ and test/ with picture, landmark and bbox. The annotation of NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if
+there is one, is NAME.rect, NAME.jpg.rect or NAME.txt.
 """
 
 from pathlib import Path

@@ -17,7 +17,9 @@ def _real(folder: Path) -> str:
 
 
 def path_inside(root: Path, name: str, where: str, below: str = "") -> Path:
-    """Return root/below/name for a name from a list. Raise UserError when it leaves root: absolute, by .., or by a link."""
+    """Return root/below/name for a name from a list.
+    Raise UserError when it leaves root: absolute, by .., or by a link.
+    """
     name = name.replace("\\", "/")
     half = any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)  # of a character that takes two
     if half or not name.strip() or any(c in name for c in "\0\t\n\r"):
@@ -31,7 +33,9 @@ def path_inside(root: Path, name: str, where: str, below: str = "") -> Path:
 
 
 def read_lines(file: Path, errors: str = "surrogateescape") -> list[str]:
-    """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
+    """Return the lines of a text file, with bytes that are not UTF-8 as in file names.
+    Raise UserError if it is unreadable.
+    """
     try:
         return read_bytes(file).decode("utf-8-sig", errors).splitlines()
     except OSError as error:
@@ -46,7 +50,9 @@ def numbered(file: Path, optional: bool = False, errors: str = "surrogateescape"
 
 
 def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
-    """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files and macOS's own folder."""
+    """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files and macOS's own
+    folder.
+    """
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
         yield from (

@@ -1,7 +1,8 @@
 """LMK: 300W and WFLW as the IRNet fork distributes them (LMK.zip), which is also the output of its own preparation.
 
-images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a line
-per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is the mean face.
+images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a
+line per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is
+the mean face.
 """
 
 from contextlib import suppress
@@ -23,8 +24,8 @@ SUBSETS = {
 def parse_lmk(archive: Archive) -> None:
     """Add train, test in px of the crops, which are the images here. A crop without a name of 300W is WFLW's.
 
-    The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0. On
-    average these are continuous px, so nothing is shifted.
+    The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0.
+    On average these are continuous px, so nothing is shifted.
     """
     for split in LMK:
         for where, line in archive.lines(f"{split}.txt"):

@@ -18,7 +18,9 @@ def damaged(file: Path, kind: str, error: Exception) -> UserError:
 
 
 def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
-    """Return the variables `keys` as MATLAB shows them (a row is (1, n)). Raise UserError for a damaged file or a missing key."""
+    """Return the variables `keys` as MATLAB shows them (a row is (1, n)).
+    Raise UserError for a damaged file or a missing key.
+    """
     from scipy.io import loadmat
 
     try:

@@ -53,7 +53,8 @@ def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
 
 
 def parse_peppa(archive: Archive, frame_step: int = 1) -> list[str]:
-    """Add train: every face of Peppa's tree, those of test sets too, as there: 300W, its private test set, and 300VW in 300VW/.
+    """Add train: every face of Peppa's tree, those of test sets too, as there: 300W, its private test set, and 300VW in
+    300VW/.
 
     A net trained on it must not be tested on any of these.
     """

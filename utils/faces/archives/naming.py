@@ -16,12 +16,15 @@ SPLITS = {
     "testing": "test",
 }  # {word: split}
 SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
-# what is added to the name of a picture for its mirror image, or for a copy by Roboflow: such pictures are of one identity
+# what is added to the name of a picture for its mirror image, or for a copy by Roboflow: such pictures are of one
+# identity
 COPY = re.compile(r"[_-](mirror(ed)?|flip(ped)?)$|[._](jpe?g|png)\.rf\.[0-9A-Za-z]{8,}$", re.IGNORECASE)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return {train, val, test: folder at the top of that name}; valid, as Roboflow calls it, is val too. UserError for two."""
+    """Return {train, val, test: folder at the top of that name}; valid, as Roboflow calls it, is val too.
+    UserError for two.
+    """
     found: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in SPLITS):
         split = SPLITS[folder.name.lower()]
@@ -37,16 +40,19 @@ def split_of(file: Path) -> str | None:
 
 
 def photograph(stem: str, numbers: int = 1) -> str:
-    """Return the name of a face's photograph: NAME for NAME_1, NAME_2, ..., which end in at most `numbers` such numbers.
+    """Return the name of a face's photograph: NAME for NAME_1, NAME_2, ..., which end in at most `numbers` such
+    numbers.
 
-    LFPW's image_0001 is a photograph's own name: a face's number has one or two digits. dlib's 300W also has its mirror image,
-    NAME_mirror.
+    LFPW's image_0001 is a photograph's own name: a face's number has one or two digits. dlib's 300W also has its mirror
+    image, NAME_mirror.
     """
     return re.sub(rf"(\s*_\d{{1,2}}){{1,{numbers}}}$", "", original(stem))
 
 
 def original(stem: str) -> str:
-    """Return the stem of the picture of which this one is a copy: NAME for NAME_mirror, or for Roboflow's NAME_jpg.rf.HASH."""
+    """Return the stem of the picture of which this one is a copy: NAME for NAME_mirror, or for Roboflow's
+    NAME_jpg.rf.HASH.
+    """
     return COPY.sub("", stem)
 
 

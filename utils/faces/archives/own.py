@@ -1,4 +1,6 @@
-"""Checks the labels of users' own sets: their number, their units, values that mean "missing", the size of the pictures."""
+"""Checks the labels of users' own sets: their number, their units, values that mean "missing", the size of the
+pictures.
+"""
 
 import warnings
 from collections import Counter
@@ -52,7 +54,8 @@ def check_labels(archive: Archive) -> None:
 
 
 def header(file: Path) -> tuple[tuple[int, int], int] | None:
-    """Return width and height of a picture before it is turned, and its EXIF orientation, 1 to 8; None if it cannot be read.
+    """Return width and height of a picture before it is turned, and its EXIF orientation, 1 to 8; None if it cannot be
+    read.
 
     An orientation in XMP is not read, since OpenCV does not turn a picture by it.
     """
@@ -149,7 +152,9 @@ def _marks(where: list[str], raw: np.ndarray) -> list[str]:
 
 
 def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the distance of points (..., 2) from the box of others (..., N, 2) / the diagonal of that box; 0 or NaN without."""
+    """Return the distance of points (..., 2) from the box of others (..., N, 2) / the diagonal of that box; 0 or NaN
+    without.
+    """
     low, high = np.fmin.reduce(others, -2), np.fmax.reduce(others, -2)
     size = np.linalg.norm(high - low, axis=-1)
     return np.linalg.norm(points - points.clip(low, high), axis=-1) / np.where(size > 0, size, np.inf)
@@ -158,8 +163,8 @@ def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
     """Return whether a face's landmarks (T, 2) beyond two edges of the picture are places with both signs turned.
 
-    Without the signs they lie among the others (K, 2), with them far away. A face that the picture's corner cuts off is no such
-    face: it has landmarks beyond one edge only, too.
+    Without the signs they lie among the others (K, 2), with them far away. A face that the picture's corner cuts off is
+    no such face: it has landmarks beyond one edge only, too.
     """
     if not len(others) or not (np.maximum(APART, 2 * _distance(-turned, others)) < _distance(turned, others)).all():
         return False
@@ -167,12 +172,12 @@ def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
     return len(turned) > 1 or bool((np.abs(turned).min(1) > OUTSIDE * size).any())
 
 
-# ---------------------------------------------------------------------------------------------------------------- face boxes
+# ----------------------------------------------------------------------------------------------------------- face boxes
 def misplaced_boxes(archive: Archive) -> str:
     """Return a doubt in words about the face boxes that are given, for most faces. UserError if they are no x y w h.
 
-    The bbox of COCO has another convention if its numbers, read so, overlap the tight box of the landmarks better and lie nearer
-    to it across. Heights are not compared, because boxes hold different parts of the forehead.
+    The bbox of COCO has another convention if its numbers, read so, overlap the tight box of the landmarks better and
+    lie nearer to it across. Heights are not compared, because boxes hold different parts of the forehead.
     """
     landmarks, box = archive.columns["landmarks"], archive.columns["box"]
     tight, size = box_of(landmarks), box[:, 2:] - box[:, :2]
@@ -206,7 +211,9 @@ def misplaced_boxes(archive: Archive) -> str:
 
 
 def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return of boxes (M, 4) and tight ones the intersection / union (M,) and the distance of their middles across (M,)."""
+    """Return of boxes (M, 4) and tight ones the intersection / union (M,) and the distance of their middles across
+    (M,).
+    """
     one, other, both = (
         (high - low).clip(0).prod(1)
         for low, high in (
@@ -218,9 +225,11 @@ def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return both / np.maximum(one + other - both, 1e-9), np.abs((box - tight)[:, ::2].sum(1)) / 2
 
 
-# ------------------------------------------------------------------------------------------------------ size of the pictures
+# ------------------------------------------------------------------------------------------------- size of the pictures
 class Sample(NamedTuple):
-    """About MOST faces of an archive, one in `step`: their pictures, and the sizes of these (K, 1, 2), NaN where unknown."""
+    """About MOST faces of an archive, one in `step`: their pictures, and the sizes of these (K, 1, 2), NaN where
+    unknown.
+    """
 
     step: int
     images: list[Path]
@@ -235,7 +244,9 @@ def sample(archive: Archive) -> Sample:
 
 
 def check_inside(archive: Archive, some: Sample) -> None:
-    """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger ones."""
+    """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger
+    ones.
+    """
     sizes, landmarks = some.sizes, archive.columns["landmarks"][:: some.step]
     outside = ((landmarks < 0) | (landmarks > sizes)).any(-1).sum(1)
     beyond = outside > np.isfinite(landmarks).all(-1).sum(1) * LOST
@@ -252,7 +263,9 @@ def check_inside(archive: Archive, some: Sample) -> None:
 
 
 def lost_landmarks(archive: Archive) -> list[str]:
-    """Return a line for each face with a landmark far away from its others, outside its picture, as a number that is a mark."""
+    """Return a line for each face with a landmark far away from its others, outside its picture, as a number that is a
+    mark.
+    """
     landmarks, where, found = np.array(archive.columns["landmarks"]), archive.columns["where"], []
     if landmarks.shape[1] < 5:
         return []
@@ -271,7 +284,9 @@ def lost_landmarks(archive: Archive) -> list[str]:
 
 
 def corner_only(archive: Archive, some: Sample) -> str:
-    """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures do."""
+    """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures
+    do.
+    """
     shares = np.array(archive.columns["landmarks"][:: some.step]) / some.sizes
     if len(set(some.images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
         return ""
@@ -282,7 +297,9 @@ def corner_only(archive: Archive, some: Sample) -> str:
 
 
 def _factors(archive: Archive) -> np.ndarray:
-    """Return the factors (M, 2) from the stated size of each face's picture to the true one; UserError if they cannot be."""
+    """Return the factors (M, 2) from the stated size of each face's picture to the true one; UserError if they cannot
+    be.
+    """
     found, faults, sizes = {}, [], []
     for file, (width, height, where) in archive.stated.items():
         size = upright_size(file)

@@ -1,4 +1,6 @@
-"""Which landmarks a user's own set has, by their names and number; whether mirrored faces fit, and whether faces are upright."""
+"""Which landmarks a user's own set has, by their names and number; whether mirrored faces fit, and whether faces are
+upright.
+"""
 
 import re
 from pathlib import Path
@@ -37,7 +39,9 @@ def normalised(name: str) -> str:
 
 
 def own_order(archive: Archive, names: list[str]) -> list[str]:
-    """Return the names of an own set's points in order, and keep them: that of the layout with these names, else as they are."""
+    """Return the names of an own set's points in order, and keep them: that of the layout with these names, else as
+    they are.
+    """
     given = {normalised(name): name for name in names}
     orders = (list(map(normalised, layout.point_names())) for layout in _with_count(archive.layouts, len(names)))
     wanted = next((order for order in orders if set(order) == set(given)), None)
@@ -51,11 +55,12 @@ def _with_count(layouts: Layouts, count: int) -> list[Layout]:
 
 
 def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
-    """Return the layout of a user's own set: the given one, else that of its names, else the one with its number of points.
+    """Return the layout of a user's own set: the given one, else that of its names, else the one with its number of
+    points.
 
-    Of several, it is the one whose mirror images fit the faces. Log what is unusual about the set. UserError without a layout, if
-    several fit, if the names contradict it, and for faces that lie on their side. usual: the layouts of args.yaml, which other
-    sets have too.
+    Of several, it is the one whose mirror images fit the faces. Log what is unusual about the set. UserError without a
+    layout, if several fit, if the names contradict it, and for faces that lie on their side. usual: the layouts of
+    args.yaml, which other sets have too.
     """
     for note in archive.notes:
         logger.info(note)
@@ -99,9 +104,11 @@ def _same(names: list[str], layout: Layout) -> bool:
 
 
 def _partners(names: list[str]) -> dict[int, int]:
-    """Return {point: its mirror image} as the names tell: left_eye and right_eye, whether of the face or of the picture.
+    """Return {point: its mirror image} as the names tell: left_eye and right_eye, whether of the face or of the
+    picture.
 
-    Names with numbers do not tell: the first point of the left eye may be the last one of the right eye in a mirror image.
+    Names with numbers do not tell: the first point of the left eye may be the last one of the right eye in a mirror
+    image.
     """
     words = [re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower() for name in names]  # eyeL, LEye
     parts = [tuple(filter(None, re.split(r"[^a-z0-9]+|(left|right)", word))) for word in words]
@@ -153,12 +160,12 @@ def _misplaced(names: list[str], layout: Layout) -> int | None:
     return None
 
 
-# ------------------------------------------------------------------------------------- shapes: landmarks as numbers x + iy
+# ---------------------------------------------------------------------------------- shapes: landmarks as numbers x + iy
 def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
     """Return in words why faces (M, N, 2) would not be learnt as a layout says, or nothing.
 
-    The mirrored mean face, numbered by flip_index, has to lie on the mean face. common: other sets and nets have the layout, so
-    that the first eye has to be on the left of the picture.
+    The mirrored mean face, numbered by flip_index, has to lie on the mean face. common: other sets and nets have the
+    layout, so that the first eye has to be on the left of the picture.
     """
     shapes = (faces @ (1, 1j))[:: len(faces) // MOST + 1]
     mean, flip = _mean_shape(shapes), list(layout.flip_index)
@@ -191,7 +198,9 @@ def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
 
 
 def _eyes(mean: np.ndarray, layout: Layout) -> tuple[complex, complex]:
-    """Return two vectors in a mean face (N,): from the left to the right eye, and from their middle to the mean landmark."""
+    """Return two vectors in a mean face (N,): from the left to the right eye, and from their middle to the mean
+    landmark.
+    """
     left, right = mean[list(layout.interocular or (0, 0))]
     return right - left, np.nanmean(mean) - (left + right) / 2
 
@@ -230,11 +239,12 @@ def _mean_angle(angles: np.ndarray) -> complex:
 
 
 def _unturned(archive: Archive, layout: Layout) -> str:
-    """Return a doubt in words about how the faces lie. UserError if most lean as in the picture before its EXIF tag turns it.
+    """Return a doubt in words about how the faces lie.
+    UserError if most lean as in the picture before its EXIF tag turns it.
 
-    Their labels belong to that picture. The doubt is for fewer such faces, and for faces that lie without a tag. Where the
-    annotation states the upright width and height, the labels belong to the upright picture. A face is upright if most of it
-    lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
+    Their labels belong to that picture. The doubt is for fewer such faces, and for faces that lie without a tag. Where
+    the annotation states the upright width and height, the labels belong to the upright picture. A face is upright if
+    most of it lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
     """
     shapes = archive.columns["landmarks"] @ (1, 1j)
     mean = _mean_shape(shapes[:: len(shapes) // MOST + 1])

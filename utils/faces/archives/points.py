@@ -73,10 +73,10 @@ def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, 
 def parse_points(archive: Archive) -> None:
     """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
 
-    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
-    below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but no
-    more than two thirds of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has the identity of
-    NAME.
+    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first
+    folder below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share
+    it (but no more than two thirds of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has
+    the identity of NAME.
     """
     root = archive.root
     tops = split_folders(root)

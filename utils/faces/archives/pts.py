@@ -22,8 +22,8 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII
 def read_pts(file: Path, count: int | None = None) -> np.ndarray:
     """Return the landmarks (N, 2) float64 of a .pts file in its own origin, NaN where it says nan.
 
-    Format: `version: 1`, `n_points: N`, `{`, N lines `x y`, `}`. Raise UserError, with file and line, for other contents, and
-    for N other than `count`.
+    Format: `version: 1`, `n_points: N`, `{`, N lines `x y`, `}`. Raise UserError, with file and line, for other
+    contents, and for N other than `count`.
     """
     rows = [(where, line.split()) for where, line in numbered(file, errors="replace")]
     if len(rows) < 3:

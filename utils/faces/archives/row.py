@@ -54,7 +54,8 @@ class Dataset(NamedTuple):
         return archive, archive.shortfall(self.expected or {}) if missing is None else missing
 
     def load(self, data_dir: Path, allow_partial: bool = False, *given, **options) -> Archive:
-        """Return the parsed archive, with at least a face; a user's own with its labels checked. The rest is as in `read`.
+        """Return the parsed archive, with at least a face; a user's own with its labels checked.
+        The rest is as in `read`.
 
         Raise UserError for a fault in the annotation, and for missing faces; with allow_partial, warn of these.
         """

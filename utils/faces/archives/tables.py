@@ -23,7 +23,8 @@ NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a poin
 def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
     """Return (split, file), train first: files at the top, else one in each of its folders train, val and test.
 
-    At the top the word train, val or test in a name is the split; a single file is train. The archive has these splits then.
+    At the top the word train, val or test in a name is the split; a single file is train. The archive has these splits
+    then.
     """
     root = archive.root
     files = _visible(root, patterns)
@@ -55,8 +56,8 @@ def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def find_image(archive: Archive, names: list[str], table: Path, where: str, uploaded: bool = False) -> Path:
     """Return the first image of these names, beside the file that lists them, in the folder, or in their images/.
 
-    A name matches in any of Unicode's forms. uploaded: also as Label Studio cleans it, if only one file matches. Raise UserError
-    if there is none.
+    A name matches in any of Unicode's forms. uploaded: also as Label Studio cleans it, if only one file matches. Raise
+    UserError if there is none.
     """
     root = archive.root
     places = dict.fromkeys(
@@ -83,10 +84,11 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
 
 
 def parse_csv(archive: Archive) -> None:
-    """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, or with names `file,nose_x,nose_y,...`, then a line per face.
+    """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, or with names `file,nose_x,nose_y,...`, then a line
+    per face.
 
-    Two empty or nan cells are a landmark that is not annotated. Images are beside the file, below the folder or its images/; the
-    identity is the image.
+    Two empty or nan cells are a landmark that is not annotated. Images are beside the file, below the folder or its
+    images/; the identity is the image.
     """
     order: list[str] = []
     for split, file in split_files(archive, ("*.csv",), "CSV"):
@@ -139,12 +141,14 @@ def _cells(cells: list[str], where: str) -> np.ndarray:
 
 
 def parse_coco(archive: Archive) -> None:
-    """Add the faces of COCO keypoints: `images` (id, file_name), `annotations` (image_id, keypoints x y v ..., bbox x y w h).
+    """Add the faces of COCO keypoints: `images` (id, file_name), `annotations` (image_id, keypoints x y v ..., bbox x y
+    w h).
 
-    The JSON is in the folder or its annotations/, or, as Roboflow's, in each of train/, valid/ and test/; images are beside it,
-    below the folder or its images/. v is 0 for not annotated, 1 for hidden, 2 for visible. The box is bbox, from x to x + w, 0
-    being the edge of the first pixel; without it, the tight box. Annotations without a keypoint are left out. The identity is the
-    image. If the categories name the keypoints, the names say which is which, so that files may list them in different orders.
+    The JSON is in the folder or its annotations/, or, as Roboflow's, in each of train/, valid/ and test/; images are
+    beside it, below the folder or its images/. v is 0 for not annotated, 1 for hidden, 2 for visible. The box is bbox,
+    from x to x + w, 0 being the edge of the first pixel; without it, the tight box. Annotations without a keypoint are
+    left out. The identity is the image. If the categories name the keypoints, the names say which is which, so that
+    files may list them in different orders.
     """
     order: list[str] = []  # names of the points, by the first category that names them
     places: dict[bool, str] = {}  # {whether its category names the points: a face}
@@ -224,7 +228,8 @@ def _places(names: list[str], order: list[str], where: str) -> list[int]:
 def _coco_face(
     images: dict[Any, tuple], named: dict[Any, list[str]], face: dict, where: str
 ) -> tuple[tuple, list[str], np.ndarray, np.ndarray | None]:
-    """Return of a face (name, width, height) of its image, the names of its points, these (N, 3) x y v, and its box x y w h (4,).
+    """Return of a face (name, width, height) of its image, the names of its points, these (N, 3) x y v, and its box x y
+    w h (4,).
 
     images, named: of the file, by id.
     """

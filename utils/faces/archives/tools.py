@@ -1,4 +1,5 @@
-"""Exports of labelling tools as they come: CVAT's XML of images, Label Studio's JSON and JSON-MIN. Each point has a name.
+"""Exports of labelling tools as they come: CVAT's XML of images, Label Studio's JSON and JSON-MIN.
+Each point has a name.
 
 Their coordinates are continuous px. A point that a face lacks is not annotated.
 """
@@ -112,7 +113,8 @@ def _named(points: list[tuple[str, tuple[float, float, float]]], where: str) -> 
 def parse_cvat(archive: Archive) -> None:
     """Add the faces of "CVAT for images": a skeleton each, a shape of several points each, or single points, by group.
 
-    The points come in the order of the task's labels. Those "outside" are not annotated, those "occluded" are not visible.
+    The points come in the order of the task's labels. Those "outside" are not annotated, those "occluded" are not
+    visible.
     """
     faces: list[Named] = []
     names: list[str] = []
@@ -139,7 +141,9 @@ def parse_cvat(archive: Archive) -> None:
 
 
 def _xml(file: Path) -> ElementTree.Element:
-    """Return the root of a CVAT file. UserError for another file; for entities too, by which a small one can fill the memory."""
+    """Return the root of a CVAT file.
+    UserError for another file; for entities too, by which a small one can fill the memory.
+    """
     try:
         data = read_bytes(file)
         tree = ElementTree.fromstring(b"" if b"<!DOCTYPE" in data or b"<!ENTITY" in data else data)
@@ -182,7 +186,8 @@ def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, 
 def parse_label_studio(archive: Archive) -> None:
     """Add the faces of Label Studio's JSON or JSON-MIN: the key points of a picture, or those below each parent region.
 
-    The points come in the natural order of their labels. Of several annotations of a picture the first one with points counts.
+    The points come in the natural order of their labels. Of several annotations of a picture the first one with points
+    counts.
     """
     faces: list[Named] = []
     for split, file in split_files(archive, ("*.json",), "JSON"):
@@ -222,7 +227,8 @@ def parse_label_studio(archive: Archive) -> None:
 def _key_points(
     task: dict[str, Any], where: str
 ) -> tuple[list[list[tuple[str, tuple[float, float, float]]]], tuple, int]:
-    """Return the (name, point) of each face of a task, the size of its picture, and how many other annotations have points.
+    """Return the (name, point) of each face of a task, the size of its picture, and how many other annotations have
+    points.
 
     UserError for a picture that was rotated in the tool: it is not told of which picture the coordinates are then.
     """

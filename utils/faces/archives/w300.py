@@ -44,7 +44,8 @@ def _below(folder: Path | None, path: str) -> Path | None:
 def _faces(
     archive: Archive, parts: dict[str, Subset], top: str = ""
 ) -> tuple[list[tuple[str, Subset, Path, np.ndarray]], list[str]]:
-    """Return (name of the part, part, image, landmarks) of all faces, and a line for each part with another number of faces.
+    """Return (name of the part, part, image, landmarks) of all faces, and a line for each part with another number of
+    faces.
 
     A part is below its path in the folder or once more below `top`, by default the first folder of the path.
     """
@@ -74,9 +75,11 @@ def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
 
 
 def parse_300w(archive: Archive, official: bool = True) -> list[str]:
-    """Add train and test of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset, ...).
+    """Add train and test of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset,
+    ...).
 
-    Folder names are case-insensitive. official: return a line for each part with another number of faces than the release.
+    Folder names are case-insensitive. official: return a line for each part with another number of faces than the
+    release.
     """
     flags = _visibility(archive.root, archive.count)
     faces, missing = _faces(archive, PARTS_300W)

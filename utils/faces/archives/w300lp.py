@@ -1,6 +1,7 @@
 """300W-LP (Zhu et al., CVPR 2016): 68 landmarks and head pose of faces that a 3-D model has turned.
 
-Folders AFW, HELEN, IBUG, LFPW and the mirrored AFW_Flip, ..., with NAME.jpg of 450 x 450 px and NAME.mat; and landmarks/.
+Folders AFW, HELEN, IBUG, LFPW and the mirrored AFW_Flip, ..., with NAME.jpg of 450 x 450 px and NAME.mat; and
+landmarks/.
 """
 
 from pipnet.geometry import mirrored
@@ -21,8 +22,8 @@ W300LP = {
 def parse_300wlp(archive: Archive) -> None:
     """Add train with pose (pitch, yaw, roll) and the landmarks of landmarks/, or pt2d of the .mat without that folder.
 
-    All faces made from one photograph, mirrored ones too, are one identity. A mirrored face's pose is that of its own .mat.
-    The set contains 300W's test photographs (IBUG, the test parts of HELEN and LFPW).
+    All faces made from one photograph, mirrored ones too, are one identity. A mirrored face's pose is that of its own
+    .mat. The set contains 300W's test photographs (IBUG, the test parts of HELEN and LFPW).
     """
     root, flip_index = archive.root, archive.layouts.load("68").flip_index
     redrawn = (root / "landmarks").is_dir()

@@ -1,6 +1,7 @@
 """300VW (Shen et al., ICCVW 2015): 114 videos with 68 landmarks in every frame.
 
-Folders NNN with annot/000001.pts, ... and vid.avi, or with extracted frames of the same stems, as in Peppa's folders NNN_annot.
+Folders NNN with annot/000001.pts, ... and vid.avi, or with extracted frames of the same stems, as in Peppa's folders
+NNN_annot.
 """
 
 import re
@@ -20,33 +21,14 @@ from utils.faces.archives.points import images_and_points
 from utils.faces.archives.pts import read_pts
 
 COUNT = 68
+# fmt: off
 CATEGORIES = {  # test videos, from well-lit to unconstrained
-    "category1": (
-        114,
-        124,
-        125,
-        126,
-        150,
-        158,
-        401,
-        402,
-        *range(505, 512),
-        514,
-        515,
-        *range(518, 523),
-        524,
-        525,
-        537,
-        538,
-        540,
-        541,
-        546,
-        547,
-        548,
-    ),
+    "category1": (114, 124, 125, 126, 150, 158, 401, 402, *range(505, 512), 514, 515, *range(518, 523), 524, 525, 537, 538, 540,
+                  541, 546, 547, 548),
     "category2": (203, 208, 211, 212, 213, 214, 218, 224, *range(403, 410), 412, 550, 551, 553),
     "category3": (410, 411, 516, 517, 526, 528, 529, 530, 531, 533, 557, 558, 559, 562),
 }
+# fmt: on
 W300VW = {"train": 50, **{name: len(videos) for name, videos in CATEGORIES.items()}}  # videos, not frames
 VIDEO = "vid.avi"
 
@@ -85,7 +67,9 @@ class Frames:
 
 @lru_cache(maxsize=4)  # bounds the number of open videos
 def _frames(file: Path, changed: int) -> Frames:
-    """Return the reader of a video; `changed`, its modification time, keeps a replaced file from being served from the cache."""
+    """Return the reader of a video; `changed`, its modification time, keeps a replaced file from being served from the
+    cache.
+    """
     return Frames(file)
 
 
@@ -95,9 +79,11 @@ def read_frame(image: Path) -> np.ndarray:
 
 
 def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
-    """Add train, test: frames 1, 1 + frame_step, ... of every video. The identity is the video, a test subset its category.
+    """Add train, test: frames 1, 1 + frame_step, ... of every video.
+    The identity is the video, a test subset its category.
 
-    The official numbers are of videos. Raise UserError for a .pts with another number of points, and for one without its image.
+    The official numbers are of videos. Raise UserError for a .pts with another number of points, and for one without
+    its image.
     """
     root = archive.root
     found, without = dict.fromkeys(W300VW, 0), []

@@ -18,7 +18,9 @@ SUBSET_LISTS = "WFLW_annotations/list_98pt_test/list_98pt_test_{}.txt"
 
 
 def _line(text: str, where: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return the image's name, which may contain spaces, `x y` 98 times with x1 y1 x2 y2 (200,), and six flags of a line."""
+    """Return the image's name, which may contain spaces, `x y` 98 times with x1 y1 x2 y2 (200,), and six flags of a
+    line.
+    """
     words = text.split(maxsplit=2 * COUNT + 10)
     if len(words) != 2 * COUNT + 11:
         raise UserError(
@@ -34,8 +36,8 @@ def _line(text: str, where: str) -> tuple[str, np.ndarray, np.ndarray]:
 def _subsets(archive: Archive, faces: list[tuple]) -> list[str]:
     """Return the subsets of each test face, as (name, values, ...).
 
-    The subset lists repeat a face's 196 coordinates and its image. A photograph may show several faces, so the first coordinate
-    and the image together tell the face.
+    The subset lists repeat a face's 196 coordinates and its image. A photograph may show several faces, so the first
+    coordinate and the image together tell the face.
     """
     rows: dict[tuple[str, float], list[int]] = {}
     for index, (name, values, *_) in enumerate(faces):
