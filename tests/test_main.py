@@ -95,7 +95,7 @@ def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
     alone = tmp_path / "elsewhere"  # the checkpoint suffices, without its folder
     alone.mkdir()
     shutil.copy(trained.folder / "best.pt", alone / "mine.pt")
-    fails(cli("--test", "--exp", alone / "mine.pt", "--run-root", tmp_path), "on which faces to test it.*--test-data")
+    fails(cli("--test", "--exp", alone / "mine.pt", "--run-root", tmp_path), "--test-data")
     tested = ("--test-onnx", "--exp", alone / "mine.pt", "--run-root", tmp_path, "--test-data", faces)
     done = cli(*tested, "--flip-test")
     assert done.returncode == 0, done.stderr
@@ -238,10 +238,10 @@ solver.Solver.train_step = spoilt""",
     done = cli(
         "--train", "--resume", "--exp", folder, "--epochs", "9", "--batch-size", "32", "--ema", "0", script=spoil
     )
-    fails(done, "landmarks are not finite")
+    fails(done, "landmarks.*finite")
     assert (folder / "last.pt").read_bytes() == kept
     done = cli("--train", *recipe, "--val", "none", "--batch-size", "40", "--ema", "0", script=spoil)
-    fails(done, "weights are not finite")
+    fails(done, "weights.*finite")
     assert not list((tmp_path / "runs").rglob("*.pt"))
 
 
@@ -306,7 +306,7 @@ def test_few_landmarks_have_fewer_neighbors(cli, recipe, tmp_path):
     assert checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["args"]["num_nb"] == 4
     again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2")
     assert again.returncode == 0 and "num_nb" not in again.stderr, again.stderr
-    fails(cli("--train", *flags, "--num-nb", "6"), "num_nb must be 0 to 4 for 5 landmarks, not 6")
+    fails(cli("--train", *flags, "--num-nb", "6"), "num_nb.*6")
 
 
 def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_path):
@@ -319,7 +319,7 @@ def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_
     assert "--val test" in cli("--test", "--exp", folder).stdout
     fails(
         cli("--train", "--resume", "--exp", folder, "--test-data", tmp_path),
-        "--test-data picks the best epoch of this run",
+        "--test-data",
     )
 
 
@@ -391,9 +391,9 @@ def test_help_and_nets(cli):
     assert done.returncode == 0 and re.search(
         r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout
     )
-    fails(cli("--list-nets", "resnet19"), "no net 'resnet19'; did you mean resnet18")
-    fails(cli("--list-nets", "--train"), "--list-nets only lists; leave the other modes out")
-    fails(cli("--list-nets", NET, "--input-size", "64"), "--list-nets measures nets .* leave --input-size out")
+    fails(cli("--list-nets", "resnet19"), "'resnet19'")
+    fails(cli("--list-nets", "--train"), "--list-nets")
+    fails(cli("--list-nets", NET, "--input-size", "64"), "--list-nets.*--input-size")
 
 
 def test_two_processes(recipe, tmp_path):
@@ -429,17 +429,13 @@ def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained
     assert done.returncode == 0 and ": all its faces are tested" in done.stderr, done.stderr
     assert [row[2] for row in table(done.stdout)] == ["6"]
     assert len(rows(next((run / "report").glob("faces_flat*.csv")))) == 6
-    fails(
-        cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split"
-    )
+    fails(cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.*test")
     done = cli("--train", *recipe, *flags, "--train-data", flat, "--batch-size", "4")
     assert done.returncode == 0, done.stderr
     again = ("--test", "--exp", tmp_path / "runs" / "000", *flags[:2])
-    fails(cli(*again), "flat.* has no test split; put faces into a folder test/")
+    fails(cli(*again), "flat.*test/")
     shutil.copytree(flat, tmp_path / "copy")
-    fails(
-        cli(*again, "--test-data", tmp_path / "copy"), "copy.* the net was trained on its faces; give other --test-data"
-    )
+    fails(cli(*again, "--test-data", tmp_path / "copy"), "copy.*--test-data")
 
 
 def test_several_calls_in_one_process_as_in_a_notebook(recipe, tmp_path):

@@ -70,7 +70,7 @@ def test_irnet_activation_is_an_option() -> None:
     net = irnet.ROWS["irnet18"].build(act="relu")
     assert not any(isinstance(module, nn.PReLU) for module in net.modules())
     check_features(net, 64, 64)
-    with pytest.raises(ValueError, match="'gelu'.*prelu or relu"):
+    with pytest.raises(ValueError, match="'gelu'"):
         irnet.ROWS["irnet18"].build(act="gelu")
 
 
@@ -131,7 +131,7 @@ def test_a_snapshot_tells_its_backbone_by_all_its_tensors(system: str, name: str
         assert (told["net"], told["stride"], told["num_nb"]) == (name, stride, 10) and "act" not in told
         last = list(state)[40]
         for changed in ({**state, "layer3.99.conv1.weight": state[last]}, {**state, "fc.weight": state[last]}):
-            with pytest.raises(ValueError, match=f"its backbone is {name} with 1 more tensors"):
+            with pytest.raises(ValueError, match=f"{name}.*1 more"):
                 SYSTEMS[system].keys(changed)
         with pytest.raises(ValueError, match=f"is none of|is {name[:5]}.* more tensors"):
             SYSTEMS[system].keys({key: tensor for key, tensor in state.items() if key != last})
@@ -164,7 +164,7 @@ def test_published_names_refuse_what_has_no_name() -> None:
     assert from_published({"conv1.weight": zero, "fc.weight": zero}).keys() == {"backbone.conv1.weight"}
     with pytest.raises(ValueError, match="head.score.weight twice"):
         from_published({"cls_layer.weight": zero, "score.weight": zero})
-    with pytest.raises(ValueError, match="with and without the prefix"):
+    with pytest.raises(ValueError, match="prefix"):
         unwrapped({"module.conv1.weight": zero, "conv1.weight": zero})
 
 
@@ -236,7 +236,7 @@ def test_imagenet_weights_come_from_the_cache(offline: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), net.state_dict().values(), strict=True))
 
     torch.save({"features.0.0.weight": torch.zeros(16, 3, 3, 3)}, cached)
-    with pytest.raises(OSError, match="does not fit MobileNetV3Large"):
+    with pytest.raises(OSError, match="MobileNetV3Large"):
         load_imagenet(net, row)
     cached.write_bytes(b"no checkpoint")
     with pytest.raises(OSError, match="remove .*mobilenetv3-large"):

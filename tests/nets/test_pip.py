@@ -93,7 +93,7 @@ def test_all_unknown_is_a_zero_loss():
 
 @pytest.mark.parametrize("num_nb", (-1, 12, 40))
 def test_too_many_neighbors(num_nb):
-    with pytest.raises(ValueError, match="num_nb must be 0 to 11 for 12 landmarks"):
+    with pytest.raises(ValueError, match="num_nb.*11"):
         nearest_neighbors(np.random.rand(12, 2), num_nb)
 
 

@@ -177,16 +177,16 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
     assert float(rows(tmp_path / "runs" / "lids" / "step.csv")[0]["openings"]) > 0
     fails(
         cli("--train", *recipe, "--openings", "1", "--no-refine"),
-        "openings is a loss term of the refiner; add --refine",
+        "openings.*--refine",
     )
     fails(
         cli("--train", *recipe, "--refine", "--openings", "1", "--norm", "box", "--selected-index", "8", "30", "33"),
-        "has no rings eye_left",
+        "eye_left",
     )
 
 
 def test_a_net_without_a_fine_map_says_so():
-    with pytest.raises(ValueError, match="refine needs a feature map of stride 8, this backbone has 16, 32"):
+    with pytest.raises(ValueError, match="refine.*stride 8"):
         Refiner({16: 8, 32: 8}, 8, 5, 64, [])
 
 
@@ -265,8 +265,8 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert "is a face detector" in learn(finder)
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is neither a checkpoint of this project nor" in learn(tmp_path / "weights.pt")
-    fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "--teacher: no file or folder .*gone.pt")
-    fails(cli("--train", *recipe, "--teacher-weight", "1"), "--teacher-weight weights what is learnt from a --teacher")
+    fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "--teacher.*gone.pt")
+    fails(cli("--train", *recipe, "--teacher-weight", "1"), "--teacher-weight")
 
 
 # ------------------------------------------------------------------------------------------------ from the command line
@@ -294,15 +294,15 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
 
     assert cli("--train", *flags, "--exp", "parts", script=doomed(tmp_path, 6)).returncode == -9
     again = ("--train", "--resume", "--exp", tmp_path / "runs" / "parts")
-    fails(cli(*again, "--no-refine"), "--refine belongs to a new training")
+    fails(cli(*again, "--no-refine"), "--refine")
     assert cli(*again).returncode == 0
     assert rows(tmp_path / "runs" / "parts" / "step.csv") == once
     one, two = (checkpoint.load(tmp_path / "runs" / name / "last.pt")["solver"]["net"] for name in ("whole", "parts"))
     assert "adapter.weight" in one and all(torch.equal(one[name], two[name]) for name in one)
     shutil.copy(trained.folder / "last.pt", teacher)
-    fails(cli(*again, "--epochs", "3"), "with another net, layout, data or teacher")
+    fails(cli(*again, "--epochs", "3"), "another net")
     Path(teacher).unlink()
-    fails(cli(*again, "--epochs", "3"), "teacher.pt cannot be read")
+    fails(cli(*again, "--epochs", "3"), "teacher.pt")
 
 
 def test_two_processes_refine_and_learn_from_a_teacher_as_one(cli, recipe, trained, tmp_path):

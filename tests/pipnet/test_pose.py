@@ -62,5 +62,5 @@ def test_a_layout_of_ones_own_by_the_points_it_shares():
 
 @pytest.mark.parametrize("name, count", [("12", 4), ("5", 0), ("29", 0)])
 def test_a_layout_without_the_points_says_so(name, count):
-    with pytest.raises(UserError, match=f"layout '{name}' has {count} of the points that head pose needs"):
+    with pytest.raises(UserError, match=f"'{name}'.*{count}"):
         pose_points(LAYOUTS.load(name))

@@ -121,9 +121,7 @@ def test_what_a_resumed_run_and_a_test_may_change(key):
         if allowed:
             check_given({key: "other"}, {key: "same"}, resume)
         else:
-            with pytest.raises(
-                UserError, match=f"--{key.replace('_', '-')} belongs to a new training, this run has same"
-            ):
+            with pytest.raises(UserError, match=f"--{key.replace('_', '-')} "):
                 check_given({key: "other"}, {key: "same"}, resume)
 
 
@@ -132,17 +130,13 @@ def test_which_task_reads_a_key(key):
     for task, other in (("landmarks", "detect"), ("detect", "landmarks")):
         chosen = settings(task=task)
         if key in ONLY[other]:
-            refuses(
-                f"--{key.replace('_', '-')} is not read by --task {task}; leave it out", check_read, {key: None}, chosen
-            )
+            refuses(f"--{key.replace('_', '-')} .*--task {task}", check_read, {key: None}, chosen)
         else:
             assert "is not read by --task" not in why_unread(key, chosen)
 
 
 def test_a_test_with_another_layout_is_told_that_faces_are_converted():
-    with pytest.raises(
-        UserError, match="--layout belongs to a .*, this run has 98; --test-data takes faces of any layout"
-    ):
+    with pytest.raises(UserError, match="--layout.*98"):
         check_given({"layout": "68"}, {"layout": "98"}, False)
 
 
@@ -187,7 +181,7 @@ def test_a_slip_in_a_file_of_settings_is_one_line(tmp_path, old, new, message):
 def test_a_section_or_table_must_be_a_table(tmp_path, name, value):
     found = yaml.safe_load((ROOT / "args.yaml").read_text())
     (tmp_path / "args.yaml").write_text(yaml.safe_dump({**found, name: value}))
-    refuses(rf"^{name} in args.yaml must be a table of names and values, not", read_defaults, tmp_path / "args.yaml")
+    refuses(f"^{name} in args.yaml", read_defaults, tmp_path / "args.yaml")
 
 
 def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_file():
@@ -260,21 +254,21 @@ def test_wrong_values_name_key_and_value(key, value, message):
 
 
 def test_unknown_keys_name_the_nearest():
-    with pytest.raises(UserError, match="unknown key 'epoch' in preset mine; did you mean 'epochs'"):
+    with pytest.raises(UserError, match="'epoch'.*mine.*'epochs'"):
         make_settings({}, DEFAULTS._replace(presets={"mine": {"epoch": 3}}), "mine")
-    refuses("no preset 'pipnett'.*did you mean 'pipnet'", settings, "pipnett")
-    with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
+    refuses("'pipnett'.*'pipnet'", settings, "pipnett")
+    with pytest.raises(UserError, match=r"mine.*\[3\]"):
         make_settings({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
     refuses(
-        "unknown key 'epoch' in the checkpoint; did you mean 'epochs'",
+        "checkpoint.*'epochs'",
         make_settings,
         {},
         DEFAULTS,
         trained={"epoch": 3},
     )
-    refuses("unknown flag --epoch; did you mean '--epochs'", typed, "--epoch", "3")
+    refuses("--epoch.*'--epochs'", typed, "--epoch", "3")
     for flag, key in (("--lr", "--learning-rate"), ("--wd", "--weight-decay"), ("--bs", "--batch-size")):
-        refuses(f"unknown flag {flag}; did you mean '{key}'", typed, flag, "3")
+        refuses(f"{flag}.*'{key}'", typed, flag, "3")
 
 
 def test_written_settings_give_the_same_settings_again():
@@ -309,15 +303,14 @@ def test_the_protocol_of_a_preset_may_depend_on_the_dataset(preset):
     assert protocol() == "pipnet" and protocol("cofw", "aflw") == "box" and protocol("wflw", protocol=None) is None
     with pytest.raises(
         UserError,
-        match=f"preset {preset} has the protocols pipnet for 300w, wflw for wflw, but a net needs one; "
-        "choose it: --protocol NAME",
+        match=f"{preset}.*300w.*--protocol",
     ):
         protocol("300w", "wflw")
     assert protocol("300w", "wflw", protocol="pipnet") == "pipnet"
 
 
 def test_a_preset_with_protocols_has_a_default():
-    with pytest.raises(UserError, match="preset mine in args.yaml: protocol lacks 'default'"):
+    with pytest.raises(UserError, match="mine.*'default'"):
         make_settings({}, DEFAULTS._replace(presets={"mine": {"protocol": {"wflw": "wflw"}}}), "mine")
     for row in DEFAULTS.presets.values():
         if isinstance(rows := row.get("protocol"), dict):
@@ -483,14 +476,14 @@ def test_bad_layouts_are_named(row, message):
 )
 def test_what_yaml_cannot_read_is_one_line(tmp_path, text):
     (tmp_path / "odd.yaml").write_text(text)
-    with pytest.raises(UserError, match="odd.yaml is not valid YAML: .") as error:
+    with pytest.raises(UserError, match="odd.yaml") as error:
         read_yaml(tmp_path / "odd.yaml")
     assert "\n" not in str(error.value)
 
 
 def test_a_key_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "twice.yaml").write_text("mine:\n  count: 2\n  same_as: {'68': {0: 36, 0: 45}}\n")
-    refuses("twice.yaml is not valid YAML: the key '0' in line 3 is there already", read_yaml, tmp_path / "twice.yaml")
+    refuses("twice.yaml.*'0'.*line 3", read_yaml, tmp_path / "twice.yaml")
 
 
 def test_the_teacher_s_view_is_free_of_every_change_but_the_crop():
@@ -513,6 +506,6 @@ MERGES = "a0: &a0 {x0: 1, y0: 1}\n" + "".join(
 )
 def test_a_yaml_file_that_grows_is_refused_before_its_values_are_made(tmp_path, text):
     (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(UserError, match="mine.yaml is not valid YAML") as caught:
+    with pytest.raises(UserError, match="mine.yaml") as caught:
         LAYOUTS.with_file(str(tmp_path / "mine.yaml"))
     assert len(str(caught.value)) < 1000

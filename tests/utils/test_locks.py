@@ -34,7 +34,7 @@ def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
     process = hold(folder)
     try:
         with (
-            pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}; wait"),
+            pytest.raises(UserError, match=f"{process.pid} on {socket.gethostname()}"),
             lock(folder),
         ):
             pass
@@ -61,7 +61,7 @@ def test_a_folder_that_nobody_asked_for_is_not_waited_for(tmp_path):
             assert run == Run(tmp_path / "002", tmp_path / "002" / "best.pt")
         with run_lock.hold(results) as run:
             assert run == Run(tmp_path / "files" / "landmarks-2", results.weights)
-        with pytest.raises(UserError, match="in use by process"), run_lock.hold(given):
+        with pytest.raises(UserError, match="in use"), run_lock.hold(given):
             pass
     finally:
         for process in begun:
@@ -104,19 +104,19 @@ def test_a_lock_of_others_is_not_taken(tmp_path, hold):
     file.parent.mkdir()
     victim.write_text("mine")
     file.symlink_to(victim)
-    with pytest.raises(UserError, match=r"\.lock cannot be written to \(it is a link\)"), hold(file.parent):
+    with pytest.raises(UserError, match=r"\.lock.*a link"), hold(file.parent):
         pass
     file.unlink()
     os.link(victim, file)
     with (
-        pytest.raises(UserError, match=r"\.lock cannot be written to \(it is no lock of this project\)"),
+        pytest.raises(UserError, match=r"\.lock.*no lock"),
         hold(file.parent),
     ):
         pass
     assert victim.read_text() == "mine"
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(UserError, match=r"\.lock cannot be written to \(it is no regular file\)"), hold(file.parent):
+    with pytest.raises(UserError, match=r"\.lock.*regular"), hold(file.parent):
         pass
 
 
@@ -158,7 +158,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "lockf", unsupported)
     with (
-        pytest.raises(UserError, match=r"cannot be locked \(No locks available\); give a --run-root"),
+        pytest.raises(UserError, match="No locks available"),
         lock(tmp_path / "0"),
     ):
         pass

@@ -74,14 +74,14 @@ def test_a_union_survives_its_plain_form():
     assert check_layout(values) == Layout.from_dict(values) == ALL and contradiction(ALL) is None
     assert "members" not in LAYOUTS.load("68").to_dict()
     values["members"]["98"]["index"][3] = 5
-    with pytest.raises(ValueError, match="98: index must hold 98 different landmarks"):
+    with pytest.raises(ValueError, match="98: index"):
         check_layout(values)
 
 
 def test_a_member_is_found_by_its_name_and_its_sets():
     assert ALL.chosen().layout.name == "68" and ALL.chosen("wflw") == ALL.members["98"] == ALL.chosen("98")
-    refuses("has not learnt the layout '67'; choose one of its own: 68 or 300w, 98 or wflw", ALL.chosen, "67")
-    refuses("choose one of its own: 68$", LAYOUTS.load("68").chosen, "98")
+    refuses("'67'.*68.*98", ALL.chosen, "67")
+    refuses("68$", LAYOUTS.load("68").chosen, "98")
 
 
 def test_a_convention_has_landmarks_of_its_own():
@@ -130,7 +130,7 @@ def test_wrong_conventions_are_refused(ids, message):
 def test_a_union_has_no_selection():
     chosen = SimpleNamespace(layout="union", selected_index=[9, 8])
     sources = Sources(SimpleNamespace(data=chosen, net=SimpleNamespace(num_lms=None), layouts=LAYOUTS), None, [], [])
-    refuses("--selected-index is of one layout, not of several", lambda: sources.layout)
+    refuses("--selected-index", lambda: sources.layout)
 
 
 def test_malformed_rows_are_refused():
@@ -139,14 +139,14 @@ def test_malformed_rows_are_refused():
         ({"conventions": [1]}, "must be a table of sets"),
     ):
         refuses(message, unite, "union", SETS, LAYOUTS.with_rows({"union": row}))
-    refuses("layout 'union' is made from the layouts of several training sets", LAYOUTS.load, "union")
+    refuses("'union'", LAYOUTS.load, "union")
     for flip, same in (
         ([0, 1, 2], {"68": {0: 30}, "29": {2: 20}}),
         ([2, 1, 0], {"68": {0: 30}}),
     ):  # the mirror partner is too
         layouts = LAYOUTS.with_rows({"mine": {**MINE["mine"], "flip_index": flip, "same_as": same}})
         refuses(
-            r"set own: landmarks 0 \(ears_1\) and 2 \(hat\) of layout mine are the same one of another",
+            "ears_1.*hat",
             unite,
             "union",
             [SETS[0], Labelled("own", "mine")],
@@ -217,12 +217,12 @@ def test_a_landmark_that_no_face_has_is_refused(faces):
     union = unite("union", [Labelled(one.called, "68"), SETS[2]], LAYOUTS)
     loaded = load_splits([Split(one, "train")], union, 64, 0)
     assert np.isnan(loaded.meanface()).any() and np.allclose(loaded.meanface()[:68], one.meanface(), atol=1e-5)
-    refuses(r"no training face of cofw has landmark 5 \(brow_left_4\) of layout 29", check_known, union, loaded)
+    refuses("cofw.*brow_left_4", check_known, union, loaded)
     loaded = load_splits(
         [Split(one, "train")], LAYOUTS.load("29"), 64, 0
     )  # whose lower edges of the brows no formula gives
     refuses(
-        r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\) of layout 29, .*--layout of a training set",
+        "brow_left_4.*brow_right_4.*--layout",
         check_known,
         LAYOUTS.load("29"),
         loaded,
@@ -387,7 +387,7 @@ from utils.landmarks.sources import Sources
 Sources.testable = lambda *given: False""",
             ),
         ),
-        "no rule relates the layouts of the test sets to mine; name sets or folders",
+        "test sets to mine",
     )
     done = cli("--test", "--exp", "one", "--layout", "lapa", "--test-data", "lapa", miniatures / "own", *places)
     assert "which a net of layout 106 cannot use" in done.error and not done.stdout  # before the first set is tested

@@ -145,7 +145,7 @@ def test_faces_are_told_apart_and_forgotten():
 
 @pytest.mark.parametrize("name", ["5", "19", "39"])
 def test_a_layout_without_eyes_says_so(name):
-    with pytest.raises(UserError, match=f"layout '{name}' has no rings eye_left and eye_right.*68, 98, 106, 12 or 29"):
+    with pytest.raises(UserError, match=f"'{name}'.*eye_left"):
         Drowsiness(LAYOUTS.load(name))
 
 

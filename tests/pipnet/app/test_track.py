@@ -215,7 +215,7 @@ def test_a_wrong_time_costs_one_frame(wrong):
     scene = Scene()
     scene.faces, tracker = [Seen(300)], Tracker(scene)
     (first,) = tracker.update(IMAGE, 0.0)
-    refuses("a frame's time is (nan|inf)", tracker.update, IMAGE, wrong)
+    refuses("(nan|inf)", tracker.update, IMAGE, wrong)
     (again,) = tracker.update(IMAGE, 0.1)
     assert again.id == first.id and np.isfinite(again.landmarks).all()
 

@@ -183,9 +183,9 @@ def test_folders_of_others_are_no_pages(tmp_path, names):
         (page / name).parent.mkdir(parents=True, exist_ok=True)
         (page / name).write_text('{"net": {}}')
     for overwrite in (False, True):
-        refuses("page holds something other than a page .*; name a new folder", check_page, page, overwrite)
+        refuses("page holds something", check_page, page, overwrite)
     (tmp_path / "link").symlink_to(page)
-    refuses("link is a link; name a new folder", check_page, tmp_path / "link", True)
+    refuses("link", check_page, tmp_path / "link", True)
     assert sorted(path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()) == sorted(names)
 
 
@@ -194,7 +194,7 @@ def test_a_folder_of_others_is_refused_before_anything_is_done(cli, tmp_path):
     done = cli(
         "--export", "web", "--overwrite", "--exp", "landmarks", "--out", tmp_path, "--run-root", tmp_path / "runs"
     )
-    fails(done, "holds something other than a page")
+    fails(done, "other than a page")
     assert (tmp_path / "settings.json").is_file() and not (tmp_path / "runs").exists()
 
 
@@ -205,14 +205,12 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     (tmp_path / ".page.partial-12" / "vendor").mkdir(parents=True)
     (tmp_path / ".page.partial-12" / "index.html").touch()  # of a process that was killed
     write_page(tmp_path / "page", options)
-    with pytest.raises(
-        UserError, match="page holds a page already; give --overwrite to replace it, or name a new folder"
-    ):
+    with pytest.raises(UserError, match="--overwrite"):
         write_page(tmp_path / "page", options)
     write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    refuses("mine holds something other than a page .*; name a new folder", write_page, tmp_path / "mine", options)
+    refuses("mine", write_page, tmp_path / "mine", options)
     page, replace, failed = tmp_path / "page", os.replace, []
 
     def full(source, target):
@@ -223,12 +221,10 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        refuses("page cannot be written .No space left on device.", write_page, page, options, overwrite=True)
+        refuses("page.*No space left", write_page, page, options, overwrite=True)
     assert (page / "settings.json").is_file()
     monkeypatch.setattr(web, "SHA512", "another")
-    with pytest.raises(
-        UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"
-    ):
+    with pytest.raises(UserError, match="tgz.*curl"):
         write_page(tmp_path / "other", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page"]
 
@@ -243,7 +239,7 @@ def test_a_page_from_the_command_line(cli, tmp_path):
 
 
 def test_a_page_is_no_file(tmp_path):
-    with pytest.raises(UserError, match="page.html: a page is a folder of files; name one without .html"):
+    with pytest.raises(UserError, match="page.html"):
         write_page(tmp_path / "page.html", Options(shipped("landmarks.onnx")))
     assert not list(tmp_path.iterdir())
 

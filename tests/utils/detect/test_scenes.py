@@ -222,7 +222,7 @@ def test_the_box_of_landmarks_reaches_above_the_brows():
     landmarks[0, 5] = np.nan
     assert np.allclose(face_boxes(landmarks, LAYOUT), [[10, 30, 50, 80]])
     eyes = LAYOUTS.load("12")
-    refuses("layout 12 has no jaw and brows", face_boxes, landmarks[:, :12], eyes)
+    refuses("layout 12.*jaw", face_boxes, landmarks[:, :12], eyes)
 
 
 def test_small_faces_train_several_anchors_and_unknown_regions_none():

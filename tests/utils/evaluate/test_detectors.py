@@ -505,5 +505,5 @@ def test_views_and_read_only_arrays_are_images(weights, recwarn):
     "image", [np.zeros((5, 5, 2), np.uint8), np.zeros((5, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8)]
 )
 def test_other_arrays_are_refused(weights, image):
-    with pytest.raises(UserError, match=r"uint8 \(H, W, 3\) BGR, grey, .* not"):
+    with pytest.raises(UserError, match=r"uint8 \(H, W, 3\)"):
         Detector("faceboxes", weights["faceboxes"])(image)

@@ -62,7 +62,7 @@ def test_evaluation_by_hand(faces):
     assert np.allclose(result.landmarks - several["landmarks"][:], side[:, None, None] * (0.03, -0.04), atol=1e-3)
     assert result.groups.keys() == L68.groups.keys()
     assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.groups.values())
-    with pytest.raises(UserError, match="landmarks are not finite"):
+    with pytest.raises(UserError, match="not finite"):
         evaluate(
             lambda images: oracle(images)._replace(landmarks=torch.full((len(images), 68, 2), torch.nan)),
             several,
@@ -70,10 +70,10 @@ def test_evaluation_by_hand(faces):
             "interocular",
             3,
         )
-    with pytest.raises(UserError, match="no interpupil norm"):
+    with pytest.raises(UserError, match="interpupil"):
         evaluate(guess, several, L68._replace(pupils=None), "interpupil", 8)
     several = several.with_columns(landmarks=several["landmarks"][:][:, :1].repeat(68, 1))
-    refuses("none of 8 faces .* has an interocular norm", evaluate, guess, several, L68, "interocular", 8)
+    refuses("interocular", evaluate, guess, several, L68, "interocular", 8)
 
 
 @pytest.mark.parametrize("count", (2, 3))

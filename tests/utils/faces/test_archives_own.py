@@ -73,13 +73,13 @@ def test_csv_wrong(table):
         with pytest.raises(UserError, match=fault) as caught:
             parse("csv", root)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="5 points where 68 are expected"):
+    with pytest.raises(UserError, match="5 points.*68"):
         file.write_text(f"{header(5)}\n{name},{cells}\n")
         parse("csv", root, count=68)
     file = file.rename(root / "latest.csv")
     assert list(parse("csv", root)) == ["train"]  # which is not test.csv
     shutil.copy(file, root / "more.csv")
-    refuses("one CSV, or one each .* not latest.csv, more.csv", parse, "csv", root)
+    refuses("latest.csv.*more.csv", parse, "csv", root)
 
 
 def test_coco(table, tmp_path):
@@ -141,4 +141,4 @@ def test_coco_wrong(table):
         assert infer(root) == "coco"
         refuses(fault, parse, "coco", root)
     for text in ("", "[", "[]", "[" * 100_000, json.dumps(good)[:-20]):
-        spoilt(file, text, "faces.json: not COCO keypoints", parse, "coco", root)
+        spoilt(file, text, "faces.json", parse, "coco", root)

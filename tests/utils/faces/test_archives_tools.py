@@ -108,7 +108,7 @@ def test_cvat(points, tmp_path):
         (cvat(image.format(0, "a.jpg", '<points label="a" points="1,x"/>')), "'1,x' where"),
     ):
         spoilt(root / "annotations.xml", text, fault, parse, "cvat", root)
-    with pytest.raises(UserError, match="names 5 points .* where 68 are expected"):
+    with pytest.raises(UserError, match="5 points.*68"):
         (root / "annotations.xml").write_text(cvat(image.format(0, "a.jpg", one)))
         parse("cvat", root, count=68)
     (root / "annotations.xml").write_text(cvat(image.format(0, "c.jpg", one)))

@@ -159,15 +159,15 @@ def test_a_net_of_several_layouts_has_the_states_of_its_faces_with_lids():
     states = states_of(np.concatenate(found), union)
     assert states[2:6].tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]] * 2 and np.isnan(states[[0, 1, 6, 7]]).all()
     assert np.isfinite(poses_of(np.concatenate(found), union)[:6]).all()
-    with pytest.raises(UserError, match="layout union does not say where lids and lips are"):
+    with pytest.raises(UserError, match="layout union"):
         states_of(np.zeros((1, 200, 2)), unite("union", [sets[0], sets[3]], LAYOUTS))
 
 
 def test_layouts_without_the_landmarks():
     eyes = LAYOUTS.load("12")
-    with pytest.raises(UserError, match="layout 12 does not say where lids and lips are"):
+    with pytest.raises(UserError, match="layout 12"):
         states_of(np.zeros((1, 12, 2)), eyes)
-    with pytest.raises(ValueError, match="layout 68:2 has no groups eye_left.*name them in its row, or leave this out"):
+    with pytest.raises(ValueError, match="68:2.*eye_left"):
         facial_parts(LAYOUTS.load("68", [16, 0]))
     found = facial_parts(L98)
     assert {name: sorted(ids) for name, ids in found.items()} == {

@@ -114,7 +114,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks():
 
 def test_accumulation_takes_whole_steps():
     assert len(order(50, 8, 4)) == 4 and len(order(50, 8, 6)) == 6 and len(order(3, 8)) == 1
-    refuses("accumulate is 7, but an epoch has 6 batches", order, 50, 8, 7)
+    refuses("accumulate is 7.*6", order, 50, 8, 7)
 
 
 def test_each_pass_of_an_epoch_of_steps_shuffles_and_augments_anew():
@@ -141,7 +141,7 @@ def test_each_batch_has_its_share_of_labelled_and_unlabelled_faces():
     few = order(55, 8, labelled=50)  # two unlabelled faces a batch, so that five are seen twice an epoch, changed anew
     seen = [item for epoch in range(2) for batch in keys(few, epoch) for item in batch[6:]]
     assert len(seen) == 32 == len(set(seen)) and {number for number, _ in seen} == {*range(8)}
-    refuses("0 training faces are too few for 1 processes", order, 50, 8, labelled=50)
+    refuses("0 training faces", order, 50, 8, labelled=50)
 
 
 def test_batches_mix_sets_in_given_shares():
@@ -163,5 +163,5 @@ def test_batches_mix_sets_in_given_shares():
         for batch in mixed
     )
     assert [part.batch for part in order(100, 4, shares=((60, 100.0), (20, 1.0), (20, 1.0))).parts] == [2, 1, 1]
-    refuses("a batch of 8 cannot mix sets of 60, 2 faces in these --shares", order, 62, 8, shares=((60, 1.0), (2, 1.0)))
-    refuses("a batch of 2 cannot mix sets of 60, 20, 20 faces", order, 100, 2, shares=shares)
+    refuses("60, 2 faces.*--shares", order, 62, 8, shares=((60, 1.0), (2, 1.0)))
+    refuses("batch of 2.*60, 20, 20", order, 100, 2, shares=shares)

@@ -57,7 +57,7 @@ def test_labels_of_larger_pictures_are_refused(tmp_path, write):
     faces = [FIVE + i for i in range(3)]
     root = write(tmp_path / "set", [2 * face for face in faces])
     refuses(
-        "4 landmarks lie outside its picture of 160 x 120 px, .* of 3 of 3 faces do, so the labels belong to larger pictures",
+        "160 x 120.*3 of 3",
         prepared,
         None,
         root,
@@ -84,7 +84,7 @@ def test_a_landmark_far_outside_its_picture_is_no_place(tmp_path):
     faces = [FIVE + shift for shift in range(12)]
     faces[3] = np.concatenate([FIVE[:4], [[2000, 3000]]])
     refuses(
-        "3.pts: its landmark 4 at 2000.5 3000.5 lies far outside its picture of 160 x 120",
+        "3.pts.*landmark 4",
         prepared,
         "points",
         write_pairs(tmp_path / "set", faces),
@@ -114,7 +114,7 @@ def test_pictures_outside_of_the_splits_are_named(tmp_path):
     assert not any("pictures without a face" in line for line in archive.notes)
     (tmp_path / "more").mkdir()
     (tmp_path / "set" / "train" / "more").symlink_to(tmp_path / "set" / "dev")
-    refuses("train/more: a link to a folder, which is not followed", parse, "points", tmp_path / "set")
+    refuses("train/more.*link", parse, "points", tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):
         ("csv", csv),
         ("label-studio", write_studio(tmp_path / "ls", [face], names=names)),
     ):
-        refuses("'left_eye' and 'right_eye' are mirror images", prepared, name, root, tmp_path / "data")
+        refuses("'left_eye'.*'right_eye'", prepared, name, root, tmp_path / "data")
         folder = prepared(name, root, tmp_path / "data", layout="own", layouts=layouts)
         assert read_meta(folder)["layout"] == "own"
         assert np.allclose(
@@ -207,7 +207,7 @@ def test_of_two_layouts_without_names_the_one_that_fits_is_taken(tmp_path):
         assert read_meta(prepared("points", root, tmp_path / "data", layouts=layouts))["layout"] == name
     layouts = LAYOUTS.with_rows({"other": {"count": 5, "flip_index": [1, 0, 2, 4, 3]}})
     refuses(
-        "has 5 landmarks, as layouts 5 and other have; say which one it has: --layout NAME",
+        "layouts 5 and other.*--layout",
         prepared,
         "points",
         tmp_path / "5",
@@ -224,7 +224,7 @@ def test_a_face_that_is_listed_twice_is_named(tmp_path):
     root = write_rows(tmp_path, [FIVE, FIVE + 1])
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join([*lines, lines[1], lines[2].replace("1.jpg", "0.jpg")]))
-    refuses(r"line 4: the same face as in \S+labels.csv, line 2; remove one$", parse, "csv", root)
+    refuses("line 4.*labels.csv, line 2", parse, "csv", root)
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ def test_turned_faces_are_no_fault():
 
 def test_a_shape_without_all_its_points_is_named(tmp_path):
     root = write_cvat(tmp_path / "set", [FIVE, FIVE[[0, 2, 3, 4]], FIVE])
-    refuses(r"image 1.jpg: 4 points where the others have 5$", parse, "cvat", root)
+    refuses("1.jpg.*4 points", parse, "cvat", root)
     write_coco(tmp_path / "coco", [FIVE[:4]], names=NAMES)
-    refuses("annotation 0: 4 points where its category names 5", parse, "coco", tmp_path / "coco")
+    refuses("annotation 0.*4 points", parse, "coco", tmp_path / "coco")
 
 
 def test_what_is_left_out_is_counted_in_one_line(tmp_path, said):
@@ -317,12 +317,12 @@ def test_marks_are_no_places(tmp_path, name):
 
 @pytest.mark.parametrize("value", [-2, -32768, 9999, 65535])
 def test_a_mark_in_one_face_is_no_place(tmp_path, value):
-    with pytest.raises(UserError, match=f"{value} {value} is a mark and no place, in 1 of 3 faces"):
+    with pytest.raises(UserError, match=f"{value} {value}.*1 of 3"):
         parse("csv", write_rows(tmp_path / "set", [*marked(value, 1), FIVE, FIVE + 3]))
 
 
 def test_zeros_far_from_a_face_are_a_mark(tmp_path):
-    with pytest.raises(UserError, match="0 0 is a mark and no place, in 1 of 2 faces"):
+    with pytest.raises(UserError, match="0 0 .*1 of 2"):
         parse("csv", write_rows(tmp_path / "set", [*marked(0, 1), FIVE]))
 
 
@@ -362,9 +362,9 @@ def test_a_mirror_image_has_the_identity_of_its_picture(tmp_path):
 def test_more_faces_than_the_release_are_not_too_few(tmp_path):
     for stem in ("1_1", "1_1_mirror"):
         archives.annotated(tmp_path / "300W" / "afw" / f"{stem}.jpg", 68)
-    refuses("does not hold all of 300W", parse, "300w", tmp_path / "300W")
+    refuses("300W", parse, "300w", tmp_path / "300W")
     more = ["afw: 674 of 337 faces, 337 more than the release has"]
-    with pytest.raises(UserError, match=r"holds more than the release of 300W; .*:\n  afw: 674 of 337 faces, 337 more"):
+    with pytest.raises(UserError, match=r"300W(.|\n)*674 of 337"):
         require_complete(tmp_path, "300W", more, allow_partial=False)
 
 
@@ -377,7 +377,7 @@ def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
     one = write_coco(tmp_path / "nose", [FIVE[2:3]], box=[50, 30, 60, 60])
     folder = prepared("coco", one, tmp_path / "data", layouts=layouts)
     assert np.allclose(load_split(folder, "train")["landmarks"][0], FIVE[2:3] + 0.5)
-    with pytest.raises(UserError, match="a single landmark needs a face box, such as bbox of COCO"):
+    with pytest.raises(UserError, match="face box"):
         parse("points", write_pairs(tmp_path / "bare", [FIVE[2:3]]))
 
 
@@ -412,7 +412,7 @@ def test_boxes_in_another_convention_are_refused(tmp_path, convention, wide, nam
     faces, box = boxes(convention, wide)
     root = write_coco(tmp_path / "set", faces, box=box)
     refuses(
-        f"annotation 0: bbox fits the landmarks as {name}, but not as x y w h, in [45] of 5 faces",
+        f"annotation 0: bbox.*{name}.*[45] of 5",
         prepared,
         "coco",
         root,
@@ -445,7 +445,7 @@ def test_label_studio_cleans_the_names_of_files(tmp_path):
         (root / f"{number}.jpg").rename(root / name)
     assert [record.image.name for record in parse("label-studio", root)["train"]] == files
     picture(root / "IMG 0 2.jpg")
-    refuses("both fit IMG_0_2.jpg; rename one", parse, "label-studio", root)
+    refuses("IMG_0_2.jpg", parse, "label-studio", root)
 
 
 @pytest.mark.parametrize("write", [write_rows, write_coco, write_cvat, write_pairs])
@@ -515,7 +515,7 @@ def test_a_folder_without_pts_is_not_blamed_for_it(tmp_path):
     ):
         refuses(fault, prepared, name, tmp_path / "set", tmp_path / "data")
     picture(tmp_path / "bare" / "a.jpg")
-    refuses("no image with a .pts of the same stem in it, and no CSV, JSON", parse, "points", tmp_path / "bare")
+    refuses(".pts.*CSV, JSON", parse, "points", tmp_path / "bare")
     for split in ("val", "valid"):
         (tmp_path / "bare" / split).mkdir()
-    refuses("both val and valid are the split val", parse, "points", tmp_path / "bare")
+    refuses("val and valid", parse, "points", tmp_path / "bare")

@@ -88,7 +88,7 @@ def test_labels_of_cofw_and_of_continuous_sets_as_published(tmp_path):
 
 
 def test_labels_must_be_a_choice(tmp_path):
-    with pytest.raises(UserError, match="labels must be one of exact, published, not 'truncated'"):
+    with pytest.raises(UserError, match="labels.*'truncated'"):
         DataGenerator(tmp_path, 64, labels="truncated").run()
 
 
@@ -113,7 +113,7 @@ def test_the_release_of_cofw68(tmp_path):
         np.tile([1.0, 1, 20, 20], (507, 1)),
         rng.uniform(1, 20, (507, 87)),
     )
-    refuses("leads through a link out of", parse, "cofw68", tmp_path)
+    refuses("through a link", parse, "cofw68", tmp_path)
     (tmp_path / "COFW68_Data").unlink()
     shutil.copytree(data, tmp_path / "COFW68_Data")
     (records,) = parse("cofw68", tmp_path).values()
@@ -171,7 +171,7 @@ def test_small_faces_are_left_out(tmp_path, cli):
     assert done.returncode == 0 and 0 < large < 24 and f"; {large} faces of" in done.stderr, done.stderr
     fails(
         cli(*flags, "--least-box", "500", "--run-root", tmp_path),
-        "least_box 500 leaves no training face; give a smaller one",
+        "least_box 500",
     )
 
 

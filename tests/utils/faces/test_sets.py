@@ -90,15 +90,13 @@ def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, 
 def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
     given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
     assert training(**given).folder == root / "300w"
-    refuses(
-        "prepared with labels exact, not published; .* --first-pixel and --labels", training, preset="pipnet", **given
-    )
+    refuses("--first-pixel.*--labels", training, preset="pipnet", **given)
     assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
 
 
 def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
     shutil.rmtree(raw_300w / "lfpw")
-    refuses(r"does not hold all of 300W; .*--allow-partial", training, preset="pipnet", data_root=str(root))
+    refuses("300W.*--allow-partial", training, preset="pipnet", data_root=str(root))
     assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train"]
 
 
@@ -119,9 +117,7 @@ def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
 def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
     assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
     (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
-    refuses(
-        "data holds mine, but no 300w; give --dataset mine, or --dataset synthetic", new_settings, data_root=str(root)
-    )
+    refuses("mine.*300w.*--dataset", new_settings, data_root=str(root))
     assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
     assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
     text = (root / "mine" / "meta.yaml").read_text()
@@ -145,8 +141,8 @@ def test_a_set_that_is_prepared_again_meanwhile_is_not_read_on(root, raw):
     faces = used.read("train")
     assert faces.crops.plain(0).shape == (32, 32, 3)
     util.DataGenerator(raw, 32, "points", "drawn", root, margin=1.5).run()
-    refuses("drawn was prepared again while this command used it", used.read, "test")
-    refuses("drawn was prepared again while this command used it", faces.crops.plain, 0)
+    refuses("drawn", used.read, "test")
+    refuses("drawn", faces.crops.plain, 0)
 
 
 def test_a_run_goes_on_when_its_raw_folder_is_gone(cli, raw, tmp_path):
@@ -196,9 +192,7 @@ def test_a_pipe_among_the_files_is_one_line(cli, raw, tmp_path, name):
     shutil.copytree(raw / "test", tmp_path / "mine")
     (tmp_path / "mine" / name).unlink()
     os.mkfifo(tmp_path / "mine" / name)
-    fails(
-        cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*no regular file"
-    )
+    fails(cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*regular")
 
 
 def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
@@ -216,7 +210,7 @@ def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
     assert new_settings(train_data=[str(one.folder)], preset="pipnet").data.protocol == "wflw"
     typed = training(dataset="wflw", data_dir=str(folder), preset="pipnet", protocol="pipnet", **common)
     assert typed.meta["protocol"] == DEFAULTS.protocols["pipnet"]
-    with pytest.raises(UserError, match="pipnet for 300w, wflw for wflw, but a net needs one"):
+    with pytest.raises(UserError, match="300w.*wflw"):
         new_settings(train_data=["300w", str(one.folder)], preset="pipnet")
 
 
@@ -282,7 +276,7 @@ def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
 def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
     mine = str(write_faces(tmp_path / "flat", 12))
     common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
-    refuses("--dataset 300w is not among the sets of --train-data", new_settings, **common, dataset="300w")
+    refuses("--dataset 300w.*--train-data", new_settings, **common, dataset="300w")
     assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [
         mine
     ]  # --data-dir may be its archive

@@ -80,7 +80,7 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
         len({f for f, name in zip(fold, identities, strict=True) if name == one}) == 1 for one in set(identities)
     )
     assert np.ptp(np.bincount(fold)) <= 8 and (fold != audit.fold_of(identities, 3, 1)).any()
-    refuses("2 identities cannot be divided into 3 folds", audit.fold_of, ["a", "b", "a"], 3, 0)
+    refuses("2 identities.*3 folds", audit.fold_of, ["a", "b", "a"], 3, 0)
 
 
 # --------------------------------------------------------------------------------------------------------------- folds
@@ -115,7 +115,7 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     assert "| all " in done.stdout and "disputed as a whole" in done.stdout
     assert "too inaccurate to tell an offset" in done.stdout and "--label-shift" not in done.stdout
     assert sorted({row["fold"] for row in rows(folder / "audit" / "labels.csv")}) == ["0", "1"]
-    fails(cli("--audit", *flags), "already holds a run; give --resume")
+    fails(cli("--audit", *flags), "--resume")
     assert len(rows(folder / "audit" / "labels.csv")) == 40  # those that validate too
     fails(
         cli("--audit", *flags, "--overwrite", "--folds", "90"), "40 identities .* 90 folds"
@@ -131,7 +131,7 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     first = folder / "fold0" / "last.pt"
     checkpoint.save(first, {**checkpoint.load(first), "data": ["labels that were corrected since"]})
     done = cli("--audit", "--exp", "noise", "--resume", "--run-root", str(tmp_path / "runs"))
-    fails(done, "fold0/last.pt was trained with another net, layout, data")
+    fails(done, "fold0/last.pt")
 
 
 def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):

@@ -119,7 +119,7 @@ rounds.write_pseudo_labels = doomed""",
     first = two / "round0" / "last.pt"
     checkpoint.save(first, {**checkpoint.load(first), "data": ["labels that were corrected since"]})
     done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
-    fails(done, "round0/last.pt was trained with another net, layout, data")
+    fails(done, "round0/last.pt")
     again = cli(*flags, "--semi", "self-training", "--unlabelled", target, "--exp", "two", "--overwrite")
     assert again.returncode == 0 and "round 3 of 3" in again.stderr, again.stderr
     assert len(list((two / "pseudo_labels").glob("round*.csv"))) == 3 and not (two / "round3").exists()
@@ -130,11 +130,9 @@ def test_a_net_that_says_the_same_for_any_face_is_noticed():
         0, 0.02, (20, 1, 2)
     )
     check_collapse(points, "the net")
-    with pytest.raises(
-        UserError, match="the net finds the same landmarks in every face: it has collapsed.*--learning-rate"
-    ):
+    with pytest.raises(UserError, match="--learning-rate"):
         check_collapse(points[:1].repeat(20, 0), "the net")
-    with pytest.raises(UserError, match="all landmarks of a face at one place"):
+    with pytest.raises(UserError, match="one place"):
         check_collapse(points[:, :1].repeat(68, 1), "the net")
     refuses("collapsed", check_collapse, points * np.nan, "the net")
 
@@ -163,7 +161,7 @@ checkpoint.save = constant""",
     )
     fails(
         done,
-        "the net of round 0 finds all landmarks of a face at one place|the net of round 0 finds the same landmarks",
+        "round 0",
     )
 
 
@@ -192,9 +190,7 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     )
     few = [*semi, "--semi", "mean-teacher", "--unlabelled", folder]
     nothing = detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84)], [0.1])  # another detector in the same file
-    fails(
-        cli("--train", *few, "--detector-weights", nothing), "no face to learn from in .*5 pictures without a sure face"
-    )
+    fails(cli("--train", *few, "--detector-weights", nothing), "5 pictures")
 
 
 def test_two_processes_follow_a_mean_teacher_as_one(cli, semi, target, tmp_path):
@@ -217,7 +213,7 @@ def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
     stepped = cli(
         "--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--frame-step", "2"
     )
-    fails(stepped, "--frame-step is for the videos of 300vw and peppa")
+    fails(stepped, "--frame-step")
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
@@ -232,7 +228,7 @@ def test_test_pictures_are_no_unlabelled_ones(faces, raw, target, tmp_path):
         shutil.copy(file, folder / "x" / f"new{number}.jpg")
         shutil.copy(file.with_suffix(".pts"), folder / "x" / f"new{number}.pts")
     same = DataGenerator(folder, 64, "points", "renamed", tmp_path / "data").run()
-    with pytest.raises(UserError, match="7 of the unlabelled pictures in .* are test pictures, such as x/new"):
+    with pytest.raises(UserError, match="7 of .*x/new"):
         check_apart([apart, split_of(same, "train"), split_of(same, "val")], tested)
 
 

@@ -102,18 +102,18 @@ def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
 
 
 def test_what_cannot_be_shown_is_one_line(cli, flags):
-    fails(cli("--show-data", "0", *flags), "--show-data needs the number of faces to draw, at least 1, not 0")
+    fails(cli("--show-data", "0", *flags), "--show-data.*0")
     fails(cli("--show-data", "many", *flags), "--show-data")
     fails(
         cli("--show-data", "1", *flags, "--layout", "29"),
-        r"no training face has landmarks 5 \(brow_left_4\), 7 \(brow_right_4\)",
+        "brow_left_4.*brow_right_4",
     )
-    fails(cli("--show-data", "1", *flags, "--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68")
+    fails(cli("--show-data", "1", *flags, "--num-nb", "68"), "num_nb.*68")
 
 
 def test_a_link_in_a_set_is_not_written_through(cli, flags, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     shutil.rmtree(tmp_path / "mine" / "show", ignore_errors=True)  # of an earlier test
     (tmp_path / "mine" / "show").symlink_to(tmp_path / "elsewhere")
-    fails(cli("--show-data", "1", *flags), "show is a link, and nothing is written through it; remove it")
+    fails(cli("--show-data", "1", *flags), "show.*link")
     assert not list((tmp_path / "elsewhere").iterdir())

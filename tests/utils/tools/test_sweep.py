@@ -137,7 +137,7 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     done = sweeping(
         "--test", "--sweep", "num_nb=3,9", "--resume"
     ).result()  # runs that were not finished, and new values
-    fails(done, "1 of 4 runs failed")
+    fails(done, "1 of 4")
     assert sweeping.calls() == [
         ["000-num_nb=68", "False", "False"],
         ["000-num_nb=5", "True", "False"],
@@ -171,7 +171,7 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     (root / "000" / "sweep.yaml").write_text(yaml.safe_dump(plan))
     fails(
         sweeping("--sweep", "num_nb=3", "--exp", "000", "--resume").result(),
-        "weight_decay in args.yaml was changed since",
+        "weight_decay",
     )
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=3", "--exp", "000", "--overwrite").result().returncode == 0
@@ -189,7 +189,7 @@ def test_other_tests_test_all_runs_again(sweeping, tmp_path):
         assert not sweeping.calls()
     fails(
         sweeping("--test", "--sweep", "num_nb=3,4", "--resume", "--norm", "box").result(),
-        "--norm belongs to a new sweep",
+        "--norm",
     )
     assert yaml.safe_load((tmp_path / "runs" / "000" / "sweep.yaml").read_text())["tests"] == ["test", "test_onnx"]
 
@@ -242,7 +242,7 @@ def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
     assert sweeping("--sweep", "num_nb=3,4").result().returncode == 0
     shutil.rmtree(tmp_path / "runs" / "000")  # the folders of its runs stay
     assert sweeping.calls()
-    fails(sweeping("--sweep", "num_nb=4,9", "--seed", "1").result(), "000-num_nb=4 already holds a run; .*--overwrite")
+    fails(sweeping("--sweep", "num_nb=4,9", "--seed", "1").result(), "num_nb=4.*--overwrite")
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=4,9", "--seed", "1", "--overwrite").result().returncode == 0
     assert sweeping.calls() == [["000-num_nb=4", "False", "True"], ["000-num_nb=9", "False", "False"]]

@@ -63,7 +63,7 @@ def test_a_failed_save_leaves_the_old_file(packed, tmp_path):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    refuses(r"best.pt cannot be written \(disk full\); what stood there before is kept", write_atomic, file, fail)
+    refuses("best.pt.*disk full", write_atomic, file, fail)
     assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
@@ -103,18 +103,14 @@ class Code:
 @pytest.mark.parametrize("write", (torch.save, lambda values, file: file.write_bytes(pickle.dumps(values))))
 def test_code_is_refused_and_not_run(packed, tmp_path, write):
     write({**packed, "more": Code(tmp_path / "harm")}, tmp_path / "best.pt")
-    with pytest.raises(
-        UserError, match="best.pt is refused: it holds more than tensors .* if you trust it, save .*state_dict"
-    ):
+    with pytest.raises(UserError, match="best.pt.*state_dict"):
         checkpoint.load(tmp_path / "best.pt")
     assert not (tmp_path / "harm").exists()
 
 
 def test_a_file_of_another_kind_is_no_checkpoint(tmp_path):
     shutil.copy(ROOT / "weights" / "detector.onnx", tmp_path / "net")
-    with pytest.raises(
-        UserError, match=r"net is no checkpoint; give a .pt, or an exported file with its ending \(.onnx\)"
-    ):
+    with pytest.raises(UserError, match=r"net is .*\.onnx"):
         checkpoint.load(tmp_path / "net")
 
 
@@ -172,5 +168,5 @@ def test_a_checkpoint_whose_values_do_not_fit_together_is_one_line(packed, tmp_p
 
 def test_a_file_of_other_values_is_not_a_checkpoint(tmp_path):
     torch.save([1, 2], tmp_path / "best.pt")
-    refuses("not a checkpoint of this project", checkpoint.load, tmp_path / "best.pt")
+    refuses("not a checkpoint", checkpoint.load, tmp_path / "best.pt")
     refuses("no checkpoint at", checkpoint.load, tmp_path / "none.pt")

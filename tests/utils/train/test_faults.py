@@ -42,7 +42,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost():
     before = weight.detach().clone()
     weight.register_hook(lambda gradient: gradient * float("nan"))
     losses = solver.train_step([make_batch(4)])
-    with pytest.raises(NonFinite, match="loss [0-9.]+, gradient nan"):
+    with pytest.raises(NonFinite, match="gradient nan"):
         losses.read()
     assert torch.equal(weight, before)
 

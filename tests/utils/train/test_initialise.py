@@ -152,7 +152,7 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
 
 def test_a_head_with_another_number_of_landmarks_than_its_index_is_refused():
     head = random_head([[1], [0]])
-    with pytest.raises(ValueError, match="not have the 3 landmarks"):
+    with pytest.raises(ValueError, match="3 landmarks"):
         transplant(
             head.state_dict(), [[1], [0], [0]], [[]], nearest_origins({0: 0}, np.zeros((1, 2))), np.zeros((1, 2))
         )
@@ -241,7 +241,7 @@ def test_without_common_landmarks_only_the_backbone_is_loaded(tmp_path):
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], trained.backbone.state_dict()[name])
     other = untrained(face, 0, name="irnet18")
-    with pytest.raises(UserError, match="holds timm:test_efficientnet, this is irnet18"):
+    with pytest.raises(UserError, match="test_efficientnet.*irnet18"):
         initialise(other, str(tmp_path / "best.pt"), five, face, said.append, DEFAULTS)
 
 

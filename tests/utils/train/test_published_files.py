@@ -60,9 +60,7 @@ def snapshot(file: Path, preset: str, **keys) -> nn.Module:
 def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     file = tmp_path / "epoch59.pth"
     net = snapshot(file, preset, **keys)
-    refuses(
-        "does not hold the mean face.* put meanface.txt in data/<set> of github.com", checkpoint.load, file, DEFAULTS
-    )
+    refuses("meanface.txt", checkpoint.load, file, DEFAULTS)
     (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face().ravel())))
     found, layout, values = checkpoint.unpack(file, DEFAULTS)
     assert (found.spec["net"], found.spec["stride"], layout.name) == (keys["net"], keys.get("stride", 32), "68")
@@ -84,7 +82,7 @@ def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
     wrapped = checkpoint.load(tmp_path / "w.pth", DEFAULTS)
     assert plain["model"].keys() == wrapped["model"].keys() and plain["net"] == wrapped["net"]
     torch.save({"module.conv13.4.weight": torch.zeros(1), "conv13.4.weight": torch.zeros(1)}, tmp_path / "two.pth")
-    with pytest.raises(UserError, match="two.pth does not hold the tensors of one net by name .* mixes two nets"):
+    with pytest.raises(UserError, match="two.pth"):
         checkpoint.load(tmp_path / "two.pth", DEFAULTS)
 
 
@@ -108,31 +106,27 @@ def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
     )
     begin = [LAYOUTS.load("68"), mean_face() + 0.01, pytest.fail]
     for name in ("imagenet", "epoch59"):
-        with pytest.raises(
-            UserError, match=f"{name}.pth holds resnet34, this is resnet18: give --net resnet34, or a checkpoint"
-        ):
+        with pytest.raises(UserError, match=f"{name}.pth.*--net resnet34"):
             initialise(nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS)
         words = initialise(nets["resnet34"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS).words
         assert re.search(
             rf"tensors of .*{name}.pth, resnet34{' of PIPNet' * (name == 'epoch59')}, \d\d.\d\d M parameters", words
         )
-    with pytest.raises(UserError, match="shallow.pth holds resnet18, this is resnet34"):
+    with pytest.raises(UserError, match="shallow.pth.*resnet34"):
         initialise(nets["resnet34"], str(tmp_path / "shallow.pth"), *begin, DEFAULTS)
-    with pytest.raises(UserError, match="deeper.pth holds more than resnet34 has .backbone.layer3.6.conv1.weight., so"):
+    with pytest.raises(UserError, match="deeper.pth.*layer3.6.conv1"):
         initialise(nets["resnet34"], str(tmp_path / "deeper.pth"), *begin, DEFAULTS)
 
 
 def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
-    with pytest.raises(
-        UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"
-    ):
+    with pytest.raises(UserError, match="neither a checkpoint"):
         checkpoint.load(tmp_path / "r.pth", DEFAULTS)
     whole = torch.load(slim, weights_only=True)
     state = dict(whole)
     del state["conv5.0.weight"]
     torch.save(state, slim)
-    refuses("lacks tensors of Peppa's Slim .backbone.conv5.0.weight", checkpoint.load, slim, DEFAULTS)
+    refuses("conv5.0.weight", checkpoint.load, slim, DEFAULTS)
     for name, count, message in (
         ("conv14.0.weight", 2, "holds tensors that slim of Peppa's Slim does not .*conv14"),
         ("fc.bias", 203, "no net of Peppa's Slim .*: it has 203 outputs; one with 143"),
@@ -142,7 +136,7 @@ def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
         refuses(message, checkpoint.load, slim, DEFAULTS)
     snapshot(tmp_path / "p.pth", "pipnet")
     (tmp_path / "five.txt").write_text("0.5 " * 10)
-    with pytest.raises(UserError, match="five.txt has 5 landmarks, the net in .* 68"):
+    with pytest.raises(UserError, match="five.txt.*68"):
         checkpoint.load(f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}", DEFAULTS)
 
 
@@ -156,7 +150,7 @@ def test_a_published_file_is_tested_and_leaves_nothing_beside_it(slim, raw, data
     (folder,) = (tmp_path / "runs" / "files").glob("slim-pth-*")
     assert (folder / "report" / "index.html").is_file() and (folder / "best.onnx").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
-    fails(cli("--test", "--exp", slim, *places), "slim.pth does not say on which faces to test it; .* --test-data")
+    fails(cli("--test", "--exp", slim, *places), "slim.pth.*--test-data")
 
 
 def test_peppas_files_agree_in_torch_and_in_their_graph(reference):
@@ -226,13 +220,13 @@ def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path)
     assert (net.net, net.input_size) == ("resnet18", 96)
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet18.pth")  # a backbone alone says nothing
     assert chosen("--train-data", faces, "--weights", tmp_path / "resnet18.pth").net.net == DEFAULTS.values["net"]
-    refuses("is of --task detect, this is --task landmarks", chosen, "--train-data", faces, "--weights", "detector")
+    refuses("--task detect", chosen, "--train-data", faces, "--weights", "detector")
 
 
 def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
     net = ["--net", "mobilenetv2"] + recipe[recipe.index(NET) + 1 :]
     done = cli("--train", *recipe[: recipe.index("--net")], *net, "--weights", trained.folder)
-    fails(done, f"best.pt holds {NET}, this is mobilenetv2: give --net {NET}, or a checkpoint of the same backbone")
+    fails(done, f"best.pt.*--net {NET}")
 
 
 def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
@@ -252,4 +246,4 @@ def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path)
     nowhere.touch()
     done = cli("--predict", raw / "test", "--run-root", nowhere, "--out", tmp_path / "out.csv", "--detector", "none")
     assert done.returncode == 0 and (tmp_path / "out.csv").is_file(), done.stderr
-    fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks is a shipped net")
+    fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks")

@@ -31,8 +31,8 @@ def test_the_newest_run_is_tested_without_exp(tmp_path):
         found == find_run("004", tmp_path, train=False) == find_run(str(tmp_path / "004"), tmp_path / "x", train=False)
     )
     assert (found.last.name, found.onnx.name) == ("last.pt", "best.onnx")
-    refuses("there are: 000, 004, 005.*did you mean '004'", find_run, "04", tmp_path, train=False)
-    refuses("nothing is trained yet", find_run, None, tmp_path / "x", train=False)
+    refuses("000, 004, 005.*'004'", find_run, "04", tmp_path, train=False)
+    refuses("nothing is trained", find_run, None, tmp_path / "x", train=False)
 
 
 def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
@@ -58,7 +58,7 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     (run / "args.yaml").write_text("data: {}\nnet: {}\ntrain: {}\n")
     assert find_run(str(run / "last.pt"), root, train=False)[:3] == (run, run / "last.pt", ())
     assert find_run(str(run / "best.onnx"), root, train=False)[:3] == (run, run / "best.onnx", (run / "best.onnx",))
-    refuses("is a file; give an id or a folder to train in .--weights", find_run, str(lonely), root, train=True)
+    refuses("is a file.*--weights", find_run, str(lonely), root, train=True)
     refuses("no file .*gone.pth", find_run, f"{tmp_path / 'a.pth.tar'},{tmp_path / 'gone.pth'}", root, train=False)
 
 
@@ -84,7 +84,7 @@ def test_shipped_nets_have_names(tmp_path, monkeypatch):
     found = find_run("landmarks", tmp_path, train=False)
     assert found.folder == tmp_path / "files" / "landmarks" and found.weights.parent.samefile(ROOT / "weights")
     assert found.fastest.name == "landmarks.onnx" and found.exported
-    refuses("--exp detector is a shipped net", find_run, "detector", tmp_path, train=True)
+    refuses("--exp detector", find_run, "detector", tmp_path, train=True)
     monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
-    with pytest.raises(UserError, match="the net 'landmarks-fast' is not part of this version .there are: none"):
+    with pytest.raises(UserError, match="'landmarks-fast'"):
         find_run("landmarks-fast", tmp_path, train=False)

@@ -45,7 +45,7 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("flag", "value"), [("--val", "0.4"), ("--target-size", "128"), ("--margin", "1.5")])
 def test_flags_that_a_prepared_set_does_not_follow(faces, flag, value):
     refuses(
-        f"was prepared with {flag[2:].replace('-', '_')} .*, not {value}; leave the flag out, or name the raw folder",
+        f"{flag[2:].replace('-', '_')} .*{value}",
         main.main,
         ["--train", "--train-data", str(faces), flag, value],
     )
@@ -68,7 +68,7 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
 
     assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
     assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
-    refuses("label_shift has 3 numbers for 2 training sets", shifts, label_shift=[1.0, 2.0, 3.0])
+    refuses("label_shift", shifts, label_shift=[1.0, 2.0, 3.0])
 
 
 # ------------------------------------------------------------------------------------------- files of trained runs
@@ -137,9 +137,7 @@ def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
     folder = from_elsewhere(
         trained, tmp_path / "runs" / "000", detector_weights="/nowhere/faces.onnx", box=["detector"]
     )
-    refuses(
-        "names the file of a detector, .* outside of --run-root.* --detector-weights", opened, folder, tmp_path / "data"
-    )
+    refuses("--detector-weights", opened, folder, tmp_path / "data")
     assert (
         opened(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights
         == "/nowhere/faces.onnx"
@@ -148,7 +146,7 @@ def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
 
 def test_a_detector_is_refused_where_nothing_reads_it(trained, tmp_path):
     refuses(
-        "--detector is for tests in detected boxes; give --box true detector too",
+        "--detector.*--box",
         opened,
         trained.folder,
         tmp_path,

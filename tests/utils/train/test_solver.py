@@ -112,7 +112,7 @@ def test_the_rates_of_slim():
     assert [rate(10 * epoch + 5) for epoch in epochs] == pytest.approx(
         [1e-5, 1e-4, 1e-4, 5e-5, 5e-5, 1e-5, 1e-5, 1e-6, 1e-6]
     )
-    with pytest.raises(ValueError, match="factors has 1 numbers for 2 milestones; give as many, or none"):
+    with pytest.raises(ValueError, match="factors.*2 milestones"):
         make_schedule(plain(schedule="steps", milestones=[1.0, 2.0], factors=[0.5]).train, 10)
 
 
@@ -229,7 +229,7 @@ def test_precision(amp):
     terms = solver.train_step([make_batch(4)]).read()
     assert all(np.isfinite(value) for value in terms.values())
     assert all(p.dtype == torch.float32 for p in solver.net.parameters()) and not torch.is_autocast_enabled("cpu")
-    with pytest.raises(ValueError, match="fp16 needs a CUDA GPU"):
+    with pytest.raises(ValueError, match="fp16"):
         precision("fp16", torch.device("cpu"))
 
 
@@ -317,7 +317,7 @@ def test_an_error_names_the_samples_of_the_step(faces):
     net.head.offset_x.bias.data[3] = float("nan")
     solver = make_solver(net, 4)
     first = several["file"][next(order.epochs(0, 1))[1]]
-    with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
+    with pytest.raises(UserError, match="epoch 1, step 0.*offset_x nan") as caught:
         train_epoch(solver, loaded(views, order), order, 0, views.name, NoBar())
     assert all(name in str(caught.value) for name in first)
 
