@@ -14,7 +14,7 @@ import torch
 from conftest import DEFAULTS, LAYOUTS, settings, to_published
 
 from nets import HEADS, Labels, NetOptions, Trainable, build_net, make_spec
-from nets.convert.dpr import PLACES, from_dpr
+from nets.convert.dpr import PARTS, from_dpr
 from nets.convert.peppa import from_peppa
 from nets.convert.published import from_published, unwrapped
 from nets.detectors import faceboxes
@@ -119,10 +119,10 @@ def dpr() -> dict[str, np.ndarray]:
     shapes = {**shapes_of(net.net.transformer), **shapes_of(net.net.net.backbone)}
     shapes |= shapes_of(net.net.net.neck.layers, "pts_net.")
     shapes |= {"pts_net.4.weight": torch.Size((196, 256)), "pts_net.4.bias": torch.Size((196,))}
-    for ours, theirs in PLACES.items():
-        shapes |= shapes_of(net.places[ours], f"{theirs}.")
+    for ours, (theirs, _) in PARTS.items():
+        shapes |= shapes_of(net.places[ours], f"{theirs}_net.")
     state = weights(shapes)
-    for last, shrink in {"fc_loc.2": 0.1, **{f"{theirs}.4": 1e-4 for theirs in PLACES.values()}}.items():
+    for last, shrink in {"fc_loc.2": 0.1, **{f"{theirs}_net.4": 1e-4 for theirs, _ in PARTS.values()}}.items():
         state[f"{last}.weight"] *= shrink
         state[f"{last}.bias"] = state[f"{last}.bias"] + torch.eye(2, 3).flatten()
     regressors = {f"regressors.{name}": tensor for name, tensor in weights(shapes_of(net.regressors)).items()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nets.build import net_row
+from nets.convert.dpr import has_local_parts
 from nets.convert.published import HEAD_NAMES, NECK, are_our_names
 
 SETS = {
@@ -136,12 +137,11 @@ SYSTEMS = {
         "nets.convert.peppa:from_peppa",
         graph=PublishedGraph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported"),
     ),
-    # the nets of the parts are not published, so what runs is the global stage
     "dpr": System(
         "DPR",
-        ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"),
+        ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight", "left_eye_loc.4.weight"),
         "dpr",
-        lambda state: {"layout": "98", "local_parts": False},
+        lambda state: {"layout": "98", "local_parts": has_local_parts(state)},
         "nets.convert.dpr:from_dpr",
         ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"),
         ("places.",),

@@ -1,11 +1,13 @@
 """DPR: with the published weights every intermediate result equals the published one."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from archives import wflw_line
-from conftest import DEFAULTS
+from conftest import DEFAULTS, formula_weights
 
 from main import add_modes
 from nets import Labels
@@ -30,6 +32,7 @@ PARTS = {
     "nose": [*range(51, 60)],
     "mouth": [*range(76, 96)],
 }
+OURS = {"left_eye": "eye_left", "right_eye": "eye_right"}
 
 
 def published(reference, name: str) -> dict[str, torch.Tensor]:
@@ -163,12 +166,40 @@ def test_published_files_start_the_preset(reference, tmp_path):
         assert nme == pytest.approx(float(stored[f"i{face}_nme"]), abs=0.003)
         points = torch.tensor((stored[f"i{face}_crop_pts256"] + 0.5) / 256).float()[None]  # [0, 1] here, 256 px there
         for name, row in zip(PARTS, torch.tensor(stored[f"i{face}_local_reinit_out_4x6"]).view(4, 2, 3), strict=True):
-            ours = {"left_eye": "eye_left", "right_eye": "eye_right"}.get(name, name)
-            place = net.places[ours](points)
+            place = net.places[OURS.get(name, name)](points)
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="slim.*dpr"):
         meanface = load_faces(sources)[0].meanface()
         initialise.start_from(
             net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail, DEFAULTS
+        )
+
+
+def test_the_nets_of_the_parts_give_the_published_outputs(reference, tmp_path):
+    """G&LSR from its four files: the first three are published, the fourth has formula weights."""
+    stored, outputs = np.load(reference / "dpr_gsr.npz"), np.load(reference / "foreign_outputs.npz")
+    names = json.loads((reference / "foreign_keys.json").read_text())["98_points_local_regress.pth.tar"]["state_dict"]
+    torch.save({"state_dict": formula_weights(names)}, tmp_path / "98_points_local_regress.pth.tar")
+    np.save(tmp_path / "mean_98_face.npy", stored["mean_98_face"])
+    means = [stored[f"mean_part_{name}"] for name in ("leye", "reye", "nose", "mouth")]
+    torch.save({"mean_parts": torch.from_numpy(np.concatenate(means))}, tmp_path / "mean_parts.pt")
+    published_files = [reference / f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
+    part_files = [tmp_path / "98_points_local_regress.pth.tar", reference / "dpr_98_points_local_reinit.pth.tar"]
+    files = [*published_files, *part_files, tmp_path / "mean_98_face.npy"]
+    with pytest.raises(UserError, match="join mean_parts.pt"):
+        checkpoint.unpack(",".join(map(str, files)), DEFAULTS)
+    net, layout, values = checkpoint.unpack(",".join(map(str, [*files, tmp_path / "mean_parts.pt"])), DEFAULTS)
+    assert layout.name == "98" and values["system"] == "DPR"
+    for part, (name, mean) in enumerate(zip(PARTS, means, strict=True)):
+        ours = OURS.get(name, name)
+        x = torch.sin(0.013 * torch.arange(3 * 128 * 128, dtype=torch.float64) + part).float().view(1, 3, 128, 128)
+        with torch.inference_mode():
+            moved = net.regressors[ours].eval()(x).view(-1, 2)
+        found = 128 * (getattr(net, f"mean_{ours}") + 0.5 * moved) - 0.5  # px of 128, integer at pixel centres
+        theirs = 128 * (0.5 * outputs[f"local_regress_{name}"].reshape(-1, 2) + mean)
+        assert np.abs(found.numpy() - theirs).max() < 1e-3
+    with pytest.raises(UserError, match="lacks tensors of DPR .places"):
+        checkpoint.unpack(
+            ",".join(map(str, [*published_files, part_files[0], *files[-1:], tmp_path / "mean_parts.pt"])), DEFAULTS
         )

@@ -152,16 +152,17 @@ def in_words(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
 def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> dict[str, Tensor]:
     """Return published tensors, or ours, under our names. meanface (N, 2): used if the spec of `net` has no mean face."""
     system = system_of(tensors)
+    whose = system.title if system else "a net of ours or a backbone"
     try:
         stored = (
             import_named(system.convert)(tensors, net.spec.get("meanface", meanface))
             if system
             else from_published(tensors)
         )
+    except ValueError as error:
+        raise UserError(f"the weights are not all of those of {whose}: {error}") from None
     except (KeyError, IndexError, RuntimeError) as error:
-        raise UserError(
-            f"the weights are not those published for {system.title} ({type(error).__name__} {error})"
-        ) from None
+        raise UserError(f"the weights are not those published for {whose} ({type(error).__name__} {error})") from None
     return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
 
 
