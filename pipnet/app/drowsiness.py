@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,7 @@ ALARM_CLOSED, ALARM_PERCLOS = (
     0.25,
 )  # s of closed eyes; share of the window with closed eyes, once a third of it has passed
 FORGET = 30.0  # s after which an absent face is forgotten
+GAP = 1.0  # s for which a frame counts at most; between two that lie farther apart, nobody saw the eyes
 
 
 def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
@@ -42,16 +44,24 @@ def ring_width(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
     return float(np.linalg.norm(landmarks[ring[0]] - landmarks[ring[len(ring) // 2]]))
 
 
+class _Seen(NamedTuple):
+    """The eyes in a frame."""
+
+    seconds: float
+    ears: np.ndarray  # (2,) left and right
+    watched: float  # s up to this frame in which the face was seen
+    shut: float  # s of these with closed eyes
+
+
 @dataclass
 class _State:
     """Memory of one face."""
 
     seconds: float = -np.inf  # when it was last seen
-    eyes: deque = field(default_factory=deque)  # (seconds, left EAR, right EAR, closed) of the window
+    eyes: deque = field(default_factory=deque)  # _Seen of each frame of the window
     recent: deque = field(default_factory=deque)  # (seconds, EAR) of the last second
     baseline: np.ndarray = field(default_factory=lambda: np.ones(2))  # EAR of the open eyes, left and right
     rebase: float = -np.inf  # when the baseline is to be updated
-    closed_frames: int = 0  # in the window
     closed_since: float | None = None
     dip: tuple[float, float, float] | None = (
         None  # when a fall of the EAR began, the level before it, the lowest EAR since
@@ -87,9 +97,11 @@ class Drowsiness:
           None without these
         - `open`: EAR relative to open eyes, a mean of both eyes; the wider eye has more weight
         - `closed`: whether the eyes are closed, by the net's probabilities if it has them, else by `open`
-        - `perclos`: share of the window with closed eyes
+        - `perclos`: share of the time in the window with closed eyes
         - `blinks`, `yawns`: numbers so far, counted from aspect ratios; `blink_seconds`: length of the last blink
         - `alarm`: None, "eyes closed" or "perclos"
+
+        A frame whose eyes are not finite is not measured: its aspect ratios and `open` are NaN, the rest stays.
         """
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
@@ -100,19 +112,22 @@ class Drowsiness:
         weights /= max(weights.sum(), 1e-9)
         mouth = None if self.mouth is None else ring_aspect(landmarks, self.mouth)
         state.seconds = seconds
-        openness = _openness(state, ears, weights, seconds)
-        closed = openness < CLOSED
-        if states and all(name in states for name in EYE_STATES):
-            closed = bool(weights @ [states[name] for name in EYE_STATES] > 0.5)
-        _count_closed(state, ears, closed, seconds)
-        _count_blinks(state, float(ears @ weights), float(state.baseline @ weights), seconds)
-        if mouth is not None:
+        openness = np.nan
+        if np.isfinite(ears).all():
+            _watch(state, ears, seconds)
+            openness = float(ears / state.baseline @ weights)
+            closed = openness < CLOSED
+            if states and all(np.isfinite(states.get(name, np.nan)) for name in EYE_STATES):
+                closed = bool(weights @ [states[name] for name in EYE_STATES] > 0.5)
+            _set_closed(state, closed, seconds)
+            _count_blinks(state, float(ears @ weights), float(state.baseline @ weights), seconds)
+        if mouth is not None and np.isfinite(mouth):
             _count_yawns(state, mouth, seconds)
-        perclos = state.closed_frames / len(state.eyes)
+        watched, perclos = _perclos(state)
         alarm = None
         if state.closed_since is not None and seconds - state.closed_since >= ALARM_CLOSED:
             alarm = "eyes closed"
-        elif perclos >= ALARM_PERCLOS and seconds - state.eyes[0][0] >= WINDOW / 3:
+        elif perclos >= ALARM_PERCLOS and watched >= WINDOW / 3:
             alarm = "perclos"
         return {
             "ear_left": float(ears[0]),
@@ -128,24 +143,48 @@ class Drowsiness:
         }
 
 
-def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: float) -> float:
-    """Return the weighted mean of both EARs over their baselines. Updates the baselines."""
+def _watch(state: _State, ears: np.ndarray, seconds: float) -> None:
+    """Add a frame to the window, and update the baselines. The frame before lasts until this one."""
+    watched = shut = 0.0
+    if state.eyes:
+        last = state.eyes[-1]
+        step = min(max(seconds - last.seconds, 0.0), GAP)
+        watched = last.watched + step
+        shut = last.shut + step * (state.closed_since is not None)
+    state.eyes.append(_Seen(seconds, ears, watched, shut))
+    while state.eyes[0].seconds < seconds - WINDOW:
+        state.eyes.popleft()
     if seconds >= state.rebase:
-        values = np.array([values[1:3] for values in state.eyes] + [ears])
-        state.baseline, state.rebase = np.maximum(np.quantile(values, BASELINE, axis=0), 1e-6), seconds + REBASE
-    return float(ears / state.baseline @ weights)
+        values = np.array([seen.ears for seen in state.eyes])
+        steps = np.diff([seen.watched for seen in state.eyes])
+        weights = np.append(steps, steps[-1:] if len(steps) else 1.0)
+        baseline = [_quantile(column, weights, BASELINE) for column in values.T]
+        state.baseline, state.rebase = np.maximum(baseline, 1e-6), seconds + REBASE
 
 
-def _count_closed(state: _State, ears: np.ndarray, closed: bool, seconds: float) -> None:
-    """Update the window and the time since when the eyes are closed."""
+def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+    """Return the quantile of values (M,) with weights (M,); with equal weights, that of np.quantile."""
+    order = np.argsort(values)
+    weights = np.maximum(weights[order], 1e-6)  # frames with one time stamp weigh nothing
+    places = np.cumsum(weights) - weights / 2
+    return float(np.interp(places[0] + share * (places[-1] - places[0]), places, values[order]))
+
+
+def _set_closed(state: _State, closed: bool, seconds: float) -> None:
+    """Update the time since when the eyes are closed."""
     if not closed:
         state.closed_since = None
     elif state.closed_since is None:
         state.closed_since = seconds
-    state.eyes.append((seconds, *ears, closed))
-    state.closed_frames += closed
-    while state.eyes[0][0] < seconds - WINDOW:
-        state.closed_frames -= state.eyes.popleft()[3]
+
+
+def _perclos(state: _State) -> tuple[float, float]:
+    """Return (s of the window in which the face was seen, share of these with closed eyes)."""
+    if not state.eyes:
+        return 0.0, 0.0
+    first, last = state.eyes[0], state.eyes[-1]
+    watched = last.watched - first.watched
+    return watched, (last.shut - first.shut) / watched if watched else float(state.closed_since is not None)
 
 
 def _count_blinks(state: _State, ear: float, open_ear: float, seconds: float) -> None:

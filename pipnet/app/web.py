@@ -276,6 +276,7 @@ def _drowsiness(layout: Layout) -> dict[str, Any] | None:
         "ALARM_CLOSED",
         "ALARM_PERCLOS",
         "FORGET",
+        "GAP",
     )
     return {"eyes": rings.eyes, "mouth": rings.mouth, **_constants(drowsiness, *names)}
 

@@ -1,7 +1,7 @@
 /** Drowsiness from landmarks: how open eyes and mouth are, blinks, yawns, closed eyes, as pipnet/app/drowsiness.py. */
 
 import { distance } from "./geometry.js";
-import { mean, median, quantile } from "./numbers.js";
+import { mean, median, weightedQuantile } from "./numbers.js";
 
 export class Drowsiness {
   /** settings: constants, and the landmarks of both `eyes` and the `mouth` (null without it), each along its rim. */
@@ -20,25 +20,29 @@ export class Drowsiness {
     const weights = widths.map((value) => value / sum);  // an eye seen at a steep angle gets less
     const mouth = settings.mouth && aspect(landmarks, settings.mouth);
     state.seconds = seconds;
-    const open = openness(state, ears, weights, seconds, settings);
-    let closed = open < settings.closed;
-    if (states && settings.eye_states.every((name) => name in states)) {
-      closed = weighted(settings.eye_states.map((name) => states[name]), weights) > 0.5;
+    let open = NaN;  // a frame whose eyes are not finite is not measured
+    if (ears.every(Number.isFinite)) {
+      watch(state, ears, seconds, settings);
+      open = weighted(ears.map((ear, eye) => ear / state.baseline[eye]), weights);
+      let closed = open < settings.closed;
+      if (states && settings.eye_states.every((name) => Number.isFinite(states[name]))) {
+        closed = weighted(settings.eye_states.map((name) => states[name]), weights) > 0.5;
+      }
+      state.closedSince = closed ? state.closedSince ?? seconds : null;
+      countBlinks(state, weighted(ears, weights), weighted(state.baseline, weights), seconds, settings);
     }
-    countClosed(state, ears, closed, seconds, settings);
-    countBlinks(state, weighted(ears, weights), weighted(state.baseline, weights), seconds, settings);
-    if (mouth !== null) countYawns(state, mouth, seconds, settings);
-    const perclos = state.closedFrames / state.eyes.length;
+    if (mouth !== null && Number.isFinite(mouth)) countYawns(state, mouth, seconds, settings);
+    const [watched, perclos] = perclosOf(state);
     let alarm = null;
     if (state.closedSince !== null && seconds - state.closedSince >= settings.alarm_closed) alarm = "eyes closed";
-    else if (perclos >= settings.alarm_perclos && seconds - state.eyes[0].seconds >= settings.window / 3) alarm = "perclos";
+    else if (perclos >= settings.alarm_perclos && watched >= settings.window / 3) alarm = "perclos";
     return { ear_left: ears[0], ear_right: ears[1], mouth, open, closed: state.closedSince !== null, perclos, blinks: state.blinks,
       blink_seconds: state.blinkSeconds, yawns: state.yawns, alarm };
   }
 }
 
 function newState() {
-  return { seconds: -Infinity, eyes: [], recent: [], baseline: [1, 1], rebase: -Infinity, closedFrames: 0, closedSince: null,
+  return { seconds: -Infinity, eyes: [], recent: [], baseline: [1, 1], rebase: -Infinity, closedSince: null,
     dip: null, blinks: 0, blinkSeconds: null, yawnSince: null, yawned: false, yawns: 0 };
 }
 
@@ -55,21 +59,24 @@ function aspect(landmarks, ring) {
   return mean(upper.map((i, k) => distance(landmarks[i], landmarks[lower[k]]))) / Math.max(width(landmarks, ring), 1e-9);
 }
 
-/** Return the weighted mean of both aspect ratios over those of the open eyes, which it updates. */
-function openness(state, ears, weights, seconds, { baseline, rebase }) {
-  if (seconds >= state.rebase) {
-    state.baseline = ears.map((ear, eye) => Math.max(quantile([...state.eyes.map((one) => one.ears[eye]), ear], baseline), 1e-6));
-    state.rebase = seconds + rebase;
-  }
-  return weighted(ears.map((ear, eye) => ear / state.baseline[eye]), weights);
+/** Add a frame to the window, and update the aspect ratios of the open eyes. The frame before lasts until this one. */
+function watch(state, ears, seconds, { window, gap, baseline, rebase }) {
+  const last = state.eyes.at(-1), step = last ? Math.min(Math.max(seconds - last.seconds, 0), gap) : 0;
+  const shut = (last?.shut ?? 0) + step * (state.closedSince !== null);
+  state.eyes.push({ seconds, ears, watched: (last?.watched ?? 0) + step, shut });
+  while (state.eyes[0].seconds < seconds - window) state.eyes.shift();
+  if (seconds < state.rebase) return;
+  const steps = state.eyes.slice(1).map(({ watched }, i) => watched - state.eyes[i].watched);
+  const weights = [...steps, steps.at(-1) ?? 1];
+  state.baseline = [0, 1].map((eye) => Math.max(weightedQuantile(state.eyes.map((one) => one.ears[eye]), weights, baseline), 1e-6));
+  state.rebase = seconds + rebase;
 }
 
-/** Update the window and the time since when the eyes are closed. */
-function countClosed(state, ears, closed, seconds, { window }) {
-  state.closedSince = closed ? state.closedSince ?? seconds : null;
-  state.eyes.push({ seconds, ears, closed });
-  state.closedFrames += closed;
-  while (state.eyes[0].seconds < seconds - window) state.closedFrames -= state.eyes.shift().closed;
+/** Return [s of the window in which the face was seen, share of these with closed eyes]. */
+function perclosOf({ eyes, closedSince }) {
+  if (!eyes.length) return [0, 0];
+  const first = eyes[0], last = eyes.at(-1), watched = last.watched - first.watched;
+  return [watched, watched ? (last.shut - first.shut) / watched : Number(closedSince !== null)];
 }
 
 /** Count a blink when the aspect ratio falls below its level of the last second and comes half the way back in time. */

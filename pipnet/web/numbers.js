@@ -11,6 +11,22 @@ export function quantile(values, share) {
   return sorted[low] + (place - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
 }
 
+/** Return the quantile of values with weights; with equal weights, that of `quantile`. */
+export function weightedQuantile(values, weights, share) {
+  const order = values.map((_, i) => i).sort((i, j) => values[i] - values[j]);
+  const places = [];
+  let sum = 0;
+  for (const i of order) {
+    const weight = Math.max(weights[i], 1e-6);  // frames with one time stamp weigh nothing
+    places.push(sum + weight / 2);
+    sum += weight;
+  }
+  const last = places.length - 1, place = places[0] + share * (places[last] - places[0]);
+  const above = places.findIndex((one) => one >= place), high = above < 0 ? last : above, low = Math.max(high - 1, 0);
+  const part = high > low ? (place - places[low]) / (places[high] - places[low]) : 0;
+  return values[order[low]] + part * (values[order[high]] - values[order[low]]);
+}
+
 /** Return the median. */
 export function median(values) {
   return quantile(values, 0.5);

@@ -111,7 +111,7 @@ def test_a_net_that_predicts_closed_eyes_is_believed():
     assert not update(0, 0.1, 0.2)["closed"] and not update(0.1, 0.1, 0.8)["closed"]
     said = [update(0.2 + t, 0.9, 0.8) for t in np.arange(60) / 30]
     assert all(one["closed"] for one in said) and said[0]["alarm"] is None and said[-1]["alarm"] == "eyes closed"
-    assert said[-1]["perclos"] == pytest.approx(60 / 62) and said[-1]["open"] == pytest.approx(1)
+    assert said[-1]["perclos"] == pytest.approx((59 / 30) / (0.2 + 59 / 30)) and said[-1]["open"] == pytest.approx(1)
     assert not drowsiness.update(0, face(layout), 3.0, {"mouth_closed": 1.0})[
         "closed"
     ]  # lids decide without trained eyes
@@ -122,6 +122,45 @@ def test_perclos_alarms_when_the_eyes_are_often_closed():
     said = play("12", 40, lambda t: 0.3 if t % 3 < 1 else 1.0)
     assert said[-1]["perclos"] == pytest.approx(1 / 3, abs=0.04) and said[-1]["alarm"] == "perclos"
     assert said[-1]["blinks"] == 0 and not any(one["alarm"] for one in said[: 30 * 19])
+
+
+@pytest.mark.parametrize(("open_rate", "shut_rate"), [(30, 30), (30, 5), (5, 30), (2, 60)])
+def test_perclos_is_a_share_of_time_at_any_rate_of_frames(open_rate, shut_rate):
+    layout = LAYOUTS.load("68")
+    drowsiness, seconds, alarms = Drowsiness(layout), 0.0, []
+    for _ in range(18):
+        for rate, length, eyes in ((open_rate, 2.0, 1.0), (shut_rate, 1.4, 0.2)):
+            for _ in range(round(rate * length)):
+                said = drowsiness.update(0, face(layout, eyes), seconds)
+                alarms += [seconds] * (said["alarm"] == "perclos")
+                seconds += 1 / rate
+    assert said["perclos"] == pytest.approx(1.4 / 3.4, abs=0.02) and alarms[0] == pytest.approx(20, abs=0.6)
+
+
+def test_an_absence_is_no_time_with_closed_eyes():
+    layout = LAYOUTS.load("68")
+    drowsiness, states = Drowsiness(layout), {"left_eye_closed": 1.0, "right_eye_closed": 1.0}
+    drowsiness.update(0, face(layout), 0.0, states)
+    said = [drowsiness.update(0, face(layout), 25 + t) for t in np.arange(30) / 10]
+    assert said[-1]["perclos"] == pytest.approx(1 / 3.9) and not any(one["alarm"] for one in said)
+
+
+@pytest.mark.parametrize("lost", [slice(None), [36], slice(60, 68)])
+def test_a_frame_that_is_not_finite_is_not_measured(lost):
+    """The others are: blinks and yawns before and after it count, and eyes that stay shut alarm."""
+    layout, drowsiness, said = LAYOUTS.load("68"), Drowsiness(LAYOUTS.load("68")), []
+    for index, t in enumerate(np.arange(300) / 30):
+        landmarks = face(layout, 0.2 if t > 8 else blinking(t), 0.9 if 5 < t < 7 else 0)
+        if index % 50 == 20:
+            landmarks[lost] = np.nan
+        said.append(drowsiness.update(0, landmarks, t))
+    assert (said[-1]["blinks"], said[-1]["yawns"], said[-1]["alarm"]) == (4, 1, "eyes closed")
+    assert np.isnan(said[20]["open"]) == (lost != slice(60, 68)) and np.isfinite(said[21]["open"])
+    assert (
+        drowsiness.update(0, face(layout), 11, dict.fromkeys(("left_eye_closed", "right_eye_closed"), np.nan))["closed"]
+        is False
+    )
+    assert drowsiness.update(1, landmarks * np.nan, 11)["perclos"] == 0
 
 
 @pytest.mark.parametrize("name", ["68", "98", "106"])

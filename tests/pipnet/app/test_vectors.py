@@ -145,10 +145,14 @@ def drowsiness_sequences(rng: np.random.Generator) -> list[dict]:
         for t in np.arange(100 * rate) / rate:
             eyes = 0.2 if 30 < t < 33 or (50 < t < 80 and t % 3 < 2) else blinking(t)
             mouth = 1.0 if 40 < t < 43 or 90 < t < 92 else 0.2 * (np.sin(9 * t) > 0)
+            if 50 < t < 60 and round(t * rate) % 4:
+                continue  # a slow machine
             for id in (0, 1) if not 45 < t < 47.5 and t < 52 else (1,):
                 landmarks = face(layout, eyes if id == 0 or t > 52 else 1, mouth) + 0.1 * rng.standard_normal(
                     (layout.count, 2)
                 )
+                if round(t * rate) % 61 == 0:
+                    landmarks[list(rings.eyes[0] if t < 50 else rings.mouth or (0,))] = np.nan
                 states = {"left_eye_closed": eyes < 0.5, "right_eye_closed": 0.4} if 82 < t < 88 else None
                 frames.append((id, landmarks.round(2), t, states))
         frames.append((0, landmarks.round(2), 100.0, {"mouth_closed": 0.9}))  # forgotten meanwhile
