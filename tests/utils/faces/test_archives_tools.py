@@ -221,3 +221,39 @@ def test_the_names_of_points():
     assert LAYOUTS.load("5").point_names() == NAMES
     assert LAYOUTS.load("29").point_names()[28] == "chin" and len(set(LAYOUTS.load("68").point_names())) == 68
     assert LAYOUTS.load("5")._replace(groups={}).point_names() == list("01234")
+
+
+def part(label: str, face, **more: str) -> str:
+    attributes = "".join(f' {key}="{value}"' for key, value in more.items())
+    return f'<points label="{label}"{attributes} points="{";".join(f"{x:.2f},{y:.2f}" for x, y in face)}"/>'
+
+
+def test_a_face_of_several_shapes_in_cvat(points, tmp_path):
+    """Shapes of one group are one face, in the order of the task's labels; without a group that is not known."""
+    root, image = tmp_path / "set", '<image id="{}" name="{}" width="160" height="120">{}</image>'
+    file, meta = root / "annotations.xml", "".join(f"<label><name>{name}</name></label>" for name in ("eyes", "mouth"))
+
+    def write(first: str, second: str) -> None:
+        file.write_text(cvat(image.format(0, "a.jpg", first), image.format(1, "b.png", second), meta=meta))
+
+    one, other = points
+    two = (part("mouth", one[2:], group_id="1"), part("eyes", one[:2], group_id="1"))
+    three = "".join(
+        (
+            part("eyes", other[:2], group_id="4"),
+            part("mouth", other[2:], group_id="4"),
+            part("eyes", one[:2], group_id="5"),
+        )
+    )
+    write("".join(two), three)
+    faces = parse("cvat", root)["train"]
+    assert np.allclose([face.landmarks for face in faces[:2]], points, atol=0.006)
+    assert np.allclose(faces[2].landmarks[:2], one[:2], atol=0.006) and np.isnan(faces[2].landmarks[2:]).all()
+    write("".join(two), part("eyes", other[:2], group_id="0") + part("mouth", other[2:]))
+    refuses("image b.png: .*'eyes' and 'mouth'", parse, "cvat", root)
+    write("".join(two), part("eyes", other[:2]))
+    refuses("image b.png: .*'eyes' has no group", parse, "cvat", root)
+    write("".join(two), part("eyes", other[:2], group_id="1") + part("mouth", other[1:], group_id="1"))
+    refuses("image b.png: 4 points in the shape 'mouth'", parse, "cvat", root)
+    write(skeleton(one), skeleton(other) + shape("mouth", other[3]))
+    refuses("image b.png: .*'face' and 'mouth'", parse, "cvat", root)

@@ -36,21 +36,12 @@ class Named(NamedTuple):
     image: Path
     where: str
     points: dict[str, tuple[float, float, float]]
-    shape: bool = False  # whether the names are the numbers of the points of one shape, which then lacks none
 
 
 def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
     """Add faces whose points are put into the order of `names`, or of the layout that has just these names."""
     if not faces:
         complain(archive.faults)
-    usual = Counter(len(face.points) for face in faces).most_common(1)
-    complain(
-        [
-            f"{face.where}: {len(face.points)} points where the others have {usual[0][0]}"
-            for face in faces
-            if face.shape and len(face.points) != usual[0][0]
-        ]
-    )
     if odd := _misspelt(
         faces, names, len(names) in [archive.count or row.get("count") for row in archive.layouts.rows.values()]
     ):
@@ -61,7 +52,7 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
             f"{archive.root}: the export names {len(order)} points ({one_line(', '.join(order), 80)}) where "
             f"{archive.count} are expected; {OTHER_LAYOUT}"
         )
-    for split, image, where, points, _ in faces:
+    for split, image, where, points in faces:
         with archive.checked():
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
             if (np.abs(values) >= 1e9).any():
@@ -110,34 +101,123 @@ def _named(points: list[tuple[str, tuple[float, float, float]]], where: str) -> 
 
 
 # ---------------------------------------------------------------------------------------------------------------- CVAT
-def parse_cvat(archive: Archive) -> None:
-    """Add the faces of "CVAT for images": a skeleton each, a shape of several points each, or single points, by group.
+class Shape(NamedTuple):
+    """A shape of CVAT: its label, group ("" without one) and points (x, y, visible); the names of a skeleton's points."""
 
-    The points come in the order of the task's labels. Those "outside" are not annotated, those "occluded" are not
-    visible.
+    label: str
+    group: str
+    points: list[tuple[float, float, float]]
+    names: list[str]
+
+    @property
+    def several(self) -> bool:
+        """Return whether it has several points without names of their own."""
+        return len(self.points) > 1 and not self.names
+
+
+def parse_cvat(archive: Archive) -> None:
+    """Add the faces of "CVAT for images": shapes of one group are a face. Without a group, a skeleton or a shape of
+    several points is a face, and all single points of a picture are one.
+
+    The points come in the order of the task's labels; those of a shape in a group are named LABEL_1, LABEL_2, ... Those
+    "outside" are not annotated, those "occluded" are not visible.
     """
-    faces: list[Named] = []
-    names: list[str] = []
+    found: list[tuple[str, Path, str, list[Shape]]] = []
+    order: list[str] = []
     for split, file in split_files(archive, ("*.xml",), "XML of CVAT"):
         tree = _xml(file)
-        labels = [label.findtext("name", "") for label in tree.iter("label")]
+        order += [label.findtext("name", "") for label in tree.iter("label")]
         for image in tree.iter("image"):
             name = image.get("name", "")
             where = f"{file}, image {name[:60]}"
             with archive.checked():
-                shapes = _shapes(image, where)
+                faces = _by_group(image, where)
                 subset = image.get("subset", "")
-                if shapes:
+                if faces:
                     path = find_image(archive, [name, *([f"{subset}/{name}"] if subset else [])], file, where)
                     archive.state(path, image.get("width"), image.get("height"), where)
-                    part = SPLITS.get(subset.lower(), split)
-                    faces += [Named(part, path, where, points, numbered) for points, numbered in shapes]
-                archive.left_out["images of the XML without points"] += not shapes
+                    found += [(SPLITS.get(subset.lower(), split), path, where, shapes) for shapes in faces]
+                archive.left_out["images of the XML without points"] += not faces
                 others = sum(shape.tag not in SHAPES for shape in image.findall("./*[@label]"))
                 archive.left_out["shapes that are no points"] += others
-        used = dict.fromkeys(name for face in faces for name in face.points)
-        names += [name for name in dict.fromkeys([*labels, *used]) if name in used and name not in names]
-    _add(archive, faces, names)
+    joined = any(len(shapes) > 1 and any(shape.several for shape in shapes) for *_, shapes in found)
+    _check_shapes(found, joined)
+    labels: dict[str, str] = {}  # {name of a point: label of its shape}
+    faces = []
+    for split, path, where, shapes in found:
+        points = []
+        for shape in shapes:
+            names = _names(shape, joined)
+            labels |= {name: name if shape.names else shape.label for name in names}
+            points += zip(names, shape.points, strict=True)
+        with archive.checked():
+            faces.append(Named(split, path, where, _named(points, where)))
+    places = {label: place for place, label in reversed([*enumerate(order)])}
+    _add(archive, faces, sorted(labels, key=lambda name: places.get(labels[name], len(order))))
+
+
+def _by_group(image: ElementTree.Element, where: str) -> list[list[Shape]]:
+    """Return the shapes of each face of an image.
+    UserError where they may be faces of their own or parts of one face.
+    """
+    groups: dict[str, list[Shape]] = {}
+    alone, loose = [], []
+    for element in [*image.findall("skeleton"), *image.findall("points")]:
+        shape = _shape(element, where)
+        if not shape.points:
+            continue
+        if shape.group:
+            groups.setdefault(shape.group, []).append(shape)
+        else:
+            (alone if shape.several or shape.names else loose).append([shape])
+    labels = sorted({shapes[0].label for shapes in alone if shapes[0].several})
+    if len(labels) > 1 or (alone and loose):
+        first, second = labels[:2] if len(labels) > 1 else (alone[0][0].label, loose[0][0].label)
+        raise UserError(
+            f"{where}: shapes labelled {first!r} and {second!r} have no group; group the shapes of each face in CVAT, "
+            "or give one label to shapes that are a face each"
+        )
+    return [*alone, *([sum(loose, [])] if loose else []), *groups.values()]
+
+
+def _shape(element: ElementTree.Element, where: str) -> Shape:
+    """Return a shape of CVAT."""
+    group = element.get("group_id", "")
+    label = element.get("label", "")
+    if element.tag == "points":
+        return Shape(label, group if group != "0" else "", _places(element, where), [])
+    points = element.findall("points")
+    names = [point.get("label", "") for point in points]
+    return Shape(label, group if group != "0" else "", [_places(point, where)[0] for point in points], names)
+
+
+def _names(shape: Shape, joined: bool) -> list[str]:
+    """Return the names of a shape's points. joined: faces are several shapes, so that their labels tell them apart."""
+    numbers = range(len(shape.points))
+    if shape.several:
+        return [f"{shape.label}_{number + 1}" if joined else str(number) for number in numbers]
+    return shape.names or [shape.label]
+
+
+def _check_shapes(found: list[tuple[str, Path, str, list[Shape]]], joined: bool) -> None:
+    """Raise UserError for a shape of several points with another number of them than most shapes in its place have, and
+    for one without a group where faces are several shapes.
+    """
+    counts: dict[str, Counter] = {}
+    shapes = [(where, shape) for *_, where, shapes in found for shape in shapes if shape.several]
+    for _, shape in shapes:
+        counts.setdefault(shape.label if joined else "", Counter())[len(shape.points)] += 1
+    for where, shape in shapes:
+        if joined and not shape.group:
+            raise UserError(
+                f"{where}: the shape {shape.label!r} has no group, where other faces are several shapes of one group; "
+                "group the shapes of each face in CVAT"
+            )
+        usual = counts[shape.label if joined else ""].most_common(1)[0][0]
+        if len(shape.points) != usual:
+            raise UserError(
+                f"{where}: {len(shape.points)} points in the shape {shape.label!r} where the others have {usual}"
+            )
 
 
 def _xml(file: Path) -> ElementTree.Element:
@@ -152,22 +232,6 @@ def _xml(file: Path) -> ElementTree.Element:
     if tree.tag != "annotations" or tree.find("track") is not None:
         raise UserError(f"{file}: not an export of the kind 'CVAT for images 1.1'; choose that in CVAT")
     return tree
-
-
-def _shapes(image: ElementTree.Element, where: str) -> list[tuple[dict[str, tuple[float, float, float]], bool]]:
-    """Return the named points of each face of an image, and whether the names are numbers of the points of a shape."""
-    faces: list[tuple[dict[str, tuple[float, float, float]], bool]] = []
-    groups: dict[str, list] = {}
-    for skeleton in image.findall("skeleton"):
-        points = [(point.get("label", ""), _places(point, where)[0]) for point in skeleton.findall("points")]
-        faces.append((_named(points, where), False))
-    for shape in image.findall("points"):
-        places = _places(shape, where)
-        if len(places) > 1:
-            faces.append(({str(number): place for number, place in enumerate(places)}, True))
-        else:
-            groups.setdefault(shape.get("group_id", ""), []).append((shape.get("label", ""), places[0]))
-    return [face for face in [*faces, *((_named(points, where), False) for points in groups.values())] if face[0]]
 
 
 def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, float]]:
