@@ -3,11 +3,14 @@ It is imported when needed, so that inference needs no torch.
 """
 
 import importlib
+import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED
+from pipnet.module_path import ROOT
 
 
 def from_checkout(function: str, file: Path | str) -> Callable:
@@ -16,6 +19,10 @@ def from_checkout(function: str, file: Path | str) -> Callable:
     """
     module, name = function.split(":")
     try:
+        package = module.partition(".")[0]
+        found = find_spec(package)
+        if found is None or found.origin != os.path.join(ROOT, package, "__init__.py"):
+            raise ModuleNotFoundError(name=package)  # no file makes us run a package of another project
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if not Path(file).exists():

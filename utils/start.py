@@ -32,8 +32,14 @@ def _stop(number, _):
 
 
 def begin_loading():
-    """Make Ctrl-C and SIGTERM end the process at once. Else a package that is being loaded would print a traceback."""
+    """Make Ctrl-C and SIGTERM end the process at once. Else a package that is being loaded would print a traceback.
+
+    No package is loaded from the current folder.
+    """
     global _begun
+    from pipnet.module_path import own_path
+
+    sys.path[:] = own_path()
     _begun = os.getpid()
     for number in SIGNALS:
         signal.signal(number, _stop)

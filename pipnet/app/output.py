@@ -31,6 +31,7 @@ from pipnet.errors import UserError
 from pipnet.face import Face, plain_values
 from pipnet.files import names_folder
 from pipnet.layout import Layout
+from pipnet.module_path import python
 
 OUTPUT = Path("output")  # folder for what is saved without a name
 KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
@@ -67,12 +68,8 @@ def has_display() -> bool:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     try:
-        return (
-            subprocess.run(
-                [sys.executable, "-c", "import cv2; cv2.namedWindow('pipnet')"], capture_output=True, timeout=20
-            ).returncode
-            == 0
-        )
+        command = python("import cv2; cv2.namedWindow('pipnet')")
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 

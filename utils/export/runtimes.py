@@ -3,7 +3,6 @@
 import hashlib
 import io
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pipnet.errors import UserError, one_line
+from pipnet.module_path import python
 from pipnet.runtimes import import_runtime
 from utils.evaluate import detectors
 from utils.export.files import Source, Unnamed
@@ -32,12 +32,9 @@ def write_mnn(source: Source, file: Path) -> None:
     """Write the ONNX graph for MNN, with float32 weights."""
     import_runtime("MNN", file)
     # the command `mnnconvert` installs a package and sends a report of its use; the function that it calls does neither
-    code = "import sys, _tools; _tools.mnnconvert(sys.argv)"
     _run(
         [
-            sys.executable,
-            "-c",
-            code,
+            *python("import _tools; _tools.mnnconvert(sys.argv)"),
             "-f",
             "ONNX",
             "--modelFile",

@@ -127,13 +127,13 @@ def _lean() -> Iterator[None]:
     torch.
 
     They ignore Ctrl-C, since each would print a traceback if it is loading packages; the caller stops them. The process
-    that frees the semaphores of a stopped caller prints no warning.
+    that frees the semaphores of a stopped caller prints no warning. None imports modules of the current folder.
     """
     main, lean = (
         sys.modules["__main__"],
         dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     )
-    lean["PYTHONWARNINGS"] = "ignore:resource_tracker"
+    lean |= {"PYTHONWARNINGS": "ignore:resource_tracker", "PYTHONSAFEPATH": "1"}
     kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
     before = {name: os.environ.get(name) for name in lean}
     os.environ.update(lean)

@@ -780,3 +780,30 @@ def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
         sink.write(sources.Frame(image, index, seconds, "camera0"), image)
     sink.close()
     assert [round(frame.mean() / 50) for frame in frames_of(tmp_path / "out.avi")] == [0, 1, 2, 2, 2, 3, 4]
+
+
+def test_no_module_of_the_current_folder_is_run(tmp_path):
+    """A foreign folder may hold any file. `python -m pipnet` there, the display's test, and an own path all pass it by."""
+    shutil.copy(ROOT / "assets" / "astronaut.jpg", "face.png")
+    for name in ("cv2.py", "json.py", "av/__init__.py", "utils/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'RUN')!r}, 'w')\n")
+    for command in (["-m", "pipnet"], [ROOT / "demo.py"]):
+        done = subprocess.run(
+            [sys.executable, *command, "face.png"],
+            env={**os.environ, "PYTHONPATH": f":{ROOT}", "DISPLAY": ":77"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and "1 face in 1 picture; saved output" in done.stderr, done
+
+
+def test_a_file_does_not_import_another_projects_package(tmp_path, monkeypatch):
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "__init__.py").write_text("raise SystemExit('run')")
+    (tmp_path / "net.pt").touch()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "utils"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout"):
+        Landmarker("net.pt")
