@@ -98,13 +98,15 @@ def names_folder(path: Path | str) -> bool:
     )
 
 
-def read_bytes(file: Path | str) -> bytes:
-    """Return the content of a file.
+def read_bytes(file: Path | str, most: int | None = None) -> bytes:
+    """Return the content of a file. OSError also for one of more than `most` bytes.
 
     OSError also for pipes and devices: reading a pipe could block, and a device may never end.
     """
     if Path(file).exists() and not Path(file).is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    if most is not None and Path(file).stat().st_size > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(file))
     return Path(file).read_bytes()
 
 

@@ -12,10 +12,13 @@ import numpy as np
 from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes, write_atomic
 from pipnet.heif import heif_kind, upright
+from pipnet.picture_size import END, check_size, jpeg_parts, picture_size
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
 BEGINNING = 256  # bytes of a file that tell its kind
+MOST_BYTES = 2**30  # of a picture's file
+ROWS = 256  # that are laid on white at a time
 BLUR, BLUR_REACH = 1.2, 4  # px, deviation and reach of the blur that removes noise
 NOISY = 6.0  # grey levels, deviation of the noise from which it is removed
 SECOND = np.array([1, -2, 1], np.float32)  # filter of the second difference
@@ -24,7 +27,6 @@ TINTED, MOST_GAIN = (
     1.5,
     12.0,
 )  # largest / least mean of the channels from which light is coloured; most gain of a channel
-MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a part of a JPEG that has a length, or of the end
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
 # fmt: off
@@ -145,6 +147,7 @@ def _of_pillow(image) -> np.ndarray:
     """Return the image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` returns it for the picture's file."""
     from PIL import Image, ImageFile, ImageOps
 
+    check_size("the picture of Pillow", *image.size)
     try:
         if isinstance(
             image, ImageFile.ImageFile
@@ -166,8 +169,11 @@ def _of_pillow(image) -> np.ndarray:
 
 def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return the image (H, W, 3) uint8 on white. alpha (H, W, 1) has 8 or 16 bits."""
-    opaque = alpha / np.float32(np.iinfo(alpha.dtype).max)
-    return np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
+    whole = np.empty_like(image)
+    for top in range(0, len(image), ROWS):  # floats of a whole picture would take 16 bytes a pixel
+        opaque = alpha[top : top + ROWS] / np.float32(np.iinfo(alpha.dtype).max)
+        whole[top : top + ROWS] = np.round(image[top : top + ROWS] * opaque + 255 * (1 - opaque))
+    return whole
 
 
 def read_image(
@@ -181,16 +187,19 @@ def read_image(
     do.
     """
     try:
-        data = read_bytes(file) if data is None else data
+        data = read_bytes(file, MOST_BYTES) if data is None else data
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
-    if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _ends(data)) or (
-        png and b"IEND" not in data
-    ):
+    if (
+        jpeg
+        and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        and all(marker != END for marker, _ in jpeg_parts(data))
+    ) or (png and b"IEND" not in data):
         raise UserError(f"{file}: the image is cut short; {remedy}")
     try:
+        check_size(file, *picture_size(data))
         image = _decode(data)
     except MemoryError:
         raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
@@ -203,16 +212,6 @@ def read_image(
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
     return image
-
-
-def _ends(jpeg: bytes) -> bool:
-    """Return whether the first picture of a JPEG file has its end marker. Other pictures, or a video, may follow it."""
-    place = 2
-    while marker := MARKER.search(jpeg, place):
-        if jpeg[marker.end() - 1] == 0xD9:
-            return True
-        place = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
-    return False
 
 
 def _decode(data: bytes) -> np.ndarray | None:

@@ -19,7 +19,8 @@ import numpy as np
 
 from pipnet.app.address import fetch_picture
 from pipnet.errors import UserError
-from pipnet.images import OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
+from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
+from pipnet.picture_size import check_size, picture_size
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4  # frames that are decoded ahead of their use
@@ -295,4 +296,8 @@ def open_source(text: str) -> Source:
 def moves(file: Path) -> bool:
     """Return whether a file is a GIF of several frames."""
     with open(file, "rb") as content:
-        return content.read(4) == b"GIF8" and (Video(str(file)).count or 2) > 1
+        beginning = content.read(BEGINNING)
+    if not beginning.startswith(b"GIF8"):
+        return False
+    check_size(file, *picture_size(beginning))
+    return (Video(str(file)).count or 2) > 1

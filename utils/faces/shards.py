@@ -6,6 +6,7 @@ and pictures are read one by one. So memory does not grow with their number.
 
 import hashlib
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from pipnet.errors import UserError, printable
 from pipnet.files import own_folder, write_atomic
 from pipnet.geometry import border_px
-from pipnet.images import SUFFIXES
+from pipnet.images import SUFFIXES, read_image
 from utils.faces.disk import MOST_BYTES
 from utils.faces.faces import Column, Crops, Faces
 
@@ -97,9 +98,8 @@ class Shards:
         """
         side = self.size + 2 * self.border
         for place in range(index, index + len(self)):
-            data = np.frombuffer(self.encoded(place % len(self)), np.uint8)
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-            if image is not None:
+            with suppress(UserError):
+                image = read_image(self.files[0], data=self.encoded(place % len(self)))
                 return cv2.resize(
                     image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR
                 )
