@@ -31,6 +31,7 @@ provide() {
         done
         [ -n "$PYTHON" ] || fail "Python 3.11, 3.12 or 3.13 is needed; found $(python3 --version 2>&1 || echo none). Install one of them and run this again."
         echo "making .venv with $($PYTHON --version)" >&2
+        mkdir .venv 2>/dev/null || fail "$PWD/.venv is not an environment of this system (it has no bin/python), and it is not ours to remove; move it away and run this again"
         "$PYTHON" -m venv .venv || { rm -rf .venv; fail "$PYTHON cannot make a virtual environment (Debian and Ubuntu: apt install python3-venv)"; }
     fi
     PYTHON="$PWD/.venv/bin/python"

@@ -183,6 +183,35 @@ def test_two_commands_install_the_packages_once(tmp_path):
     assert (tmp_path / "log").read_text() == "begin\nend\n"
 
 
+@pytest.mark.parametrize("kind", ("windows", "dangling", "none"))
+def test_only_an_environment_of_this_run_is_removed(tmp_path, kind):
+    python, venv = tmp_path / "bin" / "python3.13", tmp_path / ".venv"
+    python.parent.mkdir()
+    python.write_text(
+        '#!/usr/bin/env bash\ncase "$*" in *find_spec*) false ;; "-m venv"*) touch .venv/half; false ;; esac\n'
+    )
+    python.chmod(0o755)
+    if kind == "windows":
+        (venv / "Scripts").mkdir(parents=True)
+        (venv / "Scripts" / "python.exe").write_text("mine")
+    elif kind == "dangling":
+        venv.symlink_to("gone")
+    for name in ("python3", "python"):
+        (python.parent / name).symlink_to(python)
+    done = subprocess.run(
+        ["bash", "-euc", f"source {ROOT}/utils/environment.sh; environment requirements.txt no_such_module"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: ")
+    if kind == "windows":
+        assert [path.name for path in venv.rglob("*.exe")] == ["python.exe"] and len(list(venv.iterdir())) == 1
+    else:
+        assert venv.is_symlink() == (kind == "dangling") and not venv.exists()
+
+
 @pytest.mark.parametrize(
     "command", [("main.py", "--list-nets"), ("demo.py", "--source", "assets/astronaut.jpg", "--json", "-")]
 )
