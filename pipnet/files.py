@@ -204,13 +204,13 @@ def write_text(file: Path, text: str) -> None:
     )  # file names in it
 
 
-def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:
+def read_csv(file: Path, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> list[dict[str, Any]]:
     """Return the rows of a CSV file with a header, [] without a file. The rest is as in `each_row`."""
-    return list(each_row(file, numbers)) if file.is_file() else []
+    return list(each_row(file, numbers, texts)) if file.is_file() else []
 
 
-def each_row(file: Path, numbers: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV file with a header. numbers: columns that it must have, as floats.
+def each_row(file: Path, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV file with a header. numbers: columns that it must have, as floats; texts: as they are.
 
     UserError, naming the line, for a damaged table.
     """
@@ -220,7 +220,7 @@ def each_row(file: Path, numbers: Iterable[str] = ()) -> Iterator[dict[str, Any]
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than the header has")
-                if lacking := [name for name in numbers if name not in row]:
+                if lacking := [name for name in (*numbers, *texts) if name not in row]:
                     raise ValueError(f"no column {lacking[0]}")
                 row = {name: from_cell(cell) for name, cell in row.items()}
                 yield {**row, **{name: float(row[name]) for name in numbers}}

@@ -1,6 +1,7 @@
 """Reads args.yaml and the command line into `Settings`, a frozen object per section."""
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Callable, Collection
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "args.yaml"
 TABLES = ("presets", "views", "protocols", "layouts")
 VIEWS = ("weak", "strong")
+HANDED = "PIPNET_VALUES"  # environment variable: JSON of the keys that a sweep gives a run, beside its command line
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 # fmt: off
 PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
@@ -207,7 +209,28 @@ def parse(argv: list[str], add_modes: Callable, defaults: Defaults) -> tuple[arg
     typed = vars(parser(add_modes, defaults).parse_args(argv))
     check_flags(typed)
     given = {key: read_value(key, typed.pop(key)) for key in list(typed) if key in KEYS}
-    return argparse.Namespace(**typed), given
+    return argparse.Namespace(**typed), given | _handed_over()
+
+
+def _handed_over() -> dict[str, Any]:
+    """Return {key: checked value} of HANDED, which the processes of this one do not inherit."""
+    text = os.environ.pop(HANDED, "{}")
+    try:
+        return check_values(json.loads(text), HANDED)
+    except ValueError:
+        raise UserError(f"the environment variable {HANDED} is for the runs of a sweep; unset it") from None
+
+
+def check_values(values: Any, where: str) -> dict[str, Any]:
+    """Return {key: checked value} of a table of keys. UserError, which begins with `where`, for anything else."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a table of keys and values, not {values!r}")
+    if unknown := [key for key in values if key not in KEYS]:
+        raise UserError(f"unknown key '{unknown[0]}' in {where}{nearest(unknown[0], KEYS)}")
+    try:
+        return {key: KEYS[key].check(value) for key, value in values.items()}
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def read_value(key: str, text: Any) -> Any:
@@ -263,10 +286,7 @@ def make_settings(
         layers.append((row, f"preset {preset}"))
     values = dict(defaults.values)
     for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:
-        for key, value in layer.items():
-            if key not in KEYS:
-                raise UserError(f"unknown key '{key}' in {where}{nearest(key, KEYS)}")
-            values[key] = KEYS[key].check(value)
+        values |= check_values(layer, where)
     sections = (section.kind(**{key: values[key] for key in section.keys}) for section in SECTIONS.values())
     return Settings(*sections, defaults.views, defaults.protocols, defaults.layouts)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import json
+import math
 import os
 import re
 import subprocess
@@ -14,9 +16,9 @@ import yaml
 
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
-from utils.config import ROOT, Defaults, make_settings, read_value
+from utils.config import HANDED, ROOT, Defaults, check_files, check_values, make_settings, read_value
 from utils.evaluate.tables import markdown_table, with_numbers
-from utils.faces.paths import resolve_paths
+from utils.faces.paths import check_sets, resolve_paths
 from utils.sections import KEYS, SECTIONS
 from utils.start import SIGNALS
 from utils.tools.rounds import begun
@@ -28,6 +30,8 @@ from utils.yaml_files import nearest, read_yaml
 PLAN, RESULT = "sweep.yaml", "sweep.csv"
 TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
 DONE = "done"
+MOST_BYTES = 100_000  # of the values of a run; the system limits an environment variable to 131,072
+PLACES = ("data_root", "run_root")  # keys that say where files are written
 
 
 def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[dict]:
@@ -53,6 +57,8 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
     again = False
     if mode.resume:
         plan, again = continue_plan(folder, plan)
+        check_files(plan["given"])
+        check_sets(plan["given"], defaults)
     combinations = [
         dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())
     ]
@@ -60,6 +66,10 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
         wanted = {**plan["given"], **chosen}
         if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
+        if len(json.dumps(wanted)) > MOST_BYTES:
+            raise UserError(
+                f"the values of a run of this sweep take more than {MOST_BYTES} bytes; give fewer or shorter names"
+            )
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
     with run_lock.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
@@ -93,8 +103,10 @@ def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
             raise UserError(f"--sweep {text}: unknown key '{name}'{nearest(name, KEYS)}")
         if not all(values.split(",")):
             raise UserError(f"--sweep {text}: a value is missing; give --sweep {name}=A,B,C")
-        if key == "run_root":
-            raise UserError("--sweep run_root: the runs of a sweep lie side by side; give --run-root once")
+        if key in PLACES:
+            raise UserError(
+                f"--sweep {key}: the runs of a sweep lie side by side and share their sets; give {KEYS[key].flag} once"
+            )
         if key in keys or key in given:
             raise UserError(
                 f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it"
@@ -134,7 +146,14 @@ def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bo
     They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for
     flags that belong to a new sweep, and if args.yaml was changed since.
     """
-    old = read_yaml(folder / PLAN)
+    old = read_plan(folder / PLAN)
+    for key in PLACES:
+        told = old["given"].pop(key, None)
+        if told and key not in new["given"] and ROOT / told != ROOT / new["args"][key]:
+            raise UserError(
+                f"{folder / PLAN} names the {key} {told}, and no file decides where others are written; give "
+                f"{KEYS[key].flag} again"
+            )
     if list(old["sweep"]) != list(new["sweep"]):
         known = ", ".join(old["sweep"])
         raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(new['sweep'])}; give --exp, or no --resume")
@@ -143,13 +162,13 @@ def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bo
         if KEYS[key].change != "always":
             raise UserError(f"{KEYS[key].flag} belongs to a new sweep, {folder} has {old['given'].get(key, 'none')}")
     told = {*old["given"], *old["sweep"], *(key for key, row in KEYS.items() if row.change == "always")}
-    for key, value in old.get("args", {}).items():
+    for key, value in old["args"].items():
         if key not in told and new["args"].get(key) != value:
             raise UserError(
                 f"{key} in args.yaml was changed since {folder} began, so its runs could not be compared; change it "
                 "back, or start a new sweep"
             )
-    before = old.get("tests", [])
+    before = old["tests"]
     tests = [name for name in TESTS if name in (*before, *new["tests"])]
     values = {
         key: [*known, *(value for value in new["sweep"][key] if value not in known)]
@@ -157,6 +176,30 @@ def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bo
     }
     again = tests != before or bool(tests and {"test_data", *SECTIONS["test"].keys} & set(changed))
     return {**new, "sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
+
+
+def read_plan(file: Path) -> dict[str, Any]:
+    """Return the plan of a sweep, each key checked as if it were typed, since the file may come from anybody.
+
+    UserError, which names file and key, for anything else.
+    """
+    plan = {"tests": [], "args": {}, **read_yaml(file)}
+    keys = plan.get("sweep")
+    if (
+        not isinstance(keys, dict)
+        or not keys
+        or not all(values and isinstance(values, list) for values in keys.values())
+    ):
+        raise UserError(f"{file}: sweep must be a table of keys, each with a list of values, not {keys!r}")
+    plan["sweep"] = {
+        key: [check_values({key: value}, f"{file}: sweep")[key] for value in values] for key, values in keys.items()
+    }
+    plan["given"] = check_values(plan.get("given"), f"{file}: given")
+    if not isinstance(plan["tests"], list) or not all(test in TESTS for test in plan["tests"]):
+        raise UserError(f"{file}: tests must be a list of {', '.join(TESTS)}, not {plan['tests']!r}")
+    if not isinstance(plan["args"], dict):
+        raise UserError(f"{file}: args must be a table of keys and values, not {plan['args']!r}")
+    return plan
 
 
 def _shown(value) -> str:
@@ -175,7 +218,7 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
 
 def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Path) -> int:
     """Train and test the runs that are not done yet. Return the number of runs that failed."""
-    before = read_csv(folder / RESULT)
+    before = read_csv(folder / RESULT, texts=("run", "state"))
     states = {row["run"]: row["state"] for row in before}
     needed = "report/scores.csv" if plan["tests"] else "last.pt"
     for count, chosen in enumerate(combinations, 1):
@@ -184,7 +227,7 @@ def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Pa
             continue
         text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
         print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
-        status = _start(_flags(mode, plan["tests"], {**plan["given"], **chosen}, place))
+        status = _start(_flags(mode, plan["tests"], place), {**plan["given"], **chosen})
         states[place.name] = DONE if status == 0 else f"failed ({status})"
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
@@ -196,28 +239,24 @@ def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Pa
     return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
 
 
-def _flags(mode: Namespace, tests: list[str], keys: dict[str, Any], place: Path) -> list[str]:
+def _flags(mode: Namespace, tests: list[str], place: Path) -> list[str]:
     """Return the command line of one run."""
     flags = ["--train", "--exp", str(place)]
     flags += [f"--{name.replace('_', '-')}" for name in (*["prepare"] * mode.prepare, *tests)]
     if begun(Run(place, place / "best.pt")).last.is_file():
         flags.append("--overwrite" if mode.overwrite else "--resume")
-    for key, value in keys.items():
-        flag = key.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            flags += [f"--{flag}", *map(str, value)]
-        else:
-            flags.append(f"--{flag}={'null' if value is None else value}")
     return flags
 
 
-def _start(flags: list[str]) -> int:
-    """Run main.py with `flags`, on as many processes as this one was started with. Return its exit status."""
+def _start(flags: list[str], keys: dict[str, Any]) -> int:
+    """Run main.py with `flags`, on as many processes as this one was started with. Return its exit status.
+
+    keys: the values of its keys. They are never a part of the command line, so that none can be taken for a flag.
+    """
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
     env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
+    env[HANDED] = json.dumps(keys)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     launch = (
         ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
@@ -255,16 +294,16 @@ def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tu
 
 def _figures(place: Path) -> dict[str, str]:
     """Return {column: text} of one run: best epoch, figures of each whole test set, minutes of training."""
-    steps = read_csv(place / "step.csv")
+    steps = read_csv(place / "step.csv", ("epoch", "val_nme"))
     if not steps:
         return {}
-    judged = [row for row in steps if row["val_nme"] != "nan"]  # with --val none the last epoch is kept
-    best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
+    judged = [row for row in steps if not math.isnan(row["val_nme"])]  # with --val none the last epoch is kept
+    best = min(judged, key=lambda row: row["val_nme"], default=steps[-1])
     figures = {
         "best epoch": str(int(best["epoch"]) + 1),
-        "val NME %": f"{float(best['val_nme']):.3f}" if judged else "",
+        "val NME %": f"{best['val_nme']:.3f}" if judged else "",
     }
-    scores = read_csv(place / "report" / "scores.csv")
+    scores = read_csv(place / "report" / "scores.csv", texts=("test set", "model"))
     whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
     several = len({row["test set"] for row in whole}) > 1
     for row in whole:

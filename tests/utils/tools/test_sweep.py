@@ -8,9 +8,9 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT, refuses, rows
+from conftest import DEFAULTS, ROOT, refuses, rows
 
-from utils.tools.sweep import read_keys
+from utils.tools.sweep import continue_plan, read_keys
 
 
 def fails(done, message: str) -> None:
@@ -44,6 +44,7 @@ def test_keys_and_values(texts, given, keys):
         (["reg=1", "reg=2"], "reg is given twice"),
         (["epochs=1,2"], "epochs is given twice"),
         (["run_root=a,b"], "side by side"),
+        (["data_root=a,b"], "--data-root once"),
         (["stride=16,24"], "stride must be one of"),
     ],
 )
@@ -67,12 +68,59 @@ def test_nothing_is_trained_before_all_is_checked(cli, recipe, tmp_path, flags, 
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists()
 
 
+PLAN = {"sweep": {"reg": [1.0]}, "given": {}}
+
+
+@pytest.mark.parametrize(
+    ("foreign", "key"),
+    [
+        ({"sweep": 5}, "sweep"),
+        ({"sweep": {}}, "sweep"),
+        ({"sweep": {"reg": 1}}, "sweep"),
+        ({"sweep": {"reg": []}}, "sweep"),
+        ({"sweep": {"reg": ["--overwrite"]}}, "reg"),
+        ({"given": []}, "given"),
+        ({"given": None}, "given"),
+        ({"given": {"epohcs": 1}}, "epohcs"),
+        ({"given": {"exp": "weights/victim"}}, "exp"),
+        ({"given": {"epochs": "1 --overwrite"}}, "epochs"),
+        ({"given": {5: 1}}, "5"),
+        ({"tests": 5}, "tests"),
+        ({"tests": ["overwrite"]}, "tests"),
+        ({"tests": [["test"]]}, "tests"),
+        ({"args": 5}, "args"),
+        ({"given": {"data_root": "elsewhere"}}, "data_root"),
+        ({"given": {"run_root": "elsewhere"}}, "run_root"),
+    ],
+)
+def test_a_plan_from_anybody_is_checked_like_flags(tmp_path, foreign, key):
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(PLAN | foreign))
+    new = {"sweep": {"reg": [1.0]}, "given": {}, "tests": [], "args": DEFAULTS.values}
+    refuses(rf"{re.escape(str(tmp_path))}/sweep\.yaml.*{key}|{key}.*sweep\.yaml", continue_plan, tmp_path, new)
+
+
+def test_values_of_a_plan_are_no_flags(sweeping, tmp_path):
+    """A foreign folder cannot train over another run, however its values are written."""
+    found, victim = tmp_path / "runs" / "found", tmp_path / "runs" / "victim"
+    found.mkdir(parents=True)
+    values = {"train_data": ["synthetic", "--exp", str(victim), "--overwrite"]}
+    (found / "sweep.yaml").write_text(yaml.safe_dump({"sweep": {"num_nb": [3]}, "given": values}))
+    done = sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result()
+    fails(done, "--exp")
+    assert sweeping.calls() == [] and not victim.exists()
+    (found / "sweep.yaml").write_text(yaml.safe_dump({"sweep": {"num_nb": [3]}, "given": {"layout": "--overwrite"}}))
+    assert sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result().returncode == 0
+    assert sweeping.calls() == [["found-num_nb=3", "False", "False"]]
+    (found / "sweep.csv").write_text("a,b\n1,2\n")
+    fails(sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result(), "sweep.csv is damaged.*run")
+
+
 # A replacement of main.py that writes the files of a run without training; the sweep cannot tell the difference.
 RUN = """
-import sys, time
+import json, os, sys, time
 from pathlib import Path
-flags = dict(flag.split("=") for flag in sys.argv[1:] if flag.startswith("--") and "=" in flag)
-place, nb = Path(sys.argv[sys.argv.index("--exp") + 1]), int(flags["--num-nb"])
+given = json.loads(os.environ["PIPNET_VALUES"])
+place, nb = Path(sys.argv[sys.argv.index("--exp") + 1]), given["num_nb"]
 with open(Path(__file__).with_name("calls"), "a") as calls:
     calls.write(f"{place.name} {'--resume' in sys.argv} {'--overwrite' in sys.argv}\\n")
 if nb == 68:
@@ -80,7 +128,7 @@ if nb == 68:
 place.mkdir(exist_ok=True)
 (place / "args.yaml").write_text("data: {}\\nnet: {}\\ntrain: {}\\n")
 (place / "last.pt").touch()
-nme = ["nan"] * 3 if "--val=none" in sys.argv else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
+nme = ["nan"] * 3 if given.get("val") == "none" else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
 (place / "step.csv").write_text("epoch,val_nme\\n" + "".join(f"{epoch},{value}\\n" for epoch, value in enumerate(nme)))
 (place / "time.csv").write_text("epoch,seconds\\n0,60\\n1,60\\n2,30\\n")
 if nb == 5 and "--resume" not in sys.argv:
