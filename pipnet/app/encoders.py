@@ -37,12 +37,21 @@ EVEN = 0.9  # frames that follow each other faster than this share of the usual 
 NEAREST, LOOK = 60.0, 60  # frames/s, highest such rate; number of first frames by which it is chosen
 
 
+INSTALL = "pip install -U av"
+# of a picture's height in px: players take BT.709 for the matrix of larger videos without a tag, BT.601 for smaller ones
+HD = 720
+BT709, BT601, UNKNOWN, LIMITED = 1, 6, 2, 1  # numbers of matrices, and of the range of values, in video files
+MATRICES = {BT709: "ITU709", 5: "ITU601", BT601: "ITU601"}  # PyAV's names; 5 and 6 are the same matrix
+
+
 def av() -> Any:
-    """Return the package PyAV, None if it is not installed."""
+    """Return the package PyAV, None if it is not installed, too old (before 14) or does not load."""
     try:
-        return importlib.import_module("av")
-    except ImportError:
+        module = importlib.import_module("av")
+    except (ImportError, OSError):
         return None
+    container = getattr(getattr(module, "container", None), "OutputContainer", None)  # an empty folder av has none
+    return module if hasattr(container, "add_stream_from_template") else None
 
 
 def drawback(suffix: str, sound: bool) -> str:
@@ -53,7 +62,7 @@ def drawback(suffix: str, sound: bool) -> str:
         return ""
     keeps = "each frame at its own time" + (" and the sound" if sound else "")
     how = f"{LACKS[CODECS[suffix]]}at a constant rate{' and without sound' if sound else ''}"
-    return f"it is written {how}; pip install av keeps {keeps}"
+    return f"it is written {how}; {INSTALL} keeps {keeps}"
 
 
 class OpenCV:
@@ -77,7 +86,7 @@ class OpenCV:
             return ""
         silent = bool(av()) and has_sound(self._source)
         lost = [f"at a constant rate of {self._fps:.4g} frames/s"] * self._uneven + ["without sound"] * silent
-        remedy = "a .mp4 keeps these" if av() else "pip install av keeps each frame's time"
+        remedy = "a .mp4 keeps these" if av() else f"{INSTALL} keeps each frame's time"
         return f"{' and '.join(lost)}: {remedy}" if lost else ""
 
     def write(self, image: np.ndarray, seconds: float) -> None:
@@ -135,13 +144,15 @@ def as_os_error(module) -> Iterator[None]:
 class PyAV:
     """A video, each frame at its own time, with a copy of the first sound track of the file `source`.
 
-    Width and height must be even. The attribute `note` says why there is no sound; it is empty if there is some, or if
+    Its colours have the tags of `source`: matrix BT.709, or BT.601 without a tag of it; primaries and curve are copied.
+    Frames of other sources get the matrix that players expect of their size. Width and height must be even. aspect:
+    width / height of a pixel. The attribute `note` says why there is no sound; it is empty if there is some, or if
     the source has none. OSError if the file cannot be written.
     """
 
     opened = True
 
-    def __init__(self, module, file: Path, fps: float, size: tuple[int, int], source: Path | None):
+    def __init__(self, module, file: Path, fps: float, size: tuple[int, int], source: Path | None, aspect: Fraction):
         codec = PYAV[file.suffix]
         self._av, self.note = module, ""
         with as_os_error(module):
@@ -151,16 +162,37 @@ class PyAV:
         self._video.codec_context.time_base = Fraction(1, TICKS)
         self._step, self._ticks, self._start = round(TICKS / fps), -1, 0.0
         self._in = self._next = None
+        self._tags = {} if source else {"colorspace": BT709 if size[1] >= HD else BT601}
         if source:
             with suppress(OSError), as_os_error(module):  # OpenCV plays files that PyAV does not
-                self._open_sound(source, codec)
+                self._open_source(source, codec)
+        context = self._video.codec_context
+        if aspect != 1:
+            context.sample_aspect_ratio = aspect
+        for name, value in self._tags.items():
+            setattr(context, name, value)
 
-    def _open_sound(self, source: Path, codec: Codec) -> None:
+    def _open_source(self, source: Path, codec: Codec) -> None:
+        """Read the tags of the colours, and open the sound."""
         container = self._av.open(str(source))
+        video = next(iter(container.streams.video), None)
+        if video and video.codec_context.colorspace != UNKNOWN:
+            context = video.codec_context
+            # the frames come in RGB: the matrix is ours, BT.709 also for BT.2020; the meaning of RGB stays
+            matrix = context.colorspace if context.colorspace in MATRICES else BT709
+            self._tags = {
+                "colorspace": matrix,
+                "color_primaries": context.color_primaries,
+                "color_trc": context.color_trc,
+                "color_range": LIMITED,
+            }
+        self._open_sound(container, video, codec)
+
+    def _open_sound(self, container, video, codec: Codec) -> None:
         if not container.streams.audio:
             container.close()
             return
-        track, video = container.streams.audio[0], next(iter(container.streams.video), None)
+        track = container.streams.audio[0]
         if (name := track.codec_context.name) not in codec.sound:
             self.note = f"without sound: only {', '.join(codec.sound)} are copied, not {name}"
             container.close()
@@ -193,6 +225,9 @@ class PyAV:
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Append a frame and the sound up to it, so that players find them near each other."""
         frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
+        matrix = self._tags.get("colorspace", BT601)
+        frame = frame.reformat(format="yuv420p", dst_colorspace=MATRICES[matrix])
+        frame.colorspace = matrix if self._tags else UNKNOWN
         ticks = max(round((self._start + seconds) * TICKS), self._ticks + 1)
         self._step = ticks - self._ticks if self._ticks >= 0 else self._step
         frame.pts, frame.time_base, self._ticks = ticks, Fraction(1, TICKS), ticks
@@ -218,7 +253,17 @@ class PyAV:
             self._in.close()
 
 
-def open_encoder(file: Path, fps: float, size: tuple[int, int], source: Path | None) -> OpenCV | PyAV:
-    """Return the encoder of a file, by its suffix and by what is installed. size: even width and height."""
+def keeps_aspect(suffix: str) -> bool:
+    """Return whether videos of this suffix are written with pixels that are not square."""
+    return (
+        PYAV.get(suffix) is H264 and av() is not None
+    )  # OpenCV does not write their ratio, and VP9 has no place for it
+
+
+def open_encoder(file: Path, fps: float, size: tuple[int, int], source: Path | None, aspect: Fraction) -> OpenCV | PyAV:
+    """Return the encoder of a file, by its suffix and by what is installed.
+
+    size: even width and height. aspect: width / height of a pixel, 1 unless `keeps_aspect`.
+    """
     module = av() if file.suffix in PYAV else None
-    return PyAV(module, file, fps, size, source) if module else OpenCV(file, fps, size, source)
+    return PyAV(module, file, fps, size, source, aspect) if module else OpenCV(file, fps, size, source)

@@ -75,9 +75,13 @@ def has_display() -> bool:
 
 
 class Window:
-    """A window. still: every picture waits for a key. `style`: how faces are drawn, one of STYLES."""
+    """A window. still: every picture waits for a key. aspect: width / height of a pixel.
 
-    def __init__(self, still: bool):
+    `style`: how faces are drawn, one of STYLES.
+    """
+
+    def __init__(self, still: bool, aspect: float = 1.0):
+        self._aspect = aspect
         self.title, self.still, self.style = "PIPNet", still, STYLES[0]
         cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized, self._mirrored, self._offset = False, False, -np.inf
@@ -95,12 +99,13 @@ class Window:
         )  # when the video began; later if it was paused, or if frames were late
         wait = max(1, int(1000 * (seconds + self._offset - now)))
         if not self._sized:
-            height, width = image.shape[:2]
+            height, width = image.shape[0], image.shape[1] * self._aspect
             scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
             cv2.resizeWindow(self.title, max(1, int(width * scale)), max(1, int(height * scale)))
             self._sized = True
         while True:
-            cv2.imshow(self.title, cv2.flip(image, 1) if self._mirrored else image)
+            shown = image if self._aspect == 1 else cv2.resize(image, None, fx=self._aspect, fy=1)
+            cv2.imshow(self.title, cv2.flip(shown, 1) if self._mirrored else shown)
             key = cv2.waitKey(30 if paused else wait) & 0xFF
             if key in (ord("q"), 27) or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
                 return False
@@ -134,7 +139,7 @@ class Output:
         self.window, target = None, args.save
         self.sink: PictureSink | VideoSink | None = None
         if (source.live or not (args.save or args.json)) and has_display():
-            self.window = Window(source.still)
+            self.window = Window(source.still, float(source.aspect))
         if target is None and self.window is None and not args.json:
             target = unused(named_as_picture(OUTPUT / source.name) if source.still else OUTPUT / f"{source.name}.mp4")
         targets = [] if target is None else self._open_sink(str(target))
@@ -148,7 +153,7 @@ class Output:
         source, into, place = self.source, names_folder(target), Path(target)
         if not source.still:
             place = place / f"{source.name}.mp4" if into else place
-            self.sink = VideoSink(place, source.fps, next(iter(source.files), None))
+            self.sink = VideoSink(place, source.fps, next(iter(source.files), None), source.aspect)
             if lacks := drawback(place.suffix.lower(), not source.live):
                 print(f"{place}: {lacks}", file=sys.stderr)
             return [place]

@@ -5,12 +5,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from pipnet.app.encoders import CODECS, OpenCV, PyAV, open_encoder
+from pipnet.app.encoders import CODECS, OpenCV, PyAV, keeps_aspect, open_encoder
 from pipnet.app.sources import Frame
 from pipnet.errors import UserError
 from pipnet.files import partial_file
@@ -43,24 +44,30 @@ class PictureSink:
 class VideoSink:
     """Writes a video under a temporary name. `close` finishes it and gives it its name.
 
-    source: the file from which the frames come; its sound is copied if possible. `note` says what the video lacks.
+    source: the file from which the frames come; its sound is copied if possible. aspect: width / height of a pixel,
+    which is kept if possible; otherwise the frames are stretched to square ones. `note` says what the video lacks.
     """
 
-    def __init__(self, target: Path, fps: float, source: Path | None = None):
+    def __init__(self, target: Path, fps: float, source: Path | None = None, aspect: Fraction = Fraction(1)):
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
         self.target, self.written, self.source = Path(opencv_path(target)), 0, source
         self._partial: Path | None = None
         self._writer: OpenCV | PyAV | None = None
-        self._fps, self._size = fps, None
+        self._fps, self._aspect, self._fitted = fps, aspect, 0
+        self._stretch = Fraction(1) if keeps_aspect(target.suffix.lower()) else aspect
+        self._first = self._size = None  # of the first frame, and of the video
 
     @property
     def note(self) -> str:
         """Return what the source had and the video lacks, empty if nothing."""
-        return self._writer.note if self._writer else ""
+        notes = [self._writer.note] if self._writer and self._writer.note else []
+        if self._fitted:
+            notes.append(f"with black bars in {self._fitted} frames, whose size differs from the first one's")
+        return ", ".join(notes)
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        """Append a frame at its time, resized to the size of the first one with even sides.
+        """Append a frame at its time, fitted into the size of the first one with even sides.
 
         UserError where the video cannot be written or the disk is full; the frames written so far are playable after
         `close`.
@@ -74,19 +81,23 @@ class VideoSink:
             )
         if self._writer is None:
             self._open(image.shape[1::-1])
-        if image.shape[1::-1] != self._size:
+        if image.shape[1::-1] != self._first:
+            image, self._fitted = fitted(image, self._size, self._stretch), self._fitted + 1
+        elif self._first != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         with writing(self.target):
             self._writer.write(image, frame.seconds)
         self.written += 1
 
     def _open(self, size: tuple[int, int]) -> None:
-        size = tuple(max(side // 2 * 2, 2) for side in size)  # H.264 and VP9 halve the resolution of colours
+        stretched = size[0] * max(self._stretch, 1), size[1] / min(self._stretch, 1)
+        self._first = size
+        size = tuple(max(int(side) // 2 * 2, 2) for side in stretched)  # H.264 and VP9 halve the resolution of colours
         with writing(self.target):
             self._partial = partial_file(self.target, self.target.suffix.lower(), "saving")
             try:
-                writer = open_encoder(self._partial, self._fps, size, self.source)
-            except OSError:
+                writer = open_encoder(self._partial, self._fps, size, self.source, self._aspect / self._stretch)
+            except BaseException:
                 self._partial.unlink(missing_ok=True)
                 raise
         if not writer.opened:
@@ -111,6 +122,20 @@ class VideoSink:
             ) from None
         with writing(self.target):
             os.replace(self._partial, self.target)
+
+
+def fitted(image: np.ndarray, size: tuple[int, int], aspect: Fraction = Fraction(1)) -> np.ndarray:
+    """Return an image resized with its proportions into the middle of a black one of `size` (width, height).
+
+    aspect: width / height of its pixels.
+    """
+    height, width = image.shape[0], image.shape[1] * aspect
+    scale = min(size[0] / width, size[1] / height)
+    width, height = max(round(width * scale), 1), max(round(height * scale), 1)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return canvas
 
 
 def names_picture(file: Path | str) -> bool:

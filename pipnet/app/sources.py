@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 
 from pipnet.app.address import fetch_picture
+from pipnet.app.encoders import as_os_error, av
 from pipnet.errors import UserError
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 from pipnet.picture_size import check_size, picture_size
@@ -26,6 +28,7 @@ USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a hi
 AHEAD = 4  # frames that are decoded ahead of their use
 PATIENCE = 10_000  # ms that an address may take to answer
 LEAST, BACK = 0.001, 1.0  # s between frames with the same time stamp; by which stamps go back where they start anew
+WIDEST = 10  # largest ratio of a pixel's sides that is believed
 LAST = 2.0  # s that the decoding of a last frame is waited for
 RETURN, RETRY = (
     30.0,
@@ -57,7 +60,7 @@ def silence_opencv() -> None:
 class Pictures:
     """Still pictures of files. An unreadable one is named on stderr and left out; UserError when all are unreadable."""
 
-    still, live, fps = True, False, 0.0
+    still, live, fps, aspect = True, False, 0.0, Fraction(1)
 
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
@@ -146,6 +149,8 @@ class Video:
             )
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
+        self._turned = self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 != 0
+        self.aspect = self._aspect()
         self._ends = 0 < count < 1e9 or not self.live  # an address may be that of a whole video
         self.live &= device or not self._ends
         self.count = int(count) if not self.live and 0 < count < 1e9 else None
@@ -191,6 +196,7 @@ class Video:
 
     def _read(self) -> None:
         start, clock, index = time.monotonic(), Clock(1 / self.fps), 0
+        sizes = Sizes(self.files[0], self._turned) if self.files else None
         while not self._stop.is_set():
             read, image = self._capture.read()
             if not read and not self._ends and (image := self._returns()) is not None:
@@ -198,6 +204,7 @@ class Video:
             if not read:
                 break
             index += 1
+            image = sizes.restored(image, index) if sizes else image
             stamp = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             self._put(Frame(image, index, clock.at(stamp), self._label))
         self._put(None)
@@ -223,6 +230,13 @@ class Video:
         self._capture = cv2.VideoCapture(*self._options)
         return self._capture.read()[1] if self._capture.isOpened() else None
 
+    def _aspect(self) -> Fraction:
+        """Return width / height of a pixel of the pictures as they are shown, 1 where the video does not say it."""
+        ratio, below = (int(self._capture.get(prop)) for prop in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+        if not (0 < ratio <= WIDEST * below and below <= WIDEST * ratio):
+            return Fraction(1)
+        return Fraction(below, ratio) if self._turned else Fraction(ratio, below)
+
     def _put(self, frame: Frame | None) -> None:
         while not self._stop.is_set():
             try:
@@ -232,6 +246,38 @@ class Video:
                 if self.live and frame is not None:
                     with suppress(queue.Empty):
                         self._queue.get_nowait()  # drop the older frame
+
+
+class Sizes:
+    """Sizes of a file's frames, since OpenCV stretches all of them to that of the first one; PyAV tells them.
+
+    Only key frames can change the size. Where PyAV is not installed or does not read the file, nothing is known.
+    """
+
+    def __init__(self, file: Path, turned: bool):
+        self._module, self._turned, self._size = av(), turned, None
+        self._changes = self._key_frames(str(file)) if self._module else iter(())
+        self._next = next(self._changes, None)
+
+    def _key_frames(self, file: str) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Yield (index, (width, height)) of key frames, as they are stored."""
+        with suppress(OSError), as_os_error(self._module), self._module.open(file) as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None or stream.codec_context.codec.intra_only:
+                return  # where each frame is a key frame, all would be decoded twice
+            context = stream.codec_context
+            for index, packet in enumerate(container.demux(stream)):
+                if packet.is_keyframe and packet.size:
+                    frames = [*context.decode(packet), *context.decode(None)]
+                    context.flush_buffers()
+                    yield from ((index, (frame.width, frame.height)) for frame in frames[-1:])
+
+    def restored(self, image: np.ndarray, index: int) -> np.ndarray:
+        """Return the frame of this index, the next one that is asked for, in its own size."""
+        while self._next and self._next[0] <= index:
+            self._size = self._next[1][::-1] if self._turned else self._next[1]
+            self._next = next(self._changes, None)
+        return image if self._size in (None, image.shape[1::-1]) else cv2.resize(image, self._size)
 
 
 class Clock:

@@ -5,12 +5,13 @@ import sys
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from pipnet.app.encoders import CODECS, LONGEST, PYAV, drawback
+from pipnet.app.encoders import CODECS, LONGEST, PYAV, drawback, keeps_aspect
 from pipnet.app.sinks import VideoSink
 from pipnet.app.sources import Frame, Video
 
@@ -34,7 +35,9 @@ def test_opencv_writes_the_codec_that_takes_little_time(name, codec, tmp_path, m
     assert save(tmp_path / name, tmp_path / "talk.mp4") == ""
     assert int(cv2.VideoCapture(str(tmp_path / name)).get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") == codec
     said = drawback(Path(name).suffix, True)
-    assert ("pip install av" in said) == (name != "out.avi") and ("browsers do not play" in said) == (name == "out.mp4")
+    assert ("pip install -U av" in said) == (name != "out.avi") and ("browsers do not play" in said) == (
+        name == "out.mp4"
+    )
 
 
 def irregular(file: Path, av, rate: int = 90_000) -> list[float]:
@@ -90,6 +93,110 @@ def test_a_long_gap_is_cut_and_the_frames_behind_it_follow_at_once(tmp_path):
     capture = cv2.VideoCapture(str(sink.target))
     seen = [round(image.mean() / 50) for known, image in iter(capture.read, (False, None))]
     assert seen == [0, 1, *[1] * (LONGEST * RATE - 1), 2, 3, 4]
+
+
+def encode(file: Path, images: list[np.ndarray], tags: dict | None = None, codec: str = "libx264", **form) -> None:
+    """Write images with values of the codec context, as a container `form`."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(file), "w", **form) as video:
+        stream = video.add_stream(codec, RATE)
+        stream.width, stream.height, stream.pix_fmt = images[0].shape[1], images[0].shape[0], "yuv420p"
+        for name, value in (tags or {}).items():
+            setattr(stream.codec_context, name, value)
+        matrix = "ITU709" if tags and tags.get("colorspace") == 1 else "ITU601"
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            video.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=matrix)))
+        video.mux(stream.encode(None))
+
+
+def copy(file: Path, target: Path) -> VideoSink:
+    """Write the frames of a video into another one."""
+    source = Video(str(file))
+    with closing(VideoSink(target, source.fps, source.files[0], source.aspect)) as sink:
+        for frame in source:
+            sink.write(frame, frame.image)
+    return sink
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("suffix", CODECS)
+def test_pixels_that_are_not_square_keep_their_shape(suffix, installed, tmp_path, monkeypatch):
+    for ratio in (Fraction(4, 3), Fraction(3, 4)):
+        encode(tmp_path / "in.mp4", [np.zeros((96, 120, 3), np.uint8)] * 3, {"sample_aspect_ratio": ratio})
+        with monkeypatch.context() as patch:
+            if not installed:
+                patch.setitem(sys.modules, "av", None)
+            kept = keeps_aspect(suffix)
+            sink = copy(tmp_path / "in.mp4", tmp_path / f"out{suffix}")
+        saved = Video(str(sink.target))
+        height, width = saved._first.image.shape[:2]
+        assert kept == (installed and suffix not in (".avi", ".webm"))
+        assert saved.aspect == (ratio if kept else 1)
+        assert width * saved.aspect / height == pytest.approx(120 * ratio / 96, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}, (1, 1, 1, 1)),
+        ({"colorspace": 6, "color_primaries": 6, "color_trc": 6, "color_range": 1}, (6, 6, 6, 1)),
+        ({}, (2, 2, 2, 0)),
+    ],
+)
+def test_colours_are_those_that_players_show(tags, expected, tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    green = np.full((720, 1280, 3), (20, 220, 30), np.uint8)
+    encode(tmp_path / "in.mp4", [green] * 2, tags)
+    copy(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    shown = []
+    for name in ("in", "out"):
+        with av.open(str(tmp_path / f"{name}.mp4")) as video:
+            context = video.streams.video[0].codec_context
+            found = context.colorspace, context.color_primaries, context.color_trc, context.color_range
+            matrix = {1: "ITU709", 6: "ITU601"}.get(found[0], "ITU709")  # players take this for HD without a tag
+            frame = next(video.decode(video=0)).reformat(format="bgr24", src_colorspace=matrix)
+            shown.append(frame.to_ndarray()[360, 640])
+            assert found == expected, name
+    assert np.abs(shown[0].astype(int) - shown[1]).max() <= 4
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((640, 360), 6), ((1280, 720), 1)])
+def test_a_stream_gets_the_matrix_that_players_expect(size, matrix, tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with closing(VideoSink(tmp_path / "out.mp4", RATE)) as sink:
+        sink.write(Frame(None, 0, 0.0, "stream"), np.zeros((size[1], size[0], 3), np.uint8))
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        assert video.streams.video[0].codec_context.colorspace == matrix
+
+
+def test_a_video_whose_size_changes_is_not_stretched(tmp_path):
+    """A disc stays round, in the frames and in what is saved."""
+    for name, (width, height) in {"a": (320, 240), "b": (240, 320)}.items():
+        image = np.zeros((height, width, 3), np.uint8)
+        cv2.circle(image, (width // 2, height // 2), 80, (255, 255, 255), -1)
+        encode(tmp_path / f"{name}.h264", [image] * 8, format="h264")
+    (tmp_path / "in.h264").write_bytes(b"".join((tmp_path / f"{name}.h264").read_bytes() for name in "ab"))
+    shapes = [frame.image.shape[:2] for frame in Video(str(tmp_path / "in.h264"))]
+    assert shapes == [(240, 320)] * 8 + [(320, 240)] * 8
+    sink = copy(tmp_path / "in.h264", tmp_path / "out.mp4")
+    assert sink.note == "with black bars in 8 frames, whose size differs from the first one's"
+    capture, ratios = cv2.VideoCapture(str(sink.target)), []
+    for _, image in iter(capture.read, (False, None)):
+        rows, columns = np.nonzero(image[..., 0] > 128)
+        ratios.append(np.ptp(columns) / np.ptp(rows))
+    assert len(ratios) == 16 and ratios == pytest.approx([1] * 16, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["an empty folder", "an older version", "one that fails"])
+def test_a_package_av_that_cannot_write_counts_as_none(kind, tmp_path, monkeypatch):
+    module = ModuleType("av")
+    if kind == "an older version":
+        module.container = SimpleNamespace(OutputContainer=type("OutputContainer", (), {"add_stream": None}))
+    monkeypatch.setitem(sys.modules, "av", None if kind == "one that fails" else module)
+    assert "pip install -U av" in drawback(".mp4", True)
+    save(tmp_path / "out.mp4", tmp_path / "talk.mp4")
+    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
 
 
 @pytest.mark.parametrize(
