@@ -21,9 +21,8 @@ import yaml
 from loguru import logger
 
 from pipnet.cores import cores
-from pipnet.detector import FaceBox
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
+from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.config import Defaults, load_protocol, read_defaults
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
@@ -40,8 +39,9 @@ from utils.yaml_files import nearest
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 CONTINUOUS = 0.5  # origin of annotations that are continuous px already
 LOST = 0.01  # share of the faces that may be damaged
-# the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
-GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
+# meaning of Dataset.gssl, and key of meta.yaml: px that the authors count more in the box's sides; shares of these by
+# which the left, top, right and bottom edge of the crop lie outside the box
+GSSL_CROP = "gssl_crop"
 LARGEST = (
     100  # largest side of a crop / side of its image; beyond it a landmark must be wrong, and memory would not suffice
 )
@@ -133,9 +133,9 @@ class DataGenerator:
                 f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out"
             )
         layout = (stored if row.layout else layout_of(archive, stored, defaults.layouts)).name
-        splits, listed = archive.tables(), 0
+        splits, listed, edges = archive.tables(), 0, gssl_crop(dataset, protocol, defaults.protocols)
         for table in splits.values():
-            if published and protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
+            if published and protocol.rounding == "int" and origin != CONTINUOUS and not row.gssl:
                 table |= {
                     name: np.trunc(table[name]) for name in ("landmarks", "box")
                 }  # as PIPNet's authors prepare 300W
@@ -143,8 +143,8 @@ class DataGenerator:
                 listed, listed + len(table["file"])
             )  # by which train and val can be put together again
             listed += len(table["file"])
-            if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
-                table["box"] = GSSL_BOXES[dataset](table["box"])
+            if edges:
+                table["box"] = gssl_boxes(table["box"], protocol, *edges[GSSL_CROP])
         how = (
             {
                 "format": FORMAT,
@@ -167,7 +167,9 @@ class DataGenerator:
             | ({"states": list(row.states)} if row.states else {})
             | ({"origin_guessed": True} if guessed else {})
             | ({"points": archive.names} if archive.names else {})
+            | edges
         )
+        rule = protocol._replace(rounding="float") if edges else protocol
         if "val" not in splits and "train" in splits and self.val != "test":
             table = splits["train"]
             held = split_identities(table["identity"], float(self.val), self.seed)
@@ -176,7 +178,7 @@ class DataGenerator:
         with partial_folder(target) as partial_set:
             folder = _started(partial_set, how)
             try:
-                done = {split: self._crops(folder, split, table, protocol) for split, table in splits.items()}
+                done = {split: self._crops(folder, split, table, rule) for split, table in splits.items()}
                 splits = _without_damaged(folder, source, splits, done)
                 for table in (
                     splits.values() if published and row.clipped else ()
@@ -363,6 +365,24 @@ def _finished(folder: Path, splits: Iterable[str]) -> None:
         if not (folder / split / "jpeg.npy").is_file():  # no face of it can be used
             shutil.rmtree(folder / split)
     (folder / "key").unlink()
+
+
+def gssl_crop(dataset: str | None, protocol: Protocol, rows: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the entry GSSL_CROP of meta.yaml for a dataset whose crops in protocol `gssl` are its own, else {}.
+
+    rows: the protocols of args.yaml.
+    """
+    own = DATASETS[dataset].gssl if dataset and protocol._asdict() == rows.get("gssl") else ()
+    return {GSSL_CROP: list(own)} if own else {}
+
+
+def gssl_boxes(
+    boxes: np.ndarray, protocol: Protocol, more: float, left: float, top: float, right: float, bottom: float
+) -> np.ndarray:
+    """Return the boxes (M, 4) from which `protocol` makes PIPNet's crops of boxes (M, 4), image px; see GSSL_CROP."""
+    sides = boxes[:, 2:] - boxes[:, :2] + more
+    low, high = boxes[:, :2] - sides * (left, top), boxes[:, 2:] + sides * (right, bottom)
+    return box_of_crop((low + high) / 2, high - low, protocol)
 
 
 def split_identities(identities: list[str], share: float, seed: int) -> np.ndarray:

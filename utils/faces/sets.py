@@ -21,7 +21,7 @@ from utils.faces.archives import DATASETS, infer
 from utils.faces.faces import Faces
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import MEANFACE_FILES, dataset_of, prepared
-from utils.faces.prepare import DataGenerator
+from utils.faces.prepare import DataGenerator, gssl_crop
 from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, fitting, test_split
 from utils.locks import waiting
 from utils.partial_folders import remove_abandoned
@@ -185,6 +185,7 @@ class Sets:
             "margin": data.margin,
             "target_size": data.target_size,
             "labels": data.labels,
+            **gssl_crop(dataset, self.protocol, self.protocols),
         }
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
@@ -338,7 +339,7 @@ class Sets:
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
             chosen = name == self.data.dataset
-            if raw is None or name == infer(raw) or (chosen and _has_own_layout(name)):
+            if raw is None or infer(raw) in (name, HOSTS.get(name)) or (chosen and _has_own_layout(name)):
                 return raw
             folders = sorted(path for path in raw.iterdir() if path.is_dir())  # several archives side by side
             for wanted in filter(None, (name, HOSTS.get(name))):

@@ -1,5 +1,6 @@
 """Labels as PIPNet's authors prepare them, against their preparation in numpy; and annotations as they are released."""
 
+import re
 import shutil
 
 import archives
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 from archives import annotated, parse, picture, write_cofw
 from conftest import DEFAULTS, LAYOUTS, REFERENCE, SMALL, fails, load_split, refuses, settings, write_faces
+from scipy.io import savemat
 
 from pipnet.errors import UserError
-from pipnet.geometry import crop_box, to_crop
-from utils.config import load_protocol
+from pipnet.geometry import to_crop
 from utils.faces.archives import PARTS_300W, read_pts
-from utils.faces.prepare import GSSL_BOXES, DataGenerator
+from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import read_meta
+from utils.faces.sets import Sets
 
 
 def as_published(points: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +177,83 @@ def test_small_faces_are_left_out(tmp_path, cli):
     )
 
 
-@pytest.mark.parametrize(("dataset", "top"), [("wflw", 110), ("celeba-wild", 115)])
-def test_crops_for_unlabelled_faces_leave_out_what_is_above_the_brows(dataset, top):
-    """The authors of PIPNet widen the box by a tenth on three sides and move its top down."""
-    protocol = load_protocol(DEFAULTS.protocols, "gssl")._replace(rounding="float")
-    box = GSSL_BOXES[dataset](np.array([100.0, 100, 300, 200]))
-    assert np.allclose(crop_box(box, protocol, 1000, 1000), [80, top, 320, 210])
+# ------------------------------------------------------------------------------------- crops of sets with boxes by `gssl`
+BORDER = 5.0, 20.0, 100.0, 80.0  # x y w h of a box whose crop ends at the left edge of a picture of 160 x 120 px
+
+
+def edges(box, left: float, top: float, right: float, bottom: float) -> list[float]:
+    """Return the authors' crop of x1 y1 x2 y2: each side moved out by a share of the box's w, h, and clipped by itself.
+
+    box: x1, y1, x2, y2, w, h.
+    """
+    x1, y1, x2, y2, w, h = box
+    return [max(x1 - w * left, 0), max(y1 - h * top, 0), min(x2 + w * right, 159), min(y2 + h * bottom, 119)]
+
+
+def of_xywh(x, y, w, h) -> tuple[float, ...]:
+    return x, y, x + w - 1, y + h - 1, w, h
+
+
+def gssl_set(name: str, root, tmp_path, split: str = "train"):
+    folder = archives.prepared(name, root, tmp_path / "data", protocol="gssl", labels="published")
+    return folder, load_split(folder, split)
+
+
+@pytest.mark.parametrize("name", ["cofw", "cofw68"])
+def test_gssl_crops_of_cofw(name, tmp_path):
+    root = getattr(archives, name)(tmp_path)[0]
+    for split, end in (("train", "Tr"), ("test", "T")):
+        images = [np.full((120, 160, 3), 9, np.uint8)] * 3
+        boxes = np.array([BORDER, (37, 20, 61, 53), (90, 50, 60, 66)], float)
+        phis = np.full((3, 87), 60.25)
+        write_cofw(root / f"COFW_{split}_color.mat", end, images, boxes, phis)
+    if name == "cofw68":
+        savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": boxes})
+    folder, table = gssl_set(name, root, tmp_path, "test")
+    wanted = [edges(of_xywh(*box), 0.15, 0.15, 0.15, 0.15) for box in boxes]
+    assert wanted[0] == [0, 8, 119, 111]  # 300W's rule would make it wider on the right by what is missing on the left
+    assert np.allclose(table["crop"][:], wanted, atol=1e-3)
+    if name == "cofw":
+        assert np.allclose(table["landmarks"][:], 60.25, atol=1e-4)  # not truncated
+    assert read_meta(folder)["protocol"] == DEFAULTS.protocols["gssl"]  # a net has one protocol for all sets
+
+
+def test_gssl_crops_of_wflw(tmp_path):
+    root, lists = archives.wflw(tmp_path)
+    file = root / "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
+    boxes = [(5, 20, 105, 100), (37, 21, 98, 74), (90, 50, 150, 117)]
+    faces = zip(lists["train"], boxes, strict=True)
+    file.write_text("\n".join(archives.wflw_line(face[0], box, *face[2:]) for face, box in faces))
+    _, table = gssl_set("wflw", root, tmp_path)
+    wanted = [edges((*box, box[2] - box[0], box[3] - box[1]), 0.1, -0.1, 0.1, 0.1) for box in boxes]
+    assert np.allclose(table["crop"][:], wanted, atol=1e-3)
+
+
+def test_gssl_crops_of_celeba_and_its_list_of_boxes(tmp_path):
+    root, _ = archives.celeba(tmp_path)
+    _, table = gssl_set("celeba-wild", root, tmp_path)
+    assert np.allclose(table["crop"][0], edges(of_xywh(20, 10, 100, 90), 0.1, -0.15, 0.1, 0.1), atol=1e-3)
+    (root / "celeba_bboxes.txt").write_text("000001.jpg 5 20 104 99\n")  # image, x1, y1, x2, y2: of a detector
+    _, table = gssl_set("celeba-wild", root, tmp_path)
+    assert np.allclose(table["crop"][0], edges((5, 20, 104, 99, 100, 80), 0.1, -0.15, 0.1, 0.1), atol=1e-3)
+    others = parse("celeba-wild", root, allow_partial=True)
+    assert others["test"][0].box.tolist() == [21.5, 11.5, 120.5, 100.5]  # a face that the detector's list lacks
+    (root / "Anno/list_bbox_celeba.txt").unlink()
+    assert parse("celeba-wild", root, allow_partial=True)["train"][0].box.tolist() == [5.5, 20.5, 104.5, 99.5]
+    (root / "celeba_bboxes.txt").write_text("000001.jpg 5 20 104\n")
+    refuses("celeba_bboxes.txt, line 1: 4 words where a name and 4 values", parse, "celeba-wild", root)
+
+
+def test_a_set_of_another_gssl_crop_is_prepared_again(tmp_path):
+    root, _ = archives.celeba(tmp_path)
+    places = {"data_root": str(tmp_path / "data"), "data_dir": str(root), "dataset": "celeba-wild"}
+    given = {**places, "protocol": "gssl", "target_size": 32, "allow_partial": True, "val": "none"}
+
+    def prepared_now() -> str:
+        file = Sets(settings("gssl", **given), DEFAULTS).prepare("celeba-wild").folder / "meta.yaml"
+        return file.read_text()
+
+    made = prepared_now()
+    (file,) = (tmp_path / "data").glob("*/meta.yaml")
+    file.write_text(re.sub("gssl_crop:\n(- .*\n)+", "", made))  # as before these crops were the authors'
+    assert len(file.read_text()) < len(made) and prepared_now() == made

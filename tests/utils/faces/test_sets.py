@@ -229,8 +229,11 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
         for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
             found = sets_of(new_settings(**common, **given))
             assert found._source(name, found.root) == side / place, (name, given)
-    for name in ("300w", "wflw"):  # also where the folder is the archive itself
-        given = {**common, "data_dir": str(side / {"300w": "data_300W", "wflw": "WFLW"}[name])}
+    for name, place in (
+        ("300w", "data_300W"),
+        ("celeba-wild", "CelebA"),
+    ):  # also where the folder is the archive itself
+        given = {**common, "data_dir": str(side / place)}
         found = sets_of(new_settings(**given, dataset=name))
         assert found._source(name, found.root) == Path(given["data_dir"])
     sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))

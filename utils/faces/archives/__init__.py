@@ -53,6 +53,7 @@ LABEL_STUDIO = "label-studio"
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
 EYES, BOX = ("interocular",), ("box",)  # norms
 ALL = ("train", "val", "test")
+GSSL_COFW = (1, 0.15, 0.15, 0.15, 0.15)
 DATASETS = {
     "300w": Dataset(
         parse_300w,
@@ -65,12 +66,28 @@ DATASETS = {
     ),
     "synthetic": Dataset(partial(parse_300w, official=False), "synthetic faces", "68", 1.0, None),
     "wflw": Dataset(
-        parse_wflw, "WFLW", "98", 0.0, WFLW, signs=("WFLW_annotations",), states=ATTRIBUTES, clipped=True, norms=EYES
+        parse_wflw,
+        "WFLW",
+        "98",
+        0.0,
+        WFLW,
+        signs=("WFLW_annotations",),
+        states=ATTRIBUTES,
+        clipped=True,
+        gssl=(0, 0.1, -0.1, 0.1, 0.1),
+        norms=EYES,
     ),
     "cofw": Dataset(
-        parse_cofw, "COFW", "29", 1.0, COFW, signs=("COFW_*_color.mat",), norms=("interocular", "interpupil")
+        parse_cofw,
+        "COFW",
+        "29",
+        1.0,
+        COFW,
+        signs=("COFW_*_color.mat",),
+        gssl=GSSL_COFW,
+        norms=("interocular", "interpupil"),
     ),
-    "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), norms=EYES),
+    "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), gssl=GSSL_COFW, norms=EYES),
     "aflw": Dataset(
         parse_aflw,
         "AFLW",
@@ -122,7 +139,9 @@ DATASETS = {
         ("list_landmarks_align_celeba.txt", "*/list_landmarks_align_celeba.txt"),
         norms=EYES,
     ),
-    "celeba-wild": Dataset(partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL),
+    "celeba-wild": Dataset(
+        partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL, gssl=(1, 0.1, -0.15, 0.1, 0.1)
+    ),
     "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
     "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, ()),
     "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",)),

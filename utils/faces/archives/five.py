@@ -44,12 +44,13 @@ def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
 def parse_celeba(archive: Archive, wild: bool = False) -> None:
     """Add train, val, test of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
 
+    Boxes are those of a detector in celeba_bboxes.txt, if that exists, as for PIPNet's authors; else CelebA's own.
     The identity is the person if identity_CelebA.txt exists, else the image.
     """
     root, kind = archive.root, "celeba" if wild else "align_celeba"
     file, persons = _file(root, f"list_landmarks_{kind}.txt"), _file(root, "identity_CelebA.txt")
     points = _list(file, 2 * COUNT)
-    boxes = _list(_file(root, "list_bbox_celeba.txt"), 4) if wild else {}
+    detected, listed = _boxes(root) if wild else ({}, {})
     partition = _list(_file(root, "list_eval_partition.txt"), 1, header=False)
     people = _list(persons, 1, header=False) if persons.is_file() else {}
     splits = dict(zip("012", CELEBA, strict=True))
@@ -62,15 +63,29 @@ def parse_celeba(archive: Archive, wild: bool = False) -> None:
             if split is None:
                 raise UserError(f"{where}: its part in list_eval_partition.txt is not 0, 1 or 2")
             values = numbers(words, where).reshape(COUNT, 2)
-            box = _box(values, boxes.get(image), where) if wild else None
+            box = _box(values, detected.get(image), listed.get(image), where) if wild else None
             archive.add(split, path, split, people.get(image, [image])[0], values, where, box)
 
 
-def _box(points: np.ndarray, words: list[str] | None, where: str) -> np.ndarray:
-    """Return the box (4,) of the list; if it is empty, the landmarks' box at three times its size."""
-    box = numbers(words or ("0",) * 4, where)
-    if (box[2:] > 1).all():
-        return pixel_corners(box)
+def _boxes(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return {image: x1 y1 x2 y2} of PIPNet's detector, empty without its list, and {image: x y w h} of CelebA's list.
+
+    With the first list, the second may be missing.
+    """
+    detected, listed = _file(root, "celeba_bboxes.txt"), _file(root, "list_bbox_celeba.txt")
+    found = _list(detected, 4, header=False) if detected.is_file() else {}
+    return found, _list(listed, 4) if listed.is_file() or not found else {}
+
+
+def _box(points: np.ndarray, corners: list[str] | None, sides: list[str] | None, where: str) -> np.ndarray:
+    """Return the first box (4,) that is not empty: of x1 y1 x2 y2, of x y w h, of the landmarks at three times its
+    size.
+    """
+    boxes = [numbers(corners, where)] if corners else []
+    boxes += [pixel_corners(numbers(sides, where))] if sides else []
+    for box in boxes:
+        if (box[2:] > box[:2]).all():
+            return box
     low, high = points.min(0), points.max(0)
     return np.concatenate([low - (high - low), high + (high - low)])
 

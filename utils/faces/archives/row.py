@@ -30,6 +30,7 @@ class Dataset(NamedTuple):
     options: tuple[str, ...] = ()  # fields of DataGenerator that are passed to the parser
     label_shift: float = 0.0  # px of the source image by which the annotations lie to the right of what they mark
     clipped: bool = False  # whether PIPNet's authors clip the landmarks to the image
+    gssl: tuple[float, ...] = ()  # sets with boxes: PIPNet's crop in protocol `gssl`, see prepare.GSSL_CROP
     norms: tuple[str, ...] = ()  # norms that publications use for this set; reports mark them
 
     @property
