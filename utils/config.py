@@ -26,7 +26,7 @@ from utils.sections import (
     TestSettings,
     TrainSettings,
 )
-from utils.yaml_files import nearest, read_yaml
+from utils.yaml_files import Loader, nearest, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "args.yaml"
@@ -248,8 +248,8 @@ def read_value(key: str, text: Any) -> Any:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError):  # also a date such as 2001-13-45
         return text
 
 

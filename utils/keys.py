@@ -13,7 +13,10 @@ from utils.yaml_files import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 LARGEST = 10**6  # of numbers whose key has no `most`; far above it, sizes and steps no longer fit machine numbers
-EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as text
+DECIMAL = {  # numbers that `utils.yaml_files.Loader` leaves as text: 010, 1e-4
+    int: re.compile(r"[-+]?[0-9]{1,300}"),
+    float: re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,10 @@ class Key:
     def _one(self, value: Any) -> Any:
         """Return one value of the key's type, in its range and among its choices."""
         whole, must = isinstance(value, int) and not isinstance(value, bool), f"{self.name} must be"
-        if (self.kind is float and isinstance(value, str) and EXPONENT.fullmatch(value)) or (
-            whole and self.kind is float
-        ):
+        if whole and self.kind is float:
             value = float(value)
+        elif isinstance(value, str) and self.kind in DECIMAL and DECIMAL[self.kind].fullmatch(value):
+            value = self.kind(value)
         elif whole and self.kind is str:
             value = str(value)  # --layout 68
         if type(value) is not self.kind and value not in self.words:

@@ -12,6 +12,25 @@ from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes
 
 MOST_BYTES, MOST_VALUES = 1 << 20, 200_000  # of a YAML file
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+class Loader(yaml.SafeLoader):
+    """Reads plain decimal numbers as numbers. YAML 1.1 also takes 010 for 8 and 1:30 for 90; here these are text."""
+
+    yaml_implicit_resolvers = {
+        first: [row for row in rows if row[0] not in (INT, FLOAT)]
+        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+# each is a part of what YAML 1.1 takes for a number, so that text which is written without quotes comes back as text
+Loader.add_implicit_resolver(INT, re.compile(r"[-+]?(0|[1-9][0-9]{0,300})$"), list("-+0123456789"))
+Loader.add_implicit_resolver(
+    FLOAT,
+    re.compile(r"([-+]?[0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
 
 
 def nearest(name: str, names: Iterable) -> str:
@@ -30,7 +49,7 @@ def _load(file: Path) -> Any:
     """
     if file.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
-    loader = yaml.SafeLoader(read_bytes(file).decode("utf-8"))
+    loader = Loader(read_bytes(file).decode("utf-8"))
     try:
         node = loader.get_single_node()
         if node is None:

@@ -69,6 +69,56 @@ def test_args_yaml_holds_each_key_in_its_section_and_the_key_has_a_flag():
             assert typed(flag, *words) == {key: value}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("08", 8),
+        ("+5", 5),
+        ("1:30", None),
+        ("0x10", None),
+        ("0b1", None),
+        ("1_000", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_numbers_are_decimal(tmp_path, text, value):
+    """On the command line and in files; YAML 1.1 reads 010 as 8 and 1:30 as 90."""
+    file = tmp_path / "file.yaml"
+    file.write_text(f"epochs: {text}\nmilestones: [0, {text}]\n")
+    found = read_yaml(file)
+    if value is None:
+        refuses("epochs must be", typed, "--epochs", text)
+        refuses("milestones must be", typed, "--milestones", "0", text)
+        refuses("epochs must be", KEYS["epochs"].check, found["epochs"])
+    else:
+        assert typed("--epochs", text, "--milestones", f"0,{text}") == {"epochs": value, "milestones": [0, value]}
+        assert {key: KEYS[key].check(one) for key, one in found.items()} == {"epochs": value, "milestones": [0, value]}
+
+
+def test_text_in_files_stays_text(tmp_path):
+    values = [
+        "010",
+        "08",
+        "1e5",
+        "1:30",
+        "0x1",
+        "-.5",
+        "1_0",
+        ".5",
+        "1.",
+        "+1",
+        "0",
+        "12",
+        ".inf",
+        "-.inf",
+        ".nan",
+        "1.5e-3",
+    ]
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump({"values": values, "numbers": [0, -7, 1e-4, 2.5, 10**20]}))
+    assert read_yaml(tmp_path / "file.yaml") == {"values": values, "numbers": [0, -7, 1e-4, 2.5, 10**20]}
+
+
 def test_a_comma_divides_names_unless_it_is_in_the_name_of_a_folder(tmp_path):
     folder = tmp_path / "a,b"
     folder.mkdir()
