@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
     shift_y: float  # the crop's centre moves down by this fraction of the box height
     square: str  # no | max | min: both sides become the longer or the shorter one
     border: str  # clip: the crop ends where the image ends; zero: black outside the crop; real: image outside the crop
-    rounding: str  # int: whole pixels, as in the published 300W preparation; float
+    rounding: str  # int: whole pixels, as in the published 300W preparation; floor: as in Peppa's Slim; float
 
     @property
     def inner(self) -> bool:
@@ -37,7 +37,7 @@ class Protocol(NamedTuple):
         return min(self.scale_x, self.scale_y) >= 1.8
 
 
-CHOICES = {"square": ("no", "max", "min"), "border": ("clip", "zero", "real"), "rounding": ("int", "float")}
+CHOICES = {"square": ("no", "max", "min"), "border": ("clip", "zero", "real"), "rounding": ("int", "floor", "float")}
 
 
 def check_protocol(protocol: Protocol) -> Protocol:
@@ -74,7 +74,8 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
     Two kinds of crops are those of PIPNet's published preparation (Jin et al., IJCV 2021). For 300W (rounding `int`,
     border `clip`), the box in whole pixels is enlarged, its corner is moved into the image without changing its size,
     then its size is cut. For WFLW (`float` and `clip`), each side is clipped by itself. Both stop one pixel before the
-    image's right and lower edge.
+    image's right and lower edge. The crops of Peppa's Slim (`floor` and `clip`) are made from the box in whole pixels:
+    its centre and half the crop's sides are rounded down, then each side is clipped by itself, at the image's edge.
 
     UserError for a box that is empty, not finite or huge, or whose clipped crop is empty.
     """
@@ -89,21 +90,28 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
 
 def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, angle: float) -> np.ndarray:
     """Return the crop (4,) of a finite box, see `crop_box`. The crop may be empty."""
-    whole = math.trunc if protocol.rounding == "int" else float
+    floors, whole = protocol.rounding == "floor", float if protocol.rounding == "float" else math.trunc
     if protocol.rounding == "int":
         edges = [
             whole(edge + 0.5) for edge in edges
         ]  # the published code truncates 1-based landmarks, which are 0.5 larger
+    elif floors:
+        edges = [whole(edge) for edge in edges]
     x, y, wide, high = edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1]
-    grown_x, grown_y = whole(wide * protocol.scale_x), whole(high * protocol.scale_y)
+    grown_x, grown_y = wide * protocol.scale_x, high * protocol.scale_y
+    grown_x, grown_y = (2 * (side // 2) if floors else whole(side) for side in (grown_x, grown_y))
     if protocol.square != "no":
         grown_x = grown_y = (max if protocol.square == "max" else min)(grown_x, grown_y)
-    x, y = x - whole((grown_x - wide) / 2), y - whole((grown_y - high) / 2) + whole(protocol.shift_y * high)
+    if floors:
+        x, y = (edges[0] + edges[2]) // 2 - grown_x / 2, (edges[1] + edges[3]) // 2 - grown_y / 2
+    else:
+        x, y = x - whole((grown_x - wide) / 2), y - whole((grown_y - high) / 2)
+    y += whole(protocol.shift_y * high)
     crop = np.array([x, y, x + grown_x, y + grown_y], np.float64)
     if angle:
         return carry(crop, turn_about(np.array([edges[0] + edges[2], edges[1] + edges[3]]) / 2, angle))
     if protocol.border == "clip":
-        low, limit = np.maximum(crop[:2], 0), np.array([width, height], np.float64) - 1
+        low, limit = np.maximum(crop[:2], 0), np.array([width, height], np.float64) - (not floors)
         end = low + (grown_x, grown_y) if protocol.rounding == "int" else crop[2:]
         return np.concatenate([low, np.minimum(end, limit)])
     return crop

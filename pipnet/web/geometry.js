@@ -97,19 +97,22 @@ export function similarity(points, onto) {
  * protocol: how crops are made. angle: by which the box and the crop are turned, each about its own centre.
  */
 export function cropBox(box, protocol, width, height, angle = 0) {
-  const whole = protocol.rounding === "int" ? Math.trunc : (value) => value;
-  const edges = protocol.rounding === "int" ? box.map((value) => Math.trunc(value + 0.5)) : box;
+  const floors = protocol.rounding === "floor", whole = protocol.rounding === "float" ? (value) => value : Math.trunc;
+  const edges = protocol.rounding === "int" ? box.map((value) => Math.trunc(value + 0.5)) : box.map(whole);
   const sides = [edges[2] - edges[0], edges[3] - edges[1]];
-  let grown = [whole(sides[0] * protocol.scale_x), whole(sides[1] * protocol.scale_y)];
+  let grown = [sides[0] * protocol.scale_x, sides[1] * protocol.scale_y];
+  grown = grown.map((side) => (floors ? 2 * Math.floor(side / 2) : whole(side)));
   if (protocol.square !== "no") grown = Array(2).fill(protocol.square === "max" ? Math.max(...grown) : Math.min(...grown));
-  let low = [0, 1].map((axis) => edges[axis] - whole((grown[axis] - sides[axis]) / 2));
+  let low = [0, 1].map((axis) => (floors
+    ? Math.floor((edges[axis] + edges[axis + 2]) / 2) - grown[axis] / 2
+    : edges[axis] - whole((grown[axis] - sides[axis]) / 2)));
   low[1] += whole(protocol.shift_y * sides[1]);
   let high = [low[0] + grown[0], low[1] + grown[1]];
   if (angle) {
     const crop = carry([...low, ...high], turnAbout(centreOf(edges), angle));
     [low, high] = [crop.slice(0, 2), crop.slice(2)];
   } else if (protocol.border === "clip") {
-    const limit = [width - 1, height - 1];  // the published preparations stop one pixel before the image's edge
+    const limit = [width, height].map((side) => side - !floors);  // PIPNet's preparations stop one pixel before the edge
     low = low.map((value) => Math.max(value, 0));
     high = [0, 1].map((axis) => Math.min(protocol.rounding === "int" ? low[axis] + grown[axis] : high[axis], limit[axis]));
   }

@@ -1,5 +1,6 @@
 """Slim: with the published weights the outputs equal the published ones."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,8 +9,19 @@ from conftest import DEFAULTS, LAYOUTS, mean_face, settings
 from nets.backbones.slim import Means, Slim
 from nets.heads.coordinate import CoordinateMaps
 from nets.labels import Labels
+from pipnet.geometry import Protocol, crop_box
 from utils.train import initialise
 from utils.train.make_net import make_net
+
+
+@pytest.mark.parametrize("face", range(8))
+def test_published_crops(reference, face):
+    with np.load(reference / "slim.npz") as stored:
+        height, width = cv2.imdecode(stored[f"i{face}_file_bytes"], cv2.IMREAD_COLOR).shape[:2]
+        for name, kind in (("slim", ""), ("slim_demo", "onnx_")):
+            crop = crop_box(stored[f"i{face}_bbox"], Protocol(**DEFAULTS.protocols[name]), width, height)
+            high, wide, top, left = stored[f"i{face}_{kind}detail_hwyx"]
+            assert crop.tolist() == [left, top, left + wide, top + high]
 
 
 @pytest.mark.parametrize("face", range(8))

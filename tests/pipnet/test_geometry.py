@@ -72,6 +72,20 @@ def test_crop_boxes_by_hand():
     ]  # shifted by the clip
 
 
+@pytest.mark.parametrize("name, part", [("slim", 1.5), ("slim_demo", 1.4)])
+@given(st.lists(st.integers(-30, 300), min_size=4, max_size=4), st.integers(200, 300), st.integers(150, 300))
+def test_crops_of_slim(name, part, values, width, height):
+    """In its demos and in its preparation for training: of a detector's box in whole px."""
+    x1, y1 = values[:2]
+    x2, y2 = x1 + 40 + abs(values[2]), y1 + 40 + abs(values[3])
+    half_x, half_y = (x2 - x1) * part // 2, (y2 - y1) * part // 2
+    x, y = (x1 + x2) // 2, (y1 + y2) // 2
+    published = [max(0, x - half_x), max(0, y - half_y), min(width, x + half_x), min(height, y + half_y)]
+    assume(published[0] < published[2] and published[1] < published[3])
+    crop = crop_box(np.array([x1, y1, x2, y2], float), Protocol(**DEFAULTS.protocols[name]), width, height)
+    assert crop.tolist() == published
+
+
 @given(coordinate, coordinate, length, length, st.sampled_from([SQUARE, SQUARE._replace(square="min"), WFLW, PIPNET]))
 def test_crop_box_is_a_box_or_a_clear_error(x, y, width, height, protocol):
     try:
