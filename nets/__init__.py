@@ -5,7 +5,7 @@
 from nets.registry import HEADS, import_named
 
 PLACES = {
-    **dict.fromkeys(("NETS", "NetOptions", "build_net", "make_spec", "net_row"), "nets.build"),
+    **dict.fromkeys(("NETS", "NetOptions", "build_net", "make_spec", "net_row", "no_larger"), "nets.build"),
     **dict.fromkeys(("Labels", "Prediction"), "nets.labels"),
     "Net": "nets.net",
     "Trainable": "nets.trainable",

@@ -3,9 +3,16 @@ A new backbone is one file and one row of NETS, a new head one file and one row 
 """
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
@@ -15,6 +22,8 @@ from nets.trainable import Trainable
 from nets.wrappers.local_parts import LocalParts
 from nets.wrappers.spatial_transformer import Reinit
 
+# a net may have so many times the values of its file, and so many more, while it is made: parts of timm's are dropped
+SLACK = 4, 2**25
 NETS: dict[str, Row] = {**resnet.ROWS, **irnet.ROWS, **mobilenet.ROWS, **slim.ROWS, **dpr.ROWS, **timm_net.ROWS}
 
 
@@ -89,6 +98,32 @@ def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | 
             "input_margin": row.input_margin,
         }
     return spec
+
+
+@contextmanager
+def no_larger(values: int) -> Iterator[None]:
+    """Raise ValueError if the modules that are made in the body have many more than so many values.
+
+    A module takes its memory when it is filled, after it is counted: a foreign spec may name a net of any size.
+    """
+    taken, most = 0, SLACK[0] * values + SLACK[1]
+
+    def add(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
+        nonlocal taken
+        taken += 0 if tensor is None else tensor.numel()
+        if taken > most:
+            raise ValueError("too large")
+
+    hooks = [register_module_parameter_registration_hook(add), register_module_buffer_registration_hook(add)]
+    try:
+        yield
+    except Exception:
+        if taken > most:  # a builder may have reworded it
+            raise ValueError(f"its net is far larger than the {values:,} values of the file") from None
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def build_net(spec: dict) -> Trainable:

@@ -1,6 +1,7 @@
 """Types and ranges of the values in checkpoints and exports. A file is checked once, when it is opened."""
 
 import math
+import reprlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,9 @@ from pipnet.errors import UserError
 from pipnet.geometry import CHOICES
 from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
 
-MOST_PX = 8192
+MOST_PX = 2048  # side of a net's input: its maps take 1 GB then
+SHORT = reprlib.Repr()  # of values of any depth and length
+SHORT.maxstring = SHORT.maxother = 100
 
 
 class Kind(NamedTuple):
@@ -35,7 +38,7 @@ def check(value: Any, kind: Kind, name: str) -> None:
     if value is MISSING:
         raise ValueError(f"{name} is missing, it must be {kind.says}")
     if not kind.fits(value):
-        shown = " ".join(repr(value).split())
+        shown = " ".join(SHORT.repr(value).split())
         raise ValueError(f"{name} must be {kind.says}, not {shown if len(shown) <= 60 else shown[:60] + '...'}")
     for part, inner, of in kind.parts(value):
         check(inner, of, f"{name}.{part}" if name else part)

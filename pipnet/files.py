@@ -9,6 +9,8 @@ import os
 import re
 import secrets
 import stat
+import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -54,13 +56,13 @@ def read_manifest(folder: Path, remedy: str) -> dict[str, dict]:
     if not file.exists():
         return {}
     try:
-        entries = json.loads(read_bytes(file).decode("utf-8"))
+        entries = parse_json(read_bytes(file).decode("utf-8"))
         for entry in entries.values():
             if not (isinstance(entry["sha256"], str) and isinstance(entry.get("bytes", 0), int)):
                 raise ValueError("a checksum or a size has another type")
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({type(error).__name__}: {one_line(error)}); {remedy}") from None
     return entries
 
@@ -108,6 +110,33 @@ def read_bytes(file: Path | str, most: int | None = None) -> bytes:
     if most is not None and Path(file).stat().st_size > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(file))
     return Path(file).read_bytes()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. ValueError for a damaged one, one that is nested too deeply, and a key that is
+    there twice, of which Python would keep the last.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:40]!r} is there twice in one object; remove one")
+    return values
+
+
+def unpacked_size(file: Path | str) -> int:
+    """Return the bytes to which a zip unpacks, 0 for another file."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return 0
 
 
 def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:

@@ -1,7 +1,6 @@
 """Exported files in the runtimes that read them, behind one interface: arrays by name in, arrays by name out."""
 
 import importlib
-import json
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,9 +13,11 @@ import numpy as np
 from pipnet.checkout import from_checkout
 from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
+from pipnet.files import parse_json, read_bytes
 from pipnet.session import metadata, open_session
 
 Arrays = dict[str, np.ndarray]
+MOST_METADATA = 2**24  # bytes
 MOST_THREADS = 1024  # of a net; many more take minutes to start
 
 
@@ -84,7 +85,7 @@ def _stored(file: Path, need: bool = True) -> dict[str, Any]:
     if not need and not metadata_file(file).is_file():
         return {"outputs": {}}
     try:
-        values = json.loads(metadata_file(file).read_text(encoding="utf-8"))
+        values = parse_json(read_bytes(metadata_file(file), MOST_METADATA))
         return {**values, "outputs": dict(values["outputs"])}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(

@@ -1,7 +1,6 @@
 """ONNX files in onnxruntime."""
 
 import ctypes
-import json
 import os
 import weakref
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
-from pipnet.files import shipped_net
+from pipnet.files import parse_json, shipped_net
 
 # onnxruntime would send usage data to its makers. It reads this variable when it is imported, so it must be set before
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -112,7 +111,7 @@ def metadata(session: Session) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in session.native.get_modelmeta().custom_metadata_map.items():
         try:
-            values[name] = json.loads(text)
+            values[name] = parse_json(text)
         except ValueError:
             values[name] = text
     return values

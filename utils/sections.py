@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nets.registry import ACTS, ERRORS, HEADS, POOLS
+from pipnet.contents import MOST_PX
 from pipnet.detector import DETECTORS
 from pipnet.runtimes import MOST_THREADS
 from utils.keys import Key, key, keys_of
@@ -200,7 +201,7 @@ class NetSettings:
         "heads heatmap (cells), simcc (bins): standard deviation of the Gaussian target; 0: the head's own", 0
     )
     num_lms: int | None = key("number of landmarks; null: that of the layout (any other number is an error)")
-    input_size: int = key("px, side of the input", 32, 8192, task="")
+    input_size: int = key("px, side of the input", 32, MOST_PX, task="")
     meanface: str | None = key(
         "prepared set, .txt or .npy (x y x y ...) with the mean face, which selects the neighbors (pip) or is the start "
         "(coordinate); null: that of the training faces"

@@ -117,3 +117,17 @@ def test_text_in_a_csv_is_no_formula(tmp_path):
     text = (tmp_path / "a.csv").read_text().splitlines()[1]
     assert text == "'=1+1,'+a,'@b,'-c,'\td,-1.5,+2e3,a=b,'=x,plain"
     assert list(read_csv(tmp_path / "a.csv")[0].values()) == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"a": {"b": 1, "c": 2, "b": 1}}', "key 'b' is there twice"),
+        ("[" * 200_000, "nested too deeply"),
+        ("{", "Expecting"),
+    ],
+)
+def test_json_that_means_two_things_is_refused(text, fault):
+    """Python would take the last value of a key, and end in a RecursionError."""
+    with pytest.raises(ValueError, match=fault):
+        files.parse_json(text)

@@ -14,9 +14,11 @@ from nets.detectors.faceboxes import FaceBoxesV2
 from nets.detectors.mtcnn import MTCNN
 from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
 from pipnet.errors import UserError, one_line
+from pipnet.files import unpacked_size
 from utils.train.checkpoint import load_weights
 
 written: set[str] = set()  # SHA-256 of the TorchScript files that this command has written
+MOST_BYTES = 2**28  # of the arrays of a packed file
 EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 
 
@@ -126,6 +128,8 @@ def _exported_state(net: FaceBoxesV2, file: Path) -> dict[str, torch.Tensor]:
 
 def _arrays(file: Path) -> dict[str, torch.Tensor]:
     try:
+        if (size := unpacked_size(file)) > MOST_BYTES:
+            raise ValueError(f"it unpacks to {size:,} bytes")
         with np.load(file, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except Exception as error:  # not a zip, damaged, or with objects or text in it

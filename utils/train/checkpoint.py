@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 
-from nets import Trainable, build_net
+from nets import Trainable, build_net, no_larger
 from nets.convert.published import unwrapped
 from pipnet.errors import UserError, one_line
-from pipnet.files import write_atomic
+from pipnet.files import unpacked_size, write_atomic
 from pipnet.landmark_net import DETECTS, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
 from utils.config import Defaults
+from utils.memory import limited
 from utils.train import published
-from utils.train.contents import FORMAT, check_contents
+from utils.train.contents import FORMAT, check_contents, is_whole
 from utils.train.make_net import state_names
 
 OURS = {
@@ -26,6 +27,8 @@ OURS = {
     "protocol",
     "args",
 }  # keys of our checkpoints; foreign files do not have most of them
+MOST_SHARED = 4  # bytes of the tensors in a file / bytes of the file: some share their values
+LEAST = 1.0  # GiB that reading a small file may take
 SAVED = b"PK", b"\x80"  # how files of torch.save begin: a zip or, written by old versions, a pickle
 
 
@@ -55,7 +58,9 @@ def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainabl
     if values["args"].get("task") == "detect":
         raise UserError(f"{file} {DETECTS}")
     try:
-        net, layout = build_net(values["net"]), Layout.from_dict(values["layout"])
+        with no_larger(sum(tensor.numel() for tensor in values["model"].values())):
+            net = build_net(values["net"])
+        layout = Layout.from_dict(values["layout"])
         net.load_state_dict(values["model"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise UserError(f"{file} does not describe a net that this version can build ({one_line(error)})") from None
@@ -102,7 +107,7 @@ def _check(file: Path, values: dict[str, Any]) -> None:
         raise UserError(f"{file} has checkpoint format {found}, this version reads {FORMAT}; train the net again")
     try:
         check_contents(values)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net again"
         ) from None
@@ -135,6 +140,13 @@ def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise UserError(
             f"{file} is not a checkpoint of this project, and holds no tensors by name as a state dict does"
         )
+    if wrong := [name for name, tensor in values.items() if not is_whole(tensor)]:
+        raise UserError(
+            f"{file} does not hold the values of the tensor {wrong[0]}, as it is sparse, quantized, or claims more than "
+            "there are; save the net's state dict again, on the CPU"
+        )
+    if sum(tensor.nbytes for tensor in values.values()) > MOST_SHARED * Path(file).stat().st_size:
+        raise UserError(f"{file} has tensors that share their values, {MOST_SHARED} times its size; save it again")
     try:
         return values if known else unwrapped(values), known
     except (TypeError, ValueError) as error:
@@ -144,8 +156,13 @@ def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def _read(file: Path):
     if not Path(file).is_file():
         raise UserError(f"no checkpoint at {file}")
+    size = Path(file).stat().st_size
+    if (unpacked := unpacked_size(file)) > size:
+        raise UserError(
+            f"{file} is refused: its {size:,} bytes unpack to {unpacked:,}, and torch.save packs nothing; save it again"
+        )
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), limited(LEAST + 3 * size / 2**30):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         with open(file, "rb") as content:

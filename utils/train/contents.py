@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nets.registry import ACTS, HEADS
@@ -37,7 +38,21 @@ from utils.sections import KEYS, REMOVED
 from utils.yaml_files import nearest
 
 FORMAT = 2
-TENSOR = Kind("a tensor", lambda value: isinstance(value, Tensor))
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a tensor whose values are all there: dense, on the CPU, with as many as it claims."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_complex()
+        and value.nbytes <= value.untyped_storage().nbytes()
+    )
+
+
+TENSOR = Kind("a tensor with all its values", is_whole)
 TENSORS = table_of(TENSOR)
 FIGURE = number(finite=False)  # NaN without validation faces
 CHECKSUMS = several(TEXT, least=1)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,43 @@ def test_a_file_of_other_values_is_not_a_checkpoint(tmp_path):
     torch.save([1, 2], tmp_path / "best.pt")
     refuses("not a checkpoint", checkpoint.load, tmp_path / "best.pt")
     refuses("no checkpoint at", checkpoint.load, tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).half().expand(10**6, 10**6),
+        torch.empty(10**6, 10**6, device="meta"),
+        torch.eye(4).to_sparse(),
+        torch.ones(4, dtype=torch.complex64),
+    ],
+)
+def test_a_tensor_without_its_values_is_named(packed, tensor, ours, tmp_path):
+    state = {**packed["model"], "backbone.odd": tensor}
+    torch.save({**packed, "model": state} if ours else state, tmp_path / "net.pt")
+    refuses(r"net.pt .*backbone\.odd", checkpoint.load_weights, tmp_path / "net.pt")
+
+
+def test_a_small_file_takes_little_memory(packed, tmp_path, monkeypatch):
+    """A packed file, tensors that share their values, and the name of a net of 10^9 parameters."""
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole:
+        with zipfile.ZipFile(tmp_path / "net.pt", "w", zipfile.ZIP_DEFLATED) as net:
+            for part in whole.infolist():
+                net.writestr(part.filename, whole.read(part))
+    refuses("net.pt is refused: .* unpack to 4,0", checkpoint.load_weights, tmp_path / "net.pt")
+    shared = torch.zeros(10**5)
+    torch.save({str(number): shared for number in range(1000)}, tmp_path / "net.pt")
+    refuses("net.pt has tensors that share their values", checkpoint.load_weights, tmp_path / "net.pt")
+    checkpoint.save(tmp_path / "net.pt", {**packed, "net": {**packed["net"], "net": "timm:vit_giant_patch14_224"}})
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda *_: pytest.fail("a net is filled"))
+    refuses("net.pt .*its net is far larger than the", checkpoint.unpack, tmp_path / "net.pt")
+
+
+def test_values_that_are_nested_deeply_are_one_line(packed, tmp_path):
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    values = {**packed, "layout": {**packed["layout"], "name": nested}}
+    refuses("net.pt is not a whole checkpoint.*layout.name", checkpoint._check, tmp_path / "net.pt", values)

@@ -137,7 +137,8 @@ def test_the_commands_name_the_file_and_the_value(trained, faces, cli, tmp_path)
     [
         ("layout", {"count": 3}, "layout.name is missing"),
         ("protocol", None, "protocol must be a table"),
-        ("input_size", 10**6, "input_size must be a whole number from 1 to 8192"),
+        ("input_size", 10**6, "input_size must be a whole number from 1 to 2048"),
+        ("input_size", 4096, "input_size must be a whole number from 1 to 2048"),
         ("face_limit", "high", "face_limit must be"),
         ("states", 5, "states must be null or a list"),
         ("meanface", [[0, 1]], "meanface has 1 landmarks, 12 belong there"),

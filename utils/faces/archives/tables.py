@@ -1,7 +1,6 @@
 """A user's own annotation in one file for all faces: a CSV, or COCO's keypoints JSON."""
 
 import csv
-import json
 import os
 import re
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import from_cell, read_bytes
+from pipnet.files import from_cell, parse_json, read_bytes
 from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import path_inside, read_lines
 from utils.faces.archives.naming import cleaned, composed, identity, split_folders, split_of
@@ -154,7 +153,7 @@ def parse_coco(archive: Archive) -> None:
     places: dict[bool, str] = {}  # {whether its category names the points: a face}
     for split, file in split_files(archive, ("*.json", "annotations/*.json"), "JSON"):
         try:
-            content = json.loads(read_bytes(file))
+            content = parse_json(read_bytes(file))
             images = _by_id(
                 [
                     (image["id"], (str(image["file_name"]), image.get("width"), image.get("height")))
@@ -175,7 +174,7 @@ def parse_coco(archive: Archive) -> None:
             archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{file}: not COCO keypoints ({type(error).__name__}: {str(error)[:80]}); it must hold images with "
                 "id and file_name, and annotations with image_id and keypoints"

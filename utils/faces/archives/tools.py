@@ -4,7 +4,6 @@ Each point has a name.
 Their coordinates are continuous px. A point that a face lacks is not annotated.
 """
 
-import json
 import re
 from collections import Counter
 from difflib import SequenceMatcher
@@ -16,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from pipnet.errors import UserError, one_line
-from pipnet.files import read_bytes
+from pipnet.files import parse_json, read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import SPLITS, identity
@@ -256,8 +255,8 @@ def parse_label_studio(archive: Archive) -> None:
     faces: list[Named] = []
     for split, file in split_files(archive, ("*.json",), "JSON"):
         try:
-            tasks = json.loads(read_bytes(file))
-        except (OSError, ValueError, RecursionError) as error:
+            tasks = parse_json(read_bytes(file))
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: not a JSON file that can be read ({one_line(error, 80)})") from None
         for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
             where = f"{file}, task {number}"
