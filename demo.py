@@ -6,7 +6,7 @@ if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet.app import demo
-except ImportError as missing:
+except (ImportError, OSError) as missing:
     stop_without(missing)
 
 if __name__ == "__main__":

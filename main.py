@@ -13,7 +13,7 @@ try:
     from utils.formats import lacking
     from utils.modes import TABLES, TESTS, WORK, add_modes, check_modes
     from utils.sections import KEYS
-except ImportError as missing:
+except (ImportError, OSError) as missing:
     stop_without(missing)
 
 from pathlib import Path
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         from utils.tools.tasks import TASKS
         from utils.train.ranks import keep_memory, set_threads, start_ranks
         from utils.train.settings import read_settings
-    except ImportError as missing:
+    except (ImportError, OSError) as missing:
         stop_without(missing)
     end_loading()
     if mode.list_nets is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipnet.console import load_failure
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED
 from pipnet.module_path import ROOT
@@ -24,7 +25,9 @@ def from_checkout(function: str, file: Path | str) -> Callable:
         if found is None or found.origin != os.path.join(ROOT, package, "__init__.py"):
             raise ModuleNotFoundError(name=package)  # no file makes us run a package of another project
         return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
+    except (ImportError, OSError) as error:
+        if not isinstance(error, ModuleNotFoundError):
+            raise UserError(f"{file} is loaded by code of the checkout: {load_failure(error)}") from None
         if not Path(file).exists():
             raise UserError(
                 f"there is no file {file}, and no net of that name ({', '.join(SHIPPED)}); a run of a checkout is "

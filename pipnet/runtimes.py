@@ -1,6 +1,5 @@
 """Exported files in the runtimes that read them, behind one interface: arrays by name in, arrays by name out."""
 
-import importlib
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pipnet.checkout import from_checkout
 from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
-from pipnet.session import metadata, open_session
+from pipnet.session import import_package, metadata, open_session
 
 Arrays = dict[str, np.ndarray]
 MOST_METADATA = 2**24  # bytes
@@ -94,12 +93,9 @@ def _stored(file: Path, need: bool = True) -> dict[str, Any]:
 
 
 def import_runtime(name: str, file: Path):
-    """Import the package of a runtime, without its greeting. UserError where it is missing."""
-    try:
-        with _silent():
-            return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"{file} needs the package {name}: pip install {name}") from None
+    """Import the package of a runtime, without its greeting. UserError where it is missing or does not load."""
+    with _silent():
+        return import_package(name, f"{file} needs")
 
 
 @contextmanager

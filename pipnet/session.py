@@ -1,9 +1,11 @@
 """ONNX files in onnxruntime."""
 
 import ctypes
+import importlib
 import os
 import weakref
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pipnet.cores import cores
@@ -15,13 +17,25 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _sessions: weakref.WeakSet = weakref.WeakSet()
 
 
-def _runtime():
-    """Return the package onnxruntime. UserError if it is missing."""
+def import_package(name: str, needed: str) -> ModuleType:
+    """Import a package. UserError where it is missing or does not load. needed: words for what needs it."""
     try:
-        import onnxruntime
+        package = importlib.import_module(name)
+        if hasattr(package, "__path__") and getattr(package, "__file__", None) is None:  # an empty folder
+            raise ModuleNotFoundError(name=name)
     except ModuleNotFoundError:
-        raise UserError("ONNX files need the package onnxruntime: pip install onnxruntime") from None
-    return onnxruntime
+        raise UserError(f"{needed} the package {name}: pip install {name}") from None
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"{needed} the package {name}, which does not load ({one_line(error)}); install it again: "
+            f"pip install --force-reinstall {name}"
+        ) from None
+    return package
+
+
+def _runtime() -> ModuleType:
+    """Return the package onnxruntime. UserError if it is missing or does not load."""
+    return import_package("onnxruntime", "ONNX files need")
 
 
 def shipped_onnx(name: str, int8: bool | None = None) -> Path:

@@ -4,7 +4,6 @@ import errno
 import faulthandler
 import multiprocessing
 import os
-import select
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ if sys.version_info < (3, 11):
 SIGNALS = signal.SIGINT, signal.SIGTERM
 UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 STOPPED = "stopped; a training goes on from its last whole epoch: the same flags with --exp and --resume"
+ALL_PACKAGES = " (`bash main.sh 1 --list-nets` installs all of requirements.txt)"
 GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
 _nowhere = open(os.devnull, "w")
@@ -37,8 +37,10 @@ def begin_loading():
     No package is loaded from the current folder.
     """
     global _begun
+    from pipnet.console import open_console
     from pipnet.module_path import own_path
 
+    open_console()
     sys.path[:] = own_path()
     _begun = os.getpid()
     for number in SIGNALS:
@@ -125,6 +127,7 @@ def end_with_parent():
 
 def run_command(main):
     """Run main(flags) as a command: an error or a signal gives one line on stderr and an exit status."""
+    from pipnet.console import load_failure
     from pipnet.errors import UserError, printable
     from pipnet.stop import end_when_stuck
 
@@ -134,14 +137,9 @@ def run_command(main):
             main(sys.argv[1:])
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
-        sys.exit(1)
-    except (UserError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError):
-            error = _missing(error)
+    except (UserError, ImportError) as error:
+        if isinstance(error, ImportError):
+            error = load_failure(error) + ALL_PACKAGES * isinstance(error, ModuleNotFoundError)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # the node's first process says the same; the launcher ends this one, and its loader processes, before it
             # repeats it
@@ -163,33 +161,15 @@ def run_command(main):
         ignore_signals()
 
 
-def _reader_is_gone():
-    """Return whether stdout is a pipe whose reader, such as head, has ended."""
-    pipe = select.poll()
-    pipe.register(1, 0)
-    return any(event & select.POLLERR for _, event in pipe.poll(0))
-
-
 def stop_without(missing):
-    """Restart in the environment that main.sh has made.
+    """Restart in the environment that main.sh has made, if a package is missing here.
 
-    If there is none, end with a line that says how to install the package.
+    If there is none, and where a package does not load, end with a line that says what to do.
     """
-    if not isinstance(missing, ModuleNotFoundError):
-        sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
+    from pipnet.console import load_failure
+
     python = os.path.join(ROOT, ".venv", "bin", "python")
-    if os.path.exists(python) and not sys.prefix.startswith(os.path.join(ROOT, ".venv")):
+    lacks = isinstance(missing, ModuleNotFoundError)
+    if lacks and os.path.exists(python) and not sys.prefix.startswith(os.path.join(ROOT, ".venv")):
         os.execv(python, [python, *sys.argv])
-    sys.exit("error: %s" % _missing(missing))
-
-
-def _missing(error):
-    """Return one line about a package that cannot be imported. Raise the error if it is a module of this project."""
-    package = (error.name or "").partition(".")[0]
-    if package in ("", "nets", "pipnet", "utils"):
-        raise error
-    name = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}.get(package, package)
-    return (
-        "the package '%s' is missing: pip install %s (`bash main.sh 1 --list-nets` installs all of requirements.txt)"
-        % (package, name)
-    )
+    sys.exit("error: %s%s" % (load_failure(missing), ALL_PACKAGES * lacks))

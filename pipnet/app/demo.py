@@ -1,7 +1,6 @@
 """Find faces and their landmarks in pictures, videos and cameras; show them, save them, write them as JSON."""
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_source, silence_opencv
 from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
+from pipnet.console import open_console
 from pipnet.detector import DETECTORS, Detector, shipped_weights
 from pipnet.errors import UserError
 from pipnet.face import Face
@@ -282,6 +282,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def command(argv: list[str] | None = None) -> None:
     """Run `main` and exit as a command does: an error is one line and status 1."""
+    open_console()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
     end_when_stuck("\nstopped\n")
@@ -297,9 +298,6 @@ def command(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         print("stopped", file=sys.stderr)
         sys.exit(128 + (stopped.args or SIGNALS)[0])
-    except BrokenPipeError:  # the reader of --json - has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     finally:
         _ignore_signals()
 

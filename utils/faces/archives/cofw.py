@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from pipnet.session import import_package
 from utils.faces.archives.archive import Archive, pixel_corners
 from utils.faces.archives.lists import path_inside
 from utils.faces.archives.mat import damaged, read_mat, values
@@ -27,10 +28,7 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeE
 @contextmanager
 def _opened(file: Path) -> Iterator:
     """Open a MATLAB v7.3 file. UserError without h5py, and for a damaged file."""
-    try:
-        import h5py
-    except ImportError:
-        raise UserError("COFW's .mat files need the package h5py: pip install h5py") from None
+    h5py = import_package("h5py", "COFW's .mat files need")
     try:
         with limited(), h5py.File(file, "r") as mat:
             yield mat

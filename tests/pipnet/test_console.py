@@ -1,0 +1,77 @@
+"""The streams of a command, its working folder, and packages that do not load."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, refuses
+
+from pipnet.app import demo
+from pipnet.session import import_package
+
+WORK = """import os, sys
+from pipnet.console import open_console
+open_console()
+kept = open("kept.txt", "w")
+print("out", flush=True)
+print("told", file=sys.stderr, flush=True)
+os.write(1, b"out")
+kept.write("whole")"""
+
+
+def shell(command: str, cwd, **env) -> subprocess.CompletedProcess:
+    """Run a line of a shell in which $P is Python."""
+    values = {**os.environ, "P": sys.executable, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run(["bash", "-c", command], cwd=cwd, env=values, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "2>/dev/full"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_work_is_done_without_streams(streams, unbuffered, tmp_path):
+    done = shell(f"exec $P -c '{WORK}' {streams}", tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert (tmp_path / "kept.txt").read_text() == "whole"
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["demo.py", "main.py", "-m pipnet"])
+def test_an_output_that_cannot_be_written_is_one_line(command):
+    done = shell(f"$P {command} --help > /dev/full", ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "No space left on device" in done.stderr
+
+
+def test_pictures_are_read_without_streams(tmp_path):
+    picture = ROOT / "assets" / "astronaut.jpg"
+    done = shell(f"exec $P {ROOT}/demo.py {picture} --json found.jsonl --exp landmarks-fast >&- 2>&- <&-", tmp_path)
+    assert done.returncode == 0 and b'"score"' in (tmp_path / "found.jsonl").read_bytes()
+    done = shell(f"exec $P {ROOT}/demo.py {picture} --json - --exp landmarks-fast > /dev/full", tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["-m pipnet", f"{ROOT}/demo.py", f"{ROOT}/main.py"])
+def test_a_library_that_does_not_load_is_one_line(command, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    done = shell(f"$P {command} face.jpg", ROOT, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "libGL.so.1" in done.stderr and "opencv-python-headless" in done.stderr
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError])
+def test_a_runtime_that_does_not_load_is_named(error, tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text(f"raise {error.__name__}('libfoo.so.1: cannot open shared object file')")
+    (tmp_path / "emptied").mkdir()
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    refuses(
+        r"onnxruntime.*libfoo.so.1.*pip install --force-reinstall onnxruntime",
+        demo.main,
+        [str(ROOT / "assets" / "astronaut.jpg"), "--json", "-"],
+    )
+    refuses("the package emptied: pip install emptied", import_package, "emptied", "files need")
+
+
+@pytest.mark.parametrize("command", ["-m pipnet", f"{ROOT}/demo.py", f"{ROOT}/main.py"])
+def test_a_deleted_working_folder_is_one_line(command, tmp_path):
+    (tmp_path / "gone").mkdir()
+    done = shell(f"cd gone; rmdir ../gone; exec $P {command} face.jpg", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "working folder" in done.stderr
