@@ -128,13 +128,8 @@ class Arithmetic(TorchFunctionMode):
             return args[0].amax(args[1]), _first_maximum(*args)
         if name == "gather":
             return _gathered(*args, **kwargs)
-        if (
-            name == "__getitem__"
-            and isinstance(args[1], tuple)
-            and isinstance(args[1][-1], Tensor)
-            and len(args[1]) == 2
-        ):
-            return _columns(args[0], args[1][1])
+        if name == "__getitem__" and _names_columns(args[1]):
+            return _columns(args[0], torch.as_tensor(args[1][1]))
         if (
             name == "unbind" and args[0].dim() == 2
         ):  # pnnx would write a reshape to an empty shape, which ends ncnn's process
@@ -167,6 +162,16 @@ def _gathered(values: Tensor, dim: int, index: Tensor) -> Tensor:
     rows = values.flatten(0, -2).shape[0]
     first = (torch.arange(rows) * values.shape[-1]).float().reshape(*values.shape[:-1], 1)
     return _read(values.reshape(1, 1, 1, -1), (index + first).flatten()).reshape(index.shape)
+
+
+def _names_columns(place) -> bool:
+    """Return whether the `place` in brackets is `:, table`, with a table of integers as a tensor or as a list."""
+    return (
+        isinstance(place, tuple)
+        and len(place) == 2
+        and place[0] == slice(None)
+        and isinstance(place[1], (Tensor, list))
+    )
 
 
 def _columns(values: Tensor, table: Tensor) -> Tensor:

@@ -96,6 +96,22 @@ def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
 
 
 @CONVERTED
+@pytest.mark.parametrize("refined", ["pip"], indirect=True)
+def test_some_landmarks_of_a_net_are_exported(tmp_path, refined, name):
+    import_packages(name)
+    (net, source), file, index = refined, tmp_path / f"net{FORMATS[name].suffix}", (7, 2, 3)
+    export_onnx(net, tmp_path / "net.onnx", {}, index)
+    write_format(name, source._replace(onnx=tmp_path / "net.onnx", index=index), file)
+    images = pictures(2, source.example.shape[1])
+    one, two = (
+        torch_predictor(net, torch.device("cpu"))(images).select(list(index)),
+        exported_predictor(file, 1)(images),
+    )
+    for part, other in zip(one[:3], two[:3], strict=True):
+        assert (part - other).abs().max() < 1e-4
+
+
+@CONVERTED
 @pytest.mark.parametrize("shipped", ["landmarks", "landmarks-fast"])
 def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     import_packages(name)
