@@ -248,6 +248,8 @@ def main(argv: list[str] | None = None) -> None:
                 args.detect_every,
                 args.smooth,
                 args.layout,
+                args.pose,
+                args.drowsiness,
             ),
             8000 if args.port is None else args.port,
         )

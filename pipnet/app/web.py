@@ -10,16 +10,18 @@ import sys
 import tarfile
 import tempfile
 from functools import partial
+from http.client import HTTPException
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 from pipnet import detector, images, landmark_net, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
-from pipnet.errors import UserError
-from pipnet.files import is_partial, names_folder, partial_name, shipped, write_text
+from pipnet.errors import UserError, one_line
+from pipnet.files import is_partial, names_folder, partial_name, shipped, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
@@ -38,13 +40,25 @@ NEEDED = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
+MOST = 2**26  # bytes that are read of it
 HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is called
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
 NETS = "landmarks.onnx", "landmarks.int8.onnx", "detector.onnx"
 IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
-# fmt: off
-WEB = ("exp", "layout", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # which go with --web
-# fmt: on
+# flags which go with --web
+WEB = (
+    "exp",
+    "layout",
+    "detector_weights",
+    "threshold",
+    "max_faces",
+    "detect_every",
+    "smooth",
+    "pose",
+    "drowsiness",
+    "port",
+)
+PATIENCE = 30.0  # s that the registry may send nothing
 
 
 class Options(NamedTuple):
@@ -52,7 +66,7 @@ class Options(NamedTuple):
     Tracker.
 
     int8: the landmark net in 8 bits, if there is one: WebAssembly runs it, WebGPU runs 32 bits. layout: see
-    `Landmarker`.
+    `Landmarker`. pose, drowsiness: refuse a net that has too few landmarks for them. The page shows both where it can.
     """
 
     landmarks: Path
@@ -63,6 +77,8 @@ class Options(NamedTuple):
     detect_every: int = 10
     smooth: str = "one-euro"
     layout: str | None = None
+    pose: bool = False
+    drowsiness: bool = False
 
 
 def check_page(folder: Path, overwrite: bool) -> None:
@@ -170,6 +186,10 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     net, index, layout = whole.seen_as(searched.layout.name), searched.index, chosen.layout
     finder = detector.Detector(weights=found, threshold=options.threshold)
     landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
+    if options.pose and not net.pose:
+        pose_points(layout)
+    if options.drowsiness:
+        drowsiness.Drowsiness(layout)
     protocol, euro = net.protocol._asdict(), smooth.OneEuro
     return {
         "net": {
@@ -282,17 +302,38 @@ def _drowsiness(layout: Layout) -> dict[str, Any] | None:
 
 
 def _unpack(folder: Path) -> None:
-    """Unpack what the page needs of onnxruntime-web. UserError where its archive is missing or another one."""
+    """Unpack what the page needs of onnxruntime-web. UserError where its archive cannot be fetched or is another one."""
     archive = PAGE / RUNTIME
     if not archive.is_file():
-        raise UserError(f"the page needs onnxruntime-web; fetch it once: curl -fo '{archive}' {ADDRESS}")
-    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
-        raise UserError(f"{archive} is damaged or another version; fetch it again: curl -fo '{archive}' {ADDRESS}")
+        _fetch(archive)
+    if not _is_genuine(archive.read_bytes()):
+        raise UserError(f"{archive} is damaged or another version; remove it, and it is fetched again")
     folder.mkdir()
     with tarfile.open(archive) as files:
         for name in NEEDED:
             with files.extractfile(f"package/dist/{name}") as source, open(folder / name, "wb") as target:
                 shutil.copyfileobj(source, target)
+
+
+def _fetch(archive: Path) -> None:
+    """Download onnxruntime-web to `archive`, whole or not at all. UserError if this fails."""
+    print(f"fetching {RUNTIME} (33 MB) from the npm registry, once", file=sys.stderr)
+    remedy = f"fetch it yourself: curl -fo '{archive}' {ADDRESS}"
+    try:
+        with urlopen(ADDRESS, timeout=PATIENCE) as answer:
+            data = answer.read(MOST)
+        if not _is_genuine(data):
+            raise UserError(f"{ADDRESS} sends another file than {RUNTIME}; {remedy}")
+        write_atomic(archive, lambda path: path.write_bytes(data))
+    except (OSError, HTTPException) as error:
+        raise UserError(
+            f"onnxruntime-web, which the page needs, cannot be fetched ({one_line(error)}); {remedy}"
+        ) from None
+
+
+def _is_genuine(data: bytes) -> bool:
+    """Return whether an archive has the checksum that the registry states."""
+    return base64.b64encode(hashlib.sha512(data).digest()).decode() == SHA512
 
 
 class Handler(SimpleHTTPRequestHandler):

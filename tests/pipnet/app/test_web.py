@@ -1,11 +1,14 @@
 """The page in a browser: the numbers of Python, on the same frames of a camera."""
 
+import base64
+import hashlib
 import json
 import os
 import shutil
 import socket
 import struct
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -44,7 +47,7 @@ def runtime(tmp_path_factory) -> None:
     if file.is_file():
         return
     if npm is None:
-        pytest.skip(f"no {RUNTIME}, and no npm to fetch it; docs/demo.md has the command")
+        pytest.skip(f"no {RUNTIME}, and no npm to fetch it")
     name = RUNTIME.removesuffix(".tgz").replace("web-", "web@")
     command = [npm, "pack", name, "--loglevel", "error", "--fetch-retries", "1"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -224,8 +227,7 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
         refuses("page.*No space left", write_page, page, options, overwrite=True)
     assert (page / "settings.json").is_file()
     monkeypatch.setattr(web, "SHA512", "another")
-    with pytest.raises(UserError, match="tgz.*curl"):
-        write_page(tmp_path / "other", options)
+    refuses("tgz.*damaged", write_page, tmp_path / "other", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page"]
 
 
@@ -236,6 +238,26 @@ def test_a_page_from_the_command_line(cli, tmp_path):
     for name in ("landmarks.onnx", "landmarks.int8.onnx"):
         assert (tmp_path / "page" / name).read_bytes() == shipped(name).read_bytes()
     fails(cli("--export", "onnx", "--exp", "landmarks", "--out", tmp_path / "page"), "give one of these")
+
+
+def test_the_runtime_is_fetched_once_and_only_if_it_is_genuine(tmp_path, monkeypatch, served):
+    with tarfile.open(tmp_path / "runtime.tgz", "w:gz") as files:
+        for name in web.NEEDED:
+            files.addfile(tarfile.TarInfo(f"package/dist/{name}"))
+    data = (tmp_path / "runtime.tgz").read_bytes()
+    shutil.copytree(PAGE, tmp_path / "own", ignore=web.IGNORED)
+    monkeypatch.setattr(web, "PAGE", tmp_path / "own")
+    address = "http://{}:{}".format(*served)
+    options = Options(shipped("landmarks-fast.onnx"), pose=True, drowsiness=True)
+    for name, reason in (("missing.tgz", "HTTP Error 404"), ("runtime.tgz", "another file than")):
+        monkeypatch.setattr(web, "ADDRESS", f"{address}/{name}")
+        refuses(f"{reason}.*curl", write_page, tmp_path / "page", options)
+    monkeypatch.setattr(web, "SHA512", base64.b64encode(hashlib.sha512(data).digest()).decode())
+    write_page(tmp_path / "page", options)
+    assert (tmp_path / "own" / RUNTIME).read_bytes() == data
+    assert sorted(path.name for path in (tmp_path / "page" / "vendor").iterdir()) == sorted(web.NEEDED)
+    (tmp_path / "runtime.tgz").unlink()
+    write_page(tmp_path / "page", options, overwrite=True)
 
 
 def test_a_page_is_no_file(tmp_path):
@@ -250,6 +272,7 @@ def test_a_page_is_no_file(tmp_path):
         (["--web", "--save", "out.mp4"], "--web goes with --exp, .*; leave --save out"),
         (["--port", "9000"], "--port is the port of --web; give that too"),
         (["--web", "--smooth", "flow"], "no optical flow; give it --smooth one-euro or none"),
+        (["--web", "--pose", "--layout", "12"], "points that head pose needs"),
         (["--web", "--max-faces", "0"], "max_faces must be a whole number, at least 1, not 0"),
         (
             ["--web", "--exp", "018"],
