@@ -5,7 +5,7 @@ from utils.start import ROOT, begin_loading, end_loading, run_command, stop_with
 if __name__ == "__main__":
     begin_loading()
 try:
-    from pipnet.errors import UserError
+    from pipnet.errors import UserError, lines
     from pipnet.files import read_csv
     from utils.checks import check_prediction
     from utils.config import check_files, parse, read_defaults
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     end_loading()
     if mode.list_nets is not None:
         text, nets = zoo.list_nets(mode.list_nets)
-        print(text)
+        print(lines(text))
         return {"nets": nets}
     if mode.sweep:
         return {"sweep": sweep.sweep(mode, given, defaults)}
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         if mode.show_data:
             text = task.show(sources, ranks, mode.show_data, run)
             if ranks.first:
-                print(text)
+                print(lines(text))
         if mode.train:
             task.train(sources, ranks, run, mode.resume)
         if mode.audit:
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
             text, printed["predict"] = predict.run_prediction(
                 runs.exp, run, mode, settings, given.get("first_pixel") or 0
             )
-            print(text)
+            print(lines(text))
         shown = {
             "train": mode.train,
             "audit": mode.audit,

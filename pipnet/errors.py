@@ -1,5 +1,8 @@
 """The exception whose message is written for the user."""
 
+import re
+import sys
+
 # control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no
 # UTF-8
 CONTROLS = {
@@ -7,6 +10,13 @@ CONTROLS = {
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
 CONTROLS |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0xA0)}
+
+
+# user and password of an address, also with a slash in it, and values of such names in its query
+SECRETS = re.compile(
+    r"(?<=://)(?:[^\s/?#]*|[^\s/@:]+:\S*)@|(?<=[?&])((?:pass\w*|pwd|token|secret|\w*key|auth\w*)=)[^&\s]+",
+    re.IGNORECASE,
+)
 
 
 class UserError(Exception):
@@ -19,7 +29,18 @@ def one_line(error: object, length: int = 160) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text on one line, with control characters escaped.
-    Names in files may hold some that change a terminal.
+    """Return the text as it is shown: on one line, with control characters escaped and passwords of addresses masked.
+
+    Names of files may hold characters that change a terminal.
     """
-    return text.translate(CONTROLS)
+    return SECRETS.sub(lambda found: f"{found[1]}***" if found[1] else "***@", text.translate(CONTROLS))
+
+
+def lines(text: str) -> str:
+    """Return a text of several lines, each of which is `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def tell(text: str) -> None:
+    """Print a text for the user on stderr, on one line."""
+    print(printable(text), file=sys.stderr)

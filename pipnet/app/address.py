@@ -1,6 +1,8 @@
 """Pictures at addresses. The content of the answer tells whether an address leads to a picture; its name does not."""
 
+import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -8,17 +10,40 @@ from tempfile import NamedTemporaryFile
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
 
+from pipnet.errors import UserError
 from pipnet.images import BEGINNING, is_picture
 
 LONGEST = 200  # bytes of a file's name
 MOST = 2**28  # bytes of a picture
 PATIENCE = 10.0  # s that an address may take to answer, and that a picture of unknown length may take to come
+WHOLE = 60.0  # s in which an answer must be complete
 SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that are not quoted again
 STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end, or are no picture
 
 
 def fetch_picture(address: str) -> tuple[bytes, str] | None:
-    """Return (picture, name) that an http or ftp address sends; None if it sends something else or does not answer."""
+    """Return (picture, name) that an http or ftp address sends; None if it sends something else or does not answer.
+
+    UserError if the answer has not come within WHOLE seconds: a server may send a byte from time to time for ever.
+    """
+    answer: Future = Future()
+
+    def fetch() -> None:
+        try:
+            answer.set_result(_fetch(address))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        return answer.result(WHOLE)
+    except TimeoutError:
+        raise UserError(
+            f"{address} has not sent its whole answer within {WHOLE:g} s; fetch the picture, and give the file"
+        ) from None
+
+
+def _fetch(address: str) -> tuple[bytes, str] | None:
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -35,10 +60,10 @@ def fetch_picture(address: str) -> tuple[bytes, str] | None:
         if not _is_picture(beginning):
             return None
         data, length = bytearray(beginning), int(answer.headers.get("Content-Length") or 0)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + (WHOLE if length else PATIENCE)
         while part := answer.read1(2**20) if hasattr(answer, "read1") else answer.read(2**20):
             data += part
-            if len(data) > MOST or (not length and time.monotonic() > until):
+            if len(data) > MOST or time.monotonic() > until:
                 return None  # pictures without end: a stream
         name = Path(unquote(parts.path)).name
         return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name

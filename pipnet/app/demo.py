@@ -20,7 +20,7 @@ from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
 from pipnet.console import open_console
 from pipnet.detector import DETECTORS, Detector, shipped_weights
-from pipnet.errors import UserError
+from pipnet.errors import UserError, tell
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
 from pipnet.landmarker import Landmarker
@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
             finally:
                 signal.signal(signal.SIGINT, before)
             if output.frames:
-                print(output.summary(), file=sys.stderr)
+                tell(output.summary())
 
 
 def command(argv: list[str] | None = None) -> None:
@@ -295,7 +295,7 @@ def command(argv: list[str] | None = None) -> None:
             sys.stdout.flush()
         _ignore_signals()  # one that has come meanwhile is raised here
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt as stopped:
         print("stopped", file=sys.stderr)

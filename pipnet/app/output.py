@@ -27,7 +27,7 @@ from pipnet.app.sinks import (
     writing,
 )
 from pipnet.app.sources import Frame, Source
-from pipnet.errors import UserError
+from pipnet.errors import UserError, printable, tell
 from pipnet.face import Face, plain_values
 from pipnet.files import names_folder
 from pipnet.layout import Layout
@@ -112,7 +112,7 @@ class Window:
             if key == ord("s"):
                 file = unused(OUTPUT / f"{name}.png")
                 save_picture(file, image)
-                tqdm.write(f"saved {file}", file=sys.stderr)
+                tqdm.write(printable(f"saved {file}"), file=sys.stderr)
             elif key == ord("d"):
                 self.style = STYLES[(STYLES.index(self.style) + 1) % len(STYLES)]
                 image = redraw(self.style)
@@ -155,7 +155,7 @@ class Output:
             place = place / f"{source.name}.mp4" if into else place
             self.sink = VideoSink(place, source.fps, next(iter(source.files), None), source.aspect)
             if lacks := drawback(place.suffix.lower(), not source.live):
-                print(f"{place}: {lacks}", file=sys.stderr)
+                tell(f"{place}: {lacks}")
             return [place]
         if source.folder is not None:
             if not into:

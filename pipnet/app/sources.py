@@ -3,7 +3,6 @@
 import os
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 
 from pipnet.app.address import fetch_picture
 from pipnet.app.encoders import as_os_error, av
-from pipnet.errors import UserError
+from pipnet.errors import UserError, tell
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 from pipnet.picture_size import check_size, picture_size
 
@@ -91,7 +90,7 @@ class Pictures:
                 unread += 1
                 if unread == self.count:
                     raise UserError(str(error).replace(str(file), name) if self._fetched else str(error)) from None
-                print(f"left out: {error}", file=sys.stderr)
+                tell(f"left out: {error}")
                 continue
             yield Frame(image, index, None, name)
 
@@ -100,10 +99,7 @@ class Pictures:
         if folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
             if self.files and len(self.files) < self.count:
-                print(
-                    f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes",
-                    file=sys.stderr,
-                )
+                tell(f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes")
             self.count = len(self.files)
         if not self.files:
             raise UserError(f"no picture in the folder {self.folder} outside {folder}")
@@ -183,12 +179,12 @@ class Video:
         else:
             return
         if self.live:
-            print(f"{self._title} gives no more pictures", file=sys.stderr)
+            tell(f"{self._title} gives no more pictures")
         elif (
             self.count and last.index + 1 < self.count and self.count / self.fps > 3 * last.seconds - 2 * before.seconds
         ):
             # of a file with irregular frames OpenCV only estimates the number, from the length
-            print(f"{self._title}: {last.index + 1} of {self.count} frames could be read", file=sys.stderr)
+            tell(f"{self._title}: {last.index + 1} of {self.count} frames could be read")
 
     def close(self) -> None:
         """Stop after the current frame; the reading thread then releases the capture."""
@@ -215,13 +211,13 @@ class Video:
 
         One that begins with the same frame as before is no stream: it would be shown for ever.
         """
-        print(f"{self._title} gives no picture; waiting {RETURN:.0f} s for it to return", file=sys.stderr)
+        tell(f"{self._title} gives no picture; waiting {RETURN:.0f} s for it to return")
         until = time.monotonic() + RETURN
         while time.monotonic() < until and not self._stop.wait(RETRY):
             self._capture.release()
             image = self._open()
             if image is not None and not np.array_equal(image, self._first.image):
-                print(f"{self._title} is back", file=sys.stderr)
+                tell(f"{self._title} is back")
                 return image
         return None
 

@@ -93,6 +93,12 @@ def test_names_of_temporary_files_are_recognised(tmp_path):
 
 def test_text_of_others_stays_on_its_line():
     assert printable("a\nb\r\x1b[31m\x9b\u2028\u202e\udc9b\t") == r"a\nb\r\x1b[31m\x9b\u2028\u202e\x9b\t"
+    assert (
+        printable("rtsp://admin:Secret99@[::1]:9/x?a=1&pwd=Secret99&b=2 is back")
+        == "rtsp://***@[::1]:9/x?a=1&pwd=***&b=2 is back"
+    )
+    assert "ecret" not in printable("rtsp://admin:a/Secret@b@host/x, https://Secret@host")
+    assert printable("https://a.org/@me/b.jpg?token=") == "https://a.org/@me/b.jpg?token="
     assert printable("Zoë/脸 \udce9") == "Zoë/脸 \udce9"  # a name in Latin-1
 
 

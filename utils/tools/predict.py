@@ -16,7 +16,7 @@ import torch
 from loguru import logger
 
 from pipnet.detector import Detector, shipped_weights
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError, one_line, printable
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of, box_of_crop
@@ -365,4 +365,6 @@ def run_prediction(
     ]
     for one in found[:5]:
         lines.append(f"{one.uncertainty:8.2f}  {one.file}" + (f" (face {one.number})" if one.number > 1 else ""))
-    return "\n".join(lines), [{"file": one.file, "face": one.number, "uncertainty": one.uncertainty} for one in found]
+    return "\n".join(map(printable, lines)), [
+        {"file": one.file, "face": one.number, "uncertainty": one.uncertainty} for one in found
+    ]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipnet.cores import cores
-from pipnet.errors import UserError
+from pipnet.errors import UserError, lines
 from pipnet.files import write_csv
 from utils.evaluate import detectors
 from utils.evaluate.tables import markdown_table
@@ -45,7 +45,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
                 report = tests.with_result(report, case, name, result)
     if not ranks.first:
         return
-    print(tests.close(report))
+    print(lines(tests.close(report)))
     if formats and not alone:
         write_card(tests.run)  # with the new scores
     off = {
@@ -53,7 +53,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         for name, found in apart.items()
     }
     if timed:
-        print(f"\n{format_table(tests, list(models), off)}")
+        print(lines(f"\n{format_table(tests, list(models), off)}"))
     for name, (figure, px) in off.items():
         bound, usual = tests.bounds[name], quantile(px)
         if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):

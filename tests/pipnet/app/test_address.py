@@ -2,6 +2,7 @@
 
 import base64
 import threading
+import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -12,13 +13,13 @@ import pytest
 from conftest import refuses
 from PIL import Image
 
-from pipnet.app import sources
+from pipnet.app import address, sources
 from pipnet.app.sources import open_source, silence_opencv
 
 
 class Site(BaseHTTPRequestHandler):
     """Answers: {path: (kind, contents, whether its length is told)}; below /secret with a password; /endless without
-    end.
+    end; below /slow a byte from time to time, of the headers or of the picture.
     """
 
     answers: dict[str, tuple[str, bytes, bool]] = {}
@@ -31,14 +32,24 @@ class Site(BaseHTTPRequestHandler):
             self.send_header("WWW-Authenticate", 'Basic realm="x"')
             self.end_headers()
             return
+        if self.path == "/slow/headers":
+            self.drip(b"HTTP/1.0 200 OK\r\nX: " + b"x" * 1000)
         self.send_response(200)
         self.send_header("Content-Type", kind)
         if told:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        if self.path == "/slow/picture":
+            self.wfile.write(data[:300])
+            self.drip(data[300:])
         self.wfile.write(data)
         while self.path == "/endless":
             self.wfile.write(data)
+
+    def drip(self, data: bytes) -> None:
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.05)
 
     def log_message(self, format: str, *values) -> None: ...
 
@@ -88,6 +99,15 @@ def test_a_picture_at_an_address_is_a_picture(site, path, kind, told, name):
 def test_a_picture_that_came_incomplete_is_refused_by_its_name(site):
     Site.answers = {"/face.jpg": ("image/jpeg", picture()[:-200], True)}
     refuses("^face.jpg", list, open_source(f"http://{site}/face.jpg"))
+
+
+@pytest.mark.parametrize("path", ["/slow/headers", "/slow/picture"])
+def test_a_server_that_drips_is_not_waited_for(site, path, monkeypatch):
+    monkeypatch.setattr(address, "WHOLE", 0.4)
+    Site.answers = {path: ("image/jpeg", picture(), True)}
+    start = time.monotonic()
+    refuses("has not sent its whole answer", open_source, f"http://{site}{path}")
+    assert time.monotonic() - start < 2
 
 
 def test_a_picture_at_a_file_address(tmp_path):

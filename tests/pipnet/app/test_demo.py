@@ -807,3 +807,19 @@ def test_a_file_does_not_import_another_projects_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout"):
         Landmarker("net.pt")
+
+
+def test_what_is_shown_changes_no_terminal_and_tells_no_password(tmp_path, capfd):
+    """Names of a foreign folder, and the address of a camera."""
+    odd = "a\x1b]0;owned\x07\nerror: b"
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / f"{odd}.png").write_bytes(b"no picture")
+    cv2.imwrite(f"faces/{odd}2.png", np.zeros((64, 64, 3), np.uint8))
+    demo.main(["faces", "--save", f"faces/{odd}/", "--upright"])
+    said = capfd.readouterr().err
+    assert r"left out: faces/a\x1b]0;owned\x07\nerror: b.png" in said and r"saved faces/a\x1b" in said
+    assert "\x1b]" not in said and "\nerror: b" not in said
+    done = subprocess.run(
+        [sys.executable, ROOT / "demo.py", "rtsp://admin:Secret99@127.0.0.1:9/x"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: rtsp://***@127.0.0.1:9/x cannot be played"), done
