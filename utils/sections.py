@@ -116,6 +116,11 @@ class DataSettings:
         words=("test", "none"),
         valid=VAL,
     )
+    identity: str = key(
+        "own sets: which faces are of one person or clip; folder, name (without its last number), picture, or auto: folder if "
+        "no folder has most of the pictures, else name",
+        choices=("auto", "folder", "name", "picture"),
+    )
     allow_partial: bool = key("accept an incomplete official archive", change="always")
     data_root: str = key("folder of the prepared sets, relative to the project", change="always")
     run_root: str = key("folder of the runs, relative to the project", change="always")
@@ -123,8 +128,7 @@ class DataSettings:
     margin: float = key("stored crop / nominal crop; with the margin, rotated and shifted crops show real pixels", 1, 4)
     frame_step: int = key("300vw: take every n-th frame of a video", 1, change="test")
     first_pixel: float | None = key(
-        "own .pts, CSV or COCO: coordinate of the first pixel's centre, 0, 1 or 0.5; null: guessed from the files, 0 without "
-        "evidence",
+        "own .pts, CSV or COCO whose files do not state it: coordinate of the first pixel's centre, 0, 1 or 0.5; null: 0",
         choices=(0, 0.5, 1),
         change="test",
     )

@@ -24,11 +24,10 @@ from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.config import Defaults, load_protocol, read_defaults
-from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
+from utils.faces.archives import DATASETS, NOT_COUNTABLE, Archive, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
 from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import contents_checksum, fingerprint, labels_checksum
-from utils.faces.first_pixel import load_guessed
 from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
 from utils.layouts import Layouts
 from utils.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
@@ -61,7 +60,8 @@ class DataGenerator:
       gone
     - layout: row of `layouts`. layouts: the rows; None: those of `defaults`. defaults: args.yaml
     - seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of a video
-    - first_pixel: coordinate of the first pixel's centre in a user's own set; None: guessed
+    - first_pixel: coordinate of the first pixel's centre in a user's own set, where its files state none; None: 0
+    - identity: which faces of a user's own set are of one identity, see `naming.identities`
     - labels: exact, or published: as PIPNet's authors prepare them
     """
 
@@ -80,6 +80,7 @@ class DataGenerator:
     seed: int = 0
     workers: int | None = None
     frame_step: int = 1
+    identity: str = "auto"
     first_pixel: float | None = None
     labels: str = "exact"
     overwrite: bool = False
@@ -121,12 +122,9 @@ class DataGenerator:
             **options,
         )
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
-        guessed = not published and row.countable and self.first_pixel is None
-        if guessed:
-            archive = load_guessed(load, source)
-            origin = archive.origin
-        else:
-            archive = load(origin=CONTINUOUS if published else origin)
+        archive = load(origin=CONTINUOUS if published else origin)
+        if row.countable:
+            self._check_first_pixel(archive, origin, published)
         count = len(archive.columns["landmarks"][0])
         if stored and stored.count != count:
             raise UserError(
@@ -165,7 +163,6 @@ class DataGenerator:
                 **options,
             }
             | ({"states": list(row.states)} if row.states else {})
-            | ({"origin_guessed": True} if guessed else {})
             | ({"points": archive.names} if archive.names else {})
             | edges
         )
@@ -205,6 +202,21 @@ class DataGenerator:
         logger.info(f"{target}: {faces} faces with {count} landmarks")
         return target
 
+    def _check_first_pixel(self, archive: Archive, origin: float, published: bool) -> None:
+        """Log how the files of an own set count pixels. UserError if each of them says so itself, other than the flag."""
+        stated = {first: count for first, count in archive.told.items() if first is not None}
+        silent = len(archive) - sum(stated.values())
+        if not silent and self.first_pixel is not None and set(stated) != {origin}:
+            raise UserError(
+                f"{archive.root}: its files state first_pixel {', '.join(f'{first:g}' for first in stated)} themselves, not "
+                f"{origin:g}; leave --first-pixel out, or correct the files"
+            )
+        lines = [f"from {first:g} in {count} faces, as their files state" for first, count in stated.items()]
+        if silent and not published:
+            lines.append(f"from {origin:g} in {silent} faces, whose files state nothing (--first-pixel 0, 0.5 or 1)")
+        if lines:
+            logger.info(f"{archive.root}: pixels are counted {'; '.join(lines)}")
+
     def _check(self) -> None:
         if self.dataset is not None and self.dataset not in DATASETS:
             raise UserError(
@@ -217,6 +229,7 @@ class DataGenerator:
         if self.first_pixel is not None and not DATASETS[self.dataset or infer(Path(self.data_dir))].countable:
             raise UserError(NOT_COUNTABLE)
         KEYS["frame_step"].check(self.frame_step)
+        KEYS["identity"].check(self.identity)
         KEYS["labels"].check(self.labels)
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")

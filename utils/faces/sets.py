@@ -189,7 +189,8 @@ class Sets:
         }
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
-        wanted |= {key: getattr(data, key) for key in (DATASETS[dataset].options if dataset else ())}
+        options = DATASETS[dataset].options if dataset else ()
+        wanted |= {key: getattr(data, key) for key in options if not (test and key == "identity")}
         wanted |= {"dataset": name} if _is_benchmark(name) else {}  # a user's own set may be in its place
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
@@ -212,7 +213,7 @@ class Sets:
             if not why:
                 if raw is None:
                     self._compare(one)
-                if data.first_pixel is None and _said_first_pixel(one.meta):
+                if data.first_pixel is None and one.meta.get("origin") and _said_first_pixel(one.meta):
                     logger.info(
                         f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before"
                     )
@@ -230,7 +231,7 @@ class Sets:
             allow_partial |= fingerprint(raw) == meta.get("fingerprint")  # what is missing was accepted then
         logger.info(f"preparing {target.name} from {raw} ({why})")
         first_pixel = self._first_pixel(dataset, raw)
-        if first_pixel is not None and data.first_pixel is None:
+        if first_pixel and data.first_pixel is None:
             logger.info(f"{raw}: pixels are counted from {first_pixel:g}, as --first-pixel said before")
         made = DataGenerator(
             raw,
@@ -246,6 +247,7 @@ class Sets:
             self.layouts,
             self.defaults,
             frame_step=data.frame_step,
+            identity=data.identity,
             first_pixel=first_pixel,
             labels=data.labels,
             overwrite=self.overwrite,
@@ -266,7 +268,7 @@ class Sets:
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared
-        before.
+        before. None: the default.
         """
         if dataset is None or not DATASETS[dataset].countable:
             return None

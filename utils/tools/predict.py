@@ -27,7 +27,8 @@ from pipnet.layout import Layout
 from pipnet.session import shipped_onnx
 from utils.evaluate.evaluate import mean_of
 from utils.export.files import from_arrays
-from utils.faces.archives import DATASETS, complain, read_pts, write_pts
+from utils.faces.archives import DATASETS, complain, read_counted_pts, write_pts
+from utils.faces.archives.tables import FIRST_PIXEL
 from utils.progress import progress
 from utils.train.run_folder import Run
 
@@ -61,7 +62,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: 
     The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the
     boxes; if `detects` is false, the whole picture is the crop of one face instead. A picture that causes an error is
     left out.
-    origin: coordinate of the first pixel's centre in the .pts files.
+    origin: coordinate of the first pixel's centre in the .pts files that state none.
     """
     images = chosen_pictures(source)
     root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
@@ -71,7 +72,9 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: 
             try:
                 image = read_image(file)
                 if points.is_file() and not always:
-                    faces = net.landmarks_of(image, box_of(read_pts(points))[None] - origin + 0.5)
+                    landmarks, first = read_counted_pts(points)
+                    box = box_of(landmarks) - float(origin if first is None else first) + 0.5
+                    faces = net.landmarks_of(image, box[None])
                 elif detects:
                     faces = net(image)
                 else:
@@ -220,7 +223,7 @@ class Results:
         self._taken.add(name)
         file = self.out / f"{name}.pts"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, lambda path: write_pts(path, one.face.landmarks - 0.5 + self.origin))
+        write_atomic(file, lambda path: write_pts(path, one.face.landmarks - 0.5 + self.origin, self.origin))
         return one._replace(points=f"{name}.pts")
 
     def _write_list(self) -> None:
@@ -232,12 +235,16 @@ class Results:
         write_csv(self.table, HEADER, rows)
 
     def _write_csv(self) -> None:
-        header = ["file", *(f"{axis}{i}" for i in range(self.layout.count) for axis in "xy")]
+        header = ["file", *(f"{axis}{i}" for i in range(self.layout.count) for axis in "xy"), FIRST_PIXEL]
         write_csv(
             self.table,
             header,
             (
-                [one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + self.origin).ravel())]
+                [
+                    one.file,
+                    *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + self.origin).ravel()),
+                    f"{self.origin:g}",
+                ]
                 for one in self.found
             ),
         )
@@ -273,7 +280,8 @@ class Results:
             "keypoints": self.layout.point_names(),
             "skeleton": [[a + 1, b + 1] for a, b in self.layout.edges()],
         }
-        write_text(self.table, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
+        content = {"info": {FIRST_PIXEL: self.origin}, "images": images, "annotations": faces, "categories": [category]}
+        write_text(self.table, json.dumps(content))
 
 
 def earlier(out: Path) -> set[Path]:

@@ -160,13 +160,15 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
 
 def _check_archives(given: dict, names: list[str], root: Path) -> None:
     """Raise UserError if a given key is read by none of the archives that `names` mean. root: of the prepared sets."""
-    if not {"first_pixel", "frame_step", "allow_partial"} & given.keys():
+    if not {"first_pixel", "frame_step", "allow_partial", "identity"} & given.keys():
         return
     rows = [DATASETS[dataset_of(name, root)] for name in names]
     if given.get("first_pixel") is not None and not any(row.countable for row in rows):
         raise UserError(NOT_COUNTABLE)
     if "frame_step" in given and not any("frame_step" in row.options for row in rows):
         raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
+    if "identity" in given and not any("identity" in row.options for row in rows):
+        raise UserError("--identity is for own sets, official ones say who is who; leave it out")
     if "allow_partial" in given and all(row.layout is None for row in rows):
         raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
 
@@ -176,7 +178,9 @@ def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
     another way.
     """
     wanted = {
-        key: getattr(settings.data, key) for key in ("val", "target_size", "margin", "frame_step") if key in given
+        key: getattr(settings.data, key)
+        for key in ("val", "target_size", "margin", "frame_step", "identity")
+        if key in given
     }
     if wanted.get("val") in ("test", "none"):  # they take the split as it is
         del wanted["val"]

@@ -1,6 +1,7 @@
 """Own sets in one file, a CSV or COCO's JSON."""
 
 import json
+import os
 import shutil
 
 import archives
@@ -27,7 +28,7 @@ def test_csv(table, tmp_path, cli):
         for record, (name, points) in zip(splits[split], rows, strict=True):
             assert np.allclose(record.landmarks, points + 0.5, equal_nan=True) and not hasattr(record, "visible")
             assert np.allclose(record.box, [*np.nanmin(points + 0.5, 0), *np.nanmax(points + 0.5, 0)])
-            assert record.identity == name and record.image in (root / name, root / "images" / name)
+            assert record.image in (root / name, root / "images" / name)
     done = cli(
         "--prepare",
         "--dataset",
@@ -57,8 +58,8 @@ def test_csv_wrong(table):
     name, points = faces["train"][0]
     cells = ",".join(map(str, points.ravel()))
     for text, fault in [
-        ("", "line 1: '' where the header"),
-        (f"{name},{cells}\n", "where the header"),
+        ("", "line 1: ''"),
+        (f"{name},{cells}\n", "line 1"),
         (f"{header(5)}\n{name},1,2\n", "line 2: 3 cells"),
         (f"{header(5)}\nnone.jpg,{cells}\n", "line 2: no image none.jpg"),
         (f"{header(5)}\n../x.jpg,{cells}\n", "leads out of"),
@@ -90,11 +91,11 @@ def test_coco(table, tmp_path):
     assert infer(root) == "coco"
     splits = parse("coco", root)
     for split, rows in faces.items():
-        for index, (record, (name, points)) in enumerate(zip(splits[split], rows, strict=True)):
+        for index, (record, (_, points)) in enumerate(zip(splits[split], rows, strict=True)):
             assert np.allclose(record.landmarks[[0, 1, 2, 4]], points[[0, 1, 2, 4]] + 0.5)
             assert np.isnan(record.landmarks[3]).all() == (index == 0)  # v = 0
             assert record.visible.tolist() == [True, False, True, index == 1, True]
-            assert record.box.tolist() == [20 + index, 10, 130 + index, 110] and record.identity == name
+            assert record.box.tolist() == [20 + index, 10, 130 + index, 110]
     folder = prepared("coco", root, tmp_path / "data")
     assert load_split(folder, "train")["visible"][0].tolist() == [True, False, True, False, True]
     assert read_meta(folder)["name"] == "own set"
@@ -142,3 +143,38 @@ def test_coco_wrong(table):
         refuses(fault, parse, "coco", root)
     for text in ("", "[", "[]", "[" * 100_000, json.dumps(good)[:-20]):
         spoilt(file, text, "faces.json", parse, "coco", root)
+
+
+def test_csv_as_spreadsheets_write_it(table, said):
+    """UTF-16 with tabs, cp1252 with semicolons and decimal commas; names on the disk in UTF-8 or in the table's bytes."""
+    root, faces = table
+    _, points = faces["train"][0]
+    name = "Größe.jpg"
+    shutil.copy(root / faces["train"][0][0], root / name)
+    file = root / "faces.csv"
+    plain = f"{header(5)}\n{name},{','.join(map(str, points.ravel()))}\n"
+    commas = plain.replace(",", ";").replace(".", ",").replace(",jpg", ".jpg")
+    for text, encoding in (
+        (plain, "cp1252"),
+        (commas, "cp1252"),
+        (plain.replace(",", "\t"), "utf-16"),
+        (plain, "utf-16-le"),
+    ):
+        file.write_bytes(text.encode(encoding))
+        assert np.allclose(parse("csv", root)["train"][0].landmarks, points + 0.5)
+    file.write_bytes(plain.encode("cp1252"))
+    (root / name).rename(root / os.fsdecode(name.encode("cp1252")))
+    assert len(parse("csv", root)["train"]) == 1
+    prepared("csv", root, root.parent / "data", layout="5")
+    assert "faces.csv is not UTF-8; it is read as cp1252" in "".join(said)
+
+
+def test_a_column_that_is_no_point_is_named(table):
+    root, faces = table
+    name, points = faces["train"][0]
+    cells = list(map(str, points.ravel()))
+    head = header(5).split(",")
+    for place in (1, 3, 11):
+        rows = ([*head[:place], "width", *head[place:]], [name, *cells[: place - 1], "9", *cells[place - 1 :]])
+        (root / "faces.csv").write_text("\n".join(map(",".join, rows)))
+        refuses("line 1: the column 'width'", parse, "csv", root)

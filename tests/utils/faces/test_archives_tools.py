@@ -257,3 +257,13 @@ def test_a_face_of_several_shapes_in_cvat(points, tmp_path):
     refuses("image b.png: 4 points in the shape 'mouth'", parse, "cvat", root)
     write(skeleton(one), skeleton(other) + shape("mouth", other[3]))
     refuses("image b.png: .*'face' and 'mouth'", parse, "cvat", root)
+
+
+def test_names_without_an_ending_as_in_video_tasks_of_cvat(points, tmp_path):
+    root = tmp_path / "set"
+    (root / "a.jpg").rename(root / "frame_000001.PNG")
+    image = f'<image id="1" name="frame_000001" width="160" height="120">{skeleton(points[0])}</image>'
+    (root / "annotations.xml").write_text(cvat(image))
+    assert parse("cvat", root)["train"][0].image == root / "frame_000001.PNG"
+    picture(root / "frame_000001.jpg")
+    refuses("frame_000001.PNG and frame_000001.jpg both fit", parse, "cvat", root)

@@ -1,4 +1,4 @@
-"""Own sets that count the first pixel as 0 or 1."""
+"""Own sets that count the first pixel as 0 or 1: their files say it, or --first-pixel; nothing is told from names."""
 
 import json
 import shutil
@@ -6,17 +6,18 @@ import shutil
 import archives
 import numpy as np
 import pytest
-from conftest import fails, load_split, write_faces
+from archives import parse
+from conftest import fails, load_split, refuses, write_faces
+from own_sets import FIVE, write_coco, write_pairs, write_rows
 
-from utils.faces.archives import DATASETS, read_pts, write_pts
-from utils.faces.first_pixel import guess
+from utils.faces.archives import read_pts, write_pts
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import read_meta
 
 SIZE = 96
 
 
-def own_set(folder, first: int = 0, edges: bool = False, names: str = "face{}"):
+def own_set(folder, first: int = 0, edges: bool = False):
     """Twelve faces counted from `first`. edges: landmarks are kept inside the picture by the annotation tool."""
     write_faces(folder, 12, size=SIZE)
     for index, file in enumerate(sorted(folder.glob("*.pts"))):
@@ -24,107 +25,85 @@ def own_set(folder, first: int = 0, edges: bool = False, names: str = "face{}"):
         if edges and index < 4:
             points[:5, 0] += 2 * SIZE * (-1 if first == 0 else 1)
             points = points.clip(first, SIZE - 1 + first)
-        stem = folder / names.format(f"{index:04d}")
-        file.with_suffix(".jpg").rename(stem.with_suffix(".jpg"))
-        file.unlink()
-        write_pts(stem.with_suffix(".pts"), points)
+        write_pts(file, points)
     return folder
 
 
-@pytest.mark.parametrize(
-    ("first", "options", "why"),
-    [
-        (0, {}, "no evidence"),
-        (1, {"edges": True}, "right or lower edge"),
-        (0, {"edges": True}, "left or upper edge"),
-        (1, {"names": "image_{}"}, "names of 300W"),
-        (0, {"edges": True, "names": "image_{}"}, "left or upper edge"),
-        (0, {"names": "image_{}x"}, "no evidence"),
-    ],
-)
-def test_what_the_files_tell(tmp_path, first, options, why):
-    origin, told = guess(DATASETS["points"].load(own_set(tmp_path / "mine", first, **options)))
-    assert (origin or 0) == first and why in told
+@pytest.mark.parametrize("stem", ("image_0001", "000001", "indoor_001", "face"))
+def test_names_tell_nothing(tmp_path, stem):
+    face = archives.landmarks(68)
+    write_pts(archives.picture(tmp_path / "set" / f"{stem}.jpg").with_suffix(".pts"), face)
+    assert np.allclose(parse("points", tmp_path / "set")["train"][0].landmarks, face + 0.5)
 
 
-def test_landmarks_beyond_the_picture_leave_its_edges_without_meaning(tmp_path):
-    """A net labels faces that the picture cuts off: of landmarks beyond its edges some lie where counting from 1 would
-    end.
-    """
-    mine = own_set(tmp_path / "mine", 0)
-    for file in mine.glob("*.pts"):
+def test_files_state_how_they_count(tmp_path, said):
+    """The word of a file is before the flag; a flag that no file heeds is refused."""
+    faces = [FIVE, FIVE + 3, FIVE + 6]
+    write_pairs(tmp_path / "pts", faces)
+    write_pts(tmp_path / "pts" / "1.pts", faces[1] + 1, first_pixel=1)
+    assert read_pts(tmp_path / "pts" / "1.pts").tolist() == (faces[1] + 1).tolist()
+    table = write_rows(tmp_path / "csv", faces) / "labels.csv"
+    head, one, two, three = table.read_text().split("\n")
+    cells = ",".join(map(str, (faces[1] + 1).ravel()))
+    table.write_text("\n".join([f"{head},first_pixel", f"{one},", f"1.jpg,{cells},1", f"{three},0"]))
+    for name in ("pts", "csv"):
+        assert np.allclose(
+            [face.landmarks for face in parse(name.replace("pts", "points"), tmp_path / name)["train"]],
+            np.array(faces) + 0.5,
+        )
+    coco = write_coco(tmp_path / "coco", [face + 1 for face in faces]) / "labels.json"
+    coco.write_text(json.dumps({**json.loads(coco.read_text()), "info": {"first_pixel": 1}}))
+    assert np.allclose([face.landmarks for face in parse("coco", coco.parent)["train"]], np.array(faces) + 0.5)
+    folder = DataGenerator(coco.parent, 32, out=tmp_path / "data", val=0, first_pixel=1).run()
+    assert np.allclose(load_split(folder, "train")["landmarks"][:], np.array(faces) + 0.5)
+    assert "from 1 in 3" in "".join(said)
+    make = DataGenerator(coco.parent, 32, out=tmp_path / "data", val=0, first_pixel=0, overwrite=True).run
+    refuses("coco.*first_pixel 1", make)
+    coco.write_text(coco.read_text().replace('"first_pixel": 1', '"first_pixel": 7'))
+    refuses("first_pixel.*'7", parse, "coco", coco.parent)
+
+
+@pytest.mark.parametrize("first", (0, 1))
+def test_landmarks_on_an_edge_raise_a_doubt(tmp_path, said, first):
+    mine = own_set(tmp_path / "mine", first, edges=True)
+    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=1 - first).run()
+    assert f"give --first-pixel {first}" in "".join(said)
+    said.clear()
+    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=first).run()
+    assert "give --first-pixel" not in "".join(said)
+    for file in mine.glob("*.pts"):  # a net labels faces that the picture cuts off: beyond an edge, edges tell nothing
         points = read_pts(file)
         points[:5, 0] = SIZE + 3 * np.arange(5)
         write_pts(file, points)
-    origin, why = guess(DATASETS["points"].load(mine))
-    assert origin is None and why == "no evidence"
+    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=0).run()
+    assert "give --first-pixel" not in "".join(said)
 
 
 def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
-    mine = own_set(tmp_path / "mine", 1, edges=True)
-    truth = {file.with_suffix(".jpg").name: read_pts(file) - 0.5 for file in mine.glob("*.pts")}
+    mine = own_set(tmp_path / "mine", 1)
     flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
-    done = cli(*flags)
-    assert (
-        done.returncode == 0
-        and "pixels are counted from 1 (4 faces have a landmark on the right or lower edge" in done.stderr
-    )
     folder = tmp_path / "data" / "mine-32"
-
-    def origin() -> float:
-        table = load_split(folder, "train")
-        assert all(
-            np.abs(points - truth[name] + read_meta(folder)["origin"] - 1).max() < 1e-3
-            for name, points in zip(table["file"], table["landmarks"][:], strict=True)
-        )
-        return read_meta(folder)["origin"]
-
-    assert origin() == 1 and "preparing" not in cli(*flags).stderr
-    done = cli(*flags, "--first-pixel", "0")
-    assert done.returncode == 0 and "origin 1.0, not 0.0" in done.stderr and origin() == 0
-    assert "counted from 0, as --first-pixel said before" in cli(*flags).stderr
-    (mine / "image_x.jpg").write_bytes((mine / "face0000.jpg").read_bytes())
-    shutil.copy(mine / "face0005.pts", mine / "image_x.pts")
-    truth["image_x.jpg"] = truth["face0005.jpg"]
     done = cli(*flags)
-    assert (
-        "has changed since" in done.stderr
-        and "counted from 0, as --first-pixel said before" in done.stderr
-        and origin() == 0
-    )
-    fails(cli("--prepare", "--dataset", folder, "--first-pixel", "1"), "0.0, not 1.0")
-    fails(cli(*flags, "--first-pixel", "2"), "first_pixel")
+    assert done.returncode == 0 and "counted from 0 in 12 faces" in done.stderr and read_meta(folder)["origin"] == 0
+    assert "preparing" not in cli(*flags).stderr
+    done = cli(*flags, "--first-pixel", "1")
+    assert done.returncode == 0 and "origin 0.0, not 1.0" in done.stderr and read_meta(folder)["origin"] == 1
+    assert "counted from 1, as --first-pixel said before" in cli(*flags).stderr
+    shutil.copy(mine / "face00.jpg", mine / "new.jpg")
+    write_pts(mine / "new.pts", read_pts(mine / "face00.pts") + 4)
+    done = cli(*flags)
+    assert "has changed since" in done.stderr and "counted from 1, as --first-pixel said before" in done.stderr
+    assert read_meta(folder)["origin"] == 1
+    fails(cli("--prepare", "--dataset", folder, "--first-pixel", "0"), "origin 1.0, not 0.0")
+    fails(cli(*flags, "--first-pixel", "2"), "first_pixel must be one of 0, 0.5, 1")
     fails(cli(*flags, "--frame-step", "2"), "--frame-step")
     fails(cli(*flags, "--allow-partial"), "--allow-partial")
-    fails(cli(*flags, "--folds", "3"), "--folds.*--audit")
-    fails(
-        cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", "--first-pixel", "1"),
-        "--first-pixel",
-    )
-
-
-def test_a_guess_is_made_again_when_the_files_are_replaced(cli, tmp_path):
-    mine, other = (own_set(tmp_path / name, first, edges=True) for name, first in (("mine", 1), ("other", 0)))
-    flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
-    assert "pixels are counted from 1" in cli(*flags).stderr
-    shutil.rmtree(mine)
-    other.rename(mine)
-    done = cli(*flags)
-    assert done.returncode == 0 and "pixels are counted from 0 (" in done.stderr
-    assert read_meta(tmp_path / "data" / "mine-32")["origin"] == 0
+    fails(cli(*flags, "--folds", "3"), "--folds")
+    for flag in (("--first-pixel", "1"), ("--identity", "folder")):
+        fails(cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", *flag), flag[0])
 
 
 def test_the_release_of_300w_is_counted_as_ever(tmp_path):
     own_set(tmp_path / "300W" / "afw", 0, edges=True)
     folder = DataGenerator(tmp_path / "300W", 32, out=tmp_path / "data", allow_partial=True, val=0).run()
     assert read_meta(folder)["origin"] == 1
-
-
-def test_csv_and_coco_are_guessed_too(tmp_path):
-    root, faces = archives.table(tmp_path)
-    rows = [(name, np.r_[points[:4], [[160, 30 + index]]]) for index, (name, points) in enumerate(faces["train"] * 3)]
-    archives.write_csv(root / "train.csv", rows)  # 160 px is the width of the picture
-    assert guess(DATASETS["csv"].load(root))[0] == 1
-    (root / "train.csv").unlink()
-    (root / "train.json").write_text(json.dumps(archives.coco(rows)))
-    assert guess(DATASETS["coco"].load(root))[0] == 1

@@ -1,6 +1,7 @@
 """Users' own sets whose labels are not what they seem, and sets that only look like such."""
 
 import json
+import re
 
 import archives
 import numpy as np
@@ -13,8 +14,8 @@ from PIL import Image
 
 from pipnet.errors import UserError
 from pipnet.images import read_image
-from utils.faces.archives import DATASETS, infer, own, write_pts
-from utils.faces.archives.naming import identity, photograph
+from utils.faces.archives import DATASETS, infer, own
+from utils.faces.archives.naming import identities, photograph
 from utils.faces.archives.own_layout import check_names, misfit
 from utils.faces.archives.row import require_complete
 from utils.faces.prepared_set import read_meta
@@ -347,16 +348,74 @@ def test_a_face_of_68_landmarks_beyond_the_corner(tmp_path):
         assert parse("points", write_pairs(tmp_path / str(offset), [face]))["train"]
 
 
-def test_a_mirror_image_has_the_identity_of_its_picture(tmp_path):
+def test_a_mirror_image_has_the_identity_of_its_picture():
     assert [photograph(stem) for stem in ("134212_1_mirror", "image_0001_mirror")] == ["134212", "image_0001"]
-    names = {"a/b-flipped.png": "a/b.png", "x_jpg.rf.0123456789abcdef.jpg": "x.jpg", "a_b.jpg": "a_b.jpg"}
-    assert [identity(name) for name in names] == list(names.values())
-    for stem in ("x_1", "x_2", "y", "z"):
-        for end in ("", "_mirror"):
-            write_pts(picture(tmp_path / "set" / f"{stem}{end}.jpg").with_suffix(".pts"), FIVE)
-    assert [record.identity for record in parse("points", tmp_path / "set")["train"]] == ["x"] * 4 + ["y"] * 2 + [
-        "z"
-    ] * 2
+    names = ["a/b-flipped.png", "a/b.png", "a/x_jpg.rf.0123456789abcdef.jpg", "a/x.jpg", "a/a_b.jpg", "a/a_c.jpg"]
+    assert identities(names)[0] == ["a/b"] * 2 + ["a/x"] * 2 + ["a/a_b", "a/a_c"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told", "rule"),
+    [
+        ([f"clip{i // 3}_{i:04d}.jpg" for i in range(9)], 3, "name"),
+        ([f"p{i // 3}/images/{i % 3}.jpg" for i in range(9)], 3, "folder"),
+        ([f"all/p{i // 3}/day{i % 3}/front{i}.jpg" for i in range(9)], 3, "folder"),
+        ([f"IMG_{i:04d}.jpg" for i in range(9)], 9, "name"),
+        ([f"{i:04d}.jpg" for i in range(9)], 9, "name"),
+        ([*(f"a/{i}.jpg" for i in range(9)), "b/1.jpg"], 10, "name"),
+        (["a (1).jpg", "a (2).jpg", "b-1.png", "b-2.png", "c.png"], 3, "name"),
+    ],
+)
+def test_which_faces_are_of_one_identity(names, told, rule):
+    found, used = identities(names)
+    assert (len(set(found)), used) == (told, rule)
+    assert len(set(identities(names, "picture")[0])) == len(names)
+
+
+def test_identities_are_told_alike_in_every_format(tmp_path, said):
+    """Frames of a clip are of one identity; a column of a CSV is before the names of the pictures."""
+    files = [f"clip{i // 2}_{i}.jpg" for i in range(6)]
+    faces = [FIVE + i for i in range(6)]
+    wanted = ["clip0"] * 2 + ["clip1"] * 2 + ["clip2"] * 2
+    writers = {
+        "points": write_pairs,
+        "csv": write_rows,
+        "coco": write_coco,
+        "cvat": write_cvat,
+        "label-studio": write_studio,
+    }
+    for name, write in writers.items():
+        root = write(tmp_path / name, faces)
+        for table in root.iterdir():
+            if table.suffix in (".csv", ".json", ".xml"):
+                text = table.read_text()
+                for i, file in enumerate(files):
+                    text = re.sub(rf"\b{i}\.jpg", file, text)
+                table.write_text(text)
+        for i, file in enumerate(files):
+            for end in (".jpg", ".pts") if name == "points" else (".jpg",):
+                (root / f"{i}{end}").rename((root / file).with_suffix(end))
+        assert [one.identity for one in parse(name, root)["train"]] == wanted
+        assert [one.identity for one in parse(name, root, identity="folder")["train"]] == ["."] * 6
+    table = tmp_path / "csv" / "labels.csv"
+    head, *rows = table.read_text().split("\n")
+    people = ("ann", "bob", "ann", "", "", "bob")
+    table.write_text(
+        "\n".join(
+            [
+                head.replace("file,", "file,Identity,"),
+                *(row.replace(",", f",{one},", 1) for row, one in zip(rows, people, strict=True)),
+            ]
+        )
+    )
+    assert [one.identity for one in parse("csv", tmp_path / "csv")["train"]] == [
+        "ann",
+        "bob",
+        "ann",
+        "clip1",
+        "clip2",
+        "bob",
+    ]
 
 
 def test_more_faces_than_the_release_are_not_too_few(tmp_path):

@@ -20,7 +20,7 @@ from utils.faces.archives.menpo import MENPO, parse_menpo
 from utils.faces.archives.merged import MERGED, PEPPA, parse_merged, parse_peppa
 from utils.faces.archives.naming import image_of, split_folders
 from utils.faces.archives.points import parse_points
-from utils.faces.archives.pts import read_pts, write_pts
+from utils.faces.archives.pts import read_counted_pts, read_pts, write_pts
 from utils.faces.archives.row import NOT_COUNTABLE, Dataset
 from utils.faces.archives.tables import parse_coco, parse_csv
 from utils.faces.archives.tools import parse_cvat, parse_label_studio
@@ -44,6 +44,7 @@ __all__ = [
     "image_of",
     "infer",
     "only",
+    "read_counted_pts",
     "read_pts",
     "tally",
     "write_pts",
@@ -54,6 +55,7 @@ PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder wit
 EYES, BOX = ("interocular",), ("box",)  # norms
 ALL = ("train", "val", "test")
 GSSL_COFW = (1, 0.15, 0.15, 0.15, 0.15)
+OWN = ("identity",)  # options of users' own sets
 DATASETS = {
     "300w": Dataset(
         parse_300w,
@@ -143,11 +145,11 @@ DATASETS = {
         partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL, gssl=(1, 0.1, -0.15, 0.1, 0.1)
     ),
     "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
-    "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, ()),
-    "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",)),
-    "coco": Dataset(parse_coco, "COCO keypoints", None, 0.0, None, (), ("*.json", "annotations/*.json")),
-    LABEL_STUDIO: Dataset(parse_label_studio, "an export of Label Studio", None, 0.5, None, ()),
-    "cvat": Dataset(parse_cvat, "an export of CVAT", None, 0.5, None, (), ("*.xml",)),
+    "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, (), options=OWN),
+    "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",), options=OWN),
+    "coco": Dataset(parse_coco, "COCO keypoints", None, 0.0, None, (), ("*.json", "annotations/*.json"), options=OWN),
+    LABEL_STUDIO: Dataset(parse_label_studio, "an export of Label Studio", None, 0.5, None, (), options=OWN),
+    "cvat": Dataset(parse_cvat, "an export of CVAT", None, 0.5, None, (), ("*.xml",), options=OWN),
 }
 WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: reader of the images in it
 

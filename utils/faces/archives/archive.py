@@ -13,7 +13,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
 from utils.faces.archives.lists import numbered, path_inside, walk
-from utils.faces.archives.naming import cleaned, composed
+from utils.faces.archives.naming import RULES, cleaned, composed, identities, image_of
 from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
@@ -21,6 +21,7 @@ MORE = "more than the release has"
 NO_LAYOUTS = Layouts({})
 LEVEL = 5  # landmarks at most that may lie on one level line, such as the corners of the eyes
 THINNEST = 0.1  # side of their box / its other side
+FIRST_PIXELS = (None, 0.0, 0.5, 1.0)  # coordinates of the first pixel's centre that a file may state
 BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
 
 Table = dict[str, Any]  # {name of a column: list of M texts, or array (M, ...)}, a row for each face
@@ -44,8 +45,9 @@ class Archive:
 
     origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts:
     those of args.yaml, for parsers that mirror or convert landmarks. For a user's own set: names of the points in their
-    order, if there are any; stated: size of each image according to the annotation; left_out: what is not used, and how
-    often; notes: lines for the log.
+    order, if there are any; stated: size of each image according to the annotation; told: faces by the coordinate of
+    the first pixel that their file states, None where it states none; left_out: what is not used, and how often; notes:
+    lines for the log.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Archive:
         self.faces: Counter = Counter()  # of each image
         self.names: list[str] = []
         self.stated: dict[Path, Stated] = {}
+        self.told: Counter = Counter()
         self.left_out: Counter = Counter()
         self.notes: list[str] = []
 
@@ -95,6 +98,19 @@ class Archive:
             raise Missing(path)
         return path
 
+    def counted(self, points: np.ndarray, first: Any, where: str) -> np.ndarray:
+        """Return points as this archive counts pixels. first: coordinate of the first pixel that their file states, None
+        if it states none. UserError unless it is one of FIRST_PIXELS.
+        """
+        try:
+            first = None if first is None else float(first)
+            if first not in FIRST_PIXELS:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: first_pixel must be 0, 0.5 or 1, not {str(first)[:20]!r}") from None
+        self.told[first] += 1
+        return points if first is None else points - first + self.origin
+
     def add(
         self,
         split: str,
@@ -108,9 +124,9 @@ class Archive:
     ) -> None:
         """Add a face with its landmarks (N, 2), NaN where unknown, and box (4,), None for the tight one, as annotated.
 
-        where: file and line for errors; empty: the .pts beside the image. more: further columns, such as visible=(N,)
-        bool; None if it is unknown. Coordinates become continuous px. Raise UserError for an empty face and for absurd
-        coordinates.
+        where: file and line for errors; empty: the .pts beside the image. identity: if it is empty, `tell_identities` tells
+        it. more: further columns, such as visible=(N,) bool; None if it is unknown. Coordinates become continuous px. Raise
+        UserError for an empty face and for absurd coordinates.
         """
         where, origin = where or str(image.with_suffix(".pts")), 0.5 if self.origin is None else self.origin
         landmarks = landmarks - origin + 0.5
@@ -156,6 +172,24 @@ class Archive:
                     f"{where}: another size of {image.name} than in {self.stated[image].where}; correct one"
                 )
 
+    def tell_identities(self, rule: str) -> None:
+        """Give an identity to each face without one, in each split by its pictures' names, and note what tells it.
+        rule: see `identities`.
+        """
+        names = [image_of(self.root, file).relative_to(self.root).as_posix() for file in self.columns["file"]]
+        for split in dict.fromkeys(self.columns["split"]):
+            faces = [
+                i for i, one in enumerate(self.columns["split"]) if one == split and not self.columns["identity"][i]
+            ]
+            found, rule_used = identities([names[i] for i in faces], rule)
+            for i, name in zip(faces, found, strict=True):
+                self.columns["identity"][i] = name
+            if faces and split == "train":
+                self.notes.append(
+                    f"{self.root}: {len(faces)} faces are of {len(set(found))} identities, told by {RULES[rule_used]}, such as "
+                    f"'{found[0]}' (--identity sets another rule)"
+                )
+
     @cached_property
     def images(self) -> dict[str, Path]:
         """Return {path below the root, in Unicode's composed form: image} of all images."""
@@ -164,6 +198,14 @@ class Archive:
             for path, is_folder in walk(self.root)
             if not is_folder and path.suffix.lower() in SUFFIXES
         }
+
+    @cached_property
+    def without_ending(self) -> dict[str, list[Path]]:
+        """Return {path below the root without the ending: images}, in Unicode's composed form."""
+        found: dict[str, list[Path]] = {}
+        for name, path in self.images.items():
+            found.setdefault(name.removesuffix(path.suffix), []).append(path)
+        return found
 
     @cached_property
     def uploaded(self) -> dict[str, list[Path]]:

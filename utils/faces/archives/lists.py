@@ -1,5 +1,6 @@
 """Reading of text files that list faces: their lines, numbers, and the names of pictures."""
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -9,6 +10,9 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.files import read_bytes
+
+UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # {mark: encoding}
+WIDE = 1000  # bytes of a text that tell whether it is UTF-16
 
 
 @lru_cache(maxsize=16)  # a list may name a hundred thousand files of one folder
@@ -32,12 +36,32 @@ def path_inside(root: Path, name: str, where: str, below: str = "") -> Path:
     return path
 
 
+def decoded(data: bytes) -> tuple[str, str]:
+    """Return the text of a file and its encoding: UTF-8, UTF-16, or cp1252, that of Windows in western countries.
+
+    UTF-16 has a mark at its beginning, or zeros in every other byte.
+    """
+    for mark, encoding in UTF16.items():
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding, "replace"), encoding
+    zeros = [data[place:WIDE:2].count(0) for place in (0, 1)]
+    if max(zeros) > len(data[:WIDE]) / 4:
+        encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+        return data.decode(encoding, "replace"), encoding
+    try:
+        return data.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "surrogateescape"), "cp1252"
+
+
 def read_lines(file: Path, errors: str = "surrogateescape") -> list[str]:
     """Return the lines of a text file, with bytes that are not UTF-8 as in file names.
     Raise UserError if it is unreadable.
     """
     try:
-        return read_bytes(file).decode("utf-8-sig", errors).splitlines()
+        data = read_bytes(file)
+        text, encoding = decoded(data)
+        return (data.decode("utf-8-sig", errors) if encoding == "cp1252" else text).splitlines()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 

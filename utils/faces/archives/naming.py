@@ -1,7 +1,11 @@
-"""Reads from file names: the split, the photograph of which a picture is a copy, and the picture that a list means."""
+"""Reads from file names: the split, the photograph of which a picture is a copy, the picture that a list means, and
+which faces of a user's own set are of one person or clip.
+"""
 
 import re
 import unicodedata
+from collections import Counter
+from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 
 from pipnet.errors import UserError
@@ -18,7 +22,15 @@ SPLITS = {
 SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
 # what is added to the name of a picture for its mirror image, or for a copy by Roboflow: such pictures are of one
 # identity
+CONTAINERS = {"images", "default"}  # folders of pictures that tools make; they name no person
+MOST = 2 / 3  # share of the pictures that may be of one identity: most begin with IMG_ because a camera names them so
+RULES = {
+    "folder": "the folders of their pictures",
+    "name": "the names of their pictures without the last number",
+    "picture": "their pictures",
+}  # {--identity: what tells the identities}
 COPY = re.compile(r"[_-](mirror(ed)?|flip(ped)?)$|[._](jpe?g|png)\.rf\.[0-9A-Za-z]{8,}$", re.IGNORECASE)
+NUMBER = re.compile(r"[\s_.()-]*\d+[\s)]*$")  # of a picture in its series: clip_0007, "clip (7)"
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -56,11 +68,36 @@ def original(stem: str) -> str:
     return COPY.sub("", stem)
 
 
-def identity(name: str) -> str:
-    """Return the identity of the faces of a picture by its name: that of the picture of which it is a copy."""
-    path = PurePosixPath(name)
-    stem = original(path.stem)
-    return name if stem == path.stem else path.with_name(stem + path.suffix).as_posix()
+def identities(names: list[str], rule: str = "auto") -> tuple[list[str], str]:
+    """Return the identity of the faces of each picture, and what tells it (a key of RULES).
+
+    names: paths of the pictures, below the set. A picture and its copies have one identity. rule: that of --identity.
+    `folder`: the first folder in which the paths differ. `name`: the folder and the name without its last number.
+    `auto`: by folder if no folder has more than MOST of the pictures, else by name, where a name that more than MOST of
+    a folder's pictures have tells nothing.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    pictures = [path.with_name(original(path.stem)) for path in paths]
+    parents = [tuple(part for part in path.parts[:-1] if part not in CONTAINERS) for path in paths]
+    depth = len(commonprefix(parents)) + 1
+    folders = ["/".join(parent[:depth]) or "." for parent in parents]
+    if rule == "auto":
+        most = Counter(dict(zip(pictures, folders, strict=True)).values()).most_common(1)
+        rule = "folder" if most and most[0][1] <= MOST * len(set(pictures)) else "name"
+        telling = MOST
+    else:
+        telling = 1.0
+    if rule == "folder":
+        return folders, rule
+    if rule == "picture":
+        return list(map(str, pictures)), rule
+    found = {picture: str(picture.with_name(NUMBER.sub("", picture.name) or "-")) for picture in set(pictures)}
+    groups = Counter(found.values())
+    sizes = Counter(picture.parent for picture in found)
+    for picture, name in found.items():
+        if groups[name] > telling * sizes[picture.parent]:
+            found[picture] = str(picture)
+    return [found[picture] for picture in pictures], rule
 
 
 def image_of(root: Path, file: str) -> Path:

@@ -34,6 +34,8 @@ CORNER, PICTURES = (
     10,
 )  # share of the pictures' sides in which all landmarks of so many pictures do not lie by chance
 MOST = 2000  # about so many faces are looked at, of those that may belong to other pictures or layouts
+EDGE = 0.5  # px from an edge
+FEWEST, CLEARLY = 3, 4  # faces with a landmark on an edge: least number; least ratio to those on the other edges
 OUTSIDE = 0.3  # distance of a negated place from both edges of the picture / diagonal of the other landmarks' box
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
@@ -293,6 +295,28 @@ def corner_only(archive: Archive, some: Sample) -> str:
     return (
         f"all landmarks lie in the upper left parts of their pictures, up to {100 * np.nanmax(shares):.0f} % of the sides; "
         "if they are percentages, or belong to smaller pictures, scale them"
+    )
+
+
+def first_pixel_doubt(archive: Archive, some: Sample) -> str:
+    """Return a warning if faces count the first pixel otherwise than `archive` says, by landmarks on the pictures' edges.
+
+    Annotation tools keep landmarks inside the picture: counted from 0 they reach 0 but not the width or height, counted
+    from 1 these but not 0. They prove nothing if other landmarks lie beyond the edges.
+    """
+    landmarks = np.array(archive.columns["landmarks"])[:: some.step]
+    wrong = {0.0: 1.0, 1.0: 0.0}.get(archive.origin)
+    if wrong is None or None not in archive.told:
+        return ""
+    first, last = landmarks - 0.5 + archive.origin, landmarks - 0.5 + archive.origin - some.sizes
+    at_0, at_size = ((np.abs(place) < EDGE).any((1, 2)).sum() for place in (first, last))
+    beyond = ((first < -EDGE) | (last > EDGE)).any((1, 2)).sum()
+    here, other, edge = (at_size, at_0, "right or lower") if wrong == 1 else (at_0, at_size, "left or upper")
+    if here < FEWEST or here < CLEARLY * max(other, beyond):
+        return ""
+    return (
+        f"{here} faces have a landmark on the {edge} edge of the picture, as if pixels were counted from {wrong:g}; if they "
+        f"are, give --first-pixel {wrong:g}"
     )
 
 

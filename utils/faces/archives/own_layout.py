@@ -12,7 +12,16 @@ from pipnet.errors import UserError, one_line
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
-from utils.faces.archives.own import MOST, check_inside, corner_only, header, lost_landmarks, misplaced_boxes, sample
+from utils.faces.archives.own import (
+    MOST,
+    check_inside,
+    corner_only,
+    first_pixel_doubt,
+    header,
+    lost_landmarks,
+    misplaced_boxes,
+    sample,
+)
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
@@ -90,6 +99,7 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
         _unturned(archive, layout),
         misplaced_boxes(archive),
         corner_only(archive, some),
+        first_pixel_doubt(archive, some),
     )
     check_inside(archive, some)
     complain(lost_landmarks(archive))

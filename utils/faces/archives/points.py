@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.lists import walk
-from utils.faces.archives.naming import composed, original, split_folders
-from utils.faces.archives.pts import read_pts
+from utils.faces.archives.naming import composed, split_folders
+from utils.faces.archives.pts import read_counted_pts
 
 SEVERAL = "; a .pts file holds one face, so let --predict write the faces of such pictures as CSV or COCO"
 
@@ -65,7 +64,8 @@ def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, 
     pairs = []
     for stem in sorted(images):
         with archive.checked():
-            pairs.append((images[stem][0], read_pts(points[stem], archive.count)))
+            landmarks, first = read_counted_pts(points[stem], archive.count)
+            pairs.append((images[stem][0], archive.counted(landmarks, first, str(points[stem]))))
     complain(archive.faults)
     return pairs
 
@@ -74,9 +74,7 @@ def parse_points(archive: Archive) -> None:
     """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
 
     Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first
-    folder below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share
-    it (but no more than two thirds of them, since IMG_ names a camera), else the stem. A mirror image, NAME_mirror, has
-    the identity of NAME.
+    folder below the split, else `all`.
     """
     root = archive.root
     tops = split_folders(root)
@@ -92,13 +90,10 @@ def parse_points(archive: Archive) -> None:
         archive.left_out["pictures without a face"] -= len(stray)  # it is not known whether they have one
     for split, folder in (tops or {"train": root}).items():
         pairs = paired(archive, folder, recursive=True)
-        prefixes = [(file.parent, original(file.stem).split("_")[0]) for file, _ in pairs]
-        groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
         archive.splits.append(split)
-        for (file, landmarks), prefix in zip(pairs, prefixes, strict=True):
-            below, grouped = file.relative_to(folder).parts[:-1], 1 < groups[prefix] <= sizes[file.parent] * 2 / 3
-            identity = "/".join((*below, prefix[1] if grouped else original(file.stem)))
-            archive.add(split, file, below[0] if below else "all", identity, landmarks)
+        for file, landmarks in pairs:
+            below = file.relative_to(folder).parts[:-1]
+            archive.add(split, file, below[0] if below else "all", "", landmarks)
     if not len(archive):
         raise UserError(f"{root}: no image with a .pts of the same stem in it")
 

@@ -12,7 +12,7 @@ from utils.faces.archives.lists import numbered
 OTHER_LAYOUT = "choose the layout of that number, or --prepare the set without --layout first, then give data/NAME"
 
 HEADER = {
-    r"version:\d[\d.]*": "version: 1",
+    r"version:\d[\d.]*?(first_pixel:(\d\.?5?))?": "version: 1",
     r"n_points:(\d{1,6})": "n_points: N",
     r"\{": "{",
 }  # {pattern: what it means}
@@ -20,10 +20,16 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII
 
 
 def read_pts(file: Path, count: int | None = None) -> np.ndarray:
-    """Return the landmarks (N, 2) float64 of a .pts file in its own origin, NaN where it says nan.
+    """Return the landmarks (N, 2) float64 of a .pts file in its own origin, see `read_counted_pts`."""
+    return read_counted_pts(file, count)[0]
 
-    Format: `version: 1`, `n_points: N`, `{`, N lines `x y`, `}`. Raise UserError, with file and line, for other
-    contents, and for N other than `count`.
+
+def read_counted_pts(file: Path, count: int | None = None) -> tuple[np.ndarray, str | None]:
+    """Return the landmarks (N, 2) float64 of a .pts file in its own origin, NaN where it says nan, and the coordinate of
+    the first pixel's centre that it states, None if it states none.
+
+    Format: `version: 1`, perhaps `first_pixel: 0` in the same line, `n_points: N`, `{`, N lines `x y`, `}`. Raise
+    UserError, with file and line, for other contents, and for N other than `count`.
     """
     rows = [(where, line.split()) for where, line in numbered(file, errors="replace")]
     if len(rows) < 3:
@@ -52,10 +58,15 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
         raise UserError(f"{rows[3 + half[0]][0]}: one coordinate is nan and the other is not")
     if count is not None and promised != count:
         raise UserError(f"{file}: {promised} points where {count} are expected; correct it, or {OTHER_LAYOUT}")
-    return landmarks
+    return landmarks, re.fullmatch(next(iter(HEADER)), "".join(rows[0][1]), re.ASCII)[2]
 
 
-def write_pts(file: Path, landmarks: np.ndarray) -> None:
-    """Write landmarks (N, 2) as a .pts file without shifting them; `read_pts` returns them to 1e-6."""
+def write_pts(file: Path, landmarks: np.ndarray, first_pixel: float | None = None) -> None:
+    """Write landmarks (N, 2) as a .pts file without shifting them; `read_pts` returns them to 1e-6.
+
+    first_pixel: coordinate of the first pixel's centre, which the file then states. It stands in the line of the version,
+    which other programs skip.
+    """
+    first = "" if first_pixel is None else f" first_pixel: {first_pixel:g}"
     rows = "".join(f"{x:.6f} {y:.6f}\n" for x, y in np.asarray(landmarks, dtype=np.float64).tolist())
-    Path(file).write_text(f"version: 1\nn_points:  {len(landmarks)}\n{{\n{rows}}}\n", encoding="ascii")
+    Path(file).write_text(f"version: 1{first}\nn_points:  {len(landmarks)}\n{{\n{rows}}}\n", encoding="ascii")

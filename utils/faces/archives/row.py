@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
     splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
     signs: tuple[str, ...] = ()  # file or folder patterns by which `infer` recognises the set
     states: tuple[str, ...] = ()  # names of the values of its column `states`
-    options: tuple[str, ...] = ()  # fields of DataGenerator that are passed to the parser
+    options: tuple[str, ...] = ()  # fields of DataGenerator that are passed to `load`
     label_shift: float = 0.0  # px of the source image by which the annotations lie to the right of what they mark
     clipped: bool = False  # whether PIPNet's authors clip the landmarks to the image
     gssl: tuple[float, ...] = ()  # sets with boxes: PIPNet's crop in protocol `gssl`, see prepare.GSSL_CROP
@@ -54,9 +54,9 @@ class Dataset(NamedTuple):
         complain(archive.faults)
         return archive, archive.shortfall(self.expected or {}) if missing is None else missing
 
-    def load(self, data_dir: Path, allow_partial: bool = False, *given, **options) -> Archive:
-        """Return the parsed archive, with at least a face; a user's own with its labels checked.
-        The rest is as in `read`.
+    def load(self, data_dir: Path, allow_partial: bool = False, *given, identity: str = "auto", **options) -> Archive:
+        """Return the parsed archive, with at least a face; a user's own with its labels checked and with identities by the
+        rule `identity`. The rest is as in `read`.
 
         Raise UserError for a fault in the annotation, and for missing faces; with allow_partial, warn of these.
         """
@@ -66,6 +66,7 @@ class Dataset(NamedTuple):
             raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it")
         if self.layout is None:
             check_labels(archive)
+            archive.tell_identities(identity)
         return archive
 
     def parse(self, *given, **options) -> Splits:

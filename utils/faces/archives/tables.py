@@ -11,11 +11,15 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.files import from_cell, parse_json, read_bytes
+from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive
-from utils.faces.archives.lists import path_inside, read_lines
-from utils.faces.archives.naming import cleaned, composed, identity, split_folders, split_of
+from utils.faces.archives.lists import decoded, path_inside
+from utils.faces.archives.naming import cleaned, composed, split_folders, split_of
 from utils.faces.archives.own_layout import normalised, own_order
+from utils.progress import progress
 
+IDENTITY, FIRST_PIXEL = OTHER_COLUMNS = ("identity", "first_pixel")  # of a CSV, beside the file and the points
+SLOW = 2  # s; reading that takes longer shows its progress
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 
 
@@ -55,7 +59,7 @@ def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def find_image(archive: Archive, names: list[str], table: Path, where: str, uploaded: bool = False) -> Path:
     """Return the first image of these names, beside the file that lists them, in the folder, or in their images/.
 
-    A name matches in any of Unicode's forms. uploaded: also as Label Studio cleans it, if only one file matches. Raise
+    A name matches in any of Unicode's forms, and without its ending if one picture fits. uploaded: also as Label Studio cleans it, if only one file matches. Raise
     UserError if there is none.
     """
     root = archive.root
@@ -70,6 +74,14 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
             image = path if path.is_file() else archive.images.get(composed(os.path.normpath(f"{below}{name}")))
             if image:
                 return image
+        if Path(name).suffix.lower() not in SUFFIXES:
+            ended = [archive.without_ending.get(composed(os.path.normpath(f"{below}{name}")), ()) for below in places]
+            if found := next(filter(None, ended), None):
+                if len(found) > 1:
+                    raise UserError(
+                        f"{where}: {found[0].name} and {found[1].name} both fit {name[:80]}; give its ending"
+                    )
+                return found[0]
     fitting = list(
         dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ()))
     )
@@ -84,29 +96,64 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
 
 def parse_csv(archive: Archive) -> None:
     """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, or with names `file,nose_x,nose_y,...`, then a line
-    per face.
+    per face. Other columns: `identity` of the person or clip, and `first_pixel`, see `Archive.counted`.
 
     Two empty or nan cells are a landmark that is not annotated. Images are beside the file, below the folder or its
-    images/; the identity is the image.
+    images/.
     """
     order: list[str] = []
     for split, file in split_files(archive, ("*.csv",), "CSV"):
-        try:
-            rows = [
-                (number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))
-            ]
-        except csv.Error as error:
-            raise UserError(f"{file}: not a CSV file ({error})") from None
+        rows, encoding = _read_table(file)
+        if encoding != "utf-8":
+            archive.notes.append(f"{file} is not UTF-8; it is read as {encoding}")
         header = [cell.strip() for cell in rows[0][1]] if rows else []
-        names = _names_of(header, f"{file}, line 1")
+        others = {name: place for place, name in enumerate(map(str.lower, header)) if place and name in OTHER_COLUMNS}
+        names = _names_of(
+            [cell for place, cell in enumerate(header) if place not in others.values()], f"{file}, line 1"
+        )
         order = order or own_order(archive, names)
-        for number, row in rows[1:]:
+        for number, row in progress(rows[1:], desc=file.name, unit="face", delay=SLOW):
             where = f"{file}, line {number}"
             with archive.checked():
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
-                points, name = _cells(row[1:], where)[_places(names, order, where)], from_cell(row[0].strip())
-                archive.add(split, find_image(archive, [name], file, where), "all", identity(name), points, where)
+                cells = [cell for place, cell in enumerate(row) if place not in others.values()]
+                points = _cells(cells[1:], where)[_places(names, order, where)]
+                more = {name: from_cell(row[place].strip()) for name, place in others.items()}
+                points = archive.counted(points, more.get(FIRST_PIXEL) or None, where)
+                name = from_cell(cells[0].strip())
+                image = find_image(archive, _spellings(name, encoding), file, where)
+                archive.add(split, image, "all", more.get(IDENTITY, ""), points, where)
+
+
+def _spellings(name: str, encoding: str) -> list[str]:
+    """Return the names that a picture of a table in that encoding may have on the disk: also with the table's bytes."""
+    if encoding != "cp1252":
+        return [name]
+    return [name, name.encode(encoding, "surrogateescape").decode("utf-8", "surrogateescape")]
+
+
+def _read_table(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
+    """Return (number of the line, cells) of the lines of a CSV file that are not blank, and its encoding.
+
+    Spreadsheets separate cells by semicolons where the comma is in numbers, and by tabs in UTF-16. UserError for
+    another file.
+    """
+    try:
+        text, encoding = decoded(read_bytes(file))
+        lines = text.splitlines()
+        first = next(filter(str.strip, lines), "")
+        mark = "," if "," in first else next((mark for mark in ";\t" if mark in first), ",")
+        rows = [
+            (number, row) for number, row in enumerate(csv.reader(lines, delimiter=mark), 1) if any(map(str.strip, row))
+        ]
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    except csv.Error as error:
+        raise UserError(f"{file}: not a CSV file ({error})") from None
+    if mark == ",":
+        return rows, encoding
+    return [(number, [row[0], *(cell.replace(",", ".") for cell in row[1:])]) for number, row in rows], encoding
 
 
 def _names_of(header: list[str], where: str) -> list[str]:
@@ -116,14 +163,27 @@ def _names_of(header: list[str], where: str) -> list[str]:
     if low and low == ["file", *(f"{axis}{i}" for i in numbers for axis in "xy")] and pairs:
         return numbers
     names = [next(filter(None, match.groups())) for x, _ in pairs if (match := NAME.fullmatch(x))]
-    same = all(re.sub("[xX]", "y", x) == re.sub("[xXY]", "y", y) and x != y for x, y in pairs)
     distinct = len(set(map(normalised, names))) == len(header) // 2 and not any(name.isdecimal() for name in names)
-    if low[:1] != ["file"] or not names or len(header) % 2 == 0 or not same or not distinct:
+    odd = _odd_column(header)
+    if odd is not None or low[:1] != ["file"] or not names or not distinct:
+        column = f"the column {odd[:40]!r} is" if odd and low[:1] == ["file"] else f"'{','.join(low)[:40]}' is"
         raise UserError(
-            f"{where}: '{','.join(low)[:40]}' where the header file,x0,y0,x1,y1,... belongs, or names of points as "
-            "in file,nose_x,nose_y,..."
+            f"{where}: {column} not as in the header file,x0,y0,x1,y1,..., or with names of points file,nose_x,nose_y,...; "
+            f"there may be columns {' and '.join(OTHER_COLUMNS)} too; remove others"
         )
     return names
+
+
+def _odd_column(header: list[str]) -> str | None:
+    """Return the first column after the file that is not of an x with its y behind it; None if there is none."""
+    place = 1
+    while place < len(header):
+        x, y = header[place], header[place + 1] if place + 1 < len(header) else ""
+        same = x != y and re.sub("[xX]", "y", x) == re.sub("[xXY]", "y", y)
+        if not (same and NAME.fullmatch(x)):
+            return x
+        place += 2
+    return None
 
 
 def _cells(cells: list[str], where: str) -> np.ndarray:
@@ -146,7 +206,7 @@ def parse_coco(archive: Archive) -> None:
     The JSON is in the folder or its annotations/, or, as Roboflow's, in each of train/, valid/ and test/; images are
     beside it, below the folder or its images/. v is 0 for not annotated, 1 for hidden, 2 for visible. The box is bbox,
     from x to x + w, 0 being the edge of the first pixel; without it, the tight box. Annotations without a keypoint are
-    left out. The identity is the image. If the categories name the keypoints, the names say which is which, so that
+    left out. If the categories name the keypoints, the names say which is which, so that
     files may list them in different orders.
     """
     order: list[str] = []  # names of the points, by the first category that names them
@@ -171,6 +231,8 @@ def parse_coco(archive: Archive) -> None:
                 "categories",
                 file,
             )
+            info = content.get("info")
+            first = info.get(FIRST_PIXEL) if isinstance(info, dict) else None
             archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
@@ -192,10 +254,10 @@ def parse_coco(archive: Archive) -> None:
                     values = values[_places(names, order, where)]
                 image = find_image(archive, [name], file, where)
                 archive.state(image, *size, where)
-                points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
+                points = archive.counted(np.where(values[:, 2:] > 0, values[:, :2], np.nan), first, where)
                 if box is not None:  # in continuous px, while `add` expects the keypoints' origin
                     box = np.concatenate([box[:2], box[:2] + box[2:]]) + archive.origin - 0.5
-                archive.add(split, image, "all", identity(name), points, where, box, visible=values[:, 2] == 2)
+                archive.add(split, image, "all", "", points, where, box, visible=values[:, 2] == 2)
     if len(places) == 2:
         archive.faults.append(
             f"{places[False]}: its category does not name the points, each by a name of its own, as that of "

@@ -18,7 +18,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive, complain
-from utils.faces.archives.naming import SPLITS, identity
+from utils.faces.archives.naming import SPLITS
 from utils.faces.archives.own_layout import normalised, own_order
 from utils.faces.archives.pts import OTHER_LAYOUT
 from utils.faces.archives.tables import find_image, split_files
@@ -56,8 +56,7 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
             if (np.abs(values) >= 1e9).any():
                 raise UserError(f"{where}: not a coordinate where one belongs")
-            name = identity(image.relative_to(archive.root).as_posix())
-            archive.add(split, image, "all", name, values[:, :2], where, visible=values[:, 2] == 1)
+            archive.add(split, image, "all", "", values[:, :2], where, visible=values[:, 2] == 1)
 
 
 def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
