@@ -9,6 +9,7 @@ try:
     from pipnet.files import read_csv
     from utils.checks import check_prediction
     from utils.config import check_files, parse, read_defaults
+    from utils.faces.packed import unpack_sets
     from utils.faces.paths import check_sets
     from utils.formats import lacking
     from utils.modes import TABLES, TESTS, WORK, add_modes, check_modes
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     if mode.predict and not any(getattr(mode, name) for name in WORK if name != "predict"):
         check_prediction(given)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
+    given = unpack_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"]))
     check_sets(given, defaults)
     if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):
         stop_without(ModuleNotFoundError(name=missing))

@@ -83,6 +83,7 @@ def draw_circle(image: np.ndarray, point: np.ndarray, colour: tuple, radius: flo
 
 def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0.45, colour: tuple = WHITE) -> None:
     """Write a line of text with a dark outline; its lower left corner is at `corner`, px."""
+    text = text.encode(errors="replace").decode()  # of a name that is not UTF-8, at which OpenCV would end the process
     around = [(x, y, BLACK) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y, shade in (*around, (0, 0, colour)):  # thicker strokes would be wider letters
         cv2.putText(image, text, (corner[0] + x, corner[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, shade, 1, cv2.LINE_AA)

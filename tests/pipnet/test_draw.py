@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS
 
-from pipnet.draw import WHITE, draw, draw_circle, draw_line, draw_numbers, tile
+from pipnet.draw import WHITE, draw, draw_circle, draw_line, draw_numbers, draw_text, tile
 
 
 @pytest.mark.parametrize("far", (1e7, -1e12, 1e300, -1e300))
@@ -30,3 +30,9 @@ def test_the_points_of_a_sparse_layout_are_larger():
         return (tile(np.zeros((224, 224, 3), np.uint8), [(grid, WHITE)], layout, 224) > 0).any(-1).sum() / layout.count
 
     assert inked("5") > 2 * inked("68") and inked("98") == pytest.approx(inked("68"), rel=0.1)
+
+
+def test_text_that_is_no_utf8_is_drawn():
+    image = np.zeros((40, 200, 3), np.uint8)
+    draw_text(image, "Stra\udcdfe_1.jpg", (4, 30))
+    assert image.any()

@@ -10,6 +10,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
 from utils.faces.archives.archive import Archive, complain
+from utils.faces.archives.foreign import complain_foreign
 from utils.faces.archives.lists import walk
 from utils.faces.archives.naming import composed, split_folders
 from utils.faces.archives.pts import read_counted_pts
@@ -100,8 +101,11 @@ def parse_points(archive: Archive) -> None:
 
 def _no_pts(root: Path) -> str:
     """Return why a folder has no faces: there are no .pts files, or it has a table in a place where none is looked for."""
-    tables = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".csv", ".json", ".xml"))
-    if table := next((path for path in tables if not path.name.startswith(".")), None):
+    files = [path for path, is_folder in walk(root) if not is_folder]
+    complain_foreign(files)
+    if packed := next((path for path in files if path.suffix.lower() == ".zip"), None):
+        return f"no .pts in it, but {packed.relative_to(root)}; unpack it there, or give the ZIP itself: --dataset {packed}"
+    if table := next((path for path in files if path.suffix.lower() in (".csv", ".json", ".xml")), None):
         return (
             f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
             f"val/ and test/ there; give the folder {table.parent}, without --dataset points"

@@ -13,6 +13,7 @@ from pipnet.errors import UserError
 from pipnet.files import from_cell, parse_json, read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive
+from utils.faces.archives.foreign import complain_foreign
 from utils.faces.archives.lists import decoded, path_inside
 from utils.faces.archives.naming import cleaned, composed, split_folders, split_of
 from utils.faces.archives.own_layout import normalised, own_order
@@ -40,6 +41,7 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
             files += found
             named += [(split, path) for path in found]
     twice = [name for name, count in Counter(split for split, _ in named).items() if count > 1]
+    complain_foreign(files)
     if not named or twice or len(named) != len(files):
         there = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
         raise UserError(
@@ -59,8 +61,8 @@ def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def find_image(archive: Archive, names: list[str], table: Path, where: str, uploaded: bool = False) -> Path:
     """Return the first image of these names, beside the file that lists them, in the folder, or in their images/.
 
-    A name matches in any of Unicode's forms, and without its ending if one picture fits. uploaded: also as Label Studio cleans it, if only one file matches. Raise
-    UserError if there is none.
+    A name matches in any of Unicode's forms, and without its ending if one picture fits. uploaded: also as Label Studio
+    cleans it, if only one file matches. Raise UserError if there is none.
     """
     root = archive.root
     places = dict.fromkeys(
