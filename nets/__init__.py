@@ -5,7 +5,9 @@
 from nets.registry import HEADS, import_named
 
 PLACES = {
-    **dict.fromkeys(("NETS", "NetOptions", "build_net", "make_spec", "net_row", "no_larger"), "nets.build"),
+    **dict.fromkeys(
+        ("NETS", "NetOptions", "build_net", "check_options", "make_spec", "net_row", "no_larger"), "nets.build"
+    ),
     **dict.fromkeys(("Labels", "Prediction"), "nets.labels"),
     "Net": "nets.net",
     "Trainable": "nets.trainable",

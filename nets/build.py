@@ -65,12 +65,8 @@ def net_row(name: str) -> Row:
     return NETS[name]
 
 
-def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | None = None) -> dict:
-    """Return the plain values from which `build_net` makes the net; meanface (N, 2) in [0, 1] of the crop.
-
-    labelled (S, N) bool: which landmarks each training set labels; None: all label the same. Raises ValueError for
-    choices that do not fit together: net and act, head and stride, head and input size.
-    """
+def check_options(options: NetOptions) -> int:
+    """Return the stride of the head. ValueError for choices that do not fit together, whatever the faces are."""
     row, head = net_row(options.net), HEADS[options.head]
     stride, size = options.stride or head.strides[0], options.input_size
     if options.act and options.act not in row.acts:
@@ -83,6 +79,16 @@ def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | 
         raise ValueError(f"input_size must be at least the stride ({stride}), not {size}")
     if size % kind.size_multiple:
         raise ValueError(f"input_size must be a multiple of {kind.size_multiple} for head {options.head}, not {size}")
+    return stride
+
+
+def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | None = None) -> dict:
+    """Return the plain values from which `build_net` makes the net; meanface (N, 2) in [0, 1] of the crop.
+
+    labelled (S, N) bool: which landmarks each training set labels; None: all label the same. ValueError as in
+    `check_options`.
+    """
+    stride, row, kind = check_options(options), net_row(options.net), import_named(HEADS[options.head].build)
     preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
     spec = {
         **options._asdict(),

@@ -14,6 +14,7 @@ import yaml
 from pipnet.app.flags import check_flags
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
+from utils.layouts import KEYS as LAYOUT_KEYS
 from utils.layouts import Layouts
 from utils.sections import (
     KEYS,
@@ -97,7 +98,7 @@ def read_defaults(file: Path = FILE) -> Defaults:
     """
     found = read_yaml(file)
     if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, ANCHORS)]:
-        raise UserError(f"unknown section '{unknown[0]}' in args.yaml{nearest(unknown[0], [*SECTIONS, *TABLES])}")
+        raise UserError(f"unknown section '{unknown[0]}' in args.yaml{_hint(unknown[0], [*SECTIONS, *TABLES])}")
     for name in (*SECTIONS, *TABLES):
         if not isinstance(found.get(name), dict):
             raise UserError(f"{name} in args.yaml must be a table of names and values, not {found.get(name)!r}")
@@ -108,12 +109,19 @@ def read_defaults(file: Path = FILE) -> Defaults:
                 home = next(other for other in SECTIONS if key in SECTIONS[other].keys)
                 raise UserError(f"{key} belongs to section {home} of args.yaml, not to {name}; move its line")
             if key not in section.keys:
-                raise UserError(f"unknown key '{key}' in section {name} of args.yaml{nearest(key, KEYS)}")
+                raise UserError(f"unknown key '{key}' in section {name} of args.yaml{_hint(key, KEYS)}")
             values[key] = KEYS[key].check(value)
         if missing := [key for key in section.keys if key not in values]:
             raise UserError(f"section {name} of args.yaml lacks the key '{missing[0]}'; restore its line")
     views = _views(found["views"])
     return Defaults(values, found["presets"], views, found["protocols"], Layouts(found["layouts"]))
+
+
+def _hint(name: Any, names: Collection[str]) -> str:
+    """Return where an unknown key belongs, or the nearest of `names`."""
+    if name in LAYOUT_KEYS:
+        return "; it is of a layout: write it into a row of the table layouts, indented below the layout's name"
+    return nearest(name, names)
 
 
 def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -226,7 +234,7 @@ def check_values(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{where} must be a table of keys and values, not {values!r}")
     if unknown := [key for key in values if key not in KEYS]:
-        raise UserError(f"unknown key '{unknown[0]}' in {where}{nearest(unknown[0], KEYS)}")
+        raise UserError(f"unknown key '{unknown[0]}' in {where}{_hint(unknown[0], KEYS)}")
     try:
         return {key: KEYS[key].check(value) for key, value in values.items()}
     except UserError as error:

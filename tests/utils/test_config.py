@@ -96,6 +96,15 @@ def test_numbers_are_decimal(tmp_path, text, value):
         assert {key: KEYS[key].check(one) for key, one in found.items()} == {"epochs": value, "milestones": [0, value]}
 
 
+@pytest.mark.parametrize("pasted", ("flip_index: [1, 0]\ntrain:\n", "train:\n  flip_index: [1, 0]\n"))
+def test_a_layouts_key_elsewhere_in_args_yaml_is_told_where_it_belongs(tmp_path, pasted):
+    pasted = re.sub("(?m)^train:.*\\n", pasted, (ROOT / "args.yaml").read_text())
+    (tmp_path / "args.yaml").write_text(pasted)
+    with pytest.raises(UserError, match="'flip_index'.*layouts") as raised:
+        read_defaults(tmp_path / "args.yaml")
+    assert "flip_test" not in str(raised.value)
+
+
 def test_text_in_files_stays_text(tmp_path):
     values = [
         "010",

@@ -347,8 +347,8 @@ class Sets:
             for wanted in filter(None, (name, HOSTS.get(name))):
                 if found := [folder for folder in folders if wanted in (folder.name.lower(), infer(folder))]:
                     return found[0]
-            there = not chosen and (root / self._folder_name(name) / "meta.yaml").is_file()
-            return None if there else raw
+            there = any(_dataset_or_folder(folder, meta) == name for folder, meta in self._prepared())
+            return None if there and not chosen else raw
         if Path(name).is_dir():
             return Path(name)
         dataset_of(name, self.root)  # an unknown name is an error

@@ -101,11 +101,6 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
             raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
     if train.semi == "gssl":
         net.head.levels = 3
-        if min(net.grid) < 4:
-            raise ValueError(
-                "gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
-                "--input-size or a smaller --stride"
-            )
     elif train.semi == MEAN_TEACHER:
         net = MeanTeacher(net, layout, float(faces.shift().mean()))
     if train.teacher:

@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from nets import net_row
+from nets import NetOptions, check_options
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.checks import check_given, check_read, check_semi
@@ -150,11 +150,17 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
     check_read(given, settings)
     check_semi(settings)
-    if mode.train and settings.train.task == "landmarks":
-        try:  # before sets are prepared
-            net_row(settings.net.net)
+    if (mode.train or mode.audit) and settings.train.task == "landmarks":  # before sets are prepared
+        net = settings.net
+        try:
+            stride = check_options(NetOptions(net.net, net.head, net.stride, net.input_size, net.act))
         except ValueError as error:
             raise UserError(str(error)) from None
+        if settings.train.semi == "gssl" and -(-net.input_size // stride) < 4:
+            raise UserError(
+                "gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger --input-size or a "
+                "smaller --stride"
+            )
     return settings
 
 

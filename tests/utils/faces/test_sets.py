@@ -241,6 +241,14 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
     assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
 
 
+def test_data_dir_is_not_the_archive_of_a_set_that_knows_its_own(raw_300w, wflw, tmp_path):
+    root = str(tmp_path / "data")
+    common = {"data_root": root, "allow_partial": True, "val": "none"}
+    training(dataset="wflw", data_dir=str(wflw[0]), preset="pipnet", **common)  # with other crops than those below
+    sets = sets_of(new_settings(dataset="300w", data_dir=str(raw_300w), target_size=32, **common))
+    assert sets.prepare("wflw").meta["source"] == str(wflw[0])
+
+
 def test_a_training_on_all_faces_has_them_in_one_order(tmp_path):
     mine, found = str(write_faces(tmp_path / "mine", 24)), []
     for name, first in (("new", "none"), ("used", 0.3)):

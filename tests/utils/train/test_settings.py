@@ -42,6 +42,20 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
         }
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"input_size": 64, "semi": "gssl", "labelled_fraction": 0.5}, "gssl.*4 x 4.*--input-size"),
+        ({"input_size": 50, "head": "heatmap"}, "input_size must be a multiple"),
+        ({"stride": 2}, "stride"),
+        ({"act": "elu"}, "act"),
+    ],
+)
+def test_a_net_that_cannot_be_made_is_refused_before_sets_are_prepared(tmp_path, given, message):
+    refuses(message, new_settings, preset="default", data_root=str(tmp_path / "data"), **given)
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--val", "0.4"), ("--target-size", "128"), ("--margin", "1.5")])
 def test_flags_that_a_prepared_set_does_not_follow(faces, flag, value):
     refuses(
