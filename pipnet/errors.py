@@ -23,6 +23,10 @@ class UserError(Exception):
     """Bad input. The message is one line: what is wrong, then what to do. The commands print it and exit with status 1."""
 
 
+class Unreadable(UserError):
+    """A file that the system does not let us read. It may be sound, so work without it is not taken for the whole."""
+
+
 def one_line(error: object, length: int = 160) -> str:
     """Return the first `length` characters of an error's text, on one line."""
     return " ".join(str(error).split())[:length]

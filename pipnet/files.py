@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipnet.errors import UserError, one_line
+from pipnet.errors import Unreadable, UserError, one_line
 
 SHIPPED = (
     "landmarks",
@@ -24,6 +24,8 @@ SHIPPED = (
     "detector",
 )  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
+# of files that are missing, no regular ones, too large, or named so
+FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
 COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
 
@@ -110,6 +112,23 @@ def read_bytes(file: Path | str, most: int | None = None) -> bytes:
     if most is not None and Path(file).stat().st_size > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(file))
     return Path(file).read_bytes()
+
+
+def walk(folder: Path | str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Return os.walk of a folder. Unreadable for a folder below it that cannot be listed, which that passes over."""
+    return os.walk(folder, onerror=_stop)
+
+
+def _stop(error: OSError) -> None:
+    if error.errno not in FAULTS:
+        raise unreadable(error.filename, error)
+
+
+def unreadable(file: Path | str, error: OSError | ValueError) -> UserError:
+    """Return the error for a file that cannot be read: `Unreadable` unless the file or its name is at fault."""
+    reason = getattr(error, "strerror", None) or error
+    own = isinstance(error, ValueError) or error.errno in FAULTS
+    return UserError(f"{file}: cannot be read ({reason})") if own else Unreadable(f"{file}: cannot be read ({reason})")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError, one_line
-from pipnet.files import read_bytes, write_atomic
+from pipnet.errors import Unreadable, UserError, one_line
+from pipnet.files import read_bytes, unreadable, walk, write_atomic
 from pipnet.heif import heif_kind, upright
 from pipnet.picture_size import END, check_size, jpeg_parts, picture_size
 
@@ -42,7 +42,7 @@ def picture_files(folder: Path) -> list[Path]:
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
     """
     found: list[Path] = []
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found += filter(is_picture, [Path(base, name) for name in names if not name.startswith(".")])
     return sorted(
@@ -183,13 +183,13 @@ def read_image(
     turned.
 
     16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has
-    been read. UserError for a file that is missing, unreadable or truncated; for the last two, `remedy` says what to
-    do.
+    been read. Unreadable if the system does not let it be read, UserError for a file that is missing, damaged or
+    truncated; for the last two, `remedy` says what to do.
     """
     try:
         data = read_bytes(file, MOST_BYTES) if data is None else data
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise unreadable(file, error) from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
     if (
@@ -202,7 +202,7 @@ def read_image(
         check_size(file, *picture_size(data))
         image = _decode(data)
     except MemoryError:
-        raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
+        raise Unreadable(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
     if image is None and ((kind := heif_kind(data)) or file.suffix.lower() in OTHERS):
         kind = kind or file.suffix[1:].upper()
         raise UserError(

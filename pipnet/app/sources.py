@@ -19,7 +19,7 @@ import numpy as np
 
 from pipnet.app.address import fetch_picture
 from pipnet.app.encoders import as_os_error, av
-from pipnet.errors import UserError, tell
+from pipnet.errors import Unreadable, UserError, tell
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 from pipnet.picture_size import check_size, picture_size
 
@@ -88,6 +88,8 @@ class Pictures:
                 image = read_image(file)
             except UserError as error:
                 unread += 1
+                if self.strict and isinstance(error, Unreadable):
+                    raise
                 if unread == self.count:
                     raise UserError(str(error).replace(str(file), name) if self._fetched else str(error)) from None
                 tell(f"left out: {error}")

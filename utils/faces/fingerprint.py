@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from pipnet.files import walk
 from utils.faces.archives import Splits, image_of
 from utils.faces.archives.archive import Table
 
@@ -19,7 +20,7 @@ def fingerprint(source: Path) -> str:
     digest = hashlib.sha256()
     linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
     for top in (source, *linked):
-        for folder, folders, names in os.walk(top):
+        for folder, folders, names in walk(top):
             folders.sort()
             for name in sorted(names):
                 path = os.path.join(folder, name)

@@ -21,7 +21,7 @@ import yaml
 from loguru import logger
 
 from pipnet.cores import cores
-from pipnet.errors import UserError
+from pipnet.errors import Unreadable, UserError
 from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.config import Defaults, load_protocol, read_defaults
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Archive, Splits, Table, complain, image_of, infer, only, tally
@@ -256,6 +256,8 @@ class DataGenerator:
             )
             try:
                 return self._crop(source, landmarks[index], box[index], protocol)
+            except Unreadable:  # it may be sound: a set without it would be kept
+                raise
             except UserError as error:
                 return str(error)
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from loguru import logger
 
-from pipnet.app.sources import Frame, open_source
+from pipnet.app.sources import Frame, Pictures, open_source
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError
 from pipnet.files import checksum, own_folder
@@ -125,6 +125,8 @@ def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet
 def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
     """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
     frames, rows, counts, recent = open_source(str(source)), [], Counter(), np.zeros((0, 63), bool)
+    if isinstance(frames, Pictures):
+        frames.strict = True
     crops, digest, size = folder / UNLABELLED / CROPS, "", 0
     crops.parent.mkdir(parents=True)
     for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):

@@ -1,5 +1,6 @@
 """An interrupted preparation continues; damaged images are listed and left out."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,9 +10,12 @@ import pytest
 from conftest import ROOT, mismatch, refuses
 from test_prepare import leftovers, load_split, points_folder, prepare
 
+from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.faces import prepare as prepare_module
+from utils.faces.archives.lists import walk
+from utils.faces.fingerprint import fingerprint
 from utils.faces.prepared_set import read_meta, read_source_image
 from utils.partial_folders import remove_abandoned
 
@@ -80,6 +84,38 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
     ):
         prepare(source, tmp_path / "other", val=0)
     assert leftovers(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_picture_that_the_system_does_not_let_us_read_stops_the_preparation(tmp_path, monkeypatch, fault):
+    """It is sound: a set without it would be kept when it can be read again."""
+    source = points_folder(tmp_path / "mine", ("train",), people=120, frames=1, count=5)
+    name, read = sorted((source / "train").glob("*.jpg"))[7], images.read_bytes
+
+    def denied(file, *most):
+        if file == name:
+            raise OSError(fault, os.strerror(fault), str(file))
+        return read(file, *most)
+
+    monkeypatch.setattr(images, "read_bytes", denied)
+    with pytest.raises(UserError, match=f"{name}: cannot be read"):
+        prepare(source, tmp_path / "data", val=0)
+    monkeypatch.undo()
+    assert len(load_split(prepare(source, tmp_path / "data", val=0), "train")["file"]) == 120
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    source, list_folder = points_folder(tmp_path / "mine", ("train",), people=4, frames=1, count=5), os.scandir
+
+    def denied(folder):
+        if str(folder).endswith("train"):
+            raise OSError(errno.EACCES, "Permission denied", str(folder))
+        return list_folder(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    for function in (images.picture_files, fingerprint, lambda folder: list(walk(folder))):
+        with pytest.raises(UserError, match=f"{source / 'train'}: cannot be read"):
+            function(source)
 
 
 @pytest.mark.parametrize("place", ("old set moved", "new set moved"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipnet import files
 from pipnet.errors import UserError
-from pipnet.files import read_bytes
 
 UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # {mark: encoding}
 WIDE = 1000  # bytes of a text that tell whether it is UTF-16
@@ -59,11 +59,11 @@ def read_lines(file: Path, errors: str = "surrogateescape") -> list[str]:
     Raise UserError if it is unreadable.
     """
     try:
-        data = read_bytes(file)
+        data = files.read_bytes(file)
         text, encoding = decoded(data)
         return (data.decode("utf-8-sig", errors) if encoding == "cp1252" else text).splitlines()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+        raise files.unreadable(file, error) from None
 
 
 def numbered(file: Path, optional: bool = False, errors: str = "surrogateescape") -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
     """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files and macOS's own
     folder.
     """
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in files.walk(folder):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
         yield from (
             (Path(base, name), name in folders) for name in (*folders, *sorted(names)) if not name.startswith(".")

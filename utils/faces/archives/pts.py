@@ -13,7 +13,7 @@ OTHER_LAYOUT = "choose the layout of that number, or --prepare the set without -
 
 HEADER = {
     r"version:\d[\d.]*?(first_pixel:(\d\.?5?))?": "version: 1",
-    r"n_points:(\d{1,6})": "n_points: N",
+    r"n_points:(\d{1,18})": "n_points: N",
     r"\{": "{",
 }  # {pattern: what it means}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)
