@@ -7,10 +7,11 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.images import BEGINNING, is_picture
 
 LONGEST = 200  # bytes of a file's name
@@ -22,9 +23,10 @@ STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end,
 
 
 def fetch_picture(address: str) -> tuple[bytes, str] | None:
-    """Return (picture, name) that an http or ftp address sends; None if it sends something else or does not answer.
+    """Return (picture, name) that an http or ftp address sends; None if it sends something else.
 
-    UserError if the answer has not come within WHOLE seconds: a server may send a byte from time to time for ever.
+    URLError if there is no answer, HTTPError for a status such as 404. UserError if the answer has not come within WHOLE
+    seconds: a server may send a byte from time to time for ever.
     """
     answer: Future = Future()
 
@@ -50,10 +52,13 @@ def _fetch(address: str) -> tuple[bytes, str] | None:
         return None
     if parts.scheme.lower() not in ("http", "https", "ftp"):
         return None
-    with (
-        suppress(OSError, HTTPException, ValueError),
-        _opener(address).open(_without_user(address), timeout=PATIENCE) as answer,
-    ):
+    try:
+        opened = _opener(address).open(_without_user(address), timeout=PATIENCE)
+    except URLError:
+        raise
+    except (OSError, HTTPException, ValueError):
+        return None
+    with suppress(OSError, HTTPException, ValueError), opened as answer:
         if answer.headers.get_content_type().startswith(STREAMS):
             return None
         beginning = answer.read(BEGINNING)
@@ -68,6 +73,14 @@ def _fetch(address: str) -> tuple[bytes, str] | None:
         name = Path(unquote(parts.path)).name
         return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name
     return None
+
+
+def failure(error: URLError) -> str:
+    """Return in words why an address sends nothing."""
+    if isinstance(error, HTTPError):
+        error.close()
+        return f"the server answers {error.code} {one_line(error.reason, 40)}"
+    return f"it does not answer ({one_line(getattr(error.reason, 'strerror', None) or error.reason, 80)})"
 
 
 def _is_picture(beginning: bytes) -> bool:

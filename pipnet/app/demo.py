@@ -15,7 +15,7 @@ from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.flags import add_face_flags, check_flags
 from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
-from pipnet.app.sources import Frame, Source, open_source, silence_opencv
+from pipnet.app.sources import Frame, Source, open_sources, silence_opencv
 from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
 from pipnet.console import open_console
@@ -41,12 +41,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"Keys in the window: {KEYS}.",
     )
     add = parser.add_argument
-    add("place", metavar="SOURCE", nargs="?", help="the same as --source")
+    add("places", metavar="SOURCE", nargs="*", help="the same as --source")
     add("--version", action="version", version=f"pipnet {__version__}")
     add(
         "--source",
+        nargs="+",
         help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
-        "or device file (default: camera 0)",
+        "or device file (default: camera 0); several pictures and folders are one source",
     )
     add(
         "--save",
@@ -106,19 +107,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         f"nothing leaves the machine; goes with {', '.join(map(_flag, WEB))}",
     )
     add("--port", metavar="N", type=int, help="port of --web (default: 8000)")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # places may stand between the flags
+    args.places = args.places or None
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.web and (wrong := sorted(given - {"web", *WEB})):
         raise UserError(
             f"--web goes with {', '.join(map(_flag, WEB))}; leave "
-            f"{args.place if wrong[0] == 'place' else _flag(wrong[0])} out"
+            f"{args.places[0] if wrong[0] == 'places' else _flag(wrong[0])} out"
         )
-    if args.place is not None:
-        if args.source is not None:
-            raise UserError(f"{args.place} and --source {args.source} are two sources; give one of them")
-        args.source = args.place
-    check_flags(vars(args) | {"place": None})
-    args.source = args.source or "0"
+    if args.places:
+        if args.source:
+            raise UserError(f"{args.places[0]} and --source {args.source[0]} are two sources; name all in one of them")
+        args.source = args.places
+    check_flags(vars(args) | {"places": None})
+    args.source = args.source or ["0"]
     if args.port is not None and not args.web:
         raise UserError("--port is the port of --web; give that too")
     if args.overwrite and not (args.save or args.json):
@@ -254,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
             8000 if args.port is None else args.port,
         )
         return
-    source = open_source(args.source)
+    source = open_sources(args.source)
     with ExitStack() as stack:
         stack.callback(source.close)
         weights = args.detector_weights or shipped_weights(args.detector, args.int8)

@@ -141,12 +141,21 @@ class Output:
         if (source.live or not (args.save or args.json)) and has_display():
             self.window = Window(source.still, float(source.aspect))
         if target is None and self.window is None and not args.json:
-            target = unused(named_as_picture(OUTPUT / source.name) if source.still else OUTPUT / f"{source.name}.mp4")
+            target = self._unasked()
         targets = [] if target is None else self._open_sink(str(target))
         if args.json and args.json != "-":
             targets.append(Path(args.json))
         _check_targets(args, source.files, targets)
         self.faces = self.frames = 0
+
+    def _unasked(self) -> str:
+        """Return where a source is saved without --save: a free name."""
+        source = self.source
+        if not source.still:
+            return str(unused(OUTPUT / f"{source.name}.mp4"))
+        if source.folder is None:
+            return str(unused(named_as_picture(OUTPUT / source.name)))
+        return f"{unused(OUTPUT / source.name)}{os.sep}"
 
     def _open_sink(self, target: str) -> list[Path]:
         """Open the sink of --save and return the files that it writes."""
@@ -160,7 +169,7 @@ class Output:
         if source.folder is not None:
             if not into:
                 raise UserError(
-                    f"--save {target}: pictures of a folder go into a folder; give a name without {place.suffix}, or "
+                    f"--save {target}: several pictures go into a folder; give a name without {place.suffix}, or "
                     f"{target}{os.sep}"
                 )
             source.leave_out(place)

@@ -11,13 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import cv2
 import numpy as np
 
-from pipnet.app.address import fetch_picture
+from pipnet.app.address import failure, fetch_picture
 from pipnet.app.encoders import as_os_error, av
 from pipnet.errors import Unreadable, UserError, tell
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
@@ -57,14 +58,17 @@ def silence_opencv() -> None:
 
 
 class Pictures:
-    """Still pictures of files. An unreadable one is named on stderr and left out; UserError when all are unreadable."""
+    """Still pictures of files. An unreadable one is named on stderr and left out; UserError when all are unreadable.
+
+    folder: in which several pictures lie, None for a single one.
+    """
 
     still, live, fps, aspect = True, False, 0.0, Fraction(1)
 
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
         self.name = (folder or files[0]).name or "pictures"
-        self._fetched: TemporaryDirectory | None = None
+        self._found, self._fetched = folder is not None, []  # in the folder; folders of pictures that were fetched
 
     @classmethod
     def fetched(cls, data: bytes, name: str) -> "Pictures":
@@ -73,13 +77,30 @@ class Pictures:
         file = Path(folder.name, name)
         file.write_bytes(data)
         pictures = cls([file])
-        pictures._fetched = folder
+        pictures._fetched = [folder]
+        return pictures
+
+    @classmethod
+    def joined(cls, parts: list["Pictures"]) -> "Pictures":
+        """Return one source of several. The names of its pictures begin in the folder that all of them share."""
+        files = {os.path.abspath(file): file for part in parts for file in part.files}
+        local = [os.path.abspath(part.folder or part.files[0].parent) for part in parts if not part._fetched]
+        pictures = cls([*files.values()], Path(os.path.commonpath(local) if local else "pictures"))
+        pictures._found, pictures._fetched = False, [folder for part in parts for folder in part._fetched]
         return pictures
 
     @property
     def names(self) -> list[str]:
         """Return the file names of the pictures, with their path below the folder if the source is one."""
-        return [file.relative_to(self.folder or file.parent).as_posix() for file in self.files]
+        return [self._name(file) for file in self.files]
+
+    def _name(self, file: Path) -> str:
+        if self.folder is None or self._is_fetched(file):
+            return file.name
+        return Path(os.path.relpath(file, self.folder)).as_posix()
+
+    def _is_fetched(self, file: Path) -> bool:
+        return any(file.is_relative_to(folder.name) for folder in self._fetched)
 
     def __iter__(self) -> Iterator[Frame]:
         unread = 0
@@ -91,14 +112,20 @@ class Pictures:
                 if self.strict and isinstance(error, Unreadable):
                     raise
                 if unread == self.count:
-                    raise UserError(str(error).replace(str(file), name) if self._fetched else str(error)) from None
-                tell(f"left out: {error}")
+                    raise UserError(self._said(error, file)) from None
+                tell(f"left out: {self._said(error, file)}")
                 continue
             yield Frame(image, index, None, name)
 
+    def _said(self, error: UserError, file: Path) -> str:
+        return str(error).replace(str(file), file.name) if self._is_fetched(file) else str(error)
+
     def leave_out(self, folder: Path) -> None:
-        """Leave out the pictures in `folder`, since an earlier run has drawn them. UserError if no picture is left."""
-        if folder.resolve().is_relative_to(self.folder.resolve()):
+        """Leave out the pictures of a folder that lie in `folder`, since an earlier run has drawn them.
+
+        Pictures that were named are kept. UserError if no picture is left.
+        """
+        if self._found and folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
             if self.files and len(self.files) < self.count:
                 tell(f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes")
@@ -107,22 +134,23 @@ class Pictures:
             raise UserError(f"no picture in the folder {self.folder} outside {folder}")
 
     def close(self) -> None:
-        """Remove a picture that was fetched."""
-        if self._fetched:
-            self._fetched.cleanup()
+        """Remove pictures that were fetched."""
+        for folder in self._fetched:
+            folder.cleanup()
 
 
 class Video:
     """Frames of a video file, an address or a camera (its number), decoded by a thread.
 
     Frames of a file, or of a whole video at an address, are decoded a few ahead. Of a live source only the newest frame
-    is kept, and one that vanishes is opened again when it returns. UserError where the source cannot be opened or has
+    is kept, and one that vanishes is opened again when it returns. answered: why a picture could not be fetched from the
+    address. UserError where the source cannot be opened or has
     no frame.
     """
 
     still = False
 
-    def __init__(self, target: str | int):
+    def __init__(self, target: str | int, answered: str = ""):
         target = target if isinstance(target, int) else opencv_path(target)
         path = Path(str(target))
         device = isinstance(target, int) or path.is_char_device()
@@ -141,6 +169,8 @@ class Video:
                 raise UserError(
                     f"{self._title} gives no picture; connect one, or name a picture, folder or video: --source"
                 )
+            if answered:
+                raise UserError(f"{self._title} cannot be played: {answered}; check the address")
             raise UserError(
                 f"{self._title} cannot be played: it is no picture or video that OpenCV {cv2.__version__} reads, or "
                 f"{'does not answer' if self.live else 'it is damaged'}"
@@ -300,6 +330,27 @@ class Clock:
 Source = Pictures | Video
 
 
+def open_sources(texts: list[str]) -> Source:
+    """Return the source that `open_source` opens, or one of all pictures where several are named.
+
+    UserError for several of which one is no picture and no folder.
+    """
+    if len(texts) == 1:
+        return open_source(texts[0])
+    sources: list[Pictures] = []
+    try:
+        for text in texts:
+            source = open_source(text)
+            sources.append(source)
+            if not source.still:
+                raise UserError(f"{text} is no picture or folder of pictures; give a video or a camera alone")
+    except BaseException:
+        for source in sources:
+            source.close()
+        raise
+    return Pictures.joined(sources)
+
+
 def open_source(text: str) -> Source:
     """Return the source that `--source` names: picture, folder, video, address (with ://) or camera (number or device
     file).
@@ -318,12 +369,17 @@ def open_source(text: str) -> Source:
     if path.is_char_device():
         return Video(text)
     if "://" in text:
-        if found := fetch_picture(text):
+        found, answered = None, ""
+        try:
+            found = fetch_picture(text)
+        except URLError as error:
+            answered = failure(error)
+        if found:
             source = Pictures.fetched(*found)
             if not moves(source.files[0]):
                 return source
             source.close()
-        return Video(text)
+        return Video(text, answered)
     if path.is_dir():
         if not (files := picture_files(path)):
             raise UserError(f"no picture in the folder {path}")

@@ -34,7 +34,7 @@ class Site(BaseHTTPRequestHandler):
             return
         if self.path == "/slow/headers":
             self.drip(b"HTTP/1.0 200 OK\r\nX: " + b"x" * 1000)
-        self.send_response(200)
+        self.send_response(int(self.path[8:11]) if self.path.startswith("/status/") else 200)
         self.send_header("Content-Type", kind)
         if told:
             self.send_header("Content-Length", str(len(data)))
@@ -161,6 +161,22 @@ def test_pictures_without_end_are_a_stream(site, monkeypatch):
     assert not source.still and source.live
     assert [frame.image.shape for frame, _ in zip(source, range(3), strict=False)] == [(60, 40, 3)] * 3
     source.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 500, 503])
+def test_a_status_of_the_server_is_named(site, status):
+    Site.answers = {f"/status/{status}.jpg": ("text/html", b"<html>", True)}
+    silence_opencv()
+    refuses(
+        f"/status/{status}.jpg cannot be played: the server answers {status}",
+        open_source,
+        f"http://{site}/status/{status}.jpg",
+    )
+
+
+def test_an_address_that_does_not_answer_says_why():
+    silence_opencv()
+    refuses("does not answer .Connection refused", open_source, "http://127.0.0.1:9/a.jpg")
 
 
 @pytest.mark.parametrize("name", ["/dev/video3", "camera"])

@@ -154,6 +154,27 @@ def test_a_folder_with_its_subfolders_and_a_folder_to_save_in(nets, tmp_path, ca
     refuses("source itself", demo.main, ["--source", "new/face.png", "--save", "new", *nets])
 
 
+def test_several_pictures_and_folders_are_one_source(nets, tmp_path, capfd):
+    for name in ("a.png", "b.png", "in/a.png", "in/sub/c.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(name, face_picture())
+    demo.main(["b.png", "--json", "found.jsonl", "a.png", *nets, "--save", "new", "./b.png"])
+    assert [row["file"] for row in lines("found.jsonl")] == ["b.png", "a.png"]
+    assert sorted(path.name for path in Path("new").iterdir()) == ["a.png", "b.png"]
+    demo.main(["--source", "a.png", str(tmp_path / "in"), *nets, "--json", "found.jsonl"])
+    assert [row["file"] for row in lines("found.jsonl")] == ["a.png", "in/a.png", "in/sub/c.png"]
+    refuses(
+        "new/a.png is the source itself", demo.main, ["new/a.png", "new/b.png", "--save", "new", "--overwrite", *nets]
+    )
+    refuses("out.png: several pictures go into a folder", demo.main, ["a.png", "b.png", "--save", "out.png", *nets])
+    capfd.readouterr()
+    for places in (["in"], ["in"], ["in/a.png", "in/sub"]):  # without a display and a flag: a folder with a free name
+        demo.main([*places, *nets])
+    assert "2 pictures; saved output/in_2\n" in capfd.readouterr().err
+    found = sorted(str(path.relative_to("output")) for path in Path("output").rglob("*.png"))
+    assert found == [f"{folder}/{name}" for folder in ("in", "in_2", "in_3") for name in ("a.png", "sub/c.png")]
+
+
 @pytest.fixture
 def owned(tmp_path) -> dict[Path, bytes]:
     """Return a user's files, which no command may change, with their contents."""
@@ -506,6 +527,8 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
         (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
         (["gone.jpg"], "no file or folder gone.jpg"),
         (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
+        (["face.png", "talk.avi"], "talk.avi is no picture"),
+        (["face.png", "gone.png"], "no file or folder gone.png"),
         (["--overwrite"], "--overwrite is for the files of --save and --json"),
         (["--source", "\u00b2"], "no file or folder"),
         (["--source", "99999999999"], "no file or folder 99999999999"),
@@ -517,7 +540,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             ["--source", "face.png", "--json", "a.mp4"],
             "--json a.mp4: the name of a picture or video; give one that ends in",
         ),
-        (["--source", "full", "--save", "all.mp4"], "--save all.mp4: pictures of a folder go into a folder"),
+        (["--source", "full", "--save", "all.mp4"], "--save all.mp4: several pictures go into a folder"),
         (["--source", "face.png", "--threads", "-1"], "--threads"),
         (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
         (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
