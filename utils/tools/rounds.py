@@ -5,6 +5,7 @@ The first net is trained on labels only, in EXP/round0. The last one is the run'
 EXP/pseudo_labels.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool,
 from utils.landmarks.sources import Sources
 from utils.sections import KEYS, ROUNDS
 from utils.train import checkpoint, own_files
-from utils.train.history import resumable, write_tables
+from utils.train.history import make_whole, resumable
 from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
@@ -92,8 +93,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
         if one.epochs == epochs:
             data = learnt_from(sources.learnt_from(), pool, told)
             stored = resumable(one, {"layout": layout.to_dict(), "data": data})
-            if ranks.first:
-                write_tables(one, stored["rows"], stored["times"])  # it may have been killed before it wrote its rows
+            ranks.agree(partial(make_whole, one, "val_nme", stored))
             continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)

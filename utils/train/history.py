@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from contextlib import suppress
 from typing import Any
 
 from loguru import logger
@@ -15,6 +16,8 @@ try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError:
     SummaryWriter = None
+
+ONLY_LAST = ("solver", "rows", "times", "best")  # values of last.pt that best.pt lacks
 
 
 class History:
@@ -35,8 +38,11 @@ class History:
 
     def epochs_since_best(self) -> int:
         """Return the number of epochs after the one with the best validation figure."""
-        last = self.epochs - 1
-        return last - min((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=last)
+        return self.epochs - 1 - self.best_epoch()
+
+    def best_epoch(self) -> int:
+        """Return the number, from 0, of the epoch whose weights best.pt holds; without validation it is the last one."""
+        return min((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=self.epochs - 1)
 
     def diverged(self) -> bool:
         """Return whether the loss has risen since the first epoch, and the validation figure has not become better."""
@@ -70,6 +76,27 @@ def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
+def make_whole(run: Run, figure: str, stored: dict[str, Any]) -> float:
+    """Make best.pt and the tables of a run agree with its last.pt, which is `stored`. Return the best figure.
+
+    A process may have been killed when it had written last.pt alone. A best.pt of an epoch that is trained again, with
+    whatever values, is replaced too.
+    """
+    history = History(figure, stored["rows"], stored["times"], stored["best"])
+    row, kept = history.rows[history.best_epoch()], {}
+    with suppress(UserError):
+        kept = checkpoint.load(run.weights)
+    if repr([kept.get("epoch"), kept.get(figure)]) != repr([row["epoch"], row[figure]]):  # figures may be NaN
+        if row is not history.rows[-1]:
+            logger.warning(
+                f"{run.weights} is not of epoch {row['epoch'] + 1}, the best one of {run.last}, whose weights take its place"
+            )
+            history.rows[-1]["best"] = history.best = history.rows[-1][figure]
+        checkpoint.save(run.weights, {key: value for key, value in stored.items() if key not in ONLY_LAST})
+    write_tables(run, history.rows, history.times)
+    return history.best
+
+
 def _without_write_errors(failed) -> None:
     """Print an exception of a thread, except an OSError of TensorBoard's writer: its next call raises that error again."""
     if not isinstance(failed.exc_value, OSError):
@@ -89,24 +116,13 @@ class Keeper:
             logger.info(
                 "no events for TensorBoard are written, because its package is missing: pip install tensorboard"
             )
-        write_tables(
-            run, history.rows, history.times
-        )  # an earlier process may have been killed between checkpoint and rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:
-        """Write the files of an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""
-        if better:
+        """Write the files of an epoch: last.pt, best.pt if it is `better`, the tables, TensorBoard's events."""
+        state = (solver, self.history.rows, self.history.times, self.history.best)
+        checkpoint.save(self.run.last, {**inference, **dict(zip(ONLY_LAST, state, strict=True))})
+        if better:  # after last.pt, from which `make_whole` can make it
             checkpoint.save(self.run.weights, inference)
-        checkpoint.save(
-            self.run.last,
-            {
-                **inference,
-                "solver": solver,
-                "rows": self.history.rows,
-                "times": self.history.times,
-                "best": self.history.best,
-            },
-        )
         write_tables(self.run, self.history.rows, self.history.times)
         if not self.events:
             return

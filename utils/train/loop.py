@@ -23,7 +23,7 @@ from utils.sections import TrainSettings
 from utils.train import checkpoint, faults, own_files
 from utils.train.batchnorm import share_batch_norm
 from utils.train.experiment import Experiment
-from utils.train.history import History, Keeper, resumable
+from utils.train.history import History, Keeper, make_whole, resumable
 from utils.train.losses import Losses, NonFinite, one_behind
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
@@ -151,6 +151,8 @@ def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], r
     else.
     """
     stored = resumable(run, {key: described[key] for key in ("net", "layout", "data")})
+    stored["best"] = solver.ranks.agree(lambda: make_whole(run, experiment.figure, stored))
+    stored["rows"][-1]["best"] = stored["best"]
     history = History(experiment.figure, stored["rows"], stored["times"], stored["best"])
     threads = stored.get("threads", 0)
     if not experiment.settings.train.threads and threads not in (0, torch.get_num_threads()) and threads <= cores():

@@ -1,0 +1,39 @@
+"""The files that a killed training leaves: a resumed one makes best.pt and the tables agree with last.pt."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import rows
+
+from utils.train import checkpoint
+from utils.train.history import make_whole
+from utils.train.run_folder import Run
+
+
+@pytest.mark.parametrize("best", (0, 1))
+@pytest.mark.parametrize("found", ("newer", "other values", "older", "none"))
+def test_best_pt_is_of_the_best_epoch_of_last_pt(trained, tmp_path, best, found):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    run, stored = Run(folder, folder / "best.pt"), checkpoint.load(folder / "last.pt")
+    for row, figure in zip(stored["rows"], (7.0, 6.0) if best else (6.0, 7.0), strict=True):
+        row["val_nme"] = figure
+    stored["best"] = stored["rows"][-1]["best"] = 6.0
+    epoch, figure = {"newer": (2, 5.0), "other values": (best, 5.0), "older": (best - 1, 7.0), "none": (0, 0)}[found]
+    (folder / "best.pt").unlink()
+    (folder / "step.csv").unlink()
+    if epoch >= 0 and found != "none":
+        checkpoint.save(run.weights, {**checkpoint.load(run.last), "epoch": epoch, "val_nme": figure})
+    figure = make_whole(run, "val_nme", stored)
+    kept, table = checkpoint.load(run.weights), rows(folder / "step.csv")
+    assert "solver" not in kept and kept["epoch"] == 1  # the weights of an earlier epoch are in no file
+    assert all(torch.equal(tensor, stored["model"][name]) for name, tensor in kept["model"].items())
+    assert figure == float(table[-1]["best"]) == (6.0 if best else 7.0)
+    assert make_whole(run, "val_nme", {**stored, "best": figure}) == figure
+
+
+def test_a_best_pt_that_agrees_is_left_alone(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    before = (folder / "best.pt").read_bytes()
+    make_whole(Run(folder, folder / "best.pt"), "val_nme", checkpoint.load(folder / "last.pt"))
+    assert (folder / "best.pt").read_bytes() == before
