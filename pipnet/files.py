@@ -11,7 +11,7 @@ import secrets
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,16 @@ def unreadable(file: Path | str, error: OSError | ValueError) -> UserError:
     return UserError(f"{file}: cannot be read ({reason})") if own else Unreadable(f"{file}: cannot be read ({reason})")
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, smaller: Callable[[dict], Any] = lambda values: values) -> Any:
     """Return the value of a JSON text. ValueError for a damaged one, one that is nested too deeply, and a key that is
     there twice, of which Python would keep the last.
+
+    smaller: called with each object as soon as it is read; its result takes the place of the object.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")  # in its place, so that it is held once
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=lambda pairs: smaller(_object(pairs)))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

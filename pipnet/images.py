@@ -29,6 +29,8 @@ TINTED, MOST_GAIN = (
 )  # largest / least mean of the channels from which light is coloured; most gain of a channel
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
+DEPTHS = (8, 10, 12)  # bits of a pixel that a 16-bit picture may hold
+MOST_DARK = 16  # largest value of 8 bits that a value of 12 bits gets as the upper bits of 16, perhaps rounded
 # fmt: off
 OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
           ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
@@ -156,7 +158,7 @@ def _of_pillow(image) -> np.ndarray:
         if image.mode in ("RGB", "L") or image.mode.startswith("I"):
             pixels = np.asarray(image)
             if image.mode.startswith("I"):  # 16 bits, perhaps in 32
-                pixels = (pixels.clip(0, 2**16 - 1) // 2**8).astype(np.uint8)
+                pixels = _eight_bits(pixels.clip(0, 2**16 - 1))
             return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.ndim == 3 else cv2.COLOR_GRAY2BGR)
         if image.mode not in ("1", "LA", "P", "RGBA"):
             image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
@@ -182,9 +184,9 @@ def read_image(
     """Return the upright image (H, W, 3) uint8 BGR of a file: its EXIF tag, or the properties of an AVIF, say how it is
     turned.
 
-    16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has
-    been read. Unreadable if the system does not let it be read, UserError for a file that is missing, damaged or
-    truncated; for the last two, `remedy` says what to do.
+    16-bit images become 8-bit, see `_eight_bits`, grey and CMYK become BGR, transparent pixels become white. data: the
+    content, if it has been read. Unreadable if the system does not let it be read, UserError for a file that is missing,
+    damaged or truncated; for the last two, `remedy` says what to do.
     """
     try:
         data = read_bytes(file, MOST_BYTES) if data is None else data
@@ -214,6 +216,15 @@ def read_image(
     return image
 
 
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Return 16-bit pixels as uint8. Cameras with 10 or 12 bits write their values as they are, so that the upper bits of
+    no pixel are used; these bits are left out.
+    """
+    most = int(pixels.max())
+    bits = next((bits for bits in DEPTHS if most < 1 << bits), 16)
+    return (pixels >> (bits - 8)).astype(np.uint8)
+
+
 def _decode(data: bytes) -> np.ndarray | None:
     """Return the image of a file's contents, None if it is damaged."""
     try:
@@ -227,6 +238,9 @@ def _decode(data: bytes) -> np.ndarray | None:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return None
+    if image is not None and len(data) > 24 and not data.startswith(b"\xff\xd8") and image.max() <= MOST_DARK:
+        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        image = _eight_bits(deep) if deep is not None and deep.dtype == np.uint16 else image
     if image is not None and heif_kind(data):
         image = upright(image, data)
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, features
 
 from pipnet.errors import UserError
 from pipnet.heif import heif_kind, upright
-from pipnet.images import picture_files, read_image
+from pipnet.images import as_bgr, picture_files, read_image
 from pipnet.picture_size import picture_size
 
 SHOWN = np.uint8([[[0], [80], [160]], [[240], [120], [40]]]).repeat(32, 0).repeat(32, 1).repeat(3, 2)  # six grey fields
@@ -128,3 +128,16 @@ def test_a_small_file_of_a_huge_picture_is_refused(data, tmp_path):
 def test_the_size_in_a_header_is_that_of_the_pixels(suffix):
     image = np.zeros((30, 50, 3), np.float32 if suffix in (".pfm", ".hdr") else np.uint8)
     assert picture_size(cv2.imencode(suffix, image)[1].tobytes()) == (50, 30)
+
+
+@pytest.mark.parametrize("bits", (8, 10, 12, 16))
+@pytest.mark.parametrize("suffix", ("png", "tif"))
+@pytest.mark.parametrize("grey", (True, False))
+def test_values_of_a_camera_in_16_bits(bits, suffix, grey, tmp_path):
+    """12-bit values in a 16-bit file have no upper bits; a picture of them is as bright as one of 8 bits."""
+    file = tmp_path / f"face.{suffix}"
+    deep = (SHOWN + 15).astype(np.uint16) << (bits - 8)
+    assert cv2.imwrite(str(file), deep[..., 0] if grey else deep)
+    assert np.abs(read_image(file).astype(int) - SHOWN - 15).max() <= (suffix == "tif")  # OpenCV rounds 16 bits there
+    if grey and suffix == "png":
+        assert (as_bgr(Image.open(file)) == SHOWN + 15).all()

@@ -7,11 +7,13 @@ import shutil
 import archives
 import numpy as np
 import pytest
-from archives import coco, header, parse, prepared, write_csv
-from conftest import load_split, refuses, spoilt
+from archives import coco, header, parse, picture, prepared, write_csv
+from conftest import LAYOUTS, load_split, refuses, spoilt
+from own_sets import FIVE
 
 from pipnet.errors import UserError
-from utils.faces.archives import infer
+from utils.faces.archives import DATASETS, infer, own
+from utils.faces.archives.own_layout import layout_of
 from utils.faces.prepared_set import read_meta
 
 table = pytest.fixture(archives.table)
@@ -178,3 +180,15 @@ def test_a_column_that_is_no_point_is_named(table):
         rows = ([*head[:place], "width", *head[place:]], [name, *cells[: place - 1], "9", *cells[place - 1 :]])
         (root / "faces.csv").write_text("\n".join(map(",".join, rows)))
         refuses("line 1: the column 'width'", parse, "csv", root)
+
+
+def test_coco_with_many_faces_in_a_picture(tmp_path, monkeypatch):
+    """The header of a picture is read as often as with one face; numbers are held as arrays."""
+    opened = []
+    monkeypatch.setattr(own.Image, "open", lambda file, inner=own.Image.open: opened.append(file) or inner(file))
+    picture(tmp_path / "set" / "0.jpg")
+    faces = [("0.jpg", FIVE + i / 10) for i in range(400)]
+    (tmp_path / "set" / "faces.json").write_text(json.dumps(coco(faces)))
+    archive = DATASETS["coco"].load(tmp_path / "set", layouts=LAYOUTS)
+    layout_of(archive, LAYOUTS.load("5"), LAYOUTS)
+    assert len(archive) == 400 and 0 < len(opened) < 10

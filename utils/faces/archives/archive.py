@@ -13,7 +13,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
 from utils.faces.archives.lists import numbered, path_inside, walk
-from utils.faces.archives.naming import RULES, cleaned, composed, identities, image_of
+from utils.faces.archives.naming import RULES, cleaned, composed, identities
 from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
@@ -44,10 +44,10 @@ class Archive:
     """An unpacked dataset while it is parsed.
 
     origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts:
-    those of args.yaml, for parsers that mirror or convert landmarks. For a user's own set: names of the points in their
-    order, if there are any; stated: size of each image according to the annotation; told: faces by the coordinate of
-    the first pixel that their file states, None where it states none; left_out: what is not used, and how often; notes:
-    lines for the log.
+    those of args.yaml, for parsers that mirror or convert landmarks. pictures: that of each face. For a user's own set:
+    names of the points in their order, if there are any; stated: size of each image according to the annotation; told:
+    faces by the coordinate of the first pixel that their file states, None where it states none; left_out: what is not
+    used, and how often; notes: lines for the log.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Archive:
         self.faces: Counter = Counter()  # of each image
         self.names: list[str] = []
         self.stated: dict[Path, Stated] = {}
+        self.pictures: list[Path] = []
         self.told: Counter = Counter()
         self.left_out: Counter = Counter()
         self.notes: list[str] = []
@@ -154,6 +155,7 @@ class Archive:
             "box": box,
             **more,
         }
+        self.pictures.append(image)
         self.extend({name: [value] for name, value in row.items() if value is not None})
 
     def extend(self, columns: Table) -> None:
@@ -176,7 +178,8 @@ class Archive:
         """Give an identity to each face without one, in each split by its pictures' names, and note what tells it.
         rule: see `identities`.
         """
-        names = [image_of(self.root, file).relative_to(self.root).as_posix() for file in self.columns["file"]]
+        paths = {image: image.relative_to(self.root).as_posix() for image in dict.fromkeys(self.pictures)}
+        names = [paths[image] for image in self.pictures]
         for split in dict.fromkeys(self.columns["split"]):
             faces = [
                 i for i, one in enumerate(self.columns["split"]) if one == split and not self.columns["identity"][i]

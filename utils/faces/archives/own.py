@@ -12,7 +12,6 @@ from PIL import Image
 
 from pipnet.geometry import box_of
 from utils.faces.archives.archive import Archive, complain
-from utils.faces.archives.naming import image_of
 from utils.faces.archives.pts import OTHER_LAYOUT
 
 FEWEST_PX = 5  # longest side of a face box; a smaller face is an error of units
@@ -44,15 +43,26 @@ def check_labels(archive: Archive) -> None:
     """Scale the labels of a user's own set to the true size of the pictures. UserError for labels that must be wrong."""
     columns, where = archive.columns, archive.columns["where"]
     complain(_wrong_counts(where, list(map(len, columns["landmarks"])), archive.count))
-    landmarks, box = np.array(columns["landmarks"]), np.array(columns["box"])
-    raw = (landmarks + (archive.origin - 0.5)).round(6) + 0.0  # as annotated; rounding removes errors of the shift
-    complain(_shares(where, raw) or _marks(where, raw) or _twice(archive, raw))
+    columns["landmarks"] = landmarks = np.array(columns["landmarks"])  # in their place, so that they are held once
+    columns["box"] = box = np.array(columns["box"])
+    complain(_wrong_values(archive, landmarks))
     factors = _factors(archive)
-    columns["landmarks"], columns["box"] = landmarks * factors[:, None], box * np.tile(factors, 2)
+    if (factors != 1).any():
+        landmarks, box = landmarks * factors[:, None], box * np.tile(factors, 2)
+    columns["landmarks"], columns["box"] = landmarks, box
     complain(_tiny(where, columns["box"]))
     archive.left_out["pictures without a face"] += sum(path not in archive.faces for path in archive.images.values())
     if left := [f"{what} ({count})" for what, count in archive.left_out.items() if count]:
         archive.notes.append(f"{archive.root}: left out: {', '.join(left)}")
+
+
+def _wrong_values(archive: Archive, landmarks: np.ndarray) -> list[str]:
+    """Return a line for each face with values (M, N, 2) that are no places, or that is listed twice."""
+    where = archive.columns["where"]
+    raw = landmarks + (archive.origin - 0.5)  # as annotated
+    np.round(raw, 6, out=raw)  # removes errors of the shift
+    raw += 0.0
+    return _shares(where, raw) or _marks(where, raw) or _twice(archive, raw)
 
 
 def header(file: Path) -> tuple[tuple[int, int], int] | None:
@@ -103,10 +113,10 @@ def _shares(where: list[str], raw: np.ndarray) -> list[str]:
 
 def _twice(archive: Archive, raw: np.ndarray) -> list[str]:
     """Return a line for each face that is labelled twice: the same landmarks (M, N, 2) in the same picture."""
-    images = [image_of(archive.root, file) for file in archive.columns["file"]]
     first: dict[tuple[Path, bytes], int] = {}
     earlier = [
-        first.setdefault((image, face.tobytes()), i) for i, (image, face) in enumerate(zip(images, raw, strict=True))
+        first.setdefault((image, face.tobytes()), i)
+        for i, (image, face) in enumerate(zip(archive.pictures, raw, strict=True))
     ]
     where = archive.columns["where"]
     return [
@@ -241,8 +251,9 @@ class Sample(NamedTuple):
 def sample(archive: Archive) -> Sample:
     """Return a sample of an archive's faces. The headers of their pictures are read."""
     step = len(archive) // MOST + 1
-    images = [image_of(archive.root, file) for file in archive.columns["file"][::step]]
-    return Sample(step, images, np.array([upright_size(image) or (np.nan, np.nan) for image in images])[:, None])
+    images = archive.pictures[::step]
+    sizes = {image: upright_size(image) or (np.nan, np.nan) for image in dict.fromkeys(images)}
+    return Sample(step, images, np.array([sizes[image] for image in images])[:, None])
 
 
 def check_inside(archive: Archive, some: Sample) -> None:
@@ -264,18 +275,23 @@ def check_inside(archive: Archive, some: Sample) -> None:
         )
 
 
+def _far_away(landmarks: np.ndarray) -> np.ndarray:
+    """Return whether each landmark (M, N) lies far away from the others of its face."""
+    with warnings.catch_warnings(action="ignore"):  # a face without a landmark
+        distance = np.linalg.norm(landmarks - np.nanmedian(landmarks, 1)[:, None], axis=-1)
+        return distance > AWAY * np.nanmedian(distance, 1)[:, None]
+
+
 def lost_landmarks(archive: Archive) -> list[str]:
     """Return a line for each face with a landmark far away from its others, outside its picture, as a number that is a
     mark.
     """
-    landmarks, where, found = np.array(archive.columns["landmarks"]), archive.columns["where"], []
+    landmarks, where, found = np.asarray(archive.columns["landmarks"]), archive.columns["where"], []
     if landmarks.shape[1] < 5:
         return []
-    with warnings.catch_warnings(action="ignore"):  # a face without a landmark
-        distance = np.linalg.norm(landmarks - np.nanmedian(landmarks, 1)[:, None], axis=-1)
-        away = distance > AWAY * np.nanmedian(distance, 1)[:, None]
+    away = np.concatenate([_far_away(landmarks[first : first + MOST]) for first in range(0, len(landmarks), MOST)])
     for i in np.flatnonzero(away.any(1)):
-        size = upright_size(image_of(archive.root, archive.columns["file"][i])) or (np.inf, np.inf)
+        size = upright_size(archive.pictures[i]) or (np.inf, np.inf)
         for place in np.flatnonzero(away[i] & ((landmarks[i] < 0) | (landmarks[i] > size)).any(1))[:1]:
             x, y = landmarks[i, place]
             found.append(
@@ -321,8 +337,8 @@ def first_pixel_doubt(archive: Archive, some: Sample) -> str:
 
 
 def _factors(archive: Archive) -> np.ndarray:
-    """Return the factors (M, 2) from the stated size of each face's picture to the true one; UserError if they cannot
-    be.
+    """Return the factors (M, 2) from the stated size of each face's picture to the true one, (2,) if all are 1; UserError
+    if they cannot be.
     """
     found, faults, sizes = {}, [], []
     for file, (width, height, where) in archive.stated.items():
@@ -347,7 +363,9 @@ def _factors(archive: Archive) -> np.ndarray:
         archive.notes.append(
             f"the labels of {len(sizes)} pictures are scaled to the size of the picture, such as: {sizes[0]}"
         )
-    return np.array([found.get(image_of(archive.root, file), np.ones(2)) for file in archive.columns["file"]])
+    if not found:
+        return np.ones(2)
+    return np.array([found.get(image, np.ones(2)) for image in archive.pictures])
 
 
 def _one_factor(width: float, height: float, size: tuple[int, int]) -> bool:

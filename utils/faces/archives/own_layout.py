@@ -11,7 +11,6 @@ from loguru import logger
 from pipnet.errors import UserError, one_line
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
-from utils.faces.archives.naming import image_of
 from utils.faces.archives.own import (
     MOST,
     check_inside,
@@ -177,7 +176,7 @@ def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
     The mirrored mean face, numbered by flip_index, has to lie on the mean face. common: other sets and nets have the
     layout, so that the first eye has to be on the left of the picture.
     """
-    shapes = (faces @ (1, 1j))[:: len(faces) // MOST + 1]
+    shapes = faces[:: len(faces) // MOST + 1] @ (1, 1j)
     mean, flip = _mean_shape(shapes), list(layout.flip_index)
     known = np.isfinite(mean) & np.isfinite(mean[flip])
     if known.sum() < 2:
@@ -242,6 +241,15 @@ def _onto(shapes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return factors, factors[:, None] * (shapes - centre) + middle
 
 
+def _angles(landmarks: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the angle (M,) in degrees, clockwise, of faces (M, N, 2) from the mean shape (N,), some faces at a time."""
+    found = []
+    for first in range(0, len(landmarks), MOST):
+        shapes = landmarks[first : first + MOST] @ (1, 1j)
+        found.append(_onto(np.broadcast_to(mean, shapes.shape), shapes)[0])
+    return np.degrees(np.angle(np.concatenate(found)))
+
+
 def _mean_angle(angles: np.ndarray) -> complex:
     """Return the mean of unit vectors at angles in degrees, without NaN; 0 without any."""
     known = angles[np.isfinite(angles)]
@@ -256,14 +264,13 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     the annotation states the upright width and height, the labels belong to the upright picture. A face is upright if
     most of it lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
     """
-    shapes = archive.columns["landmarks"] @ (1, 1j)
-    mean = _mean_shape(shapes[:: len(shapes) // MOST + 1])
-    angles = np.degrees(
-        np.angle(_onto(np.broadcast_to(mean, shapes.shape), shapes)[0])
-    )  # clockwise, from the mean face
+    landmarks = archive.columns["landmarks"]
+    mean = _mean_shape(landmarks[:: len(landmarks) // MOST + 1] @ (1, 1j))
+    angles = _angles(landmarks, mean)
     across, down = _eyes(mean, layout)
-    images = [image_of(archive.root, file) for file in archive.columns["file"]]
-    tags = np.array([(header(image) or ((), 1))[1] for image in images])
+    images = archive.pictures
+    turns = {image: (header(image) or ((), 1))[1] for image in dict.fromkeys(images)}
+    tags = np.array([turns[image] for image in images])
     if upright := bool(abs(down) > BELOW * abs(across) > 0):
         angles = angles + np.degrees(np.angle(down)) - 90
     else:

@@ -4,6 +4,8 @@ import csv
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,14 +210,14 @@ def parse_coco(archive: Archive) -> None:
     The JSON is in the folder or its annotations/, or, as Roboflow's, in each of train/, valid/ and test/; images are
     beside it, below the folder or its images/. v is 0 for not annotated, 1 for hidden, 2 for visible. The box is bbox,
     from x to x + w, 0 being the edge of the first pixel; without it, the tight box. Annotations without a keypoint are
-    left out. If the categories name the keypoints, the names say which is which, so that
-    files may list them in different orders.
+    left out. If the categories name the keypoints, the names say which is which, so that files may list them in
+    different orders.
     """
     order: list[str] = []  # names of the points, by the first category that names them
     places: dict[bool, str] = {}  # {whether its category names the points: a face}
     for split, file in split_files(archive, ("*.json", "annotations/*.json"), "JSON"):
         try:
-            content = parse_json(read_bytes(file))
+            content = parse_json(read_bytes(file), _smaller)
             images = _by_id(
                 [
                     (image["id"], (str(image["file_name"]), image.get("width"), image.get("height")))
@@ -224,7 +226,7 @@ def parse_coco(archive: Archive) -> None:
                 "images",
                 file,
             )
-            faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
+            faces = [face for face in content["annotations"] if _has_points(face)]
             named = _by_id(
                 [
                     (one.get("id"), [str(name) for name in one.get("keypoints") or ()])
@@ -235,7 +237,7 @@ def parse_coco(archive: Archive) -> None:
             )
             info = content.get("info")
             first = info.get(FIRST_PIXEL) if isinstance(info, dict) else None
-            archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
+            archive.left_out["annotations without a keypoint"] += len(content.pop("annotations")) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -243,7 +245,8 @@ def parse_coco(archive: Archive) -> None:
                 f"{file}: not COCO keypoints ({type(error).__name__}: {str(error)[:80]}); it must hold images with "
                 "id and file_name, and annotations with image_id and keypoints"
             ) from None
-        for number, face in enumerate(faces, 1):
+        found: dict[str, Path] = {}
+        for number, face in progress(_drained(faces), desc=file.name, total=len(faces), unit="face", delay=SLOW):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
             with archive.checked():
                 (name, *size), own, values, box = _coco_face(images, named, face, where)
@@ -254,7 +257,9 @@ def parse_coco(archive: Archive) -> None:
                 if names:
                     order = order or own_order(archive, names)
                     values = values[_places(names, order, where)]
-                image = find_image(archive, [name], file, where)
+                if name not in found:
+                    found[name] = find_image(archive, [name], file, where)
+                image = found[name]
                 archive.state(image, *size, where)
                 points = archive.counted(np.where(values[:, 2:] > 0, values[:, :2], np.nan), first, where)
                 if box is not None:  # in continuous px, while `add` expects the keypoints' origin
@@ -265,6 +270,36 @@ def parse_coco(archive: Archive) -> None:
             f"{places[False]}: its category does not name the points, each by a name of its own, as that of "
             f"{places[True]} does; name them there too"
         )
+
+
+def _smaller(values: dict) -> dict:
+    """Return an object of COCO's JSON, of an annotation only what is read, with its numbers as an array: a list of
+    numbers takes four times as much memory.
+    """
+    if "image_id" not in values:
+        return values
+    values = {
+        key: values[key] for key in ("id", "image_id", "category_id", "iscrowd", "keypoints", "bbox") if key in values
+    }
+    for key in ("keypoints", "bbox"):
+        numbers = values.get(key)
+        if isinstance(numbers, list) and numbers and isinstance(numbers[0], (int, float)):
+            with suppress(ValueError, TypeError, OverflowError):  # `_coco_face` says what is wrong
+                values[key] = np.array(numbers, dtype=np.float64)
+    return values
+
+
+def _has_points(face: dict) -> bool:
+    """Return whether an annotation has a keypoint that is not 0."""
+    values = face.get("keypoints")
+    return bool(values.any()) if isinstance(values, np.ndarray) else any(values or ())
+
+
+def _drained(faces: list[dict]) -> Iterator[tuple[int, dict]]:
+    """Yield (number from 1, face) of a list, and take it out of the list, so that its memory is free."""
+    faces.reverse()
+    for number in range(1, len(faces) + 1):
+        yield number, faces.pop()
 
 
 def _by_id(rows: list[tuple[Any, Any]], what: str, file: Path) -> dict[Any, Any]:
