@@ -241,9 +241,8 @@ def write_atomic(file: Path, write) -> None:
         os.replace(partial, file)
         sync(file.parent)  # the rename too, so that it survives a power cut
     except OSError as error:
-        raise UserError(
-            f"{file} cannot be written ({error.strerror or error}); what stood there before is kept"
-        ) from None
+        kept = "what stood there before is kept" if file.parent.is_dir() else "its folder was moved or removed"
+        raise UserError(f"{file} cannot be written ({error.strerror or error}); {kept}") from None
     finally:
         if partial:
             partial.unlink(missing_ok=True)

@@ -111,7 +111,8 @@ def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[
             yield
         finally:
             handle.truncate(0)
-            if (left := {path.name for path in folder.iterdir()}) <= empty:  # the id is free again
+            left = {path.name for path in folder.iterdir()} if folder.is_dir() else None  # somebody has removed it
+            if left is not None and left <= empty:  # the id is free again
                 for name in left - before:
                     (folder / name).unlink()
                 _remove(made)

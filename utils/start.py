@@ -19,6 +19,7 @@ SIGNALS = signal.SIGINT, signal.SIGTERM
 UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 STOPPED = "stopped; a training goes on from its last whole epoch: the same flags with --exp and --resume"
 ALL_PACKAGES = " (`bash main.sh 1 --list-nets` installs all of requirements.txt)"
+NO_THREADS = "error: no more threads and processes can be started; allow more (ulimit -u 4096)"
 GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
 _nowhere = open(os.devnull, "w")
@@ -34,7 +35,8 @@ def _stop(number, _):
 def begin_loading():
     """Make Ctrl-C and SIGTERM end the process at once. Else a package that is being loaded would print a traceback.
 
-    No package is loaded from the current folder.
+    No package is loaded from the current folder. Exit with one line if the system allows no more threads, for which
+    packages print pages.
     """
     global _begun
     from pipnet.console import open_console
@@ -42,9 +44,22 @@ def begin_loading():
 
     open_console()
     sys.path[:] = own_path()
+    _check_threads()
     _begun = os.getpid()
     for number in SIGNALS:
         signal.signal(number, _stop)
+
+
+def _check_threads():
+    """Exit with one line unless as many threads as there are cores can be started."""
+    ended = threading.Event()
+    try:
+        for _ in range(os.cpu_count() or 1):
+            threading.Thread(target=ended.wait, daemon=True).start()
+    except RuntimeError:
+        sys.exit(NO_THREADS)
+    finally:
+        ended.set()
 
 
 def end_loading():
@@ -152,9 +167,15 @@ def run_command(main):
     except OSError as error:
         if error.errno == errno.EMFILE:
             sys.exit("error: no more files can be opened; allow more (ulimit -n 4096)")
+        if error.errno == errno.EAGAIN:  # of fork()
+            sys.exit(NO_THREADS)
         if error.errno not in UNWRITABLE:
             raise
         sys.exit("error: %s: %s; free some space, or name another place" % (error.filename or "a file", error.strerror))
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":
+            raise
+        sys.exit(NO_THREADS)
     except KeyboardInterrupt as stopped:
         _leave(stopped)
     finally:

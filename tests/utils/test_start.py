@@ -44,6 +44,25 @@ def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number
     assert process.returncode == 128 + number
 
 
+NO_THREAD = """
+import threading
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+"""  # as with `ulimit -u 1`, which does not bind root
+
+
+@pytest.mark.parametrize("when", ("at the start", "at work"))
+def test_a_system_without_threads_is_one_line(tmp_path, when):
+    command = ["main.py", "--version"]
+    if when == "at work":
+        command = [written(tmp_path, f"{NO_THREAD.replace(chr(10), chr(10) + '    ')}threading.Thread().start()")]
+    else:
+        (tmp_path / "sitecustomize.py").write_text(NO_THREAD)
+    done = run("python", *command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and re.fullmatch("error: .*ulimit -u.*\n", done.stderr), done.stderr
+
+
 def written(folder, work: str) -> str:
     """Write a command that prints `begun` and does `work`. Return its file."""
     script = folder / "script.py"

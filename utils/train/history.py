@@ -127,10 +127,13 @@ class Keeper:
         if not self.events:
             return
         row, times = self.history.rows[-1], self.history.times[-1]
-        for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
-            if not key.endswith("epoch"):
-                self.events.add_scalar(key, value, row["epoch"] + 1)
-        self.events.flush()
+        try:
+            for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
+                if not key.endswith("epoch"):
+                    self.events.add_scalar(key, value, row["epoch"] + 1)
+            self.events.flush()
+        except FileNotFoundError:
+            raise UserError(f"{self.run.folder / 'events'} was moved or removed during the training") from None
 
 
 def write_tables(run: Run, rows: list[dict], times: list[dict]) -> None:

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import rows
+from conftest import driver, fails, rows
 
 from utils.train import checkpoint
 from utils.train.history import make_whole
@@ -37,3 +37,21 @@ def test_a_best_pt_that_agrees_is_left_alone(trained, tmp_path):
     before = (folder / "best.pt").read_bytes()
     make_whole(Run(folder, folder / "best.pt"), "val_nme", checkpoint.load(folder / "last.pt"))
     assert (folder / "best.pt").read_bytes() == before
+
+
+def test_a_run_folder_that_is_removed_during_the_training_is_one_line(cli, recipe, tmp_path):
+    script = driver(
+        tmp_path,
+        "removed",
+        """
+import shutil
+step = solver.Solver.train_step
+def removing(self, batches):
+    if self.step == 5:
+        shutil.rmtree(sys.argv[sys.argv.index("--run-root") + 1] + "/gone")
+    return step(self, batches)
+solver.Solver.train_step = removing""",
+    )
+    done = cli("--train", *recipe, "--epochs", "4", "--exp", "gone", script=script)
+    fails(done, "gone/last.pt.*folder was moved or removed")
+    assert "Traceback" not in done.stderr and not (tmp_path / "runs" / "gone").exists()
