@@ -27,8 +27,9 @@ FIVE = {
 
 def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """Return eyes, nose and corners of the mouth (5, 2) of landmarks (N, 2), same frame.
-    UserError for a layout without them.
+    UserError for a layout without them, and for landmarks of another shape.
     """
+    landmarks = layout.checked(landmarks)
     shared = layout.places()
     known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), None)
     groups = [[shared[known][i] for i in group if i in shared[known]] for group in FIVE.get(known, [[]])]
@@ -44,5 +45,8 @@ def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) ->
     """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
     if not isinstance(size, Integral) or size < 1:  # OpenCV would take the size of the image
         raise UserError(f"size of a chip must be a whole number of px, at least 1, not {size!r}")
-    matrix = opencv_matrix(similarity(five_points(landmarks, layout), TEMPLATE * (size / 112)))
+    points = five_points(landmarks, layout)
+    if not np.isfinite(points).all():
+        raise UserError("a face whose landmarks are not finite cannot be aligned; leave it out")
+    matrix = opencv_matrix(similarity(points, TEMPLATE * (size / 112)))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

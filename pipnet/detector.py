@@ -10,6 +10,7 @@ import numpy as np
 from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
+from pipnet.files import lasting
 from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.runtimes import RUNTIMES, open_file
@@ -131,7 +132,7 @@ class Detector:
         scale: float | None = None,
         threads: int = 0,
     ):
-        self._given = name, weights, threshold, overlap, scale, threads
+        self._given = name, lasting(weights), threshold, overlap, scale, threads
         if name not in DETECTORS:
             raise UserError(f"no detector '{name}' (there are: {', '.join(DETECTORS)})")
         row = DETECTORS[name]

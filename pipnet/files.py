@@ -93,6 +93,17 @@ def shipped_net(name: str, *suffixes: str) -> Path:
     )
 
 
+def lasting(given: Any) -> Any:
+    """Return the path of a file or folder so that it leads there from any working folder.
+
+    Names of nets and runs, and what is no path, are returned as they are.
+    """
+    path = isinstance(given, (str, Path)) and str(given) not in SHIPPED and os.path.exists(given)
+    if not path or (os.path.isdir(given) and os.sep not in str(given)):  # the id of a run
+        return given
+    return type(given)(os.path.abspath(given))
+
+
 def names_folder(path: Path | str) -> bool:
     """Return whether a path means a folder: it exists, ends with a slash, or has no suffix such as .mp4."""
     return (

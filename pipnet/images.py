@@ -4,7 +4,7 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -112,6 +112,19 @@ def noise_of(image: np.ndarray) -> float:
     """
     filtered = cv2.sepFilter2D(image[..., 1], cv2.CV_16S, SECOND, SECOND)[1:-1, 1:-1]
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(filtered).mean()) if filtered.size else 0.0
+
+
+class PillowImage(Protocol):
+    """A picture of Pillow, which inference does not need."""
+
+    def convert(self, mode: str) -> Any:
+        """Return the picture in another mode."""
+
+    def getbands(self) -> tuple[str, ...]:
+        """Return the names of the channels."""
+
+
+Image = np.ndarray | str | Path | PillowImage  # what `as_bgr` takes
 
 
 class Bgr(np.ndarray):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face, boxes_of
-from pipnet.files import COARSE, SHIPPED
+from pipnet.files import COARSE, SHIPPED, lasting
 from pipnet.geometry import (
     Protocol,
     border_px,
@@ -33,7 +33,7 @@ from pipnet.geometry import (
     turn_about,
     turned_boxes,
 )
-from pipnet.images import as_bgr
+from pipnet.images import Image, as_bgr
 from pipnet.landmark_net import LandmarkNet, checked, open_net
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
@@ -138,7 +138,7 @@ class Landmarker:
         coarse: Path | str | LandmarkNet | None = None,
         layout: str | None = None,
     ):
-        self._given = landmarks, detector, max_faces, threads, any_roll, rgb, coarse, layout
+        self._given = lasting(landmarks), detector, max_faces, threads, any_roll, rgb, lasting(coarse), layout
         if max_faces is not None and (not isinstance(max_faces, Integral) or max_faces < 1):
             raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
         if landmarks is None or str(landmarks) in SHIPPED:
@@ -195,7 +195,13 @@ class Landmarker:
         """Return the map from the detector's boxes to landmark boxes."""
         return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
 
-    def __call__(self, image: Any, second_crop: bool = True) -> list[Face]:
+    @overload
+    def __call__(self, image: list[Any] | tuple[Any, ...], second_crop: bool = True) -> list[list[Face]]: ...
+
+    @overload
+    def __call__(self, image: Image, second_crop: bool = True) -> list[Face]: ...
+
+    def __call__(self, image: Any, second_crop: bool = True) -> Any:
         """Return the faces of an image, best first; for a list of images, a list of faces for each.
 
         second_crop: crop a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad
@@ -396,6 +402,7 @@ class Landmarker:
         The last value is the roll, see `landmarks_of`. If training crops were made from tight landmark boxes, the box
         is tight. Otherwise it is the box whose crop shows the landmarks where training crops show the mean face.
         """
+        landmarks = self.layout.checked(landmarks)
         turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
         if not turn:
             return np.append(self._upright_box(landmarks), 0)
@@ -422,7 +429,7 @@ class Landmarker:
         Its channels are in the order of the image's; those of a file or a picture of Pillow are BGR. UserError for a
         layout without those five points.
         """
-        aligned = chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
+        aligned = chip(as_bgr(image, self.rgb), getattr(face, "landmarks", None), self.layout, size)
         return aligned[..., ::-1].copy() if self.rgb and isinstance(image, np.ndarray) else aligned
 
     def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:

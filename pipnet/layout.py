@@ -4,6 +4,8 @@ import json
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipnet.errors import UserError
 
 EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
@@ -43,6 +45,19 @@ class Layout(NamedTuple):
             if name in self.closed and len(group) > 2:
                 pairs.append((group[-1], group[0]))
         return pairs
+
+    def checked(self, landmarks: Any) -> np.ndarray:
+        """Return landmarks as an array (N, 2) float64. UserError for another shape, and for what is no number."""
+        try:
+            points = np.asarray(landmarks, np.float64)
+        except (TypeError, ValueError):
+            points = np.zeros(0)
+        if points.shape != (self.count, 2):
+            raise UserError(
+                f"landmarks of layout '{self.name}' are numbers ({self.count}, 2), not {np.shape(points)}; give those "
+                "that a net of this layout has found"
+            )
+        return points
 
     def ring(self, name: str) -> tuple[int, ...] | None:
         """Return the landmarks of a closed group, along its upper rim, then back along the lower one; None if there is

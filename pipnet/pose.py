@@ -1,5 +1,7 @@
 """Head pose: ten landmarks against the same points of a rigid 3D head, as in Peppa."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -58,11 +60,13 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
     In 300W-LP it is turned by Rx(pitch) Ry(yaw) Rz(roll), so the angles differ if the head turns about several axes.
 
     The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. So
-    for a face near the image's edge, pitch and yaw include its direction from the camera. UserError for a layout that
-    shares fewer than six of the ten points.
+    for a face near the image's edge, pitch and yaw include its direction from the camera. NaN if one of the points is
+    not finite. UserError for a layout that shares fewer than six of the ten points, and for landmarks of another shape.
     """
-    points = pose_points(layout)
-    seen = np.array([np.asarray(landmarks, dtype=np.float64)[list(ids)].mean(0) for _, ids in points])
+    points, landmarks = pose_points(layout), layout.checked(landmarks)
+    seen = np.array([landmarks[list(ids)].mean(0) for _, ids in points])
+    if not np.isfinite(seen).all():
+        return math.nan, math.nan, math.nan
     camera = np.array([(width, 0, width // 2), (0, width, height // 2), (0, 0, 1)], dtype=np.float64)
     model = MODEL[[row for row, _ in points]]
     _, rotation, shift = cv2.solvePnP(model, seen, camera, None)

@@ -2,8 +2,10 @@
 
 import ctypes
 import importlib
+import logging
 import os
 import weakref
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,12 @@ from pipnet.files import parse_json, shipped_net
 
 # onnxruntime would send usage data to its makers. It reads this variable when it is imported, so it must be set before
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+# an ONNX file of one node, y = Identity(x), with which a session tells what it runs on
+IDENTITY = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x'
+    b"\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
 _sessions: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -38,14 +46,36 @@ def _runtime() -> ModuleType:
     return import_package("onnxruntime", "ONNX files need")
 
 
+@lru_cache
+def providers() -> list[str]:
+    """Return the execution providers that sessions run on: CUDA before the CPU if it works on this machine.
+
+    onnxruntime-gpu lists CUDA also where its libraries or a GPU are missing; its sessions then run on the CPU.
+    """
+    onnxruntime = _runtime()
+    if CUDA not in onnxruntime.get_available_providers():
+        return [CPU]
+    onnxruntime.set_default_logger_severity(4)  # it would print that CUDA is missing
+    try:
+        if CUDA in onnxruntime.InferenceSession(IDENTITY, providers=[CUDA, CPU]).get_providers():
+            return [CUDA, CPU]
+    except Exception:  # onnxruntime's exceptions share no base class
+        pass
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+    logging.getLogger("pipnet").warning(
+        "onnxruntime-gpu cannot use CUDA here, so the nets run on the CPU, in 8 bits where there is such a file; "
+        "install the CUDA and cuDNN that it needs, or the package onnxruntime in its place"
+    )
+    return [CPU]
+
+
 def shipped_onnx(name: str, int8: bool | None = None) -> Path:
     """Return the ONNX file of a net of SHIPPED, in 8 bits if `int8` and if there is such a file, else in 32 bits.
 
     int8: None means 8 bits on a CPU, 32 on a GPU. UserError if no file came with this version.
     """
-    onnxruntime = _runtime()
-    if int8 is None:
-        int8 = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    int8 = providers() == [CPU] if int8 is None else int8
     return shipped_net(name, ".int8.onnx", ".onnx") if int8 else shipped_net(name, ".onnx")
 
 
@@ -109,13 +139,10 @@ def _native_session(file: Path, threads: int):
     # threads that wait actively for the next operator would take cores from those that decode and draw
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    chosen = providers()
     try:
-        fallback = (
-            len(providers) > 1
-        )  # from CUDA to the CPU; from the CPU alone it would only print that it tries again
-        return onnxruntime.InferenceSession(str(file), options, providers, enable_fallback=fallback)
+        # from CUDA to the CPU; from the CPU alone it would only print that it tries again
+        return onnxruntime.InferenceSession(str(file), options, chosen, enable_fallback=len(chosen) > 1)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({one_line(error)})") from None
 

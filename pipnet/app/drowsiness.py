@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,7 @@ class Drowsiness:
     """
 
     def __init__(self, layout: Layout):
+        self.layout = layout
         self.eyes, self.mouth = [layout.ring(name) for name in EYES], layout.ring(INNER_LIPS)
         if None in self.eyes:
             raise UserError(
@@ -102,7 +104,11 @@ class Drowsiness:
         - `alarm`: None, "eyes closed" or "perclos"
 
         A frame whose eyes are not finite is not measured: its aspect ratios and `open` are NaN, the rest stays.
+        UserError for landmarks of another shape, and for a time that is no number.
         """
+        landmarks = self.layout.checked(landmarks)
+        if not isinstance(seconds, Real) or not np.isfinite(seconds):
+            raise UserError(f"the time of a frame is a number of seconds, not {seconds!r}; give that of its video")
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
         ears = np.array([ring_aspect(landmarks, ring) for ring in self.eyes])

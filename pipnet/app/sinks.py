@@ -90,7 +90,7 @@ class VideoSink:
         self.written += 1
 
     def _open(self, size: tuple[int, int]) -> None:
-        stretched = size[0] * max(self._stretch, 1), size[1] / min(self._stretch, 1)
+        stretched = size[0] * max(self._stretch, Fraction(1)), size[1] / min(self._stretch, Fraction(1))
         self._first = size
         size = tuple(max(int(side) // 2 * 2, 2) for side in stretched)  # H.264 and VP9 halve the resolution of colours
         with writing(self.target):

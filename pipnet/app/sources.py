@@ -64,6 +64,7 @@ class Pictures:
     """
 
     still, live, fps, aspect = True, False, 0.0, Fraction(1)
+    strict = False  # whether a picture that the system does not let us read is an error
 
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
@@ -337,18 +338,19 @@ def open_sources(texts: list[str]) -> Source:
     """
     if len(texts) == 1:
         return open_source(texts[0])
-    sources: list[Pictures] = []
+    pictures: list[Pictures] = []
     try:
         for text in texts:
             source = open_source(text)
-            sources.append(source)
-            if not source.still:
+            if isinstance(source, Video):
+                source.close()
                 raise UserError(f"{text} is no picture or folder of pictures; give a video or a camera alone")
+            pictures.append(source)
     except BaseException:
-        for source in sources:
+        for source in pictures:
             source.close()
         raise
-    return Pictures.joined(sources)
+    return Pictures.joined(pictures)
 
 
 def open_source(text: str) -> Source:

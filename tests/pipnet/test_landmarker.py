@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,12 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipnet import Detector, Face, Landmarker, UserError
-from pipnet.align import FIVE, TEMPLATE, five_points
+from pipnet.align import FIVE, TEMPLATE, chip, five_points
+from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matrix, to_crop, transform, turn_about
 from pipnet.images import as_bgr
 from pipnet.landmark_net import LandmarkNet, open_net
+from pipnet.pose import head_pose
 from utils.tools.find import find_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])
@@ -578,6 +581,44 @@ def test_a_landmarker_is_pickled_as_its_arguments():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         ((face,),) = pool.map(Landmarker(**given), [image])
     assert (face.landmarks == Landmarker(**given)(image)[0].landmarks).all()
+
+
+def test_a_pickled_landmarker_opens_its_files_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    for name in ("landmarks-fast.onnx", "detector.onnx"):
+        (tmp_path / name).symlink_to(ROOT / "weights" / name)
+    (tmp_path / "landmarks-fast").touch()  # hides no net that is given by name
+    monkeypatch.chdir(tmp_path)
+    first = Landmarker("landmarks-fast.onnx", Detector(weights=Path("detector.onnx"), threads=1), threads=1)
+    named = Landmarker("landmarks-fast", first.detector, threads=1, coarse="landmarks-fast.onnx")
+    monkeypatch.chdir("other")
+    for landmarker in (first, named):
+        assert pickle.loads(pickle.dumps(landmarker)).layout == landmarker.layout
+
+
+@pytest.mark.parametrize(
+    "landmarks", [np.zeros((5, 2)), np.zeros((2, 68)), np.zeros((68, 3)), np.zeros(136), None, "x"]
+)
+def test_landmarks_of_a_wrong_shape_are_one_line(landmarks):
+    landmarker = Landmarker("landmarks-fast", threads=1)
+    layout, image = landmarker.layout, np.zeros((9, 9, 3), np.uint8)
+    face = Face(np.zeros(4), 1.0, landmarks, np.ones(68))
+    for call in (
+        lambda: Drowsiness(layout).update(0, landmarks, 0.0),
+        lambda: head_pose(landmarks, layout, 9, 9),
+        lambda: landmarker.align(image, face),
+        lambda: landmarker.align(image, landmarks),
+        lambda: landmarker.box_of(landmarks),
+    ):
+        refuses(r"landmarks of layout '68' are numbers \(68, 2\), not \(", call)
+
+
+def test_values_that_are_not_finite_give_no_pose_no_chip_and_no_time():
+    layout, landmarks = LAYOUTS.load("68"), np.full((68, 2), np.nan)
+    assert np.isnan(head_pose(landmarks, layout, 9, 9)).all()
+    refuses("not finite", chip, np.zeros((9, 9, 3), np.uint8), landmarks, layout, 112)
+    for seconds in (None, np.nan, "1"):
+        refuses("number of seconds", Drowsiness(layout).update, 0, landmarks, seconds)
 
 
 def test_a_graph_that_fails_is_one_line(tmp_path):
