@@ -1,6 +1,6 @@
 """The life of a net: prepare data, train, test, export. `python main.py --help` lists and explains every flag."""
 
-from utils.start import ROOT, begin_loading, end_loading, run_command, stop_without
+from utils.start import ROOT, STOPPED, begin_loading, end_loading, run_command, stop_without, when_stopped
 
 if __name__ == "__main__":
     begin_loading()
@@ -28,6 +28,8 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     defaults = read_defaults()
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
+    if mode.train or mode.audit or mode.sweep:
+        when_stopped(STOPPED)
     if mode.list_nets is not None and given:
         raise UserError(
             f"--list-nets measures nets with a head pip as they are listed; leave {KEYS[min(given)].flag} out"

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -19,8 +20,8 @@ def answer() -> None:
     _answered = time.monotonic()
 
 
-def end_when_stuck(line: str) -> None:
-    """From now on, print `line` and end the process if no handler calls `answer` within PATIENCE seconds after a
+def end_when_stuck(line: Callable[[], str]) -> None:
+    """From now on, print `line()` and end the process if no handler calls `answer` within PATIENCE seconds after a
     signal.
     """
     reader, writer = os.pipe()
@@ -36,7 +37,7 @@ def _ignore() -> None:
         signal.set_wakeup_fd(-1)
 
 
-def _watch(reader: int, line: str) -> None:
+def _watch(reader: int, line: Callable[[], str]) -> None:
     """Wait for signals, whose numbers come through the pipe. One answer may be for several of them."""
     while numbers := os.read(reader, 1):
         if numbers[0] in SIGNALS:
@@ -44,5 +45,5 @@ def _watch(reader: int, line: str) -> None:
             while time.monotonic() < came + 1 + PATIENCE and _answered < came:
                 time.sleep(0.1)
             if _answered < came:
-                os.write(2, line.encode())
+                os.write(2, line().encode(errors="surrogateescape"))
                 os._exit(128 + numbers[0])

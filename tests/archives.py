@@ -234,7 +234,8 @@ def coco(faces: list) -> dict:
         }
         for i, (name, points) in enumerate(faces)
     ]
-    annotations.append({"id": 99, "image_id": 0, "iscrowd": 1, "keypoints": [0] * 15})
+    annotations.append({"id": 99, "image_id": 0, "keypoints": [0] * 15})
+    annotations.append({"id": 100, "image_id": 0, "iscrowd": 1, "keypoints": [40, 40, 2] * 5})
     return {"images": [{"id": i, "file_name": name} for i, name in enumerate(names)], "annotations": annotations}
 
 

@@ -60,22 +60,28 @@ def is_lock(file: Path) -> bool:
 
 
 @contextmanager
-def lock(folder: Path):
+def lock(folder: Path, named: Path | None = None, flag: str = "--exp"):
     """Hold `folder`; make it if need be. InUse if another process holds it.
+
+    named: what it stands for, in the message, if that is not the folder; flag: the one that names another.
 
     At the end, the folder is removed if it was made here and holds nothing but a log.
     """
 
+    flags = "--exp or --run-root" if flag == "--exp" else flag
+
     def take(handle: FileIO) -> None:
         try:
             if not _taken(handle):
-                raise InUse(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp")
+                raise InUse(
+                    f"{named or folder} is in use by process {_owner(handle)}; wait for it or give another {flag}"
+                )
         except OSError as error:
             raise UserError(
-                f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system"
+                f"{folder} cannot be locked ({error.strerror}); give one on another file system: {flags}"
             ) from None
 
-    with _holding(folder / LOCK, "--exp or --run-root", take, {LOCK, LOG}):
+    with _holding(folder / LOCK, flags, take, {LOCK, LOG}):
         yield
 
 

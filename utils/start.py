@@ -4,6 +4,7 @@ import errno
 import faulthandler
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ NO_THREADS = "error: no more threads and processes can be started; allow more (u
 GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
 _nowhere = open(os.devnull, "w")
+_says = "stopped"  # when a signal ends the process
 _begun = None  # id of the process that answers signals
 
 
@@ -104,10 +106,20 @@ def _end(number, _):
     os._exit(128 + number)  # a process that was forked
 
 
+def when_stopped(text):
+    """Say this when a signal ends the process."""
+    global _says
+    _says = text
+
+
+def _last_words():
+    """Return what a signal makes the process say. A progress bar may stand in the last line."""
+    return "" if LAUNCHED else "\n%s\n" % _says
+
+
 def _leave(error):
     if isinstance(error, KeyboardInterrupt):
-        if not LAUNCHED:
-            os.write(2, b"\n%s\n" % STOPPED.encode())  # a progress bar may stand in the last line
+        os.write(2, _last_words().encode(errors="surrogateescape"))
         _exit(128 + (error.args or SIGNALS)[0])
 
 
@@ -122,8 +134,14 @@ def ignore_signals():
 
 def _exit(status):
     """End the process without Python's clean-up, in which threads of libraries can abort it."""
-    for child in multiprocessing.active_children():
+    children = multiprocessing.active_children()
+    for child in children:
         child.terminate()
+    for child in children:
+        child.join(1)
+    folder = multiprocessing.current_process()._config.get("tempdir")  # of sockets between these processes
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError):  # a closed pipe, or in the middle of a print
             stream.flush()
@@ -146,7 +164,7 @@ def run_command(main):
     from pipnet.errors import UserError, printable
     from pipnet.stop import end_when_stuck
 
-    end_when_stuck("" if LAUNCHED else "\n%s\n" % STOPPED)
+    end_when_stuck(_last_words)
     try:
         try:
             main(sys.argv[1:])

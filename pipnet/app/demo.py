@@ -289,7 +289,7 @@ def command(argv: list[str] | None = None) -> None:
     open_console()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
-    end_when_stuck("\nstopped\n")
+    end_when_stuck(lambda: "\nstopped\n")
     try:
         try:
             main(argv)

@@ -159,7 +159,7 @@ def test_a_signal_is_one_line(number, place, tmp_path):
         process.send_signal(number)
     output, error = process.communicate(timeout=60)
     bar = "a progress bar\n" if "bar" in place else ""
-    assert error.replace(bar, "").strip() == STOPPED and process.returncode == 128 + number
+    assert error.replace(bar, "").strip() == "stopped" and process.returncode == 128 + number
     assert ("left" in output) == ("left" in place)
 
 
@@ -342,3 +342,19 @@ def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, packa
     assert (
         f"pip install {package}" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
     )
+
+
+def test_what_a_stopped_command_says_and_leaves(tmp_path):
+    """A prediction does not speak of trainings; a folder of sockets goes with the processes that use it."""
+    work = (
+        "    import multiprocessing.util\n    start.when_stopped('stopped; see list.csv')\n"
+        f"    print(multiprocessing.util.get_temp_dir(), flush=True)\n{AT_WORK}"
+    )
+    process = subprocess.Popen(
+        [sys.executable, written(tmp_path, work)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    folder = process.stdout.readline().strip()
+    assert os.path.isdir(folder)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[1].strip() == "stopped; see list.csv" and not os.path.exists(folder)

@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.queues import Queue
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import cv2
@@ -46,6 +47,9 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> L
     """Return a loader of batches[key] for all keys in turn, made by `workers` processes (0: in this one)."""
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
+    if workers:  # one folder of sockets, which this process removes; each worker would leave its own when it is ended
+        with suppress(OSError):
+            get_temp_dir()
     return Loader(
         batches,
         sampler=keys,

@@ -28,11 +28,15 @@ from pipnet.session import shipped_onnx
 from utils.evaluate.evaluate import mean_of
 from utils.export.files import from_arrays
 from utils.faces.archives import DATASETS, complain, read_counted_pts, write_pts
+from utils.faces.archives.lists import is_listable
 from utils.faces.archives.tables import FIRST_PIXEL
+from utils.locks import lock
 from utils.progress import progress
+from utils.start import when_stopped
 from utils.train.run_folder import Run
 
 TABLE = "uncertain.csv"  # beside .pts files
+UNFINISHED = ".unfinished"  # in the name of a table until all pictures are done
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
 SELDOM = 20  # after a write, the next one waits for so many times as long as that took
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
@@ -113,6 +117,14 @@ def chosen_pictures(source: Path) -> list[Path]:
     if not images:
         raise UserError(f"--predict: {source} is no picture and holds none")
     first = {file.with_suffix(""): file for file in reversed(images)}
+    root = source if source.is_dir() else source.parent
+    complain(
+        [
+            f"{file}: a name with a tab or line break cannot stand in a list; rename it"
+            for file in images
+            if not is_listable(file.relative_to(root).as_posix())
+        ]
+    )
     twins = [(file, other) for file in images if (other := first[file.with_suffix("")]) != file]
     complain([f"{file}: shares its name with {other.name}; rename one" for file, other in twins])
     return images
@@ -154,8 +166,11 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
             f"of these, or {given}{os.sep}"
         )
     out = out or place.with_name(place.name + FORMATS[kind])
-    if not overwrite and ((out.is_dir() and any(out.iterdir())) or out.is_file()):
-        raise UserError(f"{out} is there already; give another --out, or --overwrite")
+    taken = [
+        path for path in (out, tables_of(out, kind)[1]) if path.is_file() or (path.is_dir() and any(path.iterdir()))
+    ]
+    if taken and not overwrite:
+        raise UserError(f"{taken[0]} is there already; give another --out, or --overwrite")
     if out.exists() and out.is_dir() != (kind == "pts"):
         raise UserError(
             f"{out} is {'a folder' if out.is_dir() else 'a file'}, where {kind} needs the other; give another --out"
@@ -167,7 +182,8 @@ class Results:
     """Faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these.
 
     A .pts file is written when its face is added. A table lists the most uncertain faces first, so it is written anew
-    from time to time; that takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction,
+    from time to time; that takes at most 1 / SELDOM of the time. Until `finish` it has a name that tells that it is not
+    whole. overwrite: replace the files of an earlier prediction,
     and remove those of pictures that are gone. origin: coordinate of the first pixel's centre in the files. UserError
     if other files are in the way.
     """
@@ -183,7 +199,8 @@ class Results:
     ):
         self.out, self.kind, self.layout, self.origin = out, kind, layout, origin
         self.found: list[Found] = []  # most uncertain first after `close`
-        self.table = out / TABLE if kind == "pts" else out
+        self._done = False
+        self.table, self.part = tables_of(out, kind)
         self._due, self._taken, points = 0.0, set(stems), [out / f"{stem}.pts" for stem in stems if kind == "pts"]
         self._old = earlier(out) if kind == "pts" and overwrite and out.is_dir() else set()
         if foreign := [file for file in points if file not in self._old and os.path.lexists(file)]:
@@ -202,10 +219,17 @@ class Results:
     def close(self) -> None:
         """Write the table of the faces so far."""
         start = time.monotonic()
-        if self.found:
+        if self.found and not self._done:
             self.found.sort(key=lambda one: -one.uncertainty)
             {"pts": self._write_list, "csv": self._write_csv, "coco": self._write_coco}[self.kind]()
         self._due = time.monotonic() + SELDOM * (time.monotonic() - start)
+
+    def finish(self) -> None:
+        """Write the table of all faces, and give it its name."""
+        self.close()
+        if self.found:
+            os.replace(self.part, self.table)
+            self._done = True
 
     def _with_points(self, one: Found) -> Found:
         """Write the .pts file of a face. Return the face with its name.
@@ -214,6 +238,8 @@ class Results:
         """
         for old in self._old:
             old.unlink(missing_ok=True)
+        if self._old:  # it lists what is removed
+            self.table.unlink(missing_ok=True)
         self._old = set()
         name = stem = Path(one.file).with_suffix("").as_posix()
         line = ""
@@ -232,12 +258,12 @@ class Results:
             [one.file, one.points, f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)]
             for one in self.found
         )
-        write_csv(self.table, HEADER, rows)
+        write_csv(self.part, HEADER, rows)
 
     def _write_csv(self) -> None:
         header = ["file", *(f"{axis}{i}" for i in range(self.layout.count) for axis in "xy"), FIRST_PIXEL]
         write_csv(
-            self.table,
+            self.part,
             header,
             (
                 [
@@ -281,16 +307,22 @@ class Results:
             "skeleton": [[a + 1, b + 1] for a, b in self.layout.edges()],
         }
         content = {"info": {FIRST_PIXEL: self.origin}, "images": images, "annotations": faces, "categories": [category]}
-        write_text(self.table, json.dumps(content))
+        write_text(self.part, json.dumps(content))
+
+
+def tables_of(out: Path, kind: str) -> tuple[Path, Path]:
+    """Return the table of a prediction into `out`, and the one that it has until it is whole."""
+    table = out / TABLE if kind == "pts" else out
+    return table, table.with_name(f"{table.stem}{UNFINISHED}{table.suffix}")
 
 
 def earlier(out: Path) -> set[Path]:
-    """Return the .pts files of an earlier prediction, which its list in the folder names.
+    """Return the .pts files of an earlier prediction, which its list in the folder names, also if it was stopped.
 
     UserError for a folder without a list.
     """
     try:
-        rows = read_csv(out / TABLE)
+        rows = [row for table in tables_of(out, "pts") for row in read_csv(table)]
     except OSError:
         rows = []
     files = {out / (row.get("points") or "") for row in rows if HEADER == list(row)}
@@ -358,13 +390,17 @@ def run_prediction(
             landmarker.net = averaged(landmarker.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
-    results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
-    with (
-        closing(results),
-        closing(predict(source, net, detects, given, origin)) as faces,
-    ):  # a stop leaves what has been found
-        for one in faces:
-            results.add(one)
+    with lock(out.with_name(f".{out.name}.predicting"), out, "--out"):
+        target_of(mode, run.folder)  # another prediction may have ended meanwhile
+        results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
+        when_stopped(f"stopped; the faces found so far are in {printable(str(results.part))}")
+        with (
+            closing(results),
+            closing(predict(source, net, detects, given, origin)) as faces,
+        ):  # a stop leaves what has been found
+            for one in faces:
+                results.add(one)
+            results.finish()
     found = results.found
     what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
     lines = [

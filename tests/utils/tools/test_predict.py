@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, rows, table
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
 from utils.config import load_protocol
 from utils.faces.archives import read_pts, write_pts
-from utils.tools.predict import Results, averaged, check_out, predict, whole_box
+from utils.locks import lock
+from utils.tools.predict import Results, averaged, check_out, chosen_pictures, predict, tables_of, whole_box
 
 
 def write(found, out, kind, layout) -> None:
@@ -26,6 +27,7 @@ def write(found, out, kind, layout) -> None:
     with closing(Results(out, kind, layout)) as results:
         for one in found:
             results.add(one)
+        results.finish()
 
 
 @pytest.fixture
@@ -249,6 +251,7 @@ def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(trained, pic
     with closing(Results(tmp_path / "out", "pts", net.layout, stems)) as results:
         for one in found:
             results.add(one)
+        results.finish()
     names = [one.points for one in results.found]
     assert len({*names}) == 18 and {"face00.pts", "face00_2.pts", "face00__2.pts", "face00_2_2.pts"} <= {*names}
     for one in results.found:
@@ -263,14 +266,18 @@ def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name
     for index in range(400):
         os.link(raw / "test" / "face00.jpg", tmp_path / "many" / f"{index}.jpg")
     command = start("--predict", tmp_path / "many", "--exp", trained.folder, "--detector", "none", "--out", out)
-    table, until = out / "uncertain.csv" if name == "points" else out, time.monotonic() + 100
+    table, part = tables_of(out, {"": "pts", ".csv": "csv", ".json": "coco"}[out.suffix])
+    table, whole, until = part, table, time.monotonic() + 100
     while not table.is_file():
         assert command.process.is_alive() and time.monotonic() < until, command.text(".err")
         time.sleep(0.01)
     os.kill(command.process.pid, signal.SIGKILL if name == "points" else signal.SIGTERM)
     command.process.join()
+    assert not whole.exists()
+    if name != "points":
+        assert f"stopped; the faces found so far are in {table}" in command.text(".err")
     if name == "points.json":
-        assert 0 < len(json.loads(out.read_text())["annotations"]) < 400
+        assert 0 < len(json.loads(table.read_text())["annotations"]) < 400
     else:
         assert 0 < len(rows(table)) < 400 and (name != "points" or 0 < len(list(out.glob("*.pts"))) < 400)
 
@@ -322,3 +329,17 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
     fails(cli(*flags, "--max-faces", "0"), "max_faces")
     fails(cli("--test", "--exp", trained.folder, "--upright"), "--upright")
     fails(cli("--test", "--exp", trained.folder, "--no-int8"), "--int8")
+
+
+def test_a_prediction_into_a_place_that_another_writes_to_is_refused(trained, cli, pictures, tmp_path):
+    flags = "--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out"
+    with lock(tmp_path / ".out.csv.predicting"):
+        fails(cli(*flags, tmp_path / "out.csv"), r"out\.csv is in use by process \d+")
+    assert not (tmp_path / "out.csv").exists() and not (tmp_path / ".out.csv.predicting").exists()
+    (tmp_path / "out.unfinished.csv").write_text("mine")
+    fails(cli(*flags, tmp_path / "out.csv"), r"out\.unfinished\.csv is there already")
+
+
+def test_a_name_that_no_list_can_hold_is_named_before_anything_is_found(tmp_path):
+    cv2.imwrite(str(tmp_path / "a\tb.png"), np.zeros((8, 8, 3), np.uint8))
+    refuses(r"a\tb.png: a name with a tab", chosen_pictures, tmp_path)

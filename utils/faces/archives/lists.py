@@ -20,13 +20,18 @@ def _real(folder: Path) -> str:
     return os.path.realpath(folder)
 
 
+def is_listable(name: str) -> bool:
+    """Return whether a name in a list can be that of a file: not blank, without tabs, line breaks and half characters."""
+    half = any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)  # of a character that takes two
+    return bool(name.strip()) and not half and not any(c in name for c in "\0\t\n\r")
+
+
 def path_inside(root: Path, name: str, where: str, below: str = "") -> Path:
     """Return root/below/name for a name from a list.
     Raise UserError when it leaves root: absolute, by .., or by a link.
     """
     name = name.replace("\\", "/")
-    half = any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)  # of a character that takes two
-    if half or not name.strip() or any(c in name for c in "\0\t\n\r"):
+    if not is_listable(name):
         raise UserError(f"{where}: {name[:80]!r} cannot be the name of a file")
     if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
         raise UserError(f"{where}: '{name[:80]}' leads out of {root / below}; names in a list must stay below it")

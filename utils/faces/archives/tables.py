@@ -209,9 +209,9 @@ def parse_coco(archive: Archive) -> None:
 
     The JSON is in the folder or its annotations/, or, as Roboflow's, in each of train/, valid/ and test/; images are
     beside it, below the folder or its images/. v is 0 for not annotated, 1 for hidden, 2 for visible. The box is bbox,
-    from x to x + w, 0 being the edge of the first pixel; without it, the tight box. Annotations without a keypoint are
-    left out. If the categories name the keypoints, the names say which is which, so that files may list them in
-    different orders.
+    from x to x + w, 0 being the edge of the first pixel; without it, the tight box. Annotations without a keypoint, and
+    those of crowds, are left out. If the categories name the keypoints, the names say which is which, so that files may
+    list them in different orders.
     """
     order: list[str] = []  # names of the points, by the first category that names them
     places: dict[bool, str] = {}  # {whether its category names the points: a face}
@@ -226,7 +226,8 @@ def parse_coco(archive: Archive) -> None:
                 "images",
                 file,
             )
-            faces = [face for face in content["annotations"] if _has_points(face)]
+            crowds = sum(bool(face.get("iscrowd")) for face in content["annotations"])
+            faces = [face for face in content["annotations"] if _has_points(face) and not face.get("iscrowd")]
             named = _by_id(
                 [
                     (one.get("id"), [str(name) for name in one.get("keypoints") or ()])
@@ -237,7 +238,8 @@ def parse_coco(archive: Archive) -> None:
             )
             info = content.get("info")
             first = info.get(FIRST_PIXEL) if isinstance(info, dict) else None
-            archive.left_out["annotations without a keypoint"] += len(content.pop("annotations")) - len(faces)
+            archive.left_out["annotations of crowds (iscrowd)"] += crowds
+            archive.left_out["annotations without a keypoint"] += len(content.pop("annotations")) - len(faces) - crowds
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -223,13 +223,20 @@ def _xml(file: Path) -> ElementTree.Element:
     UserError for another file; for entities too, by which a small one can fill the memory.
     """
     try:
-        data = read_bytes(file)
-        tree = ElementTree.fromstring(b"" if b"<!DOCTYPE" in data or b"<!ENTITY" in data else data)
+        tree = ElementTree.fromstring(read_bytes(file), ElementTree.XMLParser(target=_Builder()))
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file}: not an XML file that can be read ({one_line(error, 80)})") from None
     if tree.tag != "annotations" or tree.find("track") is not None:
         raise UserError(f"{file}: not an export of the kind 'CVAT for images 1.1'; choose that in CVAT")
     return tree
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Builds a tree without a DOCTYPE."""
+
+    def doctype(self, *_: object) -> None:
+        """Refuse the declaration."""
+        raise ValueError("it declares a DOCTYPE, whose entities can fill the memory; remove that")
 
 
 def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, float]]:
