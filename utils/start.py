@@ -25,6 +25,7 @@ GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
 _nowhere = open(os.devnull, "w")
 _says = "stopped"  # when a signal ends the process
+_sockets = None, ""  # id of the process that made a folder for sockets, and that folder
 _begun = None  # id of the process that answers signals
 
 
@@ -123,6 +124,19 @@ def _leave(error):
         _exit(128 + (error.args or SIGNALS)[0])
 
 
+def share_sockets():
+    """Make one folder for the sockets of this process and its loader processes, which goes with this process.
+
+    Each loader process would make its own, and leave it when a signal ends it.
+    """
+    global _sockets
+    from multiprocessing.util import get_temp_dir
+
+    if "tempdir" not in multiprocessing.current_process()._config:
+        with suppress(OSError):
+            _sockets = os.getpid(), get_temp_dir()
+
+
 def ignore_signals():
     """Ignore Ctrl-C and SIGTERM from now on: the process is ending."""
     for number in SIGNALS:
@@ -139,9 +153,8 @@ def _exit(status):
         child.terminate()
     for child in children:
         child.join(1)
-    folder = multiprocessing.current_process()._config.get("tempdir")  # of sockets between these processes
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    if _sockets[0] == os.getpid():
+        shutil.rmtree(_sockets[1], ignore_errors=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError):  # a closed pipe, or in the middle of a print
             stream.flush()
@@ -189,7 +202,8 @@ def run_command(main):
             sys.exit(NO_THREADS)
         if error.errno not in UNWRITABLE:
             raise
-        sys.exit("error: %s: %s; free some space, or name another place" % (error.filename or "a file", error.strerror))
+        file = printable(str(error.filename or "a file"))
+        sys.exit("error: %s: %s; free some space, or name another place" % (file, error.strerror))
     except RuntimeError as error:
         if str(error) != "can't start new thread":
             raise
