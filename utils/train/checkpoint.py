@@ -57,14 +57,20 @@ def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainabl
     values = load(file, defaults)
     if values["args"].get("task") == "detect":
         raise UserError(f"{file} {DETECTS}")
+    return built(file, values), Layout.from_dict(values["layout"]), values
+
+
+def built(file: Path | str, values: dict[str, Any]) -> Trainable:
+    """Return the net of a checkpoint's values, with its weights.
+    UserError if they do not fit together; nothing is made of a net that is far larger than its weights.
+    """
     try:
         with no_larger(sum(tensor.numel() for tensor in values["model"].values())):
             net = build_net(values["net"])
-        layout = Layout.from_dict(values["layout"])
         net.load_state_dict(values["model"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise UserError(f"{file} does not describe a net that this version can build ({one_line(error)})") from None
-    return net, layout, values
+    return net
 
 
 def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:

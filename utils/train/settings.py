@@ -274,4 +274,6 @@ def _start(settings: Settings, defaults: Defaults) -> dict:
         raise UserError(
             f"--weights {source} is of --task {known['args']['task']}, this is --task {task}; give another net"
         )
+    if known and task == "landmarks":
+        checkpoint.built(source, known)
     return structure(tensors, known, defaults)
