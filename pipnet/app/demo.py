@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipnet import __version__
 from pipnet.app.drowsiness import Drowsiness
-from pipnet.app.flags import add_face_flags, check_flags
+from pipnet.app.flags import Parser, add_face_flags, check_flags
 from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_sources, silence_opencv
@@ -35,7 +35,7 @@ LANDMARK_NETS = [name for name in SHIPPED if name != "detector"]
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the values of the command line."""
     name = Path(sys.argv[0]).name
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pipnet" if name == "__main__.py" else name,
         description=__doc__,
         epilog=f"Keys in the window: {KEYS}.",

@@ -1,12 +1,20 @@
 """Flags that demo.py and main.py --predict share: which faces are found, and with what."""
 
-from argparse import BooleanOptionalAction
+from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, printable
 
 FACES = ("int8", "detector_scale", "threshold", "upright", "max_faces")
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors, which repeat what was typed or what a pattern has found, change no terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error; end the process."""
+        super().error(printable(message))
 
 
 def add_face_flags(add: Callable, default: str) -> None:
