@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from pipnet.errors import UserError
 
 MOST_PIXELS = 2**28  # of a picture: those of the largest phones have 2e8
+Order = Literal["little", "big"]
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of a part of a JPEG that has a length, or of the end
 END = 0xD9
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the parts of a JPEG that tell its size
@@ -34,7 +36,7 @@ def picture_size(data: bytes) -> tuple[int, int]:
     AVIF is left to its decoder, which takes at most 2**28 px.
     """
 
-    def number(at: int, length: int, order: str = "little") -> int:
+    def number(at: int, length: int, order: Order = "little") -> int:
         return int.from_bytes(data[at : at + length], order)
 
     if data.startswith(b"\x89PNG"):
@@ -47,9 +49,9 @@ def picture_size(data: bytes) -> tuple[int, int]:
         return number(6, 2), number(8, 2)
     if data.startswith(b"BM"):
         length = 2 if number(14, 4) == 12 else 4
-        return tuple(
-            abs(int.from_bytes(data[at : at + length], "little", signed=length == 4)) for at in (18, 18 + length)
-        )
+        width, height = (data[at : at + length] for at in (18, 18 + length))
+        signed = length == 4  # a negative height: the rows begin at the top
+        return abs(int.from_bytes(width, "little", signed=signed)), abs(int.from_bytes(height, "little", signed=signed))
     if data[8:16] == b"WEBPVP8X":
         return number(24, 3) + 1, number(27, 3) + 1
     if data.startswith(b"\x59\xa6\x6a\x95"):  # Sun raster
@@ -76,9 +78,10 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _tiff(data: bytes, number: Callable[[int, int, str], int]) -> tuple[int, int]:
+def _tiff(data: bytes, number: Callable[[int, int, Order], int]) -> tuple[int, int]:
     """Return the largest width and height in the first directory."""
-    order, large = ("little" if data[:1] == b"I" else "big"), b"+" in data[:4]
+    order: Order = "little" if data[:1] == b"I" else "big"
+    large = b"+" in data[:4]
     word, first, row = (8, 8, 20) if large else (4, 4, 12)
     start = number(first, word, order)
     count = 8 if large else 2

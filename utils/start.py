@@ -132,7 +132,7 @@ def share_sockets():
     global _sockets
     from multiprocessing.util import get_temp_dir
 
-    if "tempdir" not in multiprocessing.current_process()._config:
+    if "tempdir" not in getattr(multiprocessing.current_process(), "_config", ()):
         with suppress(OSError):
             _sockets = os.getpid(), get_temp_dir()
 
