@@ -141,7 +141,7 @@ def parse_cvat(archive: Archive) -> None:
     joined = any(len(shapes) > 1 and any(shape.several for shape in shapes) for *_, shapes in found)
     _check_shapes(found, joined)
     labels: dict[str, str] = {}  # {name of a point: label of its shape}
-    faces = []
+    named: list[Named] = []
     for split, path, where, shapes in found:
         points = []
         for shape in shapes:
@@ -149,9 +149,9 @@ def parse_cvat(archive: Archive) -> None:
             labels |= {name: name if shape.names else shape.label for name in names}
             points += zip(names, shape.points, strict=True)
         with archive.checked():
-            faces.append(Named(split, path, where, _named(points, where)))
+            named.append(Named(split, path, where, _named(points, where)))
     places = {label: place for place, label in reversed([*enumerate(order)])}
-    _add(archive, faces, sorted(labels, key=lambda name: places.get(labels[name], len(order))))
+    _add(archive, named, sorted(labels, key=lambda name: places.get(labels[name], len(order))))
 
 
 def _by_group(image: ElementTree.Element, where: str) -> list[list[Shape]]:
