@@ -23,6 +23,13 @@ KEYS = (
 )
 
 
+NEEDED = {
+    "count": "the number of its landmarks",
+    "flip_index": "a list with, for each landmark, its index in a mirror image",
+    "selected_index": "a list of the landmarks that it has, given as the flip index of that subset",
+}  # {key: what it is}
+
+
 class Layouts(NamedTuple):
     """The layouts that a run knows: those of args.yaml, of its checkpoint and of a --layout file. rows: {name: row}."""
 
@@ -161,7 +168,11 @@ def _malformed(name: str):
     """Turn the errors that a malformed row causes into a UserError that names its layout."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise UserError(
+            f"layout '{name}' lacks the key {error.args[0]}, {NEEDED.get(error.args[0], 'which it names')}"
+        ) from None
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"layout '{name}' is malformed: {type(error).__name__} {error}") from None
 
 

@@ -164,8 +164,44 @@ def test_the_size_of_a_picture_is_that_of_its_pixels(suffix, kind, turned, tmp_p
 def test_the_names_of_points_fit_the_layout(tmp_path, names, layout, fault):
     layout = LAYOUTS.load(layout)
     if not fault:
-        return check_names(names, layout, tmp_path)
-    refuses(fault, check_names, names, layout, tmp_path)
+        return check_names(names, layout, tmp_path, archives.landmarks(len(names))[None])
+    refuses(fault, check_names, names, layout, tmp_path, archives.landmarks(len(names))[None])
+
+
+NINE = {
+    "left_eye": (60, 40),
+    "right_eye": (100, 42),
+    "nose": (80, 60),
+    "mouthLeft": (65, 80),
+    "mouthRight": (95, 81),
+    "lip_upper": (80, 78),
+    "lip_lower": (80, 86),
+    "chin": (80, 100),
+    "brow_1": (55, 30),
+    "brow_2": (105, 31),
+}
+
+
+@pytest.mark.parametrize("names", (list(NINE), list(reversed(NINE)), []))
+def test_the_row_of_a_missing_layout_is_printed_whole(tmp_path, names):
+    """It can be pasted: the set is prepared by it; without names the places tell the mirror images."""
+    places = np.array([NINE[name] for name in names or NINE], float)
+    faces = [places + (i, 2 * i) for i in range(4)]
+    root = write_coco(tmp_path / "set", faces, names=names)
+    with pytest.raises(UserError, match="FILE.yaml: ") as caught:
+        prepared("coco", root, tmp_path / "data")
+    text = str(caught.value)
+    row = text[text.index("FILE.yaml: ") + len("FILE.yaml: ") :]
+    (tmp_path / "row.yaml").write_text(row)
+    name, layouts = LAYOUTS.with_file(str(tmp_path / "row.yaml"))
+    layout = layouts.load(name)
+    order = names or list(NINE)
+    pairs = [("left_eye", "right_eye"), ("mouthLeft", "mouthRight"), ("brow_1", "brow_2")]
+    other = {one: two for pair in pairs for one, two in (pair, pair[::-1])}
+    assert [order[i] for i in layout.flip_index] == [other.get(name, name) for name in order] and "\n" not in text
+    if names:
+        assert layout.point_names() == names and [order[i] for i in layout.interocular] == ["left_eye", "right_eye"]
+    prepared("coco", root, tmp_path / "data", layout=name, layouts=layouts)
 
 
 def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):

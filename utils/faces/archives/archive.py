@@ -255,6 +255,8 @@ def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
 
 def _column(values: Sequence) -> Sequence | np.ndarray:
     """Return a list of texts, or an array of numbers. A face without a value gets NaN, or True in a column of flags."""
+    if isinstance(values, np.ndarray):
+        return values
     known = next(value for value in values if value is not None)
     blank = known if isinstance(known, str) else np.full_like(known, np.nan)
     return values if isinstance(known, str) else np.array([blank if value is None else value for value in values])

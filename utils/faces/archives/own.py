@@ -194,6 +194,8 @@ def misplaced_boxes(archive: Archive) -> str:
     landmarks, box = archive.columns["landmarks"], archive.columns["box"]
     tight, size = box_of(landmarks), box[:, 2:] - box[:, :2]
     given = (box != tight).any(1)
+    if not given.any():
+        return ""
     overlap, distance = _fit(box, tight)
     for name, other in (("x1 y1 x2 y2", np.hstack([box[:, :2], size])), ("cx cy w h", box - np.tile(size / 2, 2))):
         closer, nearer = _fit(other, tight)
@@ -286,7 +288,7 @@ def lost_landmarks(archive: Archive) -> list[str]:
     """Return a line for each face with a landmark far away from its others, outside its picture, as a number that is a
     mark.
     """
-    landmarks, where, found = np.asarray(archive.columns["landmarks"]), archive.columns["where"], []
+    landmarks, where, found = archive.columns["landmarks"], archive.columns["where"], []
     if landmarks.shape[1] < 5:
         return []
     away = np.concatenate([_far_away(landmarks[first : first + MOST]) for first in range(0, len(landmarks), MOST)])
@@ -305,7 +307,7 @@ def corner_only(archive: Archive, some: Sample) -> str:
     """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures
     do.
     """
-    shares = np.array(archive.columns["landmarks"][:: some.step]) / some.sizes
+    shares = archive.columns["landmarks"][:: some.step] / some.sizes
     if len(set(some.images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
         return ""
     return (
@@ -320,7 +322,7 @@ def first_pixel_doubt(archive: Archive, some: Sample) -> str:
     Annotation tools keep landmarks inside the picture: counted from 0 they reach 0 but not the width or height, counted
     from 1 these but not 0. They prove nothing if other landmarks lie beyond the edges.
     """
-    landmarks = np.array(archive.columns["landmarks"])[:: some.step]
+    landmarks = archive.columns["landmarks"][:: some.step]
     wrong = {0.0: 1.0, 1.0: 0.0}.get(archive.origin)
     if wrong is None or None not in archive.told:
         return ""

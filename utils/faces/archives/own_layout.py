@@ -4,11 +4,13 @@ upright.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from loguru import logger
 
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.own import (
@@ -75,10 +77,9 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
     names, faces = archive.names, archive.columns["landmarks"]
     fitting = [given] if given else _with_count(archive.layouts, len(faces[0]))
     if not fitting:
-        known = f" ({one_line(', '.join(names), 80)})" if any(not name.isdecimal() for name in names) else ""
         raise UserError(
-            f"{archive.root} has {len(faces[0])} landmarks{known}, and no layout in args.yaml has as many; add a row "
-            "under layouts with count and flip_index, or give a file with it: --layout FILE.yaml"
+            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many; check this row and add "
+            f"it under layouts, or write it to a file and give that, --layout FILE.yaml: {_proposed_row(names, faces)}"
         )
     layout = next((one for one in fitting if _same(names, one)), fitting[0])
     if len(fitting) > 1 and not _same(names, layout):
@@ -91,7 +92,7 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
                 "other flags"
             )
         layout = (shaped or fitting)[0]
-    check_names(names, layout, archive.root)
+    check_names(names, layout, archive.root, faces)
     some = sample(archive)
     doubts = (
         misfit(faces, layout, layout.name in usual.rows),
@@ -132,8 +133,68 @@ def _partners(names: list[str]) -> dict[int, int]:
     }
 
 
-def check_names(names: list[str], layout: Layout, source: Path) -> None:
-    """Raise UserError if the names of a set's points contradict a layout: its mirror images, or the parts of its face."""
+def _proposed_row(names: list[str], faces: np.ndarray) -> str:
+    """Return a row of `layouts:` on one line for points (M, N, 2): mirrored by their names, and where these tell nothing
+    by their mean places; with groups named so that the layout's points have these names.
+    """
+    mean = _mean_shape(np.asarray(faces)[:: len(faces) // MOST + 1] @ (1, 1j))
+    named = bool(names) and not all(name.isdecimal() for name in names)
+    flip = _mirrored(mean, _partners(names) if named else {})
+    row: dict[str, Any] = {"count": len(mean), "flip_index": flip}
+    eyes = [
+        (i, j)
+        for i, j in enumerate(flip)
+        if named
+        and i != j
+        and mean[i].real < mean[j].real
+        and re.search(r"eye(?!_?brow|s?_?brow)|pupil", names[i].lower())
+    ]
+    if eyes:
+        row["interocular"] = list(max(eyes, key=lambda pair: abs(mean[pair[1]] - mean[pair[0]])))
+    if named:
+        row["groups"] = _groups(names)
+    return yaml.safe_dump({"mine": row}, default_flow_style=True, sort_keys=False, width=np.inf).strip()[1:-1]
+
+
+def _mirrored(mean: np.ndarray, partners: dict[int, int]) -> list[int]:
+    """Return the flip index of a mean shape (N,): the partners that are known, else the two points that are nearest to
+    each other's mirror image.
+
+    The partners that are known tell the axis, else it is upright in the middle of the shape.
+    """
+    factor, ends, others = 1.0, np.nanmean(mean), np.nanmean(mean)
+    if partners:
+        ends, others = mean[list(partners)], mean[list(partners.values())]
+        factor = np.nan_to_num(_onto(-ends.conj()[None], others)[0][0], nan=1.0)
+    image = factor * (np.nanmean(ends).conjugate() - mean.conj()) + np.nanmean(others)
+    distance = np.nan_to_num(np.abs(image[:, None] - mean), nan=np.inf)
+    distance[list(partners)] = distance[:, list(partners)] = np.inf
+    nearest = distance.argmin(1)
+    free = [i for i in range(len(mean)) if i not in partners and np.isfinite(distance[i]).any()]
+    told = {i: int(nearest[i]) for i in free if nearest[nearest[i]] == i}
+    return [{**told, **partners}.get(i, i) for i in range(len(mean))]
+
+
+def _groups(names: list[str]) -> dict[str, list[int]]:
+    """Return groups of points by which a layout's points get these names: eye_1 and eye_2 are the group eye."""
+    numbered: dict[str, dict[int, int]] = {}
+    for i, name in enumerate(names):
+        if match := re.fullmatch(r"(.*?)[\s_.:/-]*([1-9]\d{0,3})", name):
+            numbered.setdefault(match[1], {})[int(match[2])] = i
+    series = {
+        base: [places[number] for number in sorted(places)]
+        for base, places in numbered.items()
+        if base and base not in names and sorted(places) == list(range(1, len(places) + 1)) and len(places) > 1
+    }
+    inside = {i: base for base, ids in series.items() for i in ids}
+    return {inside.get(i, name): series.get(inside.get(i, ""), [i]) for i, name in enumerate(names)}
+
+
+def check_names(names: list[str], layout: Layout, source: Path, faces: np.ndarray) -> None:
+    """Raise UserError if the names of a set's points contradict a layout: its mirror images, or the parts of its face.
+
+    faces: (M, N, 2), by which a layout is proposed.
+    """
     if _same(names, layout):
         return
     partners = _partners(names)
@@ -148,11 +209,10 @@ def check_names(names: list[str], layout: Layout, source: Path) -> None:
         what = f"point {part} is '{names[part]}', where layout {layout.name} has '{layout.point_names()[part]}'"
     else:
         return
-    flip = [partners.get(i, i) for i in range(len(names))]
     raise UserError(
-        f"{source}: by the names of its points, {one_line(', '.join(names), 80)}, {what}; name and order them as the "
-        f"layout does ({one_line(', '.join(layout.point_names()), 80)}), or give --layout FILE.yaml with a line "
-        f"such as mine: {{count: {len(names)}, flip_index: {flip}}}"
+        f"{source}: by the names of its points {what}; name and order them as the layout does "
+        f"({', '.join(layout.point_names())}), or check this row, write it to a file and give that, --layout FILE.yaml: "
+        f"{_proposed_row(names, faces)}"
     )
 
 
