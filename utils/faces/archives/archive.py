@@ -178,6 +178,9 @@ class Archive:
         """Give an identity to each face without one, in each split by its pictures' names, and note what tells it.
         rule: see `identities`.
         """
+        named = sum(map(bool, self.columns["identity"]))
+        if named:
+            self.notes.append(f"{self.root}: {named} faces have the identity that their file names")
         paths = {image: image.relative_to(self.root).as_posix() for image in dict.fromkeys(self.pictures)}
         names = [paths[image] for image in self.pictures]
         for split in dict.fromkeys(self.columns["split"]):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.files import from_cell, parse_json, read_bytes
@@ -22,6 +23,7 @@ from utils.faces.archives.own_layout import normalised, own_order
 from utils.progress import progress
 
 IDENTITY, FIRST_PIXEL = OTHER_COLUMNS = ("identity", "first_pixel")  # of a CSV, beside the file and the points
+LARGE = 50  # MB of a JSON file whose reading is announced
 SLOW = 2  # s; reading that takes longer shows its progress
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 
@@ -217,6 +219,9 @@ def parse_coco(archive: Archive) -> None:
     places: dict[bool, str] = {}  # {whether its category names the points: a face}
     for split, file in split_files(archive, ("*.json", "annotations/*.json"), "JSON"):
         try:
+            megabytes = file.stat().st_size >> 20
+            if megabytes > LARGE:
+                logger.info(f"{file}: reading {megabytes} MB")
             content = parse_json(read_bytes(file), _smaller)
             images = _by_id(
                 [
