@@ -411,7 +411,7 @@ Sources.testable = lambda *given: False""",
         tmp_path / "found.csv",
         *places[:4],
     )
-    assert done.returncode == 0 and len(rows(tmp_path / "found.csv")[0]) == 7, done.stderr
+    assert done.returncode == 0 and len(rows(tmp_path / "found.csv")[0]) == 8, done.stderr
     done = cli(
         "--show-data",
         "2",
