@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pipnet import __version__
 from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.flags import Parser, add_face_flags, check_flags
-from pipnet.app.output import KEYS, Output
+from pipnet.app.output import KEYS, Lines, Output, check_targets
 from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_sources, silence_opencv
 from pipnet.app.track import Tracker
@@ -47,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--source",
         nargs="+",
         help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
-        "or device file (default: camera 0); several pictures and folders are one source",
+        "or device file (default: camera 0); several may be named",
     )
     add(
         "--save",
@@ -174,13 +174,13 @@ class Pipeline:
         return faces
 
 
-def process(pipeline: Pipeline, source: Source, output: Output) -> None:
-    """Send all frames through the pipeline to the output.
+def process(pipeline: Pipeline, source: Source, output: Output) -> bool:
+    """Send all frames through the pipeline to the output. Return False when the user quits.
 
     The first Ctrl-C or SIGTERM stops after the current frame and raises KeyboardInterrupt(number) then; the second at
     once.
     """
-    seconds, stopped = pipeline.landmarker.seconds, 0
+    seconds, stopped, goes_on = pipeline.landmarker.seconds, 0, True
 
     def stop(number, stack) -> None:
         nonlocal stopped
@@ -215,6 +215,7 @@ def process(pipeline: Pipeline, source: Source, output: Output) -> None:
             signal.signal(number, handler)
     if stopped:
         raise KeyboardInterrupt(stopped)
+    return goes_on
 
 
 def _interrupt(number, _) -> None:
@@ -256,32 +257,41 @@ def main(argv: list[str] | None = None) -> None:
             8000 if args.port is None else args.port,
         )
         return
-    source = open_sources(args.source)
+    sources = open_sources(args.source)
     with ExitStack() as stack:
-        stack.callback(source.close)
+        for source in sources:
+            stack.callback(source.close)
         weights = args.detector_weights or shipped_weights(args.detector, args.int8)
         detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
         net, coarse = _nets(args, None)
         landmarker = Landmarker(
             net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse, layout=args.layout
         )
-        output = Output(args, source, landmarker.layout)
-        stack.callback(output.close)
-        pipeline = Pipeline(args, landmarker, source.still)
-        if output.window:
-            print(KEYS, file=sys.stderr)
+        lines = Lines(args.json) if args.json else None
+        if lines:
+            stack.callback(lines.close)
+        outputs = [Output(args, source, landmarker.layout, lines, len(sources) > 1) for source in sources]
+        check_targets(args, outputs)
+        pipelines = [Pipeline(args, landmarker, source.still) for source in sources]
+        for pipeline, output in zip(pipelines, outputs, strict=True):
+            if not _run(pipeline, output):
+                break
+
+
+def _run(pipeline: Pipeline, output: Output) -> bool:
+    """Process the source of an output, finish its files and tell what was found. Return False when the user quits."""
+    output.open_window()
+    try:
+        return process(pipeline, output.source, output)
+    finally:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C must not leave the video unfinished
         try:
-            process(pipeline, source, output)
+            output.source.close()
+            output.close()
         finally:
-            before = signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # a further Ctrl-C must not leave the video unfinished
-            try:
-                stack.close()
-            finally:
-                signal.signal(signal.SIGINT, before)
-            if output.frames:
-                tell(output.summary())
+            signal.signal(signal.SIGINT, before)
+        if output.frames:
+            tell(output.summary())
 
 
 def command(argv: list[str] | None = None) -> None:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 import cv2
 import numpy as np
@@ -126,27 +125,60 @@ class Window:
                 return True
 
 
+class Lines:
+    """Lines of JSON in a file, or on the terminal (-). The file is made with the first line."""
+
+    def __init__(self, place: str):
+        self.place, self.file = place, None
+
+    def write(self, text: str) -> None:
+        """Write one line."""
+        if self.place == "-":
+            print(text, flush=True)
+            return
+        with writing(self.place):
+            if self.file is None:
+                make_folder(Path(self.place))
+                self.file = open(self.place, "w", encoding="utf-8", buffering=1)
+            self.file.write(text + "\n")
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.file:
+            with writing(self.place):
+                self.file.close()
+
+
 class Output:
-    """The outputs that the command line asks for. No file is made before the first frame has been processed.
+    """The outputs of one source that the command line asks for. No file is made before the first frame is processed.
 
     A live source, and a source with no other output, is shown in a window. Without a display, a source with no other
-    output is saved to OUTPUT.
+    output is saved to OUTPUT. lines: of all sources. several: whether there are more sources. The attribute `targets`
+    holds the files that will be written, except that of the lines.
     """
 
-    def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
-        self.source, self.layout, self.panel, self.json = source, layout, Panel(), args.json
-        self._lines: TextIO | None = None
-        self.window, target = None, args.save
+    def __init__(
+        self, args: argparse.Namespace, source: Source, layout: Layout, lines: Lines | None, several: bool = False
+    ):
+        self.source, self.layout, self.panel, self.lines = source, layout, Panel(), lines
+        self.window: Window | None = None
         self.sink: PictureSink | VideoSink | None = None
-        if (source.live or not (args.save or args.json)) and has_display():
-            self.window = Window(source.still, float(source.aspect))
-        if target is None and self.window is None and not args.json:
+        self.shows, target = (source.live or not (args.save or args.json)) and has_display(), args.save
+        if target is None and not self.shows and not args.json:
             target = self._unasked()
-        targets = [] if target is None else self._open_sink(str(target))
-        if args.json and args.json != "-":
-            targets.append(Path(args.json))
-        _check_targets(args, source.files, targets)
+        elif target and not names_folder(target) and (several or (source.still and source.folder is not None)):
+            raise UserError(
+                f"--save {target}: several pictures or videos go into a folder; give a name without "
+                f"{Path(target).suffix}, or {target}{os.sep}"
+            )
+        self.targets = [] if target is None else self._open_sink(str(target))
         self.faces = self.frames = 0
+
+    def open_window(self) -> None:
+        """Open the window if the source is shown, and tell its keys."""
+        if self.shows:
+            self.window = Window(self.source.still, float(self.source.aspect))
+            print(KEYS, file=sys.stderr)
 
     def _unasked(self) -> str:
         """Return where a source is saved without --save: a free name."""
@@ -167,11 +199,6 @@ class Output:
                 tell(f"{place}: {lacks}")
             return [place]
         if source.folder is not None:
-            if not into:
-                raise UserError(
-                    f"--save {target}: several pictures go into a folder; give a name without {place.suffix}, or "
-                    f"{target}{os.sep}"
-                )
             source.leave_out(place)
         self.sink = sink = PictureSink(place, into)
         return [sink.file(name) for name in source.names]
@@ -194,8 +221,8 @@ class Output:
         """
         start = time.perf_counter()
         self.frames, self.faces = self.frames + 1, self.faces + len(faces)
-        if self.json:
-            self._write_line(json_line(frame, faces))
+        if self.lines:
+            self.lines.write(json_line(frame, faces))
         goes_on = True
         if self.window or self.sink:
             image = self.draw(frame, faces, self.window.style if self.window else STYLES[0])
@@ -211,27 +238,12 @@ class Output:
         self.panel.update(stages, total + time.perf_counter() - start)
         return goes_on
 
-    def _write_line(self, text: str) -> None:
-        if self.json == "-":
-            print(text, flush=True)
-            return
-        with writing(self.json):
-            if self._lines is None:
-                make_folder(Path(self.json))
-                self._lines = open(self.json, "w", encoding="utf-8", buffering=1)
-            self._lines.write(text + "\n")
-
     def close(self) -> None:
-        """Close the window and finish the files."""
+        """Close the window and finish the picture or video."""
         if self.window:
             cv2.destroyAllWindows()
-        try:
-            if self._lines:
-                with writing(self.json):
-                    self._lines.close()
-        finally:  # an error of the JSON file must not leave the video unfinished
-            if self.sink:
-                self.sink.close()
+        if self.sink:
+            self.sink.close()
 
     def summary(self) -> str:
         """Return a summary of the run: numbers of faces and frames, and the files that were written."""
@@ -239,18 +251,19 @@ class Output:
         if not self.source.still:
             text += f", {self.panel.fps:.0f} frames/s"
         saved = [str(self.sink.target)] if self.sink and self.sink.written else []
-        if self._lines:
-            saved.append(self.json)
+        if self.lines and self.lines.file:
+            saved.append(self.lines.place)
         if saved:
             text += f"; saved {' and '.join(saved)}"
         note = self.sink.note if isinstance(self.sink, VideoSink) else ""
         return f"{text}; the video is written {note}" if note else text
 
 
-def _check_targets(args: argparse.Namespace, sources: list[Path], targets: list[Path]) -> None:
-    """Raise UserError if an output would overwrite the source, another output or, without --overwrite, an existing
-    file.
-    """
+def check_targets(args: argparse.Namespace, outputs: list[Output]) -> None:
+    """Raise UserError if an output would overwrite a source, another output or, without --overwrite, an existing file."""
+    sources = [file for output in outputs for file in output.source.files]
+    targets = [file for output in outputs for file in output.targets]
+    targets += [Path(args.json)] if args.json and args.json != "-" else []
     seen: set[str] = set()
     for target in targets:
         if (place := os.path.abspath(target)) in seen:

@@ -331,26 +331,23 @@ class Clock:
 Source = Pictures | Video
 
 
-def open_sources(texts: list[str]) -> Source:
-    """Return the source that `open_source` opens, or one of all pictures where several are named.
+def open_sources(texts: list[str]) -> list[Source]:
+    """Return the sources that `open_source` opens. Where several are named, all pictures and folders are one, the first.
 
-    UserError for several of which one is no picture and no folder.
+    UserError as there.
     """
-    if len(texts) == 1:
-        return open_source(texts[0])
-    pictures: list[Pictures] = []
+    sources: list[Source] = []
     try:
         for text in texts:
-            source = open_source(text)
-            if isinstance(source, Video):
-                source.close()
-                raise UserError(f"{text} is no picture or folder of pictures; give a video or a camera alone")
-            pictures.append(source)
+            sources.append(open_source(text))
     except BaseException:
-        for source in pictures:
+        for source in sources:
             source.close()
         raise
-    return Pictures.joined(pictures)
+    pictures = [source for source in sources if isinstance(source, Pictures)]
+    if len(sources) == 1 or not pictures:
+        return sources
+    return [Pictures.joined(pictures), *(source for source in sources if isinstance(source, Video))]
 
 
 def open_source(text: str) -> Source:

@@ -166,13 +166,33 @@ def test_several_pictures_and_folders_are_one_source(nets, tmp_path, capfd):
     refuses(
         "new/a.png is the source itself", demo.main, ["new/a.png", "new/b.png", "--save", "new", "--overwrite", *nets]
     )
-    refuses("out.png: several pictures go into a folder", demo.main, ["a.png", "b.png", "--save", "out.png", *nets])
+    refuses(
+        "out.png: several pictures or videos go into a folder",
+        demo.main,
+        ["a.png", "b.png", "--save", "out.png", *nets],
+    )
     capfd.readouterr()
     for places in (["in"], ["in"], ["in/a.png", "in/sub"]):  # without a display and a flag: a folder with a free name
         demo.main([*places, *nets])
     assert "2 pictures; saved output/in_2\n" in capfd.readouterr().err
     found = sorted(str(path.relative_to("output")) for path in Path("output").rglob("*.png"))
     assert found == [f"{folder}/{name}" for folder in ("in", "in_2", "in_3") for name in ("a.png", "sub/c.png")]
+
+
+def test_pictures_and_videos_in_one_run(nets, tmp_path, capfd):
+    write_video(tmp_path / "one.avi", 3)
+    write_video(tmp_path / "two.avi", 2)
+    cv2.imwrite("face.png", face_picture())
+    demo.main(["one.avi", "face.png", "two.avi", "--save", "new", "--json", "found.jsonl", *nets])
+    files = [(row["file"], row["frame"]) for row in lines("found.jsonl")]
+    assert files == [("face.png", 0), *(("one.avi", i) for i in range(3)), *(("two.avi", i) for i in range(2))]
+    assert {path.name for path in Path("new").iterdir()} == {"face.png", "one.mp4", "two.mp4"}
+    assert len(frames_of(Path("new/one.mp4"))) == 3 and len(frames_of(Path("new/two.mp4"))) == 2
+    said = capfd.readouterr().err
+    assert all(f"saved {place} and found.jsonl" in said for place in ("new", "new/one.mp4", "new/two.mp4"))
+    demo.main(["one.avi", "face.png", *nets])
+    saved = {str(path) for path in Path("output").rglob("*.*")}
+    assert "output/one.mp4" in saved and len(saved) == 2
 
 
 @pytest.fixture
@@ -527,7 +547,9 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
         (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
         (["gone.jpg"], "no file or folder gone.jpg"),
         (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
-        (["face.png", "talk.avi"], "talk.avi is no picture"),
+        (["face.png", "talk.avi", "--drowsiness"], "--drowsiness needs a video"),
+        (["face.png", "talk.avi", "--save", "out.mp4"], "out.mp4: several pictures or videos go into a folder"),
+        (["talk.avi", "talk.avi", "--save", "new"], "talk.mp4 would be written twice"),
         (["face.png", "gone.png"], "no file or folder gone.png"),
         (["--overwrite"], "--overwrite is for the files of --save and --json"),
         (["--source", "\u00b2"], "no file or folder"),
@@ -540,7 +562,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             ["--source", "face.png", "--json", "a.mp4"],
             "--json a.mp4: the name of a picture or video; give one that ends in",
         ),
-        (["--source", "full", "--save", "all.mp4"], "--save all.mp4: several pictures go into a folder"),
+        (["--source", "full", "--save", "all.mp4"], "--save all.mp4: several pictures or videos go into a folder"),
         (["--source", "face.png", "--threads", "-1"], "--threads"),
         (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
         (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
