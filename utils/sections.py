@@ -19,18 +19,18 @@ STEPS = {
     "sides": ("sides",),
     "translation": ("translation", "translation_prob"),
     "rotation": ("rotation", "rotation_prob"),
-    "shear": ("shear",),
+    "shear": ("shear", "shear_prob"),
     "flip": ("flip",),
     "occlusion": ("occlusion", "occlusion_size"),
-    "padding": ("padding",),
+    "padding": ("padding", "padding_prob"),
     "hsv": ("hue", "saturation", "brightness", "colour_prob"),
     "colour": ("hue", "saturation", "brightness", "contrast", "colour_prob"),
     "infrared": ("infrared",),
     "grayscale": ("grayscale",),
     "blur": ("blur", "blur_sigma"),
-    "noise": ("noise", "noise_sigma"),
+    "noise": ("noise", "noise_reach"),
 }
-ONLY_STEPS = ("sides", "shear", "padding")  # keys that only steps read
+ONLY_STEPS = ("sides", "shear", "shear_prob", "padding", "padding_prob", "noise_reach")  # keys that only steps read
 # {--semi: the level of each round}. A level says which terms pseudo-labelled faces train, see nets.labels.Labels.level
 ROUNDS = {"gssl": (2, 1, 0, 0, 0), "self-training": (0, 0, 0)}
 MEAN_TEACHER = "mean-teacher"
@@ -422,8 +422,9 @@ class AugmentSettings:
         task="landmarks",
     )
     interpolation: str = key(
-        "of the warp: nearest, linear, cubic, lanczos or random (one of these)",
-        choices=("nearest", "linear", "cubic", "lanczos", "random"),
+        "of the warp: nearest, linear, cubic, lanczos, random (one of the first three) or slim (as Slim: step sides any of the "
+        "four, rotation cubic, shear linear)",
+        choices=("nearest", "linear", "cubic", "lanczos", "random", "slim"),
         task="landmarks",
     )
     steps: list[str] = key(
@@ -440,10 +441,20 @@ class AugmentSettings:
         task="landmarks",
     )
     shear: float = key(
-        "step shear: largest difference of an entry of the linear map from the identity", 0, 1, task="landmarks"
+        "step shear: share of the crop's side, largest shift of each of three points; an affine map takes them back",
+        0,
+        0.5,
+        task="landmarks",
     )
+    shear_prob: float = key("step shear: probability", 0, 1, task="landmarks")
     padding: float = key(
         "step padding: largest share of the crop covered by a band along one side", 0, 1, task="landmarks"
+    )
+    padding_prob: float = key("step padding: probability", 0, 1, task="landmarks")
+    noise_reach: float = key(
+        "step noise: grey levels; instead of Gaussian noise, each level changes uniformly in +- this",
+        0,
+        task="landmarks",
     )
 
 

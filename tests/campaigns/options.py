@@ -90,7 +90,7 @@ VALUES = {  # option: what may be typed for it; it is left out where none is dra
     "infrared": ("--infrared 1",),
     "shear": ("--shear 0.2",),
     "steps": ("--steps rotation flip blur", "--steps sides shear padding --sides 0.4 0.6 0.4 0.6", "--steps sides"),
-    "padding": ("--padding 0.2",),
+    "padding": ("--padding 0.2", "--padding 0.2 --padding-prob 0.3"),
     "cache": ("--cache 0",),
     "flip-test": ("--flip-test",),
     "norm": ("--norm box", "--norm interpupil"),

@@ -41,7 +41,8 @@ ONLY = {
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
         alignment hard_landmarks openings pose eyes mouth teacher_weight balance
         folds norm thresholds flip_test box detector detector_weights label_shift rotation_prob scale
-        translation translation_prob fill interpolation labels least_box steps sides shear padding labelled_fraction unlabelled
+        translation translation_prob fill interpolation labels least_box steps sides shear shear_prob padding padding_prob
+        noise_reach labelled_fraction unlabelled
         least_face_score least_sharpness semi unlabelled_share edge freeze pixels shares""".split()
     ),
 }
@@ -139,7 +140,7 @@ def test_the_choices_of_a_key_are_the_rows_of_its_table():
     assert list(steps.STEPS) == list(STEPS)
     assert {*ONLY_STEPS} < {key for keys in STEPS.values() for key in keys} < SECTIONS["augment"].keys.keys()
     assert KEYS["norm"].choices == NORMS
-    assert KEYS["interpolation"].choices == (*changes.INTERPOLATION, "random")
+    assert KEYS["interpolation"].choices == (*changes.INTERPOLATION, *changes.RANDOM)
 
 
 def test_the_comments_of_args_yaml_are_the_help_of_the_fields():
@@ -547,7 +548,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
 
 def test_the_teacher_s_view_is_free_of_every_change_but_the_crop():
     """A new key of the augmentation belongs in this row, unless another one of the row switches it off."""
-    of_colour, of_steps = {"brightness", "contrast", "saturation", "hue"}, {"padding", "shear", "sides"}
+    of_colour, of_steps = {"brightness", "contrast", "saturation", "hue"}, {*ONLY_STEPS}
     amounts = {"blur_sigma", "noise_sigma", "noise_size", "occlusion_size"}
     weak = DEFAULTS.views["weak"]
     assert SECTIONS["augment"].keys.keys() - weak.keys() == {*of_colour, *of_steps, *amounts, "fill", "interpolation"}

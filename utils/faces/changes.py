@@ -24,6 +24,8 @@ INTERPOLATION = {
     "cubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+# the choices among which a draw decides; `slim` is what its step sides does, which also averages: here, the stored crop is that
+RANDOM = {"random": ("nearest", "linear", "cubic"), "slim": ("nearest", "linear", "cubic", "lanczos", "linear")}
 GREY = 127
 DRAWS = 52  # uniform numbers of a face
 DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
@@ -51,6 +53,7 @@ class Change(NamedTuple):
     colour: np.ndarray | None = None  # (B, 3, 4) affine of blue, green, red
     blur: np.ndarray | None = None  # (B,) sigma in px, 0: none
     grain: np.ndarray | None = None  # (B, 3) sigma of the noise in grey levels, 0: none; px of a grain; seed
+    jitter: np.ndarray | None = None  # (B, 2) uniform noise in +- this, grey levels, 0: none; seed
     box: np.ndarray | None = None  # (B, 4) int: x, y, width, height of a covered rectangle, 0: none
     shade: np.ndarray | None = None  # (B, 3) int: its colour
     fill: int = 0  # grey level of what lies outside the picture
@@ -111,14 +114,14 @@ def turns(angle: np.ndarray, zoom: np.ndarray | float = 1.0) -> np.ndarray:
     return np.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
 
 
-def interpolations(recipe: AugmentSettings, draw: np.ndarray) -> np.ndarray:
-    """Return OpenCV's interpolation flags (B,). For `random`, draw (B,) in [0, 1) selects one of four."""
-    flags = np.array([*INTERPOLATION.values()])
-    return (
-        flags[(4 * draw).astype(int)]
-        if recipe.interpolation == "random"
-        else np.full(len(draw), INTERPOLATION[recipe.interpolation])
-    )
+def interpolations(recipe: AugmentSettings, draw: np.ndarray, slim: str | None = None) -> np.ndarray:
+    """Return OpenCV's interpolation flags (B,). draw (B,) in [0, 1) selects among several.
+
+    slim: that of this step if the setting is `slim`; None: one of several.
+    """
+    name = slim if slim and recipe.interpolation == "slim" else recipe.interpolation
+    flags = np.array([INTERPOLATION[one] for one in RANDOM.get(name, (name,))])
+    return flags[(len(flags) * draw).astype(int)]
 
 
 def colours(recipe: AugmentSettings, u: np.ndarray) -> np.ndarray | None:
@@ -151,10 +154,13 @@ def grains(recipe: AugmentSettings, strength: np.ndarray, size: np.ndarray | flo
     return np.stack(np.broadcast_arrays(strength * recipe.noise_sigma, size, np.floor(draw * 2**31)), 1)
 
 
-def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int) -> np.ndarray:
-    """Return boxes (B, 4) in whole px of pictures of `side` px, at `place` (B, 2) in [0, 1); share (B, 2) of the side."""
+def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int, free: float = 0.0) -> np.ndarray:
+    """Return boxes (B, 4) in whole px of pictures of `side` px, at `place` (B, 2) in [0, 1); share (B, 2) of the side.
+
+    free: px at the right and lower edge that no box reaches.
+    """
     extent = (share * side).astype(int) + least
-    return np.concatenate([(place * (side - extent)).astype(int), extent], 1)
+    return np.concatenate([(place * (side - extent - free)).astype(int), extent], 1)
 
 
 def shadows(u: np.ndarray, acts: np.ndarray, side: float) -> np.ndarray:

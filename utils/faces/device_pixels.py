@@ -66,6 +66,11 @@ def orders(made: Sequence[Change]) -> list[tuple]:
             matrix = np.ceil(change.side / grain)[:, None, None] / change.side * np.eye(2, 3)
             matrix[..., 2] = np.stack([seed % PLACES, seed // PLACES % PLACES], 1)
             add(noise, sigma > 0, in_grid(matrix, change.side + PLACES), sigma[:, None, None, None])
+        if change.jitter is not None:
+            reach, seed = change.jitter.T
+            matrix = np.tile(np.eye(2, 3), (len(seed), 1, 1))
+            matrix[..., 2] = np.stack([seed % PLACES, seed // PLACES % PLACES], 1)
+            add(uniform_noise, reach > 0, in_grid(matrix, change.side + PLACES), reach[:, None, None, None])
         if change.box is not None:
             low, extent = np.split(change.box, 2, 1)
             add(cover, np.all(extent > 0, 1), np.concatenate([low, low + extent], 1), change.shade, most=0)
@@ -249,6 +254,13 @@ def noise(x: Tensor, matrix: Tensor, sigma: Tensor) -> Tensor:
     return torch.addcmul(x, grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False), sigma).clamp_(
         HALF, WHITE
     )
+
+
+def uniform_noise(x: Tensor, matrix: Tensor, reach: Tensor) -> Tensor:
+    """Return levels with noise uniform in +- reach (B, 1, 1, 1), rounded down; matrix: see `noise`."""
+    whole = _noise(x.shape[2] + PLACES, x.device).expand(len(x), -1, -1, -1)
+    drawn = grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False)
+    return x.add((torch.erf(drawn / 2**0.5) * reach).floor()).clamp_(HALF, WHITE)
 
 
 @cache

@@ -72,6 +72,9 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     if change.grain is not None:
         for row in np.flatnonzero(change.grain[:, 0] > 0).tolist():
             add_noise(out[row], *change.grain[row].tolist())
+    if change.jitter is not None:
+        for row in np.flatnonzero(change.jitter[:, 0] > 0).tolist():
+            add_uniform_noise(out[row], *change.jitter[row].tolist())
     if change.box is not None:
         for image, (x, y, width, height), shade in zip(out, change.box.tolist(), change.shade, strict=True):
             image[y : y + height, x : x + width] = shade
@@ -101,6 +104,13 @@ def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> Non
     grains = np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16)
     noise = cv2.randn(grains, np.zeros(3), np.full(3, sigma))
     cv2.add(image, cv2.resize(noise, (width, height)), dst=image, dtype=cv2.CV_8U)
+
+
+def add_uniform_noise(image: np.ndarray, reach: float, seed: float) -> None:
+    """Add noise that is uniform in +- `reach` grey levels to an image (H, W, 3), in place. Levels are rounded down."""
+    cv2.setRNGSeed(int(seed))
+    noise = cv2.randu(np.empty(image.shape, np.float32), np.full(3, -reach), np.full(3, reach))
+    cv2.add(image, np.floor(noise), dst=image, dtype=cv2.CV_8U)
 
 
 def framed(crop: np.ndarray, source: np.ndarray, fill: int) -> np.ndarray:

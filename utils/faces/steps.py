@@ -21,7 +21,6 @@ from utils.faces.changes import (
     affines,
     colours,
     filling,
-    grains,
     interpolations,
     rectangles,
     turns,
@@ -29,6 +28,8 @@ from utils.faces.changes import (
 from utils.sections import AugmentSettings
 
 DRAWS = 9  # uniform numbers that a step takes
+FREE = 10 / 256  # share of the crop at its right and lower edge that no rectangle of PIPNet and its fork reaches
+TRIANGLE = np.array([(10, 100), (200, 50), (100, 250)]) / 160  # of Slim's affine map, shares of the crop
 Columns = dict[str, Any]
 
 
@@ -53,13 +54,20 @@ def translation(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns
 def rotation(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Turn about the crop's centre."""
     angle = np.radians(recipe.rotation) * (2 * u[:, 1] - 1) * (u[:, 0] < recipe.rotation_prob)
-    return {"matrix": affines(turns(angle), field.size / 2), "interpolation": interpolations(recipe, u[:, 2])}
+    return {"matrix": affines(turns(angle), field.size / 2), "interpolation": interpolations(recipe, u[:, 2], "cubic")}
 
 
 def shear(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
-    """Apply a random linear map that is close to the identity."""
-    linear = np.eye(2) + recipe.shear * (2 * u[:, :4].reshape(-1, 2, 2) - 1)
-    return {"matrix": affines(linear, field.size / 2), "interpolation": interpolations(recipe, u[:, 4])}
+    """Shift three points by random shares of a random distance; the affine map that takes them back is applied."""
+    reach = recipe.shear * u[:, 1] * (2 * u[:, 2] - 1) * (u[:, 0] < recipe.shear_prob)
+    points = field.size * (TRIANGLE + reach[:, None, None] * u[:, 3:9].reshape(-1, 3, 2))
+    corners = np.concatenate([points, np.ones((len(u), 3, 1))], 2)
+    matrix = np.linalg.solve(corners, np.broadcast_to(field.size * TRIANGLE, points.shape)).swapaxes(1, 2)
+    still = (reach == 0)[:, None, None]
+    return {
+        "matrix": np.where(still, np.eye(2, 3), matrix),
+        "interpolation": interpolations(recipe, np.zeros(len(u)), "linear"),
+    }
 
 
 def flip(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
@@ -71,7 +79,8 @@ def flip(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
 
 def occlusion(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Cover a rectangle: of a random colour, or of the colour of the corners where these are grey."""
-    box = rectangles(u[:, 1:3] * recipe.occlusion_size, u[:, 3:5], field.side, 0)
+    free = 0 if recipe.fill == "grey" else FREE * field.side
+    box = rectangles(u[:, 1:3] * recipe.occlusion_size, u[:, 3:5], field.side, 0, free)
     shade = np.full((len(u), 3), GREY) if recipe.fill == "grey" else (u[:, 5:8] * 256).astype(int)
     return {"box": box * (u[:, :1] < recipe.occlusion), "shade": shade}
 
@@ -81,7 +90,8 @@ def padding(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     side, thick, where = field.side, (u[:, 1] * recipe.padding * field.side).astype(int), (4 * u[:, 0]).astype(int)
     flat, last = where < 2, where % 2 * (side - thick)
     box = np.stack([last * ~flat, last * flat, np.where(flat, side, thick), np.where(flat, thick, side)], 1)
-    return {"box": box, "shade": np.full((len(u), 3), filling(recipe))}
+    acts = u[:, 2:3] < recipe.padding_prob
+    return {"box": box * acts, "shade": np.full((len(u), 3), filling(recipe))}
 
 
 def hsv(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
@@ -115,8 +125,8 @@ def blur(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
 
 
 def noise(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
-    """Add noise of a random strength."""
-    return {"grain": grains(recipe, u[:, 1] * (u[:, 0] < recipe.noise), 1, u[:, 2])}
+    """Add uniform noise to each level."""
+    return {"jitter": np.stack([recipe.noise_reach * (u[:, 0] < recipe.noise), np.floor(u[:, 1] * 2**31)], 1)}
 
 
 # the names are those of utils.sections.STEPS, which tells the keys that each reads
