@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -129,7 +130,8 @@ class Lines:
     """Lines of JSON in a file, or on the terminal (-). The file is made with the first line."""
 
     def __init__(self, place: str):
-        self.place, self.file = place, None
+        self.place = place
+        self.file: TextIO | None = None
 
     def write(self, text: str) -> None:
         """Write one line."""
