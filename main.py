@@ -8,10 +8,11 @@ try:
     from pipnet.errors import UserError, lines
     from pipnet.files import read_csv
     from utils.checks import check_prediction
-    from utils.config import check_files, parse, read_defaults
+    from utils.config import PATHS, PER_NODE, check_files, parse, read_defaults
     from utils.faces.packed import unpack_sets
     from utils.faces.paths import check_sets
     from utils.formats import lacking
+    from utils.machine import software
     from utils.modes import TABLES, TESTS, WORK, add_modes, check_modes
     from utils.sections import KEYS
 except (ImportError, OSError) as missing:
@@ -62,6 +63,10 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         return {"sweep": sweep.sweep(mode, given, defaults)}
 
     ranks = start_ranks()
+    if ranks.count > 1:
+        tables = defaults._replace(values=None, layouts=defaults.layouts.rows)._asdict()
+        flags = {name: value for name, value in {**vars(mode), **given}.items() if name not in PATHS}
+        ranks.check_alike({**software(), **flags, **tables})
     runs = run_access.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
     run_access.check_excluded(mode, runs, settings)
@@ -72,6 +77,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     )
     printed: dict[str, list[dict]] = {}
     with run_access.opened(mode, runs, ranks) as run:
+        ranks.check_alike({key: value for key, value in settings.flat().items() if key not in PER_NODE})
         set_threads(settings.train.threads, settings.train.deterministic)
         keep_memory()
         if trains:

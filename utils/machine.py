@@ -1,8 +1,12 @@
 """The machine and the commit that figures come from."""
 
+import hashlib
 import platform
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "opencv-python", "opencv-python-headless", "pillow")
 
 
 def processor() -> str:
@@ -26,3 +30,17 @@ def commit(*left_out: str) -> str:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in left_out))
     return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def software() -> dict[str, str]:
+    """Return {name: version} of Python and the packages that change what a net learns, and a checksum of the code."""
+    root, code = Path(__file__).parent.parent, hashlib.sha256()
+    for file in sorted(file for place in ("nets", "pipnet", "utils") for file in (root / place).rglob("*.py")):
+        code.update(file.read_bytes())
+    found = {"version of python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[f"version of {name}"] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {**found, "checksum of the code": code.hexdigest()[:12]}

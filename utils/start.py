@@ -4,6 +4,7 @@ import errno
 import faulthandler
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -21,16 +22,20 @@ UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 STOPPED = "stopped; a training goes on from its last whole epoch: the same flags with --exp and --resume"
 ALL_PACKAGES = " (`bash main.sh 1 --list-nets` installs all of requirements.txt)"
 NO_THREADS = "error: no more threads and processes can be started; allow more (ulimit -u 4096)"
+GOES_ON = "last.pt", "round0/last.pt", "fold0/last.pt", "sweep.yaml"  # files of a run that can be resumed
 GRACE = 8  # seconds that a process has to leave after a signal
-LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
+LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun
+SWEPT = "PIPNET_VALUES" in os.environ  # a run of a sweep
+QUIET = LAUNCHED or SWEPT  # what has started this process says for it that it was stopped
 _nowhere = open(os.devnull, "w")
 _says = "stopped"  # when a signal ends the process
 _sockets = None, ""  # id of the process that made a folder for sockets, and that folder
+_trained = None  # folder of the run that is trained
 _begun = None  # id of the process that answers signals
 
 
 def _stop(number, _):
-    if not LAUNCHED:
+    if not QUIET:
         os.write(2, b"stopped while packages are loaded; nothing is changed\n")
     os._exit(128 + number)
 
@@ -47,10 +52,21 @@ def begin_loading():
 
     open_console()
     sys.path[:] = own_path()
+    if "OMP_WAIT_POLICY" not in os.environ:  # beside other work, threads that spin while they wait take its cores
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _check_threads()
+    if QUIET:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _begun = os.getpid()
     for number in SIGNALS:
         signal.signal(number, _stop)
+
+
+def _end_with(starter):
+    """Stop this process when the one that has started it has ended, even by SIGKILL: nobody could stop it then."""
+    while os.getppid() == starter:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _check_threads():
@@ -109,13 +125,38 @@ def _end(number, _):
 
 def when_stopped(text):
     """Say this when a signal ends the process."""
-    global _says
-    _says = text
+    global _says, _trained
+    _says, _trained = text, None
+
+
+def names_training(folder):
+    """From now on, let a stopped command print the whole command that goes on with the training in `folder`."""
+    global _trained
+    _trained = str(folder)
+
+
+def _stopped():
+    """Return the line that a stopped command prints."""
+    if not _trained:
+        return _says
+    script = (
+        ["bash", os.path.join(ROOT, "main.sh"), os.environ["LOCAL_WORLD_SIZE"]] if LAUNCHED else ["python", sys.argv[0]]
+    )
+    flags, argv = [], iter(sys.argv[1:])
+    for flag in argv:
+        if flag == "--exp":
+            next(argv, None)
+        elif flag not in ("--resume", "--overwrite") and not flag.startswith("--exp="):
+            flags.append(flag)
+    begun = any(os.path.isfile(os.path.join(_trained, file)) for file in GOES_ON)
+    says = "stopped; the training goes on from its last whole epoch" if begun else "stopped in the first epoch; anew"
+    return "%s: %s" % (says, shlex.join([*script, *flags, "--exp", _trained, *["--resume"] * begun]))
 
 
 def _last_words():
     """Return what a signal makes the process say. A progress bar may stand in the last line."""
-    return "" if LAUNCHED else "\n%s\n" % _says
+    speaks = not QUIET or (_trained and not SWEPT and os.environ.get("RANK") == "0")
+    return "\n%s\n" % _stopped() if speaks else ""
 
 
 def _leave(error):

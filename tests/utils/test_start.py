@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -161,6 +162,28 @@ def test_a_signal_is_one_line(number, place, tmp_path):
     bar = "a progress bar\n" if "bar" in place else ""
     assert error.replace(bar, "").strip() == "stopped" and process.returncode == 128 + number
     assert ("left" in output) == ("left" in place)
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
+)
+def test_threads_that_wait_spin_briefly_unless_the_user_says_so(tmp_path, given, count):
+    script = written(tmp_path, "    print(os.environ.get('GOMP_SPINCOUNT', ''))")
+    assert run("python", script, **given).stdout.split("\n")[1] == count
+
+
+@pytest.mark.parametrize("file", ("", "last.pt", "round0/last.pt", "sweep.yaml"))
+def test_a_stopped_training_prints_the_whole_command_that_goes_on(tmp_path, file):
+    folder = tmp_path / "my runs"
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file if file else tmp_path / "none").touch()
+    script = written(
+        tmp_path, f"    start.names_training({str(folder)!r})\n    os.kill(os.getpid(), signal.SIGINT)\n{AT_WORK}"
+    )
+    done = run("python", script, "--train", "--exp", "a", "--overwrite", "--box", "true", "a b", "--exp=c", "--resume")
+    told = shlex.split(done.stderr.strip().rpartition(": ")[2])
+    resumed = ["--resume"] if file else []
+    assert told == ["python", script, "--train", "--box", "true", "a b", "--exp", str(folder), *resumed], done.stderr
 
 
 def test_a_signal_to_several_processes_is_one_line(tmp_path):

@@ -16,6 +16,7 @@ from pipnet.files import SHIPPED
 from utils.config import ROOT, Settings
 from utils.locks import LOG
 from utils.modes import TESTS
+from utils.start import names_training
 from utils.tools import audit, predict, rounds
 from utils.tools.tasks import TASKS
 from utils.train import own_files, run_folder, run_lock
@@ -107,6 +108,8 @@ def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
             if ranks.first:
                 if trains and not new:
                     check_folder(mode, runs)
+                if trains:
+                    names_training(run.folder)
                 own_files.tidy(run.folder)
                 logger.add(run_lock.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         yield run

@@ -20,7 +20,7 @@ from utils.config import HANDED, ROOT, Defaults, check_files, check_values, make
 from utils.evaluate.tables import markdown_table, with_numbers
 from utils.faces.paths import check_sets, resolve_paths
 from utils.sections import KEYS, SECTIONS
-from utils.start import SIGNALS
+from utils.start import names_training
 from utils.tools.rounds import begun
 from utils.train import own_files, run_folder, run_lock
 from utils.train.ranks import variable
@@ -84,6 +84,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
         if again:
             (folder / RESULT).unlink(missing_ok=True)  # then no run is done
         write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
+        names_training(folder)
         failed = _train_all(mode, plan, combinations, folder)
     if failed:
         count = len(combinations)
@@ -264,10 +265,9 @@ def _start(flags: list[str], keys: dict[str, Any]) -> int:
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
     try:
         return child.wait()
-    except KeyboardInterrupt as stopped:
+    except KeyboardInterrupt:
         child.terminate()
-        if child.wait() > 0:
-            sys.exit(128 + (stopped.args or SIGNALS)[0])  # the child has said that it was stopped
+        child.wait()
         raise
 
 

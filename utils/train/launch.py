@@ -5,15 +5,17 @@ import os
 import signal
 import sys
 
-from utils.start import GRACE, SIGNALS, STOPPED, begin_loading, end_loading, ignore_signals
+from utils.start import GRACE, SIGNALS, STOPPED, SWEPT, begin_loading, end_loading, ignore_signals
 
 if __name__ == "__main__":
     begin_loading()
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from pipnet.cores import cores
+from utils.train.ranks import cannot_meet
 
 
 def main(argv: list[str]) -> int:
@@ -36,11 +38,15 @@ def main(argv: list[str]) -> int:
         if failed.exitcode < 0 and failed.exitcode not in (-signal.SIGINT, -signal.SIGTERM):
             how = signal.Signals(-failed.exitcode).name
             print(f"error: process {rank} was ended by {how} (SIGKILL: usually out of memory)", file=sys.stderr)
-        elif abs(failed.exitcode) % 128 in (signal.SIGINT, signal.SIGTERM):
+        elif abs(failed.exitcode) % 128 in (signal.SIGINT, signal.SIGTERM) and not SWEPT:
             print(STOPPED, file=sys.stderr)
         return abs(failed.exitcode) or 1
+    except DistError as error:
+        print(f"error: {cannot_meet(args.master_addr, args.master_port, error)}", file=sys.stderr)
+        return 1
     except (SignalException, KeyboardInterrupt) as stopped:
-        print(STOPPED, file=sys.stderr)
+        if not SWEPT:
+            print(STOPPED, file=sys.stderr)
         return 128 + (stopped.sigval if isinstance(stopped, SignalException) else (stopped.args or SIGNALS)[0])
     return 0
 

@@ -42,6 +42,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     checksums = [*samples.checksums, *teacher]
     solver, order = make_solver(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
+    ranks.check_alike(described)
     history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
     loader = make_loader(
         samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device

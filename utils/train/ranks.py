@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import hashlib
 import os
 import platform
 import re
@@ -89,6 +90,23 @@ class Ranks(NamedTuple):
             dist.all_gather_object(values, value, group=self.patient)
         return values
 
+    def check_alike(self, facts: dict[str, Any]) -> None:
+        """Raise UserError in all processes, naming the first key, if one of them has other facts than the first one.
+
+        Otherwise nodes with other settings would train another net together, or wait for each other for ever.
+        """
+        if self.count == 1:
+            return
+        first, *others = self.gather((platform.node(), {key: _short(value) for key, value in facts.items()}))
+        for rank, (node, found) in enumerate(others, 1):
+            for key in {**first[1], **found}:
+                here, there = first[1].get(key, "missing"), found.get(key, "missing")
+                if here != there:
+                    raise UserError(
+                        f"{key} is {here} in process 0 on {first[0]}, but {there} in process {rank} on {node}; all nodes "
+                        "need the same flags, args.yaml, code, versions and sets"
+                    )
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over all processes, in place, and return it."""
         if self.count > 1:
@@ -143,6 +161,20 @@ class Ranks(NamedTuple):
         return f"process {' and '.join(silent)}" if silent else "another process"
 
 
+def cannot_meet(address: str, port: str | int, error: Exception) -> str:
+    """Return the message of an error of torch when the processes of a run meet."""
+    return (
+        f"the processes cannot meet at MASTER_ADDR {address} and MASTER_PORT {port} ({one_line(error)}); give others, "
+        "the same on all nodes"
+    )
+
+
+def _short(value: Any) -> str:
+    """Return a value as text; a long one as a checksum."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"checksum {hashlib.sha256(text.encode(errors='replace')).hexdigest()[:12]}"
+
+
 def start_ranks() -> Ranks:
     """Join torchrun's process group (NCCL on GPUs, else gloo), if there is one. Return this process's place in it."""
     count, local = variable("WORLD_SIZE", 1), variable("LOCAL_RANK", 0)
@@ -163,6 +195,8 @@ def start_ranks() -> Ranks:
             f"WORLD_SIZE is {count}, but {one_line(error)}; start several processes with bash main.sh {count} ..., "
             "or unset WORLD_SIZE"
         ) from None
+    except dist.DistError as error:  # a port that is in use, an address that nobody has or answers at
+        raise UserError(cannot_meet(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], error)) from None
     if (
         os.environ.get("GROUP_WORLD_SIZE") == "1"
     ):  # one node; its launcher's store still holds what a stopped attempt wrote

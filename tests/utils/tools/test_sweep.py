@@ -175,7 +175,8 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
         time.sleep(0.05)
         assert begun.process.is_alive(), begun.text(".err")
     os.kill(begun.process.pid, signal.SIGINT)
-    assert begun.result().returncode == 130
+    stopped = begun.result()
+    assert stopped.returncode == 130 and stopped.stderr.rstrip().endswith(f"--exp {root / '000'} --resume")
     assert [row["state"] for row in rows(root / "000" / "sweep.csv")] == ["failed (1)", "done", ""]
     assert sweeping.calls() == [
         ["000-num_nb=68", "False", "False"],

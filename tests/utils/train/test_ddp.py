@@ -3,7 +3,10 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from utils.evaluate.evaluate import evaluate
 from utils.faces.batches import Order, Part
 from utils.faces.prepared_set import load_splits
 from utils.train import checkpoint
-from utils.train.ranks import _leave, start_ranks
+from utils.train.ranks import Ranks, _leave, _short, start_ranks
 
 LAYOUT = LAYOUTS.load("68")
 
@@ -33,8 +36,8 @@ def gaps(faces, tmp_path) -> list[str]:
     return [*map(str, places), *SMALL, "--amp", "off", "--epochs", "3"]
 
 
-def nodes(count: int, *flags: str) -> list[subprocess.CompletedProcess]:
-    """Run main.sh on `count` nodes of one process each, all on this machine."""
+def nodes(count: int, *flags: str, last: list[str] | None = None) -> list[subprocess.CompletedProcess]:
+    """Run main.sh on `count` nodes of one process each, all on this machine. last: more flags of the last node."""
     where = {
         **os.environ,
         "NNODES": str(count),
@@ -44,7 +47,7 @@ def nodes(count: int, *flags: str) -> list[subprocess.CompletedProcess]:
     }
     begun = [
         subprocess.Popen(
-            ["bash", "main.sh", "1", *flags],
+            ["bash", "main.sh", "1", *flags, *(last or [] if node == count - 1 else [])],
             cwd=ROOT,
             env={**where, "NODE_RANK": str(node)},
             text=True,
@@ -129,6 +132,65 @@ def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
     assert len(set(alone)) == 8
     for rank in range(3):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
+
+
+def test_nodes_with_other_settings_are_told_which_key(gaps):
+    """Other epochs waited for half an hour; another learning rate trained on without a word."""
+    base = ["--train", *gaps, "--exp", "apart"]
+    for more, key in ((["--learning-rate", "0.5"], "learning_rate"), (["--test"], "test")):
+        done = nodes(2, *base, last=more)
+        for one in done:
+            assert one.returncode == 1 and "Traceback" not in one.stderr, one.stderr
+        assert re.search(f"error: {key} is .* process 0 .* process 1", done[0].stderr), done[0].stderr
+
+
+def test_other_data_is_told_and_equal_facts_are_not(monkeypatch):
+    ranks = Ranks(0, 2, torch.device("cpu"))
+    facts = {"seed": 0, "data": ["a" * 70]}
+    for other, key in (({"data": ["b" * 70]}, "data"), ({"more": 1}, "more"), ({"seed": 1}, "seed"), ({}, None)):
+        both = [facts, facts | other]
+        monkeypatch.setattr(Ranks, "gather", lambda _, value, both=both: [(value[0], _texts(one)) for one in both])
+        if key:
+            refuses(f"^{key} is", ranks.check_alike, facts)
+        else:
+            ranks.check_alike(facts)
+
+
+def _texts(facts: dict) -> dict:
+    return {key: _short(value) for key, value in facts.items()}
+
+
+def test_a_port_that_is_in_use_is_one_line():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        where = ["--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(taken.getsockname()[1])]
+        launch = ["python", "-m", "utils.train.launch", *where, "--nproc-per-node", "2", "main.py", "--version"]
+        done = run(*launch)
+    assert done.returncode == 1 and re.fullmatch("error: .*MASTER_PORT.*in use.*\n", done.stderr), done.stderr
+
+
+def test_processes_end_when_their_launcher_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\nstart.begin_loading()\n"
+        f"open({str(tmp_path)!r} + '/' + os.environ['RANK'], 'w').write(str(os.getpid()))\nstart.end_loading()\n"
+        "start.run_command(lambda argv: time.sleep(100))\n"
+    )
+    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(script)]
+    process = subprocess.Popen(launch, cwd=ROOT, stderr=subprocess.DEVNULL)
+    files = [tmp_path / "0", tmp_path / "1"]
+    wait_for(lambda: all(file.is_file() and file.read_text() for file in files))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{file.read_text()}").exists() for file in files))
+
+
+def wait_for(happened, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_after_an_error_a_process_on_a_gpu_ends_at_once(monkeypatch):
