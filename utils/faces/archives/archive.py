@@ -110,7 +110,8 @@ class Archive:
         except (TypeError, ValueError):
             raise UserError(f"{where}: first_pixel must be 0, 0.5 or 1, not {str(first)[:20]!r}") from None
         self.told[first] += 1
-        return points if first is None else points - first + self.origin
+        origin = 0.5 if self.origin is None else self.origin
+        return points if first is None else points - first + origin
 
     def add(
         self,

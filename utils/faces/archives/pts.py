@@ -12,7 +12,7 @@ from utils.faces.archives.lists import numbered
 OTHER_LAYOUT = "choose the layout of that number, or --prepare the set without --layout first, then give data/NAME"
 
 HEADER = {
-    r"version:\d[\d.]*?(first_pixel:(\d\.?5?))?": "version: 1",
+    r"version:\d[\d.]*?(first_pixel:(0|0\.5|1))?": "version: 1",
     r"n_points:(\d{1,18})": "n_points: N",
     r"\{": "{",
 }  # {pattern: what it means}
