@@ -57,8 +57,11 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
     again = False
     if mode.resume:
         plan, again = continue_plan(folder, plan)
-        check_files(plan["given"])
-        check_sets(plan["given"], defaults)
+        try:  # the flags have been checked before
+            check_files(plan["given"])
+            check_sets(plan["given"], defaults)
+        except UserError as error:
+            raise UserError(f"{folder / PLAN}: given: {error}") from None
     combinations = [
         dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())
     ]

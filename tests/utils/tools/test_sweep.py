@@ -106,7 +106,7 @@ def test_values_of_a_plan_are_no_flags(sweeping, tmp_path):
     values = {"train_data": ["synthetic", "--exp", str(victim), "--overwrite"]}
     (found / "sweep.yaml").write_text(yaml.safe_dump({"sweep": {"num_nb": [3]}, "given": values}))
     done = sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result()
-    fails(done, "--exp")
+    fails(done, "sweep.yaml: given: '--exp'")
     assert sweeping.calls() == [] and not victim.exists()
     (found / "sweep.yaml").write_text(yaml.safe_dump({"sweep": {"num_nb": [3]}, "given": {"layout": "--overwrite"}}))
     assert sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result().returncode == 0
