@@ -17,10 +17,11 @@ from pipnet.contents import LIMITS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
-from pipnet.geometry import to_crop
+from pipnet.geometry import Protocol, to_crop
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
+from pipnet.runtimes import stored_values
 from utils.config import ROOT, Defaults, Settings
 from utils.evaluate import page
 from utils.evaluate.boxes import rebox
@@ -95,7 +96,7 @@ class LandmarkTests(Tests):
         return predict if self.run.model == "torch" or not self.index else selected(self.index, predict)
 
     def export_onnx(self) -> None:
-        export(self.run, self.sources.sets.defaults)
+        export(self.run, self.sources.sets.defaults, self.net.protocol)
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         files = super().export([name for name in formats if name != "web"] or ["onnx"])
@@ -189,6 +190,7 @@ class LandmarkTests(Tests):
         tables = report.write(test.flip_test, run.source[SOURCE])
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         how += f", layout {self.settings.view}" if self.settings.view else ""
+        how += f", crops {self.settings.data.protocol}" if "system" in stored else ""
         if "detector" in test.box:
             how += "; faces that the detector missed are tested in their true boxes"
         about = checkpoint.about(run.weights, stored)
@@ -234,7 +236,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     faces.
     """
     tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
-    view = sources.settings.view
+    view, protocol = sources.settings.view, sources.sets.protocol
     if compare and "true" not in test.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
     if run.model == "torch":
@@ -243,7 +245,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
         net = checkpoint.described(torch_net, stored)
     else:
         torch_net, stored, net = None, checkpoint.load(run.weights, defaults), open_net(run.weights)
-    net = net.seen_as(view) if view else net
+    net = (net.seen_as(view) if view else net)._replace(protocol=protocol)
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
@@ -260,7 +262,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
             tested.remove(split)
     ways = [sources.way_to_test(split, net.layout) for split in tested]
     for split, (there, _) in zip(tested, ways, strict=True):  # all of them before the first one is tested
-        check_same_protocol(split.set, stored["protocol"])
+        check_same_protocol(split.set, protocol._asdict())
         face_norms(load_splits([split], there, net.size, 0, net.margin), there, test.norm)
     for line in doubts_about_tests(sources, stored) if ranks.first and not sources.sets.doubted else ():
         logger.warning(line)
@@ -274,12 +276,12 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 
 
-def export(run: Run, defaults: Defaults) -> None:
+def export(run: Run, defaults: Defaults, protocol: Protocol) -> None:
     """Write the run's ONNX file with all metadata that inference needs, unless it was made from these weights already.
 
     The file of a net of several layouts gives the landmarks of all, or those of the run's `view`.
     """
-    if run.exported:
+    if run.exported and (run.onnx in run.given or stored_values(run.onnx).get("protocol") == protocol._asdict()):
         return
     net, layout, stored = checkpoint.unpack(run.weights, defaults)
     args, index, boxed = stored["args"], None, "the landmarks"
@@ -295,7 +297,8 @@ def export(run: Run, defaults: Defaults) -> None:
         run.onnx,
         {
             **run.source,
-            **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
+            **{key: stored[key] for key in ("layout", "layouts", "epoch", *LIMITS) if key in stored},
+            "protocol": protocol._asdict(),
             **{key: stored["net"][key] for key in ("net", "head")},
             "val_nme": stored.get("val_nme")
             if math.isfinite(stored.get("val_nme", math.nan))

@@ -44,11 +44,11 @@ def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> Landm
 
 def published_net(opened: Opened, file: Path) -> LandmarkNet:
     """Return the landmark net of a published graph. UserError for an unknown graph."""
-    graph, settings, layout = graph_of(file, opened, read_defaults())
+    system, settings, layout = graph_of(file, opened, read_defaults())
     values = {
         **description(settings, layout, {}),
         "input_size": settings.net.input_size,
         "pose": settings.loss.pose > 0,
         "states": state_names(vars(settings.loss)),
     }
-    return LandmarkNet.of(partial(import_named(graph.read), opened.run), values)
+    return LandmarkNet.of(partial(import_named(system.graph.read), opened.run), values)

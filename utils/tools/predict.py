@@ -25,6 +25,7 @@ from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from pipnet.session import shipped_onnx
+from utils.config import load_protocol, read_defaults
 from utils.evaluate.evaluate import mean_of
 from utils.export.files import from_arrays
 from utils.faces.archives import DATASETS, complain, read_counted_pts, write_pts
@@ -33,6 +34,7 @@ from utils.faces.archives.tables import FIRST_PIXEL
 from utils.locks import lock
 from utils.progress import progress
 from utils.start import when_stopped
+from utils.tools.inference import open_landmark_net
 from utils.train.run_folder import Run
 
 TABLE = "uncertain.csv"  # beside .pts files
@@ -376,8 +378,9 @@ def run_prediction(
     if detects:
         file = test.detector_weights or shipped_weights(test.detector, int8)
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
+    opened = open_landmark_net(Path(weights), read_defaults(), threads)
     net = Landmarker(
-        weights,
+        opened._replace(protocol=load_protocol(settings.protocols, settings.data.protocol or "square")),
         finder,
         mode.max_faces,
         threads,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nets import Trainable
 from nets.convert.published import from_published
-from nets.convert.systems import SYSTEMS, PublishedGraph, System, system_of
+from nets.convert.systems import SYSTEMS, System, system_of
 from nets.registry import import_named
 from pipnet.contents import check_export
 from pipnet.errors import UserError
@@ -70,11 +70,14 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defau
     return {key: values[key] for key in STRUCTURE if key in values} | {key: True for key in STAGES if values.get(key)}
 
 
-def settings_of(system: System, keys: dict[str, Any], defaults: Defaults) -> tuple[Settings, Layout]:
+def settings_of(
+    system: System, keys: dict[str, Any], defaults: Defaults, meanface: np.ndarray | None = None
+) -> tuple[Settings, Layout]:
     """Return (settings that a published system was trained with, its layout).
     keys: settings that its preset does not hold.
     """
-    settings = make_settings(keys, defaults, system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
+    preset = system.preset if system.crops is None or meanface is None else system.crops(meanface)
+    settings = make_settings(keys, defaults, preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
     return settings, settings.layouts.load(settings.data.layout)
 
 
@@ -103,8 +106,7 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
         keys = system.keys(tensors)
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{text} is no net of {system.title} that can be run: {error}") from None
-    settings, layout = settings_of(system, keys, defaults)
-    face = np.full((layout.count, 2), 0.5)
+    face = None
     if system.meanface:
         mean = mean or files[0].with_name(system.meanface[0])
         if not mean.is_file():
@@ -113,6 +115,8 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
                 "add that file behind a comma: FILE,MEANFACE"
             )
         face = read_meanface(mean)
+    settings, layout = settings_of(system, keys, defaults, face)
+    face = np.full((layout.count, 2), 0.5) if face is None else face
     if len(face) != layout.count:
         raise UserError(f"{mean} has {len(face)} landmarks, the net in {text} {layout.count}; give its own mean face")
     net = make_net(settings.net, settings.loss, layout, face)
@@ -182,8 +186,8 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
         }
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
-        _, settings, layout = graph_of(file, opened, defaults)
-        return description(settings, layout, vars(settings.net))
+        system, settings, layout = graph_of(file, opened, defaults)
+        return {**description(settings, layout, vars(settings.net)), "system": system.title}
     net = LandmarkNet.of_export(opened, file)
     known = {**defaults.layouts.rows, **values.get("layouts", {})}
     name = net.layout.name if net.layout.name in known else net.layout.stored
@@ -203,11 +207,11 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
     }
 
 
-def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[PublishedGraph, Settings, Layout]:
-    """Return a published graph, the settings of its system, and its layout. UserError for an unknown graph."""
+def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[System, Settings, Layout]:
+    """Return the system that published a graph, its settings and its layout. UserError for an unknown graph."""
     for system in SYSTEMS.values():
         if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
-            return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol}, defaults)
+            return system, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol}, defaults)
     raise UserError(
         f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
         "published one that is known; give one that `main.py --export` has exported"

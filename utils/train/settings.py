@@ -74,6 +74,8 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], defaults.protocols)
         args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
     free = {"norm"} if mode.audit else set()  # an audit picks no epoch
+    if "system" in stored:  # nothing in a published file says how its training faces were cropped
+        free.add("protocol")
     if "int8" in {*mode.export, *mode.test_formats} and not mode.resume:
         free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate the 8-bit net
         if given.get("train_data"):

@@ -15,6 +15,7 @@ from torch import nn
 from main import add_modes
 from nets.backbones.slim import Slim
 from pipnet.errors import UserError
+from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from utils.config import parse
 from utils.locks import lock
@@ -41,9 +42,14 @@ def snapshot(file: Path, preset: str, **keys) -> nn.Module:
     """Write a net of the preset under published names behind the prefix of DataParallel; return it."""
     torch.manual_seed(0)
     chosen = settings(preset, layout="68", **keys)
-    net = make_net(chosen.net, chosen.loss, LAYOUTS.load("68"), mean_face()).eval()
+    net = make_net(chosen.net, chosen.loss, LAYOUTS.load("68"), mean_face_in(1.1)).eval()
     torch.save({f"module.{name}": tensor for name, tensor in to_published(net.state_dict(), preset).items()}, file)
     return net
+
+
+def mean_face_in(scale: float) -> np.ndarray:
+    """The mean face in crops that are `scale` times as wide as the face."""
+    return (mean_face() - 0.5) / (scale * np.ptp(mean_face(), axis=0).mean()) + 0.5
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     file = tmp_path / "epoch59.pth"
     net = snapshot(file, preset, **keys)
     refuses("meanface.txt", checkpoint.load, file, DEFAULTS)
-    (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face().ravel())))
+    (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face_in(1.1).ravel())))
     found, layout, values = checkpoint.unpack(file, DEFAULTS)
     assert (found.spec["net"], found.spec["stride"], layout.name) == (keys["net"], keys.get("stride", 32), "68")
     assert (
@@ -71,6 +77,27 @@ def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     with torch.inference_mode():
         pair = [one.eval().predict(torch.from_numpy(images(256))).landmarks for one in (net, found)]
     assert torch.equal(*pair)
+
+
+def test_the_mean_face_tells_the_crops_of_a_snapshot(tmp_path):
+    """Snapshots of semi-supervision have the tensors of the others, but their faces are smaller in the crop."""
+    snapshot(tmp_path / "epoch59.pth", "pipnet")
+    for scale, protocol in ((1.1, "pipnet"), (1.3, "gssl")):
+        (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face_in(scale).ravel())))
+        values = checkpoint.load(tmp_path / "epoch59.pth", DEFAULTS)
+        assert values["protocol"] == DEFAULTS.protocols[protocol] and values["args"]["protocol"] == protocol
+
+
+def test_a_published_file_is_tested_and_exported_in_any_protocol(slim, raw, data_root, cli, tmp_path):
+    places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
+    for protocol in ("gssl", "box"):  # the export follows too
+        done = cli("--test", "--test-onnx", "--exp", slim, "--test-data", raw, "--protocol", protocol, *places)
+        assert done.returncode == 0 and f"crops {protocol}\n" in done.stdout, done.stderr
+        (file,) = (tmp_path / "runs" / "files").glob("slim-pth-*/best.onnx")
+        assert open_net(file).protocol._asdict() == DEFAULTS.protocols[protocol]
+    out = tmp_path / "out.csv"
+    done = cli("--predict", raw / "test", "--exp", slim, "--protocol", "box", "--out", out, *places)
+    assert done.returncode == 0 and out.is_file(), done.stderr
 
 
 @pytest.mark.parametrize("prefix", ("module.", "_orig_mod.module."))
