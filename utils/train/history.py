@@ -86,7 +86,8 @@ def make_whole(run: Run, figure: str, stored: dict[str, Any]) -> float:
     row, kept = history.rows[history.best_epoch()], {}
     with suppress(UserError):
         kept = checkpoint.load(run.weights)
-    if repr([kept.get("epoch"), kept.get(figure)]) != repr([row["epoch"], row[figure]]):  # figures may be NaN
+    same = repr([kept.get("epoch"), kept.get(figure)]) == repr([row["epoch"], row[figure]])  # figures may be NaN
+    if not same and run.weights != run.last:
         if row is not history.rows[-1]:
             logger.warning(
                 f"{run.weights} is not of epoch {row['epoch'] + 1}, the best one of {run.last}, whose weights take its place"
@@ -121,7 +122,8 @@ class Keeper:
         """Write the files of an epoch: last.pt, best.pt if it is `better`, the tables, TensorBoard's events."""
         state = (solver, self.history.rows, self.history.times, self.history.best)
         checkpoint.save(self.run.last, {**inference, **dict(zip(ONLY_LAST, state, strict=True))})
-        if better:  # after last.pt, from which `make_whole` can make it
+        # after last.pt, from which `make_whole` can make it; the nets of an audit are those of the last epoch
+        if better and self.run.weights != self.run.last:
             checkpoint.save(self.run.weights, inference)
         write_tables(self.run, self.history.rows, self.history.times)
         if not self.events:
