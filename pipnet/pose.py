@@ -29,6 +29,7 @@ POINTS: dict[str, list[tuple[int, ...]]] = {
     "106": [(33,), (37, 38), (42, 50), (46,), (66,), (70,), (75,), (79,), (58,), (62,)],
 }
 LEAST = 6  # points that solvePnP needs
+FAR = 10.0  # distance of the camera from the face / the face's size in the picture
 
 
 def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
@@ -52,21 +53,27 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
     return found
 
 
-def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) -> tuple[float, float, float]:
-    """Return (pitch, yaw, roll) in degrees of a face, from its landmarks (N, 2) in px of an image of width x height.
+def head_pose(
+    landmarks: np.ndarray, layout: Layout, width: int | None = None, height: int | None = None
+) -> tuple[float, float, float]:
+    """Return (pitch, yaw, roll) in degrees of a face, from its landmarks (N, 2) in px. NaN if one of the points is not
+    finite.
 
-    The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the
-    image's left, roll when it leans clockwise as seen. The head is turned by Rz(roll) Ry(yaw) Rx(pitch), as in OpenCV.
-    In 300W-LP it is turned by Rx(pitch) Ry(yaw) Rz(roll), so the angles differ if the head turns about several axes.
+    The convention is that of 300W-LP, of our labels and nets: pitch is positive when the face looks up, yaw when it
+    looks to the image's left, roll when it leans clockwise as seen. The head is turned by Rx(pitch) Ry(yaw) Rz(roll).
+    The camera is straight ahead, FAR face sizes away: size and place of the face in its image have no effect.
 
-    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. So
-    for a face near the image's edge, pitch and yaw include its direction from the camera. NaN if one of the points is
-    not finite. UserError for a layout that shares fewer than six of the ten points, and for landmarks of another shape.
+    width, height: of the image, for the angles of Peppa's demo, with its pitch upwards. There the head is turned by
+    Rz(roll) Ry(yaw) Rx(pitch), the focal length is the image's width and its middle the camera's centre, so yaw
+    depends on the size of the face. UserError for a layout that shares fewer than six of the ten points, and for
+    landmarks of another shape.
     """
     points, landmarks = pose_points(layout), layout.checked(landmarks)
     seen = np.array([landmarks[list(ids)].mean(0) for _, ids in points])
     if not np.isfinite(seen).all():
         return math.nan, math.nan, math.nan
+    if width is None or height is None:
+        return tuple(np.degrees(far_poses(landmarks[None], points)[0]).tolist())
     camera = np.array([(width, 0, width // 2), (0, width, height // 2), (0, 0, 1)], dtype=np.float64)
     model = MODEL[[row for row, _ in points]]
     _, rotation, shift = cv2.solvePnP(model, seen, camera, None)
@@ -77,6 +84,31 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
         _, rotation, shift = cv2.solvePnP(model, seen, camera, None, rotation, -shift, useExtrinsicGuess=True)
     pitch, yaw, roll = cv2.decomposeProjectionMatrix(np.hstack([cv2.Rodrigues(rotation)[0], shift]))[6].ravel().tolist()
     return -pitch, yaw, roll  # OpenCV's pitch is positive when the face looks down
+
+
+def far_poses(landmarks: np.ndarray, points: list[tuple[int, tuple[int, ...]]]) -> np.ndarray:
+    """Return pitch, yaw, roll (M, 3) in radians, as in `head_pose`, of landmarks (M, N, 2) in px; NaN where too few are
+    known.
+
+    points: those of `pose_points`.
+    """
+    seen = np.stack([landmarks[:, list(ids)].mean(1) for _, ids in points], 1)
+    model = MODEL[[row for row, _ in points]] * (-1, -1, -1)  # x to the right, y down, z away from the camera
+    found = np.full((len(landmarks), 3), np.nan)
+    for face, marks in enumerate(seen):
+        known = np.isfinite(marks).all(1)
+        if known.sum() < LEAST:
+            continue
+        centred = marks[known] - marks[known].mean(0)
+        far = FAR * max(np.ptp(centred, axis=0).max(), 1e-6)
+        camera = np.array([(far, 0, 0), (0, far, 0), (0, 0, 1)])
+        solved, rotation, shift = cv2.solvePnP(model[known], centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        if solved:
+            rotation, _ = cv2.solvePnPRefineLM(model[known], centred, camera, None, rotation, shift)
+            turn = cv2.Rodrigues(rotation)[0]
+            pitch, roll = np.arctan2(turn[1, 2], turn[2, 2]), np.arctan2(-turn[0, 1], turn[0, 0])
+            found[face] = pitch, np.arcsin(np.clip(turn[0, 2], -1, 1)), roll
+    return found
 
 
 def turn_pose(pose: np.ndarray, angle) -> np.ndarray:

@@ -166,11 +166,8 @@ class Pipeline:
                 for face in faces
             ]
         if self.pose:
-            height, width = image.shape[:2]
-            faces = [
-                face._replace(pose=np.array(head_pose(face.landmarks, self.landmarker.layout, width, height)))
-                for face in faces
-            ]
+            layout = self.landmarker.layout
+            faces = [face._replace(pose=np.array(head_pose(face.landmarks, layout))) for face in faces]
         return faces
 
 

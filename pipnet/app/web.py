@@ -25,7 +25,7 @@ from pipnet.files import is_partial, names_folder, partial_name, shipped, write_
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
-from pipnet.pose import MODEL, pose_points
+from pipnet.pose import FAR, MODEL, pose_points
 from pipnet.runtimes import open_file
 
 PAGE = Path(__file__).parent.parent / "web"
@@ -272,7 +272,7 @@ def _pose(layout: Layout) -> dict[str, Any] | None:
         points = pose_points(layout)
     except UserError:
         return None
-    return {"points": MODEL[[row for row, _ in points]].tolist(), "landmarks": [ids for _, ids in points]}
+    return {"points": MODEL[[row for row, _ in points]].tolist(), "landmarks": [ids for _, ids in points], "far": FAR}
 
 
 def _drowsiness(layout: Layout) -> dict[str, Any] | None:

@@ -7,14 +7,16 @@ const SMALL = 1e-6;    // radians and model units: a step below which the fit ha
 const DAMPING = 1e-3;  // initial, of Levenberg and Marquardt
 
 /**
- * Return [pitch, yaw, roll] in degrees of landmarks in px of an image of width x height; null where the fit fails.
+ * Return [pitch, yaw, roll] in degrees of landmarks in px; null where the fit fails.
  *
  * model: `points` of the head (x to the image's left, y up, z out of the face) and `landmarks`, the numbers whose mean each is.
- * The camera is unknown: its focal length is the image's width. The fit minimises the distances in the image.
+ * The camera is straight ahead, model.far face sizes away. The fit minimises the distances in the image.
  */
-export function headPose(landmarks, model, width, height) {
-  const focal = width, middle = [Math.floor(width / 2), Math.floor(height / 2)];
-  const seen = model.landmarks.map((ids) => [0, 1].map((axis) => (mean(ids.map((i) => landmarks[i][axis])) - middle[axis]) / focal));
+export function headPose(landmarks, model) {
+  const marks = model.landmarks.map((ids) => [0, 1].map((axis) => mean(ids.map((i) => landmarks[i][axis]))));
+  const axes = [0, 1].map((axis) => marks.map((mark) => mark[axis])), middle = axes.map(mean);
+  const focal = model.far * Math.max(...axes.map((values) => Math.max(...values) - Math.min(...values)), 1e-6);
+  const seen = marks.map((mark) => mark.map((value, axis) => (value - middle[axis]) / focal));
   let { rotation, shift } = start(model.points, seen);
   let error = residuals(model.points, seen, rotation, shift), damping = DAMPING;
   for (let step = 0; step < STEPS; step++) {
@@ -31,8 +33,8 @@ export function headPose(landmarks, model, width, height) {
     [rotation, shift, error, damping] = [turned, moved, next, damping / 10];
     if (Math.hypot(...change) < SMALL) break;
   }
-  const [[a], [b], [c, d, e]] = rotation;
-  const angles = [-Math.atan2(d, e), Math.asin(Math.min(Math.max(-c, -1), 1)), Math.atan2(b, a)].map((one) => (one * 180) / Math.PI);
+  const [[a, b, c], [, , d], [, , e]] = rotation;
+  const angles = [Math.atan2(d, e), Math.asin(Math.min(Math.max(c, -1), 1)), Math.atan2(-b, a)].map((one) => (one * 180) / Math.PI);
   return angles.every(Number.isFinite) ? angles : null;
 }
 

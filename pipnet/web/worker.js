@@ -34,13 +34,13 @@ function partOf(face) {
 
 /** Return the faces of a frame; seconds: null for a picture. */
 async function find(frame, seconds) {
-  const { width, height } = frame, still = seconds === null;
+  const still = seconds === null;
   let faces = (still ? await landmarker.facesOf(frame) : await tracker.update(frame, seconds)).map(partOf);
   if (drowsiness && !still) {
     faces = faces.map((face) => ({ ...face, drowsiness: drowsiness.update(face.id, face.landmarks, seconds, face.states) }));
   }
   if (settings.pose && !settings.net.pose) {
-    faces = faces.map((face) => ({ ...face, pose: headPose(face.landmarks, settings.pose, width, height) }));
+    faces = faces.map((face) => ({ ...face, pose: headPose(face.landmarks, settings.pose) }));
   }
   return faces;
 }

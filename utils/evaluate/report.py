@@ -94,7 +94,7 @@ def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
     known = np.isfinite(landmarks[:, used]).all((1, 2))
     for i in np.flatnonzero(known & np.isnan(yaw)):
         with suppress(cv2.error):  # landmarks that form no face
-            yaw[i] = head_pose(landmarks[i], layout, *faces["size"][i].tolist())[1]
+            yaw[i] = head_pose(landmarks[i], layout)[1]
     return yaw
 
 

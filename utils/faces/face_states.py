@@ -10,13 +10,12 @@ mouths are wide open. COPY_WIDE is larger, because copies are for rare faces: 12
 from collections.abc import Callable
 from functools import reduce
 
-import cv2
 import numpy as np
 
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from pipnet.pose import LEAST, MODEL, pose_points
+from pipnet.pose import far_poses, pose_points
 from utils.faces.faces import Faces, chunks
 
 EYE, MOUTH_CLOSED, MOUTH_WIDE = 0.02, 0.006, 0.034  # of the states: distance of lids or lips, share of the box's height
@@ -85,30 +84,10 @@ def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return pitch, yaw, roll (M, 3) float32 in radians, in 300W-LP's convention; NaN where too few landmarks are
-    known.
-
-    landmarks (M, N, 2) are in image px. solvePnP fits the model of pipnet/pose.py as seen by a camera straight ahead,
-    ten face sizes away, so that the place of the face in its image has no effect. Raise UserError for a layout without
-    its points.
+    """Return pitch, yaw, roll (M, 3) float32 in radians, see `head_pose`, of landmarks (M, N, 2) in image px; NaN where
+    too few are known. Raise UserError for a layout without its points.
     """
-    points, found = pose_points(layout), np.full((len(landmarks), 3), np.nan, np.float32)
-    seen = np.stack([landmarks[:, list(ids)].mean(1) for _, ids in points], 1)
-    model = MODEL[[row for row, _ in points]] * (-1, -1, -1)  # x to the right, y down, z away from the camera
-    upright = np.diag([1.0, -1, -1])  # to y up, z towards the camera, as in 300W-LP
-    for face, marks in enumerate(seen):
-        known = np.isfinite(marks).all(1)
-        if known.sum() < LEAST:
-            continue
-        centred = marks[known] - marks[known].mean(0)
-        far = 10 * max(np.ptp(centred, axis=0).max(), 1e-6)
-        camera = np.array([(far, 0, 0), (0, far, 0), (0, 0, 1)])
-        solved, rotation, _ = cv2.solvePnP(model[known], centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-        turn = upright @ cv2.Rodrigues(rotation)[0] @ upright
-        if solved:
-            pitch, roll = np.arctan2(turn[1, 2], turn[2, 2]), np.arctan2(turn[0, 1], turn[0, 0])
-            found[face] = pitch, -np.arcsin(np.clip(turn[0, 2], -1, 1)), roll
-    return found
+    return far_poses(landmarks, pose_points(layout)).astype(np.float32)
 
 
 def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:

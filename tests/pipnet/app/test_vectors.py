@@ -433,7 +433,7 @@ def test_a_net_of_several_layouts_gives_the_landmarks_of_one(asked, answered):
 
 def test_head_poses(asked, answered):
     for landmarks, found in zip(asked["poses"], answered["poses"], strict=True):
-        assert found == pytest.approx(head_pose(landmarks, NET.layout, WIDTH, HEIGHT), abs=1)
+        assert found == pytest.approx(head_pose(landmarks, NET.layout), abs=0.2)
 
 
 def test_boxes_and_limits_of_nets(asked, answered):

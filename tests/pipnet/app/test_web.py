@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, fails, refuses
-from speeds.browser import BROWSER, HEIGHT, WIDTH, Listener, in_browser, two_faces
+from speeds.browser import BROWSER, Listener, in_browser, two_faces
 
 from pipnet.app import demo, web
 from pipnet.app.drowsiness import Drowsiness
@@ -103,7 +103,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
         for one, face in zip(record["faces"], faces, strict=True):
             landmarks = np.array(one["landmarks"])
             apart.append(np.linalg.norm(landmarks - face.landmarks, axis=1))
-            assert np.abs(one["pose"] - np.array(head_pose(landmarks, landmarker.layout, WIDTH, HEIGHT))).max() < 1
+            assert np.abs(one["pose"] - np.array(head_pose(landmarks, landmarker.layout))).max() < 1
             drowsy = drowsiness.update(face.id, landmarks, record["time"])
             assert all(abs(one[name] - drowsy[name]) < 0.01 for name in ("ear_left", "ear_right", "mouth", "open"))
             assert (one["blinks"], one["closed"]) == (drowsy["blinks"], drowsy["closed"])

@@ -52,7 +52,7 @@ const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numb
 const several = new Landmarker({ ...settings, net: { ...settings.net, count: 5, index: [4, 0] } });
 const outputs = Object.fromEntries(Object.entries(chosen.outputs).map(([name, data]) => [name, { data }]));
 answers.chosen = several.faceOf(outputs, 1, chosen.crop, [...chosen.crop, 0], 0.9);
-answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose, frame.width, frame.height));
+answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose));
 
 const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * form.border;
 const frameOf = (lines) => ({ data: Uint8ClampedArray.from(lines.flat(2)), width: lines[0].length, height: lines.length });

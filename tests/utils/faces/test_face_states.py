@@ -107,7 +107,7 @@ def test_pose_by_solvepnp():
 def test_poses_have_the_same_signs_as_labels_and_in_the_demo(angles):
     landmarks = posed(*angles)
     assert np.allclose(np.degrees(poses_of(landmarks[None], L68)[0]), np.degrees(angles), atol=3)
-    assert np.allclose(head_pose(landmarks, L68, 6000, 6000), np.degrees(angles), atol=3)
+    assert np.allclose(head_pose(landmarks, L68), np.degrees(angles), atol=3)
 
 
 def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
