@@ -152,7 +152,7 @@ NAMES = {
     ),
     "mobilenetv3_small": ("mobilenetv3_small_100", ""),
     "res2net50": ("res2net50d", "v1b; coordinates at 224 px: 300W 4.07, with squeeze-excite 4.01"),
-    "hrnet_w18_small_v2": ("hrnet_w18_small_v2", "coordinates at 224 px: 300W 4.20"),
+    "hrnet_w18_small_v2": ("hrnet_w18_small_v2", ""),
 }
 ROWS = {ours: timm_row(theirs)._replace(note=note) for ours, (theirs, note) in NAMES.items()} | {
     "resnet10t_early": timm_row("resnet10t")._replace(

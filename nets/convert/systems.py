@@ -10,15 +10,17 @@ from torch import Tensor
 
 from nets.build import net_row
 from nets.convert.dpr import has_local_parts
+from nets.convert.gdconv import gdconv_keys
 from nets.convert.published import HEAD_NAMES, NECK, are_our_names
 
 SETS = {
     68: "300w",
+    12: "300w",
     98: "wflw",
     29: "cofw",
     19: "aflw",
     106: "lapa",
-}  # {landmarks of a snapshot: what it was trained on}
+}  # {landmarks of a snapshot: what it was trained on}; 12: the eyes of 68
 BACKBONES = {
     "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
     "irnet": ("irnet18", "irnet50", "irnet100"),
@@ -157,6 +159,13 @@ SYSTEMS = {
         "nets.convert.dpr:from_dpr",
         ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"),
         ("places.",),
+    ),
+    "gdconv": System(
+        "pytorch_face_landmark",
+        ("linear7.conv.weight", "linear1.conv.weight"),
+        "coordinate",
+        gdconv_keys,
+        "nets.convert.gdconv:from_gdconv",
     ),
     "pipnet": System(
         "PIPNet",

@@ -117,6 +117,8 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
         face = read_meanface(mean)
     settings, layout = settings_of(system, keys, defaults, face)
     face = np.full((layout.count, 2), 0.5) if face is None else face
+    if layout.stored != layout.name and len(face) == defaults.layouts.load(layout.stored).count:
+        face = face[list(layout.selected)]  # the mean face of the layout that this one is a part of
     if len(face) != layout.count:
         raise UserError(f"{mean} has {len(face)} landmarks, the net in {text} {layout.count}; give its own mean face")
     net = make_net(settings.net, settings.loss, layout, face)

@@ -2,6 +2,7 @@
 face.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, refuses, rows, settings, table, to_published, untrained
+from conftest import (
+    DEFAULTS,
+    LAYOUTS,
+    NET,
+    fails,
+    formula_weights,
+    mean_face,
+    refuses,
+    rows,
+    settings,
+    table,
+    to_published,
+    untrained,
+)
 from torch import nn
 
 from main import add_modes
@@ -274,3 +288,29 @@ def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path)
     done = cli("--predict", raw / "test", "--run-root", nowhere, "--out", tmp_path / "out.csv", "--detector", "none")
     assert done.returncode == 0 and (tmp_path / "out.csv").is_file(), done.stderr
     fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("MobileNet_GDConv", 224), ("MobileNet_GDConv_56", 56), ("MobileNet_GDConv_SE", 224)]
+)
+def test_mobilenets_of_pytorch_face_landmark(reference, tmp_path, name, size):
+    names = json.loads((reference / "foreign_keys.json").read_text())[name]
+    torch.save({"state_dict": formula_weights(names)}, tmp_path / "net.pth.tar")
+    net, layout, values = checkpoint.unpack(tmp_path / "net.pth.tar", DEFAULTS)
+    assert (net.spec["input_size"], layout.name) == (size, "68")
+    assert values["protocol"] == DEFAULTS.protocols["cunjian" if size == 224 else "cunjian_camera"]
+    x = torch.sin(0.013 * torch.arange(3 * size * size, dtype=torch.float64)).float().view(1, 3, size, size)
+    with torch.inference_mode():
+        found = net.eval().head(net.neck(net.backbone(x))).landmarks.flatten()
+    with np.load(reference / "foreign_outputs.npz") as outputs:
+        assert np.abs(found.numpy() - outputs[name][0]).max() < 1e-5
+
+
+def test_the_forks_net_of_the_eyes_takes_the_mean_face_of_68(tmp_path):
+    torch.manual_seed(0)
+    chosen, layout = settings("drowsiness"), LAYOUTS.load("12")
+    net = make_net(chosen.net, chosen.loss, layout, mean_face_in(1.1)[list(layout.selected)]).eval()
+    torch.save(to_published(net.state_dict(), "irnet"), tmp_path / "state.pt")
+    (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face_in(1.1).ravel())))
+    found, there, _ = checkpoint.unpack(tmp_path / "state.pt", DEFAULTS)
+    assert there.name == "12" and found.spec["neighbor_index"] == net.spec["neighbor_index"]

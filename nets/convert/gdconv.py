@@ -1,0 +1,56 @@
+"""The MobileNets of pytorch_face_landmark under our names."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nets.heads.coordinate import UNIT
+
+SIZES = {7: 224, 2: 56}  # {cells of the last map: px of the input}
+BACKBONE = "pretrain_net.features."
+
+
+def gdconv_keys(state: dict[str, Tensor]) -> dict:
+    """Return the keys of args.yaml that the tensors tell. ValueError for a map of another size."""
+    cells = state["linear7.conv.weight"].shape[-1]
+    if cells not in SIZES:
+        raise ValueError(f"its last map has {cells} x {cells} cells; one of {', '.join(map(str, SIZES))} is known")
+    size = SIZES[cells]
+    return {
+        "layout": str(len(state["linear1.bn.bias"]) // 2),
+        "input_size": size,
+        "excite": "attention.fc1.weight" in state,
+        "protocol": "cunjian" if size == 224 else "cunjian_camera",  # 56 px: its camera demos
+    }
+
+
+def from_gdconv(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tensor]:
+    """Return the state dict of a MobileNet_GDConv under our names.
+
+    meanface (N, 2), in [0, 1] of the crop: that of the coordinate head, which adds its output to it. The files hold the
+    backbone twice, and the classifier of ImageNet.
+    """
+    found = {
+        f"backbone.features.{name.removeprefix(BACKBONE)}": tensor
+        for name, tensor in state.items()
+        if name.startswith(BACKBONE)
+    }
+    for ours, theirs in (("head.pool.1", "linear7.bn"), ("head.norm", "linear1.bn")):
+        found |= {
+            f"{ours}.{name.removeprefix(f'{theirs}.')}": tensor
+            for name, tensor in state.items()
+            if name.startswith(f"{theirs}.")
+        }
+    found |= {"head.pool.0.weight": state["linear7.conv.weight"], "head.output.weight": state["linear1.conv.weight"]}
+    bias = found["head.norm.bias"]
+    found["head.output.bias"] = torch.zeros_like(bias)
+    found["head.norm.weight"] = found["head.norm.weight"] / UNIT
+    found["head.norm.bias"] = (bias - torch.tensor(np.asarray(meanface).ravel(), dtype=bias.dtype)) / UNIT
+    for ours, theirs in (("1", "fc1"), ("3", "fc2")):
+        if f"attention.{theirs}.weight" in state:
+            weight = state[f"attention.{theirs}.weight"]
+            found |= {
+                f"head.excite.gate.{ours}.weight": weight,
+                f"head.excite.gate.{ours}.bias": weight.new_zeros(len(weight)),
+            }
+    return found
