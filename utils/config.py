@@ -273,7 +273,8 @@ def make_settings(
     """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
 
     trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of
-    DATASETS to train on; a preset's protocol may depend on them, and its pool on the net.
+    DATASETS to train on; a preset's protocol may depend on them, and its pool on the net, its weight decay
+    on the initial weights.
     """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:
@@ -286,12 +287,12 @@ def make_settings(
         if not isinstance(row, dict):
             raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
         row = {**row, "preset": preset}
-        by_dataset, by_net = row.get("protocol"), row.get("pool")
+        by_dataset, chosen = row.get("protocol"), {**defaults.values, **row, **(start or {}), **given}
         if isinstance(by_dataset, dict):
             row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
-        if isinstance(by_net, dict):
-            net = {**row, **(start or {}), **given}.get("net", defaults.values["net"])
-            row["pool"] = by_net.get(net, by_net.get("default"))
+        for key, by in (("pool", "net"), ("weight_decay", "weights")):
+            if isinstance(rows := row.get(key), dict):
+                row[key] = rows.get(chosen[by], rows.get("default"))
         layers.append((row, f"preset {preset}"))
     values = dict(defaults.values)
     for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:

@@ -65,8 +65,8 @@ STEPPED = (
     "is read by --schedule steps; give that, or leave it out",
 )
 COSINE = (
-    lambda settings: settings.train.schedule == "cosine",
-    "is read by --schedule cosine; give that, or leave it out",
+    lambda settings: settings.train.schedule in ("cosine", "epochs"),
+    "is read by --schedule cosine and epochs; give one, or leave it out",
 )
 AVERAGED = (
     lambda settings: settings.train.ema,
@@ -252,7 +252,10 @@ class TrainSettings:
     final_learning_rate: float = key("rate at the end of the cosine", 0, needs=COSINE)
     warmup: float = key("epochs of linear warm-up", 0)
     warmup_learning_rate: float = key("rate at the first step of the warm-up", 0)
-    schedule: str = key("cosine, or steps", choices=("cosine", "steps"))
+    schedule: str = key(
+        "cosine, steps, or epochs (the IRNet fork's cosine: a step an epoch, not to its end)",
+        choices=("cosine", "steps", "epochs"),
+    )
     milestones: list[float] = key("[epochs] at which `schedule: steps` changes the rate", valid=RISING, needs=STEPPED)
     factors: list[float] = key(
         "[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0, needs=STEPPED

@@ -21,14 +21,22 @@ class Schedule(NamedTuple):
     total: int
     milestones: tuple[int, ...]
     factors: tuple[float, ...] = (1.0,)
+    epoch: int = 1  # steps of an epoch
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of step number `step`, counted from 0."""
+        """Return the learning rate of step number `step`, counted from 0.
+
+        Kind `epochs` is the IRNet fork's: the rate is constant in an epoch, and the cosine after the warm-up is as long
+        as the whole training, so that it does not reach its end.
+        """
+        if self.kind == "epochs":
+            step -= step % self.epoch
         if step < self.warmup:
             return self.warmup_start + (self.peak - self.warmup_start) * step / self.warmup
         if self.kind == "steps":
             return self.peak * self.factors[sum(step >= milestone for milestone in self.milestones)]
-        share = (step - self.warmup) / max(self.total - self.warmup, 1)
+        length = self.total if self.kind == "epochs" else self.total - self.warmup
+        share = (step - self.warmup) / max(length, 1)
         return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * min(share, 1)))
 
 
@@ -48,4 +56,5 @@ def make_schedule(train: TrainSettings, steps: int) -> Schedule:
         train.epochs * steps,
         tuple(round(epoch * steps) for epoch in train.milestones),
         (1.0, *factors),
+        steps,
     )

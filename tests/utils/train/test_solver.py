@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import re
 from itertools import pairwise
@@ -98,6 +99,20 @@ def test_schedule_is_warm_up_then_cosine():
     values = [rate(step) for step in range(121)]
     assert all(a < b for a, b in pairwise(values[:21]))
     assert all(a > b for a, b in pairwise(values[20:]))
+
+
+def test_the_schedule_of_the_fork_has_a_step_an_epoch():
+    rate = make_schedule(settings("irnet").train, 7)
+    published = [1e-4 + 8e-5 * epoch for epoch in range(5)]
+    published += [1e-5 + 0.5 * 4.9e-4 * (1 + math.cos(math.pi * epoch / 120)) for epoch in range(115)]
+    assert [rate(step) for step in range(840)] == pytest.approx([one for one in published for _ in range(7)])
+    assert rate(839) == pytest.approx(1.3e-5, rel=0.02)
+
+
+def test_the_decay_of_pipnet_is_for_nets_without_pretraining():
+    assert settings("pipnet").train.weight_decay == settings("gssl", weights="none").train.weight_decay == 0
+    assert settings("pipnet", weights="none").train.weight_decay == 0.0005
+    assert settings("pipnet", weights="none", weight_decay=0.1).train.weight_decay == 0.1
 
 
 def test_schedule_in_steps():
