@@ -297,8 +297,98 @@ def load_yunet(file: Path, threads: int) -> Loaded:
     return find, {}
 
 
-# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet's was not measured:
-# FaceBoxesV2's
+def load_scrfd(file: Path, threads: int) -> Loaded:
+    """Load SCRFD as InsightFace publishes it in ONNX: scores, boxes and points of two anchors a cell, strides 8, 16, 32."""
+
+    def decode(found: list[np.ndarray], height: int, width: int) -> Detections:
+        by_width = {size: sorted((one for one in found if one.shape[1] == size), key=len) for size in (1, 4, 10)}
+        parts = []
+        for place, stride in enumerate((32, 16, 8)):
+            score, sides = by_width[1][place], by_width[4][place] * stride
+            y, x = np.mgrid[: height // stride, : width // stride] * stride
+            centre = np.repeat(np.stack([x, y], -1).reshape(-1, 2), 2, 0)
+            boxes = np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], 1)
+            points = by_width[10][place] * stride + np.tile(centre, 5) if by_width[10] else np.zeros((len(boxes), 0))
+            parts.append(np.concatenate([boxes, score, points], 1))
+        return _split(np.concatenate(parts))
+
+    return _load_anchored(file, threads, "scrfd", ([1, 4, 10] * 3, [1, 4] * 3), True, (127.5,) * 3, 128, decode)
+
+
+def load_retinaface(file: Path, threads: int) -> Loaded:
+    """Load RetinaFace of Pytorch_Retinaface in ONNX: offsets, softmaxed scores and points of its anchors."""
+
+    def decode(found: list[np.ndarray], height: int, width: int) -> Detections:
+        by_width = {one.shape[1]: one for one in found}
+        rows = []
+        for stride, sizes in ((8, (16, 32)), (16, (64, 128)), (32, (256, 512))):
+            y, x = np.mgrid[: -(-height // stride), : -(-width // stride)]
+            centre = (np.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride
+            rows.append(np.column_stack([np.repeat(centre, 2, 0), np.tile(sizes, len(centre))]))
+        anchor = np.concatenate(rows)
+        centre, side = anchor[:, :2], anchor[:, 2:]
+        middle, half = centre + 0.1 * side * by_width[4][:, :2], side * np.exp(0.2 * by_width[4][:, 2:]) / 2
+        points = np.tile(centre, 5) + 0.1 * side * by_width[10]
+        return _split(np.concatenate([middle - half, middle + half, by_width[2][:, 1:], points], 1))
+
+    return _load_anchored(file, threads, "retinaface", ([4, 2, 10],), False, (104, 117, 123), 1, decode)
+
+
+def _split(rows: np.ndarray) -> Detections:
+    """Return detections from rows (A, 5 or 15): box, score, five points if there are any."""
+    points = rows[:, 5:].reshape(-1, 5, 2) if rows.shape[1] > 5 else None
+    return Detections(rows[:, :4], rows[:, 4], points)
+
+
+def _load_anchored(
+    file: Path,
+    threads: int,
+    name: str,
+    widths: tuple[list[int], ...],
+    rgb: bool,
+    mean: tuple[float, ...],
+    scale: float,
+    decode: Callable[[list[np.ndarray], int, int], Detections],
+) -> Loaded:
+    """Load a published detector whose outputs are tables with a row for each anchor.
+
+    widths: numbers of columns of its outputs, in any order; decode: (outputs, height and width of the input) ->
+    detections of all anchors. An input of a fixed size gets the image as large as it fits, at its upper left.
+    """
+    session = open_session(file, threads)
+    inputs, outputs = session.native.get_inputs(), session.native.get_outputs()
+    columns = sorted(port.shape[-1] for port in outputs if port.shape and isinstance(port.shape[-1], int))
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or columns not in [sorted(one) for one in widths]:
+        raise UserError(
+            f"{file} is not {name}, which has one input picture and outputs of {' or '.join(map(str, widths))} columns; "
+            f"give {DETECTORS[name].source}"
+        )
+    fixed = [side if isinstance(side, int) else None for side in inputs[0].shape[2:]]
+
+    def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
+        height, width = image.shape[:2]
+        sides = [side or -(-own // 32) * 32 for side, own in zip(fixed, (height, width), strict=True)]
+        factor = min(sides[0] / height, sides[1] / width) if any(fixed) else 1.0
+        small = (max(round(width * factor), 1), max(round(height * factor), 1))
+        canvas = np.zeros((*sides, 3), np.uint8)
+        canvas[: small[1], : small[0]] = image if factor == 1 else cv2.resize(image, small)
+        x = ((canvas[:, :, ::-1] if rgb else canvas) - np.array(mean, np.float32)) / np.float32(scale)
+        feeds = {inputs[0].name: np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)}
+        found = session.run([port.name for port in outputs], feeds)
+        boxes, scores, points = decode([one.reshape(-1, one.shape[-1]) for one in found], *sides)
+        best = np.argsort(-scores, kind="stable")[:5000]
+        best = best[scores[best] > threshold]
+        best = best[suppress(boxes[best], overlap)]
+        back = np.divide((width, height), small)
+        boxes = (boxes[best] * np.tile(back, 2)).astype(np.float32)
+        points = None if points is None else (points[best] * back).astype(np.float32)
+        return Detections(boxes, scores[best].astype(np.float32), points)
+
+    return find, {}
+
+
+# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). those of YuNet, SCRFD and RetinaFace were not
+# measured: FaceBoxesV2's
 EXPORTED_FACE_BOX = FaceBox(
     0.094, 1.090, 0.866
 )  # of the shipped detector; errors with the latest medians differ by < 0.03
@@ -334,5 +424,19 @@ DETECTORS: dict[str, DetectorRow] = {
         FaceBox(0.135, 1.043, 0.768),
         "face_detection_yunet_2023mar.onnx of github.com/opencv/opencv_zoo",
         load_yunet,
+    ),
+    "scrfd": DetectorRow(
+        0.5,
+        0.4,
+        FaceBox(0.135, 1.043, 0.768),
+        "scrfd_*.onnx or det_*.onnx of github.com/deepinsight/insightface",
+        load_scrfd,
+    ),
+    "retinaface": DetectorRow(
+        0.5,
+        0.3,
+        FaceBox(0.135, 1.043, 0.768),
+        "the ONNX file that convert_to_onnx.py of github.com/biubug6/Pytorch_Retinaface writes",
+        load_retinaface,
     ),
 }

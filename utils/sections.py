@@ -479,7 +479,8 @@ class TestSettings:
         valid=ONCE,
     )
     detector: str = key(
-        "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet; none: --predict takes each picture as one face",
+        "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet, scrfd, retinaface; "
+        "none: --predict takes each picture as one face",
         choices=(*DETECTORS, "none"),
     )
     detector_weights: str | None = key(

@@ -434,7 +434,7 @@ def test_any_picture_gives_arrays(weights, name):
 @pytest.mark.parametrize(
     ("name", "file", "message"),
     [
-        ("haar", None, r"no detector 'haar' \(there are: faceboxes, rfb320, mtcnn, yunet\)"),
+        ("haar", None, r"no detector 'haar' \(there are: faceboxes, rfb320, mtcnn, yunet, scrfd"),
         *((name, None, f"detector '{name}' needs its weights .*github") for name in DETECTORS if name != "faceboxes"),
         *((name, "gone.bin", f"detector '{name}' needs its weights .*no file at .*gone.bin") for name in DETECTORS),
         *((name, "text.bin", r"text.bin (is|holds)") for name in DETECTORS),
@@ -507,3 +507,32 @@ def test_views_and_read_only_arrays_are_images(weights, recwarn):
 def test_other_arrays_are_refused(weights, image):
     with pytest.raises(UserError, match=r"uint8 \(H, W, 3\)"):
         Detector("faceboxes", weights["faceboxes"])(image)
+
+
+def constant_graph(file, size: int, tables: list[np.ndarray]) -> None:
+    """Write a graph of one picture whose outputs are the tables, whatever the picture."""
+    nodes, outputs = [], []
+    for place, table in enumerate(tables):
+        nodes.append(helper.make_node("Constant", [], [f"o{place}"], value=numpy_helper.from_array(table)))
+        outputs.append(helper.make_tensor_value_info(f"o{place}", onnx.TensorProto.FLOAT, table.shape))
+    x = helper.make_tensor_value_info("input.1", onnx.TensorProto.FLOAT, [1, 3, size, size])
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], outputs), opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, file)
+
+
+def test_files_of_scrfd_and_retinaface_are_decoded(tmp_path):
+    """A face at one anchor of stride 16, in a picture of 128 px for an input of 64 px: all lengths double."""
+    scores, boxes, points = ([np.zeros((2 * (64 // s) ** 2, n), np.float32) for s in (8, 16, 32)] for n in (1, 4, 10))
+    scores[1][2 * 5] = 0.9  # row 1, column 1 of 4: centre 16, 16
+    boxes[1][2 * 5], points[1][2 * 5] = 0.5, 0.25
+    constant_graph(tmp_path / "scrfd.onnx", 64, [*scores, *boxes, *points])
+    found = Detector("scrfd", tmp_path / "scrfd.onnx", scale=1.0)(noise(128, 128))
+    assert np.allclose(found.boxes, [[16, 16, 48, 48]]) and np.allclose(found.scores, 0.9)
+    assert np.allclose(found.points, 40)
+    loc, conf, five = (np.zeros((1, 168, n), np.float32) for n in (4, 2, 10))
+    conf[0, 128 + 2 * 5, 1] = 0.9  # centre 24, 24, side 64
+    constant_graph(tmp_path / "retina.onnx", 64, [loc, conf, five])
+    found = Detector("retinaface", tmp_path / "retina.onnx", scale=1.0)(noise(128, 128))
+    assert np.allclose(found.boxes, [[-16, -16, 112, 112]]) and np.allclose(found.points, 48)
+    refuses("retina.onnx is not scrfd", Detector, "scrfd", tmp_path / "retina.onnx")
