@@ -334,6 +334,28 @@ def load_retinaface(file: Path, threads: int) -> Loaded:
     return _load_anchored(file, threads, "retinaface", ([4, 2, 10],), False, (104, 117, 123), 1, decode)
 
 
+def load_faceboxes_v1(file: Path, threads: int) -> Loaded:
+    """Load FaceBoxes (Zhang et al., IJCB 2017) of FaceBoxes.PyTorch in ONNX: offsets and softmaxed scores of anchors."""
+
+    def decode(found: list[np.ndarray], height: int, width: int) -> Detections:
+        by_width = {one.shape[1]: one for one in found}
+        rows = []
+        for stride, sizes in ((32, ((32, 4), (64, 2), (128, 0))), (64, ((256, 0),)), (128, ((512, 0),))):
+            cell = []
+            for side, dense in sizes:
+                places = [step / dense for step in range(dense)] or [0.5]
+                cell += [(x * stride, y * stride, side) for y in places for x in places]
+            y, x = np.mgrid[: -(-height // stride), : -(-width // stride)] * stride
+            corner = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 1, 3)
+            rows.append((corner + np.array(cell)).reshape(-1, 3))
+        anchor = np.concatenate(rows)
+        middle = anchor[:, :2] + 0.1 * anchor[:, 2:] * by_width[4][:, :2]
+        half = anchor[:, 2:] * np.exp(0.2 * by_width[4][:, 2:]) / 2
+        return _split(np.concatenate([middle - half, middle + half, by_width[2][:, 1:]], 1))
+
+    return _load_anchored(file, threads, "faceboxes-v1", ([4, 2],), False, (104, 117, 123), 1, decode)
+
+
 def _split(rows: np.ndarray) -> Detections:
     """Return detections from rows (A, 5 or 15): box, score, five points if there are any."""
     points = rows[:, 5:].reshape(-1, 5, 2) if rows.shape[1] > 5 else None
@@ -387,8 +409,8 @@ def _load_anchored(
     return find, {}
 
 
-# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). those of YuNet, SCRFD and RetinaFace were not
-# measured: FaceBoxesV2's
+# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet, SCRFD, RetinaFace and FaceBoxes
+# v1 were not measured: they have FaceBoxesV2's
 EXPORTED_FACE_BOX = FaceBox(
     0.094, 1.090, 0.866
 )  # of the shipped detector; errors with the latest medians differ by < 0.03
@@ -438,5 +460,12 @@ DETECTORS: dict[str, DetectorRow] = {
         FaceBox(0.135, 1.043, 0.768),
         "the ONNX file that convert_to_onnx.py of github.com/biubug6/Pytorch_Retinaface writes",
         load_retinaface,
+    ),
+    "faceboxes-v1": DetectorRow(
+        0.5,
+        0.3,
+        FaceBox(0.135, 1.043, 0.768),
+        "an ONNX file of the net of github.com/zisianw/FaceBoxes.PyTorch, with softmaxed scores",
+        load_faceboxes_v1,
     ),
 }

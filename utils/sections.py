@@ -479,7 +479,7 @@ class TestSettings:
         valid=ONCE,
     )
     detector: str = key(
-        "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet, scrfd, retinaface; "
+        "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet, scrfd, retinaface, faceboxes-v1; "
         "none: --predict takes each picture as one face",
         choices=(*DETECTORS, "none"),
     )

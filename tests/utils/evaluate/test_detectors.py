@@ -536,3 +536,17 @@ def test_files_of_scrfd_and_retinaface_are_decoded(tmp_path):
     found = Detector("retinaface", tmp_path / "retina.onnx", scale=1.0)(noise(128, 128))
     assert np.allclose(found.boxes, [[-16, -16, 112, 112]]) and np.allclose(found.points, 48)
     refuses("retina.onnx is not scrfd", Detector, "scrfd", tmp_path / "retina.onnx")
+
+
+def test_files_of_faceboxes_v1_are_decoded(tmp_path):
+    """Its anchors are those of FaceBoxesV2."""
+    anchor = anchors(64, 64).numpy()
+    loc, conf = (np.zeros((1, len(anchor), n), np.float32) for n in (4, 2))
+    for place in (7, 18, 41, 62, len(anchor) - 1):
+        conf[:] = 0
+        conf[0, place, 1] = 0.9
+        constant_graph(tmp_path / "v1.onnx", 64, [loc, conf])
+        found = Detector("faceboxes-v1", tmp_path / "v1.onnx", scale=1.0)(noise(64, 64))
+        x, y, side, _ = anchor[place]
+        assert np.allclose(found.boxes, [[x - side / 2, y - side / 2, x + side / 2, y + side / 2]])
+        assert found.points is None
