@@ -1,6 +1,9 @@
 """Shared by all tests: places, settings, small drawn faces, and the commands as a user types them."""
 
 import csv
+import fcntl
+import io
+import json
 import multiprocessing
 import os
 import re
@@ -12,9 +15,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -31,6 +36,8 @@ sys.path[:] = [
     *sys.path,
     *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns")),
 ]
+import main  # noqa: E402
+import pipnet.app.demo  # noqa: E402
 from nets.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.errors import UserError  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
@@ -39,7 +46,7 @@ from utils.detect.wider import Picture  # noqa: E402
 from utils.faces.faces import Faces  # noqa: E402
 from utils.faces.prepared_set import PreparedSet, Split, fitting  # noqa: E402
 from utils.faces.sets import Sets  # noqa: E402
-from utils.train import checkpoint  # noqa: E402
+from utils.train import checkpoint, ranks  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
@@ -129,7 +136,8 @@ def said():
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}")
     yield lines
-    logger.remove(sink)
+    with suppress(ValueError):  # a command has removed it
+        logger.remove(sink)
 
 
 @pytest.fixture
@@ -252,10 +260,50 @@ def start(tmp_path):
         command.process.kill()
 
 
+def call(command: Callable, name: str, *argv) -> SimpleNamespace:
+    """Run the main function of a script of that name here. Return what `Command.result` returns for a process."""
+    out, err = io.StringIO(), io.StringIO()
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    status, error = 0, None
+    logger.remove()
+    logger.add(lambda line: sys.stderr.write(line), format="{message}")
+    with ExitStack() as stack:
+        for context in (
+            redirect_stdout(out),
+            redirect_stderr(err),
+            chdir(ROOT),
+            patch.object(sys, "argv", [name, *map(str, argv)]),
+            patch.object(ranks, "keep_memory", lambda: None),  # this process would never give memory back
+        ):
+            stack.enter_context(context)
+        try:
+            command(sys.argv[1:])
+        except UserError as refused:
+            status, error = 1, str(refused)
+            print(f"error: {error}", file=err)
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            logger.remove()
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue(), error=error)
+
+
 @pytest.fixture
 def cli(start):
-    """cli(*flags) runs main.py to its end."""
-    return lambda *argv, **options: start(*argv, **options).result()
+    """cli(*flags) runs main.py to its end: here, or in a process if it is another script."""
+
+    def run_here(*argv, script: Path | None = None) -> SimpleNamespace:
+        return start(*argv, script=script).result() if script else call(main.main, "main.py", *argv)
+
+    return run_here
+
+
+@pytest.fixture
+def demo():
+    """demo(*flags) runs demo.py to its end, here."""
+    return lambda *argv: call(pipnet.app.demo.main, "demo.py", *argv)
 
 
 # -------------------------------------------------------------------------------------------------------- drawn faces
@@ -312,19 +360,45 @@ def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path
     return folder
 
 
+# ------------------------------------------------------------------------------------- made once for all workers
 @pytest.fixture(scope="session")
-def raw(tmp_path_factory) -> Path:
-    """An unprepared set: 40 faces in train/ and 8 in test/."""
-    folder = tmp_path_factory.mktemp("raw") / "drawn"
-    write_faces(folder / "train", 40)
-    write_faces(folder / "test", 8, seed=1)
+def shared(tmp_path_factory) -> Path:
+    """The folder of what the workers of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`, which make(folder) fills in the worker that asks first, while the others wait."""
+    made = folder.with_suffix(".made")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            made.touch()
     return folder
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
+def raw(shared) -> Path:
+    """An unprepared set: 40 faces in train/ and 8 in test/."""
+
+    def make(folder: Path) -> None:
+        write_faces(folder / "drawn" / "train", 40)
+        write_faces(folder / "drawn" / "test", 8, seed=1)
+
+    return once(shared / "raw", make) / "drawn"
+
+
+@pytest.fixture(scope="session")
+def data_root(shared) -> Path:
     """The folder of the session's prepared sets."""
-    return tmp_path_factory.mktemp("data")
+    folder = shared / "data"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -332,7 +406,7 @@ def faces(raw, data_root) -> Path:
     """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
     from utils.faces.prepare import DataGenerator
 
-    return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
+    return once(data_root / "drawn-64", lambda folder: DataGenerator(raw, 64, "points", folder.name, data_root).run())
 
 
 def write_wider(folder: Path, split: str, pictures: dict[str, list[list[int]]], shape=(96, 96)) -> None:
@@ -348,9 +422,12 @@ def write_wider(folder: Path, split: str, pictures: dict[str, list[list[int]]], 
 
 
 @pytest.fixture(scope="session")
-def wider(tmp_path_factory) -> Path:
+def wider(shared) -> Path:
     """20 + 6 photographs of one drawn face each, of two events; one without a face."""
-    folder = tmp_path_factory.mktemp("wider") / "faces"
+    return once(shared / "wider", lambda folder: draw_wider(folder / "faces")) / "faces"
+
+
+def draw_wider(folder: Path) -> None:
     for split, count, seed in (("train", 20, 0), ("val", 6, 1)):
         made = {}
         for index in range(count):
@@ -361,7 +438,6 @@ def wider(tmp_path_factory) -> Path:
         write_wider(folder, split, {name: faces for name, (_, faces) in made.items()})
         for name, (image, _) in made.items():
             (folder / f"WIDER_{split}" / "images" / name).write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
-    return folder
 
 
 def boxed_picture(boxes, whole: bool = True, covered=None, ignored=None) -> Picture:
@@ -525,22 +601,22 @@ solver.Solver.train_step = doomed""",
     )
 
 
+def trained_once(root: Path, *flags: str) -> SimpleNamespace:
+    """Return the run of these flags in `root`, trained by one worker: folder, root, flags, and what the command said."""
+
+    def make(folder: Path) -> None:
+        done = call(main.main, "main.py", "--train", "--test", "--test-onnx", *given)
+        assert done.returncode == 0, done.stderr
+        (folder / "said.json").write_text(json.dumps(vars(done)))
+
+    given = [*map(str, flags), "--run-root", str(root)]
+    once(root, make)
+    done = SimpleNamespace(**json.loads((root / "said.json").read_text()))
+    return SimpleNamespace(folder=root / "000", root=root, done=done, flags=given)
+
+
 @pytest.fixture(scope="session")
-def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
+def trained(raw, faces, data_root, shared) -> SimpleNamespace:
     """A run of two epochs, tested and exported by one command; a test that changes it works on a copy."""
-    root = tmp_path_factory.mktemp("trained")
-    flags = ["--train-data", str(raw), "--data-root", str(data_root), "--run-root", str(root), *SMALL, "--epochs", "2"]
-    done = run(
-        "python",
-        "main.py",
-        "--train",
-        "--test",
-        "--test-onnx",
-        "--thresholds",
-        "50",
-        "100",
-        *flags,
-        OMP_NUM_THREADS="1",
-    )
-    assert done.returncode == 0, done.stderr
-    return SimpleNamespace(folder=root / "000", root=root, done=done, flags=flags)
+    places = ("--train-data", raw, "--data-root", data_root)
+    return trained_once(shared / "trained", *places, *SMALL, "--epochs", "2", "--thresholds", "50", "100")

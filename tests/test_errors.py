@@ -26,47 +26,48 @@ from conftest import (
 
 import main
 from pipnet.files import checksum
-from utils.config import Settings, parse
+from utils.config import Settings, parse, read_defaults
 from utils.faces.archives import read_pts, write_pts
 from utils.faces.prepared_set import load_splits
 from utils.train import checkpoint
 from utils.train.settings import read_settings
 
 BAD_FLAGS = [
-    ((), "nothing to do: give --train"),
-    (("--train", "--epohcs", "3"), r"--epohcs.*--epochs"),
-    (("--trian",), r"--trian.*--train"),
-    (("--train", "--epochs", "abc"), "epochs must be a whole number, not 'abc'"),
-    (("--train", "--epochs", "2.5"), "epochs must be a whole number, not 2.5"),
+    ((), "--train"),
+    (("--train", "--epohcs", "3"), "--epohcs.*--epochs"),
+    (("--trian",), "--trian.*--train"),
+    (("--train", "--epochs", "abc"), "epochs.*'abc'"),
+    (("--train", "--epochs", "2.5"), r"epochs.*2\.5"),
     (("--train", "--epochs"), "--epochs"),
-    (("--train", "--batch-size", "0"), "batch_size must be at least 1, not 0"),
-    (("--train", "--learning-rate", "fast"), "learning_rate must be a number, not 'fast'"),
-    (("--train", "--thresholds", "ten"), "thresholds must be.*not 'ten'"),
-    (("--train", "--stride", "24"), "stride must be one of 4, 8, 16, 32, 64, 128, not 24"),
-    (("--train", "--val", "1.5"), "val must be"),
-    (("--train", "--net", "resnet19"), "no net 'resnet19'; did you mean resnet18"),
+    (("--train", "--batch-size", "0"), "batch_size.*1.*0"),
+    (("--train", "--learning-rate", "fast"), "learning_rate.*'fast'"),
+    (("--train", "--thresholds", "ten"), "thresholds.*'ten'"),
+    (("--train", "--stride", "24"), "stride.*4, 8, 16, 32, 64, 128.*24"),
+    (("--train", "--val", "1.5"), "val"),
+    (("--train", "--net", "resnet19"), "'resnet19'.*resnet18"),
     (("--train", "--net", "timm:no_such_net"), "no_such_net"),
-    (("--train", "--preset", "quik"), "no preset 'quik'.*quick"),
+    (("--train", "--preset", "quik"), "'quik'.*quick"),
     (("--train", "--train-data", "/nowhere/at/all"), "/nowhere/at/all"),
     (("--train", "--data-dir", "/nowhere/at/all"), "/nowhere/at/all"),
     (("--train", "--dataset", "300v"), "300v.*300w"),
-    (("--test",), "nothing is trained yet"),
+    (("--test",), "nothing is trained"),
     (("--test", "--exp", "018"), "018"),
-    (("--test", "--exp", "/nowhere/best.pt"), "--exp: no file or folder /nowhere/best.pt"),
-    (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
-    (("--train", "--exp", "a.pt"), "no file or folder a.pt"),
-    (("--train", "--resume"), "nothing is trained yet"),
-    (("--test", "--resume"), "--resume continues a --train or an --audit"),
-    (("--test", "--overwrite"), "--overwrite says what --train"),
-    (("--predict", "", "--exp", "landmarks"), "--predict is empty; give it a value, or leave it out"),
-    (("--train", "--data-dir", ""), "--data-dir is empty"),
-    (("--train", "--train-data"), "train_data must be a name or a folder"),
-    (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
-    (("--train", "--scale", "1"), r"scale must be below 1, not 1\.0"),
-    (("--train", "--exp", "x" * 300), r"--exp x{40}\.\.\. is too long for a name of a file; give a shorter one"),
-    (("--test", "--exp", f"runs/{'x' * 300}/best.pt"), "--exp runs/x.* is too long"),
-    (("--test", "--compare", "a", "x" * 300), "--compare x.* is too long"),
-    (("--train", "--train-data", "300w", "x" * 300), "--train-data x.* is too long"),
+    (("--test", "--exp", "/nowhere/best.pt"), "--exp.*/nowhere/best.pt"),
+    (("--train", "--resume", "--exp", "018"), "last.pt"),
+    (("--train", "--exp", "a.pt"), "a.pt"),
+    (("--train", "--resume"), "nothing is trained"),
+    (("--test", "--resume"), "--resume.*--train.*--audit"),
+    (("--test", "--overwrite"), "--overwrite"),
+    (("--predict", "", "--exp", "landmarks"), "--predict.*empty"),
+    (("--test", "--compare", ""), "--compare.*empty"),
+    (("--train", "--data-dir", ""), "--data-dir.*empty"),
+    (("--train", "--train-data"), "train_data"),
+    (("--train", "--flip", "1.5"), "flip.*0.*1"),
+    (("--train", "--scale", "1"), r"scale.*1\.0"),
+    (("--train", "--exp", "x" * 300), r"--exp x{40}\.\.\."),
+    (("--test", "--exp", f"runs/{'x' * 300}/best.pt"), "--exp runs/x"),
+    (("--test", "--compare", "a", "x" * 300), "--compare x"),
+    (("--train", "--train-data", "300w", "x" * 300), "--train-data x"),
 ]
 
 
@@ -79,28 +80,31 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
 
 
-def test_variables_of_several_processes_are_numbers():
-    cases = [
-        (("bash", "main.sh", "2", "--train"), {name: "x"}, f"error: {name} must be a whole number, not 'x'\n")
-        for name in ("NNODES", "NODE_RANK", "MASTER_PORT", "MAX_RESTARTS")
-    ]
-    cases += [
-        (("bash", "main.sh", "2", "--train"), {"NNODES": "0"}, "error: NNODES must be at least 1\n"),
-        (("python", "main.py", "--test"), {"WORLD_SIZE": "x"}, "error: .* variable WORLD_SIZE must be a whole number"),
-        (
-            ("python", "main.py", "--train"),
-            {"TORCHELASTIC_MAX_RESTARTS": "x"},
-            "error: .* TORCHELASTIC_MAX_RESTARTS must",
-        ),
-        (
-            ("python", "main.py", "--test"),
-            {"WORLD_SIZE": "2"},
-            "error: WORLD_SIZE is 2, but .*; start several processes",
-        ),
-    ]
-    for command, variables, message in cases:
-        done = run(*command, **variables)
-        assert done.returncode == 1 and re.match(message, done.stderr) and done.stderr.count("\n") == 1, done.stderr
+@pytest.mark.parametrize("command", [("main.py", "--train", "--epochs", "abc"), ("demo.py", "abc")])
+def test_the_command_ends_with_one_line_and_status_1(command):
+    done = run("python", *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch("error: .*abc.*\n", done.stderr), done.stderr
+
+
+def test_variables_of_several_processes_are_numbers(cli, monkeypatch):
+    for name, value in (
+        ("NNODES", "x"),
+        ("NODE_RANK", "x"),
+        ("MASTER_PORT", "x"),
+        ("MAX_RESTARTS", "x"),
+        ("NNODES", "0"),
+    ):
+        done = run("bash", "main.sh", "2", "--train", **{name: value})
+        assert done.returncode == 1 and re.fullmatch(f"error: {name} .*\n", done.stderr), done.stderr
+    for name, value, mode in (
+        ("WORLD_SIZE", "x", "--test"),
+        ("TORCHELASTIC_MAX_RESTARTS", "x", "--train"),
+        ("WORLD_SIZE", "2", "--test"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            fails(cli(mode), name)
 
 
 def test_a_name_with_a_nul_character_is_refused():
@@ -114,19 +118,19 @@ def test_a_name_with_a_nul_character_is_refused():
     [
         (("--layout", "67"), "67.*68"),
         (("--layout", "98"), "98"),
-        (("--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68"),
-        (("--num-lms", "12"), "num_lms is 12, but layout 68 has 68 landmarks"),
+        (("--num-nb", "68"), "num_nb.*67.*68"),
+        (("--num-lms", "12"), "num_lms.*12.*68"),
         (("--selected-index", "1", "2"), "selected_index"),
-        (("--amp", "fp16"), "fp16 needs a CUDA GPU"),
+        (("--amp", "fp16"), "fp16"),
         (("--stride", "128"), "stride"),
-        (("--input-size", "100"), "multiple of 32"),
+        (("--input-size", "100"), "32"),
         (("--accumulate", "5"), "accumulate"),
         (("--weights", "nowhere.pt"), "nowhere.pt"),
         (("--protocol", "squre"), "squre.*square"),
         (("--act", "relu"), "act"),
-        (("--freeze", "backbone"), "--freeze backbone would keep random weights"),
-        (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
-        (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
+        (("--freeze", "backbone"), "--freeze"),
+        (("--stride", "4"), "pip.*stride 4.*8, 16, 32, 64, 128"),
+        (("--head", "coordinate", "--stride", "16"), "coordinate.*stride 16.*32"),
     ],
 )
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
@@ -145,21 +149,21 @@ def new_settings(*flags: str) -> Settings:
     [
         (
             ("--head", "coordinate", "--num-nb", "5"),
-            "--num-nb belongs to the head pip, not to coordinate; leave it out",
+            "--num-nb.*pip.*coordinate",
         ),
         (
             ("--head", "coordinate", "--cls", "5"),
-            "--cls belongs to the head pip or heatmap or simcc, not to coordinate",
+            "--cls.*pip.*heatmap.*simcc.*coordinate",
         ),
-        (("--head", "heatmap", "--reg", "2"), "--reg belongs to the head pip or coordinate or parts, not to heatmap"),
-        (("--alignment", "2"), "--alignment weights a loss of --reinit and --local-parts"),
-        (("--milestones", "3"), "--milestones is read by --schedule steps; give that, or leave it out"),
-        (("--schedule", "steps", "--final-learning-rate", "0.1"), "--final-learning-rate is read by --schedule cosine"),
-        (("--ema", "0", "--ema-ramp", "9"), "--ema-ramp is of the moving average of --ema, which is 0"),
-        (("--pasted", "3"), "--pasted is not read by --task landmarks; leave it out"),
-        (("--task", "detect", "--net", "resnet50"), "--net is not read by --task detect"),
-        (("--preset", "detect", "--flip-test"), "--flip-test is not read by --task detect"),
-        (("--detector", "yunett"), "detector must be one of faceboxes, rfb320.*did you mean 'yunet'"),
+        (("--head", "heatmap", "--reg", "2"), "--reg.*pip.*coordinate.*parts.*heatmap"),
+        (("--alignment", "2"), "--alignment.*--reinit.*--local-parts"),
+        (("--milestones", "3"), "--milestones.*steps"),
+        (("--schedule", "steps", "--final-learning-rate", "0.1"), "--final-learning-rate.*cosine"),
+        (("--ema", "0", "--ema-ramp", "9"), "--ema-ramp.*--ema"),
+        (("--pasted", "3"), "--pasted.*landmarks"),
+        (("--task", "detect", "--net", "resnet50"), "--net.*detect"),
+        (("--preset", "detect", "--flip-test"), "--flip-test.*detect"),
+        (("--detector", "yunett"), "detector.*faceboxes, rfb320.*'yunet'"),
     ],
 )
 def test_flags_that_would_be_ignored_are_refused(flags, message):
@@ -175,14 +179,11 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
 def test_flags_of_sets_that_are_not_there(cli, raw, tmp_path):
     done = cli("--prepare", "--dataset", raw, "--data-dir", tmp_path, "--data-root", tmp_path / "data")
     fails(done, "--data-dir")
-    fails(cli("--test", "--compare", ""), "--compare is empty")
 
 
 def test_a_profile_of_few_steps_is_no_crash(cli, recipe, tmp_path):
     done = cli("--train", *recipe, "--profile", "--epochs", "2")
-    assert (
-        done.returncode == 0 and "there is no trace: --profile needs 25 steps, and only 8 were trained" in done.stderr
-    )
+    assert done.returncode == 0 and "--profile needs 25 steps" in done.stderr
     assert not list((tmp_path / "runs").rglob("trace.json"))
     done = cli("--test", "--run-root", tmp_path / "runs", "--first-pixel", "1")
     fails(done, "--first-pixel")
@@ -305,28 +306,25 @@ def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (r"train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
+        (r"train:  ", "trian:  ", "'trian'.*'train'"),
         (
             r"  learning_rate:",
             "  learning_rat:",
-            "unknown key 'learning_rat' in section train of.*; did you mean 'learning_rate'",
+            "'learning_rat'.*'learning_rate'",
         ),
-        (r"  epochs: \d+", "  epochs: many", "epochs must be a whole number, not 'many'"),
-        (r"  epochs: \d+", "  epochs: null", "epochs must be a whole number, not None"),
+        (r"  epochs: \d+", "  epochs: many", "epochs.*'many'"),
+        (r"  epochs: \d+", "  epochs: null", "epochs.*None"),
         (r"  seed:", "  speed: 3\n  seed:", "speed.*seed"),
-        (r"  clip:", "  # clip:", "section train of args.yaml lacks the key 'clip'"),
-        (r"  quick:.*\n", "  quick:\n    epoch: 14\n", "unknown key 'epoch' in preset quick.*epochs"),
+        (r"  clip:", "  # clip:", "train.*'clip'"),
+        (r"  quick:.*\n", "  quick:\n    epoch: 14\n", "'epoch'.*quick.*epochs"),
     ],
 )
-def test_a_slip_in_args_yaml_is_named(cli, tmp_path, old, new, message):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for name in ("nets", "pipnet", "utils", "main.py"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+def test_a_slip_in_args_yaml_is_named(cli, tmp_path, monkeypatch, old, new, message):
     text, changes = re.subn(f"^{old}", new, (ROOT / "args.yaml").read_text(), flags=re.MULTILINE)
     assert changes == 1
-    (copy / "args.yaml").write_text(text)
+    (tmp_path / "args.yaml").write_text(text)
+    monkeypatch.setattr(main, "read_defaults", lambda: read_defaults(tmp_path / "args.yaml"))
     roots = ("--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
-    done = cli("--train", "--preset", "quick", "--data-dir", tmp_path, *roots, script=copy / "main.py")
+    done = cli("--train", "--preset", "quick", "--data-dir", tmp_path, *roots)
     fails(done, message)
     assert not (tmp_path / "runs").exists()

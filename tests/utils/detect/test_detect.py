@@ -1,5 +1,6 @@
 """Whole runs of the task `detect`, with their export."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from conftest import (
     fails,
     refuses,
     rows,
-    run,
     sets_of,
     settings,
     split_of,
+    trained_once,
     two_train_as_one,
     write_faces,
     write_wider,
@@ -41,23 +42,11 @@ SMALL = ["--input-size", "64", "--crops", "16", "--batch-size", "8", "--epochs",
 
 
 @pytest.fixture(scope="session")
-def detector(wider, raw, data_root, tmp_path_factory) -> Path:
+def detector(wider, raw, data_root, shared) -> Path:
     """A run of two epochs on photographs and pasted faces, tested and exported."""
-    root = tmp_path_factory.mktemp("detector")
-    done = run(
-        "python",
-        "main.py",
-        "--task",
-        "detect",
-        "--train",
-        "--test",
-        "--test-onnx",
-        *flags(wider, raw, data_root, root),
-        OMP_NUM_THREADS="1",
-    )
-    assert done.returncode == 0, done.stderr
-    (root / "said").write_text(done.stdout)
-    return root / "000"
+    return trained_once(
+        shared / "detector", "--task", "detect", *flags(wider, raw, data_root, shared / "detector")
+    ).folder
 
 
 def flags(wider: Path, raw: Path, data_root: Path, root: Path) -> list[str]:
@@ -92,7 +81,7 @@ def test_the_files_and_tables_of_a_run(detector):
     ]
     assert scores[0]["faces"] == "5" and scores[2]["AP"] == "" and scores[1]["AP"]
     assert (detector / "report" / "pictures_faces.jpg").is_file()
-    said = (detector.parent / "said").read_text()
+    said = json.loads((detector.parent / "said.json").read_text())["stdout"]
     assert "| faces" in said and "AP where every face has a box" in said
 
 

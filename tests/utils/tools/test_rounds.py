@@ -12,6 +12,7 @@ from conftest import (
     driver,
     fails,
     load_split,
+    once,
     refuses,
     rewrite,
     rows,
@@ -28,12 +29,15 @@ from utils.train import checkpoint
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory, data_root):
+def target(shared, data_root):
     """A prepared set of other faces."""
-    raw = tmp_path_factory.mktemp("target") / "target"
-    write_faces(raw / "train", 12, seed=5)
-    write_faces(raw / "test", 4, seed=6)
-    return DataGenerator(raw, 64, "points", "target", data_root).run()
+
+    def make(folder):
+        write_faces(shared / "target" / "train", 12, seed=5)
+        write_faces(shared / "target" / "test", 4, seed=6)
+        DataGenerator(shared / "target", 64, "points", folder.name, data_root).run()
+
+    return once(data_root / "target", make)
 
 
 @pytest.fixture
