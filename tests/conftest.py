@@ -53,6 +53,17 @@ LAYOUTS = DEFAULTS.layouts
 NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked as slow too")
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    if not config.getoption("all"):
+        quick = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = quick
+
+
 def to_published(state: dict, system: str) -> dict:
     """A state dict of ours under the names of `system`, pipnet or irnet."""
     heads = {f"head.{ours}.": f"{theirs}." for ours, theirs in HEAD_NAMES[system].items()}

@@ -86,7 +86,8 @@ def test_the_files_and_tables_of_a_run(trained):
 
 def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
     figure = table(trained.done.stdout)[0][3]
-    near, folder = ["--run-root", trained.root], trained.folder
+    folder = shutil.copytree(trained.folder, tmp_path / "runs" / "000")
+    near = ["--run-root", folder.parent]
     files = [["--exp", place] for place in (folder, folder / "best.pt", folder / "best.onnx")]
     for exp in (["--exp", "000", *near], near, *files):
         done = cli("--test", *exp)

@@ -298,8 +298,13 @@ def elsewhere(tmp_path):
             "in {0}: -P -m utils.train.launch --standalone --nproc-per-node 2 --max-restarts 0 "
             "{0}/c1/main.py --data-dir a b\n",
         ),
-        ("test.sh", ["-k", "a"], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal -k a\n"),
-        (".ci/run", [], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal\nin {0}/c1: -m ruff check .\n"),
+        ("test.sh", ["-k", "a"], "in {0}/c1: -m pytest -n auto --maxprocesses 3 --dist worksteal -k a\n"),
+        (
+            ".ci/run",
+            [],
+            "in {0}/c1: -m pytest -n auto --maxprocesses 3 --dist worksteal --all --durations=25\n"
+            "in {0}/c1: -m ruff check .\nin {0}/c1: -m ruff format --check .\n",
+        ),
     ],
 )
 def test_scripts_belong_to_their_own_folder_and_paths_to_the_users(elsewhere, script, flags, says):
