@@ -64,6 +64,13 @@ def pytest_collection_modifyitems(config, items) -> None:
         items[:] = quick
 
 
+def slow(*values) -> list:
+    """Return parameters of tests that are marked as slow."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow) for value in values
+    ]
+
+
 def to_published(state: dict, system: str) -> dict:
     """A state dict of ours under the names of `system`, pipnet or irnet."""
     heads = {f"head.{ours}.": f"{theirs}." for ours, theirs in HEAD_NAMES[system].items()}

@@ -40,6 +40,7 @@ def test_every_net_learns_and_its_export_agrees():
     assert all(share > 0.95 for share in found["onnx_agrees"].values()) and not found["faults"]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_benchmarks_is_one():
     defaults = read_defaults()
 
@@ -96,6 +97,7 @@ def test_the_rows_of_experiments_follow_from_their_figures():
         assert experiments.shown(table, stored["measured"]) == stored["rows"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", ["cpu", "device"])
 def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
     monkeypatch.setattr(training, "STEPS", 2)
@@ -103,6 +105,7 @@ def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
     assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
 
 
+@pytest.mark.slow
 def test_a_card_is_checked(monkeypatch, capsys):
     """Two of the paths, on the processor."""
     monkeypatch.setattr("speeds.gpu.FACES", (16, 8))
@@ -111,6 +114,7 @@ def test_a_card_is_checked(monkeypatch, capsys):
     assert printed.count("ok  ") == 2 and "paths: 2 cases, 0 faults" in printed
 
 
+@pytest.mark.slow
 def test_the_demo_runs_as_long_as_it_must():
     """Twelve frames and four pictures in place of 30,000 and 10,000."""
     found = demo.soak(share=0.0004)

@@ -203,6 +203,7 @@ def edit(folder: Path, snippet: str) -> None:
     file.write_text("".join([*lines[:place], code, *lines[place:]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=name_of)
 def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
     folder = checkout(tmp_path)
@@ -230,6 +231,7 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
     assert len(json.loads(done.stdout)["faces"]) == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
     if not (find_spec("material") and find_spec("mkdocstrings_handlers")):
         pytest.skip("no mkdocs-material and mkdocstrings-python; requirements-dev.txt brings them")
@@ -240,6 +242,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert (tmp_path / "assets" / "faces.jpg").is_file() and (tmp_path / "benchmarks" / "results").is_dir()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_stored_without_outputs(tmp_path):
     file = ROOT / "examples" / "quickstart.ipynb"
     cells = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]

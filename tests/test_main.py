@@ -155,6 +155,7 @@ def test_a_folder_holds_one_run_at_a_time(cli, recipe, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
+@pytest.mark.slow
 def test_a_run_resumed_after_kills_equals_an_uninterrupted_run(cli, recipe, tmp_path):
     flags = ["--train", *recipe, "--epochs", "4"]
     whole, killed = tmp_path / "runs" / "whole", tmp_path / "runs" / "killed"

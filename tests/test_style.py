@@ -27,6 +27,7 @@ def test_the_shell_scripts_pass_shellcheck():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_code_passes_the_type_checker(tmp_path):
     if not find_spec("mypy"):
         pytest.skip("no mypy; requirements-dev.txt brings it")

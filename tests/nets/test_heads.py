@@ -133,6 +133,7 @@ def crowd(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks)[:, ::4] / 64, dtype=torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_two_epochs_beat_the_mean_face_threefold(head):
     """The faces of the test are not in the training set."""

@@ -41,6 +41,7 @@ def test_fields_are_views_and_others_stay():
     assert torch.equal(some.pose, labels.pose) and torch.equal(some.level, labels.level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("plain", "parts", "detector"))
 def test_a_loss_is_one_graph(kind):
     """No part of a step asks for a value of a tensor, so that torch.compile, and a GPU, can take it as a whole."""

@@ -96,6 +96,7 @@ net(torch.rand(2, 3, 96, 96).to(memory_format=torch.channels_last))[32].square()
 """
 
 
+@pytest.mark.slow
 def test_a_step_stays_within_its_memory(tmp_path):
     """guard.c watches 64 KiB behind each block of memory."""
     if not sys.platform.startswith("linux") or not shutil.which("cc"):

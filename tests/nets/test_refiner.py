@@ -270,6 +270,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ from the command line
+@pytest.mark.slow
 def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli, recipe, trained, tmp_path):
     teacher = shutil.copy(trained.folder / "best.pt", tmp_path / "teacher.pt")
     flags = [*recipe, "--refine", "--teacher", teacher, "--epochs", "2"]
@@ -305,6 +306,7 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
     fails(cli(*again, "--epochs", "3"), "teacher.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_refine_and_learn_from_a_teacher_as_one(cli, recipe, trained, tmp_path):
     teacher = ("--refine", "--teacher", trained.folder / "best.pt")
     two_train_as_one(cli, tmp_path / "runs", "--train", *recipe, "--amp", "off", *teacher)

@@ -533,6 +533,7 @@ def test_impossible_boxes_of_a_detector_are_no_faces(boxes, scores):
     refuses("the detector must return boxes", landmarker, image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(65000, 2), (2, 65000), (1, 60000), (300000, 3)])
 def test_thin_pictures_take_little_time_and_memory(shape):
     """In a process with 3 GB, as the detector's boxes and given ones, upright and turned."""
@@ -790,6 +791,7 @@ def test_inference_loads_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     source, target = tmp_path / "source", tmp_path / "site"
     shutil.copytree(ROOT / "pipnet", source / "pipnet", ignore=shutil.ignore_patterns("__pycache__"))

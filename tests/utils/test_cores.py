@@ -40,6 +40,7 @@ def test_threads_are_those_of_the_free_cores(monkeypatch, free, processes, wante
     assert chosen == [wanted, 5] and torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_same(cli, recipe, tmp_path):
     text = "from utils.train import loop, ranks\nranks.cores = loop.cores = lambda: 2\nranks.free_cores = lambda: "
     loaded, free = (driver(tmp_path, name, f"{text}{cores}") for name, cores in (("loaded", 0.2), ("free", 2.0)))
@@ -57,6 +58,7 @@ def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_
     assert "preparing" not in again.stderr  # a resumed run, too, names the data root of its sets
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back")
 def test_a_training_keeps_the_memory_of_freed_tensors():
     faults = []

@@ -29,6 +29,7 @@ def hold(folder: Path) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
     folder = tmp_path / "000"
     process = hold(folder)
@@ -120,6 +121,7 @@ def test_a_lock_of_others_is_not_taken(tmp_path, hold):
         pass
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_dead_process_left_is_taken_over(tmp_path):
     (tmp_path / ".lock").write_text("123 on elsewhere")
     said = []

@@ -18,6 +18,7 @@ WAIT = "for _ in range(1000): time.sleep(0.1)"
 AT_WORK = f"    {WAIT}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "package", "number"),
     [
@@ -75,6 +76,7 @@ def written(folder, work: str) -> str:
     return str(script)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "place"),
     [
@@ -186,6 +188,7 @@ def test_a_stopped_training_prints_the_whole_command_that_goes_on(tmp_path, file
     assert told == ["python", script, "--train", "--box", "true", "a b", "--exp", str(folder), *resumed], done.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_to_several_processes_is_one_line(tmp_path):
     script = written(tmp_path, AT_WORK)
     launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", script]
@@ -204,6 +207,7 @@ esac
 """  # knows no package until pip has installed it
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("flock"), reason="no flock")
 def test_two_commands_install_the_packages_once(tmp_path):
     python = tmp_path / "bin" / "python3.13"
@@ -225,6 +229,7 @@ def test_two_commands_install_the_packages_once(tmp_path):
     assert (tmp_path / "log").read_text() == "begin\nend\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("windows", "dangling", "none"))
 def test_only_an_environment_of_this_run_is_removed(tmp_path, kind):
     python, venv = tmp_path / "bin" / "python3.13", tmp_path / ".venv"
@@ -254,6 +259,7 @@ def test_only_an_environment_of_this_run_is_removed(tmp_path, kind):
         assert venv.is_symlink() == (kind == "dangling") and not venv.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [("main.py", "--list-nets"), ("demo.py", "--source", "assets/astronaut.jpg", "--json", "-")]
 )
@@ -342,12 +348,14 @@ def without(tmp_path):
     return lambda packages, *flags: run("python", *map(str, flags), MISSING=packages, **env)
 
 
+@pytest.mark.slow
 def test_a_training_needs_only_what_it_uses(without, recipe, tmp_path):
     done = without("h5py scipy tensorboard onnx onnxruntime onnxscript", "main.py", "--train", "--test", *recipe)
     assert done.returncode == 0 and "no events for TensorBoard" in done.stderr, done.stderr
     assert (tmp_path / "runs" / "000" / "best.pt").is_file() and "--logdir" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "flags"),
     [

@@ -259,6 +259,7 @@ def test_what_is_transparent_is_white(tmp_path):
     assert (image[:50] == 255).all() and (image[50:] == values[50:, :, :3]).all()
 
 
+@pytest.mark.slow
 def test_a_picture_that_needs_more_memory_than_there_is_is_named(tmp_path):
     cv2.imwrite("large.png", np.zeros((16_000, 16_000), np.uint8))
     code = (
@@ -345,6 +346,7 @@ def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
         assert len(said["pose"]) == 3 and (shut[0] != shut[1] or said["closed"] == shut[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
 def test_names_that_are_not_utf8(nets, tmp_path):
     """OpenCV would end the process."""
@@ -393,6 +395,7 @@ def test_a_video_that_ends_too_early(nets, tmp_path, capfd):
     assert 8 <= count < 20 and f"{count} of 20 frames could be read" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_video_that_plays(nets, tmp_path, number):
     write_video(tmp_path / "long.avi", 1000, (64, 64))
@@ -420,6 +423,7 @@ def test_a_signal_leaves_a_video_that_plays(nets, tmp_path, number):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_graph_without_an_end_is_stopped(tmp_path):
     """In both commands, at the same time: each takes 8 s to be in the loop, and 7 to give it up."""
     values = {"layout": LAYOUTS.load("5").to_dict(), "protocol": DEFAULTS.protocols["square"], "input_size": 64}
@@ -461,6 +465,7 @@ def test_a_graph_without_an_end_is_stopped(tmp_path):
     assert all("stopped" in text.splitlines()[-1] and "Traceback" not in text for text in said), said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_last_picture_changes_nothing(number):
     code = f"""import atexit, os
@@ -471,6 +476,7 @@ demo.command(["--help"])"""
     assert (done.returncode, done.stderr) == (0, "") and "--source" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_nets_are_freed_is_one_line():
     code = """import signal
 from pipnet.app import demo
@@ -504,6 +510,7 @@ def test_forty_faces_and_none(nets, tmp_path):
     assert lines("c.jsonl")[0]["faces"] == [] and (cv2.imread("c.png") == cv2.imread("crowd.png")).all()
 
 
+@pytest.mark.slow
 def test_a_picture_of_108_megapixels(nets, tmp_path):
     cv2.imwrite("large.jpg", np.zeros((9000, 12000, 3), np.uint8))
     # not ru_maxrss, which a process inherits from the one that has started it
@@ -649,6 +656,7 @@ def test_a_source_without_a_flag(nets, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout) == lines("a.jsonl")[0], done.stderr
 
 
+@pytest.mark.slow
 def test_an_export_of_the_weights_needs_no_torch(nets, trained, tmp_path):
     cv2.imwrite("face.png", face_picture())
     shutil.copytree(trained.folder, "run")

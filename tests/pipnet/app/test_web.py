@@ -64,6 +64,7 @@ def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]
         yield cv2.cvtColor(image, cv2.COLOR_RGBA2BGR), record
 
 
+@pytest.mark.slow
 @needs_runtime
 @needs_browser
 @pytest.mark.parametrize(("int8", "most"), [(False, 0.15), (True, 1)], ids=("32 bits", "8 bits"))

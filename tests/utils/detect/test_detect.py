@@ -162,6 +162,7 @@ def test_a_run_is_tested_without_naming_its_task(cli, detector, wider):
     assert done.returncode == 0 and "| 1.5" in done.stdout.replace("   1.5", " 1.5"), done.stderr
 
 
+@pytest.mark.slow
 def test_resume_is_exact(cli, detector, wider, raw, data_root, tmp_path):
     stopped = driver(
         tmp_path,
@@ -189,6 +190,7 @@ solver.Solver.train_step = short""",
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(cli, wider, raw, data_root, tmp_path):
     teacher = tmp_path / "teacher.pt"
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, refuses, settings
+from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, refuses, settings, slow
 
 from nets import NetOptions, build_net, make_spec
 from nets.stages.auxiliary import STATES
@@ -46,12 +46,9 @@ def pictures(count: int, size: int) -> torch.Tensor:
     ("num_nb", "stride", "size", "spread", "name"),
     [
         (0, 32, 64, 0.1, NET),
-        (1, 8, 64, 0.1, NET),
-        (2, 16, 96, 0.0, NET),
         (2, 16, 96, 0.1, NET),
-        (5, 64, 128, 0.1, NET),
-        (10, 128, 128, 0.1, NET),
-        (11, 32, 96, 0.0, "irnet18"),
+        *slow((1, 8, 64, 0.1, NET), (2, 16, 96, 0.0, NET), (5, 64, 128, 0.1, NET), (10, 128, 128, 0.1, NET)),
+        *slow((11, 32, 96, 0.0, "irnet18")),
     ],
 )
 def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size, spread, name):
@@ -96,7 +93,7 @@ def exported(tmp_path_factory) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("eyes", "names"), [(0.8, list(STATES)), (0.0, [None, None, "mouth_closed", "mouth_wide_open"])]
+    ("eyes", "names"), [(0.8, list(STATES)), *slow((0.0, [None, None, "mouth_closed", "mouth_wide_open"]))]
 )  # eyes of no weight are not trained
 def test_the_file_names_the_states(tmp_path, eyes, names):
     run = saved(Run(tmp_path, tmp_path / "best.pt"), ("pose", "states"), eyes=eyes, mouth=0.5)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, ROOT, fails, mean_face, refuses, unfolded, untrained, write_faces
+from conftest import NET, ROOT, fails, mean_face, refuses, slow, unfolded, untrained, write_faces
 
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.wrappers.affine import inverse
@@ -77,6 +77,7 @@ def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
     return net, source_of(net, tmp_path_factory.mktemp("refined"))
 
 
+@pytest.mark.slow
 @CONVERTED
 def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
     import_packages(name)
@@ -95,6 +96,7 @@ def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
     assert open_file(file, 1).values["net"] == "of a test"
 
 
+@pytest.mark.slow
 @CONVERTED
 @pytest.mark.parametrize("refined", ["pip"], indirect=True)
 def test_some_landmarks_of_a_net_are_exported(tmp_path, refined, name):
@@ -129,6 +131,7 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refined", ["pip"], indirect=True)
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_full_disk_for_temporary_files_is_named(tmp_path, refined, name, monkeypatch):
@@ -170,7 +173,7 @@ def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path)
     assert str(tmp_path).encode() not in file.read_bytes()
 
 
-@pytest.mark.parametrize("head", [*HEADS, "parts"])
+@pytest.mark.parametrize("head", ["pip", *slow("coordinate", "simcc", "heatmap", "parts")])
 def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
     net = spread(untrained(mean_face()[36:48], 5, head, **HEADS.get(head, {})))
     source, file = source_of(net, tmp_path), tmp_path / "net.raw.onnx"
@@ -192,6 +195,7 @@ def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
         assert not unfolded(one) and len(list(tmp_path.glob("net.*"))) == 2  # one file each
 
 
+@pytest.mark.slow
 def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path):
     torch.manual_seed(0)
     net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, reinit=True), mean_face()[36:48])).eval()
@@ -238,6 +242,7 @@ def test_peppas_published_files_run(reference, suffix):
     assert face.landmarks.shape == (68, 2) and list(face.states)[0] == "left_eye_closed" and face.pose.shape == (3,)
 
 
+@pytest.mark.slow
 def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     """A net of two epochs is so rough that its 8-bit file may be beyond its bound; then the command must say so."""
     run = shutil.copytree(trained.folder, tmp_path / "run")
@@ -282,6 +287,7 @@ class Overwriting(torch.nn.Module):
         return torch.zeros(image.shape[0], 68, 2), torch.ones(image.shape[0], 68)
 
 
+@pytest.mark.slow
 def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, faces, tmp_path):
     run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
     foreign = run / "best.torchscript"
@@ -313,6 +319,7 @@ def test_parts_are_unbound_along_any_side_for_ncnn():
     assert torch.equal(first, values[0].sin())
 
 
+@pytest.mark.slow
 def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_path):
     """The shipped net was trained on four sets, each with its own --label-shift."""
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
@@ -322,6 +329,7 @@ def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_pa
     assert find_run("landmarks-fast", tmp_path / "runs", train=False).has("int8")
 
 
+@pytest.mark.slow
 def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
     """They are compared on synthetic faces; `--test` asks for real ones. The 8-bit file is the shipped one."""
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
@@ -336,6 +344,7 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
     fails(cli("--test", "--exp", "landmarks-fast", *places), "--test-data")
 
 
+@pytest.mark.slow
 def test_one_layout_of_a_shipped_net_is_exported_without_any_data(cli, tmp_path):
     done = cli(
         "--export",

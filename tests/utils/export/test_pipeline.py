@@ -156,6 +156,7 @@ def test_its_pictures_are_those_of_opencv(height, width):
         assert off.max() <= 1 and not off[: height // 2, : width // 2].any()
 
 
+@pytest.mark.slow
 def test_its_joins_are_those_of_the_detector_and_the_landmarker():
     """Boxes and scores are random, and some are equal."""
     draw, dropped = np.random.default_rng(1), [0, 0]
@@ -241,6 +242,7 @@ def test_what_has_no_pipeline_is_refused(tmp_path):
     assert not (tmp_path / "out.onnx").exists()
 
 
+@pytest.mark.slow
 def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     done = cli("--export", "pipeline", "--export-raw", "--exp", run)
@@ -273,6 +275,7 @@ def includes() -> Path:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 def test_the_example_in_cpp_prints_the_faces(file, pair, tmp_path):
     headers, program = includes(), tmp_path / "faces"

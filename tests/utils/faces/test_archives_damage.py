@@ -89,6 +89,7 @@ def spoilt(good: bytes, draw) -> bytes:
     )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12,
     deadline=None,

@@ -139,6 +139,7 @@ def test_which_way_is_taken(faces):
     assert not isinstance(make_loader([], [], settings(workers=0).train, gpu), Feed)  # crops of a detector
 
 
+@pytest.mark.slow
 def test_a_killed_training_with_pixels_on_the_device_goes_on_where_it_was(cli, recipe, tmp_path):
     flags, runs = ["--train", *recipe, "--pixels", "device", "--epochs", "2"], tmp_path / "runs"
     assert cli(*flags, "--exp", "whole").returncode == 0

@@ -60,6 +60,7 @@ def raises(error: Exception):
     return action
 
 
+@pytest.mark.slow
 def test_a_loader_process_is_silent_about_a_training_that_has_ended(capfd):
     assert list(train_loader(Faces(report), [0], 1, False)) == [0]
     assert capfd.readouterr().err.strip() == "RuntimeError: something else"
@@ -78,6 +79,7 @@ begin = ManagerWatchdog.__init__
 ManagerWatchdog.__init__ = lambda watch: time.sleep(2) or begin(watch)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "late",
     ("os.register_at_fork(after_in_child=lambda: time.sleep(2))", LATE_WATCH),
@@ -95,6 +97,7 @@ FULL = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: 
 FEW = RuntimeError("unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faces", "message"),
     [
@@ -133,6 +136,7 @@ with explaining_errors(loader, str):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 @pytest.mark.parametrize(("limit", "message"), [("memory", "--shm-size"), ("files", "ulimit -n")])
 def test_a_small_shared_memory_and_few_open_files_end_a_training(limit, message):

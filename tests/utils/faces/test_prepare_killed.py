@@ -118,6 +118,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
             function(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ("old set moved", "new set moved"))
 def test_a_preparation_that_is_killed_while_it_replaces_a_set(tmp_path, monkeypatch, place):
     source = points_folder(tmp_path / "mine", people=4, frames=1)

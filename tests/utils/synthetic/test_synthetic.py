@@ -90,6 +90,7 @@ def test_train_and_test_indices_never_meet():
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_folder(tmp_path, monkeypatch):
     def stop(job):
         raise KeyboardInterrupt
@@ -114,6 +115,7 @@ os._exit(0)  # as a signal ends a command: without Python's clean-up
 """
 
 
+@pytest.mark.slow
 def test_rendering_processes_leave_ctrl_c_to_their_caller():
     done = subprocess.run([sys.executable, "-c", CALLER], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("True\n", "")
@@ -143,12 +145,14 @@ def attacked(tmp_path, attack: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_rendering_process_is_one_line(tmp_path):
     done = attacked(tmp_path, "processes[0].kill()")
     assert done.stdout.startswith("a process that renders synthetic faces was killed") and done.stdout.count("\n") == 1
     assert done.returncode == 0 and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_rendering_processes_end_with_their_caller(tmp_path):
     assert attacked(tmp_path, "os.kill(os.getpid(), 9)").returncode == -9
 

@@ -58,6 +58,7 @@ def weights(folder):
 
 
 # -------------------------------------------------------------------------------------------------------------- rounds
+@pytest.mark.slow
 def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, tmp_path):
     """A run on poisoned labels that is killed in its third round ends with the same weights, bit for bit."""
     flags = [
@@ -141,6 +142,7 @@ def test_a_net_that_says_the_same_for_any_face_is_noticed():
     refuses("collapsed", check_collapse, points * np.nan, "the net")
 
 
+@pytest.mark.slow
 def test_a_collapsed_round_stops_the_training(cli, semi, target, tmp_path):
     done = cli(
         "--train",
@@ -197,6 +199,7 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     fails(cli("--train", *few, "--detector-weights", nothing), "5 pictures")
 
 
+@pytest.mark.slow
 def test_two_processes_follow_a_mean_teacher_as_one(cli, semi, target, tmp_path):
     two_train_as_one(
         cli, tmp_path / "runs", "--train", *semi, "--amp", "off", "--semi", "mean-teacher", "--unlabelled", target

@@ -168,6 +168,7 @@ def sweeping(start, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     root, flags = tmp_path / "runs", ("--test", "--sweep", "num_nb=68,3,5", "--seed", "7")
     begun = sweeping(*flags)
@@ -227,6 +228,7 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     assert sweeping.calls() == [["000-num_nb=3", "False", "True"]] and len(rows(root / "000" / "sweep.csv")) == 1
 
 
+@pytest.mark.slow
 def test_other_tests_test_all_runs_again(sweeping, tmp_path):
     assert sweeping("--test", "--sweep", "num_nb=3,4", "--thresholds", "8").result().returncode == 0
     assert len(sweeping.calls()) == 2
@@ -243,6 +245,7 @@ def test_other_tests_test_all_runs_again(sweeping, tmp_path):
     assert yaml.safe_load((tmp_path / "runs" / "000" / "sweep.yaml").read_text())["tests"] == ["test", "test_onnx"]
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_in_its_first_round_and_never_named_like_a_file(sweeping, tmp_path):
     flags = ("--sweep", "weights=none,foo.pt", "--num-nb", "3")
     assert sweeping(*flags).result().returncode == 0
@@ -255,6 +258,7 @@ def test_a_run_is_gone_on_with_in_its_first_round_and_never_named_like_a_file(sw
     assert [resumed for _, resumed, _ in sweeping.calls()] == ["True", "True"]
 
 
+@pytest.mark.slow
 def test_several_keys_are_combined(sweeping, tmp_path):
     done = sweeping("--sweep", "num_nb=3,4", "--sweep", "weights=none,a/b.pt", "--no-decay-norms").result()
     assert done.returncode == 0, done.stderr
@@ -271,6 +275,7 @@ def test_several_keys_are_combined(sweeping, tmp_path):
     assert "decay_norms: false" in (tmp_path / "runs" / "000" / "sweep.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp_path):
     flags = ("--sweep", "num_nb=3,4", "--val", "none")
     done = sweeping(*flags).result()
@@ -280,6 +285,7 @@ def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp
     ] * 2
 
 
+@pytest.mark.slow
 def test_a_run_without_a_rival_is_not_the_best(sweeping):
     done = sweeping("--sweep", "num_nb=3").result()
     assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
@@ -287,6 +293,7 @@ def test_a_run_without_a_rival_is_not_the_best(sweeping):
     assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
     assert sweeping("--sweep", "num_nb=3,4").result().returncode == 0
     shutil.rmtree(tmp_path / "runs" / "000")  # the folders of its runs stay
@@ -300,6 +307,7 @@ def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
     assert sweeping.calls() == [["000-num_nb=4", "False", "False"]]
 
 
+@pytest.mark.slow
 def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(

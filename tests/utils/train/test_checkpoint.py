@@ -68,6 +68,7 @@ def test_a_failed_save_leaves_the_old_file(packed, tmp_path):
     assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_saving_leaves_a_whole_file(packed, tmp_path):
     file = tmp_path / "last.pt"
     checkpoint.save(file, packed)

@@ -64,6 +64,7 @@ def nodes(count: int, *flags: str, last: list[str] | None = None) -> list[subpro
     return [subprocess.CompletedProcess(process.args, process.returncode, *texts) for process, texts in ended]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "apart"), [("pip", {"abs": 1}), ("coordinate", {"rel": 1e-3})])
 def test_two_nodes_train_like_one_process(cli, gaps, tmp_path, head, apart):
     """The same global batches: 12 faces of one process, or 6 of each node."""
@@ -84,6 +85,7 @@ def test_two_nodes_train_like_one_process(cli, gaps, tmp_path, head, apart):
         assert float(other["val_nme"]) == pytest.approx(float(mine["val_nme"]), **apart)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_path):
     wild = ("--exp", "wild", "--learning-rate", "1e6", "--warmup", "0", "--clip", "0")
     done = run("bash", "main.sh", "2", "--train", *gaps, "--batch-size", "2", *wild, OMP_NUM_THREADS="1")
@@ -118,6 +120,7 @@ def by_brightness(images: torch.Tensor) -> Prediction:
     return Prediction(mean[:, None, None].expand(-1, 68, 2), mean[:, None].expand(-1, 68))
 
 
+@pytest.mark.slow
 def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
     port = free_port()
     processes = [FORKS.Process(target=_tested, args=(rank, port, str(tmp_path), str(faces))) for rank in range(3)]
@@ -220,6 +223,7 @@ def driver(folder: Path, text: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_too_little_memory_names_the_flags_that_help(cli, recipe, tmp_path):
     limited = driver(
         tmp_path,
@@ -236,6 +240,7 @@ def short(self, batches):
     assert cli("--train", *recipe, "--exp", "short", "--batch-size", "16", "--accumulate", "2").returncode == 0
 
 
+@pytest.mark.slow
 def test_too_little_memory_in_a_later_epoch_can_be_resumed(cli, recipe, tmp_path):
     late = driver(
         tmp_path,
@@ -271,6 +276,7 @@ def test_too_little_memory_for_a_test(faces):
     refuses("64 px", evaluate, short, several, LAYOUT, "interocular", 8)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_named(gaps, tmp_path):
     """The other processes print nothing; the launcher ends them."""
     file = driver(
@@ -287,14 +293,17 @@ def short(self, batches):
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_named_and_the_job_is_restarted(cli, gaps, tmp_path):
     """The restart goes on from the last epoch, without a hand; then one process goes on where two were."""
     file = driver(
         tmp_path,
         """
 from datetime import timedelta
+import time, types
 from utils.train import ranks
 ranks.TIMEOUT = timedelta(seconds=4)
+ranks.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 10))
 def short(self, batches):
     if self.step == 6 and self.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), 19)

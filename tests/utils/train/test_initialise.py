@@ -171,6 +171,7 @@ def nme(done) -> float:
     return float(next(line for line in done.stdout.splitlines() if line.startswith("| own")).split("|")[4])
 
 
+@pytest.mark.slow
 def test_the_tutorial(cli, raw, data_root, tmp_path):
     """The tutorial's command on small faces, from a net of its own: it takes net and size from that, beats the same
     from scratch, and what is tuned needs no layout any more.

@@ -263,6 +263,7 @@ def test_bf16_is_chosen_where_it_is_faster(monkeypatch, capabilities, dtype):
     assert precision("auto", torch.device("cpu")) is dtype
 
 
+@pytest.mark.slow
 def test_the_loss_compiles_as_one_graph():
     net = untrained(EYES, 5, sigma=True, error="l2")
     batch, loss = make_batch(4, hidden=0.3), make_solver(net).runner
@@ -367,6 +368,7 @@ def _rank(rank: int, port: int, folder: str, ddp: bool) -> None:
     torch.save(found, Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ddp", [True, False])
 def test_the_step_of_two_processes_equals_that_of_one(tmp_path, ddp):
     port = free_port()
@@ -394,6 +396,7 @@ def test_the_step_of_two_processes_equals_that_of_one(tmp_path, ddp):
     assert (tmp_path / "order").read_text() == "01"
 
 
+@pytest.mark.slow
 def test_a_profile_says_where_the_time_of_a_step_goes(cli, recipe, tmp_path):
     done = cli("--train", *recipe, "--profile", "--batch-size", "2", "--epochs", "2", "--val", "none")
     assert done.returncode == 0, done.stderr
