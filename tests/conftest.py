@@ -39,7 +39,7 @@ sys.path[:] = [
 import main  # noqa: E402
 import pipnet.app.demo  # noqa: E402
 from nets.convert.published import HEAD_NAMES  # noqa: E402
-from pipnet.errors import UserError  # noqa: E402
+from pipnet.errors import UserError, printable  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, make_settings, read_defaults  # noqa: E402
 from utils.detect.wider import Picture  # noqa: E402
@@ -297,7 +297,7 @@ def call(command: Callable, name: str, *argv) -> SimpleNamespace:
         try:
             command(sys.argv[1:])
         except UserError as refused:
-            status, error = 1, str(refused)
+            status, error = 1, "\n  ".join(map(printable, str(refused).split("\n  ")))
             print(f"error: {error}", file=err)
         except SystemExit as ended:
             status = ended.code or 0

@@ -108,7 +108,7 @@ def test_every_flag_exists(capsys):
     benchmarks = (
         "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share --split".split()
     )
-    others = {"--depth", "--compression", "--cells"}  # of git; added by docs/contributing.md
+    others = {"--depth", "--all", "--compression", "--cells"}  # of git, of test.sh; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)

@@ -146,9 +146,9 @@ def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
     assert not list((root / "new").iterdir())
 
 
-def test_a_folder_holds_one_run_at_a_time(cli, recipe, tmp_path):
+def test_a_folder_holds_one_run_at_a_time(cli, start, recipe, tmp_path):
     with lock(tmp_path / "runs" / "busy"):
-        done = cli("--train", "--exp", "busy", *recipe)
+        done = start("--train", "--exp", "busy", *recipe).result()
         assert done.returncode == 1 and f"in use by process {os.getpid()}" in done.error
         assert [path.name for path in (tmp_path / "runs" / "busy").iterdir()] == [".lock"]
     assert cli("--train", "--exp", "busy", *recipe).returncode == 0

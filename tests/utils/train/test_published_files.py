@@ -270,7 +270,7 @@ def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
     fails(done, f"best.pt.*--net {NET}")
 
 
-def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
+def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, start, tmp_path):
     given = chosen("--train-data", faces, "--weights", "landmarks", "--teacher", "landmarks")
     assert given.net.weights == given.train.teacher and Path(given.train.teacher).name == "landmarks.pt"
     assert (given.net.net, given.net.input_size, given.net.refine) == ("resnet10t_early", 192, True)
@@ -278,7 +278,8 @@ def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
     with lock(tmp_path / "runs" / "files" / "landmarks"):  # another one at the same time
-        done = cli("--predict", raw / "train", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
+        flags = ("--predict", raw / "train", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
+        done = start(*flags).result()
         assert done.returncode == 0 and "landmarks is in use by another process; this one takes" in done.stderr, (
             done.stderr
         )
