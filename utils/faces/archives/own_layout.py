@@ -150,7 +150,8 @@ def _proposed_row(names: list[str], faces: np.ndarray) -> str:
         and re.search(r"eye(?!_?brow|s?_?brow)|pupil", names[i].lower())
     ]
     if eyes:
-        row["interocular"] = list(max(eyes, key=lambda pair: abs(mean[pair[1]] - mean[pair[0]])))
+        widest = max(eyes, key=lambda pair: abs(mean[pair[1]] - mean[pair[0]]))
+        row["interocular"] = list(widest)
     if named:
         row["groups"] = _groups(names)
     return yaml.safe_dump({"mine": row}, default_flow_style=True, sort_keys=False, width=np.inf).strip()[1:-1]
