@@ -155,7 +155,7 @@ def new_settings(*flags: str) -> Settings:
             ("--head", "coordinate", "--cls", "5"),
             "--cls.*pip.*heatmap.*simcc.*coordinate",
         ),
-        (("--head", "heatmap", "--reg", "2"), "--reg.*pip.*coordinate.*parts.*heatmap"),
+        (("--head", "heatmap", "--no-refine", "--reg", "2"), "--reg.*pip.*coordinate.*parts.*heatmap"),
         (("--alignment", "2"), "--alignment.*--reinit.*--local-parts"),
         (("--milestones", "3"), "--milestones.*steps"),
         (("--schedule", "steps", "--final-learning-rate", "0.1"), "--final-learning-rate.*cosine"),

@@ -386,7 +386,7 @@ experiment.evaluate = evaluate""",
 def test_help_and_nets(cli):
     done = cli("--help")
     assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout
-    assert "default, quick, short" in " ".join(done.stdout.split()) and "irnet" in done.stdout
+    assert "default, short, quick" in " ".join(done.stdout.split()) and "irnet" in done.stdout
     done = cli("--list-nets")
     assert done.returncode == 0 and "| resnet18 " in done.stdout and "| irnet50 " in done.stdout
     done = cli("--list-nets", NET)
