@@ -331,10 +331,10 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
     fails(cli("--test", "--exp", trained.folder, "--no-int8"), "--int8")
 
 
-def test_a_prediction_into_a_place_that_another_writes_to_is_refused(trained, cli, pictures, tmp_path):
+def test_a_prediction_into_a_place_that_another_writes_to_is_refused(trained, cli, start, pictures, tmp_path):
     flags = "--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out"
     with lock(tmp_path / ".out.csv.predicting"):
-        fails(cli(*flags, tmp_path / "out.csv"), r"out\.csv is in use by process \d+")
+        fails(start(*flags, tmp_path / "out.csv").result(), r"out\.csv is in use by process \d+")
     assert not (tmp_path / "out.csv").exists() and not (tmp_path / ".out.csv.predicting").exists()
     (tmp_path / "out.unfinished.csv").write_text("mine")
     fails(cli(*flags, tmp_path / "out.csv"), r"out\.unfinished\.csv is there already")
