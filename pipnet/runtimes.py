@@ -23,8 +23,8 @@ MOST_THREADS = 1024  # of a net; many more take minutes to start
 class Opened(NamedTuple):
     """An opened file.
 
-    run: {input: array} -> {output: array}; inputs, outputs: names; values: the metadata, with `outputs`, {name: shape
-    without the batch}, if the shapes are known
+    run: {input: array} -> {output: array}; inputs, outputs: names; values: the metadata, with `inputs` (ONNX only) and
+    `outputs`, {name: shape without the batch}, if the shapes are known
     """
 
     run: Callable[[Arrays], Arrays]
@@ -136,13 +136,14 @@ def _one_by_one(
 def open_onnx(file: Path, threads: int) -> Opened:
     """Open a file in onnxruntime."""
     session = open_session(file, threads)
-    shapes = {port.name: port.shape[1:] for port in session.native.get_outputs()}
-    names = list(shapes)
+    inputs = {port.name: port.shape[1:] for port in session.native.get_inputs()}
+    outputs = {port.name: port.shape[1:] for port in session.native.get_outputs()}
+    names = list(outputs)
     return Opened(
         lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
-        [port.name for port in session.native.get_inputs()],
+        list(inputs),
         names,
-        {**metadata(session), "outputs": shapes},
+        {**metadata(session), "inputs": inputs, "outputs": outputs},
     )
 
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nets.build import net_row
+from nets.convert import peppa, pfld
 from nets.convert.dpr import has_local_parts
 from nets.convert.gdconv import gdconv_keys
 from nets.convert.published import HEAD_NAMES, NECK, are_our_names
+from pipnet.runtimes import Opened
 
 SETS = {
     68: "300w",
@@ -31,12 +33,17 @@ STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {
 
 
 class PublishedGraph(NamedTuple):
-    """An exported form of a system's net: the names of its inputs and outputs, the crop protocol of its demo, and the
-    function (run, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net, as "module:name".
+    """An exported net of a system.
+
+    net: its name, for messages
+    fits(opened): whether an opened file is such a graph
+    keys: settings that the system's preset does not hold; the crop protocol is that of its demo
+    read: "module:name" of a function (opened, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net
     """
 
-    ports: tuple[list[str], list[str]]
-    protocol: str
+    net: str
+    fits: Callable[[Opened], bool]
+    keys: dict[str, Any]
     read: str
 
 
@@ -149,7 +156,9 @@ SYSTEMS = {
         "slim",
         slim_keys,
         "nets.convert.peppa:from_peppa",
-        graph=PublishedGraph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported"),
+        graph=PublishedGraph(
+            "slim", peppa.is_exported, {"layout": "68", "protocol": "slim_demo"}, "nets.convert.peppa:read_exported"
+        ),
     ),
     "dpr": System(
         "DPR",
@@ -166,6 +175,12 @@ SYSTEMS = {
         "coordinate",
         gdconv_keys,
         "nets.convert.gdconv:from_gdconv",
+        graph=PublishedGraph(
+            "PFLD",
+            pfld.is_exported,
+            {"layout": "68", "input_size": pfld.SIZE, "protocol": "cunjian_camera"},
+            "nets.convert.pfld:read_exported",
+        ),
     ),
     "pipnet": System(
         "PIPNet",

@@ -51,4 +51,4 @@ def published_net(opened: Opened, file: Path) -> LandmarkNet:
         "pose": settings.loss.pose > 0,
         "states": state_names(vars(settings.loss)),
     }
-    return LandmarkNet.of(partial(import_named(system.graph.read), opened.run), values)
+    return LandmarkNet.of(partial(import_named(system.graph.read), opened), values)

@@ -189,7 +189,8 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
         system, settings, layout = graph_of(file, opened, defaults)
-        return {**description(settings, layout, vars(settings.net)), "system": system.title}
+        net = {**vars(settings.net), "net": system.graph.net}
+        return {**description(settings, layout, net), "system": system.title}
     net = LandmarkNet.of_export(opened, file)
     known = {**defaults.layouts.rows, **values.get("layouts", {})}
     name = net.layout.name if net.layout.name in known else net.layout.stored
@@ -212,8 +213,8 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
 def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[System, Settings, Layout]:
     """Return the system that published a graph, its settings and its layout. UserError for an unknown graph."""
     for system in SYSTEMS.values():
-        if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
-            return system, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol}, defaults)
+        if system.graph and system.graph.fits(opened):
+            return system, *settings_of(system, system.graph.keys, defaults)
     raise UserError(
         f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
         "published one that is known; give one that `main.py --export` has exported"

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import (
@@ -24,6 +25,7 @@ from conftest import (
     to_published,
     untrained,
 )
+from onnx import helper, numpy_helper
 from torch import nn
 
 from main import add_modes
@@ -31,7 +33,7 @@ from nets.backbones.slim import Slim
 from pipnet.errors import UserError
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
-from utils.config import parse
+from utils.config import ROOT, parse
 from utils.locks import lock
 from utils.train import checkpoint
 from utils.train.initialise import initialise
@@ -315,3 +317,40 @@ def test_the_forks_net_of_the_eyes_takes_the_mean_face_of_68(tmp_path):
     (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face_in(1.1).ravel())))
     found, there, _ = checkpoint.unpack(tmp_path / "state.pt", DEFAULTS)
     assert there.name == "12" and found.spec["neighbor_index"] == net.spec["neighbor_index"]
+
+
+def pfld_graph(file: Path, batch: int | str) -> tuple[np.ndarray, np.ndarray]:
+    """Write a graph with PFLD's ports, pose as another output; return the weights (48, 136) and bias of its one layer."""
+    weight = np.sin(0.37 * np.arange(48 * 136)).reshape(48, 136).astype(np.float32) / 8
+    bias = (0.5 + 0.1 * np.sin(np.arange(136))).astype(np.float32)
+    nodes = [
+        helper.make_node("AveragePool", ["picture"], ["pooled"], kernel_shape=[28, 28], strides=[28, 28]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("ReduceMean", ["pooled"], ["pose"], axes=[2, 3], keepdims=0),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["points"]),
+    ]
+    shapes = {"picture": [batch, 3, 112, 112], "pose": [batch, 3], "points": [batch, 136]}
+    picture, *outputs = (helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
+    tensors = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")]
+    graph = helper.make_graph(nodes, "pfld", [picture], outputs, tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+    return weight, bias
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_pfld_is_known_by_its_shapes(raw, data_root, cli, demo, tmp_path, batch):
+    """Whatever its ports are called; its input is the crop in BGR by 255."""
+    file = tmp_path / "pfld.onnx"
+    weight, bias = pfld_graph(file, batch)
+    net, crops = open_net(file), np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    pooled = (crops / 255).transpose(0, 3, 1, 2).reshape(3, 3, 4, 28, 4, 28).mean((3, 5))
+    found = net.predict(crops)["landmarks"]
+    assert np.abs(found.reshape(3, -1) - (pooled.reshape(3, -1) @ weight + bias)).max() < 1e-5
+    assert net.protocol._asdict() == DEFAULTS.protocols["cunjian_camera"] and net.meanface is None
+    places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
+    done = cli("--test", "--exp", file, "--test-data", raw, *places)
+    assert done.returncode == 0 and "PFLD of pytorch_face_landmark" in done.stdout, done.stderr
+    done = cli("--predict", raw / "test", "--exp", file, "--out", tmp_path / "out.csv", "--detector", "none", *places)
+    assert done.returncode == 0 and (tmp_path / "out.csv").is_file(), done.stderr
+    done = demo("--exp", file, "--source", ROOT / "assets" / "astronaut.jpg", "--json", "-")
+    assert done.returncode == 0, done.stderr
