@@ -36,7 +36,7 @@ HEADS: dict[str, HeadRow] = {
     "pip": HeadRow(
         "nets.heads.pip:PIPHead",
         (32, 16, 8, 64, 128),
-        ("num_nb", "error"),
+        ("num_nb", "error", "cls_error"),
         {
             "score": "cls",
             "offset_x": "reg",

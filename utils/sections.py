@@ -340,6 +340,12 @@ class LossSettings:
     error: str = key(
         "form of the regression error: l1, l2 or wing (as Slim)", choices=ERRORS, task="landmarks", change="never"
     )
+    cls_error: str = key(
+        "head pip: form of the error of its score maps: l2 or l1",
+        choices=("l2", "l1"),
+        task="landmarks",
+        change="never",
+    )
     sigma: float = key(
         "heads pip, coordinate: predict the expected errors, with which pip weights its merge; 0: do not, as published",
         0,

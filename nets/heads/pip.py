@@ -141,10 +141,10 @@ class PIPHead(Head):
     """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of spec["neighbor_index"] (N,
     K).
 
-    Options beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution
-    that predicts the error of each offset and neighbor, with which the merge weighs them. levels: number of score maps
-    in training. 3 adds the score maps after one and after two 2x2 max-pools; samples of level 1 or 2 train only that
-    map (the paper's self-training with curriculum). Inference does not need them.
+    error: form of the regression losses (a row of ERRORS). cls_error: form of the score loss, l2 or l1. sigma, beyond
+    the paper: a sixth convolution that predicts the error of each offset and neighbor, with which the merge weighs them.
+    levels: number of score maps in training. 3 adds the score maps after one and after two 2x2 max-pools; samples of
+    level 1 or 2 train only that map (the paper's self-training with curriculum). Inference does not need them.
     """
 
     neighbor_index: Tensor
@@ -153,10 +153,11 @@ class PIPHead(Head):
     channels: Tensor
     levels = 1
 
-    def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False):
+    def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False, cls_error: str = "l2"):
         super().__init__()
         neighbor_index = spec["neighbor_index"]
         self.error = import_named(ERRORS[error])
+        self.cls_error = cls_error
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
         self.score = nn.Conv2d(channels, self.num_lms, 1)
         self.offset_x = nn.Conv2d(channels, self.num_lms, 1)
@@ -229,15 +230,15 @@ class PIPHead(Head):
         return PIPTargets((row * grid[1] + column).long(), place, weights, tuple(coarser))
 
     def loss(self, maps: PIPMaps, targets: PIPTargets) -> dict[str, Tensor]:
-        """Return {term: sum}: mean squared error of the score's cells, errors at the landmark's cell (section 3.2)."""
+        """Return {term: sum}: mean error of the score's cells, errors at the landmark's cell (section 3.2)."""
         score, place, log_scale = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
-        total = _score_error(flat, score, targets.weight[:, :, 0])
+        total = self._score_error(flat, score, targets.weight[:, :, 0])
         for coarse, (cell, weight) in zip(
             maps.coarser, targets.coarser, strict=False
         ):  # no targets: all samples are of level 0
             level = coarse.float().flatten(2)
-            total = total + _score_error(level, level.gather(2, cell[:, :, None]).squeeze(2), weight)
+            total = total + self._score_error(level, level.gather(2, cell[:, :, None]).squeeze(2), weight)
         errors = (place - targets.place).abs()  # (B, N, 1 + K, 2)
         weighted = targets.weight[..., None] * self.error(errors)
         own, neighbors = weighted.sum((0, 1)).split([1, self.num_nb])
@@ -298,6 +299,16 @@ class PIPHead(Head):
         score, place, log_scale = found.split([1, 2 + 2 * self.num_nb, index.shape[2] - 3 - 2 * self.num_nb], 2)
         return score.squeeze(2), place.unflatten(2, (-1, 2)), None if maps.log_scale is None else bounded(log_scale)
 
+    def _score_error(self, maps: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+        """Return the weighted sum of the errors of all cells.
+        maps (B, N, cells); score (B, N): their value in the cell with target 1; the target of all other cells is 0.
+        """
+        if self.cls_error == "l2":
+            errors = maps.square().sum(2) - 2 * score + 1
+        else:
+            errors = maps.abs().sum(2) - score.abs() + (1 - score).abs()
+        return (weight * errors).sum()
+
     def _candidates(self, maps: PIPMaps) -> Candidates:
         """Return what each landmark's best cell predicts."""
         width = maps.score.shape[-1]
@@ -318,10 +329,3 @@ class PIPHead(Head):
         sums = torch.cat([trust * place, weighted, trust], 2)[:, self.merge_index].sum(2)
         merged, sigma = (sums[..., :3] / sums[..., 3:]).split([2, 1], -1)
         return Prediction(from_cells(merged, grid), score.clamp(0, 1), sigma.squeeze(-1) / (grid[1] * grid[0]) ** 0.5)
-
-
-def _score_error(maps: Tensor, score: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted sum over cells of (map - target)^2.
-    maps (B, N, cells); score (B, N): their value in the cell with target 1; the target of all other cells is 0.
-    """
-    return (weight * (maps.square().sum(2) - 2 * score + 1)).sum()

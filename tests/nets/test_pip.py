@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
@@ -158,6 +159,27 @@ def test_published_targets_loss_and_merge(reference, name):
     counts = head.count(labels, (8, 8))
     terms = [float(total / counts[term]) for term, total in head.loss(maps, targets).items()]
     assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("form, published", [("l1", F.l1_loss), ("l2", F.mse_loss)])
+def test_forms_of_the_score_loss(form, published):
+    """The loss is the mean over all cells of known landmarks, on each level."""
+    head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), cls_error=form)
+    head.levels, maps = 2, 2 * torch.rand(3, 5, 8, 8) - 0.5
+    coarse, level = F.avg_pool2d(maps, 2), torch.tensor([0, 1, 0])
+    labels = Labels.pack(random_labels(3, 5).landmarks, torch.arange(5).expand(3, 5) != 2, level=level)
+    neighbors = [torch.zeros(3, count, 8, 8) for count in (5, 5, 10, 10)]
+    targets = head.encode(labels, (8, 8))
+    found = head.loss(PIPMaps(maps, *neighbors, coarser=(coarse,)), targets)["score"]
+    wanted = 0
+    for stage, values, cells in ((0, maps, 8), (1, coarse, 4)):
+        for face in (level == stage).nonzero().flatten():
+            for landmark in (0, 1, 3, 4):
+                x, y = (labels.landmarks[face, landmark] * cells).int().tolist()
+                ones = torch.zeros(cells, cells)
+                ones[y, x] = 1
+                wanted += published(values[face, landmark], ones, reduction="sum") / 64
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
 
 
 # ----------------------------------------------------------------------------------------------------- beyond the paper

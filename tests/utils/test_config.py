@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, refuses, settings
 
+from nets import HEADS
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.checks import check_given, check_read, why_unread
@@ -23,8 +24,8 @@ from utils.yaml_files import read_yaml
 NOT_WHEN_RESUMED = set(
     """
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val synthetic_train
-    synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
-    identity label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step
+    synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error cls_error score_width sigma weights
+    seed identity label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step
     partial_events teacher face_sides pasted touching parts mosaic crops scales labels least_box
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split()
 )
@@ -38,8 +39,8 @@ ONLY = {
     "detect": set("partial_events crops mosaic parts pasted touching face_sides scales".split()),
     "landmarks": set(
         """
-        net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
-        alignment hard_landmarks openings pose eyes mouth teacher_weight balance
+        net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error cls_error
+        score_width sigma alignment hard_landmarks openings pose eyes mouth teacher_weight balance
         folds norm thresholds flip_test box detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear shear_prob padding padding_prob
         noise_reach labelled_fraction unlabelled
@@ -193,6 +194,15 @@ def test_which_task_reads_a_key(key):
             refuses(f"--{key.replace('_', '-')} .*--task {task}", check_read, {key: None}, chosen)
         else:
             assert "is not read by --task" not in why_unread(key, chosen)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_refuses_the_options_of_others(head):
+    for key in {option for row in HEADS.values() for option in row.options}:
+        if key in HEADS[head].options:
+            check_read({key: None}, settings(head=head))
+        else:
+            refuses(f"--{key.replace('_', '-')} .*not to {head}", check_read, {key: None}, settings(head=head))
 
 
 def test_a_test_with_another_layout_is_told_that_faces_are_converted():
