@@ -28,7 +28,7 @@ def from_checkout(function: str, file: Path | str) -> Callable:
     except (ImportError, OSError) as error:
         if not isinstance(error, ModuleNotFoundError):
             raise UserError(f"{file} is loaded by code of the checkout: {load_failure(error)}") from None
-        if not Path(file).exists():
+        if not Path(file).is_file():
             raise UserError(
                 f"there is no file {file}, and no net of that name ({', '.join(SHIPPED)}); a run of a checkout is "
                 f"opened by demo.py there, where {error.name} can be imported"

@@ -3,10 +3,10 @@
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
@@ -22,10 +22,14 @@ SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that are not quoted ag
 STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end, or are no picture
 
 
-def fetch_picture(address: str) -> tuple[bytes, str] | None:
-    """Return (picture, name) that an http or ftp address sends; None if it sends something else.
+class NoPicture(URLError):
+    """An answer that is no picture. reason: the kind of its content."""
 
-    URLError if there is no answer, HTTPError for a status such as 404. UserError if the answer has not come within WHOLE
+
+def fetch_picture(address: str) -> tuple[bytes, str] | None:
+    """Return (picture, name) that an http or ftp address sends; None if it may be a stream.
+
+    URLError if there is no answer or no picture, HTTPError for a status such as 404. UserError if the answer has not come within WHOLE
     seconds: a server may send a byte from time to time for ever.
     """
     answer: Future = Future()
@@ -48,39 +52,43 @@ def fetch_picture(address: str) -> tuple[bytes, str] | None:
 def _fetch(address: str) -> tuple[bytes, str] | None:
     try:
         parts = urlsplit(address)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise URLError(error) from None
     if parts.scheme.lower() not in ("http", "https", "ftp"):
         return None
     try:
-        opened = _opener(address).open(_without_user(address), timeout=PATIENCE)
+        with _opener(address).open(_without_user(address), timeout=PATIENCE) as answer:
+            return _picture(answer, Path(unquote(parts.path)).name)
     except URLError:
         raise
-    except (OSError, HTTPException, ValueError):
+    except (OSError, HTTPException, ValueError) as error:
+        raise URLError(error) from None
+
+
+def _picture(answer: Any, name: str) -> tuple[bytes, str] | None:
+    kind = answer.headers.get_content_type()
+    if kind.startswith(STREAMS):
         return None
-    with suppress(OSError, HTTPException, ValueError), opened as answer:
-        if answer.headers.get_content_type().startswith(STREAMS):
-            return None
-        beginning = answer.read(BEGINNING)
-        if not _is_picture(beginning):
-            return None
-        data, length = bytearray(beginning), int(answer.headers.get("Content-Length") or 0)
-        until = time.monotonic() + (WHOLE if length else PATIENCE)
-        while part := answer.read1(2**20) if hasattr(answer, "read1") else answer.read(2**20):
-            data += part
-            if len(data) > MOST or time.monotonic() > until:
-                return None  # pictures without end: a stream
-        name = Path(unquote(parts.path)).name
-        return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name
-    return None
+    beginning = answer.read(BEGINNING)
+    if not _is_picture(beginning):
+        raise NoPicture(kind if beginning else "nothing")
+    data, length = bytearray(beginning), int(answer.headers.get("Content-Length") or 0)
+    until = time.monotonic() + (WHOLE if length else PATIENCE)
+    while part := answer.read1(2**20) if hasattr(answer, "read1") else answer.read(2**20):
+        data += part
+        if len(data) > MOST or time.monotonic() > until:
+            return None  # pictures without end: a stream
+    return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name
 
 
 def failure(error: URLError) -> str:
     """Return in words why an address sends nothing."""
     if isinstance(error, HTTPError):
         error.close()
-        return f"the server answers {error.code} {one_line(error.reason, 40)}"
-    return f"it does not answer ({one_line(getattr(error.reason, 'strerror', None) or error.reason, 80)})"
+        return f"the server answers {error.code} {one_line(error.reason)}"
+    if isinstance(error, NoPicture):
+        return f"the server sends {one_line(error.reason, 80)}, no picture or video that OpenCV reads"
+    return f"it does not answer ({one_line(getattr(error.reason, 'strerror', None) or error.reason)})"
 
 
 def _is_picture(beginning: bytes) -> bool:

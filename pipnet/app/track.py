@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -89,8 +89,8 @@ class Tracker:
         The image is anything that the landmarker takes. UserError for others, and for a time that is not finite;
         tracking can go on with the next frame.
         """
-        if not math.isfinite(seconds):
-            raise UserError(f"a frame's time is {seconds} s; give the seconds since the start")
+        if not isinstance(seconds, Real) or not math.isfinite(seconds):
+            raise UserError(f"a frame's time is {seconds!r}; give the seconds since the start")
         image = as_bgr(image, self.landmarker.rgb)
         tracked = self._follow(image)
         if self.wait <= 0 or any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items()):

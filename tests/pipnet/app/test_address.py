@@ -174,8 +174,17 @@ def test_a_status_of_the_server_is_named(site, status):
     )
 
 
-def test_an_address_that_does_not_answer_says_why():
+def test_an_address_that_sends_no_picture_says_what_it_sends(site):
+    Site.answers = {"/page": ("text/html", b"<html>", True), "/none": ("image/jpeg", b"", True)}
     silence_opencv()
+    refuses("/page cannot be played: the server sends text/html", open_source, f"http://{site}/page")
+    refuses("/none cannot be played: the server sends nothing", open_source, f"http://{site}/none")
+
+
+def test_an_address_that_does_not_answer_says_why(site):
+    silence_opencv()
+    refuses("does not answer .*closed connection", open_source, f"http://{site}/raises")
+    refuses("does not answer .Invalid IPv6 URL", open_source, "http://[::1/x.jpg")
     refuses("does not answer .Connection refused", open_source, "http://127.0.0.1:9/a.jpg")
 
 
