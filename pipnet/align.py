@@ -14,6 +14,7 @@ from pipnet.layout import Layout
 TEMPLATE = (
     np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) + 0.5
 )
+LARGEST = 2**14  # px of a chip
 # {stored layout: groups of landmarks whose means are these five points}
 FIVE = {
     "68": (range(36, 42), range(42, 48), [30], [48], [54]),
@@ -43,10 +44,10 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
-    if not isinstance(size, Integral) or size < 1:  # OpenCV would take the size of the image
-        raise UserError(f"size of a chip must be a whole number of px, at least 1, not {size!r}")
+    if not isinstance(size, Integral) or not 1 <= size <= LARGEST:  # OpenCV would take the size of the image
+        raise UserError(f"size of a chip must be a whole number of px, from 1 to {LARGEST}, not {size!r}")
     points = five_points(landmarks, layout)
-    if not np.isfinite(points).all():
-        raise UserError("a face whose landmarks are not finite cannot be aligned; leave it out")
+    if not (np.isfinite(points).all() and np.ptp(points, axis=0).max() > 0):
+        raise UserError("a face whose landmarks are not finite, or all in one place, cannot be aligned; leave it out")
     matrix = opencv_matrix(similarity(points, TEMPLATE * (size / 112)))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

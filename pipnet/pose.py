@@ -29,6 +29,7 @@ POINTS: dict[str, list[tuple[int, ...]]] = {
     "106": [(33,), (37, 38), (42, 50), (46,), (66,), (70,), (75,), (79,), (58,), (62,)],
 }
 LEAST = 6  # points that solvePnP needs
+SMALLEST = 1e-3  # px of a face that has a pose
 FAR = 10.0  # distance of the camera from the face / the face's size in the picture
 
 
@@ -57,7 +58,7 @@ def head_pose(
     landmarks: np.ndarray, layout: Layout, width: int | None = None, height: int | None = None
 ) -> tuple[float, float, float]:
     """Return (pitch, yaw, roll) in degrees of a face, from its landmarks (N, 2) in px. NaN if one of the points is not
-    finite.
+    finite, or if they lie in one place.
 
     The convention is that of 300W-LP, of our labels and nets: pitch is positive when the face looks up, yaw when it
     looks to the image's left, roll when it leans clockwise as seen. The head is turned by Rx(pitch) Ry(yaw) Rz(roll).
@@ -70,7 +71,7 @@ def head_pose(
     """
     points, landmarks = pose_points(layout), layout.checked(landmarks)
     seen = np.array([landmarks[list(ids)].mean(0) for _, ids in points])
-    if not np.isfinite(seen).all():
+    if not (np.isfinite(seen).all() and np.ptp(seen, axis=0).max() >= SMALLEST):
         return math.nan, math.nan, math.nan
     if width is None or height is None:
         return tuple(np.degrees(far_poses(landmarks[None], points)[0]).tolist())
@@ -88,7 +89,7 @@ def head_pose(
 
 def far_poses(landmarks: np.ndarray, points: list[tuple[int, tuple[int, ...]]]) -> np.ndarray:
     """Return pitch, yaw, roll (M, 3) in radians, as in `head_pose`, of landmarks (M, N, 2) in px; NaN where too few are
-    known.
+    known or they lie in one place.
 
     points: those of `pose_points`.
     """
@@ -100,7 +101,10 @@ def far_poses(landmarks: np.ndarray, points: list[tuple[int, tuple[int, ...]]]) 
         if known.sum() < LEAST:
             continue
         centred = marks[known] - marks[known].mean(0)
-        far = FAR * max(np.ptp(centred, axis=0).max(), 1e-6)
+        size = np.ptp(centred, axis=0).max()
+        if size < SMALLEST:
+            continue
+        far = FAR * size
         camera = np.array([(far, 0, 0), (0, far, 0), (0, 0, 1)])
         solved, rotation, shift = cv2.solvePnP(model[known], centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
         if solved:

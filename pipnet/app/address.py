@@ -29,8 +29,8 @@ class NoPicture(URLError):
 def fetch_picture(address: str) -> tuple[bytes, str] | None:
     """Return (picture, name) that an http or ftp address sends; None if it may be a stream.
 
-    URLError if there is no answer or no picture, HTTPError for a status such as 404. UserError if the answer has not come within WHOLE
-    seconds: a server may send a byte from time to time for ever.
+    URLError if there is no answer or no picture, HTTPError for a status such as 404. UserError if the answer has not come
+    within WHOLE seconds: a server may send a byte from time to time for ever.
     """
     answer: Future = Future()
 

@@ -622,6 +622,14 @@ def test_values_that_are_not_finite_give_no_pose_no_chip_and_no_time():
         refuses("number of seconds", Drowsiness(layout).update, 0, landmarks, seconds)
 
 
+def test_landmarks_in_one_place_give_no_pose_and_no_chip():
+    layout, landmarks = LAYOUTS.load("68"), np.full((68, 2), 7.0)
+    for size in ((), (9, 9)):
+        assert np.isnan(head_pose(landmarks, layout, *size)).all()
+    refuses("in one place", chip, np.zeros((9, 9, 3), np.uint8), landmarks, layout, 112)
+    refuses("size of a chip", chip, np.zeros((9, 9, 3), np.uint8), landmarks, layout, 10**6)
+
+
 def test_a_graph_that_fails_is_one_line(tmp_path):
     """It loads, and fails where it runs: the text of its constant is no number, its reshape does not fit, it gives NaN."""
     values = {"layout": LAYOUTS.load("5").to_dict(), "protocol": SQUARE._asdict(), "input_size": 64}
