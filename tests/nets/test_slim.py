@@ -10,6 +10,7 @@ from nets.backbones.slim import Means, Slim
 from nets.heads.coordinate import CoordinateMaps
 from nets.labels import Labels
 from pipnet.geometry import Protocol, crop_box
+from pipnet.pose import head_pose
 from utils.train import initialise
 from utils.train.make_net import make_net
 
@@ -49,6 +50,8 @@ def test_the_published_file_starts_the_preset(reference):
     assert torch.allclose(found.landmarks.flatten(1), raw[:, :136], atol=1e-4)
     assert torch.allclose(found.pose, raw[:, 136:139] * torch.tensor([-1, 1, 1]) * torch.pi / 2, atol=1e-4)
     assert torch.allclose(found.states, raw[:, 139:].sigmoid(), atol=1e-4)
+    peppa = [head_pose(160 * points, layout, 160, 160) for points in found.landmarks.numpy()]
+    assert np.abs(np.degrees(found.pose.numpy()) - peppa).mean() < 2  # its convention, not that of our labels
 
 
 def test_preset_slim_weighs_landmarks_as_slim():
