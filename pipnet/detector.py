@@ -1,5 +1,6 @@
 """Face detectors by name, with one interface for all: a BGR image of any size in, boxes in its pixels out."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -374,17 +375,20 @@ def _load_anchored(
 ) -> Loaded:
     """Load a published detector whose outputs are tables with a row for each anchor.
 
-    widths: numbers of columns of its outputs, in any order; decode: (outputs, height and width of the input) ->
-    detections of all anchors. An input of a fixed size gets the image as large as it fits, at its upper left.
+    widths: numbers of columns of its outputs, in any order; a graph may leave them open. decode: (outputs, height and
+    width of the input) -> detections of all anchors. An input of a fixed size gets the image as large as it fits, at
+    its upper left.
     """
     session = open_session(file, threads)
     inputs, outputs = session.native.get_inputs(), session.native.get_outputs()
-    columns = sorted(port.shape[-1] for port in outputs if port.shape and isinstance(port.shape[-1], int))
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or columns not in [sorted(one) for one in widths]:
-        raise UserError(
-            f"{file} is not {name}, which has one input picture and outputs of {' or '.join(map(str, widths))} columns; "
-            f"give {DETECTORS[name].source}"
-        )
+    columns = [port.shape[-1] for port in outputs if port.shape and isinstance(port.shape[-1], int)]
+    rows = [one for one in widths if len(one) == len(outputs) and not Counter(columns) - Counter(one)]
+    wrong = UserError(
+        f"{file} is not {name}, which has one input picture and outputs of {' or '.join(map(str, widths))} columns with "
+        f"a row for each anchor; give {DETECTORS[name].source}"
+    )
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or not rows:
+        raise wrong
     fixed = [side if isinstance(side, int) else None for side in inputs[0].shape[2:]]
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
@@ -397,7 +401,10 @@ def _load_anchored(
         x = ((canvas[:, :, ::-1] if rgb else canvas) - np.array(mean, np.float32)) / np.float32(scale)
         feeds = {inputs[0].name: np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)}
         found = session.run([port.name for port in outputs], feeds)
-        boxes, scores, points = decode([one.reshape(-1, one.shape[-1]) for one in found], *sides)
+        try:
+            boxes, scores, points = decode([one.reshape(-1, one.shape[-1]) for one in found], *sides)
+        except (ValueError, LookupError):  # other columns or anchors than those of the detector
+            raise wrong from None
         best = np.argsort(-scores, kind="stable")[:5000]
         best = best[scores[best] > threshold]
         best = best[suppress(boxes[best], overlap)]
@@ -448,6 +455,7 @@ DETECTORS: dict[str, DetectorRow] = {
         load_yunet,
     ),
     "scrfd": DetectorRow(
+        # python-package/insightface/model_zoo/scrfd.py: threshold of `detect`, and nms_threshold
         0.5,
         0.4,
         FaceBox(0.135, 1.043, 0.768),
@@ -455,6 +463,7 @@ DETECTORS: dict[str, DetectorRow] = {
         load_scrfd,
     ),
     "retinaface": DetectorRow(
+        # Retinaface/Retinaface.py of github.com/cunjian/pytorch_face_landmark: vis_thres and nms_threshold
         0.5,
         0.3,
         FaceBox(0.135, 1.043, 0.768),
@@ -462,6 +471,7 @@ DETECTORS: dict[str, DetectorRow] = {
         load_retinaface,
     ),
     "faceboxes-v1": DetectorRow(
+        # test.py of that repository: vis_thres (what it draws) and nms_threshold
         0.5,
         0.3,
         FaceBox(0.135, 1.043, 0.768),

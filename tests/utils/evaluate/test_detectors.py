@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import draw_face, refuses
+from conftest import ROOT, draw_face, refuses
 from onnx import helper, numpy_helper
 from torchvision.ops import box_iou, nms
 
@@ -550,3 +550,70 @@ def test_files_of_faceboxes_v1_are_decoded(tmp_path):
         x, y, side, _ = anchor[place]
         assert np.allclose(found.boxes, [[x - side / 2, y - side / 2, x + side / 2, y + side / 2]])
         assert found.points is None
+
+
+def published_graph(file, name: str, size: int | None, columns: tuple[int, ...]) -> None:
+    """Write a graph with the outputs of a published detector; every cell of its coarsest map has a face.
+
+    columns: of its tables. Size None: all sizes are open, also those of the outputs, as in exports with dynamic axes.
+    """
+    strides = {8: 2, 16: 2, 32: 2} if name != "faceboxes-v1" else {32: 21, 64: 1, 128: 1}  # {stride: anchors of a cell}
+    nodes, tensors, outputs = [], [], []
+    for width in columns:
+        tables = []
+        for stride, count in strides.items():
+            bias = np.zeros((count, width), np.float32)
+            if stride == max(strides):
+                bias[-1] = {1: 0.9, 2: (0.1, 0.9), 4: 3 if name == "scrfd" else 0, 10: 0}[width]
+            end = f"{width}_{stride}"
+            tensors += [
+                numpy_helper.from_array(np.zeros((count * width, 3, 1, 1), np.float32), f"weight{end}"),
+                numpy_helper.from_array(bias.ravel(), f"bias{end}"),
+                numpy_helper.from_array(np.array([-1, width] if name == "scrfd" else [1, -1, width]), f"shape{end}"),
+            ]
+            pool = {"kernel_shape": [stride] * 2, "strides": [stride] * 2, "ceil_mode": 1}
+            nodes += [
+                helper.make_node("AveragePool", ["image"], [f"pool{end}"], **pool),
+                helper.make_node("Conv", [f"pool{end}", f"weight{end}", f"bias{end}"], [f"map{end}"]),
+                helper.make_node("Transpose", [f"map{end}"], [f"last{end}"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"last{end}", f"shape{end}"], [f"table{end}"]),
+            ]
+            tables.append(f"table{end}")
+        if name != "scrfd":
+            nodes.append(helper.make_node("Concat", tables, [f"table{width}"], axis=1))
+        outputs += tables if name == "scrfd" else [f"table{width}"]
+    if size:
+        ports = [
+            (one, [None, int(one[5:].split("_")[0])] if name == "scrfd" else [1, None, int(one[5:])]) for one in outputs
+        ]
+    else:
+        ports = [(one, [f"{one}_{axis}" for axis in range(2 if name == "scrfd" else 3)]) for one in outputs]
+    image = helper.make_tensor_value_info("image", 1, [1, 3, size or "height", size or "width"])
+    graph = helper.make_graph(
+        nodes, name, [image], [helper.make_tensor_value_info(one, 1, to) for one, to in ports], tensors
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+
+
+COLUMNS = {"scrfd": (1, 4, 10), "retinaface": (4, 2, 10), "faceboxes-v1": (4, 2)}
+
+
+@pytest.mark.parametrize("size", [256, None])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_published_detectors_run_in_demo_and_test(raw, data_root, cli, demo, tmp_path, name, size):
+    """With an input of one size, and with sizes that are open."""
+    file = tmp_path / f"{name}.onnx"
+    published_graph(file, name, size, COLUMNS[name])
+    chosen = ("--detector", name, "--detector-weights", file)
+    done = demo("--source", ROOT / "assets" / "astronaut.jpg", "--json", "-", *chosen)
+    assert done.returncode == 0 and '"file": "astronaut.jpg"' in done.stdout, done.stderr
+    places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
+    done = cli("--test", "--exp", "landmarks", "--test-data", raw, "--box", "detector", *chosen, *places)
+    assert done.returncode == 0 and "detector" in done.stdout, done.stderr
+
+
+def test_a_graph_with_other_columns_or_anchors_is_refused(tmp_path):
+    published_graph(tmp_path / "other.onnx", "retinaface", None, (4, 2))
+    refuses("other.onnx is not retinaface", Detector, "retinaface", tmp_path / "other.onnx")
+    detector = Detector("faceboxes-v1", tmp_path / "other.onnx", scale=1.0)
+    refuses("other.onnx is not faceboxes-v1", detector, noise(64, 64))
