@@ -189,7 +189,7 @@ class Output:
             return str(unused(OUTPUT / f"{source.name}.mp4"))
         if source.folder is None:
             return str(unused(named_as_picture(OUTPUT / source.name)))
-        return f"{unused(OUTPUT / source.name)}{os.sep}"
+        return f"{unused(OUTPUT / source.name, folder=True)}{os.sep}"
 
     def _open_sink(self, target: str) -> list[Path]:
         """Open the sink of --save and return the files that it writes."""

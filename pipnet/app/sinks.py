@@ -153,9 +153,10 @@ def named_as_picture(file: Path) -> Path:
     return file.with_name(f"{file.name}.png")
 
 
-def unused(path: Path) -> Path:
-    """Return the path; if it is in use, with _2, _3, ... in its name."""
-    names = (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in itertools.count(2))
+def unused(path: Path, folder: bool = False) -> Path:
+    """Return the path; if it is in use, with _2, _3, ... in its name, before the ending if it is no folder."""
+    stem, suffix = (path.name, "") if folder else (path.stem, path.suffix)
+    names = (path.with_name(f"{stem}_{number}{suffix}") for number in itertools.count(2))
     return next(one for one in itertools.chain([path], names) if not os.path.lexists(one))
 
 

@@ -288,6 +288,11 @@ def test_without_a_display_it_saves_and_says_where(nets, capfd):
     demo.main(["--source", "face.png", "--json", "-", *nets])
     said = capfd.readouterr()
     assert json.loads(said.out)["faces"][0]["score"] == 0.9 and "saved" not in said.err
+    Path("my.pictures").mkdir()
+    shutil.copy("face.png", "my.pictures")
+    for _ in range(2):
+        demo.main(["my.pictures", *nets])
+    assert Path("output/my.pictures/face.png").is_file() and Path("output/my.pictures_2/face.png").is_file()
 
 
 def test_a_video_with_all_there_is(nets, tmp_path, cli):
