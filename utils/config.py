@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipnet.app.flags import check_flags
+from pipnet.app.flags import Parser, check_flags
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
 from utils.layouts import KEYS as LAYOUT_KEYS
@@ -176,7 +176,7 @@ def _check_path(key: str, path: str) -> None:
         raise UserError(f"{flag} {path[:40]}... is too long for a name of a file; give a shorter one")
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message):
         if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
             names = [flag for action in self._actions for flag in action.option_strings]

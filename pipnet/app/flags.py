@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from pipnet.errors import UserError, printable
@@ -10,11 +11,25 @@ FACES = ("int8", "detector_scale", "threshold", "upright", "max_faces")
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors, which repeat what was typed or what a pattern has found, change no terminal."""
+    """A parser whose errors, which repeat what was typed or what a pattern has found, change no terminal.
+
+    Its numbers are decimal: Python's int also takes 1_0 for 10, and digits of other scripts.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for kind in (int, float):
+            self.register("type", kind, partial(_decimal, kind))
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error; end the process."""
         super().error(printable(message))
+
+
+def _decimal(kind: type, text: str) -> Any:
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return kind(text)
 
 
 def add_face_flags(add: Callable, default: str) -> None:

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, refuses, settings
 
+import main
 from nets import HEADS
+from pipnet.app import demo
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.checks import check_given, check_read, why_unread
@@ -96,6 +98,14 @@ def test_numbers_are_decimal(tmp_path, text, value):
     else:
         assert typed("--epochs", text, "--milestones", f"0,{text}") == {"epochs": value, "milestones": [0, value]}
         assert {key: KEYS[key].check(one) for key, one in found.items()} == {"epochs": value, "milestones": [0, value]}
+
+
+@pytest.mark.parametrize("text", ("1_0", "\u0663"))
+def test_numbers_of_modes_and_of_the_demo_are_decimal(text):
+    refuses("--show-data", main.main, ["--show-data", text])
+    for flag in ("--max-faces", "--threshold"):
+        with pytest.raises(SystemExit, match="2"):
+            demo.main(["x.jpg", flag, text])
 
 
 @pytest.mark.parametrize("pasted", ("flip_index: [1, 0]\ntrain:\n", "train:\n  flip_index: [1, 0]\n"))

@@ -66,6 +66,8 @@ def _extract(file: Path, target: Path) -> None:
             size = sum(one.file_size for one in members)
             if not members:
                 raise UserError(f"{file}: no picture or label in it")
+            if any(one.flag_bits & 1 for one in members):
+                raise UserError(f"{file} has a password; pack it again, without one")
             if size + SPARE > shutil.disk_usage(target.parent).free:
                 raise UserError(
                     f"{file}: unpacked it has {size / 2**30:.1f} GiB, for which {target.parent} has no room"

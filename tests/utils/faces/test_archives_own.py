@@ -67,6 +67,8 @@ def test_csv_wrong(table):
         (f"{header(5)}\n../x.jpg,{cells}\n", "leads out of"),
         (f"{header(5)}\n{name},,2{',1' * 8}\n", "line 2: one coordinate"),
         (f"{header(5)}\n{name}{',x' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',1_0' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',٣' * 10}\n", "not a number"),
         (f"{header(5)}\n{name}{',inf' * 10}\n", "not a coordinate"),
         (f"{header(5)}\n{name}{',' * 10}\n", "none of its points"),
         (f"{header(5)}\n", "no annotated face"),

@@ -87,6 +87,10 @@ def test_a_zip_that_cannot_be_unpacked(tmp_path, monkeypatch):
     refuses("mine.zip: no picture", unpack, file, tmp_path / "data")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("x.jpg", bytes(1 << 20))
+    locked = bytearray(file.read_bytes())
+    locked[locked.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted file
+    file.with_name("locked.zip").write_bytes(locked)
+    refuses("locked.zip.*password", unpack, file.with_name("locked.zip"), tmp_path / "data")
     monkeypatch.setattr("utils.faces.packed.SPARE", 1 << 60)
     refuses("mine.zip.*no room", unpack, file, tmp_path / "data")
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]

@@ -89,10 +89,18 @@ def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
         )
 
 
+def floats(words: Iterable[str]) -> np.ndarray:
+    """Return words as float64 (n,). ValueError unless all are decimal numbers: float() also takes 1_0 for 10."""
+    words = list(words)
+    if "_" in "".join(words) or not "".join(words).isascii():
+        raise ValueError("no decimal number")
+    return np.array(words, dtype=np.float64)
+
+
 def numbers(words: Iterable[str], where: str) -> np.ndarray:
     """Return words as float64 (n,). Raise UserError unless all are finite numbers."""
     try:
-        values = np.array(list(words), dtype=np.float64)
+        values = floats(words)
     except ValueError:
         values = np.array([np.nan])
     if not (np.abs(values) < 1e9).all():

@@ -17,7 +17,7 @@ from pipnet.files import from_cell, parse_json, read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive
 from utils.faces.archives.foreign import complain_foreign
-from utils.faces.archives.lists import decoded, path_inside
+from utils.faces.archives.lists import decoded, floats, path_inside
 from utils.faces.archives.naming import cleaned, composed, split_folders, split_of
 from utils.faces.archives.own_layout import normalised, own_order
 from utils.progress import progress
@@ -195,7 +195,7 @@ def _odd_column(header: list[str]) -> str | None:
 def _cells(cells: list[str], where: str) -> np.ndarray:
     """Return the points (N, 2) of a line's cells."""
     try:
-        points = np.array([cell.strip() or "nan" for cell in cells], dtype=np.float64).reshape(-1, 2)
+        points = floats(cell.strip() or "nan" for cell in cells).reshape(-1, 2)
     except ValueError:
         raise UserError(f"{where}: a cell is not a number") from None
     if (np.abs(points) >= 1e9).any():

@@ -18,6 +18,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive, complain
+from utils.faces.archives.lists import floats
 from utils.faces.archives.naming import SPLITS
 from utils.faces.archives.own_layout import normalised, own_order
 from utils.faces.archives.pts import OTHER_LAYOUT
@@ -243,9 +244,8 @@ def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, 
     """Return (x, y, visible) of the points of a shape, NaN where it is outside."""
     visible = float(shape.get("occluded") != "1")
     try:
-        places = [
-            (float(x), float(y), visible) for x, y in (pair.split(",") for pair in shape.get("points", "").split(";"))
-        ]
+        pairs = [floats(pair.split(",")) for pair in shape.get("points", "").split(";")]
+        places = [(float(x), float(y), visible) for x, y in pairs]
     except ValueError:
         raise UserError(f"{where}: '{shape.get('points', '')[:40]}' where x,y belongs") from None
     return [(np.nan, np.nan, 0.0)] * len(places) if shape.get("outside") == "1" else places
