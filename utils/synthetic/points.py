@@ -39,7 +39,8 @@ def write_faces(folder: Path, train: int = 50, test: int = 200) -> None:
 
 if __name__ == "__main__":
     try:
-        if not 2 <= len(sys.argv) <= 4 or not all(number.isdecimal() for number in sys.argv[2:]):
+        flag = sys.argv[1:2] and sys.argv[1].startswith("-")  # --help is no folder
+        if flag or not 2 <= len(sys.argv) <= 4 or not all(number.isdecimal() for number in sys.argv[2:]):
             raise UserError("usage: python -m utils.synthetic.points FOLDER [TRAIN TEST], with numbers of faces")
         write_faces(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     except UserError as error:

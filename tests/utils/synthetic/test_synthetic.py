@@ -1,5 +1,6 @@
 """Synthetic faces: the same bytes for any number of workers, exact landmarks, the official layout."""
 
+import os
 import subprocess
 import sys
 
@@ -243,3 +244,11 @@ def test_an_open_eye_is_lighter_and_darker_between_its_lids_than_the_cheek():
             spread.append((np.ptp(inside), np.ptp(cheek)))
     assert len(spread) > 5
     assert np.median([a for a, _ in spread]) > 1.5 * np.median([b for _, b in spread])
+
+
+def test_a_flag_is_no_folder_for_faces(tmp_path):
+    command = [sys.executable, "-m", "utils.synthetic.points", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.returncode
+    assert b"usage" in done.stderr
+    assert not list(tmp_path.iterdir())
