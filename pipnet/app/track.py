@@ -42,13 +42,14 @@ def face_score(face: Face, limit: float = HALFWAY) -> float:
 @dataclass
 class _Track:
     """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; face score and seconds
-    when it was last seen.
+    when it was last seen. shown: whether it is returned.
     """
 
     box: np.ndarray
     next: np.ndarray
     score: float
     seconds: float
+    shown: bool
     lost: bool = False
 
 
@@ -58,9 +59,10 @@ class Tracker:
 
     The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every`
     frames, and at once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector
-    confirms it. While there is such a face, or a face is lost or none is tracked, the detector runs at least every
-    RETRY frames. If no face is found then, the enhanced frame is also searched at one of TURNS, each time the next one.
-    A face's `score` is its face score, see `face_score`; it is low for a face that only the detector is sure of.
+    finds it and `Landmarker.is_face` holds. While there is such a face, or a face is lost or none is tracked, the
+    detector runs at least every RETRY frames. If no face is found then, the enhanced frame is also searched at one of
+    TURNS, each time the next one. A face's `score` is its face score, see `face_score`; it is low for a face that only
+    the detector is sure of. Such a face is returned once the detector has found it twice.
 
     - `landmarker`: a `Landmarker`.
     - `smooth`: `one-euro`, `flow` or `none`.
@@ -93,7 +95,9 @@ class Tracker:
             raise UserError(f"a frame's time is {seconds!r}; give the seconds since the start")
         image = as_bgr(image, self.landmarker.rgb)
         tracked = self._follow(image)
-        if self.wait <= 0 or any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items()):
+        falls = any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items())
+        detects = self.wait <= 0 or falls
+        if detects:
             tracked = self._detect(image, tracked)
             self.wait = self.detect_every
         self.wait -= 1
@@ -109,8 +113,12 @@ class Tracker:
         ):
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
-            self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), tracked[id].score, seconds)
-        return [self._part(tracked[id]._replace(landmarks=smooth[id], id=id)) for id in sorted(tracked)]
+            score, before = tracked[id].score, self.tracks.get(id)
+            again = before is not None and (before.shown or detects)
+            shown = score >= LEAST_SCORE or again
+            self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), score, seconds, shown)
+        shown_ids = sorted(id for id in tracked if self.tracks[id].shown)
+        return [self._part(tracked[id]._replace(landmarks=smooth[id], id=id)) for id in shown_ids]
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""
@@ -138,10 +146,14 @@ class Tracker:
         """
         boxes, scores = self.landmarker.detect(image)
         ids = list(tracked)
-        pairs = match(boxes_of(tracked.values()), boxes, SAME)
-        confirmed = {ids[i] for i, _ in pairs}
-        kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
-        rest, faces = np.delete(np.arange(len(boxes)), [j for _, j in pairs]), []
+        found = {ids[i]: j for i, j in match(boxes_of(tracked.values()), boxes, SAME)}
+        kept = {
+            id: face
+            for id, face in tracked.items()
+            if face.score >= LEAST_SCORE
+            or (id in found and self.landmarker.is_face(face._replace(score=scores[found[id]]), boxes[found[id]]))
+        }
+        rest, faces = np.delete(np.arange(len(boxes)), [*found.values()]), []
         room = len(rest) if self.max_faces is None else self.max_faces - len(kept)
         rest = rest[largest_first(boxes[rest])] if room < len(rest) else rest
         while len(rest) and len(faces) < room:  # the largest ones may show no faces

@@ -13,7 +13,7 @@ export class Tracker {
     this.limits = settings.tracker;
     this.every = settings.options.detect_every;
     this.most = settings.options.max_faces ?? Infinity;
-    this.tracks = new Map();  // id -> {box, next, score, seconds, lost}
+    this.tracks = new Map();  // id -> {box, next, score, seconds, shown, lost}
     this.wait = 0;            // frames until the detector runs
     this.ids = 0;             // in use so far
     this.searches = 0;        // of enhanced frames so far
@@ -23,7 +23,9 @@ export class Tracker {
   async update(frame, seconds) {
     let tracked = await this.follow(frame);
     const { least_score: least } = this.limits;
-    if (this.wait <= 0 || [...tracked].some(([id, { score }]) => score < least && this.tracks.get(id).score >= least)) {
+    const falls = [...tracked].some(([id, { score }]) => score < least && this.tracks.get(id).score >= least);
+    const detects = this.wait <= 0 || falls;
+    if (detects) {
       tracked = await this.detect(frame, tracked);
       this.wait = this.every;
     }
@@ -37,10 +39,12 @@ export class Tracker {
       this.wait = Math.min(this.wait, this.limits.retry - 1);
     }
     for (const [id, landmarks] of smooth) {
-      const { score } = tracked.get(id);
-      this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), score, seconds, lost: false });
+      const { score } = tracked.get(id), before = this.tracks.get(id);
+      const shown = score >= least || Boolean(before && (before.shown || detects));
+      this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), score, seconds, shown, lost: false });
     }
-    return [...tracked.keys()].sort((a, b) => a - b).map((id) => ({ ...tracked.get(id), landmarks: smooth.get(id), id }));
+    const ids = [...tracked.keys()].filter((id) => this.tracks.get(id).shown).sort((a, b) => a - b);
+    return ids.map((id) => ({ ...tracked.get(id), landmarks: smooth.get(id), id }));
   }
 
   /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
@@ -71,8 +75,11 @@ export class Tracker {
     const found = await this.landmarker.detect(frame), boxes = found.map(({ box }) => box);
     const ids = [...tracked.keys()], { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
-    const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
-    const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
+    const places = new Map(pairs.map(([i, j]) => [ids[i], j]));
+    const isConfirmed = (face, one) => one && this.landmarker.isFace({ ...face, score: one.score }, one.box);
+    const kept = new Map([...tracked].filter(([id, face]) => (
+      face.score >= limits.least_score || isConfirmed(face, found[places.get(id)]))));
+    const used = new Set(places.values());
     let rest = found.filter((_, j) => !used.has(j)), faces = [];
     const room = this.most - kept.size;
     if (room < rest.length) rest = largestFirst(rest);
