@@ -314,7 +314,9 @@ class PIPHead(Head):
         width = maps.score.shape[-1]
         cell = maps.score.float().flatten(2).argmax(2)
         score, place, log_scale = self._at(maps, cell)
-        corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
+        row = cell.div(width, rounding_mode="floor")
+        # converters may give the quotient as a float, so each part becomes one before they are stacked
+        corner = torch.stack([(cell % width).float(), row.float()], -1)  # (B, N, 2) in cells
         return Candidates(
             score, (place + corner[:, :, None]).flatten(1, 2), None if log_scale is None else log_scale.flatten(1)
         )
