@@ -189,8 +189,8 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
         system, settings, layout = graph_of(file, opened, defaults)
-        net = {**vars(settings.net), "net": system.graph.net}
-        return {**description(settings, layout, net), "system": system.title}
+        options = {**vars(settings.net), "net": system.graph.net}
+        return {**description(settings, layout, options), "system": system.title}
     net = LandmarkNet.of_export(opened, file)
     known = {**defaults.layouts.rows, **values.get("layouts", {})}
     name = net.layout.name if net.layout.name in known else net.layout.stored
