@@ -71,16 +71,22 @@ class HeatmapHead(Head):
         """Return landmarks in [0, 1] of the crop; a landmark's score is the largest value of its map."""
         (height, width), flat = maps.shape[-2:], maps.float().flatten(2)
         score, cell = flat.max(2)
-        x, y = (cell % width).clamp(1, width - 2), cell.div(width, rounding_mode="floor").clamp(1, height - 2)
+        column = cell % width
+        x = column.clamp(1, width - 2)
+        # first cell of the row; not its number, because converters may give a quotient as a float, which is no index
+        row = (cell - column).clamp(width, (height - 2) * width)
         rows = (
             torch.stack(
-                [flat.gather(2, (y + dy)[..., None] * width + torch.stack([x - 1, x, x + 1], -1)) for dy in (-1, 0, 1)],
+                [
+                    flat.gather(2, (row + dy * width)[..., None] + torch.stack([x - 1, x, x + 1], -1))
+                    for dy in (-1, 0, 1)
+                ],
                 2,
             )
             .clamp(min=FLOOR)
             .log()
         )  # (B, N, 3, 3)
-        found = [middle + 0.5 + parabola_top(*rows.mean(axis).unbind(2)) for middle, axis in ((x, 2), (y, 3))]
+        found = [middle + 0.5 + parabola_top(*rows.mean(axis).unbind(2)) for middle, axis in ((x, 2), (row / width, 3))]
         return Prediction(torch.stack([found[0] / width, found[1] / height], -1), score.clamp(0, 1))
 
     def scores(self, maps: Tensor) -> Tensor:

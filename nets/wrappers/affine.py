@@ -42,6 +42,7 @@ def resample(images: Tensor, matrix: Tensor, size: int, nominal: int) -> Tensor:
     y, x = torch.meshgrid(centre, centre, indexing="ij")
     rows = inverse(matrix)[:, :, :, None, None]  # (B, 2, 3, 1, 1)
     outer = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2]  # (B, 2, size, size)
-    grid = ((2 * outer - 1) * (nominal / side)).permute(0, 2, 3, 1)  # the wide crop is [-1, 1]
+    # the wide crop is [-1, 1]. A trace makes `nominal / side` the reciprocal of an integer, which Core ML lacks
+    grid = ((2 * outer - 1) * nominal / side).permute(0, 2, 3, 1)
     pictures = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
     return pictures.permute(0, 2, 3, 1)
