@@ -9,12 +9,16 @@ from loguru import logger
 
 from pipnet import images
 from pipnet.errors import UserError
-from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, transform
-from utils.faces.faces import Crops, Faces
+from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, shared, transform
+from utils.faces.faces import Crops, Faces, evenly
 from utils.faces.prepared_set import name_hash, read_source_image, source_picture
 
 JITTER = 0.2  # share of its side by which a perturbed box is moved and resized at most
 OVERLAP = 0.3  # a found box matches a face from this IoU
+BACKGROUNDS, EACH = 256, 8  # most crops of background, of all pictures and of one
+FEWEST = 32  # crops of background that tell something
+TRIES = 40  # boxes that are drawn for each crop of background, at most
+INSIDE = 0.25  # most share of a box of background that lies in the face's box
 
 
 def reboxed(faces: Faces, boxes: np.ndarray, cache: float) -> Faces:
@@ -70,6 +74,41 @@ def perturbed(box: np.ndarray, names: Iterable[str], most: float) -> np.ndarray:
     centre = (box[:, :2] + box[:, 2:]) / 2 + drawn[:, :2] * sides
     half = sides * (1 + drawn[:, 2:]) / 2
     return np.concatenate([centre - half, centre + half], 1)
+
+
+def backgrounds(faces: Faces) -> Faces | None:
+    """Return crops of background: `faces` in boxes beside the face. None if there are fewer than FEWEST.
+
+    The boxes lie in the source images of faces that are evenly spread over the set, and are keyed by their names.
+    Faces without their source image are left out.
+    """
+    rows, boxes = [], []
+    some = evenly(len(faces), BACKGROUNDS)
+    for row in some:
+        if source_file(faces, row):
+            found = _beside(faces["box"][row], faces["size"][row], faces["file"][row], -(-BACKGROUNDS // len(some)))
+            rows += [row] * len(found)
+            boxes += found
+    if len(rows) < FEWEST:
+        return None
+    chosen = evenly(len(rows), BACKGROUNDS)
+    return reboxed(faces.only(np.array(rows)[chosen]), np.array(boxes)[chosen], cache=1.0)
+
+
+def _beside(box: np.ndarray, size: np.ndarray, name: str, most: int) -> list[np.ndarray]:
+    """Return up to `most` boxes (4,) in an image of `size` (2,) px, of about the size of the face's box or less, that
+    lie beside it.
+    """
+    rng, found, side = np.random.default_rng(int.from_bytes(name_hash(name)[:8])), [], (box[2:] - box[:2]).max()
+    for drawn in rng.uniform(0, 1, (TRIES * min(most, EACH), 3)):
+        own = side * np.exp(-1.6 + 1.8 * drawn[2])
+        corner = drawn[:2] * (size - own)
+        free = np.concatenate([corner, corner + own])
+        if corner.min() >= 0 and shared(free[None], box[None])[0, 0] <= INSIDE:
+            found.append(free)
+            if len(found) == min(most, EACH):
+                break
+    return found
 
 
 def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -14,7 +14,8 @@ from nets.wrappers.distillation import without_teacher
 from nets.wrappers.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
-from utils.evaluate.evaluate import calibration, evaluate, torch_predictor
+from utils.evaluate.boxes import backgrounds
+from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
 from utils.faces.faces import Faces
 from utils.landmarks.check_sets import check_known, check_tests, check_training, doubts
 from utils.landmarks.semi import Pool, Told, check_collapse, with_unlabelled
@@ -63,7 +64,7 @@ def landmark_experiment(
         samples,
         partial(start_net, sources, faces, ranks),
         describe(sources, faces),
-        partial(validator, sources, held, ranks),
+        partial(validator, sources, faces, held, ranks),
     )
 
 
@@ -116,12 +117,15 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
     return net, started
 
 
-def validator(sources: Sources, held: list[Held], ranks: Ranks, solver: Solver) -> Callable[[], Validated]:
+def validator(
+    sources: Sources, faces: Faces, held: list[Held], ranks: Ranks, solver: Solver
+) -> Callable[[], Validated]:
     """Return a function that validates the weights of `solver` on the faces `held`.
-    The figure is the mean over their layouts.
+    The figure is the mean over their layouts. The limits also need background of the training pictures of `faces`.
     """
     train, test = sources.settings.train, sources.settings.test
     net = build_net(solver.net.spec).to(ranks.device) if held else None
+    beside = backgrounds(faces) if held else None
 
     def validate() -> Validated:
         state = without_teacher(solver.averaged())
@@ -137,7 +141,13 @@ def validator(sources: Sources, held: list[Held], ranks: Ranks, solver: Solver) 
         factor = calibration(results)
         if factor is not None:
             state = solver.net.head.calibrated(state, factor)
-        limits = {part.layout.name: result.limits(factor) for part, result in zip(held, results, strict=True)}
+        limits = {}
+        for part, result in zip(held, results, strict=True):
+            scores = None
+            if beside:
+                points, _ = predict_all(part.convert(predict), beside, part.layout, ranks=ranks)
+                scores = points[..., 2].mean(1).numpy()
+            limits[part.layout.name] = result.limits(factor, scores)
         several = {"member_limits": limits} if sources.layout.members else {}
         return Validated(
             state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several

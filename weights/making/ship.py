@@ -20,11 +20,11 @@ from photographs import PLACES, require
 from record import COMMIT, ROOT
 
 from pipnet.files import checksum, read_csv, write_atomic, write_text
+from utils.evaluate.evaluate import DOUBT
 from utils.train import checkpoint
 
 FOUND = 0.353  # a detector's threshold: with lower ones, the landmarks confirm more background than faces in validation crowds
 WORTH = 256  # numbers in a tensor from which it is halved
-DOUBT = 0.95  # of the face limit: no good result scores less, but three of four results that are far off do
 
 
 def landmark_limits(exp: Path) -> dict[str, float]:

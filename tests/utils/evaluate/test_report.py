@@ -10,14 +10,17 @@ import archives
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, table, write_faces
 from loguru import logger
 
-from pipnet.geometry import to_image
+from nets.labels import Prediction
+from pipnet.geometry import grow, shared, to_image
 from pipnet.images import write_image
 from utils.evaluate import metric
-from utils.evaluate.boxes import detected, perturbed, picture, rebox, reboxed
+from utils.evaluate.boxes import FEWEST, INSIDE, backgrounds, detected, perturbed, picture, rebox, reboxed
+from utils.evaluate.evaluate import evaluate
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import load_splits
 from utils.faces.sets import distinct
@@ -82,6 +85,35 @@ def test_perturbed_boxes_are_the_same_each_time_and_within_their_share(faces):
     other = reboxed(own, boxes, 1.0)
     assert to_image(other.nominal().astype(float), other["crop"][:]) == pytest.approx(own["landmarks"][:], abs=1e-3)
     assert (other["box"][:] == own["box"][:]).all() and len(other.crops[0]) == 64
+
+
+def test_background_lies_beside_the_faces_and_is_the_same_each_time(raw, tmp_path):
+    copy = tmp_path / "mine"
+    shutil.copytree(raw, copy)
+    folder = DataGenerator(copy, 64, "points", out=tmp_path / "data", layout="68").run()
+    own = load_splits([split_of(folder, "train")], LAYOUT, 64, 1.0)
+    beside, again = backgrounds(own), backgrounds(own)
+    assert len(beside) >= FEWEST and (beside["crop"][:] == again["crop"][:]).all()
+    assert (beside.crops[5] == again.crops[5]).all()
+    for box, crop, size in zip(beside["box"][:], beside["crop"][:], beside["size"][:], strict=True):
+        free = grow(crop[None], 1 / 1.2)  # of the protocol
+        assert (free[0, :2] > -1).all() and (free[0, 2:] < size + 1).all()
+        assert shared(free, box[None])[0, 0] <= INSIDE + 0.05
+    shutil.rmtree(copy)
+    assert backgrounds(own) is None  # a prepared crop shows little else than the face
+
+
+def test_the_limit_of_a_net_lies_above_background_but_not_above_faces(faces):
+    own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
+
+    def predict(images):
+        return Prediction(torch.full((len(images), 68, 2), 0.5), torch.full((len(images), 68), 0.8))
+
+    result, low, high = evaluate(predict, own, LAYOUT, "diagonal"), np.linspace(0, 0.5, 101), np.full(50, 0.9)
+    assert "face_limit" not in result.limits(None)
+    assert result.limits(None, low)["face_limit"] == pytest.approx(0.495)
+    limits = result.limits(None, high)
+    assert limits["face_limit"] == pytest.approx(0.8) and 0.7 < limits["face_least"] < 0.8
 
 
 def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_path):
