@@ -12,8 +12,8 @@ from nets.build import net_row
 from nets.convert import peppa, pfld
 from nets.convert.dpr import has_local_parts
 from nets.convert.gdconv import gdconv_keys
+from nets.convert.graph import Graph
 from nets.convert.published import HEAD_NAMES, NECK, are_our_names
-from pipnet.runtimes import Opened
 
 SETS = {
     68: "300w",
@@ -42,7 +42,7 @@ class PublishedGraph(NamedTuple):
     """
 
     net: str
-    fits: Callable[[Opened], bool]
+    fits: Callable[[Graph], bool]
     keys: dict[str, Any]
     read: str
 
