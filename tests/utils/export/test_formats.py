@@ -298,7 +298,7 @@ class Overwriting(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, faces, tmp_path):
+def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, start, trained, faces, tmp_path):
     run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
     foreign = run / "best.torchscript"
     victim.write_bytes(b"mine")
@@ -315,7 +315,7 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, f
     fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
     fails(cli("--test", "--exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
-    done = cli("--test-formats", "torchscript", "--exp", run)  # instead of the foreign file it tests its own
+    done = start("--test-formats", "torchscript", "--exp", run).result()  # instead of the foreign file it tests its own
     assert done.returncode == 0 and "| torchscript" in done.stdout, done.stderr
     assert victim.read_bytes() == b"mine"
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
