@@ -1,6 +1,5 @@
 """Pictures that a detector's training crops are made of: faces to paste, portraits and rendered backgrounds."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pipnet.layout import Layout
 from utils.detect.wider import Picture
 from utils.faces.faces import GIB, Crops, Faces, chunks, evenly
 from utils.faces.prepared_set import Split
+from utils.faces.threads import Threads
 from utils.synthetic.scene import background
 
 FEWEST = 256  # face pictures in memory, 28 MB
@@ -63,7 +63,7 @@ class Cutouts:
             faces, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
             face_boxes(faces["landmarks"][:1], layout)  # raises for an unsuitable layout
             rows, margin = _whole_faces(faces, most), min(stored, MARGIN)
-            with ThreadPoolExecutor(cores()) as pool:
+            with Threads(cores()) as pool:
                 self.images += pool.map(partial(_middle, faces.crops, share=margin / stored), rows)
             self.landmarks += list(to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], margin)) * STORED)
             self.layouts += [layout] * len(rows)
@@ -112,7 +112,7 @@ def decoded(pictures: list[Picture], cache: float) -> list[Picture]:
     Raise UserError for an unreadable image.
     """
     left, result = cache * GIB, list(pictures)
-    with ThreadPoolExecutor(cores()) as pool:
+    with Threads(cores()) as pool:
         for index, image in enumerate(pool.map(Picture.read, pictures)):
             left -= image.nbytes
             if left < 0:

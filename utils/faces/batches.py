@@ -6,7 +6,6 @@ batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import ceil
@@ -23,6 +22,7 @@ from utils.faces import changes, steps
 from utils.faces.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
+from utils.faces.threads import Threads
 from utils.sections import AugmentSettings, TrainSettings
 
 ROUNDS = 8  # of the Feistel network that shuffles
@@ -337,7 +337,7 @@ def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -
     A thread makes the next batch while one is used.
     """
     mine, made = np.arange(rank, len(faces), ranks), None
-    with ThreadPoolExecutor(1) as pool:
+    with Threads(1) as pool:
         for start in range(0, len(mine), batch_size):
             following = pool.submit(plain, faces, mine[start : start + batch_size])
             if made:

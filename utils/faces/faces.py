@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from pipnet.cores import cores
 from pipnet.geometry import border_px, cut, similarity, to_crop, transform
+from utils.faces.threads import Threads
 
 GIB = 1 << 30
 CHUNK = 1 << 16  # most faces that are read at once if all are needed
@@ -178,7 +178,7 @@ class Crops:
             return self
         some = Crops(self.__getitem__, self.encoded, len(self), self.size, self.border, self.seen)
         decoded = reclaimable(len(self), self.side, self.side, 3)
-        with ThreadPoolExecutor(cores()) as pool:
+        with Threads(cores()) as pool:
             for index, crop in enumerate(pool.map(self.__getitem__, range(len(self)))):
                 decoded[index] = crop
         some.decoded = decoded

@@ -1,7 +1,6 @@
 """Training batches whose pictures are made on the device, by a thread that works some batches ahead of the training."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -14,6 +13,7 @@ from torch import Tensor
 from utils.faces.batches import Batch, Batches, assembled
 from utils.faces.device_pixels import carried_out, orders, to_device
 from utils.faces.faces import GIB
+from utils.faces.threads import Threads
 
 AHEAD = 2  # batches that wait for the training
 DECODED = 256  # crops that are decoded at once
@@ -41,7 +41,7 @@ class Feed:
         )
         self.free = free if free is not None else torch.cuda.mem_get_info(device)[0] if gpu else 0
         self.stream = torch.cuda.Stream(device) if gpu else None
-        self.pool, self.made, self.closed, self.kept = ThreadPoolExecutor(threads), Queue(AHEAD), Event(), None
+        self.pool, self.made, self.closed, self.kept = Threads(threads), Queue(AHEAD), Event(), None
         self.thread = Thread(target=self._work, daemon=True)
 
     def close(self) -> None:

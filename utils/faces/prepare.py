@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from utils.faces.archives.own_layout import layout_of
 from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import contents_checksum, fingerprint, labels_checksum
 from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
+from utils.faces.threads import Threads
 from utils.layouts import Layouts
 from utils.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
 from utils.progress import progress
@@ -262,7 +262,7 @@ class DataGenerator:
                 return str(error)
 
         done: list[Any] = []
-        pool = ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
+        pool = Threads(self.workers or cores())  # OpenCV releases the interpreter lock
         try:
             with open(journal, "a", encoding="ascii") as lines, open(folder / split / CROPS, "ab") as crops:
                 jobs = progress(pool.map(one, range(count)), total=count, desc=f"crops {split}", unit="face")
