@@ -80,12 +80,12 @@ def backgrounds(faces: Faces) -> Faces | None:
     """Return crops of background: `faces` in boxes beside the face. None if there are fewer than FEWEST.
 
     The boxes lie in the source images of faces that are evenly spread over the set, and are keyed by their names.
-    Faces without their source image are left out.
+    Faces without a readable source image are left out.
     """
     rows, boxes = [], []
     some = evenly(len(faces), BACKGROUNDS)
     for row in some:
-        if source_file(faces, row):
+        if _is_readable(source_file(faces, row)):
             found = _beside(faces["box"][row], faces["size"][row], faces["file"][row], -(-BACKGROUNDS // len(some)))
             rows += [row] * len(found)
             boxes += found
@@ -93,6 +93,13 @@ def backgrounds(faces: Faces) -> Faces | None:
         return None
     chosen = evenly(len(rows), BACKGROUNDS)
     return reboxed(faces.only(np.array(rows)[chosen]), np.array(boxes)[chosen], cache=1.0)
+
+
+def _is_readable(file: Path | None) -> bool:
+    try:
+        return file is not None and bool(read_source_image(file).size)
+    except UserError:
+        return False
 
 
 def _beside(box: np.ndarray, size: np.ndarray, name: str, most: int) -> list[np.ndarray]:
