@@ -21,7 +21,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails, refuses, run
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails, refuses, run, sure_of_faces
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
@@ -34,15 +34,6 @@ from utils.tools import inference
 from utils.train import own_files
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
-
-
-def sure_of_faces(exported: Path, copy: Path) -> str:
-    """Write a copy of an exported net that takes every crop for a face; return its path."""
-    model = onnx.load(exported)
-    for row in model.metadata_props:
-        row.value = {"face_limit": "0.0", "face_least": "0.0"}.get(row.key, row.value)
-    onnx.save(model, copy)
-    return str(copy)
 
 
 @pytest.fixture(scope="module")

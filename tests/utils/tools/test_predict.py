@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, table
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, sure_of_faces, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmark_net import LandmarkNet
@@ -315,7 +315,7 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
         "--predict",
         pictures / "face00.jpg",
         "--exp",
-        trained.folder,
+        sure_of_faces(trained.folder / "best.onnx", tmp_path / "net.onnx"),
         "--detector-weights",
         file,
         "--upright",
