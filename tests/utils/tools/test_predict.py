@@ -309,7 +309,7 @@ def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothi
 
 def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp_path):
     file = detector_file(
-        tmp_path / "detector.onnx", [[10, 10, 80, 90], [20, 20, 60, 70], [5, 30, 50, 80]], [0.9, 0.8, 0.3]
+        tmp_path / "detector.onnx", [[5, 5, 45, 45], [50, 50, 90, 90], [5, 50, 45, 90]], [0.9, 0.8, 0.3]
     )
     flags = (
         "--predict",
