@@ -107,6 +107,32 @@ def test_landmark_nobody_predicts_keeps_its_own_value():
     assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
 
 
+def test_a_landmark_is_the_mean_of_its_own_place_and_of_its_voters_by_hand():
+    """Four landmarks on a grid of 1 x 2 cells. Landmark 0 has three voters; 1 has two, of which the first counts twice;
+    2 has two; 3 has one, which counts three times.
+    """
+    head = make([[1, 2], [0, 2], [0, 1], [3, 0]])
+    maps = PIPMaps(
+        torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.5]]).reshape(1, 4, 1, 2),
+        torch.tensor([[9, 0.1], [0.2, 9], [9, 0.3], [0.4, 9]]).reshape(1, 4, 1, 2),
+        torch.tensor([[9, 0.5], [0.6, 9], [9, 0.7], [0.8, 9]]).reshape(1, 4, 1, 2),
+        torch.tensor([[9, 1], [9, 2], [3, 9], [4, 9], [9, 5], [9, 6], [7, 9], [8, 9.0]]).reshape(1, 8, 1, 2),
+        torch.tensor([[9, 8], [9, 7], [6, 9], [5, 9], [9, 4], [9, 3], [2, 9], [1, 9.0]]).reshape(1, 8, 1, 2),
+    )
+    # the cells' corners are 1, 0, 1, 0; own places in cells, then the places that others predict
+    x = [
+        (1.1 + 3 + (1 + 5) + 8) / 4,
+        (0.2 + 2 * (1 + 1) + (1 + 6)) / 4,
+        (1.3 + 2 * (1 + 2) + 4) / 4,
+        (0.4 + 3 * 7) / 4,
+    ]
+    y = [(0.5 + 6 + 4 + 1) / 4, (0.6 + 2 * 8 + 3) / 4, (0.7 + 2 * 7 + 5) / 4, (0.8 + 3 * 2) / 4]
+    found = head.decode(maps)
+    assert found.landmarks[0, :, 0].tolist() == pytest.approx([value / 2 for value in x])
+    assert found.landmarks[0, :, 1].tolist() == pytest.approx(y)
+    assert found.score[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+
+
 class Mirror:
     flip_index = (1, 0, 2, 4, 3)
 

@@ -6,11 +6,20 @@ import pytest
 from conftest import LAYOUTS
 
 from pipnet.errors import UserError
-from pipnet.pose import MODEL, POINTS, head_pose, pose_points
+from pipnet.pose import POINTS, head_pose, pose_points
+
+# The points of the head in round numbers, in the order of POINTS, written out so that an exchange in MODEL is seen
+HEAD = np.array(
+    [
+        *((6.8, 6.8, 4.4), (1.3, 7.1, 6.9), (-1.3, 7.1, 6.9), (-6.8, 6.8, 4.4)),
+        *((5.3, 5.5, 4.0), (1.8, 5.4, 4.4), (-1.8, 5.4, 4.4), (-5.3, 5.5, 4.0)),
+        *((2.0, 1.4, 6.2), (-2.0, 1.4, 6.2)),
+    ]
+)
 
 
 def projected(pitch: float = 0, yaw: float = 0, roll: float = 0, width: int = 640, height: int = 480) -> np.ndarray:
-    """(10, 2) px of the model's points of a head in the middle of the image, degrees as `head_pose` gives them."""
+    """(10, 2) px of the points of a head in the middle of the image, degrees as `head_pose` gives them."""
 
     def turn(a, b, degrees):
         matrix = np.eye(3)
@@ -18,7 +27,7 @@ def projected(pitch: float = 0, yaw: float = 0, roll: float = 0, width: int = 64
         matrix[[a, a, b, b], [a, b, a, b]] = c, -s, s, c
         return matrix
 
-    head = (MODEL - (0, 4, 5)) * (-1, -1, 1)  # x right, y down, z to the viewer
+    head = (HEAD - (0, 4, 5)) * (-1, -1, 1)  # x right, y down, z to the viewer
     turned = head @ (turn(0, 1, roll) @ turn(2, 0, -yaw) @ turn(2, 1, -pitch)).T  # nods, turns, leans
     return turned[:, :2] * width / 1000 * 10 + (width / 2, height / 2)
 
