@@ -39,6 +39,25 @@ def test_a_best_pt_that_agrees_is_left_alone(trained, tmp_path):
     assert (folder / "best.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "key, other", [("net", {"stride": 16}), ("layout", {"name": "other"}), ("data", ["0" * 64])]
+)  # data: checksums of the sets
+def test_a_last_pt_of_something_else_is_not_resumed(trained, cli, tmp_path, key, other):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    stored = checkpoint.load(folder / "last.pt")
+    stored[key] = other if key == "data" else {**stored[key], **other}
+    checkpoint.save(folder / "last.pt", stored)
+    before = (folder / "last.pt").read_bytes()
+    fails(cli("--train", "--resume", "--exp", folder, "--epochs", "3"), f"last.pt.*{key}")
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_weights_alone_are_not_resumed(trained, cli, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    shutil.copy(folder / "best.pt", folder / "last.pt")
+    fails(cli("--train", "--resume", "--exp", folder, "--epochs", "3"), "last.pt.*--weights .*last.pt")
+
+
 def test_a_run_folder_that_is_removed_during_the_training_is_one_line(cli, recipe, tmp_path):
     script = driver(
         tmp_path,
