@@ -53,7 +53,7 @@ def begin_loading():
     open_console()
     sys.path[:] = own_path()
     if "OMP_WAIT_POLICY" not in os.environ:  # beside other work, threads that spin while they wait take its cores
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     _check_threads()
     if QUIET:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

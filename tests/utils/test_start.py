@@ -167,7 +167,7 @@ def test_a_signal_is_one_line(number, place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
+    ("given", "count"), [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
 )
 def test_threads_that_wait_spin_briefly_unless_the_user_says_so(tmp_path, given, count):
     script = written(tmp_path, "    print(os.environ.get('GOMP_SPINCOUNT', ''))")
