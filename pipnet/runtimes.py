@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipnet.checkout import from_checkout
 from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
@@ -220,9 +221,18 @@ def open_openvino(file: Path, threads: int) -> Opened:
     )
 
 
+def open_torchscript(file: Path, threads: int) -> Opened:
+    """Open a TorchScript file in torch. UserError unless this command has written it, since such a file is code."""
+    run = from_checkout("utils.evaluate.detectors:load_torchscript", file)(file, threads)
+    stored = _stored(file)
+    outputs = list(stored["outputs"])
+    return Opened(lambda feeds: dict(zip(outputs, run(feeds["image"]), strict=True)), ["image"], outputs, stored)
+
+
 RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
     ".onnx": open_onnx,
     ".mnn": open_mnn,
     ".param": open_ncnn,
     ".xml": open_openvino,
+    ".torchscript": open_torchscript,
 }

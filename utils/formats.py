@@ -13,12 +13,14 @@ class Format(NamedTuple):
     suffix: of the file, after the name of the checkpoint
     write: "module:function" that writes it, see `write_format`
     same: whether the file has the net's inputs and outputs, so that the net's tests run on it
+    code: whether the file holds code, so that only the command that has written it opens it
     packages: those that the format needs in addition to ONNX, from which it is made
     """
 
     suffix: str
     write: str = ""
     same: bool = True
+    code: bool = False
     packages: tuple[str, ...] = ()
 
 
@@ -28,6 +30,7 @@ FORMATS = {
     "mnn": Format(".mnn", "utils.export.runtimes:write_mnn", packages=("MNN",)),
     "ncnn": Format(".ncnn.param", "utils.export.runtimes:write_ncnn", packages=("pnnx", "ncnn")),
     "openvino": Format(".xml", "utils.export.runtimes:write_openvino", packages=("openvino",)),
+    "torchscript": Format(".torchscript", "utils.export.runtimes:write_torchscript", code=True),
     "pipeline": Format(".pipeline.onnx", "utils.export.pipeline:write_pipeline", same=False),
     "raw": Format(".raw.onnx", "utils.export.files:write_raw", same=False),
 }

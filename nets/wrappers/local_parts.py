@@ -110,7 +110,7 @@ class LocalParts(Wrapper):
         for name in self.parts:
             with in_full(images):
                 place = aligned = chain(theta, self.places[name](face.float()))
-                if torch.is_grad_enabled():  # a traced net cannot hold it
+                if torch.is_grad_enabled():  # TorchScript cannot hold it
                     place, aligned = SplitGradient.apply(place)
                 picture = resample(images, place, SIZE, size)
             moved = self.regressors[name](self.net.net.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))

@@ -1,5 +1,6 @@
 """Exports for other runtimes than onnxruntime. Each writer makes files in the folder of `file` only."""
 
+import hashlib
 import io
 import subprocess
 import warnings
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from pipnet.errors import UserError, one_line
 from pipnet.module_path import python
 from pipnet.runtimes import import_runtime
+from utils.evaluate import detectors
 from utils.export.files import Source, Unnamed
 
 INTEGERS = (torch.int32, torch.int64)
@@ -54,6 +56,12 @@ def write_openvino(source: Source, file: Path) -> None:
         openvino.save_model(openvino.convert_model(source.onnx), file, compress_to_fp16=False)
     except RuntimeError as error:
         raise UserError(f"OpenVINO cannot convert this net ({one_line(error)}); leave this format out") from None
+
+
+def write_torchscript(source: Source, file: Path) -> None:
+    """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
+    _trace(Unnamed(source.net, source.index), source.example, file)
+    detectors.written.add(hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def write_ncnn(source: Source, file: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from pipnet.cores import cores
 from pipnet.errors import UserError, lines
 from pipnet.files import write_csv
+from utils.evaluate import detectors
 from utils.evaluate.tables import markdown_table
 from utils.export.card import write_card
 from utils.formats import files_of
@@ -31,6 +32,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         models = {"torch": tests.torch_model()}
         if formats:
             ranks.agree(lambda: tests.export(formats))
+            detectors.written |= ranks.agree(lambda: detectors.written)
     models |= {name: tests.open(tests.run.export_path(name), torch.get_num_threads()) for name in formats}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
     report = tests.report

@@ -182,6 +182,4 @@ def _read(file: Path):
             "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt"
         ) from None
     except Exception as error:  # the reader raises errors of any type for a damaged file
-        if "TorchScript" in str(error):
-            raise UserError(f"{file} is a TorchScript archive; give the ONNX file or the .pt of the net") from None
         raise UserError(f"{file} is not a readable checkpoint ({one_line(error) or type(error).__name__})") from None

@@ -29,7 +29,7 @@ from utils.synthetic import VERSION, generate
 from utils.train import checkpoint
 from utils.train.run_folder import find_run
 
-PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "int8": []}
+PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
 HEADS = {"pip": {"sigma": True}, "coordinate": {"sigma": True}, "simcc": {}, "heatmap": {"stride": 8}}
 
 
@@ -58,7 +58,7 @@ def source_of(net: torch.nn.Module, folder: Path) -> Source:
     )
 
 
-CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino"])
+CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
 
 
 def import_packages(name: str) -> None:
@@ -129,6 +129,16 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     one, two = torch_predictor(net, torch.device("cpu"))(crops), exported_predictor(file, 1)(crops)
     assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
     assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
+
+
+@pytest.mark.slow
+def test_coremltools_converts_the_torchscript_file(tmp_path, refined):
+    coremltools = pytest.importorskip("coremltools", reason="the package coremltools is not installed")
+    _, source = refined
+    write_format("torchscript", source, tmp_path / "net.torchscript")
+    net = torch.jit.load(tmp_path / "net.torchscript")
+    done = coremltools.convert(net, inputs=[coremltools.TensorType("image", (1, *source.example.shape[1:]))])
+    assert len(done.get_spec().description.output) == len(net(source.example))
 
 
 @pytest.mark.slow
@@ -275,14 +285,40 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
 
 
-@pytest.mark.parametrize("name", ["best.torchscript", "best.pt"])
-def test_a_torchscript_archive_is_refused(cli, tmp_path, name):
-    file, picture = tmp_path / name, ROOT / "assets" / "astronaut.jpg"
-    torch.jit.script(torch.nn.Linear(1, 1)).save(str(file))
-    refused = f"{name} is a TorchScript archive; give the ONNX file"
-    refuses(refused, Landmarker, file)
-    fails(cli("--source", picture, "--exp", file, script=ROOT / "demo.py"), refused)
-    fails(cli("--predict", picture, "--exp", file, "--out", tmp_path / "out"), refused)
+class Overwriting(torch.nn.Module):
+    """What a file of somebody else may do: its first call overwrites a file of the user."""
+
+    def __init__(self, victim: str):
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, image: torch.Tensor):
+        torch.from_file(self.victim, shared=True, size=4, dtype=torch.uint8).fill_(0)
+        return torch.zeros(image.shape[0], 68, 2), torch.ones(image.shape[0], 68)
+
+
+@pytest.mark.slow
+def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, start, trained, faces, tmp_path):
+    run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
+    foreign = run / "best.torchscript"
+    victim.write_bytes(b"mine")
+    torch.jit.script(Overwriting(str(victim))).save(str(foreign))
+    values = {**open_file(run / "best.onnx").values, "outputs": {"landmarks": [68, 2], "score": [68]}}
+    Path(f"{foreign}.json").write_text(json.dumps(values))
+    manifest = {
+        foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refused = "best.torchscript is refused: TorchScript is code, .*give the ONNX file"
+    refuses(refused, Landmarker, foreign)
+    picture = ROOT / "assets" / "astronaut.jpg"
+    fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
+    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
+    fails(cli("--test", "--exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
+    done = start("--test-formats", "torchscript", "--exp", run).result()  # instead of the foreign file it tests its own
+    assert done.returncode == 0 and "| torchscript" in done.stdout, done.stderr
+    assert victim.read_bytes() == b"mine"
+    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
 
 
 def test_parts_are_unbound_along_any_side_for_ncnn():
