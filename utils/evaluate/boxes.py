@@ -96,10 +96,13 @@ def backgrounds(faces: Faces) -> Faces | None:
 
 
 def _is_readable(file: Path | None) -> bool:
+    if file is None:
+        return False
     try:
-        return file is not None and bool(read_source_image(file).size)
+        read_source_image(file)
     except UserError:
         return False
+    return True
 
 
 def _beside(box: np.ndarray, size: np.ndarray, name: str, most: int) -> list[np.ndarray]:
