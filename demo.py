@@ -1,6 +1,6 @@
 """Faces and landmarks in pictures, videos and cameras: `python demo.py --help`."""
 
-from utils.start import begin_loading, end_loading, stop_without
+from utils.settings.start import begin_loading, end_loading, stop_without
 
 if __name__ == "__main__":
     begin_loading()

@@ -1,20 +1,20 @@
 """The life of a net: prepare data, train, test, export. `python main.py --help` lists and explains every flag."""
 
-from utils.start import ROOT, STOPPED, begin_loading, end_loading, run_command, stop_without, when_stopped
+from utils.settings.start import ROOT, STOPPED, begin_loading, end_loading, run_command, stop_without, when_stopped
 
 if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet.errors import UserError, lines
     from pipnet.files import read_csv
-    from utils.checks import check_prediction
-    from utils.config import PATHS, PER_NODE, check_files, parse, read_defaults
-    from utils.faces.packed import unpack_sets
-    from utils.faces.paths import check_sets
-    from utils.formats import lacking
-    from utils.machine import software
-    from utils.modes import TABLES, TESTS, WORK, add_modes, check_modes
-    from utils.sections import KEYS
+    from utils.data.packed import unpack_sets
+    from utils.data.paths import check_sets
+    from utils.settings.checks import check_prediction
+    from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
+    from utils.settings.formats import lacking
+    from utils.settings.machine import software
+    from utils.settings.modes import TABLES, TESTS, WORK, add_modes, check_modes
+    from utils.settings.sections import KEYS
 except (ImportError, OSError) as missing:
     stop_without(missing)
 
@@ -45,11 +45,12 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
 
+        from extras.tools import audit, predict, sweep, zoo
+        from utils.data.sets import Sets
         from utils.evaluate.tables import with_numbers
-        from utils.faces.sets import Sets
-        from utils.tools import audit, predict, run_access, sweep, zoo
-        from utils.tools.run_tests import run_tests
-        from utils.tools.tasks import TASKS
+        from utils.task import run_access
+        from utils.task.run_tests import run_tests
+        from utils.task.tasks import TASKS
         from utils.train.ranks import keep_memory, set_threads, start_ranks
         from utils.train.settings import read_settings
     except (ImportError, OSError) as missing:

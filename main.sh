@@ -5,7 +5,7 @@
 set -euo pipefail
 unset CDPATH # cd would go to a folder of the same name there
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-source "$root/utils/environment.sh"
+source "$root/utils/settings/environment.sh"
 
 [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || fail "usage: bash main.sh N [flags of main.py], N = number of processes (GPUs), e.g. bash main.sh 1 --train --test"
 processes=$1; shift

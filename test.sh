@@ -4,7 +4,7 @@
 set -euo pipefail
 unset CDPATH # cd would go to a folder of the same name there
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-source utils/environment.sh
+source utils/settings/environment.sh
 [ "$(uname -sm)" != "Linux x86_64" ] || LOCK="requirements-lock.txt" # the tested set; elsewhere the newest of the ranges
 environment requirements-dev.txt torch torchvision timm cv2 numpy scipy h5py yaml tqdm loguru tensorboard jinja2 onnx onnxruntime onnxscript pytest xdist hypothesis ruff
 export OMP_NUM_THREADS=1  # of each worker: more would fight for the same cores

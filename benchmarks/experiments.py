@@ -30,15 +30,15 @@ from photographs import missing, named
 from record import COMMIT, ROOT, chosen, result, save
 from shown import SETS, text
 
+from extras.tools.zoo import cpu_ms, exported_to_temporary
 from pipnet.files import read_csv
 from pipnet.layout import Layout
-from utils.config import read_defaults
+from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.evaluate import metric
 from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, selected, torch_predictor
-from utils.faces.prepared_set import PreparedSet, Split, load_splits
-from utils.sections import MEAN_TEACHER, ROUNDS
-from utils.tools.zoo import cpu_ms, exported_to_temporary
+from utils.settings.config import read_defaults
+from utils.settings.sections import MEAN_TEACHER, ROUNDS
 from utils.train import checkpoint
 
 OWN = Path(__file__).with_suffix(".yaml")

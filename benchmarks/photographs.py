@@ -23,14 +23,14 @@ from typing import NamedTuple
 import numpy as np
 from record import ROOT
 
+from extras.datasets import DATASETS, image_of
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
-from utils.faces.archives import DATASETS, image_of
-from utils.faces.prepare import split_identities
+from utils.data.prepare import split_identities
 
 VARIABLES = {
     "300W": "FACES_300W",

@@ -21,20 +21,20 @@ from photographs import found_in_box, without_detector
 from PIL import Image
 from record import ROOT, chosen, result
 
+from extras.report.plot import Style, chart
+from extras.synthetic import render
+from extras.synthetic.head import both_lids
 from pipnet.app.sources import Video
 from pipnet.draw import FOUND, TRUTH, group_colours, sheet, tile
 from pipnet.files import write_text
 from pipnet.geometry import box_of, transform
 from pipnet.images import write_image
 from pipnet.landmarker import Landmarker
-from utils.config import make_settings, read_defaults
+from utils.data.batches import plain
+from utils.data.prepared_set import SYNTHETIC, Split, load_splits
+from utils.data.sets import Sets
 from utils.evaluate.evaluate import torch_predictor
-from utils.evaluate.plot import Style, chart
-from utils.faces.batches import plain
-from utils.faces.prepared_set import SYNTHETIC, Split, load_splits
-from utils.faces.sets import Sets
-from utils.synthetic import render
-from utils.synthetic.head import both_lids
+from utils.settings.config import make_settings, read_defaults
 from utils.train import checkpoint
 
 ASSETS, NET = ROOT / "assets", ROOT / "weights" / "bench_default" / "best.pt"

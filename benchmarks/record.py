@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 sys.path.insert(0, str(ROOT))
 
 from pipnet.cores import cores  # noqa: E402
-from utils.machine import commit, processor  # noqa: E402
+from utils.settings.machine import commit, processor  # noqa: E402
 
 
 def machine() -> dict:

@@ -21,11 +21,11 @@ from photographs import photographs
 from record import ROOT  # noqa: F401  it finds the packages
 from scipy.interpolate import CubicSpline
 
-from utils.config import read_defaults
-from utils.conversion import conversion
-from utils.faces.archives import write_pts
-from utils.faces.prepared_set import name_hash
-from utils.synthetic import TEST_INDEX, render
+from extras.datasets import write_pts
+from extras.synthetic import TEST_INDEX, render
+from utils.data.prepared_set import name_hash
+from utils.settings.config import read_defaults
+from utils.settings.conversion import conversion
 
 LAYOUTS = read_defaults().layouts
 FACES = {"train": 2000, "test": 300}  # rendered

@@ -14,12 +14,12 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from extras.systems.local_parts import LocalParts
 from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
 from nets.net import Net
 from nets.registry import HEADS, import_named
 from nets.trainable import Trainable
-from nets.wrappers.local_parts import LocalParts
 from nets.wrappers.spatial_transformer import Reinit
 
 # a net may have so many times the values of its file, and so many more, while it is made: parts of timm's are dropped

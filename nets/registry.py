@@ -52,9 +52,9 @@ HEADS: dict[str, HeadRow] = {
         ("error", "pool", "excite"),
         {"coordinate": "reg", "log_scale": "sigma"},
     ),
-    "parts": HeadRow("nets.heads.parts:PartsHead", (32,), ("error",), {"coordinate": "reg"}),
-    "heatmap": HeadRow("nets.heads.heatmap:HeatmapHead", (4, 8, 16), ("score_width",), {"score": "cls"}),
-    "simcc": HeadRow("nets.heads.simcc:SimCCHead", (32, 16), ("score_width",), {"score": "cls"}),
+    "parts": HeadRow("extras.heads.parts:PartsHead", (32,), ("error",), {"coordinate": "reg"}),
+    "heatmap": HeadRow("extras.heads.heatmap:HeatmapHead", (4, 8, 16), ("score_width",), {"score": "cls"}),
+    "simcc": HeadRow("extras.heads.simcc:SimCCHead", (32, 16), ("score_width",), {"score": "cls"}),
 }
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pipnet.errors import UserError, one_line
 
 PACKAGES = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}  # {module: package}
-OURS = "", "nets", "pipnet", "utils"
+OURS = "", "extras", "nets", "pipnet", "utils"
 
 
 class _Output(io.TextIOWrapper):

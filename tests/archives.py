@@ -11,8 +11,8 @@ import pytest
 from conftest import LAYOUTS
 from scipy.io import savemat
 
-from utils.faces.archives import DATASETS, PARTS_300W, image_of, read_pts, write_pts
-from utils.faces.prepare import DataGenerator
+from extras.datasets import DATASETS, PARTS_300W, image_of, read_pts, write_pts
+from utils.data.prepare import DataGenerator
 
 RNG = np.random.default_rng(4)
 FACES = 24386  # of AFLW

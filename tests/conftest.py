@@ -38,14 +38,14 @@ sys.path[:] = [
 ]
 import main  # noqa: E402
 import pipnet.app.demo  # noqa: E402
-from nets.convert.published import HEAD_NAMES  # noqa: E402
+from extras.detector.wider import Picture  # noqa: E402
+from extras.systems.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.errors import UserError, printable  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
-from utils.config import Settings, make_settings, read_defaults  # noqa: E402
-from utils.detect.wider import Picture  # noqa: E402
-from utils.faces.faces import Faces  # noqa: E402
-from utils.faces.prepared_set import PreparedSet, Split, fitting  # noqa: E402
-from utils.faces.sets import Sets  # noqa: E402
+from utils.data.faces import Faces  # noqa: E402
+from utils.data.prepared_set import PreparedSet, Split, fitting  # noqa: E402
+from utils.data.sets import Sets  # noqa: E402
+from utils.settings.config import Settings, make_settings, read_defaults  # noqa: E402
 from utils.train import checkpoint, ranks  # noqa: E402
 
 DEFAULTS = read_defaults()
@@ -207,11 +207,11 @@ FORKS.set_forkserver_preload(
         "torch.onnx._internal.exporter._compat",
         "torch.export._trace",
         "torch.utils.tensorboard",
-        "utils.tools.sweep",
-        "utils.tools.audit",
-        "utils.tools.predict",
-        "utils.tools.run_tests",
-        "utils.tools.tasks",
+        "extras.tools.sweep",
+        "extras.tools.audit",
+        "extras.tools.predict",
+        "utils.task.run_tests",
+        "utils.task.tasks",
         "main",
     ]
 )
@@ -225,7 +225,9 @@ def _child(argv: list[str], output: str, script: str) -> None:
     if (
         getattr(sys.modules.get("main"), "__file__", None) != script
     ):  # in a copy of the project, which has modules of its own
-        for name in [name for name in sys.modules if name.split(".")[0] in ("main", "nets", "pipnet", "utils")]:
+        for name in [
+            name for name in sys.modules if name.split(".")[0] in ("main", "extras", "nets", "pipnet", "utils")
+        ]:
             del sys.modules[name]
     sys.argv = [script, *argv]
     sys.path.insert(0, str(Path(script).parent))
@@ -368,7 +370,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
     """Write `count` pairs of .jpg and .pts into `folder`."""
-    from utils.faces.archives import write_pts
+    from extras.datasets import write_pts
 
     folder.mkdir(parents=True)
     for index in range(count):
@@ -422,7 +424,7 @@ def data_root(shared) -> Path:
 @pytest.fixture(scope="session")
 def faces(raw, data_root) -> Path:
     """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
-    from utils.faces.prepare import DataGenerator
+    from utils.data.prepare import DataGenerator
 
     return once(data_root / "drawn-64", lambda folder: DataGenerator(raw, 64, "points", folder.name, data_root).run())
 

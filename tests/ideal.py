@@ -2,11 +2,11 @@
 
 import torch
 
+from extras.heads.gaussian import log_gaussian
+from extras.heads.heatmap import HeatmapHead
+from extras.heads.simcc import SimCCHead, SimCCMaps
 from nets.heads.coordinate import CoordinateMaps, RegressionHead
-from nets.heads.gaussian import log_gaussian
-from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import PIPMaps
-from nets.heads.simcc import SimCCHead, SimCCMaps
 from nets.labels import Labels
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from extras.synthetic import render
 from nets import Labels, NetOptions, Trainable, build_net, make_spec
 from pipnet.geometry import box_of, crop_box, cut, to_crop
-from utils.config import load_protocol, read_defaults
-from utils.synthetic import render
+from utils.settings.config import load_protocol, read_defaults
 
 RATE = 3e-3  # peak learning rate
 

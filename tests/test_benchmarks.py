@@ -13,11 +13,11 @@ from conftest import ROOT, load_split
 from speeds import demo, gpu, sets, training
 
 import main
+from extras.synthetic import render
+from extras.synthetic.head import both_lids
 from pipnet.app.drowsiness import ring_aspect
-from utils.checks import check_read, check_semi
-from utils.config import make_settings, parse, read_defaults
-from utils.synthetic import render
-from utils.synthetic.head import both_lids
+from utils.settings.checks import check_read, check_semi
+from utils.settings.config import make_settings, parse, read_defaults
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 

@@ -25,12 +25,12 @@ from conftest import ROOT, run
 
 import main
 import pipnet
+from extras.datasets import DATASETS
 from nets import HEADS
 from pipnet.app import demo
 from pipnet.app.sinks import VideoSink
 from pipnet.app.sources import Frame
-from utils.config import parse, read_defaults
-from utils.faces.archives import DATASETS
+from utils.settings.config import parse, read_defaults
 
 DEFAULTS = read_defaults()
 BENCHMARKS = {"benchmarks/measure.py": measure.MEASURES, "benchmarks/speed.py": speed.SPEEDS}
@@ -177,7 +177,7 @@ def snippets(page: Path) -> list[str]:
 
 def checkout(folder: Path) -> Path:
     """Return a folder with what a fresh checkout holds, a picture and a video."""
-    for name in ("nets", "pipnet", "utils", "benchmarks"):
+    for name in ("nets", "pipnet", "utils", "extras", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.tgz"))
     for name in ("main.py", "demo.py", "args.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)

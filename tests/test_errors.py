@@ -25,10 +25,10 @@ from conftest import (
 )
 
 import main
+from extras.datasets import read_pts, write_pts
 from pipnet.files import checksum
-from utils.config import Settings, parse, read_defaults
-from utils.faces.archives import read_pts, write_pts
-from utils.faces.prepared_set import load_splits
+from utils.data.prepared_set import load_splits
+from utils.settings.config import Settings, parse, read_defaults
 from utils.train import checkpoint
 from utils.train.settings import read_settings
 

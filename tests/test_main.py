@@ -28,8 +28,8 @@ from conftest import (
 )
 
 import pipnet
-from utils.faces.archives import read_pts, write_pts
-from utils.locks import lock
+from extras.datasets import read_pts, write_pts
+from utils.data.locks import lock
 from utils.train import checkpoint
 
 
@@ -355,7 +355,7 @@ def test_early_stop(cli, recipe, tmp_path):
             tmp_path,
             "planned",
             """
-from utils.landmarks import experiment
+from utils.task import experiment
 figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), experiment.evaluate
 def evaluate(*args, **options):
     result = whole(*args, **options)

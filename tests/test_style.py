@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-SCRIPTS = ("main.sh", "test.sh", ".ci/run", "utils/environment.sh")
+SCRIPTS = ("main.sh", "test.sh", ".ci/run", "utils/settings/environment.sh")
 
 
 def names(text: str) -> dict[str, str]:
@@ -31,7 +31,7 @@ def test_the_shell_scripts_pass_shellcheck():
 def test_the_code_passes_the_type_checker(tmp_path):
     if not find_spec("mypy"):
         pytest.skip("no mypy; requirements-dev.txt brings it")
-    places = "nets", "utils", "pipnet", "tests/data/typed_use.py"
+    places = "nets", "utils", "extras", "pipnet", "tests/data/typed_use.py"
     done = run("python", "-m", "mypy", "--cache-dir", str(tmp_path), *places)
     assert done.returncode == 0, done.stdout
 

@@ -6,7 +6,7 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     """Import DataGenerator on first use, so that other modules can be imported without OpenCV."""
     if name == "DataGenerator":
-        from utils.faces.prepare import DataGenerator
+        from utils.data.prepare import DataGenerator
 
         return DataGenerator
     raise AttributeError(f"module 'utils' has no attribute '{name}'")

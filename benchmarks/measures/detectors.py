@@ -21,14 +21,14 @@ from photographs import (
 )
 from shown import rows_of
 
+from extras.detector import metric
+from extras.detector.find_faces import FLOOR, detected_at_scale, exported_detector, find_faces, torch_detector
+from extras.detector.loaders import weights_of
+from extras.detector.wider import Picture, read_wider
 from pipnet.app import track
 from pipnet.detector import FaceBox
 from pipnet.geometry import box_of, grow, iou
 from pipnet.landmarker import Landmarker
-from utils.detect import metric
-from utils.detect.find_faces import FLOOR, detected_at_scale, exported_detector, find_faces, torch_detector
-from utils.detect.wider import Picture, read_wider
-from utils.evaluate.detectors import weights_of
 
 # ------------------------------------------------------------------------------------------------------------- detector
 PARTIAL = ("1--people",)

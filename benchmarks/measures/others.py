@@ -32,8 +32,8 @@ from shown import SETS
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
-from utils.config import read_defaults
-from utils.conversion import conversion
+from utils.settings.config import read_defaults
+from utils.settings.conversion import conversion
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
 FITTED, TESTED = 100, 224  # training photographs of each set, for the offsets; test photographs

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 from photographs import found_in_box, titled, without_detector
 
+from extras.synthetic import render
+from extras.synthetic.face import RenderedFace
+from extras.synthetic.head import both_lids
+from extras.synthetic.people import Person, sample_person
 from pipnet.app.drowsiness import ring_aspect
 from pipnet.landmarker import Landmarker
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 from utils.evaluate import metric
-from utils.synthetic import render
-from utils.synthetic.face import RenderedFace
-from utils.synthetic.head import both_lids
-from utils.synthetic.people import Person, sample_person
 
 SEED, SIDE, PEOPLE = 2, 256, 300  # seeds 0 and 1 draw training faces
 UPRIGHT = -17.0  # degrees, pitch of a face that looks straight ahead

@@ -11,15 +11,15 @@ from photographs import labelled_sets, photographs, place_of, require
 from record import ROOT, chosen, result
 from shown import rows_of
 
+from extras.runtimes.pipeline import write_pipeline
+from extras.tools.zoo import measured_cost
 from nets import NETS
 from pipnet.detector import Detector
 from pipnet.files import SHIPPED, read_csv, shipped
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file
 from utils.export.files import Source
-from utils.export.pipeline import write_pipeline
-from utils.formats import TESTED
-from utils.tools.zoo import measured_cost
+from utils.settings.formats import TESTED
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 FACES, BOUND = 224, 0.2  # of each set; px

@@ -27,7 +27,7 @@ FLAGS = ["--train", "--input-size", "128", "--weights", "none", "--batch-size", 
 
 def raw_set(folder: Path, faces: int, size: int, copies: int = 1) -> Path:
     """Write drawn faces as a user's own set, each so many times, and return its folder."""
-    from utils.synthetic import generate
+    from extras.synthetic import generate
 
     generate(folder / "drawn", faces, 0, size=size)
     (folder / "raw" / "train").mkdir(parents=True)
@@ -73,8 +73,8 @@ def work(folder: str, name: str) -> None:
     import torch
     from speeds.training import begin
 
-    from utils.config import read_defaults
-    from utils.faces.prepared_set import PreparedSet
+    from utils.data.prepared_set import PreparedSet
+    from utils.settings.config import read_defaults
     from utils.train import checkpoint
     from utils.train.ranks import start_ranks
 
@@ -205,8 +205,8 @@ def preparation() -> dict:
 
 def rendering() -> dict:
     """Return how long the default synthetic set takes to be rendered and prepared."""
+    from extras.synthetic import generate
     from utils import DataGenerator
-    from utils.synthetic import generate
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

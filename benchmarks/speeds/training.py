@@ -17,14 +17,14 @@ from statistics import median
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from utils.config import parse, read_defaults
-from utils.faces.batches import Batch, Order
-from utils.faces.feed import Feed
-from utils.faces.loader import Loader
-from utils.faces.sets import Sets
-from utils.landmarks.experiment import landmark_experiment
-from utils.landmarks.sources import prepare
-from utils.modes import add_modes
+from utils.data.batches import Batch, Order
+from utils.data.feed import Feed
+from utils.data.loader import Loader
+from utils.data.sets import Sets
+from utils.settings.config import parse, read_defaults
+from utils.settings.modes import add_modes
+from utils.task.experiment import landmark_experiment
+from utils.task.sources import prepare
 from utils.train.experiment import Experiment
 from utils.train.loop import make_loader, make_solver
 from utils.train.losses import one_behind

@@ -94,7 +94,7 @@ class EarlyStem(TimmNet):
 
     The third convolution then has a quarter of the places, so the second one may be as wide as it. In 8 bits
     ResNet-10-T takes a sixth less time, also because the first two convolutions have stride 2
-    (`utils.export.fusion.read_blocks`).
+    (`extras.runtimes.fusion.read_blocks`).
     """
 
     def _create(self) -> Any:

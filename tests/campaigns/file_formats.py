@@ -47,7 +47,7 @@ def make_net(name: str = "timm:test_efficientnet"):
 def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
     import torch
 
-    from utils.config import make_settings, read_defaults
+    from utils.settings.config import make_settings, read_defaults
     from utils.train import checkpoint
 
     net, defaults = make_net(), read_defaults()
@@ -68,7 +68,7 @@ def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
 def make_weights(folder: Path) -> list[tuple[Path, str]]:
     import torch
 
-    from nets.convert.published import HEAD_NAMES
+    from extras.systems.convert.published import HEAD_NAMES
 
     made = one_folder(folder, {"snapshot.pth": b"", "old.pth": b""})
     heads = {f"head.{ours}": theirs for ours, theirs in HEAD_NAMES["pipnet"].items()}
@@ -84,7 +84,7 @@ def make_weights(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_checkpoint(file: Path) -> None:
-    from utils.config import read_defaults
+    from utils.settings.config import read_defaults
     from utils.train import checkpoint
 
     checkpoint.load(file, read_defaults())
@@ -92,9 +92,9 @@ def read_checkpoint(file: Path) -> None:
 
 
 def read_weights(file: Path) -> None:
-    from utils.config import read_defaults
+    from extras.systems.published import structure
+    from utils.settings.config import read_defaults
     from utils.train import checkpoint
-    from utils.train.published import structure
 
     structure(*checkpoint.load_weights(file), read_defaults())
     checkpoint.load(file, read_defaults())
@@ -118,7 +118,7 @@ def read_onnx(file: Path) -> None:
 
 
 def read_args(file: Path) -> None:
-    from utils.config import make_settings, read_defaults
+    from utils.settings.config import make_settings, read_defaults
 
     make_settings({}, read_defaults(file), "quick")
 
@@ -132,7 +132,7 @@ def make_layout(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_layout(file: Path) -> None:
-    from utils.config import read_defaults
+    from utils.settings.config import read_defaults
 
     name, layouts = read_defaults().layouts.with_file(str(file))
     layouts.load(name)
@@ -140,8 +140,8 @@ def read_layout(file: Path) -> None:
 
 def drawn(folder: Path, count: int = 3) -> Path:
     """Write rendered faces with a .pts each."""
-    from utils.faces.archives import write_pts
-    from utils.synthetic import render
+    from extras.datasets import write_pts
+    from extras.synthetic import render
 
     folder.mkdir(parents=True)
     for index in range(count):
@@ -152,7 +152,7 @@ def drawn(folder: Path, count: int = 3) -> Path:
 
 
 def make_prepared(folder: Path) -> list[tuple[Path, str]]:
-    from utils.faces.prepare import DataGenerator
+    from utils.data.prepare import DataGenerator
 
     target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
     names = sorted(file.name for file in (target / "train").iterdir())
@@ -160,8 +160,8 @@ def make_prepared(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_prepared(file: Path) -> None:
-    from utils.config import read_defaults
-    from utils.faces.prepared_set import PreparedSet, fitting
+    from utils.data.prepared_set import PreparedSet, fitting
+    from utils.settings.config import read_defaults
 
     folder = file.parent if (file.parent / "meta.yaml").is_file() else file.parent.parent
     layouts = read_defaults().layouts
@@ -185,7 +185,7 @@ def make_meanface(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_mean(file: Path) -> None:
-    from utils.faces.sets import read_meanface
+    from utils.data.sets import read_meanface
 
     read_meanface(file)
 
@@ -219,8 +219,8 @@ def make_coco(folder: Path) -> list[tuple[Path, str]]:
 
 def parse(dataset: str) -> Callable[[Path], None]:
     def read(file: Path) -> None:
-        from utils.config import read_defaults
-        from utils.faces.archives import DATASETS
+        from extras.datasets import DATASETS
+        from utils.settings.config import read_defaults
 
         DATASETS[dataset].parse(file.parent, False, None, layouts=read_defaults().layouts)
 
@@ -239,7 +239,7 @@ def make_mat(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_matrix(file: Path) -> None:
-    from utils.faces.archives.mat import read_mat, values
+    from extras.datasets.mat import read_mat, values
 
     arrays = read_mat(file, "pt2d", "Pose_Para")
     values(arrays[0], (2, 68), str(file))

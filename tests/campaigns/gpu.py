@@ -81,7 +81,7 @@ PATHS = {  # those that others need, and those that take long, come first
     "gssl": trains("--semi", "gssl", *HALF, "--epoch-steps", "5"),
     "sweep": trains("--sweep", "reg=1,2", says="Best: "),
     "audit": Job(["--audit", "--folds", "2", *SMALL], "labels.csv"),
-    "own points": Job(["WORK/mine", "12", "6"], script=("-m", "utils.synthetic.points")),
+    "own points": Job(["WORK/mine", "12", "6"], script=("-m", "extras.synthetic.points")),
     "bf16": trains("--amp", "bf16", says=r"torch\.bfloat16"),
     "fp16": trains("--amp", "fp16", says=r"torch\.float16", needs="cuda"),
     "float32, deterministic": trains("--amp", "off", "--deterministic", says="float32"),
@@ -184,7 +184,7 @@ def main_in(how: str) -> None:
     import torch.distributed as dist
 
     import main
-    from utils.start import run_command
+    from utils.settings.start import run_command
     from utils.train import ranks
 
     def alone(_timeout: float) -> ranks.Ranks:

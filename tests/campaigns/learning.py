@@ -17,9 +17,9 @@ from overfitting import memorable, overfit
 from shown import rows_of
 from speeds.nets import MORE
 
+from extras.tools.zoo import exported_to_temporary, random_net
 from nets import HEADS, NETS, Labels
 from utils.export.files import exported_predictor
-from utils.tools.zoo import exported_to_temporary, random_net
 
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
 PARTS_68 = {

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from victims import Done, call, finish, fresh, histogram
 
-from utils.config import read_defaults
+from utils.settings.config import read_defaults
 
 DEFAULTS = read_defaults()
 DATA = (

@@ -192,7 +192,7 @@ def detector_value(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def make_prepared(folder: Path) -> list[tuple[Path, str]]:
-    from utils.faces.prepare import DataGenerator
+    from utils.data.prepare import DataGenerator
 
     target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
     return [(target, "meta.yaml")]

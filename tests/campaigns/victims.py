@@ -27,9 +27,9 @@ FORKS.set_forkserver_preload(
         "onnxruntime",
         "onnxscript",
         "main",
-        "utils.tools.run_access",
-        "utils.tools.predict",
-        "utils.tools.run_tests",
+        "utils.task.run_access",
+        "extras.tools.predict",
+        "utils.task.run_tests",
         "utils.train.loop",
         "pipnet.app.demo",
     ]
@@ -75,7 +75,7 @@ def _run(argv: list[str], output: str, change: Callable | None, given: tuple) ->
     sys.argv = argv
     import main
     from pipnet.app import demo
-    from utils import start
+    from utils.settings import start
 
     start.begin_loading()
     if change:

@@ -11,16 +11,16 @@ import torch
 from conftest import DEFAULTS, LAYOUTS, mean_face, to_published
 from torch import nn
 
+from extras.systems.convert.imagenet import load_imagenet
+from extras.systems.convert.published import HEAD_NAMES, from_published, unwrapped
+from extras.systems.convert.systems import BACKBONES, SYSTEMS
+from extras.systems.published import checkpoint_values
 from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
-from nets.convert.imagenet import load_imagenet
-from nets.convert.published import HEAD_NAMES, from_published, unwrapped
-from nets.convert.systems import BACKBONES, SYSTEMS
 from nets.net import by_name
 from utils.export.files import export_onnx, exported_predictor
 from utils.train.initialise import initialise
-from utils.train.published import checkpoint_values
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = [

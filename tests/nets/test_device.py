@@ -14,13 +14,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from extras.detector.faceboxes import BoxTargets, FaceBoxesV2, anchors
+from extras.semi.mean_teacher import MeanTeacher
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
-from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors
 from nets.labels import Weak
 from nets.registry import ERRORS
 from nets.trainable import Trainable
 from nets.wrappers.distillation import Distillation
-from nets.wrappers.mean_teacher import MeanTeacher
 
 BATCH, SIZE, LAYOUT = 4, 64, LAYOUTS.load("68")
 PARTS = {"eyes": list(range(36, 48)), "mouth": list(range(48, 68))}

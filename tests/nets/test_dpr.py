@@ -9,18 +9,18 @@ import torch
 from archives import wflw_line
 from conftest import DEFAULTS, formula_weights
 
+from extras.systems.local_parts import Place
 from main import add_modes
 from nets import Labels
 from nets.backbones.dpr import Dense, SmallMobileNetV2
-from nets.wrappers.local_parts import Place
 from nets.wrappers.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
-from utils.config import parse
+from utils.data.sets import Sets
 from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.faces.sets import Sets
-from utils.landmarks.experiment import landmark_experiment
-from utils.landmarks.sources import Sources, load_faces, prepare
+from utils.settings.config import parse
+from utils.task.experiment import landmark_experiment
+from utils.task.sources import Sources, load_faces, prepare
 from utils.train import checkpoint, initialise
 from utils.train.ranks import Ranks
 from utils.train.settings import read_settings

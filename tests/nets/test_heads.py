@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from ideal import ideal
 from overfitting import overfit, teach
 
+from extras.heads.heatmap import HeatmapHead
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
-from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
 from nets.heads.transplant import Origins
 from pipnet.errors import UserError
-from utils.faces.paths import resolve_paths
-from utils.faces.sets import read_meanface
+from utils.data.paths import resolve_paths
+from utils.data.sets import read_meanface
 from utils.train import checkpoint
 
 FACE = mean_face()[30:42]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import mean_face
 
+from extras.detector.faceboxes import BoxTargets, FaceBoxesV2, anchors, encode
 from nets import Labels, NetOptions, build_net, make_spec
-from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors, encode
 
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
 

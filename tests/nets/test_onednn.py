@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT
 from torch import nn
 
+from extras.detector.faceboxes import FaceBoxesV2
 from nets import net_row
-from nets.detectors.faceboxes import FaceBoxesV2
 from nets.onednn import make_careful
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ideal import ideal
 from overfitting import overfit
 
+from extras.detector.faceboxes import FaceBoxesV2
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
-from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.refiner import Refiner, sample
 from nets.wrappers.base import Wrapper
 from nets.wrappers.distillation import Distillation, without_teacher

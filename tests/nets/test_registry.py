@@ -9,7 +9,7 @@ from conftest import NET, run
 
 from nets import HEADS, NetOptions, build_net, make_spec
 from nets.registry import ERRORS, import_named
-from utils.sections import KEYS
+from utils.settings.sections import KEYS
 
 FACE = np.random.default_rng(0).uniform(0.2, 0.8, (12, 2))
 PARTS = {"eye_left": [0, 1, 2], "mouth": [5, 6, 7]}

@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import LAYOUTS, mean_face, untrained
 
+from extras.semi.mean_teacher import MeanTeacher
 from nets.labels import Labels, Prediction, Weak
 from nets.net import Features
 from nets.trainable import batch_norms
-from nets.wrappers.mean_teacher import MeanTeacher
 
 L68 = LAYOUTS.load("68")
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from conftest import NET, mean_face, rows, table
 
+from extras.systems.local_parts import part_alignment
 from nets import NetOptions, build_net, make_spec
 from nets.heads.coordinate import CoordinateMaps
 from nets.labels import Labels, Prediction, move
 from nets.losses import hard_landmark_weights
 from nets.wrappers.affine import chain, inverse, resample
-from nets.wrappers.local_parts import part_alignment
 from nets.wrappers.spatial_transformer import set_constant
 from utils.train import checkpoint
 

@@ -27,7 +27,7 @@ from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matr
 from pipnet.images import as_bgr
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.pose import head_pose
-from utils.tools.find import find_net
+from utils.task.find import find_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])
 NOTHING = np.zeros((0, 4)), np.zeros(0)
@@ -764,7 +764,7 @@ def test_other_detectors_are_taken_as_they_are(reference):
 
 def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
     (tmp_path / "net.pt").touch()
-    for module in ("utils.tools.inference", "utils.evaluate.detectors"):
+    for module in ("utils.task.inference", "extras.detector.loaders"):
         monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
     for name in ("018", "landmark"):
         refuses(f"no file {name}", Landmarker, name)
@@ -794,7 +794,7 @@ def test_inference_loads_no_torch():
         "-c",
         "import pipnet, pipnet.app.demo, sys; from pipnet.detector import DETECTORS\n"
         "pipnet.Landmarker(threads=1); assert {'rfb320', 'yunet', 'scrfd'} <= set(DETECTORS)\n"
-        "assert not {'torch', 'scipy', 'PIL', 'yaml', 'utils', 'nets'} & set(sys.modules)",
+        "assert not {'torch', 'scipy', 'PIL', 'yaml', 'utils', 'extras', 'nets'} & set(sys.modules)",
     )
     assert done.returncode == 0, done.stderr
 

@@ -10,8 +10,8 @@ from loguru import logger
 from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, shared, transform
-from utils.faces.faces import Crops, Faces, evenly
-from utils.faces.prepared_set import name_hash, read_source_image, source_picture
+from utils.data.faces import Crops, Faces, evenly
+from utils.data.prepared_set import name_hash, read_source_image, source_picture
 
 JITTER = 0.2  # share of its side by which a perturbed box is moved and resized at most
 OVERLAP = 0.3  # a found box matches a face from this IoU

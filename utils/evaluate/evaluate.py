@@ -8,19 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from extras.datasets import BESIDE
 from nets import Trainable
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
 from pipnet.landmark_net import SURE_ERROR
 from pipnet.layout import Layout
-from utils import memory
-from utils.conversion import conversion
+from utils.data.batches import test_batches
+from utils.data.faces import Faces
 from utils.evaluate import metric
-from utils.faces.archives import BESIDE
-from utils.faces.batches import test_batches
-from utils.faces.faces import Faces
-from utils.layouts import Layouts
+from utils.settings import memory
+from utils.settings.conversion import conversion
+from utils.settings.layouts import Layouts
 
 BATCH = 64  # faces
 SURE_FACES = 0.95  # share of validation faces that a net shall be sure of

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from extras.datasets import DATASETS
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
+from utils.data.faces import Faces
+from utils.data.prepared_set import PreparedSet
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Predict, Result, subset_rows
-from utils.faces.archives import DATASETS
-from utils.faces.faces import Faces
-from utils.faces.prepared_set import PreparedSet
 
 # columns that may look like numbers
 NAMES = ("test set", "model", "file", "format", "run", "subset", "identity", "net", "set", "layout")

@@ -1,13 +1,13 @@
 """Writes card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
 
+from extras.datasets import DATASETS
 from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
 from utils.evaluate.tables import TEST, markdown_table
 from utils.export.files import known_exports
-from utils.faces.archives import DATASETS
-from utils.formats import SOURCE
-from utils.yaml_files import read_yaml
+from utils.settings.formats import SOURCE
+from utils.settings.yaml_files import read_yaml
 
 FACTS = {
     "net": "backbone",

@@ -24,8 +24,8 @@ from pipnet.geometry import border_px
 from pipnet.landmark_net import PER_LANDMARK
 from pipnet.runtimes import metadata_file, open_file
 from utils.evaluate.evaluate import Predict
-from utils.formats import FORMATS, files_of
-from utils.start import stops_at_once
+from utils.settings.formats import FORMATS, files_of
+from utils.settings.start import stops_at_once
 
 OPSET = 18
 BATCH = {0: torch.export.Dim("batch", min=1)}  # any number of pictures

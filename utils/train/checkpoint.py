@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
+from extras.systems import published
+from extras.systems.convert.published import unwrapped
 from nets import Trainable, build_net, no_larger
-from nets.convert.published import unwrapped
 from pipnet.errors import UserError, one_line
 from pipnet.files import unpacked_size, write_atomic
 from pipnet.landmark_net import DETECTS, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
-from utils.config import Defaults
-from utils.memory import limited
-from utils.train import published
+from utils.settings.config import Defaults
+from utils.settings.memory import limited
 from utils.train.contents import FORMAT, check_contents, is_whole
 from utils.train.make_net import state_names
 

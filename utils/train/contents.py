@@ -33,9 +33,9 @@ from pipnet.contents import (
     whole,
 )
 from pipnet.errors import UserError
-from utils.layouts import Layouts
-from utils.sections import KEYS, REMOVED
-from utils.yaml_files import nearest
+from utils.settings.layouts import Layouts
+from utils.settings.sections import KEYS, REMOVED
+from utils.settings.yaml_files import nearest
 
 FORMAT = 2
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nets import Trainable
 from pipnet.errors import UserError
-from utils.config import Settings
+from utils.settings.config import Settings
 from utils.train.initialise import Started
 from utils.train.solver import Solver
 
@@ -47,7 +47,7 @@ class Validated(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A training before its first step. `utils.landmarks.experiment` and `utils.detect.experiment` make it.
+    """A training before its first step. `utils.task.experiment` and `extras.detector.experiment` make it.
 
     title: net, preset and size in words
     figure: the column of step.csv that picks best.pt; lower is better

@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from extras.systems import published
+from extras.systems.convert.imagenet import load_imagenet
+from extras.systems.convert.published import is_classifier
+from extras.systems.convert.systems import BACKBONES, backbone_in, system_of
 from nets import Trainable, net_row
-from nets.convert.imagenet import load_imagenet
-from nets.convert.published import is_classifier
-from nets.convert.systems import BACKBONES, backbone_in, system_of
 from nets.heads.transplant import complex_similarity, nearest_origins
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop
 from pipnet.layout import Layout
-from utils.config import Defaults, load_protocol
-from utils.train import checkpoint, published
+from utils.settings.config import Defaults, load_protocol
+from utils.train import checkpoint
 
 ALIKE = 1.25  # ratio of face sizes in two kinds of crops; beyond it, a net of one kind is a poor start for the other
 FRAME = 10000  # px, side of an imagined image in which no crop reaches the edge

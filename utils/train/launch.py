@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from utils.start import GRACE, SIGNALS, STOPPED, SWEPT, begin_loading, end_loading, ignore_signals
+from utils.settings.start import GRACE, SIGNALS, STOPPED, SWEPT, begin_loading, end_loading, ignore_signals
 
 if __name__ == "__main__":
     begin_loading()

@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_text
-from utils import memory
-from utils.config import Settings
-from utils.faces.batches import Batches, Order, make_order
-from utils.faces.feed import Feed
-from utils.faces.loader import Loader, explaining_errors, train_loader
-from utils.progress import progress
-from utils.sections import TrainSettings
+from utils.data.batches import Batches, Order, make_order
+from utils.data.feed import Feed
+from utils.data.loader import Loader, explaining_errors, train_loader
+from utils.settings import memory
+from utils.settings.config import Settings
+from utils.settings.progress import progress
+from utils.settings.sections import TrainSettings
 from utils.train import checkpoint, faults, own_files
 from utils.train.batchnorm import share_batch_norm
 from utils.train.experiment import Experiment

@@ -9,7 +9,7 @@ import torch
 from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
 from nets.stages.auxiliary import TERMS
 from pipnet.layout import Layout
-from utils.sections import LossSettings, NetSettings
+from utils.settings.sections import LossSettings, NetSettings
 
 
 def head_options(net: NetSettings, loss: LossSettings) -> dict:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pipnet.errors import UserError
 from pipnet.files import is_partial
-from utils.formats import FORMATS, files_of
-from utils.locks import LOCK, LOG
+from utils.data.locks import LOCK, LOG
+from utils.settings.formats import FORMATS, files_of
+from utils.settings.yaml_files import read_yaml
 from utils.train import checkpoint
-from utils.yaml_files import read_yaml
 
 NETS = r"(round|fold)\d+"  # folders below a run's: of a round of --semi, and of a fold of --audit
 EXPORTS = (

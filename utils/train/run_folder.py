@@ -7,14 +7,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from extras.systems.published import net_files, weights_and_mean_face
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, checksum, shipped, shipped_net
 from pipnet.runtimes import RUNTIMES, stored_values
-from utils.formats import FORMATS, SOURCE, folder_of
+from utils.settings.formats import FORMATS, SOURCE, folder_of
+from utils.settings.yaml_files import nearest
 from utils.train import checkpoint
 from utils.train.own_files import is_own_file
-from utils.train.published import net_files, weights_and_mean_face
-from utils.yaml_files import nearest
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder

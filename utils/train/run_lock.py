@@ -12,7 +12,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.files import open_regular, write_atomic
-from utils.locks import LOCK, LOG, InUse, lock
+from utils.data.locks import LOCK, LOG, InUse, lock
 from utils.train.ranks import variable
 from utils.train.run_folder import Run, next_id
 

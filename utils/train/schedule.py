@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from utils.sections import TrainSettings
+from utils.settings.sections import TrainSettings
 
 
 class Schedule(NamedTuple):

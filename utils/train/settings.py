@@ -10,19 +10,19 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from extras.datasets import DATASETS, NOT_COUNTABLE
+from extras.systems.published import structure, weights_and_mean_face
 from nets import NetOptions, check_options
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.checks import check_given, check_read, check_semi
-from utils.config import ROOT, Defaults, Settings, make_settings
-from utils.faces.archives import DATASETS, NOT_COUNTABLE
-from utils.faces.paths import absolute, dataset_of, is_unlabelled_set, resolve_paths
-from utils.faces.prepared_set import SYNTHETIC, PreparedSet
-from utils.faces.sets import Sets
-from utils.layouts import Layouts
-from utils.sections import KEYS, ROUNDS, SECTIONS
+from utils.data.paths import absolute, dataset_of, is_unlabelled_set, resolve_paths
+from utils.data.prepared_set import SYNTHETIC, PreparedSet
+from utils.data.sets import Sets
+from utils.settings.checks import check_given, check_read, check_semi
+from utils.settings.config import ROOT, Defaults, Settings, make_settings
+from utils.settings.layouts import Layouts
+from utils.settings.sections import KEYS, ROUNDS, SECTIONS
 from utils.train import checkpoint, run_folder
-from utils.train.published import structure, weights_and_mean_face
 from utils.train.run_folder import Run
 
 SETS = ("train_data", "test_data", "unlabelled")

@@ -8,11 +8,11 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from extras.gpu.graph import Graph, tensors
 from nets.onednn import make_careful
 from nets.trainable import Trainable
 from pipnet.errors import one_line
-from utils.sections import LossSettings, TrainSettings
-from utils.train.graph import Graph, tensors
+from utils.settings.sections import LossSettings, TrainSettings
 from utils.train.losses import Losses
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
 from utils.train.ranks import Ranks

@@ -8,7 +8,7 @@ from nets import Trainable
 from nets.wrappers.distillation import Distillation
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import Defaults
+from utils.settings.config import Defaults
 from utils.train import checkpoint, initialise
 
 

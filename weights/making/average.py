@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from record import ROOT
 
+from extras.detector.experiment import PictureSets, prepare
+from extras.detector.loaders import weights_of
+from extras.detector.scene_sources import portraits, resized
+from extras.detector.wider import Picture, read_wider
 from nets.trainable import batch_norms
-from utils.config import read_defaults
-from utils.detect.experiment import PictureSets, prepare
-from utils.detect.scene_sources import portraits, resized
-from utils.detect.wider import Picture, read_wider
-from utils.evaluate.detectors import weights_of
-from utils.faces.prepared_set import Split
-from utils.faces.sets import Sets
+from utils.data.prepared_set import Split
+from utils.data.sets import Sets
+from utils.settings.config import read_defaults
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
 from utils.train.settings import read_settings

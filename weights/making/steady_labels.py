@@ -17,12 +17,12 @@ from experiments import run
 from photographs import named, require
 from record import ROOT
 
-from utils.config import read_defaults
+from extras.datasets import write_pts
+from utils.data.faces import Faces
+from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import convert_predictor, evaluate, torch_predictor
-from utils.faces.archives import write_pts
-from utils.faces.faces import Faces
-from utils.faces.prepared_set import PreparedSet, Split, load_splits
+from utils.settings.config import read_defaults
 from utils.train import checkpoint
 
 SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}

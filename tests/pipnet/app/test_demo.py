@@ -30,7 +30,7 @@ from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.images import read_image
 from pipnet.landmarker import Landmarker
-from utils.tools import inference
+from utils.task import inference
 from utils.train import own_files
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
 
+from extras.synthetic import render
+from extras.synthetic.head import both_lids
 from pipnet.app.drowsiness import ALARM_CLOSED, Drowsiness, ring_aspect
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
-from utils.synthetic import render
-from utils.synthetic.head import both_lids
 
 
 def lens(count: int, centre: tuple, width: float, height: float) -> np.ndarray:

@@ -14,6 +14,7 @@ import pytest
 from conftest import LAYOUTS, ROOT, mean_face
 from test_drowsiness import blinking, face
 
+from extras.synthetic import render
 from pipnet import geometry, search
 from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.smooth import OneEuro
@@ -27,7 +28,6 @@ from pipnet.images import enhanced, resized
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker, with_roll
 from pipnet.pose import head_pose, turn_pose
-from utils.synthetic import render
 
 pytestmark = pytest.mark.skipif(
     shutil.which("node") is None, reason="no node on this machine, which runs the page's JavaScript"

@@ -7,10 +7,10 @@ from conftest import LAYOUTS, mean_face, refuses, split_of
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
+from utils.data.batches import plain as crops_of
+from utils.data.faces import Faces
+from utils.data.prepared_set import load_splits
 from utils.evaluate.evaluate import evaluate, subset_rows
-from utils.faces.batches import plain as crops_of
-from utils.faces.faces import Faces
-from utils.faces.prepared_set import load_splits
 
 L68 = LAYOUTS.load("68")
 

@@ -8,8 +8,8 @@ from conftest import LAYOUTS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras.report.plot import Style, chart, ticks
 from utils.evaluate import metric
-from utils.evaluate.plot import Style, chart, ticks
 
 LAYOUT = LAYOUTS.load("68")
 

@@ -17,7 +17,7 @@ from conftest import LAYOUTS, ROOT, contents, refuses, untrained
 
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
-from utils.locks import lock
+from utils.data.locks import lock
 from utils.train import checkpoint
 from utils.train.own_files import tidy
 

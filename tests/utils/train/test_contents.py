@@ -9,8 +9,8 @@ from conftest import DEFAULTS, LAYOUTS, contents, fails, refuses, untrained
 
 from pipnet.contents import check_export
 from pipnet.errors import UserError
-from utils.config import make_settings
-from utils.sections import REMOVED
+from utils.settings.config import make_settings
+from utils.settings.sections import REMOVED
 from utils.train import checkpoint
 from utils.train.contents import check_contents
 

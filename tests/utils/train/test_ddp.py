@@ -15,9 +15,9 @@ import torch
 from conftest import FORKS, LAYOUTS, ROOT, SMALL, free_port, refuses, rewrite, rows, run, split_of
 
 from nets import Prediction
+from utils.data.batches import Order, Part
+from utils.data.prepared_set import load_splits
 from utils.evaluate.evaluate import evaluate
-from utils.faces.batches import Order, Part
-from utils.faces.prepared_set import load_splits
 from utils.train import checkpoint
 from utils.train.ranks import Ranks, _leave, _short, start_ranks
 
@@ -176,7 +176,7 @@ def test_a_port_that_is_in_use_is_one_line():
 def test_processes_end_when_their_launcher_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        f"import os, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\nstart.begin_loading()\n"
+        f"import os, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils.settings import start\nstart.begin_loading()\n"
         f"open({str(tmp_path)!r} + '/' + os.environ['RANK'], 'w').write(str(os.getpid()))\nstart.end_loading()\n"
         "start.run_command(lambda argv: time.sleep(100))\n"
     )

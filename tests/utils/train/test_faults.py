@@ -8,7 +8,7 @@ from test_solver import gradients, make_batch, make_net, make_solver
 from utils.train.losses import NonFinite
 
 SPOILT = """
-from utils.faces import batches
+from utils.data import batches
 real = batches.labels_of
 def spoilt(faces, rows, *how):
     labels = real(faces, rows, *how)
@@ -74,7 +74,7 @@ def test_a_training_whose_loss_rises_ends_with_advice(cli, recipe, tmp_path, fig
         tmp_path,
         "rising",
         f"""
-from utils.landmarks import experiment
+from utils.task import experiment
 from utils.train import loop
 real, made = loop.train_epoch, experiment.validator
 def rising(solver, loader, order, epoch, *rest):

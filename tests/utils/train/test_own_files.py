@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import DEFAULTS, ROOT, fails, make_settings, refuses
 
-from utils.tools import audit, rounds
+from extras.semi import rounds
+from extras.tools import audit
 from utils.train import own_files
 from utils.train.own_files import check_place, tidy
 from utils.train.run_folder import Run

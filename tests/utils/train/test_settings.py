@@ -9,11 +9,11 @@ import yaml
 from conftest import DEFAULTS, refuses, sets_of
 
 import main
-from utils.config import Settings
-from utils.faces.prepared_set import PreparedSet
-from utils.faces.sets import Sets
-from utils.landmarks.sources import Sources, prepare
-from utils.tools.show import show_sets
+from extras.tools.show import show_sets
+from utils.data.prepared_set import PreparedSet
+from utils.data.sets import Sets
+from utils.settings.config import Settings
+from utils.task.sources import Sources, prepare
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
 from utils.train.settings import read_settings

@@ -15,10 +15,10 @@ from conftest import FORKS, LAYOUTS, NET, free_port, mean_face, settings, split_
 
 from nets import Labels
 from pipnet.errors import UserError
-from utils.config import Settings
-from utils.faces.batches import Batch, Batches, Order, Part
-from utils.faces.loader import train_loader
-from utils.faces.prepared_set import load_splits
+from utils.data.batches import Batch, Batches, Order, Part
+from utils.data.loader import train_loader
+from utils.data.prepared_set import load_splits
+from utils.settings.config import Settings
 from utils.train import solver as module
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch

@@ -1,0 +1,188 @@
+"""Parsers of official annotation files. A dataset is one parser file here and one row of DATASETS.
+
+Parsers return continuous image px (see pipnet/geometry.py): annotated coordinates minus the row's `origin` (the
+annotated coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises
+UserError for a fault before any image is decoded.
+"""
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from extras.datasets.aflw import AFLW, parse_aflw
+from extras.datasets.archive import BESIDE, Archive, Splits, Table, complain, only, tally
+from extras.datasets.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
+from extras.datasets.five import CELEBA, MTFL, parse_celeba, parse_mtfl
+from extras.datasets.lapa import JD106, LAPA, parse_jd106, parse_lapa
+from extras.datasets.lmk import LMK, parse_lmk
+from extras.datasets.menpo import MENPO, parse_menpo
+from extras.datasets.merged import MERGED, PEPPA, parse_merged, parse_peppa
+from extras.datasets.naming import image_of, split_folders
+from extras.datasets.points import parse_points
+from extras.datasets.pts import read_counted_pts, read_pts, write_pts
+from extras.datasets.row import NOT_COUNTABLE, Dataset
+from extras.datasets.tables import parse_coco, parse_csv
+from extras.datasets.tools import parse_cvat, parse_label_studio
+from extras.datasets.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
+from extras.datasets.w300lp import W300LP, parse_300wlp
+from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
+from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
+from pipnet.files import read_bytes
+
+__all__ = [
+    "BESIDE",
+    "DATASETS",
+    "NOT_COUNTABLE",
+    "PARTS_300W",
+    "VISIBLE_FILE",
+    "WITHIN",
+    "Archive",
+    "Dataset",
+    "Splits",
+    "Table",
+    "complain",
+    "image_of",
+    "infer",
+    "only",
+    "read_counted_pts",
+    "read_pts",
+    "tally",
+    "write_pts",
+]
+
+LABEL_STUDIO = "label-studio"
+PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
+EYES, BOX = ("interocular",), ("box",)  # norms
+ALL = ("train", "val", "test")
+GSSL_COFW = (1, 0.15, 0.15, 0.15, 0.15)
+OWN = ("identity",)  # options of users' own sets
+DATASETS = {
+    "300w": Dataset(
+        parse_300w,
+        "300W",
+        "68",
+        1.0,
+        {part.subset: part.count for part in PARTS_300W.values()},
+        label_shift=0.75,
+        norms=("interocular", "interpupil"),
+    ),
+    "synthetic": Dataset(partial(parse_300w, official=False), "synthetic faces", "68", 1.0, None),
+    "wflw": Dataset(
+        parse_wflw,
+        "WFLW",
+        "98",
+        0.0,
+        WFLW,
+        signs=("WFLW_annotations",),
+        states=ATTRIBUTES,
+        clipped=True,
+        gssl=(0, 0.1, -0.1, 0.1, 0.1),
+        norms=EYES,
+    ),
+    "cofw": Dataset(
+        parse_cofw,
+        "COFW",
+        "29",
+        1.0,
+        COFW,
+        signs=("COFW_*_color.mat",),
+        gssl=GSSL_COFW,
+        norms=("interocular", "interpupil"),
+    ),
+    "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), gssl=GSSL_COFW, norms=EYES),
+    "aflw": Dataset(
+        parse_aflw,
+        "AFLW",
+        "19",
+        0.0,
+        AFLW,
+        signs=("AFLWinfo_release.mat",),
+        clipped=True,
+        norms=("box", "diagonal", "size"),
+    ),
+    "lapa": Dataset(parse_lapa, "LaPa", "106", 0.0, LAPA, ALL, ("train/landmarks/*.txt",), norms=EYES),
+    "300wlp": Dataset(parse_300wlp, "300W-LP", "68", 0.5, W300LP, ("train",), ("AFW_Flip",), norms=BOX),
+    "300w+wflw": Dataset(parse_merged, "300W and WFLW", "68", None, {**MERGED, "wflw": 7500}, norms=EYES),
+    "300w+wflw-all": Dataset(
+        partial(parse_merged, whole=True), "300W and WFLW", "68", None, {**MERGED, "wflw": 10000}, norms=EYES
+    ),
+    "peppa": Dataset(parse_peppa, "Peppa's tree", "68", None, PEPPA, ("train",), options=("frame_step",), norms=EYES),
+    FORK: Dataset(parse_lmk, "the IRNet fork's LMK", "68", 0.5, LMK, signs=("indices.txt",), norms=EYES),
+    PRIVATE_300W: Dataset(
+        parse_300w_private,
+        "300W's private test set",
+        "68",
+        1.0,
+        {part.subset: part.count for part in PRIVATE.values()},
+        ("test",),
+        ("01_Indoor",),
+        norms=EYES,
+    ),
+    "300vw": Dataset(
+        parse_300vw,
+        "300VW",
+        "68",
+        1.0,
+        W300VW,
+        signs=("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"),
+        options=("frame_step",),
+        norms=EYES,
+    ),
+    "menpo": Dataset(parse_menpo, "Menpo's faces of 68 landmarks", "68", 1.0, MENPO[68], norms=("diagonal",)),
+    "menpo-profile": Dataset(parse_menpo, "Menpo's faces of 39 landmarks", "39", 1.0, MENPO[39], norms=("diagonal",)),
+    "jd106": Dataset(parse_jd106, "JD-landmark", "106", 0.0, JD106, (), ("Training_data", "Test_data"), norms=BOX),
+    "celeba": Dataset(
+        parse_celeba,
+        "CelebA",
+        "5",
+        0.0,
+        CELEBA,
+        ALL,
+        ("list_landmarks_align_celeba.txt", "*/list_landmarks_align_celeba.txt"),
+        norms=EYES,
+    ),
+    "celeba-wild": Dataset(
+        partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL, gssl=(1, 0.1, -0.15, 0.1, 0.1)
+    ),
+    "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
+    "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, (), options=OWN),
+    "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",), options=OWN),
+    "coco": Dataset(parse_coco, "COCO keypoints", None, 0.0, None, (), ("*.json", "annotations/*.json"), options=OWN),
+    LABEL_STUDIO: Dataset(parse_label_studio, "an export of Label Studio", None, 0.5, None, (), options=OWN),
+    "cvat": Dataset(parse_cvat, "an export of CVAT", None, 0.5, None, (), ("*.xml",), options=OWN),
+}
+WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: reader of the images in it
+
+
+def infer(data_dir: Path) -> str:
+    """Return the row of DATASETS that a folder looks like: by signs; synthetic or 300w for a 300W tree; else points."""
+    folders = (
+        data_dir,
+        *split_folders(data_dir).values(),
+    )  # a user's table may be in train/, valid/ and test/, as Roboflow's is
+    signed = [
+        name
+        for name, row in DATASETS.items()
+        if any(
+            next(folder.glob(sign), None)
+            for sign in row.signs
+            for folder in (folders if row.layout is None else folders[:1])
+        )
+    ]
+    tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
+    official = [name for name in signed if DATASETS[name].layout and not (tree and name in (PRIVATE_300W, FORK))]
+    if official:
+        return official[0]
+    if tree:
+        return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"
+    if not signed or next(data_dir.rglob("*.pts"), None) is not None:
+        return "points"
+    lists = signed[0] == "coco" and any(_begins_list(file) for folder in folders for file in folder.glob("*.json"))
+    return LABEL_STUDIO if lists else signed[0]
+
+
+def _begins_list(file: Path) -> bool:
+    """Return whether a JSON file is a list, as Label Studio's, and not COCO's table."""
+    with suppress(OSError):
+        return read_bytes(file).lstrip()[:1] == b"["
+    return False

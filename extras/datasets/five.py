@@ -1,0 +1,109 @@
+"""Sets with five landmarks in lists: centres of the eyes, tip of the nose, corners of the mouth; image-left first.
+
+CelebA (Liu et al., ICCV 2015), aligned and in the wild, and MTFL (Zhang et al., ECCV 2014).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from extras.datasets.archive import BESIDE, Archive, pixel_corners
+from extras.datasets.lists import numbered, numbers, path_inside
+from pipnet.errors import UserError
+
+COUNT = 5
+CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2
+POSES = {"1": "profile-left", "2": "left", "3": "frontal", "4": "right", "5": "profile-right"}  # of MTFL
+MTFL = {"train": 10000, "test": 2995}
+
+
+def _file(root: Path, name: str) -> Path:
+    """Return the path of a list at the top of the folder, or in Anno/ or Eval/ as CelebA is distributed."""
+    places = [path_inside(root, f"{folder}{name}", str(root)) for folder in ("", "Anno/", "Eval/")]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
+    """Return {image: its words} of a list.
+    header: the list begins with the number of images and the names of its columns.
+    """
+    rows, lines = {}, [(where, line.split()) for where, line in numbered(file)]
+    if header:
+        if len(lines) < 2 or lines[0][1] != [str(len(lines) - 2)]:
+            raise UserError(
+                f"{file}, line 1: the number of images, {max(len(lines) - 2, 0)}, belongs there; fetch it again"
+            )
+        lines = lines[2:]
+    for where, words in lines:
+        if len(words) != width + 1:
+            raise UserError(f"{where}: {len(words)} words where a name and {width} values belong")
+        rows[words[0]] = words[1:]
+    return rows
+
+
+def parse_celeba(archive: Archive, wild: bool = False) -> None:
+    """Add train, val, test of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
+
+    Boxes are those of a detector in celeba_bboxes.txt, if that exists, as for PIPNet's authors; else CelebA's own.
+    The identity is the person if identity_CelebA.txt exists, else the image.
+    """
+    root, kind = archive.root, "celeba" if wild else "align_celeba"
+    file, persons = _file(root, f"list_landmarks_{kind}.txt"), _file(root, "identity_CelebA.txt")
+    points = _list(file, 2 * COUNT)
+    detected, listed = _boxes(root) if wild else ({}, {})
+    partition = _list(_file(root, "list_eval_partition.txt"), 1, header=False)
+    people = _list(persons, 1, header=False) if persons.is_file() else {}
+    splits = dict(zip("012", CELEBA, strict=True))
+    below = next((name for name in (f"img_{kind}", f"Img/img_{kind}") if (root / name).is_dir()), f"img_{kind}")
+    for image, words in points.items():
+        where = f"{file}, {image}"
+        with archive.checked():
+            path = archive.file(image, where, below)
+            split = splits.get(partition.get(image, [""])[0])
+            if split is None:
+                raise UserError(f"{where}: its part in list_eval_partition.txt is not 0, 1 or 2")
+            values = numbers(words, where).reshape(COUNT, 2)
+            box = _box(values, detected.get(image), listed.get(image), where) if wild else None
+            archive.add(split, path, split, people.get(image, [image])[0], values, where, box)
+
+
+def _boxes(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return {image: x1 y1 x2 y2} of PIPNet's detector, empty without its list, and {image: x y w h} of CelebA's list.
+
+    With the first list, the second may be missing.
+    """
+    detected, listed = _file(root, "celeba_bboxes.txt"), _file(root, "list_bbox_celeba.txt")
+    found = _list(detected, 4, header=False) if detected.is_file() else {}
+    return found, _list(listed, 4) if listed.is_file() or not found else {}
+
+
+def _box(points: np.ndarray, corners: list[str] | None, sides: list[str] | None, where: str) -> np.ndarray:
+    """Return the first box (4,) that is not empty: of x1 y1 x2 y2, of x y w h, of the landmarks at three times its
+    size.
+    """
+    boxes = [numbers(corners, where)] if corners else []
+    boxes += [pixel_corners(numbers(sides, where))] if sides else []
+    for box in boxes:
+        if (box[2:] > box[:2]).all():
+            return box
+    low, high = points.min(0), points.max(0)
+    return np.concatenate([low - (high - low), high + (high - low)])
+
+
+def parse_mtfl(archive: Archive) -> None:
+    """Add train, test; a test face's pose is a subset. The images are in lfw_5590, net_7876 and AFLW.
+
+    A line of training.txt and testing.txt: image, five x, five y, gender, smile, glasses, pose.
+    """
+    for split, name in (("train", "training.txt"), ("test", "testing.txt")):
+        for where, line in archive.lines(name):
+            with archive.checked():
+                words = line.split()
+                if len(words) != 2 * COUNT + 5:
+                    raise UserError(f"{where}: {len(words)} words where a name, 10 coordinates and 4 attributes belong")
+                values = numbers(words[1:11], where).reshape(2, COUNT).T
+                if words[14] not in POSES:
+                    raise UserError(f"{where}: pose {words[14][:20]} where 1 to 5 belongs")
+                image = archive.file(words[0], where)
+                subset = BESIDE.join([split, POSES[words[14]]]) if split == "test" else split
+                archive.add(split, image, subset, image.relative_to(archive.root).as_posix(), values, where)

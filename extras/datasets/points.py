@@ -1,0 +1,113 @@
+"""Folders of images with a .pts of the same stem."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from loguru import logger
+
+from extras.datasets.archive import Archive, complain
+from extras.datasets.foreign import complain_foreign
+from extras.datasets.lists import walk
+from extras.datasets.naming import composed, split_folders
+from extras.datasets.pts import read_counted_pts
+from pipnet.errors import UserError
+from pipnet.images import SUFFIXES as IMAGES
+
+SEVERAL = "; a .pts file holds one face, so let --predict write the faces of such pictures as CSV or COCO"
+
+
+def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Return images and .pts below folder, each by stem path, without hidden files.
+
+    Raise UserError when a link leaves root, and for two .pts of one stem.
+    """
+    images: dict[str, list[Path]] = {}
+    points: dict[str, Path] = {}
+    inside = os.path.realpath(root)
+    for path, is_folder in walk(folder, recursive):
+        suffix = path.suffix.lower()
+        wanted = is_folder or suffix in (*IMAGES, ".pts")
+        if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+            raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
+        if is_folder and path.is_symlink():
+            raise UserError(f"{path}: a link to a folder, which is not followed; copy its target into the folder")
+        if not wanted or is_folder:
+            continue
+        if any(c in str(path) for c in "\t\n\r"):
+            raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
+        stem = composed(str(path.with_suffix("")))
+        if suffix == ".pts":
+            if (other := points.setdefault(stem, path)) != path:
+                raise UserError(f"{path}: shares its image with {other.name}; remove one")
+        else:
+            images.setdefault(stem, []).append(path)
+    return images, points
+
+
+def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, np.ndarray]]:
+    """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
+    images, points = images_and_points(folder, archive.root, recursive)
+    complain(
+        [f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points]
+    )
+    kinds = ", ".join(IMAGES)
+    complain(
+        [
+            f"{path}: no image of the same stem ({kinds}) beside it"
+            + (SEVERAL if re.sub(r"_\d+$", "", stem) in images else "")
+            for stem, path in points.items()
+            if stem not in images
+        ]
+    )
+    complain([f"{two[1]}: shares its .pts with {two[0].name}; remove one" for two in images.values() if len(two) > 1])
+    pairs = []
+    for stem in sorted(images):
+        with archive.checked():
+            landmarks, first = read_counted_pts(points[stem], archive.count)
+            pairs.append((images[stem][0], archive.counted(landmarks, first, str(points[stem]))))
+    complain(archive.faults)
+    return pairs
+
+
+def parse_points(archive: Archive) -> None:
+    """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
+
+    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first
+    folder below the split, else `all`.
+    """
+    root = archive.root
+    tops = split_folders(root)
+    if next(root.rglob("*.[pP][tT][sS]"), None) is None:
+        raise UserError(f"{root}: {_no_pts(root)}")
+    inside = {folder.name for folder in tops.values()}
+    stray = [path for path in archive.images.values() if tops and path.relative_to(root).parts[0] not in inside]
+    if stray:
+        logger.warning(
+            f"{root}: {len(stray)} images outside of {', '.join(inside)} are left out, such as "
+            f"{stray[0].relative_to(root)}"
+        )
+        archive.left_out["pictures without a face"] -= len(stray)  # it is not known whether they have one
+    for split, folder in (tops or {"train": root}).items():
+        pairs = paired(archive, folder, recursive=True)
+        archive.splits.append(split)
+        for file, landmarks in pairs:
+            below = file.relative_to(folder).parts[:-1]
+            archive.add(split, file, below[0] if below else "all", "", landmarks)
+    if not len(archive):
+        raise UserError(f"{root}: no image with a .pts of the same stem in it")
+
+
+def _no_pts(root: Path) -> str:
+    """Return why a folder has no faces: there are no .pts files, or it has a table in a place where none is looked for."""
+    files = [path for path, is_folder in walk(root) if not is_folder]
+    complain_foreign(files)
+    if packed := next((path for path in files if path.suffix.lower() == ".zip"), None):
+        return f"no .pts in it, but {packed.relative_to(root)}; unpack it there, or give the ZIP itself: --dataset {packed}"
+    if table := next((path for path in files if path.suffix.lower() in (".csv", ".json", ".xml")), None):
+        return (
+            f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
+            f"val/ and test/ there; give the folder {table.parent}, without --dataset points"
+        )
+    return "no image with a .pts of the same stem in it, and no CSV, JSON of COCO or Label Studio, or XML of CVAT"

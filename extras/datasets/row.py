@@ -1,0 +1,85 @@
+"""A row of DATASETS: how an archive is read, and what is said about an incomplete one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from loguru import logger
+
+from extras.datasets.archive import MORE, NO_LAYOUTS, Archive, Splits, complain
+from extras.datasets.own import check_labels
+from pipnet.errors import UserError
+from utils.settings.layouts import Layouts
+
+NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"
+
+
+class Dataset(NamedTuple):
+    """A row of DATASETS."""
+
+    parser: Callable[
+        ..., list[str] | None
+    ]  # adds the faces to an Archive; may return lines that replace its `shortfall`
+    title: str  # in messages
+    layout: str | None  # row of args.yaml's layouts; None: the layout with the file's number of landmarks
+    origin: float | None  # annotated coordinate of the centre of the first pixel; None: that of each part
+    expected: dict[str, int] | None  # faces per subset in the official release; None: any number
+    splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
+    signs: tuple[str, ...] = ()  # file or folder patterns by which `infer` recognises the set
+    states: tuple[str, ...] = ()  # names of the values of its column `states`
+    options: tuple[str, ...] = ()  # fields of DataGenerator that are passed to `load`
+    label_shift: float = 0.0  # px of the source image by which the annotations lie to the right of what they mark
+    clipped: bool = False  # whether PIPNet's authors clip the landmarks to the image
+    gssl: tuple[float, ...] = ()  # sets with boxes: PIPNet's crop in protocol `gssl`, see prepare.GSSL_CROP
+    norms: tuple[str, ...] = ()  # norms that publications use for this set; reports mark them
+
+    @property
+    def countable(self) -> bool:
+        """Return whether users may count the first pixel as 0 or 1: in own sets whose format does not say it."""
+        return self.layout is None and self.origin == 0
+
+    def read(
+        self,
+        data_dir: Path,
+        count: int | None = None,
+        origin: float | None = None,
+        layouts: Layouts = NO_LAYOUTS,
+        **options,
+    ) -> tuple[Archive, list[str]]:
+        """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
+        if count is None and self.layout is not None:
+            count = int(self.layout)
+        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits, layouts)
+        missing = self.parser(archive, **options)
+        complain(archive.faults)
+        return archive, archive.shortfall(self.expected or {}) if missing is None else missing
+
+    def load(self, data_dir: Path, allow_partial: bool = False, *given, identity: str = "auto", **options) -> Archive:
+        """Return the parsed archive, with at least a face; a user's own with its labels checked and with identities by the
+        rule `identity`. The rest is as in `read`.
+
+        Raise UserError for a fault in the annotation, and for missing faces; with allow_partial, warn of these.
+        """
+        archive, missing = self.read(data_dir, *given, **options)
+        require_complete(archive.root, self.title, missing, allow_partial)
+        if not len(archive):
+            raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it")
+        if self.layout is None:
+            check_labels(archive)
+            archive.tell_identities(identity)
+        return archive
+
+    def parse(self, *given, **options) -> Splits:
+        """Return the table of each split of an archive, see `load` and `Archive.tables`."""
+        return self.load(*given, **options).tables()
+
+
+def require_complete(root: Path, title: str, missing: list[str], allow_partial: bool) -> None:
+    """Raise UserError with one line for each incomplete part of a release; with allow_partial, warn instead."""
+    if missing and not allow_partial:
+        advice = f"{root} does not hold all of {title}; complete it, or"
+        if all(MORE in line for line in missing):
+            advice = f"{root} holds more than the release of {title}; remove what is not of it, or"
+        raise UserError("\n  ".join((f"{advice} use what is there with allow_partial (--allow-partial):", *missing)))
+    for line in missing:
+        logger.warning(f"{title}: {line}" if MORE in line else f"{title} is partial: {line}")

@@ -1,0 +1,136 @@
+"""Loads face detectors that run in torch. The table in `pipnet.detector` names these functions."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from extras.detector.faceboxes import FaceBoxesV2
+from extras.detector.mtcnn import MTCNN
+from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
+from pipnet.errors import UserError, one_line
+from pipnet.files import unpacked_size
+from utils.train.checkpoint import load_weights
+
+written: set[str] = set()  # SHA-256 of the TorchScript files that this command has written
+MOST_BYTES = 2**28  # of the arrays of a packed file
+EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
+
+
+def prepare_torch(threads: int) -> torch.device:
+    """Set the CPU threads of torch and OpenCV (0: no change). Return the GPU if there is one, else the CPU."""
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_faceboxes(file: Path, threads: int) -> Loaded:
+    """Load FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
+    known = load_weights(file)[1]
+    stored: dict[str, Any] = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
+    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {
+        "face_box": EXPORTED_FACE_BOX,
+        **stored,
+    } if known else {}
+
+
+def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
+    """Return a function that detects faces with a net in fp32."""
+    net = net.fused().to(device)
+
+    def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
+        boxes, scores = net.detect(torch.from_numpy(image)[None].to(device), threshold, overlap)[0]
+        return Detections(boxes.cpu().numpy(), scores.cpu().numpy())
+
+    return find
+
+
+def weights_of(file: Path) -> FaceBoxesV2:
+    """Return FaceBoxesV2 with the weights of our checkpoint or export, or with published ones.
+    UserError for other files.
+    """
+    net = FaceBoxesV2()
+    return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else load_weights(file)[0], file)
+
+
+def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return a function from pictures uint8 (B, S, S, 3) to the outputs of a traced net that this command has written.
+
+    UserError for other files: TorchScript may read and write any file.
+    """
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() not in written:
+        raise UserError(
+            f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
+            ".pt of the net (--test-formats torchscript tests a new file right after writing it)"
+        )
+    device = prepare_torch(threads)
+    net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [value.cpu().numpy() for value in net(torch.from_numpy(images).to(device))]
+
+    return run
+
+
+def load_mtcnn(file: Path, threads: int) -> Loaded:
+    """Load MTCNN from an .npz or a state dict. Names are the published ones with the prefix pnet., rnet. or onet."""
+    device = prepare_torch(threads)
+    net = _fill(MTCNN(), _arrays(file) if file.suffix == ".npz" else load_weights(file)[0], file).to(device)
+
+    def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
+        return Detections(*(part.cpu().numpy() for part in net.detect(image, (*EARLIER, threshold), overlap)))
+
+    return find, {}
+
+
+def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> Any:
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{file} does not fit {type(net).__name__} ({one_line(error)})") from None
+    return net.eval()
+
+
+def _exported_state(net: FaceBoxesV2, file: Path) -> dict[str, torch.Tensor]:
+    """Return a state dict for `net` from an export, in which each batch norm is folded into its convolution.
+
+    Batch norms of the result only add biases; their other tensors are neutral.
+    """
+    import onnx  # takes seconds to import, and only this function needs it
+
+    try:
+        stored = onnx.load(file).graph.initializer
+        arrays = {
+            tensor.name.removeprefix("net.").removesuffix("_half"): onnx.numpy_helper.to_array(tensor)
+            for tensor in stored
+        }
+    except Exception as error:  # a damaged file makes the parser raise anything
+        raise UserError(f"{file} is not a readable ONNX file ({one_line(error)})") from None
+    state = {}
+    for name, tensor in net.state_dict().items():
+        source = name.replace(".bn.bias", ".conv.bias")
+        if source in arrays:
+            state[name] = torch.from_numpy(arrays[source].astype(np.float32))
+        elif name.endswith(".bn.running_var"):
+            state[name] = tensor - net.conv1.bn.eps  # so that running_var + eps is 1
+        elif ".bn." in name:
+            state[name] = tensor
+    return state
+
+
+def _arrays(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if (size := unpacked_size(file)) > MOST_BYTES:
+            raise ValueError(f"it unpacks to {size:,} bytes")
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except Exception as error:  # not a zip, damaged, or with objects or text in it
+        raise UserError(f"{file} is not a readable .npz of arrays ({one_line(error)})") from None

@@ -1,0 +1,205 @@
+"""Writes report/index.html: all results of a test on one page, without scripts or downloads, in a light and a dark
+scheme.
+"""
+
+import base64
+import os
+import platform
+import shlex
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from extras.report.plot import Style, bars, chart, face_map
+from extras.report.report import Report, Shown, sigma_chart
+from pipnet.cores import cores
+from pipnet.files import read_csv, write_text
+from utils.evaluate import metric
+from utils.settings.machine import commit, processor
+from utils.train.checkpoint import about
+
+PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+ANGLES = (0, 10, 20, 30, 45, 60, 181)  # degrees of yaw
+GROUPS = 4  # bins of equal size, for face size and sharpness
+
+
+def write_report_page(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
+    """Write index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
+    net, changed = stored["net"], run.folder / "pseudo_labels" / "changed.jpg"
+    rounds = {name: (np.arange(len(values)), np.array(values)) for name, values in report.rounds.items()}
+    text = PAGES.get_template("page.html").render(
+        title=f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}",
+        about=_about(run, stored, how, compared),
+        norm=report.norm,
+        scores=(*report.score_table(), 2, lambda row: row[0][:1] != " "),
+        pastes=_pastes(report, net),
+        protocols=(*report.protocol_table("*"), 2, lambda row: row[1] == "full"),
+        sets=[(shown, _figures(shown, report)) for shown in report.shown],
+        rounds=rounds and (*report.rounds_table(), 1),
+        rounds_chart=rounds and chart(rounds, "round", "", Style(dots=True)),
+        changed=_address(changed.read_bytes()) if changed.is_file() else "",
+        jpeg=_jpeg,
+        training=_training(run.folder),
+        environment=_environment(),
+        keys="\n".join(f"{key}: {value}" for key, value in stored["args"].items()),
+    )
+    write_text(report.folder / "index.html", text + "\n")
+
+
+def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
+    nme = stored.get("val_nme")
+    validated = f", validation NME {nme:.3f} %" if nme is not None and np.isfinite(nme) else ""
+    on_test = (
+        "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
+    )
+    against = f". Compared with {', '.join(folder.resolve().name for folder in compared)}" if compared else ""
+    names = ", ".join(Path(name).name for name in stored["args"].get("train_data") or ())
+    trained = f" Trained on {names}." if names else ""
+    return f"{about(run.weights, stored)}{validated}{on_test}.{trained} {how[0].upper()}{how[1:]}{against}."
+
+
+def _pastes(report: Report, net: dict) -> list[tuple[str, str, str]]:
+    """Return (name, row in Markdown, row in LaTeX) of each set: NME of the set and of its subsets, then its other
+    figures.
+    """
+    (head, scores), sets, parts = report.score_table(), [], []
+    for row in scores:
+        if row[0][:1] != " ":
+            sets.append([])
+        sets[-1].append(row)
+    for own in sets:
+        row = own[0]
+        if not row[1].startswith(report.model):
+            continue
+        columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
+        method = "PIPNet" if net["head"] == "pip" else f"{net['head']} head"
+        cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix(report.model)}"]
+        cells += [f"{float(r[3]):.2f}" for r in own] + row[5:]
+        header = ["method", *columns]
+        latex = [" & ".join(map(_latex, line)) + r" \\" for line in (header, cells)]
+        markdown = [f"| {' | '.join(line)} |" for line in (header, ["---", *["--:"] * len(columns)], cells)]
+        parts.append((row[0], "\n".join(markdown), "\n".join(latex)))
+    return parts
+
+
+def _latex(text: str) -> str:
+    return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def _figures(shown: Shown, report: Report) -> list[tuple[str, ...]]:
+    """Return (title, SVG, note if any) of each chart of one set in one kind of box; empty if no face has an NME."""
+    if not np.isfinite(shown.nme).any():
+        return []
+    figures = [
+        _cumulative(shown, report),
+        (
+            "By landmark, on the mean face",
+            face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
+            "Point at a landmark for its number and NME.",
+        ),
+    ]
+    if 1 < len(shown.groups) < shown.landmarks.size:
+        figures.append(("By group of landmarks", bars([(group, nme, "") for group, nme in shown.groups.items()], "%")))
+    figures += _by_condition(shown)
+    if shown.reliability:
+        figures.append(("Expected against true error", sigma_chart(shown.reliability)))
+    return figures
+
+
+def _cumulative(shown: Shown, report: Report) -> tuple[str, ...]:
+    """Return the CED of a set in one kind of box; for true boxes, with those of its other boxes and of other runs."""
+    rows = {f"this run, {shown.box} boxes": shown.nme}
+    if shown.box == "true":
+        rows |= {f"run {other.run}": other.nme for other in shown.compared}
+        rows |= {f"this run, {other.box} boxes": other.nme for other in report.shown if other.name == shown.name}
+    curves = {}
+    for name, values in rows.items():
+        grid, share = metric.cumulative(values[np.isfinite(values)], max(report.thresholds))
+        curves[name] = grid[::5], 100 * share[::5]
+    return "Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", Style(top=100))
+
+
+def _by_condition(shown: Shown) -> list[tuple[str, ...]]:
+    """Return charts of the NME in bins of yaw, face size and sharpness."""
+    yaw = np.abs(shown.conditions["yaw"])
+    figures: list[tuple[str, ...]] = []
+    if np.isfinite(yaw).any():
+        bins = [
+            (f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
+            for low, high in pairwise(ANGLES)
+        ]
+        bins = [(name, mask) for name, mask in bins if mask.any()] + [("unknown", ~np.isfinite(yaw))]
+        figures.append(
+            (
+                "By yaw of the head, either side",
+                _bars(shown.nme, bins),
+                "Estimated from the true landmarks and a rigid head model: a ranking, not a measurement.",
+            )
+        )
+    else:
+        figures.append(("By yaw of the head", "", "This layout lacks the landmarks from which yaw is estimated."))
+    for key, title, unit in (
+        ("size", "By size of the face's box", " px"),
+        ("sharpness", "By sharpness of the crop", ""),
+    ):
+        values = shown.conditions[key]
+        groups = [group for group in np.array_split(np.argsort(values, kind="stable"), GROUPS) if len(group)]
+        bins = [(f"{values[group].min():.0f} to {values[group].max():.0f}{unit}", group) for group in groups]
+        note = "Variance of the Laplacian of the crop; low is blurred." if key == "sharpness" else ""
+        figures.append((title, _bars(shown.nme, bins), note))
+    return figures
+
+
+def _bars(nme: np.ndarray, bins: list[tuple[str, np.ndarray]]) -> str:
+    rows = []
+    for name, which in bins:
+        values = nme[which]
+        values = values[np.isfinite(values)]
+        if len(values):
+            rows.append((name, float(values.mean()), f"{len(values)} face{'s' * (len(values) > 1)}"))
+    return bars(rows, "%")
+
+
+def _training(folder: Path) -> list[tuple[str, str]]:
+    """Return (title, SVG) of each chart of step.csv."""
+    rows = read_csv(folder / "step.csv", ("epoch", "val_nme", "best", "loss", "lr"))
+    epochs, figures = np.array([row["epoch"] + 1 for row in rows]), []
+    for title, keys in (("Validation NME, %", ("val_nme", "best")), ("Loss", ("loss",)), ("Learning rate", ("lr",))):
+        series = {key: (epochs, np.array([row[key] for row in rows])) for key in keys if rows}
+        series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
+        if series:
+            figures.append((title, chart(series, "epoch", "", Style(dots=len(rows) < 3))))
+    return figures
+
+
+def _environment() -> str:
+    """Return command, commit, versions and machine, with which the test can be repeated."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    processes = os.environ.get("WORLD_SIZE", "1")
+    start = "python main.py" if processes == "1" else f"bash main.sh {processes}"
+    rows = [
+        ("command", f"{start} {shlex.join(sys.argv[1:])}"),
+        ("commit", commit() or "unknown"),
+        (
+            "versions",
+            f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, "
+            f"numpy {np.__version__}",
+        ),
+        ("machine", f"{platform.system()} {platform.machine()}, {processor()}, {cores()} cores; GPU: {gpu}"),
+    ]
+    return "\n".join(f"{key + ':':<10}{value}" for key, value in rows)
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    """Return a picture (H, W, 3) as a data URL, so that the page itself contains it."""
+    return _address(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+
+
+def _address(data: bytes) -> str:
+    """Return a JPEG file as a data URL, so that the page itself contains it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,328 @@
+"""The report of a landmark test: tables as CSV, a row per face, and sheets of the best, median and worst faces."""
+
+import re
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import yaml
+
+from extras.report.plot import Style, chart
+from extras.semi.unlabelled import sharpness
+from pipnet.draw import FOUND, TRUTH, sheet, tile
+from pipnet.errors import UserError
+from pipnet.files import read_csv, write_csv, write_text
+from pipnet.geometry import to_crop
+from pipnet.images import write_image
+from pipnet.layout import Layout
+from pipnet.pose import head_pose, pose_points
+from utils.data.faces import Faces
+from utils.data.prepared_set import PreparedSet, Split
+from utils.evaluate import metric
+from utils.evaluate.evaluate import Result
+from utils.evaluate.tables import (
+    TEST,
+    Case,
+    Compared,
+    Row,
+    group_rows,
+    group_table,
+    markdown_table,
+    norm_rows,
+    score_rows,
+)
+from utils.settings.formats import SOURCE
+from utils.settings.sections import TestSettings
+from utils.settings.yaml_files import read_yaml
+
+CONDITIONS = ("yaw", "size", "sharpness")
+
+
+def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
+    """Return the indices of the best, the median and the worst `each` faces by their NME (M,)."""
+    order = np.argsort(values)
+    order = order[np.isfinite(values[order])]
+    each = min(each, len(order))
+    middle = max((len(order) - each) // 2, 0)
+    return {"best": order[:each], "median": order[middle : middle + each], "worst": order[len(order) - each :]}
+
+
+def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size: int, title: str) -> np.ndarray:
+    """Return the crop of a face, drawn at `size` px with a title: the truth green, the prediction red.
+
+    found (N, 2): the prediction, in px of the picture.
+    """
+    pair = [(faces.nominal(index), TRUTH), (to_crop(found, faces["crop"][index]), FOUND)]
+    return tile(faces.crops.plain(index, 0), pair, layout, size, title)
+
+
+def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Return (mean predicted error, mean error) in px of the picture, of `groups` of landmarks with similar predicted
+    errors.
+    """
+    known = np.isfinite(result.errors)
+    expected, found = result.sigma[known], result.errors[known]
+    parts = np.array_split(np.argsort(expected, kind="stable"), groups)
+    mean, error = (np.array([values[part].mean() for part in parts if len(part)]) for values in (expected, found))
+    return mean, error
+
+
+def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
+    """Return {name: values (M,)} of conditions that may make a face hard.
+
+    yaw: degrees, NaN where unknown; size: root of the box's area, px; sharpness: variance of the crop's Laplacian, grey
+    levels^2.
+    """
+    grey = (cv2.cvtColor(faces.crops.plain(i, 0), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
+    sharp, box = np.array([sharpness(image) for image in grey]), faces["box"][:]
+    return {"yaw": _yaw(faces, layout), "size": np.sqrt((box[:, 2:] - box[:, :2]).prod(1)), "sharpness": sharp}
+
+
+def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
+    """Return yaw (M,) in degrees: the set's own if it has one, else estimated from the landmarks; NaN if these do not
+    suffice.
+    """
+    yaw = np.degrees(faces["pose"][:][:, 1]) if "pose" in faces else np.full(len(faces), np.nan)  # stored in radians
+    try:
+        used = [i for _, ids in pose_points(layout) for i in ids]
+    except UserError:
+        return yaw
+    landmarks = faces["landmarks"][:]
+    known = np.isfinite(landmarks[:, used]).all((1, 2))
+    for i in np.flatnonzero(known & np.isnan(yaw)):
+        with suppress(cv2.error):  # landmarks that form no face
+            yaw[i] = head_pose(landmarks[i], layout)[1]
+    return yaw
+
+
+class Shown(NamedTuple):
+    """Contents of the page for one case: M faces, N landmarks."""
+
+    name: str
+    box: str
+    nme: np.ndarray  # (M,) %
+    groups: dict[str, float]  # % NME
+    landmarks: np.ndarray  # (N,) % NME
+    meanface: np.ndarray  # (N, 2) in [0, 1] of the crop
+    edges: list[tuple[int, int]]
+    conditions: dict[str, np.ndarray]
+    reliability: tuple[np.ndarray, np.ndarray] | None
+    faces: dict[str, list[tuple[str, float, np.ndarray]]]  # best, median, worst: file, % NME, picture
+    compared: tuple[Compared, ...]
+
+
+class Report(NamedTuple):
+    """The figures of a test, and the files in `folder` to which they go.
+    model: the one whose faces and charts are shown.
+
+    rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared`
+    checks.
+    """
+
+    folder: Path
+    norm: str
+    thresholds: list[float]
+    model: str = "torch"
+    scores: tuple[Row, ...] = ()
+    groups: tuple[Row, ...] = ()
+    norms: tuple[Row, ...] = ()
+    shown: tuple[Shown, ...] = ()
+    rounds: dict[str, list[float]] = {}
+    files: dict[str, dict] = {}
+
+    def with_result(self, case: Case, model: str, result: Result) -> "Report":
+        """Return the report with the result of a model; for the shown one, write a row per face, and pictures."""
+        called = case.model(model)
+        added: dict[str, Any] = {
+            name: (*getattr(self, name), *rows(case, called, result, self.thresholds))
+            for name, rows in (("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))
+        }
+        report = self._replace(**added)
+        if model != self.model:
+            return report
+        others = [
+            row for other in case.compared for row in score_rows(case, f"run {other.run}", other, self.thresholds)
+        ]
+        faces, layout = case.faces, case.layout
+        file = case.file if case.box == "true" else f"{case.file}_{case.box}"
+        hard = conditions(faces, layout)
+        chosen = {
+            word: [
+                (
+                    faces["file"][i],
+                    float(result.nme[i]),
+                    shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %"),
+                )
+                for i in which
+            ]
+            for word, which in extremes(result.nme).items()
+        }
+        norms = result.errors / metric.norms(faces["landmarks"][:], layout, self.norm, faces["box"][:])[:, None]
+        with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
+            landmarks, meanface = 100 * np.nanmean(norms, 0), faces.meanface()
+        groups = {group: metric.summary(values, ()).nme for group, values in result.groups.items()}
+        curve = None if result.sigma is None else reliability(result)
+        shown = Shown(
+            case.title,
+            case.box,
+            result.nme,
+            groups,
+            landmarks,
+            meanface,
+            layout.edges(),
+            hard,
+            curve,
+            chosen,
+            case.compared,
+        )
+        self.folder.mkdir(exist_ok=True)
+        figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
+        figures += [hard[key].round(1) for key in CONDITIONS]
+        write_csv(
+            self.folder / f"faces_{file}.csv",
+            ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
+            zip(faces["file"], faces["subset"], *figures, strict=True),
+        )
+        if pictures := [face[2] for row in chosen.values() for face in row]:
+            write_image(self.folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
+        if curve:
+            write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
+        meta = {key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")}
+        about = {
+            "set": case.title,
+            "box": case.box,
+            "checksum": case.set.checksum,
+            "layout": layout.name,
+            "selected": list(layout.selected),
+            **meta,
+        }
+        rounds = {case.title: [*case.earlier, float(np.nanmean(result.nme))]} if case.earlier else {}
+        return report._replace(
+            scores=(*report.scores, *others),
+            shown=(*self.shown, shown),
+            rounds=self.rounds | rounds,
+            files=self.files | {file: about},
+        )
+
+    def score_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of the scores, without the flicker if no set is a video."""
+        header = [name for name in self.scores[0] if any(row[name] for row in self.scores)]
+        return header, [[row[name] for name in header] for row in self.scores]
+
+    def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of all ways to measure, a row per set and subset.
+
+        Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the norms of published
+        figures; failure rate and area in the test's norm. `mark` is put behind cells in a norm of published figures.
+        """
+        rows = [row for row in self.norms if row["model"].startswith(self.model)]
+        first, nme, figures = rows[0]["model"], {}, {}
+        for row in rows:
+            key, norm, usual, in_image = (
+                (row["test set"], row["subset"]),
+                row["norm"],
+                row["usual"],
+                row["frame"] == "image",
+            )
+            if row["model"] == first or (in_image and (usual or norm == self.norm)):
+                title = norm if in_image else f"{norm}, {row['frame']}"
+                nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (
+                    mark if usual else ""
+                )
+            if in_image and (row["model"], norm) == (first, self.norm):
+                figures[key] = [cell for name, cell in row.items() if "@" in name]
+        header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]
+        return header, [
+            [*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()
+        ]
+
+    def rounds_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of the NME by round."""
+        rounds = max(map(len, self.rounds.values()))
+        return ["test set", *(f"round {number}, NME %" for number in range(rounds))], [
+            [name, *(f"{value:.3f}" for value in values)] for name, values in self.rounds.items()
+        ]
+
+    def write(self, flip_test: bool, weights: str) -> str:
+        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them.
+        Return the tables as text.
+
+        weights: checksum of the net's weights.
+        """
+        header, scores = self.score_table()
+        write_csv(self.folder / "scores.csv", header, scores)
+        for name, rows in (("groups", self.groups), ("norms", self.norms)):
+            if rows:  # a layout may have no groups
+                write_csv(self.folder / f"{name}.csv", list(rows[0]), [row.values() for row in rows])
+        write_csv(self.folder / "protocols.csv", *self.protocol_table())
+        if self.rounds:
+            write_csv(self.folder / "rounds.csv", *self.rounds_table())
+        kept = {"groups": self.groups, "rounds": self.rounds, **self.files}
+        for path in self.folder.iterdir():  # of earlier tests
+            found = re.fullmatch(r"(?:faces_(.+)\.(?:csv|jpg)|sigma_(.+)\.svg|(groups|rounds)\.csv)", path.name)
+            if found and not kept.get(found[found.lastindex]):
+                path.unlink()
+        about = {"norm": self.norm, "flip_test": flip_test, "weights": weights, "files": self.files}
+        write_text(self.folder / TEST, yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
+        return f"{markdown_table(scores, header)}\n\n{group_table(self.groups)}"
+
+
+def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
+    """Return a chart of the predicted against the true error. curve: of `reliability`."""
+    return chart(
+        {"landmarks, 20 groups of equal size": curve},
+        "expected error, px",
+        "mean error, px",
+        Style(diagonal=True, dots=True),
+    )
+
+
+def read_compared(run, name: str, split: Split, test: TestSettings, layout: Layout, flags: str) -> Compared:
+    """Return the figures of another run on the faces of a split, in true boxes.
+    UserError if its report is of another test.
+
+    name: of the run in tables. flags: those that test a run on all sets of this test. The crops may be others. The
+    labels may be read in another way (--labels): the name then says so.
+    """
+    one, found = split.set, run.folder / "report" / TEST
+    flips = "--flip-test" if test.flip_test else "--no-flip-test"
+    again = f"test it first: python main.py --test {run.flags} --norm {test.norm} {flips} --box true {flags}"
+    if not found.is_file():
+        raise UserError(f"--compare {run.folder}: it holds no report; {again}")
+    about = read_yaml(found)
+    try:
+        same = {file: of for file, of in about["files"].items() if of["box"] == "true" and _of_set(of, one)}
+        none: tuple[str, dict[str, Any]] = ("", {})
+        file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=none)
+        if of and (of["layout"], of["selected"]) != (layout.name, list(layout.selected)):
+            what = (
+                "on other landmarks" if of["layout"] == layout.name else f"in layout {of['layout']}, not {layout.name}"
+            )
+            raise UserError(f"--compare {run.folder}: it was tested {what}; leave it out")
+        if of and about["norm"] != test.norm:
+            raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {test.norm}; {again}")
+        if of and about["flip_test"] != test.flip_test:
+            how = "with" if about["flip_test"] else "without"
+            raise UserError(f"--compare {run.folder}: it was tested {how} --flip-test; {again}")
+        if of and about["weights"] != run.source[SOURCE]:
+            raise UserError(f"--compare {run.folder}: it was trained on since its report was written; {again}")
+        rows = read_csv(run.folder / "report" / f"faces_{file}.csv", ("nme", "crop_nme"))
+        if [row["file"] for row in rows] != list(one.read(split.name)["file"]):
+            raise UserError(
+                f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
+                f"{again}"
+            )
+        nme, crop_nme = (np.array([row[key] for row in rows]) for key in ("nme", "crop_nme"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"--compare {run.folder}: its report is damaged or of another version; {again}") from None
+    other = "" if of["checksum"] == one.checksum else f", labels {of['labels']}"
+    return Compared(f"{name}{other}", nme, crop_nme, np.full(len(nme), np.nan))
+
+
+def _of_set(of: dict, one: PreparedSet) -> bool:
+    """Return whether the faces of a report are those of a prepared set. Crops may differ, and the way labels were read."""
+    same = of.get("fingerprint") is not None and of["fingerprint"] == one.meta.get("fingerprint")
+    return of["checksum"] == one.checksum or (same and of["dataset"] == one.meta["dataset"])

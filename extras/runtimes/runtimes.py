@@ -1,0 +1,187 @@
+"""Exports for other runtimes than onnxruntime. Each writer makes files in the folder of `file` only."""
+
+import hashlib
+import io
+import subprocess
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from extras.detector import loaders as detectors
+from pipnet.errors import UserError, one_line
+from pipnet.module_path import python
+from pipnet.runtimes import import_runtime
+from utils.export.files import Source, Unnamed
+
+INTEGERS = (torch.int32, torch.int64)
+
+
+def _run(command: list[str], file: Path, what: str) -> None:
+    """Run a converter. If it fails or writes nothing, raise UserError with the last line that it printed."""
+    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, errors="replace")
+    if done.returncode or not file.is_file():
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["no message"]
+        reason = next((line for line in lines if "Not Support" in line), lines[-1])
+        raise UserError(f"{what} cannot convert this net ({one_line(reason)}); leave this format out")
+
+
+def write_mnn(source: Source, file: Path) -> None:
+    """Write the ONNX graph for MNN, with float32 weights."""
+    import_runtime("MNN", file)
+    # the command `mnnconvert` installs a package and sends a report of its use; the function that it calls does neither
+    _run(
+        [
+            *python("import _tools; _tools.mnnconvert(sys.argv)"),
+            "-f",
+            "ONNX",
+            "--modelFile",
+            str(source.onnx.absolute()),
+            "--MNNModel",
+            str(file),
+            "--bizCode",
+            "MNN",
+        ],
+        file,
+        "MNN",
+    )
+
+
+def write_openvino(source: Source, file: Path) -> None:
+    """Write the ONNX graph for OpenVINO, with float32 weights in the .bin beside it."""
+    openvino = import_runtime("openvino", file)
+    try:
+        openvino.save_model(openvino.convert_model(source.onnx), file, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO cannot convert this net ({one_line(error)}); leave this format out") from None
+
+
+def write_torchscript(source: Source, file: Path) -> None:
+    """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
+    _trace(Unnamed(source.net, source.index), source.example, file)
+    detectors.written.add(hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def write_ncnn(source: Source, file: Path) -> None:
+    """Write a .param and a .bin for ncnn, with float32 weights. Input in0: float32 (3, S, S) BGR from 0 to 255, as
+    `ncnn::Mat::from_pixels` gives it; outputs out0, out1, ... in the order of the metadata."""
+    pnnx = import_runtime("pnnx", file)
+    example = source.example[:1].permute(0, 3, 1, 2).float()
+    with Arithmetic():
+        _trace(_Planes(source.net, source.index), example, file.parent / "traced.pt")
+    name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
+    _run(
+        [
+            pnnx.EXEC_PATH,
+            "traced.pt",
+            f"inputshape=[{sides}]f32",
+            "fp16=0",
+            f"ncnnparam={name}.ncnn.param",
+            f"ncnnbin={name}.ncnn.bin",
+        ],
+        file,
+        "pnnx",
+    )
+    net, layers = import_runtime("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
+    unknown = [layer for layer in layers if "." in layer]
+    if unknown:  # layers of ncnn have no dot in their names
+        raise UserError(
+            f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out"
+        )
+    if net.load_param(str(file)):
+        raise UserError("ncnn cannot run a layer of this net; leave this format out")
+    keep = {file.name, file.with_suffix(".bin").name}
+    for path in file.parent.iterdir():
+        if path.name not in keep:
+            path.unlink()
+
+
+def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
+    with torch.inference_mode(), warnings.catch_warnings(action="ignore"), io.BytesIO() as data:
+        torch.jit.save(torch.jit.trace(module, example, check_trace=False), data)
+        file.write_bytes(data.getvalue())  # where the disk is full, torch's own writer ends the process
+
+
+class _Planes(Unnamed):
+    """The exported module for float pictures (B, 3, S, S) from 0 to 255."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(image.permute(0, 2, 3, 1))
+
+
+class Arithmetic(TorchFunctionMode):
+    """A context in which argmax, gather and similar functions are computed with layers that ncnn has; results are the
+    same.
+
+    An index is a float here, because ncnn's division does not round. pnnx writes integer constants as integers, and
+    ncnn reads their bits as floats, almost zero. So integers that are combined with floats are turned into floats
+    first.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        if name == "argmax":
+            return _first_maximum(*args, **kwargs)
+        if name == "max" and len(args) == 2:
+            return args[0].amax(args[1]), _first_maximum(*args)
+        if name == "gather":
+            return _gathered(*args, **kwargs)
+        if name == "__getitem__" and _names_columns(args[1]):
+            return _columns(args[0], torch.as_tensor(args[1][1]))
+        if (
+            name == "unbind" and args[0].dim() == 2
+        ):  # pnnx would write a reshape to an empty shape, which ends ncnn's process
+            along = kwargs.get("dim", (*args, 0)[1])
+            return tuple(part.reshape(-1) for part in args[0].split(1, along))
+        if name in ("remainder", "__mod__"):
+            return args[0] - _quotient(*args) * args[1]
+        if name == "div" and kwargs.get("rounding_mode") == "floor":
+            return _quotient(*args)
+        if name == "to" and args[0].is_floating_point():  # all numbers are float32 already
+            return args[0]
+        if any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
+            args = tuple(arg.float() if isinstance(arg, Tensor) and arg.dtype in INTEGERS else arg for arg in args)
+        return function(*args, **kwargs)
+
+
+def _first_maximum(values: Tensor, dim: int) -> Tensor:
+    """Return the index of the first maximum along `dim`, as a float."""
+    largest = ((values - values.amax(dim, keepdim=True)) * 1e30 + 1).clamp(0, 1)  # 1 at maxima, 0 elsewhere
+    return (torch.arange(values.shape[dim]).float() + 1e6 * (1 - largest)).amin(dim)
+
+
+def _quotient(index: Tensor, width: int) -> Tensor:
+    """Return index // width of whole numbers. ncnn's floor is wrong for some whole numbers, so half a step is added."""
+    return ((index + 0.5) / width).floor()
+
+
+def _gathered(values: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return `values.gather(dim, index)` for the last dimension of a batch of one."""
+    rows = values.flatten(0, -2).shape[0]
+    first = (torch.arange(rows) * values.shape[-1]).float().reshape(*values.shape[:-1], 1)
+    return _read(values.reshape(1, 1, 1, -1), (index + first).flatten()).reshape(index.shape)
+
+
+def _names_columns(place) -> bool:
+    """Return whether the `place` in brackets is `:, table`, with a table of integers as a tensor or as a list."""
+    return (
+        isinstance(place, tuple)
+        and len(place) == 2
+        and place[0] == slice(None)
+        and isinstance(place[1], (Tensor, list))
+    )
+
+
+def _columns(values: Tensor, table: Tensor) -> Tensor:
+    """Return `values[:, table]` for values (B, M, ...) and a constant table of integers."""
+    row = values.reshape(len(values), values.shape[1], -1).transpose(1, 2)[:, :, None]  # (B, C, 1, M)
+    return _read(row, table.flatten()).transpose(1, 2).reshape(len(values), *table.shape, *values.shape[2:])
+
+
+def _read(row: Tensor, places: Tensor) -> Tensor:
+    """Return the values (B, C, K) at `places` (K,) of pictures of one row (B, C, 1, M)."""
+    across = (2 * places.float() + 1) / row.shape[-1] - 1
+    grid = torch.stack([across, torch.zeros_like(across)], -1)[None, None]
+    return torch.nn.functional.grid_sample(row, grid, mode="nearest", align_corners=False)[:, :, 0]

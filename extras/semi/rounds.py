@@ -1,0 +1,177 @@
+"""--semi gssl and self-training: in each round a net labels the unlabelled faces, and a new net learns from these
+labels.
+
+The first net is trained on labels only, in EXP/round0. The last one is the run's own. Pseudo-labels are in
+EXP/pseudo_labels.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from loguru import logger
+
+from extras.semi.semi import COLUMNS, Pool, Told, check_collapse, find_pool, learnt_from, read_labels
+from pipnet.draw import FOUND, TRUTH, sheet, tile
+from pipnet.errors import UserError
+from pipnet.files import read_csv, write_csv
+from pipnet.geometry import to_image
+from pipnet.images import write_image
+from pipnet.layout import Layout
+from utils.data.faces import Faces
+from utils.evaluate.evaluate import predict_all, torch_predictor
+from utils.settings.sections import KEYS, ROUNDS
+from utils.task.experiment import landmark_experiment
+from utils.task.sources import Sources
+from utils.train import checkpoint, own_files
+from utils.train.history import make_whole, resumable
+from utils.train.loop import train
+from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
+
+FOLDER = "pseudo_labels"
+CHANGED, TILE = 40, 224  # faces that are drawn, px
+
+
+def round_run(run: Run, number: int) -> Run:
+    """Return the run of a round before the last one."""
+    folder = run.folder / f"round{number}"
+    return Run(folder, folder / "best.pt")
+
+
+def begun(run: Run) -> Run:
+    """Return the run whose files show how far a training has come: that of the first round, if there is one."""
+    first = round_run(run, 0)
+    return first if first.last.is_file() else run
+
+
+def label_file(run: Run, number: int) -> Path:
+    """Return the path of the pseudo-labels that a round learns from; the first such round is number 1."""
+    return run.folder / FOLDER / f"round{number}.csv"
+
+
+def clear_rounds(run: Run) -> None:
+    """Remove the files of earlier rounds."""
+    own_files.clear_nets(run.folder, "round")
+    own_files.remove(run.folder / FOLDER, *own_files.FOLDERS[FOLDER])
+
+
+def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+    """Train a landmark net; in several rounds if --semi is one of ROUNDS."""
+    semi = sources.settings.train.semi
+    pool = find_pool(sources, ranks) if semi else None  # first of all, since it may fail
+    if not resume:
+        ranks.agree(lambda: clear_rounds(run))
+    if semi in ROUNDS:
+        train_rounds(sources, ranks, pool, run, resume)
+    else:
+        train(landmark_experiment(sources, ranks, pool=pool), run, ranks, resume)
+
+
+def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
+    """Train all rounds. A resumed run continues in the round where it was stopped.
+
+    UserError if a net has collapsed, if the length of a resumed run differs, or if what a finished round has learnt
+    from does.
+    """
+    settings, layout = sources.settings, sources.layout
+    semi, epochs = settings.train.semi, settings.train.epochs
+    runs = [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
+    if not resume:  # the last round trains in the run's own folder, which may hold an older run
+        ranks.agree(lambda: own_files.remove(run.folder, r"last\.pt", keep=True))
+    begun_with = checkpoint.load(runs[0].last)["args"] if resume else settings.flat()
+    for key in ("epochs", "early_stop"):
+        if begun_with[key] != getattr(settings.train, key):
+            raise UserError(
+                f"{KEYS[key].flag} of a run with --semi {semi} stays {begun_with[key]}, since each round learns from "
+                "the one before; leave it out, or train another run"
+            )
+    for number, one in enumerate(runs):
+        told = Told(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
+        if told and not told.file.is_file():
+            write_pseudo_labels(sources, ranks, pool.faces, run, number)
+        if one.epochs == epochs:
+            data = learnt_from(sources.learnt_from(), pool, told)
+            stored = resumable(one, {"layout": layout.to_dict(), "data": data})
+            ranks.agree(partial(make_whole, one, "val_nme", stored))
+            continue
+        logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
+        one.folder.mkdir(exist_ok=True)
+        train(landmark_experiment(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())
+    if ranks.first:
+        draw_changed(pool.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
+    ranks.wait()
+
+
+def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
+    """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled
+    faces.
+    """
+    teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
+    predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
+    values = predict_all(predict, faces, sources.layout, ranks=ranks)[0].numpy()
+    check_collapse(values[..., :2], f"the net of round {number - 1}")
+    if ranks.first:
+        before = label_file(run, number - 1)
+        moved = np.full(len(faces), np.nan)
+        if before.is_file():
+            moved = np.linalg.norm(values[..., :2] - read_labels(before, faces), axis=-1).mean(1)
+        points = to_image(values[..., :2], faces["crop"][:]).reshape(len(faces), -1)
+        figures = np.column_stack([values[..., 2].mean(1), 100 * values[..., 3].mean(1), 100 * moved])
+        file.parent.mkdir(exist_ok=True)
+        write_csv(
+            file,
+            [*COLUMNS, *(f"{axis}{index}" for index in range(count) for axis in "xy")],
+            (
+                [name, *(f"{value:.4f}" for value in (*row, *place))]
+                for name, row, place in zip(faces["file"], figures, points, strict=True)
+            ),
+        )
+    ranks.wait()
+
+
+def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
+    """Draw the faces whose pseudo-labels changed most. Those of the first round are green, those of the last one red."""
+    before, after = (read_labels(file, faces) for file in (first, last))
+    change = np.linalg.norm(after - before, axis=-1).mean(1)
+    order = np.argsort(-change, kind="stable")[:CHANGED].tolist()
+    _draw(
+        last.with_name("changed.jpg"),
+        faces,
+        layout,
+        [(i, f"{100 * change[i]:.1f} % {faces['file'][i]}") for i in order],
+        (before, after),
+    )
+
+
+def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
+    """Draw `count` faces with the pseudo-labels of each round, least certain first. Return what to print."""
+    files = sorted((run.folder / FOLDER).glob("round*.csv"))
+    for file in files:
+        labels, score = read_labels(file, faces), np.array([row["score"] for row in read_csv(file, ["score"])])
+        order = np.argsort(score, kind="stable")[:count].tolist()
+        _draw(
+            file.with_suffix(".jpg"),
+            faces,
+            layout,
+            [(i, f"{score[i]:.2f} {faces['file'][i]}") for i in order],
+            (None, labels),
+        )
+    places = ", ".join(str(file.with_suffix(".jpg")) for file in files)
+    return f"Pseudo-labels, least certain first: {places}" if files else ""
+
+
+def _draw(file: Path, faces: Faces, layout: Layout, titles: list[tuple[int, str]], labels: tuple) -> None:
+    """Draw faces (index, title) with two sets of landmarks (M, N, 2) in [0, 1] of the crop; the first may be None."""
+    colours = (TRUTH, FOUND)
+    tiles = [
+        tile(
+            faces.crops.plain(index, 0),
+            [(points[index], colour) for points, colour in zip(labels, colours, strict=True) if points is not None],
+            layout,
+            TILE,
+            title,
+        )
+        for index, title in titles
+    ]
+    write_image(file, sheet(tiles, 8))

@@ -1,0 +1,257 @@
+"""Faces without labels. They come from a prepared set, whose labels are hidden, or from pictures or a video, by a
+detector.
+
+Detected faces become a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A
+face is taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
+"""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from loguru import logger
+
+from pipnet.app.sources import Frame, Pictures, open_source
+from pipnet.detector import Detector, shipped_weights
+from pipnet.errors import UserError
+from pipnet.files import checksum, own_folder
+from pipnet.geometry import Protocol, crop_box, cut
+from utils.data.disk import CROPS, write_set
+from utils.data.fingerprint import fingerprint
+from utils.data.locks import waiting
+from utils.data.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
+from utils.data.paths import is_unlabelled_set
+from utils.data.prepare import JPEG
+from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
+from utils.data.sets import Sets
+from utils.settings.conversion import conversion
+from utils.settings.formats import files_of
+from utils.settings.progress import progress
+from utils.settings.sections import TestSettings
+
+LEAST_SIDE = 32  # px, of a face's box
+GREY = 128  # px, side to which a face box is resized to measure its sharpness
+HASHED = 32  # px, side to which it is resized to compare its low frequencies
+DUPLICATE = 6  # of 63 signs of frequencies: near-duplicates differ in at most so many
+RECENT = 4096  # a new face is compared with so many earlier ones, which bounds the time for large folders
+UNKNOWN = np.full((1, 2), np.nan)
+REASONS = {
+    "small": f"smaller than {LEAST_SIDE} px",
+    "blurred": "blurred (--least-sharpness)",
+    "twin": "near-duplicates",
+}
+
+
+class Cut(NamedTuple):
+    """How faces are cut out: with protocol, target_size and margin of the labelled set.
+    least_sharpness: see `sharpness`.
+    """
+
+    protocol: Protocol
+    target_size: int
+    margin: float
+    least_sharpness: float
+
+
+def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
+    """Return the splits of --unlabelled with hidden labels, prepared if need be. Test splits are left out.
+
+    names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose faces pictures are
+    cropped.
+    test: names the detector. UserError for a set that has test faces only, and if no face is found.
+    """
+    found: list[Split] = []
+    for name in names:
+        if is_unlabelled_set(name, sets.root):
+            one = sets.prepare(name, test=True)
+        else:
+            how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], sets.data.least_sharpness)
+            one = _cut_out(name, sets, how, test)
+        splits = [split for split in one.splits if split != "test"]
+        if not splits:
+            raise UserError(f"--unlabelled {name} has test faces only; give a set with others")
+        found += [Split(one, split, labelled=False) for split in splits]
+    return found
+
+
+def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
+    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set
+    `like`.
+    """
+    found = []
+    for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
+        pair = one.meta["layout"], like.meta["layout"]
+        alike = pair[0] == pair[1] or conversion(*pair, sets.layouts) or conversion(*pair[::-1], sets.layouts)
+        if "test" in one.splits and alike and one.folder != like.folder:
+            found.append(Split(one, "test"))
+    return found
+
+
+def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet:
+    """Return the prepared set of a folder of pictures or a video. Make it if it is missing or its source has changed."""
+    source, weights, least = Path(name).resolve(), test.detector_weights, sets.data.least_face_score
+    files = files_of(Path(weights)) if weights else filter(None, [shipped_weights(test.detector)])
+    content = [checksum(file) for file in files if file.is_file()]
+    used = str(source), *how, test.detector, content, least
+    key = hashlib.sha256(repr(used).encode(errors="surrogateescape")).hexdigest()[:8]
+    target = sets.root / UNLABELLED / f"{source.stem}-{key}"
+    state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
+    if sets.trained:
+        one, why = fitting(sets.trained / UNLABELLED / target.name, sets.layouts, fingerprint=state)
+        if not why:
+            return one
+    own_folder(sets.root, UNLABELLED)
+    with waiting(target.parent / ".lock"):
+        one, why = fitting(target, sets.layouts, fingerprint=state)
+        if why:
+            check_replaceable(target)
+            with partial_folder(target) as partial:
+                shutil.rmtree(partial / NEW_SET, ignore_errors=True)
+                try:
+                    _write(source, partial / NEW_SET, how, Detector(test.detector, weights, least), state)
+                    replace_folder(partial, target)
+                finally:
+                    shutil.rmtree(partial / NEW_SET, ignore_errors=True)
+            one = PreparedSet(target, sets.layouts)
+    return one
+
+
+def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
+    """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
+    frames, rows, counts, recent = open_source(str(source)), [], Counter(), np.zeros((0, 63), bool)
+    if isinstance(frames, Pictures):
+        frames.strict = True
+    crops, digest, size = folder / UNLABELLED / CROPS, "", 0
+    crops.parent.mkdir(parents=True)
+    for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):
+        counts["pictures"] += 1
+        faces = 0
+        for box in detector.face_box(np.asarray(detector(frame.image).boxes, np.float64).reshape(-1, 4)):
+            faces += 1
+            face = _face(frame, box, how, recent)
+            if isinstance(face, str):
+                counts[face] += 1
+                continue
+            crop, picture, bits = face
+            recent = np.concatenate([recent, bits[None]])[-RECENT:]
+            encoded = cv2.imencode(".jpg", picture, JPEG)[1].tobytes()
+            with open(crops, "ab") as handle:
+                handle.write(encoded)
+            digest, size = digest or hashlib.sha256(encoded + state.encode()).hexdigest(), size + len(encoded)
+            video = frame.seconds is not None
+            place = f"{frame.index:06d}" if video else frame.name if source.is_dir() else source.name
+            rows.append(
+                {
+                    "file": place + (f"#{faces}" if faces > 1 else ""),
+                    "subset": UNLABELLED,
+                    "identity": source.stem if video else frame.name,
+                    "landmarks": UNKNOWN,
+                    "box": box,
+                    "crop": crop,
+                    "size": frame.image.shape[1::-1],
+                    "jpeg": (size - len(encoded), size),
+                }
+            )
+        counts["empty"] += not faces
+    left = [f"{counts[key]} {words}" for key, words in REASONS.items() if counts[key]]
+    words = (
+        f"{source}: {len(rows)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
+    )
+    words += f"; left out: {', '.join(left)}" if left else ""
+    if not rows:
+        raise UserError(
+            f"no face to learn from in {words}; lower --least-face-score or --least-sharpness, or give other pictures"
+        )
+    logger.info(words)
+    root = source if source.is_dir() or video else source.parent
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    write_set(
+        folder,
+        root,
+        {UNLABELLED: columns | {name: np.array(columns[name]) for name in ("landmarks", "crop")}},
+        {
+            "format": FORMAT,
+            "dataset": UNLABELLED,
+            "name": source.stem,
+            "source": str(root),
+            "layout": UNLABELLED,
+            "count": 1,
+            "protocol": how.protocol._asdict(),
+            "target_size": how.target_size,
+            "margin": how.margin,
+            "origin": 0.5,
+            "val": 0,
+            "seed": 0,
+            "expected": None,
+            "found": {UNLABELLED: len(rows)},
+            "fingerprint": state,
+            "checksum": digest,
+        },
+    )
+
+
+def _face(
+    frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+    """Return (nominal crop (4,), picture with margin, signs (63,)) of a face, or the key of REASONS why it is left out."""
+    height, width = frame.image.shape[:2]
+    inside = np.clip(box, 0, [width, height, width, height])
+    if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
+        return "small"
+    grey = cv2.cvtColor(cut(frame.image, inside, GREY), cv2.COLOR_BGR2GRAY)
+    if sharpness(grey) < how.least_sharpness:
+        return "blurred"
+    bits = signs(grey)
+    if len(recent) and (recent != bits).sum(1).min() <= DUPLICATE:
+        return "twin"
+    crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
+    return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border), bits
+
+
+def sharpness(grey: np.ndarray) -> float:
+    """Return the variance of the Laplacian of a grey picture, in squared grey levels."""
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def signs(grey: np.ndarray) -> np.ndarray:
+    """Return the signs (63,) bool of the lowest frequencies of a grey picture. Light and encoding hardly change them."""
+    small = cv2.resize(grey, (HASHED, HASHED), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return cv2.dct(small)[:8, :8].ravel()[1:] > 0
+
+
+def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
+    """Raise UserError if an unlabelled picture is also a test picture: source file or crop have the same content."""
+    known: dict[int, set[bytes]] = {}
+    for split in tested:
+        for _, size, read in _contents(split):
+            known.setdefault(size, set()).add(_digest(read()))
+    for split in unlabelled:
+        shared = sorted(
+            {name for name, size, read in _contents(split) if size in known and _digest(read()) in known[size]}
+        )
+        if shared:
+            raise UserError(
+                f"{len(shared)} of the unlabelled pictures in {split.set.meta['source']} are test pictures, such as "
+                f"{shared[0]}: a test on them would flatter the net; leave them out of one of the two"
+            )
+
+
+def _contents(split: Split) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Yield (name, number of bytes, function that reads them) for the crop of each face, and for its source file if it
+    exists.
+    """
+    faces, source = split.set.read(split.name), Path(split.set.meta["source"])
+    for index, (name, (begin, end)) in enumerate(zip(faces["file"], faces["jpeg"], strict=True)):
+        yield name, int(end - begin), partial(faces.crops.encoded, index)
+        if (file := source_picture(source, name)) and file.is_file():
+            yield name, file.stat().st_size, file.read_bytes
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,179 @@
+"""Synthetic faces: a procedural 300W that needs no download.
+
+`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser
+reads. A face is a pure function of (seed, index); the number of workers and the order of work do not change it.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from extras.datasets import PARTS_300W, VISIBLE_FILE, write_pts
+from extras.synthetic.face import RenderedFace, render_face
+from pipnet.cores import cores
+from pipnet.errors import UserError
+from utils.data.partial_folders import FACES, partial_folder
+from utils.settings.progress import progress
+from utils.settings.start import end_with_parent
+
+# official numbers of faces, whose proportions are kept
+TRAIN_PARTS, TEST_PARTS = (
+    {name: part.count for name, part in PARTS_300W.items() if part.split == split} for split in ("train", "test")
+)
+VERSION = 1  # a change of what is drawn increases it, so that older faces are not reused
+TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
+HARD_INDEX = 2_000_000  # first difficult test face (ibug)
+SMALLEST = 32  # px
+
+
+def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
+    """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
+
+    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose`
+    that replace the drawn ones.
+    """
+    _check_size(size)
+    return render_face(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
+
+
+def _check_size(size: int) -> None:
+    if size < SMALLEST:
+        raise UserError(f"synthetic faces of {size} px are too small; ask for at least {SMALLEST}")
+
+
+def share(total: int, parts: dict[str, int]) -> dict[str, int]:
+    """Return `total` divided in the proportions of `parts`, without a remainder."""
+    edges = np.round(np.cumsum([0, *parts.values()]) / sum(parts.values()) * total).astype(int)
+    return {name: int(b - a) for name, a, b in zip(parts, edges[:-1], edges[1:], strict=True)}
+
+
+def write_face(file: Path, image: np.ndarray, points: np.ndarray) -> None:
+    """Write a picture and, beside it, its points (N, 2) as they are."""
+    file.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+    write_pts(file.with_suffix(".pts"), points)
+
+
+def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
+    """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
+    folder, name, seed, index, size = job
+    face = render(seed, index, size)
+    write_face(
+        Path(folder, name), face.image, face.landmarks + 0.5
+    )  # 300W's origin: the centre of the first pixel is 1
+    return name, "".join("01"[int(v)] for v in face.visible)
+
+
+def generate(
+    folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None
+) -> dict[str, int]:
+    """Write synthetic faces of `size` px into `folder` as a 300W tree; return the number of faces of each part.
+
+    Training parts: afw, helen/trainset, lfpw/trainset; test parts: helen/testset, lfpw/testset and ibug (difficult).
+    `visible.tsv` says for every picture which of its landmarks are visible. The tree is built beside `folder` and
+    renamed at the end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. Raise
+    UserError if the folder exists or cannot be written.
+    """
+    folder = Path(folder)
+    if min(train, test) < 0 or train + test == 0:
+        raise UserError(f"{train} training and {test} test faces: ask for at least one face and for no negative number")
+    _check_size(size)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
+    workers = workers or cores()
+    counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
+    with partial_folder(folder) as partial:
+        build = partial / FACES
+        try:
+            shutil.rmtree(build, ignore_errors=True)  # of a killed process
+            jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
+            for part, count in counts.items():
+                (build / part).mkdir(parents=True)
+                kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
+                jobs += [
+                    (str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size)
+                    for i in range(count)
+                ]
+                place[kind] += count
+            with (
+                progress(total=len(jobs), desc="synthetic faces", unit="face") as bar,
+                (build / VISIBLE_FILE).open("w") as table,
+            ):
+                for name, flags in _map(jobs, workers):
+                    table.write(f"{name}\t{flags}\n")
+                    bar.update()
+            if folder.exists():
+                folder.rmdir()
+            build.rename(folder)
+        except BaseException:
+            shutil.rmtree(build, ignore_errors=True)
+            raise
+    return counts
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import
+    torch.
+
+    They ignore Ctrl-C, since each would print a traceback if it is loading packages; the caller stops them. The process
+    that frees the semaphores of a stopped caller prints no warning. None imports modules of the current folder.
+    """
+    main, lean = (
+        sys.modules["__main__"],
+        dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    )
+    lean |= {"PYTHONWARNINGS": "ignore:resource_tracker", "PYTHONSAFEPATH": "1"}
+    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    before = {name: os.environ.get(name) for name in lean}
+    os.environ.update(lean)
+    resource_tracker.ensure_running()  # its start ends the blocking of signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in kept.items():
+            setattr(main, name, value)
+        for name in lean:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
+    """Yield the results of `_work` in the order of the jobs."""
+    if workers == 1 or len(jobs) < 8:
+        yield from map(_work, jobs)
+        return
+    # multiprocessing.Pool would wait forever for a killed process
+    with _lean():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+    try:
+        with _lean():
+            faces = [pool.submit(_work, job) for job in jobs]
+        for face in faces:
+            yield face.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that renders synthetic faces was killed, often because memory runs out; free some and start "
+            "again"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)  # map() cancels by itself, but prints a traceback if a process was killed
+
+
+def _begin_worker() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)

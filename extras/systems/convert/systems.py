@@ -1,0 +1,212 @@
+"""Published systems whose files run here as their authors ran them: one row for each."""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extras.systems.convert import peppa, pfld
+from extras.systems.convert.dpr import has_local_parts
+from extras.systems.convert.gdconv import gdconv_keys
+from extras.systems.convert.graph import Graph
+from extras.systems.convert.published import HEAD_NAMES, NECK, are_our_names
+from nets.build import net_row
+
+SETS = {
+    68: "300w",
+    12: "300w",
+    98: "wflw",
+    29: "cofw",
+    19: "aflw",
+    106: "lapa",
+}  # {landmarks of a snapshot: what it was trained on}; 12: the eyes of 68
+BACKBONES = {
+    "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
+    "irnet": ("irnet18", "irnet50", "irnet100"),
+}
+MEANFACE = ("meanface.txt", "data/<set> of github.com/jhb86253817/PIPNet")
+OUTPUTS = 143  # of Slim
+STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
+
+
+class PublishedGraph(NamedTuple):
+    """An exported net of a system.
+
+    net: its name, for messages
+    fits(opened): whether an opened file is such a graph
+    keys: settings that the system's preset does not hold; the crop protocol is that of its demo
+    read: "module:name" of a function (opened, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net
+    """
+
+    net: str
+    fits: Callable[[Graph], bool]
+    keys: dict[str, Any]
+    read: str
+
+
+class System(NamedTuple):
+    """One published system.
+
+    title: its name, for messages
+    marks: tensors by any of which its files are known
+    preset: the row of args.yaml that holds its net, input size and crop protocol
+    keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if
+    the
+        tensors cannot be run
+    convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
+    meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need
+    none unused: beginnings of our names of tensors that its files may hold, but that the net does not have
+    graph: its exported form, if it published one
+    crops(mean face): the preset, where the mean face tells another one than `preset`
+    """
+
+    title: str
+    marks: tuple[str, ...]
+    preset: str
+    keys: Callable[[dict[str, Tensor]], dict]
+    convert: str
+    meanface: tuple[str, str] | tuple[()] = ()
+    unused: tuple[str, ...] = ()
+    graph: PublishedGraph | None = None
+    crops: Callable[[np.ndarray], str] | None = None
+
+
+def pipnet_preset(meanface: np.ndarray) -> str:
+    """Return the preset of a PIPNet snapshot with that mean face (N, 2), in [0, 1] of the crop.
+
+    Snapshots of semi-supervision hold the same tensors as others, but their crops of 300W are 1.3 boxes wide, not 1.1.
+    """
+    extent = np.ptp(meanface, axis=0).mean()
+    return "gssl" if len(meanface) == 68 and extent < (1.1 * 1.3) ** -0.5 else "pipnet"
+
+
+def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
+    """Return the keys that a snapshot of PIPNet or of its IRNet fork tells: backbone, stride, neighbors, layout and
+    dataset.
+    """
+    names = HEAD_NAMES[system]
+    count, neighbors = (len(state[f"{names[part]}.bias"]) for part in ("score", "neighbor_x"))
+    if count not in SETS:
+        raise ValueError(f"it has {count} landmarks; snapshots of {', '.join(map(str, SETS))} are known")
+    net, act = _backbone(state, system)
+    stride = next((stride for tensor, stride in STRIDES.items() if tensor in state), 32)
+    return {
+        "net": net,
+        "stride": stride,
+        "num_nb": neighbors // count,
+        "layout": str(count),
+        "dataset": SETS[count],
+        **({"act": act} if act else {}),
+    }
+
+
+def slim_keys(state: dict[str, Tensor]) -> dict:
+    """Return the keys that Slim's tensors tell; none are needed."""
+    if "fc.bias" in state and len(state["fc.bias"]) != OUTPUTS:
+        raise ValueError(f"it has {len(state['fc.bias'])} outputs; one with {OUTPUTS} is known")
+    return {"layout": "68"}
+
+
+@cache
+def _shapes(net: str, act: str | None) -> dict[str, torch.Size]:
+    """Return the tensors of a backbone."""
+    with torch.device("meta"):  # only shapes are needed
+        made = net_row(net).build(act=act) if act else net_row(net).build()
+    return {name: tensor.shape for name, tensor in made.state_dict().items()}
+
+
+def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, str | None] | None:
+    """Return (net, activation) of the largest of the backbones `names` whose tensors are all in `state`, None without
+    one.
+
+    The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of
+    resnet18.
+    """
+    choices = [(name, act) for name in names for act in (None, *net_row(name).acts[1:])]
+    there = [
+        choice
+        for choice in choices
+        if all(key in state and state[key].shape == shape for key, shape in _shapes(*choice).items())
+    ]
+    return max(there, key=lambda choice: len(_shapes(*choice)), default=None)
+
+
+def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
+    """Return (net, activation, see `backbone_in`) of a snapshot. ValueError if a tensor belongs to no part of the net."""
+    others = {*HEAD_NAMES[system].values(), *NECK}
+    backbone = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in others}
+    found = backbone_in(backbone, BACKBONES[system])
+    if found is None:
+        raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")
+    if foreign := sorted(backbone.keys() - _shapes(*found).keys()):
+        raise ValueError(
+            f"its backbone is {found[0]} with {len(foreign)} more tensors ({', '.join(foreign[:3])}"
+            f"{' ...' if foreign[3:] else ''}), so another one"
+        )
+    return found
+
+
+SYSTEMS = {
+    "slim": System(
+        "Peppa's Slim",
+        ("conv13.4.weight",),
+        "slim",
+        slim_keys,
+        "extras.systems.convert.peppa:from_peppa",
+        graph=PublishedGraph(
+            "slim",
+            peppa.is_exported,
+            {"layout": "68", "protocol": "slim_demo"},
+            "extras.systems.convert.peppa:read_exported",
+        ),
+    ),
+    "dpr": System(
+        "DPR",
+        ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight", "left_eye_loc.4.weight"),
+        "dpr",
+        lambda state: {"layout": "98", "local_parts": has_local_parts(state)},
+        "extras.systems.convert.dpr:from_dpr",
+        ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"),
+        ("places.",),
+    ),
+    "gdconv": System(
+        "pytorch_face_landmark",
+        ("linear7.conv.weight", "linear1.conv.weight"),
+        "coordinate",
+        gdconv_keys,
+        "extras.systems.convert.gdconv:from_gdconv",
+        graph=PublishedGraph(
+            "PFLD",
+            pfld.is_exported,
+            {"layout": "68", "input_size": pfld.SIZE, "protocol": "cunjian_camera"},
+            "extras.systems.convert.pfld:read_exported",
+        ),
+    ),
+    "pipnet": System(
+        "PIPNet",
+        ("cls_layer.weight",),
+        "pipnet",
+        lambda state: snapshot_keys(state, "pipnet"),
+        "extras.systems.convert.published:from_published",
+        MEANFACE,
+        crops=pipnet_preset,
+    ),
+    "irnet": System(
+        "the IRNet fork of PIPNet",
+        ("score.weight",),
+        "irnet",
+        lambda state: snapshot_keys(state, "irnet"),
+        "extras.systems.convert.published:from_published",
+        MEANFACE,
+    ),
+}
+
+
+def system_of(state: dict[str, Tensor]) -> System | None:
+    """Return the system that published a state dict; None for one of ours, a plain backbone, and what is unknown."""
+    if are_our_names(state):
+        return None
+    return next((system for system in SYSTEMS.values() if not state.keys().isdisjoint(system.marks)), None)

@@ -1,0 +1,317 @@
+"""--sweep KEY=A,B,C: one training (and test) per value, each in its own processes and folder, and one table of all."""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from extras.semi.rounds import begun
+from pipnet.errors import UserError
+from pipnet.files import read_csv, write_csv, write_text
+from utils.data.paths import check_sets, resolve_paths
+from utils.evaluate.tables import markdown_table, with_numbers
+from utils.settings.config import HANDED, ROOT, Defaults, check_files, check_values, make_settings, read_value
+from utils.settings.sections import KEYS, SECTIONS
+from utils.settings.start import names_training
+from utils.settings.yaml_files import nearest, read_yaml
+from utils.train import own_files, run_folder, run_lock
+from utils.train.ranks import variable
+from utils.train.run_folder import Run
+
+PLAN, RESULT = "sweep.yaml", "sweep.csv"
+TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
+DONE = "done"
+MOST_BYTES = 100_000  # of the values of a run; the system limits an environment variable to 131,072
+PLACES = ("data_root", "run_root")  # keys that say where files are written
+
+
+def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[dict]:
+    """Train with every combination of the values in `mode.sweep`. Write the table and return its `figures`.
+
+    A failed run does not stop the others; it is a UserError at the end. UserError before the first run for wrong keys
+    or values.
+    """
+    keys = read_keys(mode.sweep, given)
+    for name, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
+        if variable(name, 0) > least:
+            raise UserError(
+                "a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)"
+            )
+    given = resolve_paths(given)
+    folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
+    plan: dict[str, Any] = {
+        "sweep": keys,
+        "given": given,
+        "tests": [name for name in TESTS if getattr(mode, name)],
+        "args": {**defaults.values, "presets": defaults.presets},
+    }
+    again = False
+    if mode.resume:
+        plan, again = continue_plan(folder, plan)
+        try:  # the flags have been checked before
+            check_files(plan["given"])
+            check_sets(plan["given"], defaults)
+        except UserError as error:
+            raise UserError(f"{folder / PLAN}: given: {error}") from None
+    combinations = [
+        dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())
+    ]
+    for chosen in combinations:
+        wanted = {**plan["given"], **chosen}
+        if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
+            raise UserError("--sweep compares landmark nets; train detectors one by one")
+        if len(json.dumps(wanted)) > MOST_BYTES:
+            raise UserError(
+                f"the values of a run of this sweep take more than {MOST_BYTES} bytes; give fewer or shorter names"
+            )
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return []  # the first process starts as many processes for each run
+    with run_lock.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
+        folder = run.folder
+        own_files.tidy(folder)
+        if not mode.resume:
+            for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
+                run_lock.check_free(begun(Run(place, place / "best.pt")), False, mode.overwrite)
+                own_files.check_place(place, [], (PLAN, *own_files.MARKS))
+            own_files.clear(folder)
+            own_files.remove(folder, *own_files.SWEEP, keep=True)
+        if again:
+            (folder / RESULT).unlink(missing_ok=True)  # then no run is done
+        write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
+        names_training(folder)
+        failed = _train_all(mode, plan, combinations, folder)
+    if failed:
+        count = len(combinations)
+        raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
+    return with_numbers(read_csv(folder / RESULT))
+
+
+def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
+    """Return {key: checked values} of texts like "reg=1,2".
+    given: keys that are also given as flags; UserError for these.
+    """
+    keys: dict[str, list] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        key = {"backbone": "net"}.get(name, name.replace("-", "_"))
+        if key not in KEYS:
+            raise UserError(f"--sweep {text}: unknown key '{name}'{nearest(name, KEYS)}")
+        if not all(values.split(",")):
+            raise UserError(f"--sweep {text}: a value is missing; give --sweep {name}=A,B,C")
+        if key in PLACES:
+            raise UserError(
+                f"--sweep {key}: the runs of a sweep lie side by side and share their sets; give {KEYS[key].flag} once"
+            )
+        if key in keys or key in given:
+            raise UserError(
+                f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it"
+            )
+        keys[key] = [read_value(key, [value] if KEYS[key].many else value) for value in values.split(",")]
+        for i, value in enumerate(keys[key]):
+            if value in keys[key][:i]:
+                raise UserError(f"--sweep {text}: {_shown(value)} is there twice")
+    return keys
+
+
+def sweep_folder(mode: Namespace, root: Path) -> Path:
+    """Return the sweep's folder: --exp, else the newest sweep to resume, else the next free id.
+    UserError if it is unusable.
+    """
+    if mode.resume and not mode.exp:
+        plans = sorted(root.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+        if not plans:
+            raise UserError(f"no sweep to resume in {root}; start one without --resume")
+        return plans[-1].parent
+    folder = run_folder.find_run(mode.exp, root, True).folder
+    own_files.check_place(folder, [ROOT, root], (PLAN, *own_files.MARKS))
+    there = (folder / PLAN).is_file()
+    if mode.resume and not there:
+        raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
+    if there and not (mode.resume or mode.overwrite):
+        raise UserError(
+            f"{folder} already holds a sweep; give --resume to go on, --overwrite to replace it, or another --exp"
+        )
+    return folder
+
+
+def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return (plan of the sweep in `folder` with the values, flags and tests of `new`, whether all runs are tested
+    again).
+
+    They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for
+    flags that belong to a new sweep, and if args.yaml was changed since.
+    """
+    old = read_plan(folder / PLAN)
+    for key in PLACES:
+        told = old["given"].pop(key, None)
+        if told and key not in new["given"] and ROOT / told != ROOT / new["args"][key]:
+            raise UserError(
+                f"{folder / PLAN} names the {key} {told}, and no file decides where others are written; give "
+                f"{KEYS[key].flag} again"
+            )
+    if list(old["sweep"]) != list(new["sweep"]):
+        known = ", ".join(old["sweep"])
+        raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(new['sweep'])}; give --exp, or no --resume")
+    changed = [key for key, value in new["given"].items() if old["given"].get(key) != value]
+    for key in changed:
+        if KEYS[key].change != "always":
+            raise UserError(f"{KEYS[key].flag} belongs to a new sweep, {folder} has {old['given'].get(key, 'none')}")
+    told = {*old["given"], *old["sweep"], *(key for key, row in KEYS.items() if row.change == "always")}
+    for key, value in old["args"].items():
+        if key not in told and new["args"].get(key) != value:
+            raise UserError(
+                f"{key} in args.yaml was changed since {folder} began, so its runs could not be compared; change it "
+                "back, or start a new sweep"
+            )
+    before = old["tests"]
+    tests = [name for name in TESTS if name in (*before, *new["tests"])]
+    values = {
+        key: [*known, *(value for value in new["sweep"][key] if value not in known)]
+        for key, known in old["sweep"].items()
+    }
+    again = tests != before or bool(tests and {"test_data", *SECTIONS["test"].keys} & set(changed))
+    return {**new, "sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
+
+
+def read_plan(file: Path) -> dict[str, Any]:
+    """Return the plan of a sweep, each key checked as if it were typed, since the file may come from anybody.
+
+    UserError, which names file and key, for anything else.
+    """
+    plan = {"tests": [], "args": {}, **read_yaml(file)}
+    keys = plan.get("sweep")
+    if (
+        not isinstance(keys, dict)
+        or not keys
+        or not all(values and isinstance(values, list) for values in keys.values())
+    ):
+        raise UserError(f"{file}: sweep must be a table of keys, each with a list of values, not {keys!r}")
+    plan["sweep"] = {
+        key: [check_values({key: value}, f"{file}: sweep")[key] for value in values] for key, values in keys.items()
+    }
+    plan["given"] = check_values(plan.get("given"), f"{file}: given")
+    if not isinstance(plan["tests"], list) or not all(test in TESTS for test in plan["tests"]):
+        raise UserError(f"{file}: tests must be a list of {', '.join(TESTS)}, not {plan['tests']!r}")
+    if not isinstance(plan["args"], dict):
+        raise UserError(f"{file}: args must be a table of keys and values, not {plan['args']!r}")
+    return plan
+
+
+def _shown(value) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value).removesuffix(".0")
+
+
+def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
+    """Return the folder of one run: beside that of the sweep, named after the values."""
+    words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
+    name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
+    # two paths must not share a folder, and --exp takes a.pt for a file
+    if name != "-".join(words) or Path(name).suffix in run_folder.SUFFIXES:
+        name += "-" + hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
+    return folder.with_name(f"{folder.name}-{name}")
+
+
+def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Path) -> int:
+    """Train and test the runs that are not done yet. Return the number of runs that failed."""
+    before = read_csv(folder / RESULT, texts=("run", "state"))
+    states = {row["run"]: row["state"] for row in before}
+    needed = "report/scores.csv" if plan["tests"] else "last.pt"
+    for count, chosen in enumerate(combinations, 1):
+        place = _folder(folder, chosen)
+        if states.get(place.name) == DONE and (place / needed).is_file():
+            continue
+        text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
+        print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
+        status = _start(_flags(mode, plan["tests"], place), {**plan["given"], **chosen})
+        states[place.name] = DONE if status == 0 else f"failed ({status})"
+        _write(folder, combinations, states)
+    header, rows = _write(folder, combinations, states)
+    shown = markdown_table(rows, header)
+    good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
+    of = f", of the {len(good)} runs that have it" if len(good) < len(rows) else ""
+    best = f"\nBest:  {min(good)[1]} (by validation{of})" if len(good) > 1 else ""
+    print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}, a run a folder beside {folder}", flush=True)
+    return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
+
+
+def _flags(mode: Namespace, tests: list[str], place: Path) -> list[str]:
+    """Return the command line of one run."""
+    flags = ["--train", "--exp", str(place)]
+    flags += [f"--{name.replace('_', '-')}" for name in (*["prepare"] * mode.prepare, *tests)]
+    if begun(Run(place, place / "best.pt")).last.is_file():
+        flags.append("--overwrite" if mode.overwrite else "--resume")
+    return flags
+
+
+def _start(flags: list[str], keys: dict[str, Any]) -> int:
+    """Run main.py with `flags`, on as many processes as this one was started with. Return its exit status.
+
+    keys: the values of its keys. They are never a part of the command line, so that none can be taken for a flag.
+    """
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
+    env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
+    env[HANDED] = json.dumps(keys)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    launch = (
+        ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
+    )
+    child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+    """Write sweep.csv from the files of the runs. Return (header, rows)."""
+    places = [_folder(folder, chosen) for chosen in combinations]
+    figures = [_figures(place) for place in places]
+    names = [name for row in figures for name in row if name != "minutes"]
+    columns = [*dict.fromkeys(["best epoch", "val NME %", *names]), "minutes"]
+    header = [*combinations[0], *columns, "run", "state"]
+    rows = [
+        [
+            *map(_shown, chosen.values()),
+            *(row.get(name, "") for name in columns),
+            place.name,
+            states.get(place.name, ""),
+        ]
+        for chosen, row, place in zip(combinations, figures, places, strict=True)
+    ]
+    write_csv(folder / RESULT, header, rows)
+    return header, rows
+
+
+def _figures(place: Path) -> dict[str, str]:
+    """Return {column: text} of one run: best epoch, figures of each whole test set, minutes of training."""
+    steps = read_csv(place / "step.csv", ("epoch", "val_nme"))
+    if not steps:
+        return {}
+    judged = [row for row in steps if not math.isnan(row["val_nme"])]  # with --val none the last epoch is kept
+    best = min(judged, key=lambda row: row["val_nme"], default=steps[-1])
+    figures = {
+        "best epoch": str(int(best["epoch"]) + 1),
+        "val NME %": f"{best['val_nme']:.3f}" if judged else "",
+    }
+    scores = read_csv(place / "report" / "scores.csv", texts=("test set", "model"))
+    whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
+    several = len({row["test set"] for row in whole}) > 1
+    for row in whole:
+        names = [name for name in row if name == "NME %" or "@" in name][:3]  # of the first threshold only
+        title, boxes = row["test set"] if several else "test", row["model"].removeprefix("torch")
+        figures |= {f"{title} {name}{boxes}": row[name] for name in names}
+    figures["minutes"] = f"{sum(row['seconds'] for row in read_csv(place / 'time.csv', ['seconds'])) / 60:.1f}"
+    return figures

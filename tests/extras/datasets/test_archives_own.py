@@ -1,0 +1,196 @@
+"""Own sets in one file, a CSV or COCO's JSON."""
+
+import json
+import os
+import shutil
+
+import archives
+import numpy as np
+import pytest
+from archives import coco, header, parse, picture, prepared, write_csv
+from conftest import LAYOUTS, load_split, refuses, spoilt
+from own_sets import FIVE
+
+from extras.datasets import DATASETS, infer, own
+from extras.datasets.own_layout import layout_of
+from pipnet.errors import UserError
+from utils.data.prepared_set import read_meta
+
+table = pytest.fixture(archives.table)
+
+
+def test_csv(table, tmp_path, cli):
+    root, faces = table
+    faces["train"][0][1][3] = np.nan
+    for split, rows in faces.items():
+        write_csv(root / f"{split}.csv", rows)
+    assert infer(root) == "csv"
+    splits = parse("csv", root)
+    for split, rows in faces.items():
+        for record, (name, points) in zip(splits[split], rows, strict=True):
+            assert np.allclose(record.landmarks, points + 0.5, equal_nan=True) and not hasattr(record, "visible")
+            assert np.allclose(record.box, [*np.nanmin(points + 0.5, 0), *np.nanmax(points + 0.5, 0)])
+            assert record.image in (root / name, root / "images" / name)
+    done = cli(
+        "--prepare",
+        "--dataset",
+        "csv",
+        "--data-dir",
+        root,
+        "--data-root",
+        tmp_path / "data",
+        "--target-size",
+        "32",
+        "--val",
+        "none",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "data" / "own set-32"
+    assert load_split(folder, "train")["visible"][:].tolist() == [[True, True, True, False, True], [True] * 5]
+    assert list(load_split(folder, "test")["file"]) == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
+    done = cli(
+        "--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none"
+    )
+    assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
+
+
+def test_csv_wrong(table):
+    root, faces = table
+    file = root / "faces.csv"
+    name, points = faces["train"][0]
+    cells = ",".join(map(str, points.ravel()))
+    for text, fault in [
+        ("", "line 1: ''"),
+        (f"{name},{cells}\n", "line 1"),
+        (f"{header(5)}\n{name},1,2\n", "line 2: 3 cells"),
+        (f"{header(5)}\nnone.jpg,{cells}\n", "line 2: no image none.jpg"),
+        (f"{header(5)}\n../x.jpg,{cells}\n", "leads out of"),
+        (f"{header(5)}\n{name},,2{',1' * 8}\n", "line 2: one coordinate"),
+        (f"{header(5)}\n{name}{',x' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',1_0' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',٣' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',inf' * 10}\n", "not a coordinate"),
+        (f"{header(5)}\n{name}{',' * 10}\n", "none of its points"),
+        (f"{header(5)}\n", "no annotated face"),
+        (f'{header(5)}\n"{"a" * 200_000}', "not a CSV file"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(UserError, match=fault) as caught:
+            parse("csv", root)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="5 points.*68"):
+        file.write_text(f"{header(5)}\n{name},{cells}\n")
+        parse("csv", root, count=68)
+    file = file.rename(root / "latest.csv")
+    assert list(parse("csv", root)) == ["train"]  # which is not test.csv
+    shutil.copy(file, root / "more.csv")
+    refuses("latest.csv.*more.csv", parse, "csv", root)
+
+
+def test_coco(table, tmp_path):
+    root, faces = table
+    (root / "annotations").mkdir()
+    for split, rows in faces.items():
+        (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(coco(rows)))
+    assert infer(root) == "coco"
+    splits = parse("coco", root)
+    for split, rows in faces.items():
+        for index, (record, (_, points)) in enumerate(zip(splits[split], rows, strict=True)):
+            assert np.allclose(record.landmarks[[0, 1, 2, 4]], points[[0, 1, 2, 4]] + 0.5)
+            assert np.isnan(record.landmarks[3]).all() == (index == 0)  # v = 0
+            assert record.visible.tolist() == [True, False, True, index == 1, True]
+            assert record.box.tolist() == [20 + index, 10, 130 + index, 110]
+    folder = prepared("coco", root, tmp_path / "data")
+    assert load_split(folder, "train")["visible"][0].tolist() == [True, False, True, False, True]
+    assert read_meta(folder)["name"] == "own set"
+
+
+def test_coco_wrong(table):
+    root, faces = table
+    file, good = root / "faces.json", coco(faces["train"])
+    assert infer(root) == "points"
+    for change, fault in [
+        ({"images": []}, "annotation 0: keypoints"),
+        ({"annotations": []}, "no annotated face"),
+        ({"images": 3}, "not COCO keypoints"),
+        ({"images": [{"id": 0, "file_name": "/etc/passwd"}, {"id": 1, "file_name": "c.jpg"}]}, "leads out of"),
+        ({"images": [{"id": 0, "file_name": "z.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "no image z.jpg"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2]}]}, "annotation 1: keypoints"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 7]}]}, "v 0, 1 or 2"),
+        ({"annotations": [{"image_id": [], "keypoints": [1, 2, 2]}]}, "annotation 1: keypoints"),
+        ({"annotations": [{**good["annotations"][0], "bbox": [1, 2, 0, 5]}]}, "its face box is empty"),
+        (
+            {
+                "annotations": [
+                    *good["annotations"],
+                    *good["annotations"],
+                    {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]},
+                ]
+            },
+            "2 points where the others have 5",
+        ),
+        ({"annotations": [{"image_id": 0, "keypoints": [10**400, 2, 2]}]}, "annotation 1: keypoints"),
+        ({"annotations": [3]}, "not COCO keypoints"),
+        ({"categories": [{"keypoints": 3}]}, "not COCO keypoints"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 2], "category_id": []}]}, "annotation 1: keypoints"),
+        (
+            {"images": [{"id": 0, "file_name": "\ud800.jpg"}, {"id": 1, "file_name": "c.jpg"}]},
+            "cannot be the name of a file",
+        ),
+        (
+            {"images": [{"id": 0, "file_name": "x/c.jpg"}, {"id": 1, "file_name": "c.jpg"}]},
+            "but c.jpg; list it by that name",
+        ),
+    ]:
+        file.write_text(json.dumps(good | change))
+        assert infer(root) == "coco"
+        refuses(fault, parse, "coco", root)
+    for text in ("", "[", "[]", "[" * 100_000, json.dumps(good)[:-20]):
+        spoilt(file, text, "faces.json", parse, "coco", root)
+
+
+def test_csv_as_spreadsheets_write_it(table, said):
+    """UTF-16 with tabs, cp1252 with semicolons and decimal commas; names on the disk in UTF-8 or in the table's bytes."""
+    root, faces = table
+    _, points = faces["train"][0]
+    name = "Größe.jpg"
+    shutil.copy(root / faces["train"][0][0], root / name)
+    file = root / "faces.csv"
+    plain = f"{header(5)}\n{name},{','.join(map(str, points.ravel()))}\n"
+    commas = plain.replace(",", ";").replace(".", ",").replace(",jpg", ".jpg")
+    for text, encoding in (
+        (plain, "cp1252"),
+        (commas, "cp1252"),
+        (plain.replace(",", "\t"), "utf-16"),
+        (plain, "utf-16-le"),
+    ):
+        file.write_bytes(text.encode(encoding))
+        assert np.allclose(parse("csv", root)["train"][0].landmarks, points + 0.5)
+    file.write_bytes(plain.encode("cp1252"))
+    (root / name).rename(root / os.fsdecode(name.encode("cp1252")))
+    assert len(parse("csv", root)["train"]) == 1
+    prepared("csv", root, root.parent / "data", layout="5")
+    assert "faces.csv is not UTF-8; it is read as cp1252" in "".join(said)
+
+
+def test_a_column_that_is_no_point_is_named(table):
+    root, faces = table
+    name, points = faces["train"][0]
+    cells = list(map(str, points.ravel()))
+    head = header(5).split(",")
+    for place in (1, 3, 11):
+        rows = ([*head[:place], "width", *head[place:]], [name, *cells[: place - 1], "9", *cells[place - 1 :]])
+        (root / "faces.csv").write_text("\n".join(map(",".join, rows)))
+        refuses("line 1: the column 'width'", parse, "csv", root)
+
+
+def test_coco_with_many_faces_in_a_picture(tmp_path, monkeypatch):
+    """The header of a picture is read as often as with one face; numbers are held as arrays."""
+    opened = []
+    monkeypatch.setattr(own.Image, "open", lambda file, inner=own.Image.open: opened.append(file) or inner(file))
+    picture(tmp_path / "set" / "0.jpg")
+    faces = [("0.jpg", FIVE + i / 10) for i in range(400)]
+    (tmp_path / "set" / "faces.json").write_text(json.dumps(coco(faces)))
+    archive = DATASETS["coco"].load(tmp_path / "set", layouts=LAYOUTS)
+    layout_of(archive, LAYOUTS.load("5"), LAYOUTS)
+    assert len(archive) == 400 and 0 < len(opened) < 10

@@ -1,0 +1,109 @@
+"""Own sets that count the first pixel as 0 or 1: their files say it, or --first-pixel; nothing is told from names."""
+
+import json
+import shutil
+
+import archives
+import numpy as np
+import pytest
+from archives import parse
+from conftest import fails, load_split, refuses, write_faces
+from own_sets import FIVE, write_coco, write_pairs, write_rows
+
+from extras.datasets import read_pts, write_pts
+from utils.data.prepare import DataGenerator
+from utils.data.prepared_set import read_meta
+
+SIZE = 96
+
+
+def own_set(folder, first: int = 0, edges: bool = False):
+    """Twelve faces counted from `first`. edges: landmarks are kept inside the picture by the annotation tool."""
+    write_faces(folder, 12, size=SIZE)
+    for index, file in enumerate(sorted(folder.glob("*.pts"))):
+        points = read_pts(file) + first
+        if edges and index < 4:
+            points[:5, 0] += 2 * SIZE * (-1 if first == 0 else 1)
+            points = points.clip(first, SIZE - 1 + first)
+        write_pts(file, points)
+    return folder
+
+
+@pytest.mark.parametrize("stem", ("image_0001", "000001", "indoor_001", "face"))
+def test_names_tell_nothing(tmp_path, stem):
+    face = archives.landmarks(68)
+    write_pts(archives.picture(tmp_path / "set" / f"{stem}.jpg").with_suffix(".pts"), face)
+    assert np.allclose(parse("points", tmp_path / "set")["train"][0].landmarks, face + 0.5)
+
+
+def test_files_state_how_they_count(tmp_path, said):
+    """The word of a file is before the flag; a flag that no file heeds is refused."""
+    faces = [FIVE, FIVE + 3, FIVE + 6]
+    write_pairs(tmp_path / "pts", faces)
+    write_pts(tmp_path / "pts" / "1.pts", faces[1] + 1, first_pixel=1)
+    assert read_pts(tmp_path / "pts" / "1.pts").tolist() == (faces[1] + 1).tolist()
+    table = write_rows(tmp_path / "csv", faces) / "labels.csv"
+    head, one, two, three = table.read_text().split("\n")
+    cells = ",".join(map(str, (faces[1] + 1).ravel()))
+    table.write_text("\n".join([f"{head},first_pixel", f"{one},", f"1.jpg,{cells},1", f"{three},0"]))
+    for name in ("pts", "csv"):
+        assert np.allclose(
+            [face.landmarks for face in parse(name.replace("pts", "points"), tmp_path / name)["train"]],
+            np.array(faces) + 0.5,
+        )
+    coco = write_coco(tmp_path / "coco", [face + 1 for face in faces]) / "labels.json"
+    coco.write_text(json.dumps({**json.loads(coco.read_text()), "info": {"first_pixel": 1}}))
+    assert np.allclose([face.landmarks for face in parse("coco", coco.parent)["train"]], np.array(faces) + 0.5)
+    folder = DataGenerator(coco.parent, 32, out=tmp_path / "data", val=0, first_pixel=1).run()
+    assert np.allclose(load_split(folder, "train")["landmarks"][:], np.array(faces) + 0.5)
+    assert "from 1 in 3" in "".join(said)
+    make = DataGenerator(coco.parent, 32, out=tmp_path / "data", val=0, first_pixel=0, overwrite=True).run
+    refuses("coco.*first_pixel 1", make)
+    coco.write_text(coco.read_text().replace('"first_pixel": 1', '"first_pixel": 7'))
+    refuses("first_pixel.*'7", parse, "coco", coco.parent)
+
+
+@pytest.mark.parametrize("first", (0, 1))
+def test_landmarks_on_an_edge_raise_a_doubt(tmp_path, said, first):
+    mine = own_set(tmp_path / "mine", first, edges=True)
+    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=1 - first).run()
+    assert f"give --first-pixel {first}" in "".join(said)
+    said.clear()
+    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=first).run()
+    assert "give --first-pixel" not in "".join(said)
+    for file in mine.glob("*.pts"):  # a net labels faces that the picture cuts off: beyond an edge, edges tell nothing
+        points = read_pts(file)
+        points[:5, 0] = SIZE + 3 * np.arange(5)
+        write_pts(file, points)
+    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=0).run()
+    assert "give --first-pixel" not in "".join(said)
+
+
+def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
+    mine = own_set(tmp_path / "mine", 1)
+    flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
+    folder = tmp_path / "data" / "mine-32"
+    done = cli(*flags)
+    assert done.returncode == 0 and "counted from 0 in 12 faces" in done.stderr and read_meta(folder)["origin"] == 0
+    assert "preparing" not in cli(*flags).stderr
+    done = cli(*flags, "--first-pixel", "1")
+    assert done.returncode == 0 and "origin 0.0, not 1.0" in done.stderr and read_meta(folder)["origin"] == 1
+    assert "counted from 1, as --first-pixel said before" in cli(*flags).stderr
+    shutil.copy(mine / "face00.jpg", mine / "new.jpg")
+    write_pts(mine / "new.pts", read_pts(mine / "face00.pts") + 4)
+    done = cli(*flags)
+    assert "has changed since" in done.stderr and "counted from 1, as --first-pixel said before" in done.stderr
+    assert read_meta(folder)["origin"] == 1
+    fails(cli("--prepare", "--dataset", folder, "--first-pixel", "0"), "origin 1.0, not 0.0")
+    fails(cli(*flags, "--first-pixel", "2"), "first_pixel must be one of 0, 0.5, 1")
+    fails(cli(*flags, "--frame-step", "2"), "--frame-step")
+    fails(cli(*flags, "--allow-partial"), "--allow-partial")
+    fails(cli(*flags, "--folds", "3"), "--folds")
+    for flag in (("--first-pixel", "1"), ("--identity", "folder")):
+        fails(cli("--prepare", "--dataset", "synthetic", "--data-root", tmp_path / "data", *flag), flag[0])
+
+
+def test_the_release_of_300w_is_counted_as_ever(tmp_path):
+    own_set(tmp_path / "300W" / "afw", 0, edges=True)
+    folder = DataGenerator(tmp_path / "300W", 32, out=tmp_path / "data", allow_partial=True, val=0).run()
+    assert read_meta(folder)["origin"] == 1

@@ -1,0 +1,96 @@
+"""Own sets in formats that are not read, and those that come as a ZIP."""
+
+import json
+import zipfile
+
+import pytest
+from archives import picture
+from conftest import refuses
+from own_sets import FIVE, write_coco, write_cvat, write_pairs, write_rows
+
+from extras.datasets import DATASETS, infer
+from main import main
+from utils.data.packed import unpack
+from utils.data.prepared_set import read_meta
+
+LABELME = {"version": "5.2.1", "flags": {}, "shapes": [{"label": "nose", "points": [[1, 2]]}], "imagePath": "0.jpg"}
+REGIONS = {"0.jpg99": {"filename": "0.jpg", "size": 99, "regions": [{"shape_attributes": {"cx": 1, "cy": 2}}]}}
+
+
+@pytest.mark.parametrize(
+    ("files", "format"),
+    [
+        ({"0.json": json.dumps(LABELME)}, "LabelMe"),
+        ({"0.json": json.dumps(LABELME), "1.json": json.dumps(LABELME)}, "LabelMe"),
+        ({"more/0.json": json.dumps(LABELME, indent=2)}, "LabelMe"),
+        ({"via.json": json.dumps({"_via_settings": {}, "_via_img_metadata": REGIONS})}, "VIA"),
+        ({"via.json": json.dumps(REGIONS)}, "VIA"),
+        ({"via.csv": "filename,file_size,file_attributes,region_count\n0.jpg,9,{},1\n"}, "VIA"),
+        ({"CollectedData_me.csv": "scorer,me,me\nbodyparts,nose,nose\ncoords,x,y\n0.jpg,1,2\n"}, "DeepLabCut"),
+        ({"video/CollectedData_me.csv": "scorer,me,me\nbodyparts,nose,nose\n"}, "DeepLabCut"),
+        (
+            {
+                "faces.xml": "<?xml version='1.0'?>\n<dataset>\n<images>\n<image file='0.jpg'></image></images></dataset>"
+            },
+            "dlib",
+        ),
+        ({"labels/0.txt": "0 0.5 0.5 0.2 0.3 0.41 0.52 2 0.6 0.52 2\n"}, "YOLO"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(tmp_path, files, format):
+    picture(tmp_path / "0.jpg")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    refuses(f"{next(iter(files))}.*{format}.*file,x0,y0", DATASETS[infer(tmp_path)].load, tmp_path)
+
+
+def packed(folder, file, top=""):
+    with zipfile.ZipFile(file, "w") as out:
+        for path in folder.rglob("*"):
+            out.write(path, f"{top}{path.relative_to(folder)}")
+        out.writestr(f"{top}run.sh", "rm -rf /")
+    return file
+
+
+@pytest.mark.parametrize("top", ("", "mine/"))
+@pytest.mark.parametrize("write", (write_pairs, write_rows, write_coco, write_cvat))
+def test_a_zip_is_unpacked_once(tmp_path, write, top):
+    file = packed(write(tmp_path / "raw", [FIVE, FIVE + 3]), tmp_path / "mine.zip", top)
+    root = tmp_path / "data"
+    folder = unpack(file, root)
+    assert len(DATASETS[infer(folder)].load(folder)) == 2 and folder.name == "mine" and not (folder / "run.sh").exists()
+    assert unpack(file, root) == folder and len([*(root / "unpacked").iterdir()]) == 1
+
+
+def test_a_zip_is_named_in_the_place_of_a_folder(tmp_path):
+    file = packed(write_rows(tmp_path / "raw", [FIVE + i for i in range(6)]), tmp_path / "mine.zip")
+    flags = ["--prepare", "--dataset", str(file), "--data-root", str(tmp_path / "data"), "--target-size", "32"]
+    main([*flags, "--layout", "5"])
+    assert read_meta(tmp_path / "data" / "mine-32")["found"] == {"all": 6}
+    (tmp_path / "only").mkdir()
+    file.rename(tmp_path / "only" / "mine.zip")
+    refuses("mine.zip; unpack it there, or give the ZIP itself", DATASETS["points"].load, tmp_path / "only")
+
+
+def test_a_zip_that_cannot_be_unpacked(tmp_path, monkeypatch):
+    file = tmp_path / "mine.zip"
+    for name in ("../x.jpg", "/tmp/x.jpg", "a/../../x.jpg"):
+        with zipfile.ZipFile(file, "w") as out:
+            out.writestr(name, "x")
+        refuses("mine.zip.*leads out", unpack, file, tmp_path / "data")
+    for content in (b"", b"PK\3\4" + bytes(50)):
+        file.write_bytes(content)
+        refuses("mine.zip", unpack, file, tmp_path / "data")
+    with zipfile.ZipFile(file, "w") as out:
+        out.writestr("notes.doc", "x")
+    refuses("mine.zip: no picture", unpack, file, tmp_path / "data")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("x.jpg", bytes(1 << 20))
+    locked = bytearray(file.read_bytes())
+    locked[locked.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted file
+    file.with_name("locked.zip").write_bytes(locked)
+    refuses("locked.zip.*password", unpack, file.with_name("locked.zip"), tmp_path / "data")
+    monkeypatch.setattr("utils.data.packed.SPARE", 1 << 60)
+    refuses("mine.zip.*no room", unpack, file, tmp_path / "data")
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]

@@ -1,0 +1,380 @@
+"""Exports for other runtimes give what the net gives; 8-bit ones almost; `--test-formats` measures it."""
+
+import csv
+import hashlib
+import json
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import NET, ROOT, fails, mean_face, refuses, slow, unfolded, untrained, write_faces
+
+from extras.runtimes.runtimes import Arithmetic
+from extras.synthetic import VERSION, generate
+from nets import NetOptions, Prediction, build_net, make_spec
+from nets.wrappers.affine import inverse
+from pipnet.errors import UserError
+from pipnet.landmark_net import open_net
+from pipnet.landmarker import Landmarker
+from pipnet.runtimes import open_file
+from utils.evaluate.evaluate import torch_predictor
+from utils.export.files import Source, deployed, example_for, export_onnx, exported_predictor, write_format
+from utils.settings.formats import FORMATS, files_of
+from utils.train import checkpoint
+from utils.train.run_folder import find_run
+
+PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
+HEADS = {"pip": {"sigma": True}, "coordinate": {"sigma": True}, "simcc": {}, "heatmap": {"stride": 8}}
+
+
+def spread(net: torch.nn.Module) -> torch.nn.Module:
+    """Return the net with weights that give each cell another score: with initial ones they are almost equal."""
+    torch.manual_seed(1)
+    for parameter in (*net.neck.parameters(), *net.head.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1)
+    if net.refiner:
+        torch.nn.init.normal_(net.refiner.move, std=0.1)
+    return net.eval()
+
+
+def pictures(count: int, size: int = 64) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+
+def source_of(net: torch.nn.Module, folder: Path) -> Source:
+    """Return what formats are made from, with the net's ONNX file in `folder`."""
+    export_onnx(net, folder / "net.onnx", {"net": "of a test"})
+    return Source(
+        folder / "net.onnx",
+        lambda: ({"image": one[None].numpy()} for one in pictures(8)),
+        deployed(net),
+        example_for(net.spec["input_size"], net.input_margin),
+    )
+
+
+CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
+
+
+def import_packages(name: str) -> None:
+    for package in PACKAGES[name]:
+        pytest.importorskip(package, reason=f"the package {package} is not installed")
+
+
+@pytest.fixture(scope="module", params=[*HEADS, "local parts"])
+def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
+    """A net with a refiner, of each head, or one with local parts, which re-initialises too; and its source."""
+    if request.param == "local parts":
+        eyes = {"eye_left": [*range(6)], "eye_right": [*range(6, 12)]}
+        net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, local_parts=eyes), mean_face()[36:48])).eval()
+    else:
+        net = spread(untrained(mean_face()[36:48], 5, request.param, refine=True, **HEADS[request.param]))
+    return net, source_of(net, tmp_path_factory.mktemp("refined"))
+
+
+@pytest.mark.slow
+@CONVERTED
+def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
+    import_packages(name)
+    (net, source), file = refined, tmp_path / f"net{FORMATS[name].suffix}"
+    monkeypatch.chdir(source.onnx.parent)
+    write_format(name, source._replace(onnx=Path("net.onnx")), file)
+    exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
+    for count in (1, 5):
+        images = pictures(count, source.example.shape[1])
+        one, two = ours(images), exported(images)
+        for part, other in zip(one, two, strict=True):
+            assert (part is None) == (other is None)
+            if part is not None:
+                assert part.shape == other.shape and other.dtype == torch.float32
+                assert (part - other).abs().max() < 1e-4
+    assert open_file(file, 1).values["net"] == "of a test"
+
+
+@pytest.mark.slow
+@CONVERTED
+@pytest.mark.parametrize("refined", ["pip"], indirect=True)
+def test_some_landmarks_of_a_net_are_exported(tmp_path, refined, name):
+    import_packages(name)
+    (net, source), file, index = refined, tmp_path / f"net{FORMATS[name].suffix}", (7, 2, 3)
+    export_onnx(net, tmp_path / "net.onnx", {}, index)
+    write_format(name, source._replace(onnx=tmp_path / "net.onnx", index=index), file)
+    images = pictures(2, source.example.shape[1])
+    one, two = (
+        torch_predictor(net, torch.device("cpu"))(images).select(list(index)),
+        exported_predictor(file, 1)(images),
+    )
+    for part, other in zip(one[:3], two[:3], strict=True):
+        assert (part - other).abs().max() < 1e-4
+
+
+@CONVERTED
+@pytest.mark.parametrize("shipped", ["landmarks", "landmarks-fast"])
+def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
+    import_packages(name)
+    weights = ROOT / "weights"
+    net, file = checkpoint.unpack(weights / f"{shipped}.pt")[0].eval(), tmp_path / f"net{FORMATS[name].suffix}"
+    size, sheet = net.spec["input_size"], cv2.imread(str(ROOT / "assets" / "faces.jpg"))
+    crops = torch.from_numpy(
+        np.stack([cv2.resize(sheet[:144, x : x + 144], (size, size)) for x in range(0, 1008, 144)])
+    )
+    write_format(name, Source(weights / f"{shipped}.onnx", tuple, deployed(net), example_for(size, 1)), file)
+    if name == "ncnn":  # a layer for each value that is read would take pnnx minutes, and ncnn ten times as long
+        assert len(file.read_text().splitlines()) < 500
+    one, two = torch_predictor(net, torch.device("cpu"))(crops), exported_predictor(file, 1)(crops)
+    assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
+    assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
+
+
+@pytest.mark.slow
+def test_coremltools_converts_the_torchscript_file(tmp_path, refined):
+    coremltools = pytest.importorskip("coremltools", reason="the package coremltools is not installed")
+    _, source = refined
+    write_format("torchscript", source, tmp_path / "net.torchscript")
+    net = torch.jit.load(tmp_path / "net.torchscript")
+    done = coremltools.convert(net, inputs=[coremltools.TensorType("image", (1, *source.example.shape[1:]))])
+    assert len(done.get_spec().description.output) == len(net(source.example))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refined", ["pip"], indirect=True)
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_full_disk_for_temporary_files_is_named(tmp_path, refined, name, monkeypatch):
+    import_packages(name)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python keeps a cut-off .pyc file, and then fails with it
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), set(tmp_path.iterdir())
+    for room in (10_000, 200_000):  # at once, and in the middle of the weights
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+            with pytest.raises(UserError, match="TMPDIR"):
+                write_format(name, refined[1], tmp_path / f"net{FORMATS[name].suffix}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path):
+    net = spread(untrained(mean_face()[36:48], 5))
+    source, file = source_of(net, tmp_path), tmp_path / "net.int8.onnx"
+    write_format("int8", source, file)
+    exact, coarse = (exported_predictor(path, 1)(pictures(20)).landmarks for path in (source.onnx, file))
+    assert 0 < (exact - coarse).abs().median() < 0.05
+    model = onnx.load(file)
+    reader = next(node for node in model.graph.node if "image" in node.input)  # no float is made of the image before
+    while reader.op_type == "Transpose":
+        reader = next(node for node in model.graph.node if reader.output[0] in node.input)
+    assert reader.op_type == "DequantizeLinear"
+    assert next(node for node in model.graph.node if reader.output[0] in node.input).op_type == "Conv"
+    onnx.checker.check_model(model)
+    # the oldest onnxruntime of the requirements reads IR version 10 and operators of version 22
+    assert model.ir_version <= 10 and all(entry.version <= 22 for entry in model.opset_import if not entry.domain)
+    kept = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv":  # its weights are of 7 bits, with a scale for each output channel
+            scales = next(other for other in model.graph.node if node.input[1] in other.output)
+            values, each = (onnx.numpy_helper.to_array(kept[name]) for name in scales.input[:2])
+            assert values.dtype == np.int8 and np.abs(values.astype(int)).max() <= 64 and each.shape == (len(values),)
+    assert {entry.key: entry.value for entry in model.metadata_props}["net"] == "of a test"
+    assert str(tmp_path).encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("head", ["pip", *slow("coordinate", "simcc", "heatmap", "parts")])
+def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
+    net = spread(untrained(mean_face()[36:48], 5, head, **HEADS.get(head, {})))
+    source, file = source_of(net, tmp_path), tmp_path / "net.raw.onnx"
+    write_format("raw", source, file)
+    opened = open_file(file, 1)
+    found = {name: torch.from_numpy(value) for name, value in opened.run({"image": pictures(3).numpy()}).items()}
+    maps = net(pictures(3))
+    assert list(found) == opened.outputs == list(net.maps(pictures(3)))
+    decoded = net.head.decode(found["score"] if torch.is_tensor(maps) else maps._replace(**found))
+    assert (decoded.landmarks - torch_predictor(net, torch.device("cpu"))(pictures(3)).landmarks).abs().max() < 1e-4
+    assert opened.values["net"] == "of a test" and int(opened.values["stride"]) == net.spec["stride"]
+    for one in (source.onnx, file):
+        model = onnx.load(one)
+        onnx.checker.check_model(model, full_check=True)
+        # the oldest onnxruntime of the requirements, 1.20, reads IR version 10 and operators of version 21
+        assert model.ir_version <= 10 and [(entry.domain, entry.version <= 21) for entry in model.opset_import] == [
+            ("", True)
+        ]
+        assert not unfolded(one) and len(list(tmp_path.glob("net.*"))) == 2  # one file each
+
+
+@pytest.mark.slow
+def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path):
+    torch.manual_seed(0)
+    net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, reinit=True), mean_face()[36:48])).eval()
+    source = source_of(net, tmp_path)
+    write_format("raw", source, tmp_path / "net.raw.onnx")
+    found = open_file(tmp_path / "net.raw.onnx", 1).run({"image": source.example.numpy()})
+    theta, inner = (torch.from_numpy(found[name]) for name in ("theta", "landmarks"))
+    outer = Prediction(inner, inner[..., 0]).warp(inverse(theta)).landmarks
+    assert (outer - torch_predictor(net, torch.device("cpu"))(source.example).landmarks).abs().max() < 1e-4
+    assert not unfolded(source.onnx)
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".mnn", "MNN"), (".ncnn.param", "ncnn"), (".xml", "openvino")])
+def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch, suffix, package):
+    file = tmp_path / f"net{suffix}"
+    refuses(f"no file.*net{suffix}", open_net, file)
+    file.write_bytes(b"junk" * 100)
+    Path(f"{file}.json").write_text(json.dumps({"outputs": {}}))
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, package, None)
+        refuses(f"net{suffix}.*pip install {package}$", open_net, file)
+    pytest.importorskip(package, reason=f"the package {package} is not installed")
+    refuses(f"net{suffix}.*export", open_net, file)
+    if package != "MNN":  # a file of MNN may come from elsewhere
+        Path(f"{file}.json").unlink()
+        refuses("json", open_net, file)
+    refuses("net.pb", open_file, tmp_path / "net.pb")
+
+
+@pytest.mark.parametrize("suffix", ["mnn", "onnx"])
+def test_peppas_published_files_run(reference, suffix):
+    if suffix == "mnn":
+        pytest.importorskip("MNN", reason="the package MNN is not installed")
+    net = open_net(reference / f"slim_160_latest.{suffix}", 1)
+    landmarker = Landmarker(net, detector=lambda image: None)
+    with np.load(reference / "slim.npz") as stored:
+        crops = np.stack([stored[f"i{face}_onnx_crop_bgr"] for face in range(8)])
+        raw = np.concatenate([stored[f"i{face}_onnx_raw143"] for face in range(8)])
+    found = net.predict(crops)
+    assert np.abs(found["landmarks"].reshape(8, -1) - raw[:, :136]).max() < 1e-5
+    assert np.allclose(np.degrees(found["pose"]), raw[:, 136:139] * 90 * [-1, 1, 1], atol=1e-3)
+    assert np.allclose(found["states"], 1 / (1 + np.exp(-raw[:, 139:])), atol=1e-5)
+    (face,) = landmarker.landmarks_of(crops[0], np.array([[30.0, 30, 130, 130]]))
+    assert face.landmarks.shape == (68, 2) and list(face.states)[0] == "left_eye_closed" and face.pose.shape == (3,)
+
+
+@pytest.mark.slow
+def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
+    """A net of two epochs is so rough that its 8-bit file may be beyond its bound; then the command must say so."""
+    run = shutil.copytree(trained.folder, tmp_path / "run")
+    done = cli("--test-formats", "onnx", "int8", "--exp", run)
+    rows = {row["format"]: row for row in csv.DictReader(open(run / "report" / "formats.csv"))}
+    assert list(rows) == ["torch", "onnx", "int8"] and float(rows["onnx"]["figure apart"]) <= 0.01
+    assert done.returncode == (float(rows["int8"]["figure apart"]) > 0.05), done.stderr
+    assert "p95" in done.stdout and (done.returncode == 0 or "best.int8.onnx differs from torch by" in done.error)
+    manifest = json.loads((run / "manifest.json").read_text())
+    for name in ("best.onnx", "best.int8.onnx"):
+        assert manifest[name]["sha256"] == hashlib.sha256((run / name).read_bytes()).hexdigest()
+    card = (run / "card.md").read_text()
+    told = (
+        NET,
+        "68 landmarks, layout 68",
+        "scale_x 1.2",
+        manifest["best.onnx"]["sha256"],
+        "drawn",
+        "| onnx",
+        "MIT licence",
+    )
+    assert not [words for words in told if words not in card]
+    stored = checkpoint.load(run / "best.pt")
+    stored["args"]["train_data"] = ["a<script>alert(1)\n# b"]
+    checkpoint.save(run / "best.pt", stored)
+    assert cli("--export", "onnx", "--exp", run).returncode == 0
+    foreign = (run / "card.md").read_text()
+    assert "a&lt;script>" in foreign and "<script>" not in foreign and "\n# b" not in foreign
+    assert cli("--export", "tflite", "--exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
+    assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
+
+
+class Overwriting(torch.nn.Module):
+    """What a file of somebody else may do: its first call overwrites a file of the user."""
+
+    def __init__(self, victim: str):
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, image: torch.Tensor):
+        torch.from_file(self.victim, shared=True, size=4, dtype=torch.uint8).fill_(0)
+        return torch.zeros(image.shape[0], 68, 2), torch.ones(image.shape[0], 68)
+
+
+@pytest.mark.slow
+def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, start, trained, faces, tmp_path):
+    run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
+    foreign = run / "best.torchscript"
+    victim.write_bytes(b"mine")
+    torch.jit.script(Overwriting(str(victim))).save(str(foreign))
+    values = {**open_file(run / "best.onnx").values, "outputs": {"landmarks": [68, 2], "score": [68]}}
+    Path(f"{foreign}.json").write_text(json.dumps(values))
+    manifest = {
+        foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refused = "best.torchscript is refused: TorchScript is code, .*give the ONNX file"
+    refuses(refused, Landmarker, foreign)
+    picture = ROOT / "assets" / "astronaut.jpg"
+    fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
+    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
+    fails(cli("--test", "--exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
+    done = start("--test-formats", "torchscript", "--exp", run).result()  # instead of the foreign file it tests its own
+    assert done.returncode == 0 and "| torchscript" in done.stdout, done.stderr
+    assert victim.read_bytes() == b"mine"
+    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
+
+
+def test_parts_are_unbound_along_any_side_for_ncnn():
+    values = torch.randn(4, 3, generator=torch.manual_seed(0))
+    with Arithmetic():
+        rows, columns, (first, *_) = values.unbind(), values.unbind(-1), values.sin()
+    assert torch.equal(torch.stack(rows), values) and torch.equal(torch.stack(columns, 1), values)
+    assert torch.equal(first, values[0].sin())
+
+
+@pytest.mark.slow
+def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_path):
+    """The shipped net was trained on four sets, each with its own --label-shift."""
+    places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
+    for faces in (raw, write_faces(tmp_path / "more" / "train", 6, seed=9).parent):  # each time anew
+        done = cli("--export", "int8", "--exp", "landmarks-fast", "--train-data", faces, *places)
+        assert done.returncode == 0 and f"8-bit numbers are calibrated on faces of {faces}" in done.stderr, done.stderr
+    assert find_run("landmarks-fast", tmp_path / "runs", train=False).has("int8")
+
+
+@pytest.mark.slow
+def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
+    """They are compared on synthetic faces; `--test` asks for real ones. The 8-bit file is the shipped one."""
+    places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
+    generate(tmp_path / "data" / f"synthetic-raw{VERSION}-2000-400", 12, 3)  # instead of so many
+    done = cli("--test-formats", "onnx", "int8", "--exp", "landmarks-fast", *places)
+    assert "calibrated on" not in done.stderr and "| synthetic faces, net habits as 68 | int8" in done.stdout, (
+        done.stderr
+    )
+    done = cli("--export", "int8", "onnx", "--exp", "landmarks-fast", *places[:2], "--data-root", tmp_path / "none")
+    assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
+    assert "weights/landmarks-fast.int8.onnx" in done.stderr + done.stdout
+    fails(cli("--test", "--exp", "landmarks-fast", *places), "--test-data")
+
+
+@pytest.mark.slow
+def test_one_layout_of_a_shipped_net_is_exported_without_any_data(cli, tmp_path):
+    done = cli(
+        "--export",
+        "onnx",
+        "int8",
+        "--exp",
+        "landmarks-fast",
+        "--layout",
+        "faces68",
+        "--run-root",
+        tmp_path,
+        "--data-root",
+        tmp_path / "none",
+    )
+    assert done.returncode == 0, done.stderr
+    whole = Landmarker("landmarks-fast", layout="faces68", threads=1)
+    image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+    for name in ("onnx", "int8"):
+        file = tmp_path / "files" / "landmarks-fast" / f"best.68-faces68.{'' if name == 'onnx' else 'int8.'}onnx"
+        one = Landmarker(file, threads=1)
+        assert one.layout == whole.layout and not one.net.member_limits
+        (face,), (other,) = one(image), whole(image)
+        assert np.abs(face.landmarks - other.landmarks).max() < (1e-3 if name == "int8" else 2)

@@ -1,0 +1,345 @@
+"""--predict: landmarks for a folder of pictures, in formats that a preparation can read."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+from archives import parse
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, sure_of_faces, table
+
+from extras.datasets import read_pts, write_pts
+from extras.tools.predict import Results, averaged, check_out, chosen_pictures, predict, tables_of, whole_box
+from pipnet.geometry import box_of, crop_box, mirrored
+from pipnet.landmark_net import LandmarkNet
+from pipnet.landmarker import Landmarker
+from utils.data.locks import lock
+from utils.settings.config import load_protocol
+
+
+def write(found, out, kind, layout) -> None:
+    """Write faces as --predict does."""
+    with closing(Results(out, kind, layout)) as results:
+        for one in found:
+            results.add(one)
+        results.finish()
+
+
+@pytest.fixture
+def pictures(raw, tmp_path):
+    """Return a folder with the test pictures without their .pts, one of them in a subfolder."""
+    folder = tmp_path / "pictures"
+    shutil.copytree(raw / "test", folder, ignore=shutil.ignore_patterns("*.pts"))
+    (folder / "more").mkdir()
+    (folder / "face07.jpg").rename(folder / "more" / "face07.jpg")
+    return folder
+
+
+def test_a_folder_of_pictures(trained, cli, pictures, raw, tmp_path):
+    (pictures / "broken.jpg").write_bytes((pictures / "face00.jpg").read_bytes()[:500])
+    (pictures / "more" / "face07.jpg").unlink()
+    cv2.imwrite(str(pictures / "more" / "face07.webp"), cv2.imread(str(raw / "test" / "face07.jpg")))
+    (pictures / "empty.bmp").touch()
+    os.mkfifo(pictures / "pipe.jpg")
+    out = tmp_path / "made" / "points"
+    flags = ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out", out)
+    done = cli(*flags)
+    assert done.returncode == 0, done.stderr
+    assert f"8 faces in 8 pictures -> {out}" in done.stdout and "predicted error, % of the box" in done.stdout
+    assert "2 of 10 pictures are left out" in done.stderr
+    assert "broken.jpg: not a readable image" in done.stderr and "empty.bmp: not a readable image" in done.stderr
+    assert "8 pictures have no box" in done.stderr
+    listed = rows(out / "uncertain.csv")
+    order = [float(row["uncertainty"]) for row in listed]
+    assert order == sorted(order, reverse=True) and len({*order}) > 1
+    assert {row["points"] for row in listed} == {path.relative_to(out).as_posix() for path in out.rglob("*.pts")}
+    assert "more/face07.pts" in {row["points"] for row in listed} and read_pts(out / "face00.pts").shape == (68, 2)
+    fails(cli(*flags), "--out.*--overwrite")
+    assert cli(*flags, "--overwrite").returncode == 0
+
+
+def test_all_its_nets_have_32_bits_unless_8_are_wanted(cli, tmp_path):
+    found = []
+    for name, flags in (("default", ()), ("32", ("--no-int8",)), ("8", ("--int8",))):
+        done = cli("--predict", ROOT / "assets/astronaut.jpg", *flags, "--out", tmp_path / f"{name}.csv")
+        assert done.returncode == 0, done.stderr
+        found.append((tmp_path / f"{name}.csv").read_text())
+    assert found[0] == found[1] != found[2]
+
+
+def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli, tmp_path):
+    done = cli("--predict", raw / "test", "--exp", trained.folder, "--out", tmp_path / "found.csv")
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(raw / "test", tmp_path / "images", ignore=shutil.ignore_patterns("*.pts"))
+    errors = []
+    for record in parse("csv", tmp_path)["train"]:
+        truth = read_pts(raw / "test" / f"{record.image.stem}.pts") + 0.5
+        errors.append(np.linalg.norm(record.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
+    assert 100 * np.mean(errors) == pytest.approx(float(table(trained.done.stdout)[0][3]), rel=0.02)
+
+
+def test_it_reads_and_writes_files_that_count_pixels_from_1(trained, raw, cli, tmp_path):
+    for origin in (0, 1):
+        name, moved = "face00", tmp_path / str(origin)
+        moved.mkdir()
+        shutil.copy(raw / "test" / f"{name}.jpg", moved)
+        write_pts(moved / f"{name}.pts", read_pts(raw / "test" / f"{name}.pts") + origin)
+        done = cli(
+            "--predict", moved, "--exp", trained.folder, "--first-pixel", origin, "--out", tmp_path / f"out{origin}"
+        )
+        assert done.returncode == 0, done.stderr
+    found = [read_pts(tmp_path / f"out{origin}" / f"{name}.pts") for origin in (0, 1)]
+    assert np.allclose(found[1], found[0] + 1, atol=1e-3)
+
+
+def test_the_mean_with_the_mirror_image_has_no_bias_to_a_side():
+    layout, scores, truth = LAYOUTS.load("5"), np.arange(5, dtype=np.float32), np.array([(0.3, 0.2), (0.7, 0.6)])
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (
+            0.02,
+            0,
+        )  # right of the spot
+        return {
+            "landmarks": np.repeat(spots[:, None], 5, 1).astype(np.float32),
+            "score": np.tile(scores, (len(images), 1)),
+            "pose": np.tile(np.float32([1, 2, 3]), (len(images), 1)),
+            "states": np.tile(np.float32([0.2, 0.4, 0.9]), (len(images), 1)),
+        }
+
+    images = np.zeros((2, 100, 100, 3), np.uint8)
+    images[0, 20, 30] = images[1, 60, 70] = 255
+    found = averaged(LandmarkNet(predict, layout, load_protocol(DEFAULTS.protocols, "square"), 100, None)).predict(
+        images
+    )
+    assert np.allclose(found["landmarks"], truth[:, None] + 0.005, atol=1e-6)
+    assert np.allclose(found["score"], (scores + scores[list(layout.flip_index)]) / 2)
+    assert np.allclose(found["pose"], [1, 0, 0]) and np.allclose(found["states"], [0.3, 0.3, 0.9])
+
+
+def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, cli, tmp_path):
+    """A mirrored picture gives the mirrored landmarks."""
+    source, flip = tmp_path / "in", LAYOUTS.load("68").flip_index
+    source.mkdir()
+    for name, step in (("plain", 1), ("turned", -1)):
+        points = read_pts(raw / "test" / "face03.pts") + 0.5
+        image = cv2.imread(str(raw / "test" / "face03.jpg"))
+        cv2.imwrite(str(source / f"{name}.png"), image[:, ::step])
+        write_pts(source / f"{name}.pts", (points if step > 0 else mirrored(points, flip, image.shape[1])) - 0.5)
+    found = {}
+    for flag in ((), ("--flip-test",)):
+        assert (
+            cli(
+                "--predict", source, "--exp", trained.folder, "--out", tmp_path / "out", "--overwrite", *flag
+            ).returncode
+            == 0
+        )
+        plain, turned = (read_pts(tmp_path / "out" / f"{name}.pts") + 0.5 for name in ("plain", "turned"))
+        found[flag] = np.abs(mirrored(turned, flip, image.shape[1]) - plain).max()
+    assert found[()] > 0.2 and found["--flip-test",] < 0.02
+
+
+def test_every_form_is_read_again(trained, pictures, tmp_path):
+    net = Landmarker(trained.folder / "best.pt", lambda image: None)
+    found = list(predict(pictures, net, False, False))
+    truth = {one.file: one.face.landmarks for one in found}
+    for kind, name in (("pts", "set"), ("csv", "set/train.csv"), ("coco", "set/train.json")):
+        place = tmp_path / kind
+        write(found, place / name, kind, net.layout)
+        shutil.copytree(pictures, place / "set", dirs_exist_ok=True)
+        (place / "set" / "uncertain.csv").unlink(missing_ok=True)
+        records = parse("points" if kind == "pts" else kind, place / "set")["train"]
+        assert len(records) == 8
+        for record in records:
+            name = record.image.relative_to(place / "set").as_posix()
+            assert record.landmarks == pytest.approx(truth[name], abs=1e-3)
+            if kind == "coco":
+                assert record.box == pytest.approx(next(one.face.box for one in found if one.file == name), abs=1e-3)
+    content = json.loads((tmp_path / "coco" / "set" / "train.json").read_text())
+    order = [face["uncertainty"] for face in content["annotations"]]
+    assert order == sorted(order, reverse=True) and len(content["categories"][0]["keypoints"]) == 68
+
+
+def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
+    boxes = {0: [[10, 10, 80, 90], [20, 20, 60, 70.0]], 1: []}
+    seen = []
+
+    def detector(image):
+        seen.append(image.shape)
+        found = np.array(boxes.get(len(seen) - 1, [[10, 10, 80, 90.0]])).reshape(-1, 4)
+        return found, np.linspace(1, 0.8, len(found))
+
+    net = Landmarker(trained.folder / "best.pt", detector, any_roll=False)
+    found = list(predict(pictures, net, True, True))
+    assert len(seen) == 8 and len(found) == 8
+    assert sorted((one.file, one.number) for one in found)[:3] == [
+        ("face00.jpg", 1),
+        ("face00.jpg", 2),
+        ("face02.jpg", 1),
+    ]
+    write(found, tmp_path / "out", "pts", net.layout)
+    assert (tmp_path / "out" / "face00_2.pts").is_file() and not (tmp_path / "out" / "face01.pts").exists()
+    seen.clear()
+    labelled = list(predict(raw / "test", net, True, False))  # they are cut by the boxes of their labels
+    assert not seen and len(labelled) == 8
+    one = next(one for one in labelled if one.file == "face03.jpg")
+    assert one.face.box == pytest.approx(box_of(read_pts(raw / "test" / "face03.pts") + 0.5))
+    assert len([*predict(pictures / "face03.jpg", net, True, True)]) == 2 and len(seen) == 1
+
+
+@pytest.mark.parametrize("name", ("square", "pipnet", "wflw", "box", "inner"))
+@pytest.mark.parametrize("size", ((120, 120), (90, 160)))
+def test_a_whole_picture_is_a_crop(name, size):
+    protocol = load_protocol(DEFAULTS.protocols, name)
+    crop = crop_box(whole_box(*size, protocol), protocol, *size)
+    middle = np.array(size) / 2
+    if protocol.square == "no":
+        assert crop == pytest.approx(
+            [0, 0, *size], abs=2
+        )  # published crops have integer corners and leave out the last pixel
+    else:
+        assert crop == pytest.approx([*(middle - max(size) / 2), *(middle + max(size) / 2)])
+
+
+def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
+    flags = ("--exp", trained.folder, "--predict")
+    fails(cli(*flags, tmp_path / "nowhere"), "--predict.*nowhere")
+    fails(cli(*flags, pictures, "--detector", "mtcn"), "'mtcn'.*'mtcnn'")
+    fails(cli(*flags, pictures, "--norm", "box"), "--norm")
+    fails(cli(*flags, pictures, "--test-data", pictures), "--test-data")
+    fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed")
+    fails(
+        cli(*flags, pictures, "--detector", "none", "--threshold", "0.9"),
+        "--threshold",
+    )
+    fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format.*'xml'")
+    fails(
+        cli(*flags, pictures, "--out", tmp_path / "x.xml"),
+        "--out.*x.xml",
+    )
+    assert not (tmp_path / "x.xml").exists()
+    (tmp_path / "empty").mkdir()
+    fails(cli(*flags, tmp_path / "empty", "--out", tmp_path / "out.csv"), "is no picture")
+    assert not (tmp_path / "out.csv").exists() and not (trained.folder / "predicted").exists()
+    with pytest.raises(Exception, match="--predict-format coco"):
+        check_out("out.csv", "coco", tmp_path, False)
+    assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
+    fails(cli(*flags, pictures, "--detector", "yunet"), "'yunet'")
+
+
+def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(trained, pictures, tmp_path):
+    for name in ("face00_2", "face00__2"):
+        shutil.copy(pictures / "face00.jpg", pictures / f"{name}.jpg")
+    two = np.array([[10, 10, 50, 60], [50, 50, 90, 95.0]])
+
+    def detector(image):
+        detector.calls += 1
+        if detector.calls == 3:
+            raise RuntimeError("a library\ngives up")
+        return two, np.array([1, 0.8])
+
+    detector.calls = 0
+    net = Landmarker(trained.folder / "best.onnx", detector, threads=1, any_roll=False)
+    found = list(predict(pictures, net, True, True))
+    stems = [one.file.removesuffix(".jpg") for one in found if one.number == 1]
+    assert len(found) == 18 and len(stems) == 9
+    with closing(Results(tmp_path / "out", "pts", net.layout, stems)) as results:
+        for one in found:
+            results.add(one)
+        results.finish()
+    names = [one.points for one in results.found]
+    assert len({*names}) == 18 and {"face00.pts", "face00_2.pts", "face00__2.pts", "face00_2_2.pts"} <= {*names}
+    for one in results.found:
+        assert read_pts(tmp_path / "out" / one.points) + 0.5 == pytest.approx(one.face.landmarks, abs=1e-3)
+        assert one.number > 1 or one.points == one.file.removesuffix("jpg") + "pts"
+
+
+@pytest.mark.parametrize("name", ["points", "points.csv", "points.json"])
+def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name):
+    out = tmp_path / name
+    (tmp_path / "many").mkdir()
+    for index in range(400):
+        os.link(raw / "test" / "face00.jpg", tmp_path / "many" / f"{index}.jpg")
+    command = start("--predict", tmp_path / "many", "--exp", trained.folder, "--detector", "none", "--out", out)
+    table, part = tables_of(out, {"": "pts", ".csv": "csv", ".json": "coco"}[out.suffix])
+    table, whole, until = part, table, time.monotonic() + 100
+    while not table.is_file():
+        assert command.process.is_alive() and time.monotonic() < until, command.text(".err")
+        time.sleep(0.01)
+    os.kill(command.process.pid, signal.SIGKILL if name == "points" else signal.SIGTERM)
+    command.process.join()
+    assert not whole.exists()
+    if name != "points":
+        assert f"stopped; the faces found so far are in {table}" in command.text(".err")
+    if name == "points.json":
+        assert 0 < len(json.loads(table.read_text())["annotations"]) < 400
+    else:
+        assert 0 < len(rows(table)) < 400 and (name != "points" or 0 < len(list(out.glob("*.pts"))) < 400)
+
+
+def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothing_else(
+    trained, cli, pictures, tmp_path
+):
+    out, flags = (
+        tmp_path / "out",
+        ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--overwrite", "--out"),
+    )
+    assert cli(*flags, out).returncode == 0
+    (pictures / "face03.jpg").unlink()
+    (tmp_path / "outside.pts").write_text("mine")
+    (out / "mine.pts").write_text("mine")
+    with open(out / "uncertain.csv", "a") as listed:
+        listed.write(f"x.jpg,../outside.pts,0,0,0,0,0\nx.jpg,{tmp_path / 'outside.pts'},0,0,0,0,0\n")
+    assert cli(*flags, out).returncode == 0
+    assert (
+        not (out / "face03.pts").exists()
+        and (out / "face04.pts").is_file()
+        and (out / "mine.pts").read_text() == "mine"
+    )
+    assert (tmp_path / "outside.pts").read_text() == "mine"
+    shutil.copy(pictures / "face04.jpg", pictures / "mine.jpg")
+    fails(cli(*flags, out), "mine.pts")
+    fails(cli(*flags, pictures), "pictures.*--out")
+
+
+def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp_path):
+    file = detector_file(
+        tmp_path / "detector.onnx", [[5, 5, 45, 45], [50, 50, 90, 90], [5, 50, 45, 90]], [0.9, 0.8, 0.3]
+    )
+    flags = (
+        "--predict",
+        pictures / "face00.jpg",
+        "--exp",
+        sure_of_faces(trained.folder / "best.onnx", tmp_path / "net.onnx"),
+        "--detector-weights",
+        file,
+        "--upright",
+        "--overwrite",
+        "--out",
+        tmp_path / "found.csv",
+    )
+    for given, count in (((), 2), (("--threshold", "0.2"), 3), (("--threshold", "0.2", "--max-faces", "1"), 1)):
+        done = cli(*flags, *given, "--threads", "1")
+        assert done.returncode == 0 and f"{count} faces in 1 pictures" in done.stdout, done.stderr
+    fails(cli(*flags, "--max-faces", "0"), "max_faces")
+    fails(cli("--test", "--exp", trained.folder, "--upright"), "--upright")
+    fails(cli("--test", "--exp", trained.folder, "--no-int8"), "--int8")
+
+
+def test_a_prediction_into_a_place_that_another_writes_to_is_refused(trained, cli, start, pictures, tmp_path):
+    flags = "--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out"
+    with lock(tmp_path / ".out.csv.predicting"):
+        fails(start(*flags, tmp_path / "out.csv").result(), r"out\.csv is in use by process \d+")
+    assert not (tmp_path / "out.csv").exists() and not (tmp_path / ".out.csv.predicting").exists()
+    (tmp_path / "out.unfinished.csv").write_text("mine")
+    fails(cli(*flags, tmp_path / "out.csv"), r"out\.unfinished\.csv is there already")
+
+
+def test_a_name_that_no_list_can_hold_is_named_before_anything_is_found(tmp_path):
+    cv2.imwrite(str(tmp_path / "a\tb.png"), np.zeros((8, 8, 3), np.uint8))
+    refuses(r"a\tb.png: a name with a tab", chosen_pictures, tmp_path)

@@ -1,0 +1,326 @@
+"""--sweep: checks before the first run, the table of all runs, continuation after failures and interruptions."""
+
+import os
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import yaml
+from conftest import DEFAULTS, ROOT, refuses, rows
+
+from extras.tools.sweep import continue_plan, read_keys
+
+
+def fails(done, message: str) -> None:
+    assert done.returncode == 1 and re.search(message, done.error or ""), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("texts", "given", "keys"),
+    [
+        (["reg=1,1.5,2"], {}, {"reg": [1.0, 1.5, 2.0]}),
+        (["num-nb=5,10", "flip_test=true,false"], {"reg": 1.0}, {"num_nb": [5, 10], "flip_test": [True, False]}),
+        (["backbone=resnet18,irnet18"], {}, {"net": ["resnet18", "irnet18"]}),
+        (["train_data=300w,mine", "workers=null,2"], {}, {"train_data": [["300w"], ["mine"]], "workers": [None, 2]}),
+    ],
+)
+def test_keys_and_values(texts, given, keys):
+    assert read_keys(texts, given) == keys
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["lr=1,2"], "unknown key 'lr'; did you mean 'learning_rate'"),
+        (["rge=1,2"], "unknown key 'rge'; did you mean 'reg'"),
+        (["reg=1,fast"], "reg must be a number, not 'fast'"),
+        (["batch_size=16,0"], "batch_size must be at least 1"),
+        (["reg=1,2,1.0"], "1 is there twice"),
+        (["reg"], "a value is missing"),
+        (["reg=1,,2"], "a value is missing"),
+        (["reg=1", "reg=2"], "reg is given twice"),
+        (["epochs=1,2"], "epochs is given twice"),
+        (["run_root=a,b"], "side by side"),
+        (["data_root=a,b"], "--data-root once"),
+        (["stride=16,24"], "stride must be one of"),
+    ],
+)
+def test_bad_sweeps_are_named(texts, message):
+    refuses(message, read_keys, texts, {"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--test", "--sweep", "reg=1,2"), "--sweep goes with --train"),
+        (("--train", "--sweep", "rge=1,2"), "rge.*reg"),
+        (("--train", "--sweep", "preset=quick,quik"), "no preset 'quik'"),
+        (("--train", "--sweep", "reg=1,2", "--resume"), "no sweep to resume"),
+        (("--train", "--sweep", "reg=1,2", "--exp", "a.pt"), "no file or folder a.pt"),
+    ],
+)
+def test_nothing_is_trained_before_all_is_checked(cli, recipe, tmp_path, flags, message):
+    done = cli(*recipe, *flags)
+    fails(done, message)
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists()
+
+
+PLAN = {"sweep": {"reg": [1.0]}, "given": {}}
+
+
+@pytest.mark.parametrize(
+    ("foreign", "key"),
+    [
+        ({"sweep": 5}, "sweep"),
+        ({"sweep": {}}, "sweep"),
+        ({"sweep": {"reg": 1}}, "sweep"),
+        ({"sweep": {"reg": []}}, "sweep"),
+        ({"sweep": {"reg": ["--overwrite"]}}, "reg"),
+        ({"given": []}, "given"),
+        ({"given": None}, "given"),
+        ({"given": {"epohcs": 1}}, "epohcs"),
+        ({"given": {"exp": "weights/victim"}}, "exp"),
+        ({"given": {"epochs": "1 --overwrite"}}, "epochs"),
+        ({"given": {5: 1}}, "5"),
+        ({"tests": 5}, "tests"),
+        ({"tests": ["overwrite"]}, "tests"),
+        ({"tests": [["test"]]}, "tests"),
+        ({"args": 5}, "args"),
+        ({"given": {"data_root": "elsewhere"}}, "data_root"),
+        ({"given": {"run_root": "elsewhere"}}, "run_root"),
+    ],
+)
+def test_a_plan_from_anybody_is_checked_like_flags(tmp_path, foreign, key):
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(PLAN | foreign))
+    new = {"sweep": {"reg": [1.0]}, "given": {}, "tests": [], "args": DEFAULTS.values}
+    refuses(rf"{re.escape(str(tmp_path))}/sweep\.yaml.*{key}|{key}.*sweep\.yaml", continue_plan, tmp_path, new)
+
+
+def test_values_of_a_plan_are_no_flags(sweeping, tmp_path):
+    """A foreign folder cannot train over another run, however its values are written."""
+    found, victim = tmp_path / "runs" / "found", tmp_path / "runs" / "victim"
+    found.mkdir(parents=True)
+    values = {"train_data": ["synthetic", "--exp", str(victim), "--overwrite"]}
+    (found / "sweep.yaml").write_text(yaml.safe_dump({"sweep": {"num_nb": [3]}, "given": values}))
+    done = sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result()
+    fails(done, "sweep.yaml: given: '--exp'")
+    assert sweeping.calls() == [] and not victim.exists()
+    (found / "sweep.yaml").write_text(yaml.safe_dump({"sweep": {"num_nb": [3]}, "given": {"layout": "--overwrite"}}))
+    assert sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result().returncode == 0
+    assert sweeping.calls() == [["found-num_nb=3", "False", "False"]]
+    (found / "sweep.csv").write_text("a,b\n1,2\n")
+    fails(sweeping("--sweep", "num_nb=3", "--resume", "--exp", "found").result(), "sweep.csv is damaged.*run")
+
+
+# A replacement of main.py that writes the files of a run without training; the sweep cannot tell the difference.
+RUN = """
+import json, os, sys, time
+from pathlib import Path
+given = json.loads(os.environ["PIPNET_VALUES"])
+place, nb = Path(sys.argv[sys.argv.index("--exp") + 1]), given["num_nb"]
+with open(Path(__file__).with_name("calls"), "a") as calls:
+    calls.write(f"{place.name} {'--resume' in sys.argv} {'--overwrite' in sys.argv}\\n")
+if nb == 68:
+    sys.exit("error: num_nb must be 0 to 67")
+place.mkdir(exist_ok=True)
+(place / "args.yaml").write_text("data: {}\\nnet: {}\\ntrain: {}\\n")
+(place / "last.pt").touch()
+nme = ["nan"] * 3 if given.get("val") == "none" else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
+(place / "step.csv").write_text("epoch,val_nme\\n" + "".join(f"{epoch},{value}\\n" for epoch, value in enumerate(nme)))
+(place / "time.csv").write_text("epoch,seconds\\n0,60\\n1,60\\n2,30\\n")
+if nb == 5 and "--resume" not in sys.argv:
+    time.sleep(100)
+if "--test" in sys.argv:
+    (place / "report").mkdir(exist_ok=True)
+    (place / "report" / "scores.csv").write_text(
+        "test set,model,faces,NME %,crop NME %,FR@10 %,AUC@10,FR@8 %,AUC@8\\n"
+        f"300w,torch,9,{nb}.111,1,2.00,0.5,1,1\\n  common,torch,9,1,1,1,1,1,1\\n300w,onnx,9,1,1,1,1,1,1\\n"
+        '300w,"torch, detector boxes",9,4.5,1,3.00,0.4,1,1\\n')
+"""
+
+
+@pytest.fixture
+def sweeping(start, tmp_path):
+    """Return sweeping(*flags), which starts a sweep of RUN; sweeping.calls() returns the new [run, resumed, replaced]
+    rows.
+    """
+    fake, script = tmp_path / "fake", tmp_path / "sweeping.py"
+    fake.mkdir()
+    (fake / "main.py").write_text(RUN)
+    script.write_text(
+        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from utils.settings import start\nstart.begin_loading()\nimport main\nfrom extras.tools import sweep\n"
+        f"sweep.ROOT = Path({str(fake)!r})\nstart.run_command(main.main)\n"
+    )
+
+    def call(*flags):
+        return start("--train", "--run-root", tmp_path / "runs", *flags, script=script)
+
+    def calls() -> list[list[str]]:
+        lines = (fake / "calls").read_text().splitlines() if (fake / "calls").is_file() else []
+        (fake / "calls").unlink(missing_ok=True)
+        return [line.split() for line in lines]
+
+    call.calls = calls
+    return call
+
+
+@pytest.mark.slow
+def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
+    root, flags = tmp_path / "runs", ("--test", "--sweep", "num_nb=68,3,5", "--seed", "7")
+    begun = sweeping(*flags)
+    while not (root / "000-num_nb=5" / "last.pt").is_file():
+        time.sleep(0.05)
+        assert begun.process.is_alive(), begun.text(".err")
+    os.kill(begun.process.pid, signal.SIGINT)
+    stopped = begun.result()
+    assert stopped.returncode == 130 and stopped.stderr.rstrip().endswith(f"--exp {root / '000'} --resume")
+    assert [row["state"] for row in rows(root / "000" / "sweep.csv")] == ["failed (1)", "done", ""]
+    assert sweeping.calls() == [
+        ["000-num_nb=68", "False", "False"],
+        ["000-num_nb=3", "False", "False"],
+        ["000-num_nb=5", "False", "False"],
+    ]
+    done = sweeping(
+        "--test", "--sweep", "num_nb=3,9", "--resume"
+    ).result()  # runs that were not finished, and new values
+    fails(done, "1 of 4")
+    assert sweeping.calls() == [
+        ["000-num_nb=68", "False", "False"],
+        ["000-num_nb=5", "True", "False"],
+        ["000-num_nb=9", "False", "False"],
+    ]
+    table = rows(root / "000" / "sweep.csv")
+    assert [row["state"] for row in table] == ["failed (1)", "done", "done", "done"]
+    assert list(table[1].items()) == [
+        ("num_nb", "3"),
+        ("best epoch", "2"),
+        ("val NME %", "3.250"),
+        ("test NME %", "3.111"),
+        ("test FR@10 %", "2.00"),
+        ("test AUC@10", "0.5"),
+        ("test NME %, detector boxes", "4.5"),
+        ("test FR@10 %, detector boxes", "3.00"),
+        ("test AUC@10, detector boxes", "0.4"),
+        ("minutes", "2.5"),
+        ("run", "000-num_nb=3"),
+        ("state", "done"),
+    ]
+    assert all(text in done.stdout for text in table[2].values()) and "Best:  000-num_nb=3 " in done.stdout
+    for more, message in (
+        ((), "already holds a sweep.*--resume.*--overwrite"),
+        (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),
+        (("--resume", "--sweep", "reg=1"), "is a sweep of num_nb, not of num_nb, reg"),
+    ):
+        fails(sweeping("--sweep", "num_nb=3", "--exp", "000", *more).result(), message)
+    plan = yaml.safe_load((root / "000" / "sweep.yaml").read_text())
+    plan["args"]["weight_decay"] = 0.5  # as if it had been this when the sweep began
+    (root / "000" / "sweep.yaml").write_text(yaml.safe_dump(plan))
+    fails(
+        sweeping("--sweep", "num_nb=3", "--exp", "000", "--resume").result(),
+        "weight_decay",
+    )
+    assert sweeping.calls() == []
+    assert sweeping("--sweep", "num_nb=3", "--exp", "000", "--overwrite").result().returncode == 0
+    assert sweeping.calls() == [["000-num_nb=3", "False", "True"]] and len(rows(root / "000" / "sweep.csv")) == 1
+
+
+@pytest.mark.slow
+def test_other_tests_test_all_runs_again(sweeping, tmp_path):
+    assert sweeping("--test", "--sweep", "num_nb=3,4", "--thresholds", "8").result().returncode == 0
+    assert len(sweeping.calls()) == 2
+    assert sweeping("--sweep", "num_nb=3,4", "--resume").result().returncode == 0 and not sweeping.calls()
+    for flags in (("--flip-test",), ("--test-onnx",)):
+        assert sweeping("--sweep", "num_nb=3,4", "--resume", *flags).result().returncode == 0
+        assert sweeping.calls() == [["000-num_nb=3", "True", "False"], ["000-num_nb=4", "True", "False"]]
+        assert sweeping("--sweep", "num_nb=3,4", "--resume", *flags, "--threads", "2").result().returncode == 0
+        assert not sweeping.calls()
+    fails(
+        sweeping("--test", "--sweep", "num_nb=3,4", "--resume", "--norm", "box").result(),
+        "--norm",
+    )
+    assert yaml.safe_load((tmp_path / "runs" / "000" / "sweep.yaml").read_text())["tests"] == ["test", "test_onnx"]
+
+
+@pytest.mark.slow
+def test_a_run_is_gone_on_with_in_its_first_round_and_never_named_like_a_file(sweeping, tmp_path):
+    flags = ("--sweep", "weights=none,foo.pt", "--num-nb", "3")
+    assert sweeping(*flags).result().returncode == 0
+    places = [tmp_path / "runs" / name for name, *_ in sweeping.calls()]
+    assert places[0].name == "000-weights=none" and re.fullmatch(r"000-weights=foo.pt-\w{6}", places[1].name)
+    for place in places:
+        (place / "round0").mkdir()
+        (place / "last.pt").rename(place / "round0" / "last.pt")
+    assert sweeping(*flags, "--resume").result().returncode == 0
+    assert [resumed for _, resumed, _ in sweeping.calls()] == ["True", "True"]
+
+
+@pytest.mark.slow
+def test_several_keys_are_combined(sweeping, tmp_path):
+    done = sweeping("--sweep", "num_nb=3,4", "--sweep", "weights=none,a/b.pt", "--no-decay-norms").result()
+    assert done.returncode == 0, done.stderr
+    names = [name for name, *_ in sweeping.calls()]
+    assert [name[:22] for name in names[::2]] == ["000-num_nb=3-weights=n", "000-num_nb=4-weights=n"] and len(
+        set(names)
+    ) == 4
+    assert [(row["num_nb"], row["weights"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [
+        ("3", "none"),
+        ("3", "a/b.pt"),
+        ("4", "none"),
+        ("4", "a/b.pt"),
+    ]
+    assert "decay_norms: false" in (tmp_path / "runs" / "000" / "sweep.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp_path):
+    flags = ("--sweep", "num_nb=3,4", "--val", "none")
+    done = sweeping(*flags).result()
+    assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
+    assert [(row["best epoch"], row["val NME %"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [
+        ("3", "")
+    ] * 2
+
+
+@pytest.mark.slow
+def test_a_run_without_a_rival_is_not_the_best(sweeping):
+    done = sweeping("--sweep", "num_nb=3").result()
+    assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
+    done = sweeping("--sweep", "val=0.1,none", "--num-nb", "3", "--exp", "other").result()
+    assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
+    assert sweeping("--sweep", "num_nb=3,4").result().returncode == 0
+    shutil.rmtree(tmp_path / "runs" / "000")  # the folders of its runs stay
+    assert sweeping.calls()
+    fails(sweeping("--sweep", "num_nb=4,9", "--seed", "1").result(), "num_nb=4.*--overwrite")
+    assert sweeping.calls() == []
+    assert sweeping("--sweep", "num_nb=4,9", "--seed", "1", "--overwrite").result().returncode == 0
+    assert sweeping.calls() == [["000-num_nb=4", "False", "True"], ["000-num_nb=9", "False", "False"]]
+    shutil.rmtree(tmp_path / "runs" / "000-num_nb=4")  # a finished run whose folder is gone is trained again
+    assert sweeping("--sweep", "num_nb=4,9", "--resume").result().returncode == 0
+    assert sweeping.calls() == [["000-num_nb=4", "False", "False"]]
+
+
+@pytest.mark.slow
+def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import os, sys\nos.environ |= {'WORLD_SIZE': '2', 'LOCAL_WORLD_SIZE': '2', 'RANK': sys.argv[1], "
+        f"'LOCAL_RANK': sys.argv[1]}}\nsys.path.insert(0, {str(ROOT)!r})\nimport main\nmain.main(sys.argv[2:])\n"
+    )
+    flags = ["--train", "--test", "--sweep", "reg=2", *recipe, "--batch-size", "4"]
+    assert start("1", *flags, script=script).result().returncode == 0 and not (tmp_path / "runs").exists()
+    done = start("0", *flags, script=script).result()
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "runs"
+    assert sorted(path.name for path in root.iterdir()) == ["000", "000-reg=2"]
+    assert "2 x cpu" in (root / "000-reg=2" / "log.txt").read_text() and done.stdout.count("| reg") == 1
+    assert yaml.safe_load((root / "000-reg=2" / "args.yaml").read_text())["loss"]["reg"] == 2
+    (row,) = rows(root / "000" / "sweep.csv")
+    assert float(row["val NME %"]) > 0 and float(row["test NME %"]) > 0 and row["test FR@10 %"] and row["test AUC@10"]

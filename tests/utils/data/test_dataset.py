@@ -1,0 +1,90 @@
+"""Faces of prepared sets: their crops and labels."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import LAYOUTS, rewrite, settings, split_of, write_faces
+
+from extras.datasets import read_pts, write_pts
+from pipnet.errors import UserError
+from utils.data.batches import Batches
+from utils.data.faces import Faces
+from utils.data.prepare import DataGenerator
+from utils.data.prepared_set import load_splits
+
+L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
+
+
+def opened(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.0, **options) -> Faces:
+    return load_splits([split_of(folder, split, label_shift)], layout, size, cache, **options)
+
+
+# --------------------------------------------------------------------------------------------------------------- faces
+@pytest.mark.parametrize("size", (32, 64, 96))
+def test_faces_are_the_nominal_crops(faces, size):
+    several, table = opened(faces, size=size), split_of(faces).set.read("train")
+    image, landmarks, visible = several.crops.plain(7), several.nominal(7), several["visible"][7]
+    assert (
+        len(several) == 36
+        and image.shape == (size, size, 3)
+        and image.dtype == np.uint8
+        and landmarks.dtype == np.float32
+    )
+    assert visible.all() and several.crops[7].shape[0] == size + 2 * several.crops.border
+    corner, side = table["crop"][7][:2], table["crop"][7][2:] - table["crop"][7][:2]
+    assert np.abs(landmarks - (table["landmarks"][7] - corner) / side).max() < 1e-6
+    stored = cv2.imdecode(np.frombuffer(table.crops.encoded(7), np.uint8), cv2.IMREAD_COLOR)
+    if size == 64:
+        assert np.array_equal(several.crops[7], stored) and np.array_equal(image, stored[8:-8, 8:-8])
+    middle = cv2.resize(stored[8:-8, 8:-8], (size, size), interpolation=cv2.INTER_AREA)
+    assert np.abs(middle.astype(float) - image).mean() < 12
+
+
+def test_faces_from_disk_equal_those_in_memory(faces):
+    memory, disk = opened(faces, size=32), opened(faces, size=32, cache=0.0)
+    assert memory.crops.decoded is not None and disk.crops.decoded is None
+    assert all(np.array_equal(memory.crops[i], disk.crops[i]) for i in range(len(memory)))
+
+
+def test_a_subset_of_the_landmarks(faces):
+    whole, eyes = opened(faces), opened(faces, layout=L12)
+    assert np.array_equal(eyes.nominal(), whole.nominal()[:, 36:48]) and np.array_equal(eyes["box"][:], whole["box"][:])
+
+
+def test_several_splits_are_one(faces):
+    both = load_splits([split_of(faces), split_of(faces, "val")], L68, 64, 4.0)
+    held = opened(faces, "val")
+    place = list(both["file"]).index(held["file"][0])  # among the others, as in the archive
+    assert len(both) == 40 and len(set(both["file"])) == 40 and np.array_equal(both.crops[place], held.crops[0])
+
+
+def test_hidden_and_unknown_landmarks(tmp_path):
+    folder = write_faces(tmp_path / "raw", 4)
+    for file in folder.glob("*.pts"):
+        landmarks = read_pts(file)
+        landmarks[3] = np.nan if file.stem != "face00" else landmarks[3]
+        write_pts(file, landmarks)
+    prepared = DataGenerator(folder, 32, out=tmp_path / "data", val=0).run()
+    visible = np.load(prepared / "train" / "visible.npy")
+    visible[0, :5] = False
+    rewrite(prepared, "train", visible=visible)
+    several = opened(prepared, size=32)  # landmarks that are annotated but hidden are trained
+    assert several["visible"][0].sum() == 68
+    assert (several["visible"][1:].sum(1) == 67).all() and not several["visible"][:][1:, 3].any()
+    batch = Batches(several, settings("default").augment, L68.flip_index, 0)[np.zeros(4, int), np.arange(4)]
+    assert torch.isfinite(batch.labels.packed).all() and batch.labels.weight.sum() == 68 + 3 * 67
+
+
+def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
+    with pytest.raises(UserError, match="68 landmarks .*layout 98"):
+        opened(faces, layout=LAYOUTS.load("98"))
+    other = tmp_path / "other"
+    shutil.copytree(faces, other)
+    meta = yaml.safe_load((other / "meta.yaml").read_text())
+    (other / "meta.yaml").write_text(yaml.safe_dump({**meta, "margin": 1.5}))
+    with pytest.raises(UserError, match="other.*protocol"):
+        load_splits([split_of(faces), split_of(other)], L68, 64, 4.0)

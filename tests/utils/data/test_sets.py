@@ -1,0 +1,297 @@
+"""Which dataset a training takes, how it is prepared on first use, and which protocol goes with it."""
+
+import os
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import archives
+import pytest
+from conftest import DEFAULTS, LAYOUTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
+from loguru import logger
+from own_sets import FIVE, write_coco
+
+from pipnet.errors import UserError
+from utils import util
+from utils.data import sets
+from utils.data.prepared_set import PreparedSet, read_meta
+from utils.settings.config import Settings
+from utils.task import sources
+from utils.train.ranks import start_ranks
+from utils.train.settings import read_settings
+
+wflw = pytest.fixture(archives.wflw)
+
+
+def new_settings(**given) -> Settings:
+    """Settings of a new training, as main.py reads them."""
+    return read_settings(given, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
+
+
+def training(**given) -> PreparedSet:
+    """The training set of such settings, prepared."""
+    (one,) = sets_of(new_settings(**{"target_size": 32, **given})).training()
+    return one
+
+
+@pytest.fixture
+def raw_300w(tmp_path) -> Path:
+    """A part of 300W: 12 faces to train, 4 to test."""
+    write_faces(tmp_path / "300W" / "afw", 12)
+    write_faces(tmp_path / "300W" / "lfpw" / "testset", 4, seed=1)
+    return tmp_path / "300W"
+
+
+@pytest.fixture
+def root(raw_300w, tmp_path) -> Path:
+    """The folder of prepared sets, with that part, prepared as the ancestors prepare it."""
+    util.DataGenerator(str(raw_300w), 32, out=tmp_path / "data", allow_partial=True).run()
+    return tmp_path / "data"
+
+
+def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, tmp_path, cli):
+    flags = [*SMALL, "--target-size", "32", "--data-root", root, "--run-root", tmp_path / "runs", "--epochs", "1"]
+    done = cli("--train", "--test", "--preset", "irnet", *flags)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
+    assert log[0].endswith("training on 300w") and "300w-pipnet-published" in log[1]
+    assert "300W is partial" in done.stderr and not list(root.glob("synthetic*"))
+    rows = table(done.stdout)
+    assert rows[0][:3] == ["300w-pipnet-published-32", "torch", "4"] and "synthetic" not in done.stdout
+
+
+def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
+    again = training(preset="pipnet", data_root=str(root))
+    assert again.folder.name == "300w-pipnet-published-32"
+    assert read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
+    shutil.rmtree(root / "300w")
+    other = sets_of(new_settings(target_size=48, data_root=str(root)))  # square: nothing but the folder above is left
+    assert [one.folder.name for one in other.training()] == ["300w-48"]
+
+
+@pytest.mark.parametrize("name", ["300w", "aflw"])
+def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, raw_300w, name):
+    mine = write_faces(tmp_path / "own" / name, 12)
+    common = {"data_root": str(tmp_path / "data"), "protocol": "square"}
+    one = training(train_data=[str(mine)], **common)
+    assert one.folder == tmp_path / "data" / f"{name}-32" and one.meta["dataset"] == "points"
+    wanted = (
+        rf"{one.folder} holds a set of your own and not {name.upper()}; name its folder \({mine}\) if you mean it, else"
+    )
+    for given in ({"dataset": name}, {"dataset": name, "data_dir": str(raw_300w), "allow_partial": True}):
+        refuses(wanted, training, **given, **common)
+    assert sets.test_flags([one], "data").startswith(f"--test-data {mine} ")
+    one.folder.rename(one.folder.with_name("renamed"))
+    if name == "300w":
+        training(dataset=name, data_dir=str(raw_300w), allow_partial=True, **common)
+        assert training(train_data=[str(mine)], **common).folder.name.startswith("300w-32-"), "both have their place"
+
+
+def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
+    given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
+    assert training(**given).folder == root / "300w"
+    refuses("--first-pixel.*--labels", training, preset="pipnet", **given)
+    assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
+
+
+def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
+    shutil.rmtree(raw_300w / "lfpw")
+    refuses("300W.*--allow-partial", training, preset="pipnet", data_root=str(root))
+    assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train"]
+
+
+def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
+    raw_300w.rename(raw_300w.with_name("moved"))
+    as_it_is = {"protocol": "square", "labels": "exact", "val": 0.1}
+    assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == root / "300w"  # it needs no raw folder
+    with pytest.raises(UserError) as caught:
+        sets_of(new_settings(preset="pipnet", data_root=str(root))).training()
+    assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(
+        caught.value
+    )
+    advice = "--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32 --labels exact"
+    assert str(caught.value).endswith(advice)
+    assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
+
+
+def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
+    assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
+    (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
+    refuses("mine.*300w.*--dataset", new_settings, data_root=str(root))
+    assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
+    assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
+    text = (root / "mine" / "meta.yaml").read_text()
+    (root / "mine" / "meta.yaml").write_text(text.replace("dataset: 300w", "dataset: synthetic"))
+    assert new_settings(data_root=str(root)).train.preset == "quick"
+    (root / "mine" / "meta.yaml").write_text("a: [")  # damaged
+    assert new_settings(data_root=str(root)).data.train_data == ["synthetic"]
+
+
+def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
+    util.DataGenerator(str(raw), 32, out=root).run()
+    assert new_settings(data_root=str(root)).data.train_data == ["300w"]
+    file = root / "300w" / "meta.yaml"
+    file.write_text(file.read_text().replace("format: 3", "format: 2"))
+    again = training(data_root=str(root), target_size=256)
+    assert again.folder == root / "300w" and again.meta["target_size"] == 256
+
+
+def test_a_set_that_is_prepared_again_meanwhile_is_not_read_on(root, raw):
+    used = PreparedSet(util.DataGenerator(raw, 32, "points", "drawn", root).run(), LAYOUTS)
+    faces = used.read("train")
+    assert faces.crops.plain(0).shape == (32, 32, 3)
+    util.DataGenerator(raw, 32, "points", "drawn", root, margin=1.5).run()
+    refuses("drawn", used.read, "test")
+    refuses("drawn", faces.crops.plain, 0)
+
+
+def test_a_run_goes_on_when_its_raw_folder_is_gone(cli, raw, tmp_path):
+    mine = shutil.copytree(raw, tmp_path / "mine")
+    places = ("--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
+    done = cli("--train", "--train-data", mine, *places, *SMALL, "--epochs", "1", "--exp", "one")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(mine)
+    done = cli("--train", "--test", "--exp", "one", "--resume", "--epochs", "2", *places)
+    assert done.returncode == 0 and "mine is gone; " in done.stderr and "epoch 2/2" in done.stderr, done.stderr
+    assert cli("--test", "--exp", "one", *places).returncode == 0
+
+
+def test_own_sets_do_not_keep_a_shipped_net_from_being_exported(cli, faces, data_root, tmp_path):
+    done = cli(
+        "--export",
+        "int8",
+        "--exp",
+        "landmarks-fast",
+        "--layout",
+        "68",
+        "--data-root",
+        data_root,
+        "--run-root",
+        tmp_path / "runs",
+    )
+    assert done.returncode == 0 and "calibrated" not in done.stderr, done.stderr
+
+
+def test_a_data_root_that_nobody_can_write_to(cli, recipe, faces, raw, tmp_path, monkeypatch):
+    for root in ("/proc/data", "/dev/null/data"):
+        for dataset in ([], ["--dataset", "synthetic", "--train-data", "synthetic"]):
+            fails(cli("--prepare", *recipe, *dataset, "--data-root", root), f"{root}.*--data-root")
+    whole, access = sets_of(settings(data_root=str(faces.parent), target_size=64)), os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and access(place, mode))
+    monkeypatch.setattr(sets, "waiting", lambda file: pytest.fail("it asks for a lock where it cannot write"))
+    assert whole.prepare(str(raw)).folder == faces, "a whole set is taken from there"
+
+
+def test_a_folder_whose_files_vanish_while_they_are_read(cli, tmp_path):
+    if Path("/proc/self").is_dir():
+        fails(cli("--prepare", "--dataset", "/proc", "--data-root", tmp_path / "data"), "/proc")
+
+
+@pytest.mark.parametrize("name", ("face00.jpg", "face00.pts"))
+def test_a_pipe_among_the_files_is_one_line(cli, raw, tmp_path, name):
+    shutil.copytree(raw / "test", tmp_path / "mine")
+    (tmp_path / "mine" / name).unlink()
+    os.mkfifo(tmp_path / "mine" / name)
+    fails(cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*regular")
+
+
+def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
+    folder, _ = wflw
+    common = {"data_root": str(tmp_path / "data"), "allow_partial": True, "val": "none"}
+    for given in (
+        {"dataset": "wflw", "data_dir": str(folder)},
+        {"data_dir": str(folder)},
+        {"train_data": [str(folder)]},
+    ):
+        for preset, wanted in (("pipnet", "wflw"), ("irnet", "wflw"), ("default", None)):
+            assert new_settings(preset=preset, **common, **given).data.protocol == wanted, given
+    one = training(dataset="wflw", data_dir=str(folder), preset="pipnet", **common)
+    assert one.meta["protocol"] == DEFAULTS.protocols["wflw"]
+    assert new_settings(train_data=[str(one.folder)], preset="pipnet").data.protocol == "wflw"
+    typed = training(dataset="wflw", data_dir=str(folder), preset="pipnet", protocol="pipnet", **common)
+    assert typed.meta["protocol"] == DEFAULTS.protocols["pipnet"]
+    with pytest.raises(UserError, match="300w.*wflw"):
+        new_settings(train_data=["300w", str(one.folder)], preset="pipnet")
+
+
+def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, tmp_path):
+    raw_300w.rename(tmp_path / "ARCHIVES")
+    side = tmp_path / "side"
+    side.mkdir()
+    (tmp_path / "ARCHIVES").rename(side / "data_300W")
+    for name in ("cofw68", "celeba", "wflw"):
+        (tmp_path / name).mkdir()
+        getattr(archives, name)(tmp_path / name)[0].rename(
+            side / {"cofw68": "COFW", "celeba": "CelebA"}.get(name, "WFLW")
+        )
+    common = {"data_root": str(tmp_path / "data"), "data_dir": str(side), "allow_partial": True, "val": "none"}
+    for name, place in (("300w", "data_300W"), ("cofw68", "COFW"), ("celeba-wild", "CelebA"), ("wflw", "WFLW")):
+        for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
+            found = sets_of(new_settings(**common, **given))
+            assert found._source(name, found.root) == side / place, (name, given)
+    for name, place in (
+        ("300w", "data_300W"),
+        ("celeba-wild", "CelebA"),
+    ):  # also where the folder is the archive itself
+        given = {**common, "data_dir": str(side / place)}
+        found = sets_of(new_settings(**given, dataset=name))
+        assert found._source(name, found.root) == Path(given["data_dir"])
+    sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
+    mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
+    assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
+
+
+def test_data_dir_is_not_the_archive_of_a_set_that_knows_its_own(raw_300w, wflw, tmp_path):
+    root = str(tmp_path / "data")
+    common = {"data_root": root, "allow_partial": True, "val": "none"}
+    training(dataset="wflw", data_dir=str(wflw[0]), preset="pipnet", **common)  # with other crops than those below
+    sets = sets_of(new_settings(dataset="300w", data_dir=str(raw_300w), target_size=32, **common))
+    assert sets.prepare("wflw").meta["source"] == str(wflw[0])
+
+
+def test_a_training_on_all_faces_has_them_in_one_order(tmp_path):
+    mine, found = str(write_faces(tmp_path / "mine", 24)), []
+    for name, first in (("new", "none"), ("used", 0.3)):
+        given = {"data_root": str(tmp_path / name), "target_size": 32, "input_size": 32, "train_data": [mine]}
+        for val in (first, "none"):
+            chosen = new_settings(**given, val=val)
+            ours = sources.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
+        found.append((list(ours.crops(ours.splits())["file"]), ours.learnt_from()))
+    assert found[0] == found[1] and len(found[0][0]) == 24
+
+
+def test_other_boxes_are_other_data(tmp_path):
+    states, root = [], write_coco(tmp_path / "mine", [FIVE, FIVE + 1, FIVE + 2], box=[50, 30, 60, 61])
+    for side in (60, 90):
+        (root / "labels.json").write_text((root / "labels.json").read_text().replace("30, 60, 61]", f"30, {side}, 61]"))
+        given = {"data_root": str(tmp_path / "data"), "target_size": 32, "train_data": [str(root)], "val": "none"}
+        (one,) = sets_of(new_settings(**given)).training()
+        states.append((one.checksum, one.state("none")))
+    assert states[0][0] == states[1][0] and states[0][1] != states[1][1]
+
+
+def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
+    mine = write_faces(tmp_path / "mine", 12)
+    common = {"data_root": str(tmp_path / "data"), "target_size": 32}
+    (one,) = sets_of(new_settings(**common, train_data=[str(mine)])).training()
+    for changed in (False, True):
+        said = []
+        number = logger.add(said.append, format="{message}", level="WARNING")
+        found = sets_of(new_settings(**common, train_data=[str(one.folder)]))
+        assert [found.training()[0].folder, found.training()[0].folder] == [one.folder] * 2
+        logger.remove(number)
+        assert len(said) == changed and all("mine has changed since" in line for line in said)
+        (mine / "face00.pts").write_text((mine / "face00.pts").read_text() + "\n")
+
+
+def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
+    mine = str(write_faces(tmp_path / "flat", 12))
+    common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
+    refuses("--dataset 300w.*--train-data", new_settings, **common, dataset="300w")
+    assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [
+        mine
+    ]  # --data-dir may be its archive
+    named = {"test_data": [mine]}
+    for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
+        with pytest.raises(UserError, match=message):
+            sets_of(new_settings(**common, **given)).test_splits()

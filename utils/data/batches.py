@@ -1,0 +1,348 @@
+"""Batches of faces, with random changes for training and plain for tests, and the order in which a training takes the
+faces.
+
+A batch is a pure function of (seed, pass, indices). So any process can make it, and a resumed training gets the same
+batches.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from extras.systems import steps
+from nets.labels import Labels, Weak
+from pipnet.errors import UserError
+from pipnet.geometry import compose, invert
+from utils.data import changes
+from utils.data.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
+from utils.data.faces import Faces
+from utils.data.pixels import pixels
+from utils.data.threads import Threads
+from utils.settings.sections import AugmentSettings, TrainSettings
+
+ROUNDS = 8  # of the Feistel network that shuffles
+BLOCK = 64  # batches whose faces are found at once
+UNKNOWN = np.array(
+    [[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]]
+)  # `Faces.frame` of a face with an unknown source image
+
+
+class Batch(NamedTuple):
+    """images (B, S, S, 3) uint8 BGR, with the net's margin; labels in [0, 1] of the nominal crop; index (B,) of the
+    faces.
+    """
+
+    images: torch.Tensor
+    labels: Any
+    index: torch.Tensor
+
+
+# --------------------------------------------------------------------------------------------------------------- order
+def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
+    """Return the indices (B,), below `count`, at some places (B,) of a shuffle. It needs constant memory.
+
+    key: non-negative integers that select the shuffle, or arrays (B,) of them with one for each place. A Feistel
+    network shuffles the cells of a rectangle with at least `count` cells. An index of `count` or more is shuffled again
+    until it is below.
+    """
+    width = np.uint64(ceil(count**0.5))
+    height = np.uint64(ceil(count / int(width)))
+    keys = np.broadcast_to(hashed(*key, np.arange(ROUNDS)[:, None]), (ROUNDS, len(places)))
+
+    def shuffled(cells: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        row, column = np.divmod(cells.astype(np.uint64), width)
+        for first, second in zip(keys[::2], keys[1::2], strict=True):
+            row = (row + mixed(first + column) % height) % height
+            column = (column + mixed(second + row) % width) % width
+        return (row * width + column).astype(np.int64)
+
+    found = shuffled(places, keys)
+    while (beyond := found >= count).any():
+        found[beyond] = shuffled(found[beyond], keys[:, beyond])
+    return found
+
+
+class Part(NamedTuple):
+    """The faces from number `first` to `first + count - 1`; each batch of a rank has `batch` of them."""
+
+    first: int
+    count: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without an incomplete
+    last batch.
+
+    The batch over all ranks is the same for every number of ranks that divides it. parts: kinds of faces, in their
+    order in each batch. batches: number of batches in an epoch. Each pass over the faces shuffles and changes them
+    anew; pass numbers go on over epochs.
+    """
+
+    parts: tuple[Part, ...]
+    batches: int
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+
+    def __len__(self) -> int:
+        return self.batches
+
+    @property
+    def batch(self) -> int:
+        """Return the number of faces in a batch of this rank."""
+        return sum(part.batch for part in self.parts)
+
+    def epochs(self, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the batches of the epochs from `first` to `last - 1`."""
+        for epoch in range(first, last):
+            for start in range(0, self.batches, BLOCK):
+                places = np.arange(start, min(start + BLOCK, self.batches))[:, None]
+                shares = [self._share(part, epoch, places) for part in self.parts]
+                yield from zip(*(np.concatenate(column, 1) for column in zip(*shares, strict=True)), strict=True)
+
+    def _share(self, part: Part, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return passes and indices, each (K, B), of one kind of faces in the batches at `places` (K, 1) of an epoch."""
+        step = part.batch * self.ranks
+        whole = part.count // step
+        turns, places = np.divmod(places, whole)
+        numbers = np.repeat(epoch * -(-self.batches // whole) + turns, part.batch, 1)
+        places = places * step + self.rank + self.ranks * np.arange(part.batch)
+        found = permuted(places.ravel(), part.count, self.seed, numbers.ravel(), part.first)
+        return numbers, part.first + found.reshape(places.shape)
+
+
+def make_order(
+    count: int,
+    labelled: int | None,
+    train: TrainSettings,
+    rank: int = 0,
+    ranks: int = 1,
+    shares: Sequence[tuple[int, float]] = (),
+) -> Order:
+    """Return the order of the batches of `count` faces. Fewer faces than a batch make one small batch.
+
+    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are
+    labelled.
+    shares: (number of faces, share of the batches) of each set among the labelled faces, in order. The number of
+    batches in an epoch stays the same, so a set with a large share comes several times.
+    """
+    kinds = [(0, count, train.batch_size)]
+    if labelled is not None:
+        unlabelled = max(round(train.unlabelled_share * train.batch_size), 1)
+        kinds = [(0, labelled, max(train.batch_size - unlabelled, 1)), (labelled, count - labelled, unlabelled)]
+    for _, faces, _ in kinds:
+        if faces < ranks:
+            raise UserError(f"{faces} training faces are too few for {ranks} processes")
+    parts = tuple(Part(first, faces, min(batch, faces // ranks)) for first, faces, batch in kinds)
+    whole = [part.count // (part.batch * ranks) for part in parts]
+    if min(whole) < train.accumulate:
+        raise UserError(f"accumulate is {train.accumulate}, but an epoch has {min(whole)} batches; lower one of them")
+    batches = whole[0] - whole[0] % train.accumulate
+    if shares:
+        parts = (*_shared_parts(parts[0].batch, shares, ranks), *parts[1:])
+    return Order(parts, train.epoch_steps * train.accumulate if train.epoch_steps else batches, train.seed, rank, ranks)
+
+
+def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Part, ...]:
+    """Return the parts of a batch that mix sets of faces in given shares, see `make_order`.
+    Each set gives at least one face.
+    """
+    weights = np.array([share for _, share in shares])
+    wanted = weights / weights.sum() * batch
+    sizes = np.maximum(np.floor(wanted), 1).astype(int)
+    while sizes.sum() < batch:  # to those that lack most of their share
+        sizes[np.argmax(wanted - sizes)] += 1
+    while sizes.sum() > batch and sizes.max() > 1:
+        sizes[np.argmax(np.where(sizes > 1, sizes - wanted, -np.inf))] -= 1
+    starts = np.cumsum([0, *(faces for faces, _ in shares)]).tolist()
+    if sizes.sum() > batch or any(faces < size * ranks for (faces, _), size in zip(shares, sizes, strict=True)):
+        raise UserError(
+            f"a batch of {batch} cannot mix sets of {', '.join(str(faces) for faces, _ in shares)} faces in these "
+            "--shares; give others, or another --batch-size"
+        )
+    return tuple(Part(first, faces, int(size)) for first, (faces, _), size in zip(starts, shares, sizes, strict=False))
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+class Recipes(NamedTuple):
+    """Sections `augment` for the two crops of an unlabelled face: the teacher labels `weak`, the net learns from
+    `strong`.
+    """
+
+    weak: AugmentSettings
+    strong: AugmentSettings
+
+
+def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipes:
+    """Return both recipes, made from a section `augment` and the rows of `views` in args.yaml.
+
+    Published steps are not strengthened.
+    """
+    least = {key: max(value, getattr(augment, key)) for key, value in rows["strong"].items()}
+    return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
+
+
+def drawn_changes(
+    seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0
+) -> list[Change]:
+    """Return the changes of faces in their passes, in the order in which they act.
+    view: number of a face's crop, from 0.
+    """
+    count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
+    u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count :]
+    return steps.in_steps(u, recipe, field) if recipe.steps else [changes.changes(u, recipe, field)]
+
+
+def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> list:
+    """Return landmarks, weight, pose, states and level of some faces after the changes `made`, if any.
+
+    They are float32 arrays, NaN where unknown; None for columns that the faces do not have.
+    """
+    landmarks, weight = faces.nominal(rows), faces["visible"][rows]
+    pose, states, level = (faces[name][rows] if name in faces else None for name in ("pose", "states", "level"))
+    if made:
+        landmarks = moved(landmarks.astype(np.float64), faces.shift(rows), made, flip_index)
+        weight = exchanged(weight, made, flip_index)
+        pose = pose if pose is None else turned(pose, whole_matrix(made))
+        states = states if states is None else exchanged(states, made, _partners(faces.facts["states"]))
+    return [part if part is None else part.astype(np.float32) for part in (landmarks, weight, pose, states, level)]
+
+
+def _partners(names: Sequence[str]) -> list[int]:
+    """Return for each state its index in a mirror image: the words left and right in its name change places."""
+    other = {"left": "right", "right": "left"}
+    mirrored = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
+    return [names.index(twin) if twin in names else place for place, twin in enumerate(mirrored)]
+
+
+class Batches(Dataset):
+    """Training batches: `batches[passes, indices]`, both (B,), is a `Batch` of these faces with random changes.
+
+    recipe: section `augment`. labelled: faces from this number on have no labels; they come last in a batch. views: the
+    recipes of their two crops; `labels.weak` holds those that a teacher labels.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        recipe: AugmentSettings,
+        flip_index: Sequence[int],
+        seed: int,
+        labelled: int | None = None,
+        views: Recipes | None = None,
+    ):
+        self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
+        self.labelled, self.views = labelled, views
+
+    def name(self, index: int) -> str:
+        """Return the name of a face, for errors."""
+        return self.faces["file"][index]
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
+        drawings, labels, matrix = self.planned(key)
+        return assembled(
+            lambda crops, made: torch.from_numpy(reduce(pixels, made, crops)),
+            self.pictures(key[1]),
+            drawings,
+            labels,
+            matrix if matrix is None else torch.from_numpy(matrix),
+            torch.from_numpy(key[1]),
+        )
+
+    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Labels, np.ndarray | None]:
+        """Return (changes, labels, maps) of a batch.
+
+        changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces.
+        labels: of the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without
+        views.
+        """
+        numbers, indices = key
+        count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
+        made, labels = self.drawn(numbers[:count], indices[:count])
+        if not self.views:
+            return [made], Labels.pack(*labels), None
+        strong, weak = (
+            self.changes(numbers[count:], indices[count:], recipe, view)
+            for view, recipe in ((0, self.views.strong), (1, self.views.weak))
+        )
+        matrix = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, self.faces.crops.size]
+        return [made, strong, weak], Labels.pack(*labels), matrix.astype(np.float32)
+
+    def drawn(self, numbers: np.ndarray, indices: np.ndarray) -> tuple[list[Change], list]:
+        """Return the changes of faces in their passes, and their labels after these, see `labels_of`."""
+        made = self.changes(numbers, indices, self.recipe)
+        return made, labels_of(self.faces, indices, made, self.flip_index)
+
+    def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe: AugmentSettings, view: int = 0) -> list[Change]:
+        """Return the changes of faces in their passes by a recipe. view: number of a face's picture, from 0."""
+        crops, box = self.faces.crops, None
+        if recipe.fill == "grey" or "sides" in recipe.steps:
+            frame = self.faces.frame(indices)
+            frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
+            box = frame[:, 0]
+        field = Field(crops.size, crops.side, crops.size + 2 * crops.seen, box)
+        made = drawn_changes(self.seed, numbers, indices, recipe, field, view)
+        if recipe.fill == "grey":
+            low, high = np.split(frame[:, 1].reshape(-1, 4) + crops.border, 2, 1)
+            if (ends := made[0].source) is not None:
+                low, high = np.maximum(low, ends[:, :2]), np.minimum(high, ends[:, 2:])
+            made[0] = made[0]._replace(source=np.concatenate([low, high], 1))
+        return made
+
+    def pictures(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Return the stored crops of faces."""
+        return [self.faces.crops[index] for index in indices.tolist()]
+
+
+def assembled(
+    carry: Callable[..., torch.Tensor],
+    pictures,
+    drawings: list[list],
+    labels: Labels,
+    matrix: torch.Tensor | None,
+    index: torch.Tensor,
+) -> Batch:
+    """Return a batch made of stored crops (B, S, S, 3). carry(crops, changes) makes their pictures.
+
+    drawings, labels, matrix: see `Batches.planned`.
+    """
+    count = len(labels.packed)
+    first, *views = [
+        carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)
+    ]
+    if not views:
+        return Batch(first, labels, index)
+    return Batch(torch.cat([first, views[0]]), labels._replace(weak=Weak(views[1], matrix)), index)
+
+
+def plain(faces: Faces, rows: np.ndarray) -> Batch:
+    """Return a batch of some faces without random changes, as a net gets them in tests."""
+    images = np.stack([faces.crops.plain(row) for row in rows.tolist()])
+    return Batch(torch.from_numpy(images), Labels.pack(*labels_of(faces, rows)), torch.from_numpy(rows))
+
+
+def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+    """Yield plain batches of this rank's share of the faces. Each face is in the batches of exactly one rank.
+
+    A thread makes the next batch while one is used.
+    """
+    mine, made = np.arange(rank, len(faces), ranks), None
+    with Threads(1) as pool:
+        for start in range(0, len(mine), batch_size):
+            following = pool.submit(plain, faces, mine[start : start + batch_size])
+            if made:
+                yield made.result()
+            made = following
+        if made:
+            yield made.result()

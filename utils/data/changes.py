@@ -1,0 +1,271 @@
+"""Random changes of faces: drawn once for a whole batch, as arrays with one row a face.
+
+pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch. `moved` carries them out on landmarks.
+
+The random numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that
+no option changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the
+settings. With its key `steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from pipnet.geometry import compose, transform
+from pipnet.pose import turn_pose
+from utils.settings.sections import AugmentSettings
+
+LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
+INTERPOLATION = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+# the choices among which a draw decides; `slim` is what its step sides does, which also averages: here, the stored crop is that
+RANDOM = {"random": ("nearest", "linear", "cubic"), "slim": ("nearest", "linear", "cubic", "lanczos", "linear")}
+GREY = 127
+DRAWS = 52  # uniform numbers of a face
+DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
+EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an edge of the picture
+GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
+
+
+class Change(NamedTuple):
+    """Changes of B square crops, in the order in which they are carried out.
+    A column is None if no crop is changed in this way.
+
+    matrix is in px of the nominal crop, which is the middle of the picture. Other lengths are in px of the result. Rows
+    of crops that are not changed hold neutral values.
+    """
+
+    size: int  # px of the nominal crop
+    seen: int  # px: side of the middle of the crop that counts as the picture
+    side: int  # px of the result
+    matrix: np.ndarray  # (B, 2, 3) from px of the nominal crop to px of that of the result
+    mirrored: np.ndarray  # (B,) bool: left and right change places
+    interpolation: np.ndarray | None = None  # (B,) OpenCV's flag; None: linear
+    hsv: np.ndarray | None = None  # (B, 3) factors of hue, saturation and value
+    light: np.ndarray | None = None  # (B, 2, 3) depth x of a shadow: affine of px; BGR light where x >= 1
+    gamma: np.ndarray | None = None  # (B,) power of the grey levels in [0, 1]
+    colour: np.ndarray | None = None  # (B, 3, 4) affine of blue, green, red
+    blur: np.ndarray | None = None  # (B,) sigma in px, 0: none
+    grain: np.ndarray | None = None  # (B, 3) sigma of the noise in grey levels, 0: none; px of a grain; seed
+    jitter: np.ndarray | None = None  # (B, 2) uniform noise in +- this, grey levels, 0: none; seed
+    box: np.ndarray | None = None  # (B, 4) int: x, y, width, height of a covered rectangle, 0: none
+    shade: np.ndarray | None = None  # (B, 3) int: its colour
+    fill: int = 0  # grey level of what lies outside the picture
+    clips: np.ndarray | None = None  # (B,) bool: landmarks that leave the crop are moved to its edge
+    source: np.ndarray | None = (
+        None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first gets the level `fill` outside
+    )
+
+
+class Field(NamedTuple):
+    """The crops that changes are drawn for.
+
+    Sides in px: size of the nominal crop, stored of the crop, side of the net's input.
+    """
+
+    size: int
+    stored: int
+    side: int
+    box: np.ndarray | None = None  # (B, 2, 2) corners of the face boxes in px of the nominal crop, for the step sides
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+def mixed(state: np.ndarray) -> np.ndarray:
+    """Return 64-bit numbers that look random, from numbers of any kind; different numbers give different ones
+    (SplitMix64).
+    """
+    for shift, factor in MIX:
+        state = (state ^ (state >> np.uint64(shift))) * factor
+    return state ^ (state >> np.uint64(31))
+
+
+def hashed(*keys) -> np.ndarray:
+    """Return 64-bit numbers that look random, one for each tuple of keys: non-negative integers, or arrays that are
+    broadcast.
+    """
+    state = np.zeros((1,), np.uint64)
+    for key in keys:
+        state = mixed((state ^ np.asarray(key).astype(np.uint64)) + GOLDEN)
+    return state
+
+
+def uniforms(seed: int, number, indices: np.ndarray, count: int) -> np.ndarray:
+    """Return numbers (B, count) in [0, 1), a function of seed, pass (a number or (B,)), index (B,) and column."""
+    rows = hashed(seed, number, indices)[:, None]
+    return (mixed(rows + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53
+
+
+# ------------------------------------------------------------------------------------------------------------- changes
+def affines(linear: np.ndarray, centre: float, shift: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return (B, 2, 3): linear maps (B, 2, 2) about the point (centre, centre), then a shift (B, 2)."""
+    middle = np.full(2, centre)
+    return np.concatenate([linear, (middle - linear @ middle + shift)[..., None]], 2)
+
+
+def turns(angle: np.ndarray, zoom: np.ndarray | float = 1.0) -> np.ndarray:
+    """Return the rotations (B, 2, 2) by `angle` (B,) radians, clockwise as seen, with a zoom (B,)."""
+    cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
+    return np.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
+
+
+def interpolations(recipe: AugmentSettings, draw: np.ndarray, slim: str | None = None) -> np.ndarray:
+    """Return OpenCV's interpolation flags (B,). draw (B,) in [0, 1) selects among several.
+
+    slim: that of this step if the setting is `slim`; None: one of several.
+    """
+    name = slim if slim and recipe.interpolation == "slim" else recipe.interpolation
+    flags = np.array([INTERPOLATION[one] for one in RANDOM.get(name, (name,))])
+    return flags[(len(flags) * draw).astype(int)]
+
+
+def colours(recipe: AugmentSettings, u: np.ndarray) -> np.ndarray | None:
+    """Return affines (B, 3, 4) of BGR: brightness, contrast, saturation, hue, infrared, grayscale; None if all are off.
+
+    u: uniform numbers (B, 8).
+    """
+    if not (recipe.colour_prob or recipe.grayscale or recipe.infrared):
+        return None
+    strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue])
+    brightness, contrast, saturation, hue = ((2 * u[:, :4] - 1) * strengths * (u[:, 4:5] < recipe.colour_prob)).T[
+        ..., None, None
+    ]
+    mean, axis = np.outer(np.ones(3), LUMA), np.full((3, 3), 1 / 3)  # hue rotates colours about the grey axis
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
+    turn = axis + np.cos(2 * np.pi * hue) * (np.eye(3) - axis) + np.sin(2 * np.pi * hue) * cross
+    linear = (1 + contrast) * (mean + (1 + saturation) * (np.eye(3) - mean)) @ turn
+    offset = np.broadcast_to(255 * brightness - 128 * contrast, (len(u), 3, 1))  # contrast keeps mid-grey
+    matrix = np.concatenate([linear, offset], 2)
+    matrix[u[:, 4] >= recipe.colour_prob] = np.eye(3, 4)  # without rounding
+    grey, dark = u[:, 5] < recipe.grayscale, u[:, 6] < recipe.infrared
+    matrix[dark] = matrix[dark][:, :1]
+    matrix[dark, :, 3] += 10 + np.floor(80 * u[dark, 7, None])
+    matrix[grey] = (LUMA @ matrix[grey])[:, None]
+    return matrix
+
+
+def grains(recipe: AugmentSettings, strength: np.ndarray, size: np.ndarray | float, draw: np.ndarray) -> np.ndarray:
+    """Return `Change.grain` (B, 3) of noise with `strength` (B,) in [0, 1]. size: px of a grain; draw: (B,) in [0, 1)."""
+    return np.stack(np.broadcast_arrays(strength * recipe.noise_sigma, size, np.floor(draw * 2**31)), 1)
+
+
+def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int, free: float = 0.0) -> np.ndarray:
+    """Return boxes (B, 4) in whole px of pictures of `side` px, at `place` (B, 2) in [0, 1); share (B, 2) of the side.
+
+    free: px at the right and lower edge that no box reaches.
+    """
+    extent = (share * side).astype(int) + least
+    return np.concatenate([(place * (side - extent - free)).astype(int), extent], 1)
+
+
+def shadows(u: np.ndarray, acts: np.ndarray, side: float) -> np.ndarray:
+    """Return `Change.light` (B, 2, 3) of shadows in pictures of `side` px: none where `acts` (B,) is False.
+
+    A shadow begins at a line through the middle half of the picture and reaches its depth within a tenth to all of the
+    side. The light in it may have another colour. u: uniform numbers (B, 8).
+    """
+    angle, reach, start = 2 * np.pi * u[:, 0], (0.1 + 0.9 * u[:, 2] ** 2) * side, (u[:, 1] - 0.5) * side / 2
+    normal = np.stack([np.cos(angle), np.sin(angle)], 1)
+    depth = np.column_stack([normal, -normal.sum(1) * side / 2 - start]) / reach[:, None]
+    light = DARKEST + (0.6 - DARKEST) * u[:, 3, None] + TINT * (2 * u[:, 4:7] - 1) * u[:, 7, None]
+    made = np.stack([depth, np.clip(light, 0, 1)], 1)
+    return np.where(acts[:, None, None], made, [[[0.0] * 3, [1.0] * 3]])
+
+
+def ends(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
+    """Return `Change.source` (B, 4) of pictures that end inside the crop, at one edge or two, where `acts` (B,).
+    u: (B, 4).
+    """
+    depth = EDGE_REACH * side * u[:, :2] * acts[:, None] * [1, 0.5]
+    edge = np.stack([(4 * u[:, 2]).astype(int), (4 * u[:, 3]).astype(int)], 1)
+    source = np.tile([0.0, 0, side, side], (len(u), 1))
+    for column in (1, 0):
+        rows = np.arange(len(u)), edge[:, column]
+        source[rows] = np.where(edge[:, column] < 2, depth[:, column], side - depth[:, column])
+    return source
+
+
+def filling(recipe: AugmentSettings) -> int:
+    """Return the grey level of what lies outside the picture."""
+    return GREY if recipe.fill == "grey" else 0
+
+
+def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
+    """Return the changes of B crops for `uniform` numbers (B, DRAWS).
+
+    One warp comes first, then a shadow, light, colour, blur, noise and a rectangle.
+    """
+    (size, stored, side, _), u = field, iter(uniform.T)  # each number has its place in this order
+
+    def several(count: int) -> np.ndarray:
+        return np.stack([next(u) for _ in range(count)], 1)
+
+    angle, zoom, shift, mirror = 2 * next(u) - 1, 2 * next(u) - 1, 2 * several(2) - 1, next(u) < recipe.flip
+    turn, move = next(u), next(u) < recipe.translation_prob
+    usual = recipe.rotation * (turn < recipe.rotation_prob * (1 - recipe.roll_prob))
+    reach = np.where(turn >= 1 - recipe.roll_prob, 180.0, usual)
+    linear = turns(np.radians(reach) * angle, 1 + recipe.scale * zoom)
+    matrix = affines(linear, size / 2, shift * recipe.translation * size * move[:, None])
+    matrix[mirror, 0] = [0, 0, size] - matrix[mirror, 0]
+    made: dict[str, Any] = {
+        "interpolation": interpolations(recipe, next(u)),
+        "colour": colours(recipe, several(8)),
+        "fill": filling(recipe),
+    }
+    blurs, sigma = next(u) < recipe.blur, (0.05 + 0.95 * next(u)) * recipe.blur_sigma * side / 256
+    made["blur"] = blurs * sigma if recipe.blur else None
+    grainy, strength, seed = next(u) < recipe.noise, next(u), next(u)
+    grain = 1 + next(u) * (max(recipe.noise_size * side / 256, 1) - 1)
+    made["grain"] = grains(recipe, grainy * strength, grain, seed) if recipe.noise else None
+    hides, share, place = next(u) < recipe.occlusion, several(2) * recipe.occlusion_size, several(2)
+    made["box"] = rectangles(share, place, side, 1) * hides[:, None] if recipe.occlusion else None
+    made["shade"], power = (several(3) * 256).astype(int), 2 * next(u) - 1
+    made["gamma"] = recipe.gamma**power if recipe.gamma > 1 else None
+    dark, falls = next(u) < recipe.shadow, several(8)
+    made["light"] = shadows(falls, dark, side) if recipe.shadow else None
+    cuts, where = next(u) < recipe.edge, several(4)
+    made["source"] = ends(where, cuts, stored) if recipe.edge else None
+    return Change(size, stored if recipe.fill == "real" else side, side, matrix, mirror, **made)
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip_index: Sequence[int]) -> np.ndarray:
+    """Return landmarks (B, N, 2) in [0, 1] of the nominal crops after all changes. They may lie outside the crop.
+
+    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. In mirrored crops the labels would lie
+    to the left; they are moved so that they lie to the right in all crops. Left and right landmarks change places
+    there.
+    """
+    size = made[0].size
+    points = landmarks * size
+    for change in made:
+        points[..., 0] -= (2 * size * shift * change.mirrored)[:, None]
+        points = transform(points, change.matrix)
+        if change.clips is not None:
+            points = np.where(change.clips[:, None, None], np.clip(points, 0, size), points)
+    return exchanged(points / size, made, flip_index)
+
+
+def exchanged(values: np.ndarray, made: Sequence[Change], partners: Sequence[int]) -> np.ndarray:
+    """Return values (B, N, ...) in which, for mirrored crops, each value is replaced by that of its partner.
+    partners (N,).
+    """
+    mirrored = np.logical_xor.reduce([change.mirrored for change in made])
+    return np.where(mirrored.reshape(-1, *[1] * (values.ndim - 1)), values[:, list(partners)], values)
+
+
+def whole_matrix(made: Sequence[Change]) -> np.ndarray:
+    """Return the affines (B, 2, 3) of all changes together, in px of the nominal crop."""
+    return compose(*(change.matrix for change in made))
+
+
+def turned(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return poses (B, 3) in radians of faces after affines (B, 2, 3) of their pictures: mirror, rotation and zoom."""
+    sign = np.sign(np.linalg.det(matrix[..., :2]))  # mirroring changes the sides of yaw and roll
+    pose = pose * np.stack([np.ones_like(sign), sign, sign], -1)
+    return turn_pose(pose, np.arctan2(sign * matrix[..., 1, 0], sign * matrix[..., 0, 0]))

@@ -1,0 +1,84 @@
+"""Names of sets and paths on the command line.
+Paths are made absolute, so that they are valid in any working directory.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from extras.datasets import DATASETS, infer
+from pipnet.errors import UserError
+from pipnet.images import is_picture
+from utils.settings.config import ROOT, Defaults
+from utils.settings.yaml_files import nearest, read_yaml
+
+MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
+
+
+def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the given keys with absolute paths."""
+    found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
+    files = ["data_dir", "detector_weights"]
+    if mean := given.get("meanface"):
+        found["meanface"] = absolute([mean])[0]
+        if mean.endswith(MEANFACE_FILES):
+            files.append("meanface")
+    return {**given, **found, **{key: str(Path(given[key]).resolve()) for key in files if given.get(key)}}
+
+
+def absolute(names: list[str]) -> list[str]:
+    """Return names of datasets as they are, folders and files as absolute paths."""
+    return [name if name in DATASETS or not Path(name).exists() else str(Path(name).resolve()) for name in names]
+
+
+def prepared(name: str, root: Path) -> Path | None:
+    """Return meta.yaml of the prepared set that `name` means: a path, or a folder in `root`.
+    None if there is no such set.
+    """
+    return next(filter(Path.is_file, (Path(name) / "meta.yaml", root / name / "meta.yaml")), None)
+
+
+def dataset_of(name: str, root: Path) -> str:
+    """Return the row of DATASETS for the name of a dataset, a prepared set (in `root`) or a raw folder.
+    UserError for others.
+    """
+    if name in DATASETS:
+        return name
+    if meta := prepared(name, root):
+        dataset = read_yaml(meta).get("dataset")
+        if not isinstance(dataset, str) or dataset not in DATASETS:
+            raise UserError(
+                f"{meta} names the dataset {dataset!r}, which this version does not know; prepare the set again"
+            )
+        return dataset
+    if Path(name).is_dir():
+        return infer(Path(name))
+    raise UserError(
+        f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {root}, nor a folder{nearest(name, DATASETS)}"
+    )
+
+
+def is_unlabelled_set(name: str, root: Path) -> bool:
+    """Return whether a name of --unlabelled means a dataset or a prepared set (in `root`); False: pictures, a video or
+    shards.
+
+    UserError if it means nothing, or a folder without a picture or a shard.
+    """
+    path = Path(name)
+    if name in DATASETS or prepared(name, root):
+        return True
+    if not path.exists():
+        raise UserError(f"--unlabelled {name} is neither a dataset, a prepared set, a folder of pictures nor a video")
+    if path.is_dir() and not any(file.suffix == ".tar" or is_picture(file) for file in path.rglob("*")):
+        raise UserError(f"--unlabelled: no picture in the folder {name}")
+    return False
+
+
+def check_sets(given: dict[str, Any], defaults: Defaults) -> None:
+    """Raise UserError if a given name of a set does not exist. Fast, because torch is not loaded."""
+    root = ROOT / given.get("data_root", defaults.values["data_root"])
+    names = [given.get("dataset", "auto"), *(given.get("train_data") or ()), *(given.get("test_data") or ())]
+    for name in names:
+        if name != "auto":
+            dataset_of(name, root)
+    for name in given.get("unlabelled") or ():
+        is_unlabelled_set(name, root)

@@ -1,0 +1,401 @@
+"""A prepared set, data/<name>/, and the faces that a training or a test loads from several sets."""
+
+import hashlib
+import math
+import re
+import shlex
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from loguru import logger
+
+from extras.datasets import DATASETS, WITHIN, image_of
+from extras.datasets.own_layout import normalised
+from pipnet import images
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, border_px, check_protocol
+from pipnet.layout import MOST_LANDMARKS, Layout
+from utils.data.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop, version_of
+from utils.data.faces import Crops, Faces, constant, mapped
+from utils.data.partial_folders import SPLITS
+from utils.settings.conversion import conversion
+from utils.settings.layouts import Layouts
+from utils.settings.union import to_union
+from utils.settings.yaml_files import read_yaml
+
+SYNTHETIC = "synthetic"
+UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
+ALL = "all"  # every face of a set, whatever its split
+LEFT_OUT = "left_out.txt"
+FORMAT = 3  # of the folder; a folder of another format is prepared again
+META: dict[str, Any] = {  # types of the values
+    "dataset": str,
+    "name": str,
+    "source": str,
+    "layout": str,
+    "count": int,
+    "protocol": dict,
+    "target_size": int,
+    "margin": (int, float),
+    "origin": (int, float, type(None)),
+    "val": (int, float, str),
+    "seed": int,
+    "expected": (dict, type(None)),
+    "found": dict,
+    "checksum": str,
+    "columns": list,
+}
+COLUMN = re.compile(r"[a-z_]+(\.text)?")  # names of their files
+COLUMNS = {
+    "file.text",
+    "subset.text",
+    "identity.text",
+    "size",
+    "crop",
+    "box",
+    "landmarks",
+    "visible",
+    "jpeg",
+}  # of every set
+
+
+class PreparedSet:
+    """A complete prepared set. UserError if `folder` is none.
+
+    meta: the values of meta.yaml. layouts: where its `layout` is looked up. show: folder for pictures of the set:
+    `drawn`, or if that is None the folder show/ of the set.
+    """
+
+    def __init__(self, folder: Path, layouts: Layouts, drawn: Path | None = None):
+        self.folder, self.layouts, self.meta = Path(folder), layouts, read_meta(folder)
+        self.show = drawn or self.folder / "show"
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Return the layout of the stored landmarks."""
+        return self.layouts.load(self.meta["layout"])
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """Return the protocol by which the crops were cut."""
+        return Protocol(**self.meta["protocol"])
+
+    @property
+    def checksum(self) -> str:
+        """Return the checksum of the names, image sizes and labels of the raw set."""
+        return self.meta["checksum"]
+
+    def state(self, val: float | str) -> list[str]:
+        """Return the checksum of what a resumed training must find beside the labels: boxes, crops, validation.
+        [] without it.
+
+        val: the setting of that name.
+        """
+        split = () if val in ("test", "none") else (self.meta["val"], self.meta["seed"])
+        values = self.meta.get("contents"), self.meta["margin"], self.meta["target_size"], *split
+        return [hashlib.sha256(repr(values).encode()).hexdigest()] if values[0] else []
+
+    @property
+    def splits(self) -> list[str]:
+        """Return the names of its splits."""
+        return [split for split in SPLITS if (self.folder / split).is_dir()]
+
+    @property
+    def synthetic(self) -> bool:
+        """Return whether the faces are rendered."""
+        return self.meta["dataset"] == SYNTHETIC
+
+    @property
+    def title(self) -> str:
+        """Return the name for tables. That of rendered faces says that they are synthetic."""
+        return "synthetic faces" if self.synthetic else self.meta["name"]
+
+    @property
+    def called(self) -> str:
+        """Return the name of the set in unions of layouts and in --shares: its dataset; for a user's own set, its raw
+        folder.
+        """
+        dataset = DATASETS.get(self.meta["dataset"])
+        return self.meta["dataset"] if dataset and dataset.layout else Path(self.meta["source"]).name
+
+    def meanface(self) -> np.ndarray:
+        """Return the mean training landmarks (N, 2) in [0, 1] of the nominal crop. UserError without a train split."""
+        file, count = self.folder / "meanface.txt", self.meta["count"]
+        try:
+            points = np.array(file.read_text(encoding="ascii").split(), dtype=np.float64).reshape(count, 2)
+            if not (np.abs(points) < FAR).all():
+                raise ValueError
+            return points
+        except (OSError, ValueError):
+            raise UserError(
+                f"{file} does not hold {count} landmarks; a prepared set without a train split has none"
+            ) from None
+
+    def read(self, split: str) -> Faces:
+        """Return the faces of a split, or of ALL splits. Values are read when they are used.
+
+        If the split `val` is missing, there are no faces in it. UserError for any other missing split, and for damaged
+        files.
+        """
+        if split == ALL:
+            return Faces.join([self.read(name) for name in self.splits])
+        if split == "val" and self.splits and split not in self.splits:
+            return self.read(self.splits[0]).only(np.arange(0))
+        if split not in self.splits:
+            raise UserError(f"{self.folder} has no {split} split; give a set that has one")
+        folder, meta = self.folder / split, self.meta
+        table = stored_columns(folder, meta)
+        version = version_of((folder / CROPS).stat())
+        if read_meta(self.folder) != meta:
+            raise UserError(f"{self.folder} was prepared again while this command used it; start this command again")
+        count = len(table["jpeg"])
+        whole = {
+            "source": Path(meta["source"]),
+            "set": meta["checksum"],
+            "target": meta["target_size"],
+            "step": meta.get("frame_step"),
+        }
+        table |= {name: constant(value, count) for name, value in whole.items() if value is not None}
+        facts = {
+            "protocol": self.protocol,
+            "margin": meta["margin"],
+            "states": list(meta.get("states", ())),
+            "subsets": list(meta["expected"] or ()),
+        }
+        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, version, table["jpeg"])
+        crops = Crops(
+            partial(decoded_crop, folder / CROPS, stored, table["file"]),
+            stored,
+            count,
+            size,
+            border_px(size, meta["margin"]),
+        )
+        return Faces(table, crops, facts)
+
+    def mismatch(self, **wanted: Any) -> str:
+        """Return in one line why the set cannot be used; '' if it is complete and meta.yaml has all wanted values.
+
+        wanted: keys of meta.yaml, e.g. target_size, margin, protocol (a Protocol), val, seed, layout, source.
+        """
+        for key, value in wanted.items():
+            value = value._asdict() if key == "protocol" else value
+            if key not in self.meta:
+                return f"{self.folder} was prepared without {key}"
+            if self.meta[key] != value:
+                if key == "fingerprint":
+                    return f"{self.meta['source']} has changed since {self.folder} was prepared"
+                return f"{self.folder} was prepared with {key} {self.meta[key]}, not {value}"
+        name, count = self.meta["layout"], self.meta["count"]
+        if name in self.layouts.rows and self.layout.count != count:
+            return f"{self.folder} was prepared with {count} landmarks, but layout {name} has {self.layout.count} now"
+        if name in self.layouts.rows and (points := list(map(normalised, self.meta.get("points") or ()))):
+            named = list(map(normalised, self.layout.point_names()))
+            if named != points and set(named) == set(points):
+                return f"{self.folder} was prepared with the points in another order than layout {name} has now"
+        try:
+            for split in self.splits:
+                stored_columns(self.folder / split, self.meta)
+        except UserError as error:
+            return str(error)
+        return "" if self.splits else f"{self.folder} holds no split"
+
+
+class Split(NamedTuple):
+    """A split of a prepared set.
+
+    label_shift: px of the source image by which the labels lie too far right
+    labelled: False hides the labels, so that nothing can learn from them; the set may then have any layout
+    """
+
+    set: PreparedSet
+    name: str
+    label_shift: float = 0.0
+    labelled: bool = True
+
+
+def trained_splits(val: float | str) -> tuple[str, ...]:
+    """Return the splits to train on: train, and val unless it validates. val: the setting of that name."""
+    return ("train", "val") if val in ("test", "none") else ("train",)
+
+
+def test_split(one: PreparedSet, apart: bool) -> Split | None:
+    """Return the test split of a set.
+
+    Without one, return all its faces if it is a user's own and `apart` from training, else None.
+    """
+    if "test" in one.splits:
+        return Split(one, "test")
+    if not apart or DATASETS[one.meta["dataset"]].layout is not None:
+        return None
+    logger.info(f"{one.folder.name} has no test split: all its faces are tested")
+    return Split(one, ALL)
+
+
+def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, input_margin: float = 1.0) -> Faces:
+    """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size`
+    px.
+
+    Sets of another layout are converted if conversion.py has a rule. cache: GiB for decoded crops.
+    """
+    parts = [split.set.read(split.name) for split in splits]
+    order = _in_order(splits, parts)
+    for split, part in zip(splits, parts, strict=True):
+        if any(part.facts[key] != parts[0].facts[key] for key in ("protocol", "margin")):
+            raise UserError(
+                f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
+                "both with the same"
+            )
+    margin = parts[0].facts["margin"]
+    if border_px(size, input_margin) > border_px(size, margin):
+        raise UserError(
+            f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {margin}; prepare it "
+            f"with --margin {input_margin} or more"
+        )
+    union = {
+        key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")
+    }
+    faces = Faces.join([_for_net(*pair, layout, union["states"]) for pair in zip(splits, parts, strict=True)])
+    crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
+    faces = Faces(faces.columns, crops, faces.facts | union | {"aligned": bool(layout.members)})
+    return faces if order is None else faces.only(order)
+
+
+def _in_order(splits: list[Split], parts: list[Faces]) -> np.ndarray | None:
+    """Return the rows of the joined parts with train and val of a set in the order of its archive; None if they are in
+    order.
+
+    So a training on both sees the same faces in the same order, whatever share was held out when the set was prepared.
+    """
+    starts = np.cumsum([0, *map(len, parts)])
+    rows = np.arange(starts[-1])
+    for i, (one, two) in enumerate(pairwise(splits)):
+        pair, of_one = parts[i : i + 2], (one.name, two.name, one.set.folder) == ("train", "val", two.set.folder)
+        if of_one and all("place" in part for part in pair):
+            places = np.concatenate([part["place"][:] for part in pair])
+            rows[starts[i] : starts[i + 2]] = starts[i] + np.argsort(places, kind="stable")
+    return None if (np.diff(rows) > 0).all() else rows
+
+
+def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> Faces:
+    """Return the faces of a split with labels in `layout` and columns for all `states`. Hidden labels are unknown."""
+    meta, landmarks, visible = split.set.meta, faces["landmarks"], faces["visible"]
+    faces = faces.with_columns(label_shift=constant(float(split.label_shift), len(faces)))
+    if not split.labelled:
+        unknown = {"landmarks": np.full((layout.count, 2), np.nan), "visible": np.zeros(layout.count, bool)}
+        return faces.without("pose", "states").with_columns(
+            **{name: constant(value, len(faces)) for name, value in unknown.items()}
+        )
+    if meta["layout"] != layout.stored:
+        way: Any = (
+            to_union(split.set.called, meta["layout"], layout, split.set.layouts)
+            if layout.members
+            else conversion(meta["layout"], layout.stored, split.set.layouts)
+        )
+        if way is None:
+            raise UserError(
+                f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
+                f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout"
+            )
+        landmarks, visible = mapped(way, landmarks), mapped(way.flags, landmarks, visible)
+    if len(layout.selected) != landmarks[:0].shape[1]:
+        landmarks, visible = (
+            mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible)
+        )
+    new = {"landmarks": landmarks, "visible": mapped(_known, landmarks)}
+    if "pose" in faces:
+        new["pose"] = mapped(partial(np.asarray, dtype=np.float32), faces["pose"])
+    if "states" in faces:
+        places = [states.index(name) for name in faces.facts["states"]]
+        new["states"] = mapped(partial(_among, places, len(states)), faces["states"])
+    return faces.with_columns(**new)
+
+
+def _known(landmarks: np.ndarray) -> np.ndarray:
+    return np.isfinite(landmarks).all(-1)
+
+
+def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:
+    """Return (B, count) float32 with `states` (B, k) at their places, NaN at others."""
+    found = np.full((len(states), count), np.nan, np.float32)
+    found[:, places] = states
+    return found
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Return the values of meta.yaml. UserError if there is none, or one of another format."""
+    file = Path(folder) / "meta.yaml"
+    if not file.is_file():
+        raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
+    meta = read_yaml(file)
+    meta.setdefault("labels", "exact")
+    if meta.get("format") == 2 and isinstance(meta.get("source"), str):
+        again = (
+            "--dataset synthetic" if meta.get("dataset") == SYNTHETIC else f"--data-dir {shlex.quote(meta['source'])}"
+        )
+        raise UserError(
+            f"{file} is of format 2, which this version no longer reads; prepare the set again: python main.py "
+            f"--prepare {again}"
+        )
+    try:
+        whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
+        whole = whole and meta["dataset"] in (*DATASETS, UNLABELLED)
+        whole = (
+            whole
+            and 0 < meta["count"] <= MOST_LANDMARKS
+            and 0 < meta["target_size"] <= FAR
+            and 0 < meta["margin"] <= 100
+        )
+        whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
+        whole = whole and all(
+            isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values()
+        )
+        whole = whole and isinstance(meta.get("frame_step", 1), int | None) and isinstance(meta.get("states", []), list)
+        whole = whole and set(meta["columns"]) >= COLUMNS and all(COLUMN.fullmatch(name) for name in meta["columns"])
+        check_protocol(Protocol(**meta["protocol"]))
+    except (KeyError, TypeError, OverflowError, UserError):
+        whole = False
+    if not whole:
+        raise UserError(f"{file} is damaged or of another version of the format; remove {folder} and prepare it again")
+    return meta
+
+
+def fitting(folder: Path, layouts: Layouts, drawn: Path | None = None, **wanted: Any) -> tuple[PreparedSet | None, str]:
+    """Return (prepared set in a folder or None, why it cannot be used: '' if it is complete and has all wanted values)."""
+    if not (folder / "meta.yaml").is_file():
+        return None, f"{folder} has not been prepared"
+    try:
+        one = PreparedSet(folder, layouts, drawn)
+    except UserError as error:
+        return None, str(error)
+    return one, one.mismatch(**wanted)
+
+
+def name_hash(text: str) -> bytes:
+    """Return the sha256 of a text, to draw names by: the draw of a name stays the same when others are added.
+
+    File names that are not UTF-8 are allowed.
+    """
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+def source_picture(source: Path, name: str) -> Path | None:
+    """Return the source image of a face, None if it is gone.
+    source: the raw archive; name: the face's value in column file.
+    """
+    image = image_of(source, name)
+    return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
+
+
+def read_source_image(file: Path | str) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 BGR, turned as its EXIF tag says.
+    FILE/0001 means an image inside a file of an archive.
+
+    UserError if it is missing, unreadable or cut short.
+    """
+    file = Path(file)
+    if (reader := WITHIN.get(file.parent.suffix)) and file.parent.is_file():
+        return reader(file)
+    return images.read_image(file, "fetch it again or remove it with its .pts")

@@ -1,0 +1,84 @@
+"""The rules of keys on the command line: whether a run reads them, whether they fit together, and when they may change."""
+
+from typing import Any
+
+from nets.registry import HEADS
+from pipnet.errors import UserError
+from utils.settings.config import Settings
+from utils.settings.sections import KEYS, MEAN_TEACHER, ONLY_STEPS, SECTIONS, STEPS
+
+
+def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) -> None:
+    """Raise UserError if a given key differs from the trained run's value and may not be changed, see `Key.change`."""
+    how = "resume" if resume else "test"
+    for key, value in given.items():
+        if trained.get(key) != value and KEYS[key].change not in (how, "always"):
+            advice = "leave it out, or train another run" if resume else "other faces are tested with --test-data"
+            if key in ("layout", "selected_index") and not resume:
+                advice = "--test-data takes faces of any layout and converts them by itself"
+            raise UserError(f"{KEYS[key].flag} belongs to a new training, this run has {trained.get(key)}; {advice}")
+
+
+def check_prediction(given: dict[str, Any]) -> None:
+    """Raise UserError for a key of test sets, or a kind of box, that --predict does not read."""
+    unread = ("norm", "thresholds", "data_dir", "test_data", "frame_step", "allow_partial")
+    names = [KEYS[key].flag for key in unread if key in given]
+    names += ["--box perturbed"] if "perturbed" in given.get("box", ()) else []
+    if names:
+        raise UserError(f"{names[0]} is not read by --predict; leave it out, or give --test too")
+
+
+def check_read(given: dict[str, Any], settings: Settings) -> None:
+    """Raise UserError for a given key that a run with these settings does not read."""
+    steps = settings.augment.steps
+    if "sides" in steps and not settings.augment.sides:
+        raise UserError("the step sides needs --sides, four shares of the face box; give them, or leave the step out")
+    for key in given:
+        if why := why_unread(key, settings):
+            raise UserError(f"{KEYS[key].flag} {why}")
+
+
+def why_unread(key: str, settings: Settings) -> str:
+    """Return why these settings do not read a key, and what to do; "" if they read it."""
+    row, net, train, steps = KEYS[key], settings.net, settings.train, settings.augment.steps
+    if row.task not in ("", train.task):
+        return f"is not read by --task {train.task}; leave it out"
+    if key in SECTIONS["augment"].keys:
+        read = {name for step in steps for name in STEPS[step]} | {"steps", "fill", "interpolation"}
+        if key not in read if steps else key in ONLY_STEPS:
+            which = ", ".join(steps) or "there are none"
+            return f"is read by none of the steps ({which}); give --steps with one that reads it, or leave it out"
+    heads = [name for name, head in HEADS.items() if key in head.options or key in head.weights]
+    if (
+        heads
+        and train.task == "landmarks"
+        and net.head not in heads
+        and not (key == "reg" and (net.local_parts or net.refine))
+    ):
+        return f"belongs to the head {' or '.join(heads)}, not to {net.head}; leave it out"
+    if row.needs and not row.needs[0](settings):
+        return row.needs[1].format(how=f"--semi {train.semi}" if train.semi else "a training without --semi")
+    return ""
+
+
+def check_semi(settings: Settings) -> None:
+    """Raise UserError for settings of a new training with --semi that do not fit together."""
+    train, data, net = settings.train, settings.data, settings.net
+    if not train.semi:
+        return
+    if not data.unlabelled and data.labelled_fraction == 1:
+        raise UserError(
+            f"--semi {train.semi} needs faces to learn from: --unlabelled NAMES, folders or videos, or a "
+            "--labelled-fraction below 1"
+        )
+    if train.teacher:
+        raise UserError(f"--semi {train.semi} makes its own teacher; leave out --teacher")
+    if train.semi == "gssl" and net.head != "pip":
+        raise UserError(
+            f"--semi gssl trains score maps of the head pip; for --head {net.head} give --semi self-training"
+        )
+    if train.semi == MEAN_TEACHER and (net.reinit or net.local_parts):
+        raise UserError(
+            "--reinit and --local-parts make a crop of their own, to which pseudo-labels of the mean teacher do not "
+            "belong; leave these out"
+        )

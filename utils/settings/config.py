@@ -1,0 +1,324 @@
+"""Reads args.yaml and the command line into `Settings`, a frozen object per section."""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pipnet.app.flags import Parser, check_flags
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, check_protocol
+from utils.settings.layouts import KEYS as LAYOUT_KEYS
+from utils.settings.layouts import Layouts
+from utils.settings.sections import (
+    KEYS,
+    SECTIONS,
+    AugmentSettings,
+    DataSettings,
+    DetectSettings,
+    LossSettings,
+    NetSettings,
+    TestSettings,
+    TrainSettings,
+)
+from utils.settings.yaml_files import Loader, nearest, read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "args.yaml"
+TABLES = ("presets", "views", "protocols", "layouts")
+VIEWS = ("weak", "strong")
+HANDED = "PIPNET_VALUES"  # environment variable: JSON of the keys that a sweep gives a run, beside its command line
+ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
+# fmt: off
+PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
+         "run_root", "weights", "teacher", "meanface", "layout", "detector_weights")  # flags whose values are paths, or may be
+# fmt: on
+PER_NODE = (*PATHS, "threads", "workers", "cache")  # keys whose values may differ between the nodes of a run
+LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file systems
+
+
+class Defaults(NamedTuple):
+    """args.yaml, checked. values: {key: default}; the tables as they stand there."""
+
+    values: dict[str, Any]
+    presets: dict[str, Any]
+    views: dict[str, dict[str, Any]]
+    protocols: dict[str, Any]
+    layouts: Layouts
+
+
+class Settings(NamedTuple):
+    """The settings of a run, a frozen object per section of args.yaml. Functions take the sections that they use.
+
+    trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since
+    the file may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts;
+    None: the default of each of these.
+    """
+
+    data: DataSettings
+    net: NetSettings
+    train: TrainSettings
+    loss: LossSettings
+    augment: AugmentSettings
+    test: TestSettings
+    detect: DetectSettings
+    views: dict[str, dict[str, Any]]
+    protocols: dict[str, Any]
+    layouts: Layouts
+    trained_root: Path | None = None
+    view: str | None = None
+
+    def flat(self) -> dict[str, Any]:
+        """Return {key: value} of all sections, for a checkpoint.
+        data_root is `trained_root` if the sets are read from there.
+        """
+        values = {key: value for name in SECTIONS for key, value in asdict(getattr(self, name)).items()}
+        moved = self.trained_root and self.trained_root != ROOT / self.data.data_root
+        return {**values, "data_root": str(self.trained_root)} if moved else values
+
+    def dump(self) -> str:
+        """Return the sections and tables as YAML, in the shape of args.yaml."""
+        values = {name: asdict(getattr(self, name)) for name in SECTIONS}
+        return yaml.safe_dump(
+            {**values, "views": self.views, "protocols": self.protocols, "layouts": self.layouts.rows},
+            sort_keys=False,
+            width=130,
+            allow_unicode=True,
+        )
+
+
+def read_defaults(file: Path = FILE) -> Defaults:
+    """Return args.yaml, checked. UserError for an unknown or missing key, and for a value of a wrong type or out of
+    range.
+    """
+    found = read_yaml(file)
+    if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, ANCHORS)]:
+        raise UserError(f"unknown section '{unknown[0]}' in args.yaml{_hint(unknown[0], [*SECTIONS, *TABLES])}")
+    for name in (*SECTIONS, *TABLES):
+        if not isinstance(found.get(name), dict):
+            raise UserError(f"{name} in args.yaml must be a table of names and values, not {found.get(name)!r}")
+    values = {key: row.default for key, row in KEYS.items() if row.default is not ...}
+    for name, section in SECTIONS.items():
+        for key, value in found[name].items():
+            if key in KEYS and key not in section.keys:
+                home = next(other for other in SECTIONS if key in SECTIONS[other].keys)
+                raise UserError(f"{key} belongs to section {home} of args.yaml, not to {name}; move its line")
+            if key not in section.keys:
+                raise UserError(f"unknown key '{key}' in section {name} of args.yaml{_hint(key, KEYS)}")
+            values[key] = KEYS[key].check(value)
+        if missing := [key for key in section.keys if key not in values]:
+            raise UserError(f"section {name} of args.yaml lacks the key '{missing[0]}'; restore its line")
+    views = _views(found["views"])
+    return Defaults(values, found["presets"], views, found["protocols"], Layouts(found["layouts"]))
+
+
+def _hint(name: Any, names: Collection[str]) -> str:
+    """Return where an unknown key belongs, or the nearest of `names`."""
+    if name in LAYOUT_KEYS:
+        return "; it is of a layout: write it into a row of the table layouts, indented below the layout's name"
+    return nearest(name, names)
+
+
+def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of `views`, checked.
+    Raise UserError for an unknown row or key, and a strong value that is no number.
+    """
+    if rows.keys() != {*VIEWS} or not all(isinstance(row, dict) for row in rows.values()):
+        raise UserError(f"views in args.yaml must hold the tables {' and '.join(VIEWS)}")
+    known = SECTIONS["augment"].keys
+    for name, row in rows.items():
+        for key in row:
+            if key not in known:
+                raise UserError(f"unknown key '{key}' in view {name} of args.yaml{nearest(key, known)}")
+            if name == "strong" and (KEYS[key].kind is not float or KEYS[key].many):
+                raise UserError(f"{key} in view strong of args.yaml has no least value; set it in the section augment")
+    return {name: {key: KEYS[key].check(value) for key, value in row.items()} for name, row in rows.items()}
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+def check_files(given: dict[str, Any]) -> None:
+    """Raise UserError if a given file or folder is missing, or a path cannot exist. Fast, because torch is not loaded."""
+    for key in PATHS:
+        for text in given.get(key) or () if isinstance(given.get(key), list) else [given.get(key) or ""]:
+            for path in text.split(","):
+                _check_path(key, path)
+    for key in ("data_dir", "teacher", "detector_weights", "weights", "meanface", "exp", "predict"):
+        value = given.get(key)
+        joined = (
+            key in ("weights", "teacher", "exp") and not Path(value or "").exists()
+        )  # DPR's weights are several files
+        for path in (value or "").split(",") if joined else filter(None, [value]):
+            is_path = key in ("data_dir", "predict") or Path(path).suffix in (
+                ".pt",
+                ".pth",
+                ".tar",
+                ".onnx",
+                ".txt",
+                ".npy",
+            )
+            if is_path and not Path(path).exists():
+                raise UserError(f"--{key.replace('_', '-')}: no file or folder {path}")
+
+
+def _check_path(key: str, path: str) -> None:
+    """Raise UserError for a path that no file system can hold."""
+    flag = f"--{key.replace('_', '-')}"
+    if "\0" in path:
+        raise UserError(f"{flag} holds a NUL character; give a name or a path without it")
+    name = os.fsencode(path)
+    if len(name) > LONGEST[0] or max(map(len, name.split(b"/"))) > LONGEST[1]:
+        raise UserError(f"{flag} {path[:40]}... is too long for a name of a file; give a shorter one")
+
+
+class _Parser(Parser):
+    def error(self, message):
+        if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            names = [flag for action in self._actions for flag in action.option_strings]
+            message = f"unknown flag {match[1]}{nearest(match[1], names)} (--help lists them)"
+        raise UserError(message)
+
+
+def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
+    """Return the parser of the command line: the modes that `add_modes(parser)` adds, then a flag per key with its
+    comment.
+    """
+    top = _Parser(
+        usage="python main.py MODE ... [--KEY VALUE ...]",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
+        description="Prepare data, train, test and export facial-landmark nets. Modes can be combined. They run in this order: "
+        "--prepare, --show-data, --train, --audit, --export, tests, --predict. The value of a key in preset "
+        "`default` is in brackets; if it is null, the text says what that means.",
+    )
+    add_modes(top)
+    names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
+    usual = {**defaults.values, **(defaults.presets.get("default") or {})}
+    for section in SECTIONS.values():
+        add = top.add_argument_group(section.title).add_argument
+        for key, row in section.keys.items():
+            among = f" ({', '.join(names[key])})" if key in names else ""
+            text = f"{row.help}{among} [{'null' if usual[key] is None else usual[key]}]".replace("%", "%%")
+            options: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
+            if row.kind is bool:
+                options["action"] = argparse.BooleanOptionalAction
+            else:
+                options |= {"metavar": key.split("_")[-1].upper()} | ({"nargs": "*"} if row.many else {})
+            add(row.flag, *(["--backbone"] if key == "net" else []), **options)
+    return top
+
+
+def parse(argv: list[str], add_modes: Callable, defaults: Defaults) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Return (the modes, {key: checked value} of the keys on the command line)."""
+    typed = vars(parser(add_modes, defaults).parse_args(argv))
+    check_flags(typed)
+    given = {key: read_value(key, typed.pop(key)) for key in list(typed) if key in KEYS}
+    return argparse.Namespace(**typed), given | _handed_over()
+
+
+def _handed_over() -> dict[str, Any]:
+    """Return {key: checked value} of HANDED, which the processes of this one do not inherit."""
+    text = os.environ.pop(HANDED, "{}")
+    try:
+        return check_values(json.loads(text), HANDED)
+    except ValueError:
+        raise UserError(f"the environment variable {HANDED} is for the runs of a sweep; unset it") from None
+
+
+def check_values(values: Any, where: str) -> dict[str, Any]:
+    """Return {key: checked value} of a table of keys. UserError, which begins with `where`, for anything else."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a table of keys and values, not {values!r}")
+    if unknown := [key for key in values if key not in KEYS]:
+        raise UserError(f"unknown key '{unknown[0]}' in {where}{_hint(unknown[0], KEYS)}")
+    try:
+        return {key: KEYS[key].check(value) for key, value in values.items()}
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def read_value(key: str, text: Any) -> Any:
+    """Return the checked value of a key from its text on the command line; a list of texts for a key with several
+    values.
+    """
+    row = KEYS[key]
+    if isinstance(text, list):
+        parts = [part for item in text for part in ([item] if os.path.exists(item) else item.split(",")) if part]
+        return row.check(parts if row.kind is str else [_yaml(part) for part in parts])
+    if not isinstance(text, str) or row.kind is not str:
+        return row.check(_yaml(text) if isinstance(text, str) else text)
+    return row.check(None if text == "null" else text)
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError):  # also a date such as 2001-13-45
+        return text
+
+
+def make_settings(
+    given: dict[str, Any],
+    defaults: Defaults,
+    preset: str | None = None,
+    trained: dict[str, Any] | None = None,
+    datasets: Collection[str] = (),
+    start: dict[str, Any] | None = None,
+) -> Settings:
+    """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
+
+    trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of
+    DATASETS to train on; a preset's protocol may depend on them, and its pool on the net, its weight decay
+    on the initial weights.
+    """
+    layers = [(trained or {}, "the checkpoint")]
+    if preset is not None:
+        if preset not in defaults.presets:
+            names = ", ".join(defaults.presets)
+            raise UserError(
+                f"no preset '{preset}' in args.yaml (there are: {names}){nearest(preset, defaults.presets)}"
+            )
+        row = defaults.presets[preset] or {}
+        if not isinstance(row, dict):
+            raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
+        row = {**row, "preset": preset}
+        by_dataset, chosen = row.get("protocol"), {**defaults.values, **row, **(start or {}), **given}
+        if isinstance(by_dataset, dict):
+            row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
+        for key, by in (("pool", "net"), ("weight_decay", "weights")):
+            if isinstance(rows := row.get(key), dict):
+                row[key] = rows.get(chosen[by], rows.get("default"))
+        layers.append((row, f"preset {preset}"))
+    values = dict(defaults.values)
+    for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:
+        values |= check_values(layer, where)
+    sections = (section.kind(**{key: values[key] for key in section.keys}) for section in SECTIONS.values())
+    return Settings(*sections, defaults.views, defaults.protocols, defaults.layouts)
+
+
+def _protocol_for(by_dataset: dict[str, str], datasets: Collection[str], preset: str) -> str:
+    """Return the protocol of a preset for all datasets. Raise UserError if it has different ones for them."""
+    if "default" not in by_dataset:
+        raise UserError(
+            f"preset {preset} in args.yaml: protocol lacks 'default', for the datasets that it does not name"
+        )
+    chosen = {name: by_dataset.get(name, by_dataset["default"]) for name in datasets}
+    if len(set(chosen.values())) > 1:
+        several = ", ".join(f"{protocol} for {name}" for name, protocol in chosen.items())
+        raise UserError(f"preset {preset} has the protocols {several}, but a net needs one; choose it: --protocol NAME")
+    return next(iter(chosen.values()), by_dataset["default"])
+
+
+def load_protocol(rows: dict[str, Any], name: str) -> Protocol:
+    """Return the crop protocol of that name. Raise UserError for an unknown name or a bad row."""
+    if name not in rows:
+        raise UserError(f"no crop protocol '{name}' in args.yaml (there are: {', '.join(rows)}){nearest(name, rows)}")
+    try:
+        return check_protocol(Protocol(**rows[name]))
+    except TypeError:
+        raise UserError(f"protocol '{name}' in args.yaml must hold {', '.join(Protocol._fields)}") from None

@@ -1,0 +1,64 @@
+"""The formats that a trained net is exported to, and where its run lies."""
+
+import os
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """A format of exported nets.
+
+    suffix: of the file, after the name of the checkpoint
+    write: "module:function" that writes it, see `write_format`
+    same: whether the file has the net's inputs and outputs, so that the net's tests run on it
+    code: whether the file holds code, so that only the command that has written it opens it
+    packages: those that the format needs in addition to ONNX, from which it is made
+    """
+
+    suffix: str
+    write: str = ""
+    same: bool = True
+    code: bool = False
+    packages: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "onnx": Format(".onnx"),  # the others are made from it or beside it
+    "int8": Format(".int8.onnx", "extras.runtimes.quantize:write_int8"),
+    "mnn": Format(".mnn", "extras.runtimes.runtimes:write_mnn", packages=("MNN",)),
+    "ncnn": Format(".ncnn.param", "extras.runtimes.runtimes:write_ncnn", packages=("pnnx", "ncnn")),
+    "openvino": Format(".xml", "extras.runtimes.runtimes:write_openvino", packages=("openvino",)),
+    "torchscript": Format(".torchscript", "extras.runtimes.runtimes:write_torchscript", code=True),
+    "pipeline": Format(".pipeline.onnx", "extras.runtimes.pipeline:write_pipeline", same=False),
+    "raw": Format(".raw.onnx", "utils.export.files:write_raw", same=False),
+}
+SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+TESTED = [name for name, row in FORMATS.items() if row.same]
+EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
+
+
+def files_of(export: Path) -> list[Path]:
+    """Return the files that an export may consist of: the export itself, a separate file of weights, and its metadata."""
+    weights = [export.with_suffix(".bin")] if export.suffix in (".param", ".xml") else []
+    return [export, *weights, Path(f"{export}.json")]
+
+
+def folder_of(exp: str, root: Path) -> Path:
+    """Return the folder of the run that --exp names: an id below `root`, or a path."""
+    return Path(exp) if os.sep in exp else root / exp
+
+
+def lacking(names: Iterable[str]) -> str | None:
+    """Return the first missing package that exports to formats `names` of EXPORTS need, None if all are installed."""
+    needed = [package for name in names for package in (*ONNX, *(FORMATS[name].packages if name in FORMATS else ()))]
+    return next((package for package in needed if not _installed(package)), None)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False

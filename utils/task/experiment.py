@@ -1,0 +1,156 @@
+"""The training of a landmark net as an `Experiment`: its faces, its net with all stages, its validation."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from extras.semi.mean_teacher import MeanTeacher
+from extras.semi.semi import Pool, Told, check_collapse, with_unlabelled
+from nets import Trainable, build_net
+from nets.wrappers.distillation import without_teacher
+from pipnet.errors import UserError
+from pipnet.geometry import to_crop
+from utils.data.faces import Faces
+from utils.evaluate.boxes import backgrounds
+from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
+from utils.settings.sections import MEAN_TEACHER
+from utils.settings.union import labelled_by
+from utils.task.check_sets import check_known, check_tests, check_training, doubts
+from utils.task.sources import Held, Sources, load_faces
+from utils.train.cost import refiner_cost
+from utils.train.experiment import Experiment, Samples, Validated, check_finite
+from utils.train.initialise import RANDOM, Started, initialise
+from utils.train.make_net import check_norms, make_net
+from utils.train.ranks import Ranks
+from utils.train.solver import Solver
+from utils.train.teacher import add_teacher
+
+UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
+
+
+def landmark_experiment(
+    sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None, told: Told | None = None
+) -> Experiment:
+    """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
+
+    fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this
+    round.
+    """
+    check_training(sources)
+    check_tests(sources)
+    for line in doubts(sources) if ranks.first and not (fold or told) else ():
+        logger.warning(line)
+    sources.sets.doubted = True
+    settings, layout = sources.settings, sources.layout
+    net, data = settings.net, settings.data
+    faces, held = load_faces(sources, fold)
+    check_known(layout, faces)
+    words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
+    if data.val == "test":
+        words += " (the TEST set: --val test)"
+    samples = Samples(sources.batches(faces), sources.learnt_from(), words, shares=sources.shares(faces))
+    if pool:
+        samples = with_unlabelled(samples, sources, faces, pool, told)
+    return Experiment(
+        settings,
+        f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
+        "val_nme",
+        "NME {:.3f} %",
+        samples,
+        partial(start_net, sources, faces, ranks),
+        describe(sources, faces),
+        partial(validator, sources, faces, held, ranks),
+    )
+
+
+def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
+    """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training
+    faces.
+    """
+    layout, rows = sources.layout, sources.settings.layouts.rows
+    used = (sources.settings.data.layout, layout.stored, *(member.layout.stored for member in layout.members.values()))
+    return {
+        "layout": layout.to_dict(),
+        "protocol": sources.training[0].meta["protocol"],
+        "layouts": {name: row for name, row in rows.items() if name in used},
+        "meanface": faces.meanface().tolist(),
+    }
+
+
+def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tuple[Trainable, Started]:
+    """Return the net of a training on `faces` with its initial weights, and their origin.
+
+    A resumed net gets its weights later.
+    """
+    settings, layout = sources.settings, sources.layout
+    train, loss, side = settings.train, settings.loss, settings.net.input_size
+    labelled = labelled_by(layout, settings.layouts) if layout.members else None
+    net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces), labelled)
+    if settings.net.refine:
+        logger.info(refiner_cost(net.spec))
+    if train.batch_size == 1 and ranks.count == 1:
+        check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
+    started = Started("the checkpoint")
+    if not resume:
+        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning, sources.sets.defaults)
+        if train.freeze == "backbone" and started == RANDOM:
+            raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
+    if train.semi == "gssl":
+        net.head.levels = 3
+    elif train.semi == MEAN_TEACHER:
+        net = MeanTeacher(net, layout, float(faces.shift().mean()))
+    if train.teacher:
+        net, words = add_teacher(
+            net.to(ranks.device),
+            Path(train.teacher),
+            loss.teacher_weight,
+            layout,
+            sources.training[0].meta["protocol"],
+            sources.sets.defaults,
+        )
+        logger.info(words)
+    return net, started
+
+
+def validator(
+    sources: Sources, faces: Faces, held: list[Held], ranks: Ranks, solver: Solver
+) -> Callable[[], Validated]:
+    """Return a function that validates the weights of `solver` on the faces `held`.
+    The figure is the mean over their layouts. The limits also need background of the training pictures of `faces`.
+    """
+    train, test = sources.settings.train, sources.settings.test
+    net = build_net(solver.net.spec).to(ranks.device) if held else None
+    beside = backgrounds(faces) if held else None
+
+    def validate() -> Validated:
+        state = without_teacher(solver.averaged())
+        if not held:
+            check_finite(state)
+            return Validated(state, float("nan"))
+        net.load_state_dict(state)
+        predict = torch_predictor(net, ranks.device)
+        results = [evaluate(part.convert(predict), part.faces, part.layout, test.norm, ranks=ranks) for part in held]
+        if train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
+            for part, result in zip(held, results, strict=True):
+                check_collapse(to_crop(result.landmarks, part.faces["crop"][:]), "the net")
+        factor = calibration(results)
+        if factor is not None:
+            state = solver.net.head.calibrated(state, factor)
+        limits = {}
+        for part, result in zip(held, results, strict=True):
+            scores = None
+            if beside:
+                points, _ = predict_all(part.convert(predict), beside, part.layout, ranks=ranks)
+                scores = points[..., 2].mean(1).numpy()
+            limits[part.layout.name] = result.limits(factor, scores)
+        several = {"member_limits": limits} if sources.layout.members else {}
+        return Validated(
+            state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several
+        )
+
+    return validate

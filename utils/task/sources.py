@@ -1,0 +1,238 @@
+"""The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from loguru import logger
+
+from extras.datasets import DATASETS
+from extras.semi.unlabelled import unlabelled_tests
+from pipnet.errors import UserError
+from pipnet.layout import Layout
+from utils.data.batches import Batches
+from utils.data.faces import Faces
+from utils.data.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
+from utils.data.sets import Sets
+from utils.evaluate.evaluate import Predict, convert_predictor, face_norms
+from utils.settings.config import Settings
+from utils.settings.conversion import conversion
+from utils.settings.union import Labelled, alone, unite
+from utils.task.face_states import balanced, complete
+from utils.train.make_net import auxiliary_outputs, input_margin
+from utils.train.ranks import Ranks
+
+
+class Sources(NamedTuple):
+    """The sets that a run's modes need: those to train on, and the splits to test on."""
+
+    settings: Settings
+    sets: Sets
+    training: list[PreparedSet]
+    tested: list[Split]
+
+    @property
+    def layout(self) -> Layout:
+        """Return the layout of the net: --layout, which may be a union of those of all sets, else that of the first
+        set.
+        """
+        data, layouts, wanted = self.settings.data, self.settings.layouts, self.settings.net.num_lms
+        if layouts.is_union(data.layout):
+            if data.selected_index:
+                raise UserError(
+                    f"--selected-index is of one layout, not of several (--layout {data.layout}); leave it out, and "
+                    "give a set another layout in args.yaml"
+                )
+            layout = unite(data.layout, [Labelled(one.called, one.meta["layout"]) for one in self.training], layouts)
+        else:
+            layout = self.layout_of(self.training[0])
+        if wanted not in (None, layout.count):
+            raise UserError(
+                f"num_lms is {wanted}, but layout {layout.name} has {layout.count} landmarks; choose another "
+                "--layout or --selected-index"
+            )
+        return layout
+
+    def layout_of(self, one: PreparedSet) -> Layout:
+        """Return --layout, restricted to --selected-index, or without it, and for a union, the layout of a set."""
+        data, layouts = self.settings.data, self.settings.layouts
+        wanted = None if layouts.is_union(data.layout) else data.layout
+        return layouts.load(wanted or one.meta["layout"], data.selected_index)
+
+    def label_shifts(self) -> list[float]:
+        """Return the label shift of each training set, in px: --label-shift, else that of the dataset."""
+        shifts, count = self.settings.data.label_shift, len(self.training)
+        if shifts is None:
+            return [DATASETS[one.meta["dataset"]].label_shift for one in self.training]
+        if len(shifts) not in (1, count):
+            raise UserError(f"label_shift has {len(shifts)} numbers for {count} training sets; give one or as many")
+        return shifts if len(shifts) == count else shifts * count
+
+    def shares(self, faces: Faces) -> tuple[tuple[int, float], ...]:
+        """Return (faces, share) of each training set in the order of the training faces; empty without --shares."""
+        given = dict(one.rpartition("=")[::2] for one in self.settings.train.shares)
+        if not given:
+            return ()
+        counts = Counter(faces["set"])
+        return tuple(
+            (count, float(given.get(one.called, 1))) for one in self.training if (count := counts[one.checksum])
+        )
+
+    def splits(self, *names: str) -> list[Split]:
+        """Return splits of the training sets.
+
+        Default: those that are trained on, which are train, and val unless it validates.
+        """
+        names = names or trained_splits(self.settings.data.val)
+        return [
+            Split(one, name, shift)
+            for one, shift in zip(self.training, self.label_shifts(), strict=True)
+            for name in names
+        ]
+
+    def crops(self, splits: list[Split], layout: Layout | None = None, cache: float = 0) -> Faces:
+        """Return the faces of some splits as the net gets them. cache: GiB."""
+        net = self.settings.net
+        return load_splits(splits, layout or self.layout, net.input_size, cache, input_margin(net))
+
+    def load(self, splits: list[Split]) -> Faces:
+        """Return the faces of some splits with the labels that the net's outputs need."""
+        data, layout = self.settings.data, self.layout
+        faces = self.crops(splits, layout, data.cache)
+        return complete(faces, layout, auxiliary_outputs(self.settings.loss))
+
+    def held(self, splits: list[Split]) -> "list[Held]":
+        """Return the faces of some splits to validate on, in one part; for a net of several layouts a part for each of
+        these.
+        """
+        if not self.layout.members:
+            return [Held(self.load(splits), self.layout)]
+        ways = [(split, self.way_to_test(split)) for split in splits]
+        names = dict.fromkeys(there.name for _, (there, _) in ways)
+        groups = [[(split, way) for split, way in ways if way[0].name == name] for name in names]
+        parts = [
+            Held(self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1])
+            for group in groups
+        ]
+        return [part for part in parts if len(part.faces)]
+
+    def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
+        """Return how a net of `layout`, by default the one that is trained, is tested on a split, see
+        `convert_predictor`.
+        """
+        return convert_predictor(
+            layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called
+        )
+
+    def testable(self, split: Split, layout: Layout) -> bool:
+        """Return whether a net of `layout` can be tested on a split: whether one layout can be converted to the other."""
+        stored = split.set.meta["layout"]
+        return (
+            self.way_to_test(split, layout)[0] is not layout
+            or stored == layout.stored
+            or conversion(stored, layout.stored, self.settings.layouts) is not None
+        )
+
+    def learnt_from(self) -> list[str]:
+        """Return the checksums of what a training learns from, the labels of the training sets first."""
+        states = [state for one in self.training for state in one.state(self.settings.data.val)]
+        return [*(one.checksum for one in self.training), *states]
+
+    def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:
+        """Return training batches of some faces."""
+        settings = self.settings
+        return Batches(faces, settings.augment, (layout or self.layout).flip_index, settings.train.seed)
+
+
+class Held(NamedTuple):
+    """Faces to validate on, the layout of their labels, and the function that converts the net's predictor to it."""
+
+    faces: Faces
+    layout: Layout
+    convert: Callable[[Predict], Predict] = lambda predict: predict
+
+
+def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
+    """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
+    sources, data = Sources(settings, sets, [], []), settings.data
+    if train:
+        sources = sources._replace(training=ranks.one_by_one(sets.training))
+        net, most, usual = settings.net, sources.layout.count - 1, sets.defaults.values["num_nb"]
+        if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # a number that was given is an error
+            sources = sources._replace(settings=settings._replace(net=replace(net, num_nb=most)))
+            logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
+        if (layout := sources.layout).members:
+            learnt = [f"{name} ({', '.join(member.sets)})" for name, member in layout.members.items() if member.sets]
+            logger.info(f"layout {layout.name}: {layout.count} landmarks of layouts {', '.join(learnt)}")
+            for line in alone(layout, settings.layouts):
+                logger.info(line)
+    if test:
+        tested = ranks.one_by_one(sets.test_splits)
+        if data.unlabelled and not data.test_data:
+            tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
+        sources = sources._replace(tested=tested)
+    return sources
+
+
+def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:
+    """Return (M,) bool: whether each face keeps its labels.
+    A share `fraction` of the identities does, at least one of them.
+    """
+    drawn = np.array([int.from_bytes(name_hash(f"{seed}/labelled/{name}")[:8]) for name in identities], np.uint64)
+    order = np.unique(drawn)  # of the identities
+    return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
+
+
+def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[Held]]:
+    """Return the faces to train on, and those to validate on, if any.
+    fold: number of the audit's fold that is held out.
+    """
+    settings, layout = sources.settings, sources.layout
+    data, seed, held = settings.data, settings.train.seed, None
+    faces = sources.load(sources.splits(*() if fold is None else ("train", "val")))
+    if data.labelled_fraction < 1:
+        faces = faces.only(np.flatnonzero(labelled_rows(faces["identity"], data.labelled_fraction, seed)))
+    if fold is not None:  # before rare faces are repeated, which would change the folds
+        apart = fold_of(faces["identity"], data.folds, seed) == fold
+        faces, held = faces.only(np.flatnonzero(~apart)), faces.only(np.flatnonzero(apart))
+    if data.least_box:
+        box = faces["box"][:]
+        sides = box[:, 2:] - box[:, :2]
+        faces = faces.only(np.flatnonzero(sides.min(1) >= data.least_box))
+        if not len(faces):
+            raise UserError(f"least_box {data.least_box:g} leaves no training face; give a smaller one")
+    if data.balance:
+        faces = balanced(faces, layout)
+    if held is not None:
+        return faces, [Held(held, layout)]
+    if data.val == "none":
+        if settings.train.early_stop:
+            raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
+        return faces, []
+    parts = sources.held(sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training])
+    if not any(len(part.faces) for part in parts):
+        folders = ", ".join(str(one.folder) for one in sources.training)
+        raise UserError(
+            f"{folders} has no validation faces with --val {data.val}; give a larger share, "
+            "--val test, or --val none to keep the last epoch"
+        )
+    for part in parts:
+        face_norms(part.faces, part.layout, settings.test.norm)
+    return faces, parts
+
+
+def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:
+    """Return the fold (M,) of each face. All faces of an identity are in one fold.
+
+    Identities are taken in the order of a hash, and each goes to the fold that has the fewest faces so far.
+    """
+    faces = Counter(identities)
+    if len(faces) < folds:
+        raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")
+    size, fold = np.zeros(folds, int), {}
+    for name in sorted(faces, key=lambda name: name_hash(f"{seed}/fold/{name}")):
+        fold[name] = int(size.argmin())
+        size[fold[name]] += faces[name]
+    return np.array([fold[name] for name in identities])
