@@ -1,10 +1,11 @@
 """Show that a change of the code's structure changes no number that needs no random augmentation.
 
 `python tests/golden.py --save FILE.json` runs what COMMANDS, LANDMARKERS and NETS list, on one CPU thread, and writes
-the figures and the checksums of arrays and files that come of it. `--compare FILE.json` does so again, on the same
-machine, and prints what differs; its status is 1 if anything does. Only commands, `pipnet` and the public names of
-`nets` are used, so that the script runs on older and newer commits alike: copy it there. Tests on real photographs need
-../shared/300w and ../shared/faces68, and are left out where these are absent.
+the figures and the checksums of arrays and files that come of it; with `--train` also what TRAININGS learn in a few
+steps. `--compare FILE.json` does so again, on the same machine, and prints what differs; its status is 1 if anything
+does. Only commands, `pipnet` and the public names of `nets` are used, so that the script runs on older and newer commits
+alike: copy it there. Tests on real photographs need ../shared/300w and ../shared/faces68, and are left out where these
+are absent.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -48,11 +50,25 @@ COMMANDS = {  # in this order; the one named 300w is left out where that is abse
     "test fast": TEST + "landmarks-fast --allow-partial --flip-test --box true perturbed detector --test-onnx",
     "predict": "main.py --predict {root}/pictures --exp landmarks --out {root}/predict.csv --threads 1",
     "predict fast": "main.py --predict {root}/pictures --exp landmarks-fast --out {root}/predict-fast.json --threads 1",
-    "int8": "main.py --export onnx int8 pipeline --export-raw "
-    + RUN
-    + "--exp landmarks-fast --dataset synthetic-24-12-128",
+    "int8": "main.py --export onnx int8 pipeline --export-raw " + RUN + "--exp landmarks-fast --dataset {rendered}",
     "demo": "demo.py --source {root}/pictures/faces.jpg --json {root}/demo-picture.json --pose --threads 1",
     "video": "demo.py --source {root}/clip.avi --json {root}/demo-video.json --pose --drowsiness --threads 1",
+}
+SHORT = (
+    "main.py --train --test "
+    + RUN
+    + "--net timm:test_efficientnet --weights none --input-size 64 --batch-size 4 --epochs 2 --warmup 0.5 "
+)
+TRAININGS = {  # runs of --train, in this order; a second command of the same run resumes it
+    "pip": SHORT + "--train-data {rendered}",
+    "resumed": SHORT.replace("--epochs 2", "--epochs 1") + "--train-data {rendered}",
+    "resumed again": "main.py --train --test " + RUN + "--resume --epochs 2 --exp resumed",
+    "coordinate": SHORT + "--train-data {rendered} --head coordinate --sigma 0.1 --ema 0.9",
+    "gssl": SHORT.replace("--epochs 2", "--epochs 1") + "--train-data {rendered} --semi gssl --labelled-fraction 0.5 "
+    "--input-size 128",
+    "union": SHORT + "--train-data {rendered} {root}/five --layout union",
+    "detect": "main.py --train --test " + RUN + "--task detect --train-data {rendered} --input-size 64 --crops 16 "
+    "--batch-size 8 --epochs 2 --warmup 0.5 --face-sides 12 40",
 }
 LANDMARKERS = {"landmarks": "", "landmarks-fast": "", "landmarks float": ".onnx", "landmarks-fast float": ".onnx"}
 SIZE, BATCH = 128, 4
@@ -136,33 +152,91 @@ def write_inputs(root: Path) -> list[str]:
     return present
 
 
-def of_commands(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Run COMMANDS and yield the lines of each table that they write, without what depends on time and place."""
+def write_five(root: Path) -> None:
+    """Write the rendered training faces as a set of five points: eyes, nose and corners of the mouth."""
+    (root / "five").mkdir()
+    for number, file in enumerate(sorted((root / "data").glob("synthetic-*/helen/trainset/*.pts"))):
+        points = np.array([line.split() for line in file.read_text().splitlines()[3:-1]], float)
+        five = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
+        rows = "\n".join(f"{x:.3f} {y:.3f}" for x, y in five)
+        (root / "five" / f"{number}.pts").write_text(f"version: 1\nn_points: 5\n{{\n{rows}\n}}\n")
+        shutil.copy(file.with_suffix(".jpg"), root / "five" / f"{number}.jpg")
+
+
+def names_of_sets(root: Path) -> dict[str, str]:
+    """Return {folder of a prepared set: a name for it that no version of the code changes}."""
+    found = {}
+    for file in sorted((root / "data").glob("*/meta.yaml")):
+        values = dict(line.split(": ", 1) for line in file.read_text().splitlines() if re.match(r"\w+: ", line))
+        found[file.parent.name] = Path(values["source"]).name if values["dataset"] == "own" else values["dataset"]
+    return found
+
+
+def weights_of(file: Path) -> list[str]:
+    """Return a checksum of the tensors of a checkpoint."""
+
+    def tensors(values, name=""):
+        if isinstance(values, torch.Tensor):
+            yield name, values
+        elif isinstance(values, dict | list | tuple):
+            for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+                yield from tensors(value, f"{name}.{key}")
+
+    found = sorted(tensors(torch.load(file, weights_only=True, map_location="cpu")), key=lambda pair: pair[0])
+    return [f"{len(found)} tensors", checksum(np.array([checksum(value.numpy()) for _, value in found]))]
+
+
+def of_commands(root: Path, trains: bool) -> Iterator[tuple[str, list[str]]]:
+    """Run COMMANDS, and TRAININGS if it `trains`, and yield the lines of each table that they write, without what depends
+    on time and place.
+    """
     present = write_inputs(root)
     for name in REAL.keys() - set(present):
         print(f"left out: ../shared/{name} is not here", file=sys.stderr)
-    sets = " ".join(
-        ["synthetic-24-12-128", *({"300w": "300w", "faces68": str(root / "faces68")}[name] for name in present)]
-    )
-    for name, command in COMMANDS.items():
+    real = [{"300w": "300w", "faces68": str(root / "faces68")}[name] for name in present]
+    rendered = ""
+    for name, command in {**COMMANDS, **(TRAININGS if trains else {})}.items():
         if name in REAL and name not in present:
             continue
-        words, begun = command.format(root=root, sets=sets).split(), time.monotonic()
+        if name == "pip":
+            write_five(root)
+        begun = time.monotonic()
+        words = command.format(root=root, rendered=rendered, sets=" ".join([rendered, *real])).split()
+        if name in TRAININGS and "--exp" not in words:
+            words += ["--exp", name]
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
         if done.returncode:
             sys.exit(f"failed: {' '.join(words)}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
+        if name == "rendered":
+            (rendered,) = (folder for folder, dataset in names_of_sets(root).items() if dataset == "synthetic")
+    if trains:
+        for file in sorted((root / "runs").rglob("*.pt")):
+            yield f"weights of {file.relative_to(root / 'runs')}", weights_of(file)
+    names = names_of_sets(root)
+
+    def without_names(text: str) -> str:
+        text = text.replace(str(root), "ROOT")
+        for folder in sorted(names, key=len, reverse=True):
+            text = text.replace(folder, names[folder])
+        return re.sub(r"synthetic-[\w-]+", "synthetic", text)
+
     tables = sorted(
         path for path in (root / "runs").rglob("*") if path.suffix in (".csv", ".tsv") and path.name != "time.csv"
     )
     for file in (*tables, *sorted(root.glob("*.csv")), *sorted(root.glob("*.json"))):
-        lines = file.read_text(encoding="utf-8").replace(str(root), "ROOT").splitlines()
+        lines = without_names(file.read_text(encoding="utf-8")).splitlines()
         if len(lines) > 40 or max(map(len, lines)) > 400:  # a table of faces: a checksum a row would be as long
             lines = [f"{len(lines)} lines", hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]]
         yield str(file.relative_to(root)), lines
-    rendered = sorted((root / "data").glob("synthetic-raw*/**/*.jpg"))
-    yield "rendered pictures", [checksum(np.array([checksum(file) for file in rendered]))]
-    yield "pages", [f"{file.relative_to(root)} {checksum(file)}" for file in sorted((root / "runs").rglob("*.jpg"))]
+    pictures = sorted((root / "data").glob("synthetic*/**/*.jpg"))
+    yield "rendered pictures", [checksum(np.array([checksum(file) for file in pictures]))]
+    pages = [
+        file
+        for file in sorted((root / "runs").rglob("*.jpg"))
+        if file.relative_to(root / "runs").parts[0] not in TRAININGS
+    ]
+    yield "pages", [f"{without_names(str(file))} {checksum(file)}" for file in pages]
     for file in sorted((root / "runs").rglob("*.onnx")):
         yield f"outputs of {file.relative_to(root / 'runs')}", outputs(file)
 
@@ -289,12 +363,12 @@ def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
         yield f"shipped {file.name}", outputs(file)
 
 
-def measured() -> dict:
+def measured(trains: bool) -> dict:
     """Return all values, how long they took, and where they come from."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
-        values = {**dict(of_nets(root)), **dict(of_landmarkers()), **dict(of_commands(root))}
+        values = {**dict(of_nets(root)), **dict(of_landmarkers()), **dict(of_commands(root, trains))}
     git = [
         subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         for words in (
@@ -339,11 +413,12 @@ def main() -> int:
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--save", metavar="FILE", type=Path)
     mode.add_argument("--compare", metavar="FILE", type=Path)
+    parser.add_argument("--train", action="store_true", help="also compare what short trainings learn")
     args = parser.parse_args()
     if args.save:
-        args.save.write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+        args.save.write_text(json.dumps(measured(args.train), indent=1) + "\n", encoding="utf-8")
         return 0
-    return compare(json.loads(args.compare.read_text(encoding="utf-8")), measured())
+    return compare(json.loads(args.compare.read_text(encoding="utf-8")), measured(args.train))
 
 
 if __name__ == "__main__":

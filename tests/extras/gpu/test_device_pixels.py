@@ -6,8 +6,8 @@ from functools import reduce
 import numpy as np
 import pytest
 import torch
+from changed import GEOMETRY, PLAIN, crops, neutral
 from conftest import settings
-from test_pixels import GEOMETRY, PLAIN, crops, neutral
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from extras.gpu.device_pixels import carried_out, orders, to_device
