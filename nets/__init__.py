@@ -2,7 +2,9 @@
 `import nets` loads torch only when a name needs it.
 """
 
-from nets.registry import HEADS, import_named
+from importlib import import_module
+
+from nets.registry import HEADS
 
 PLACES = {
     **dict.fromkeys(
@@ -20,4 +22,4 @@ def __getattr__(name: str):
     """Import a public name on first use (PEP 562)."""
     if name not in PLACES:
         raise AttributeError(f"module 'nets' has no attribute '{name}'")
-    return import_named(f"{PLACES[name]}:{name}")
+    return getattr(import_module(PLACES[name]), name)

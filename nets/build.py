@@ -14,11 +14,10 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from extras.systems.local_parts import LocalParts
 from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
 from nets.net import Net
-from nets.registry import HEADS, import_named
+from nets.registry import HEADS, STAGES
 from nets.trainable import Trainable
 from nets.wrappers.spatial_transformer import Reinit
 
@@ -68,13 +67,12 @@ def net_row(name: str) -> Row:
 def check_options(options: NetOptions) -> int:
     """Return the stride of the head. ValueError for choices that do not fit together, whatever the faces are."""
     row, head = net_row(options.net), HEADS[options.head]
-    stride, size = options.stride or head.strides[0], options.input_size
+    kind, stride, size = head.load(), options.stride or head.strides[0], options.input_size
     if options.act and options.act not in row.acts:
         raise ValueError(f"act is a choice of IRNets only, not of {options.net}; leave it out")
     if stride not in head.strides:
         choices = ", ".join(map(str, sorted(head.strides)))
         raise ValueError(f"head {options.head} cannot have stride {stride}; choose one of {choices}")
-    kind = import_named(head.build)
     if size < stride:
         raise ValueError(f"input_size must be at least the stride ({stride}), not {size}")
     if size % kind.size_multiple:
@@ -88,7 +86,7 @@ def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | 
     labelled (S, N) bool: which landmarks each training set labels; None: all label the same. ValueError as in
     `check_options`.
     """
-    stride, row, kind = check_options(options), net_row(options.net), import_named(HEADS[options.head].build)
+    stride, row, kind = check_options(options), net_row(options.net), HEADS[options.head].load()
     preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
     spec = {
         **options._asdict(),
@@ -132,13 +130,14 @@ def no_larger(values: int) -> Iterator[None]:
             hook.remove()
 
 
-def build_net(spec: dict) -> Trainable:
-    """Return a net with random weights from the values of `make_spec`."""
-    row, kind = net_row(spec["net"]), import_named(HEADS[spec["head"]].build)
+def build_net(spec: dict, levels: int = 1) -> Trainable:
+    """Return a net with random weights from the values of `make_spec`. levels: score maps in training, see `PIPHead`."""
+    row, kind = net_row(spec["net"]), HEADS[spec["head"]].load()
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
     neck = kind.neck(backbone, spec)
-    net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec)
+    options = spec["head_options"] | ({"levels": levels} if levels > 1 else {})
+    net = Net(backbone, neck, kind(neck.channels, spec, **options), spec)
     if not spec.get("reinit"):
         return net
     moved = Reinit(net)
-    return LocalParts(moved) if spec.get("local_parts") else moved
+    return STAGES["local_parts"]()(moved) if spec.get("local_parts") else moved

@@ -32,6 +32,9 @@ def wing(error: Tensor) -> Tensor:
     return torch.where(share < 10, 10 * torch.log1p(share / 2), share - 10 + 10 * math.log(6))
 
 
+ERROR_FORMS = {"l1": l1, "l2": l2, "wing": wing}  # by the names in registry.ERRORS
+
+
 def bounded(log_scale: Tensor) -> Tensor:
     """Return predicted log scales, clamped to a range whose exponentials are finite."""
     return log_scale.clamp(-8, 4)

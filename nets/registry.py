@@ -1,9 +1,10 @@
 """Tables of the choices on the command line: heads with their options, error forms, activations, pools.
 
-This module must not import torch, so that flags are checked and --help is printed without loading it. A class or
-function is named "module:name"; `import_named` imports it.
+This module must not import torch, so that flags are checked and --help is printed without loading it. Other packages
+may add heads and stages.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -11,13 +12,13 @@ from typing import Any, NamedTuple
 class HeadRow(NamedTuple):
     """One head.
 
-    build: its class, as "module:name"
+    load: imports and returns its class
     strides: px of the input that one cell of its feature map may cover; the default first
     options: the keys of args.yaml that it reads
     terms: {term of its loss: the key of args.yaml that weighs the term}
     """
 
-    build: str
+    load: Callable[[], type]
     strides: tuple[int, ...]
     options: tuple[str, ...]
     terms: dict[str, str]
@@ -28,13 +29,25 @@ class HeadRow(NamedTuple):
         return tuple(dict.fromkeys(self.terms.values()))
 
 
+def _pip() -> type:
+    from nets.heads.pip import PIPHead
+
+    return PIPHead
+
+
+def _coordinate() -> type:
+    from nets.heads.coordinate import CoordinateHead
+
+    return CoordinateHead
+
+
 ACTS = ("prelu", "relu")  # of IRNets
 POOLS = ("average", "depthwise")  # of the coordinate head
-ERRORS = {"l1": "nets.losses:l1", "l2": "nets.losses:l2", "wing": "nets.losses:wing"}
+ERRORS = ("l1", "l2", "wing")  # functions of nets.losses
 
 HEADS: dict[str, HeadRow] = {
     "pip": HeadRow(
-        "nets.heads.pip:PIPHead",
+        _pip,
         (32, 16, 8, 64, 128),
         ("num_nb", "error", "cls_error"),
         {
@@ -47,15 +60,14 @@ HEADS: dict[str, HeadRow] = {
         },
     ),
     "coordinate": HeadRow(
-        "nets.heads.coordinate:CoordinateHead",
+        _coordinate,
         (32,),
         ("error", "pool", "excite"),
         {"coordinate": "reg", "log_scale": "sigma"},
     ),
-    "parts": HeadRow("extras.heads.parts:PartsHead", (32,), ("error",), {"coordinate": "reg"}),
-    "heatmap": HeadRow("extras.heads.heatmap:HeatmapHead", (4, 8, 16), ("score_width",), {"score": "cls"}),
-    "simcc": HeadRow("extras.heads.simcc:SimCCHead", (32, 16), ("score_width",), {"score": "cls"}),
 }
+# {key of a spec: imports and returns the stage around a re-initialised net that this key asks for}
+STAGES: dict[str, Callable[[], type]] = {}
 
 
 def import_named(place: str) -> Any:

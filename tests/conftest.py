@@ -99,6 +99,7 @@ def untrained(
     size: int = 64,
     name: str = NET,
     refine: bool = False,
+    levels: int = 1,
     **options,
 ):
     """A net with random weights, the same every time. options: of the head."""
@@ -108,7 +109,7 @@ def untrained(
 
     torch.manual_seed(0)
     chosen = NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options, refine=refine)
-    return build_net(make_spec(chosen, meanface))
+    return build_net(make_spec(chosen, meanface), levels)
 
 
 def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:

@@ -20,7 +20,6 @@ from extras.systems.convert.peppa import from_peppa
 from extras.systems.convert.published import from_published, unwrapped
 from nets import HEADS, Labels, NetOptions, Trainable, build_net, make_spec
 from nets.heads.pip import PIPMaps, merge_index
-from nets.registry import import_named
 from pipnet.detector import suppress
 from pipnet.geometry import crop_box, cut, to_crop
 from utils.evaluate import metric
@@ -173,7 +172,7 @@ def mtcnn() -> dict[str, np.ndarray]:
 def pip_head() -> dict[str, np.ndarray]:
     """The head of PIPNet: neighbors, merge, targets, loss, decoding."""
     spec = make_spec(NetOptions("resnet18"), face(68))
-    head, grid = import_named(HEADS["pip"].build)(512, spec), (8, 8)
+    head, grid = HEADS["pip"].load()(512, spec), (8, 8)
     sizes = {"score": 68, "offset_x": 68, "offset_y": 68, "neighbor_x": 680, "neighbor_y": 680}
     maps = PIPMaps(**{name: torch.from_numpy(noise(name, 2, count, *grid)).float() for name, count in sizes.items()})
     labels = Labels.pack(torch.from_numpy(0.5 + 0.6 * noise("labels", 2, 68, 2)).float())  # some lie outside

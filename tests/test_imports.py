@@ -13,8 +13,8 @@ from conftest import ROOT
 
 ROOMS = ("utils.settings", "utils.data", "utils.train", "utils.evaluate", "utils.export", "utils.task")  # in this order
 # fmt: off
-NETS = ("nets.registry", "nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks",
-        "nets.backbones", "nets.heads", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
+NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks", "nets.backbones",
+        "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
 # fmt: on
 UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "extras.detector.scene_sources": {"extras.synthetic.scene"},
@@ -26,10 +26,8 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "extras.tools.predict": {"extras.datasets", "extras.datasets.lists", "extras.datasets.tables"},
     "extras.tools.show": {"extras.semi.rounds", "extras.semi.semi"},
     "extras.tools.sweep": {"extras.semi.rounds"},
-    "nets.build": {"extras.systems.local_parts"},
-    "utils.data.batches": {"extras.systems.steps"},
+    "nets.backbones.irnet": {"nets.registry"},
     "utils.data.disk": {"extras.datasets"},
-    "utils.data.feed": {"extras.gpu.device_pixels"},
     "utils.data.fingerprint": {"extras.datasets", "extras.datasets.archive"},
     "utils.data.packed": {"extras.datasets.lists", "extras.datasets.naming"},
     "utils.data.paths": {"extras.datasets"},
@@ -40,7 +38,6 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "utils.evaluate.tables": {"extras.datasets"},
     "utils.export.card": {"extras.datasets"},
     "utils.task.check_sets": {"extras.datasets"},
-    "utils.task.experiment": {"extras.semi.mean_teacher", "extras.semi.semi"},
     "utils.task.inference": {"extras.detector.loaders", "extras.systems.published"},
     "utils.task.run_access": {"extras.semi.rounds", "extras.tools.audit", "extras.tools.predict"},
     "utils.task.run_tests": {"extras.detector.loaders"},
@@ -49,7 +46,6 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
         "extras.detector.experiment",
         "extras.detector.show",
         "extras.detector.tested",
-        "extras.semi.rounds",
         "extras.tools.show",
     },
     "utils.task.tested": {"extras.report.page", "extras.report.report"},
@@ -62,7 +58,6 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     },
     "utils.train.run_folder": {"extras.systems.published"},
     "utils.train.settings": {"extras.datasets", "extras.systems.published"},
-    "utils.train.solver": {"extras.gpu.graph"},
 }
 REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

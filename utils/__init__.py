@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import utils.settings.extras  # noqa: F401 adds the heads of extras to those of nets
+
 
 def __getattr__(name: str) -> Any:
     """Import DataGenerator on first use, so that other modules can be imported without OpenCV."""

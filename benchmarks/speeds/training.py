@@ -13,13 +13,12 @@ from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from utils.data.batches import Batch, Order
-from utils.data.feed import Feed
-from utils.data.loader import Loader
 from utils.data.sets import Sets
 from utils.settings.config import parse, read_defaults
 from utils.settings.modes import add_modes
@@ -41,7 +40,7 @@ STEPS, SECONDS, ROUNDS = (
 TRACED = 5  # steps
 
 
-def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Loader | Feed]:
+def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Any]:
     """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first
     step.
     """
@@ -65,7 +64,7 @@ def training(*flags: str, rounds: int = ROUNDS) -> dict:
         return measured(*begun, loader, rounds)
 
 
-def measured(experiment: Experiment, solver: Solver, order: Order, loader: Loader | Feed, rounds: int) -> dict:
+def measured(experiment: Experiment, solver: Solver, order: Order, loader: Any, rounds: int) -> dict:
     """Return the figures of a training that has begun."""
     net, device = experiment.settings.net, solver.ranks.device
     solver.begin()

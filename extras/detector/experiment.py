@@ -24,7 +24,7 @@ from utils.data.faces import evenly
 from utils.data.prepared_set import PreparedSet, Split, trained_splits
 from utils.data.sets import Sets, distinct
 from utils.settings.config import Settings, make_settings, read_defaults
-from utils.train.experiment import Experiment, Samples, Validated, check_finite
+from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import Started
 from utils.train.make_net import check_norms
 from utils.train.ranks import Ranks
@@ -178,7 +178,7 @@ def detector_experiment(sources: PictureSets) -> Experiment:
     )
     lists = [checksum(list_file(folder, "train")) for folder in sources.wider]
     scenes = make_scenes(material, settings, settings.detect.crops)
-    samples = Samples(scenes, lists + [one.checksum for one in sources.sets], words)
+    samples = TrainingSet(scenes, lists + [one.checksum for one in sources.sets], words)
     return Experiment(
         settings,
         f"a face detector ({settings.train.preset}), crops of {settings.net.input_size} px",
@@ -209,11 +209,13 @@ def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: S
     """Return a function that validates the weights of `solver` on the pictures `held`."""
     net = FaceBoxesV2()
 
-    def validate() -> Validated:
+    def validate() -> ValidationResult:
         state = solver.averaged()
         check_finite(state)
         net.load_state_dict(state)
-        return Validated(state, miss(torch_detector(net, ranks.device), sources, held, ranks) if held else float("nan"))
+        return ValidationResult(
+            state, miss(torch_detector(net, ranks.device), sources, held, ranks) if held else float("nan")
+        )
 
     return validate
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from extras.semi.semi import COLUMNS, Pool, Told, check_collapse, find_pool, learnt_from, read_labels
+from extras.semi.semi import (
+    COLUMNS,
+    PseudoLabels,
+    UnlabelledFaces,
+    find_unlabelled,
+    learnt_from,
+    read_labels,
+    semi_experiment,
+)
 from pipnet.draw import FOUND, TRUTH, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv
@@ -21,7 +29,7 @@ from pipnet.layout import Layout
 from utils.data.faces import Faces
 from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.settings.sections import KEYS, ROUNDS
-from utils.task.experiment import landmark_experiment
+from utils.task.experiment import check_collapse
 from utils.task.sources import Sources
 from utils.train import checkpoint, own_files
 from utils.train.history import make_whole, resumable
@@ -50,25 +58,18 @@ def label_file(run: Run, number: int) -> Path:
     return run.folder / FOLDER / f"round{number}.csv"
 
 
-def clear_rounds(run: Run) -> None:
-    """Remove the files of earlier rounds."""
-    own_files.clear_nets(run.folder, "round")
-    own_files.remove(run.folder / FOLDER, *own_files.FOLDERS[FOLDER])
-
-
-def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
-    """Train a landmark net; in several rounds if --semi is one of ROUNDS."""
-    semi = sources.settings.train.semi
-    pool = find_pool(sources, ranks) if semi else None  # first of all, since it may fail
+def train_semi(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+    """Train a landmark net with --semi; in several rounds if this is one of ROUNDS."""
+    unlabelled = find_unlabelled(sources, ranks)  # first of all, since it may fail
     if not resume:
-        ranks.agree(lambda: clear_rounds(run))
-    if semi in ROUNDS:
-        train_rounds(sources, ranks, pool, run, resume)
+        ranks.agree(lambda: own_files.clear_rounds(run.folder))
+    if sources.settings.train.semi in ROUNDS:
+        train_rounds(sources, ranks, unlabelled, run, resume)
     else:
-        train(landmark_experiment(sources, ranks, pool=pool), run, ranks, resume)
+        train(semi_experiment(sources, ranks, unlabelled), run, ranks, resume)
 
 
-def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
+def train_rounds(sources: Sources, ranks: Ranks, unlabelled: UnlabelledFaces, run: Run, resume: bool) -> None:
     """Train all rounds. A resumed run continues in the round where it was stopped.
 
     UserError if a net has collapsed, if the length of a resumed run differs, or if what a finished round has learnt
@@ -87,19 +88,19 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
                 "the one before; leave it out, or train another run"
             )
     for number, one in enumerate(runs):
-        told = Told(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
-        if told and not told.file.is_file():
-            write_pseudo_labels(sources, ranks, pool.faces, run, number)
+        pseudo = PseudoLabels(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
+        if pseudo and not pseudo.file.is_file():
+            write_pseudo_labels(sources, ranks, unlabelled.faces, run, number)
         if one.epochs == epochs:
-            data = learnt_from(sources.learnt_from(), pool, told)
+            data = learnt_from(sources.learnt_from(), unlabelled, pseudo)
             stored = resumable(one, {"layout": layout.to_dict(), "data": data})
             ranks.agree(partial(make_whole, one, "val_nme", stored))
             continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)
-        train(landmark_experiment(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())
+        train(semi_experiment(sources, ranks, unlabelled, pseudo), one, ranks, one.last.is_file())
     if ranks.first:
-        draw_changed(pool.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
+        draw_changed(unlabelled.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
     ranks.wait()
 
 

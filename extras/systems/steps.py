@@ -5,7 +5,7 @@ the published code, each warp loses what leaves the crop. The key `steps` gives 
 `augment` give probabilities and strengths. PIPNet, its IRNet fork and Peppa's Slim differ in order, in colours and in
 how corners are filled.
 
-A step gets uniform numbers (B, DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not
+A step gets uniform numbers (B, STEP_DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not
 neutral.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from utils.data.changes import (
     GREY,
     LUMA,
+    STEP_DRAWS,
     Change,
     Field,
     affines,
@@ -27,7 +28,6 @@ from utils.data.changes import (
 )
 from utils.settings.sections import AugmentSettings
 
-DRAWS = 9  # uniform numbers that a step takes
 FREE = 10 / 256  # share of the crop at its right and lower edge that no rectangle of PIPNet and its fork reaches
 TRIANGLE = np.array([(10, 100), (200, 50), (100, 250)]) / 160  # of Slim's affine map, shares of the crop
 Columns = dict[str, Any]
@@ -148,7 +148,7 @@ STEPS = {
 
 
 def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Change]:
-    """Return a change for each step. u: uniform numbers (B, steps * DRAWS) in [0, 1).
+    """Return a change for each step. u: uniform numbers (B, steps * STEP_DRAWS) in [0, 1).
 
     With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step,
     sees them.
@@ -158,7 +158,7 @@ def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Chang
     kept = field.stored if recipe.fill == "real" else field.side
     for place, name in enumerate(recipe.steps):
         seen = field.stored if not made and name == "sides" else kept
-        columns = STEPS[name](u[:, place * DRAWS : (place + 1) * DRAWS], recipe, field._replace(side=kept))
+        columns = STEPS[name](u[:, place * STEP_DRAWS : (place + 1) * STEP_DRAWS], recipe, field._replace(side=kept))
         made.append(
             Change(**{"size": field.size, "seen": seen, "side": kept, "fill": filling(recipe), **still, **columns})
         )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from extras.semi.rounds import show_labels
-from extras.semi.semi import find_pool
+from extras.semi.semi import find_unlabelled
 from extras.tools import label_check
 from nets.heads.pip import nearest_neighbors
 from pipnet.draw import (
@@ -54,7 +54,7 @@ def show_sets(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> st
     """
     texts = ranks.agree(lambda: [_show_set(sources, split, count) for split in sources.splits("train")])
     if run and sources.settings.train.semi in ROUNDS:
-        faces = find_pool(sources, ranks).faces
+        faces = find_unlabelled(sources, ranks).faces
         texts.append(ranks.agree(lambda: show_labels(faces, sources.layout, run, count)))
     return "\n".join(filter(None, texts))
 

@@ -17,8 +17,7 @@ from nets.blocks import start_small
 from nets.heads.base import Head, from_cells, in_cells
 from nets.heads.transplant import Origins, transplant
 from nets.labels import Labels, Prediction
-from nets.losses import bounded, laplace_loss
-from nets.registry import ERRORS, import_named
+from nets.losses import ERROR_FORMS, bounded, laplace_loss
 
 BEYOND = 0.3  # share of the neighbors that further sets label too
 
@@ -151,12 +150,20 @@ class PIPHead(Head):
     around: Tensor
     merge_index: Tensor
     channels: Tensor
-    levels = 1
 
-    def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False, cls_error: str = "l2"):
+    def __init__(
+        self,
+        channels: int,
+        spec: dict,
+        error: str = "l1",
+        sigma: bool = False,
+        cls_error: str = "l2",
+        levels: int = 1,
+    ):
         super().__init__()
+        self.levels = levels
         neighbor_index = spec["neighbor_index"]
-        self.error = import_named(ERRORS[error])
+        self.error = ERROR_FORMS[error]
         self.cls_error = cls_error
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
         self.score = nn.Conv2d(channels, self.num_lms, 1)

@@ -64,9 +64,9 @@ def watched():
         yield
 
 
-def net_of(**options):
+def net_of(levels: int = 1, **options):
     chosen = NetOptions(**{"net": NET, "input_size": SIZE, "num_nb": 5, **options})
-    return build_net(make_spec(chosen, mean_face())).to("meta")
+    return build_net(make_spec(chosen, mean_face()), levels).to("meta")
 
 
 def labels_of(count: int = BATCH, **more) -> Labels:
@@ -126,9 +126,7 @@ def test_no_backbone_waits(name):
 
 @pytest.mark.parametrize("more", [{}, {"stride": 8}, {"num_nb": 0}, {"auxiliary": ("pose",)}], ids=str)
 def test_levels_of_pseudo_labels_do_not_wait(more):
-    net = net_of(**{"stride": 16, **more})
-    net.head.levels = 3
-    step(net, labels_of(level=torch.tensor([0, 1, 2, 0])))
+    step(net_of(3, **{"stride": 16, **more}), labels_of(level=torch.tensor([0, 1, 2, 0])))
 
 
 @pytest.mark.parametrize(

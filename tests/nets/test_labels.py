@@ -66,9 +66,10 @@ def test_a_loss_is_one_graph(kind):
                     hard_landmarks=0.5,
                 ),
                 mean_face(),
-            )
+            ),
+            levels=1 if parts else 2,
         )
-        net.head.levels, side = 1 if parts else 2, round(64 * net.input_margin)
+        side = round(64 * net.input_margin)
     images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     wanted = net.eval().loss(images, labels), net.count(labels)
     for before, how in zip(wanted, (net.loss, lambda _, labels: net.count(labels)), strict=True):

@@ -12,7 +12,7 @@ from ideal import ideal
 
 from nets.heads.pip import PIPHead, PIPMaps, nearest_neighbors, voters
 from nets.labels import Labels, Prediction
-from nets.registry import ERRORS, import_named
+from nets.losses import ERROR_FORMS
 
 COUNTS = (5, 12, 19, 29, 68, 98, 106)
 
@@ -190,8 +190,8 @@ def test_published_targets_loss_and_merge(reference, name):
 @pytest.mark.parametrize("form, published", [("l1", F.l1_loss), ("l2", F.mse_loss)])
 def test_forms_of_the_score_loss(form, published):
     """The loss is the mean over all cells of known landmarks, on each level."""
-    head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), cls_error=form)
-    head.levels, maps = 2, 2 * torch.rand(3, 5, 8, 8) - 0.5
+    head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), cls_error=form, levels=2)
+    maps = 2 * torch.rand(3, 5, 8, 8) - 0.5
     coarse, level = F.avg_pool2d(maps, 2), torch.tensor([0, 1, 0])
     labels = Labels.pack(random_labels(3, 5).landmarks, torch.arange(5).expand(3, 5) != 2, level=level)
     neighbors = [torch.zeros(3, count, 8, 8) for count in (5, 5, 10, 10)]
@@ -210,9 +210,9 @@ def test_forms_of_the_score_loss(form, published):
 
 # ----------------------------------------------------------------------------------------------------- beyond the paper
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(sorted(ERRORS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
+@given(st.sampled_from(sorted(ERROR_FORMS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
 def test_forms_of_the_error_grow_steadily(form, error, step):
-    function = import_named(ERRORS[form])
+    function = ERROR_FORMS[form]
     low, high = (float(function(torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
     assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet
     assert float(function(torch.zeros(()))) == 0
@@ -224,7 +224,7 @@ def test_wing_is_that_of_slim():
     """
     share = torch.tensor([0, 0.001, 0.1, 0.7, 1, 9.9, 10.1, 30], dtype=torch.float64)
     wanted = [10 * math.log(1 + x / 2) if x < 10 else x - (10 - 10 * math.log(1 + 10 / 2)) for x in share.tolist()]
-    assert import_named(ERRORS["wing"])(8 * share).tolist() == pytest.approx(wanted, rel=1e-12)
+    assert ERROR_FORMS["wing"](8 * share).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_expected_errors_weigh_the_merge():

@@ -8,7 +8,8 @@ import torch
 from conftest import NET, run
 
 from nets import HEADS, NetOptions, build_net, make_spec
-from nets.registry import ERRORS, import_named
+from nets.losses import ERROR_FORMS
+from nets.registry import ERRORS
 from utils.settings.sections import KEYS
 
 FACE = np.random.default_rng(0).uniform(0.2, 0.8, (12, 2))
@@ -16,18 +17,18 @@ PARTS = {"eye_left": [0, 1, 2], "mouth": [5, 6, 7]}
 
 
 def test_the_registry_is_read_without_torch():
-    done = run("python", "-c", "import sys, nets, nets.registry; print(len(nets.HEADS), 'torch' in sys.modules)")
+    done = run("python", "-c", "import sys, utils, nets; print(len(nets.HEADS), 'torch' in sys.modules)")
     assert done.stdout.split() == [str(len(HEADS)), "False"], done.stderr
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_row_fits_its_head_and_the_keys(name):
     row = HEADS[name]
-    taken = inspect.signature(import_named(row.build)).parameters
-    assert {*row.options} - {"num_nb"} == taken.keys() - {"channels", "spec", "sigma", "width"}
+    taken = inspect.signature(row.load()).parameters
+    assert {*row.options} - {"num_nb"} == taken.keys() - {"channels", "spec", "sigma", "width", "levels"}
     assert ("sigma" in taken) == ("sigma" in row.weights)
     assert {*row.options, *row.weights} <= KEYS.keys()
-    assert all(callable(import_named(place)) for place in ERRORS.values())
+    assert list(ERROR_FORMS) == list(ERRORS)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -19,9 +19,7 @@ def faces(count: int = 3) -> torch.Tensor:
 
 
 def leveled():
-    net = untrained(mean_face(), size=64, stride=16)  # 4 x 4 cells
-    net.head.levels = 3
-    return net
+    return untrained(mean_face(), size=64, stride=16, levels=3)  # 4 x 4 cells
 
 
 def test_a_sample_trains_the_terms_of_its_level_alone():

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from extras.systems import steps
 from nets.labels import Labels, Weak
 from pipnet.errors import UserError
 from pipnet.geometry import compose, invert
@@ -24,6 +23,7 @@ from utils.data.changes import Change, Field, exchanged, hashed, mixed, moved, t
 from utils.data.faces import Faces
 from utils.data.pixels import pixels
 from utils.data.threads import Threads
+from utils.settings.extras import extra
 from utils.settings.sections import AugmentSettings, TrainSettings
 
 ROUNDS = 8  # of the Feistel network that shuffles
@@ -196,9 +196,11 @@ def drawn_changes(
     """Return the changes of faces in their passes, in the order in which they act.
     view: number of a face's crop, from 0.
     """
-    count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
+    count = len(recipe.steps) * changes.STEP_DRAWS or changes.DRAWS
     u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count :]
-    return steps.in_steps(u, recipe, field) if recipe.steps else [changes.changes(u, recipe, field)]
+    if recipe.steps:
+        return extra("systems").changes_in_steps(u, recipe, field)
+    return [changes.changes(u, recipe, field)]
 
 
 def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> list:

@@ -1,6 +1,6 @@
 """Random changes of faces: drawn once for a whole batch, as arrays with one row a face.
 
-pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch. `moved` carries them out on landmarks.
+pixels.py carries them out on pictures with OpenCV, extras/gpu/device_pixels.py with torch. `moved` carries them out on landmarks.
 
 The random numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that
 no option changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the
@@ -28,6 +28,7 @@ INTERPOLATION = {
 RANDOM = {"random": ("nearest", "linear", "cubic"), "slim": ("nearest", "linear", "cubic", "lanczos", "linear")}
 GREY = 127
 DRAWS = 52  # uniform numbers of a face
+STEP_DRAWS = 9  # uniform numbers of a face for one published step, see `AugmentSettings.steps`
 DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
 EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an edge of the picture
 GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))

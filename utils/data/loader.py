@@ -36,7 +36,7 @@ CAUSES = {
 
 
 class Loader(DataLoader):
-    """A DataLoader that is closed like a Feed."""
+    """A DataLoader that is closed like the loader of extras/gpu."""
 
     def close(self) -> None:
         """Do nothing: the loader processes end when the loader is no longer used."""

@@ -58,17 +58,16 @@ def dataset_of(name: str, root: Path) -> str:
 
 
 def is_unlabelled_set(name: str, root: Path) -> bool:
-    """Return whether a name of --unlabelled means a dataset or a prepared set (in `root`); False: pictures, a video or
-    shards.
+    """Return whether a name of --unlabelled means a dataset or a prepared set (in `root`); False: pictures or a video.
 
-    UserError if it means nothing, or a folder without a picture or a shard.
+    UserError if it means nothing, or a folder without a picture.
     """
     path = Path(name)
     if name in DATASETS or prepared(name, root):
         return True
     if not path.exists():
         raise UserError(f"--unlabelled {name} is neither a dataset, a prepared set, a folder of pictures nor a video")
-    if path.is_dir() and not any(file.suffix == ".tar" or is_picture(file) for file in path.rglob("*")):
+    if path.is_dir() and not any(map(is_picture, path.rglob("*"))):
         raise UserError(f"--unlabelled: no picture in the folder {name}")
     return False
 

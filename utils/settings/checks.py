@@ -5,6 +5,7 @@ from typing import Any
 from nets.registry import HEADS
 from pipnet.errors import UserError
 from utils.settings.config import Settings
+from utils.settings.extras import extra
 from utils.settings.sections import KEYS, MEAN_TEACHER, ONLY_STEPS, SECTIONS, STEPS
 
 
@@ -59,6 +60,19 @@ def why_unread(key: str, settings: Settings) -> str:
     if row.needs and not row.needs[0](settings):
         return row.needs[1].format(how=f"--semi {train.semi}" if train.semi else "a training without --semi")
     return ""
+
+
+def check_rooms(settings: Settings) -> None:
+    """Raise UserError if a new training needs a folder of extras that this checkout lacks. (The heads say so themselves.)"""
+    train = settings.train
+    needs = {
+        "semi": train.semi,
+        "systems": settings.augment.steps or settings.net.local_parts,
+        "gpu": train.pixels == "device",
+        "detector": train.task == "detect",
+    }
+    for room in [room for room, needed in needs.items() if needed]:
+        extra(room)
 
 
 def check_semi(settings: Settings) -> None:

@@ -1,14 +1,18 @@
 """The one table of the rooms beside the core. Each can be deleted; the core asks for one by its name, and imports none.
 
 A room's public face is its package, `extras/<room>/__init__.py`, which imports its modules when they are asked for.
+Importing this module adds the heads and the nets' stages of the rooms to the tables of nets. It does not load torch.
 """
 
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
+from nets.registry import HEADS, STAGES, HeadRow
 from pipnet.errors import UserError
-from utils.settings.config import ROOT
 
+FOLDER = Path(__file__).resolve().parents[2] / "extras"
 EXTRAS = {  # {room: what cannot be done without it}
     "datasets": "reading a dataset's archive or own labels",
     "detector": "training and testing face detectors in torch",
@@ -25,7 +29,7 @@ EXTRAS = {  # {room: what cannot be done without it}
 
 def has_extra(room: str) -> bool:
     """Return whether this checkout has a room."""
-    return (ROOT / "extras" / room / "__init__.py").is_file()
+    return (FOLDER / room / "__init__.py").is_file()
 
 
 def extra(room: str) -> ModuleType:
@@ -33,3 +37,11 @@ def extra(room: str) -> ModuleType:
     if not has_extra(room):
         raise UserError(f"{EXTRAS[room]} needs the folder extras/{room}, which this checkout lacks")
     return import_module(f"extras.{room}")
+
+
+# names of a room that is missing stay known, so that who asks for one is told which folder is missing
+if has_extra("heads"):
+    HEADS.update(extra("heads").HEADS)
+else:
+    HEADS.update(dict.fromkeys(("parts", "heatmap", "simcc"), HeadRow(partial(extra, "heads"), (32,), (), {})))
+STAGES["local_parts"] = extra("systems").local_parts_class if has_extra("systems") else partial(extra, "systems")

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from extras.semi.mean_teacher import MeanTeacher
-from extras.semi.semi import Pool, Told, check_collapse, with_unlabelled
 from nets import Trainable, build_net
 from nets.wrappers.distillation import without_teacher
 from pipnet.errors import UserError
@@ -18,32 +16,34 @@ from pipnet.geometry import to_crop
 from utils.data.faces import Faces
 from utils.evaluate.boxes import backgrounds
 from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
+from utils.settings.extras import extra
 from utils.settings.sections import MEAN_TEACHER
 from utils.settings.union import labelled_by
 from utils.task.check_sets import check_known, check_tests, check_training, doubts
 from utils.task.sources import Held, Sources, load_faces
+from utils.train import own_files
 from utils.train.cost import refiner_cost
-from utils.train.experiment import Experiment, Samples, Validated, check_finite
+from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, Started, initialise
+from utils.train.loop import train
 from utils.train.make_net import check_norms, make_net
 from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
 
+SAME = 0.002  # of the crop: landmarks that vary less than this between faces, or within a face, carry no information
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
-def landmark_experiment(
-    sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None, told: Told | None = None
-) -> Experiment:
+def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None, levels: int = 1) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
-    fold: number of the audit's fold that validates. pool: unlabelled faces of --semi. told: their pseudo-labels in this
-    round.
+    fold: number of the audit's fold that validates. levels: score maps in training, see `PIPHead`.
     """
     check_training(sources)
     check_tests(sources)
-    for line in doubts(sources) if ranks.first and not (fold or told) else ():
+    for line in doubts(sources) if ranks.first and not sources.sets.doubted else ():
         logger.warning(line)
     sources.sets.doubted = True
     settings, layout = sources.settings, sources.layout
@@ -53,19 +53,27 @@ def landmark_experiment(
     words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
     if data.val == "test":
         words += " (the TEST set: --val test)"
-    samples = Samples(sources.batches(faces), sources.learnt_from(), words, shares=sources.shares(faces))
-    if pool:
-        samples = with_unlabelled(samples, sources, faces, pool, told)
+    samples = TrainingSet(sources.batches(faces), sources.learnt_from(), words, shares=sources.shares(faces))
     return Experiment(
         settings,
         f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
         "val_nme",
         "NME {:.3f} %",
         samples,
-        partial(start_net, sources, faces, ranks),
+        partial(start_net, sources, faces, ranks, levels),
         describe(sources, faces),
         partial(validator, sources, faces, held, ranks),
     )
+
+
+def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+    """Train a landmark net in the run's folder."""
+    if sources.settings.train.semi:
+        extra("semi").train(sources, ranks, run, resume)
+        return
+    if not resume:
+        ranks.agree(lambda: own_files.clear_rounds(run.folder))
+    train(landmark_experiment(sources, ranks), run, ranks, resume)
 
 
 def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
@@ -82,15 +90,16 @@ def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
     }
 
 
-def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tuple[Trainable, Started]:
+def start_net(sources: Sources, faces: Faces, ranks: Ranks, levels: int, resume: bool) -> tuple[Trainable, Started]:
     """Return the net of a training on `faces` with its initial weights, and their origin.
 
-    A resumed net gets its weights later.
+    A resumed net gets its weights later. levels: see `landmark_experiment`.
     """
     settings, layout = sources.settings, sources.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
     labelled = labelled_by(layout, settings.layouts) if layout.members else None
-    net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces), labelled)
+    meanface = sources.sets.meanface(settings.net.meanface, layout, faces)
+    net = make_net(settings.net, loss, layout, meanface, labelled, levels)
     if settings.net.refine:
         logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
@@ -100,10 +109,6 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
         started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning, sources.sets.defaults)
         if train.freeze == "backbone" and started == RANDOM:
             raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
-    if train.semi == "gssl":
-        net.head.levels = 3
-    elif train.semi == MEAN_TEACHER:
-        net = MeanTeacher(net, layout, float(faces.shift().mean()))
     if train.teacher:
         net, words = add_teacher(
             net.to(ranks.device),
@@ -119,7 +124,7 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
 
 def validator(
     sources: Sources, faces: Faces, held: list[Held], ranks: Ranks, solver: Solver
-) -> Callable[[], Validated]:
+) -> Callable[[], ValidationResult]:
     """Return a function that validates the weights of `solver` on the faces `held`.
     The figure is the mean over their layouts. The limits also need background of the training pictures of `faces`.
     """
@@ -127,11 +132,11 @@ def validator(
     net = build_net(solver.net.spec).to(ranks.device) if held else None
     beside = backgrounds(faces) if held else None
 
-    def validate() -> Validated:
+    def validate() -> ValidationResult:
         state = without_teacher(solver.averaged())
         if not held:
             check_finite(state)
-            return Validated(state, float("nan"))
+            return ValidationResult(state, float("nan"))
         net.load_state_dict(state)
         predict = torch_predictor(net, ranks.device)
         results = [evaluate(part.convert(predict), part.faces, part.layout, test.norm, ranks=ranks) for part in held]
@@ -149,8 +154,21 @@ def validator(
                 scores = points[..., 2].mean(1).numpy()
             limits[part.layout.name] = result.limits(factor, scores)
         several = {"member_limits": limits} if sources.layout.members else {}
-        return Validated(
+        return ValidationResult(
             state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several
         )
 
     return validate
+
+
+def check_collapse(nominal: np.ndarray, who: str) -> None:
+    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop hardly differ between faces, or between each other
+    in most.
+    """
+    across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
+    if not min(across, within) > SAME:
+        what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"
+        raise UserError(
+            f"{who} finds {what}: it has collapsed, and its pseudo-labels would teach nothing; lower "
+            "--learning-rate, give more --epochs or more labelled faces, and look at the faces with --show-data"
+        )

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from extras.detector import experiment as detector
 from extras.detector.show import show
 from extras.detector.tested import DetectorTests
-from extras.semi.rounds import train_landmarks
 from extras.tools.show import show_sets
 from utils.task import sources as landmarks
+from utils.task.experiment import train_landmarks
 from utils.task.tested import landmark_tests
 from utils.train import checkpoint
 from utils.train.loop import train

@@ -15,7 +15,7 @@ from utils.train.initialise import Started
 from utils.train.solver import Solver
 
 
-class Samples(NamedTuple):
+class TrainingSet(NamedTuple):
     """Training samples.
 
     batches: `batches[passes, indices]` is a batch; `batches.name(index)` names a sample in errors
@@ -33,7 +33,7 @@ class Samples(NamedTuple):
     shares: tuple[tuple[int, float], ...] = ()
 
 
-class Validated(NamedTuple):
+class ValidationResult(NamedTuple):
     """The result of a validation.
 
     state: the weights to save
@@ -61,10 +61,10 @@ class Experiment(NamedTuple):
     title: str
     figure: str
     says: str
-    samples: Samples
+    samples: TrainingSet
     net: Callable[[bool], tuple[Trainable, Started]]
     description: dict[str, Any]
-    validator: Callable[[Solver], Callable[[], Validated]]
+    validator: Callable[[Solver], Callable[[], ValidationResult]]
 
 
 def check_finite(state: dict[str, Tensor]) -> None:

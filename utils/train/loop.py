@@ -14,10 +14,10 @@ from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils.data.batches import Batches, Order, make_order
-from utils.data.feed import Feed
-from utils.data.loader import Loader, explaining_errors, train_loader
+from utils.data.loader import explaining_errors, train_loader
 from utils.settings import memory
 from utils.settings.config import Settings
+from utils.settings.extras import extra, has_extra
 from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
 from utils.train import checkpoint, faults, own_files
@@ -108,14 +108,15 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: torch.device) -> Loader | Feed:
+def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: torch.device) -> Any:
     """Return a loader of batches[key] for all keys in turn.
     The setting `pixels` tells where pictures are made: CPU or device.
     """
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)
-    if isinstance(batches, Batches) and (train.pixels == "device" or (train.pixels == "auto" and gpu)):
-        return Feed(batches, keys, device, max(workers, 1))
+    on_device = train.pixels == "device" or (train.pixels == "auto" and gpu and has_extra("gpu"))
+    if isinstance(batches, Batches) and on_device:
+        return extra("gpu").make_loader(batches, keys, device, max(workers, 1))
     return train_loader(batches, keys, workers, gpu)
 
 

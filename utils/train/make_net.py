@@ -46,12 +46,17 @@ def input_margin(net: NetSettings) -> float:
 
 
 def make_net(
-    net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.ndarray, labelled: np.ndarray | None = None
+    net: NetSettings,
+    loss: LossSettings,
+    layout: Layout,
+    meanface: np.ndarray,
+    labelled: np.ndarray | None = None,
+    levels: int = 1,
 ) -> Trainable:
     """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
-    labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same. ValueError for
-    choices that do not fit together.
+    labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same.
+    levels: score maps in training, see `PIPHead`. ValueError for choices that do not fit together.
     """
     groups = None
     if net.head == "parts":
@@ -79,7 +84,7 @@ def make_net(
         groups,
         openings,
     )
-    return build_net(make_spec(options, meanface, labelled))
+    return build_net(make_spec(options, meanface, labelled), levels)
 
 
 def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:

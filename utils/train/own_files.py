@@ -78,6 +78,12 @@ def clear_nets(folder: Path, kind: str) -> None:
                 place.rmdir()
 
 
+def clear_rounds(folder: Path) -> None:
+    """Remove the files of earlier rounds of --semi from a run's folder."""
+    clear_nets(folder, "round")
+    remove(folder / "pseudo_labels", *FOLDERS["pseudo_labels"])
+
+
 def tidy(folder: Path) -> None:
     """Remove the half-written files of a killed process from a run's folder. UserError if it holds a link to a folder."""
     for place, folders, files in os.walk(folder):

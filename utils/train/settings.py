@@ -18,7 +18,7 @@ from pipnet.layout import Layout
 from utils.data.paths import absolute, dataset_of, is_unlabelled_set, resolve_paths
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import Sets
-from utils.settings.checks import check_given, check_read, check_semi
+from utils.settings.checks import check_given, check_read, check_rooms, check_semi
 from utils.settings.config import ROOT, Defaults, Settings, make_settings
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ROUNDS, SECTIONS
@@ -152,6 +152,7 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
     check_read(given, settings)
     check_semi(settings)
+    check_rooms(settings)
     if (mode.train or mode.audit) and settings.train.task == "landmarks":  # before sets are prepared
         net = settings.net
         try:

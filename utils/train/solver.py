@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from loguru import logger
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from extras.gpu.graph import Graph, tensors
 from nets.onednn import make_careful
 from nets.trainable import Trainable
 from pipnet.errors import one_line
+from utils.settings.extras import extra, has_extra
 from utils.settings.sections import LossSettings, TrainSettings
 from utils.train.losses import Losses
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
@@ -77,7 +78,7 @@ class Solver:
                 device_ids=[ranks.device.index] if cuda else None,
                 find_unused_parameters=net.leaves_unused(),
             )
-        self.take = Graph(self._step, self._state, ranks) if graphed else self._step
+        self.take = extra("gpu").make_graph(self._step, self._state, ranks) if graphed else self._step
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.follow(self.average.state if self.average else None)
@@ -111,8 +112,9 @@ class Solver:
         with torch.cuda.stream(self.copies):
             moved = images.to(self.ranks.device, non_blocking=True), labels.to(self.ranks.device)
         torch.cuda.current_stream().wait_stream(self.copies)
-        for tensor in tensors(moved):
-            tensor.record_stream(torch.cuda.current_stream())
+        for leaf in tree_leaves(moved):
+            if isinstance(leaf, Tensor):
+                leaf.record_stream(torch.cuda.current_stream())
         return moved
 
     def _step(self, batches: list[tuple]) -> Tensor:
@@ -153,6 +155,7 @@ class Solver:
             return False
         against = {
             "--no-graph": not wanted,
+            "the missing folder extras/gpu": not has_extra("gpu"),
             "a loss scale (--amp fp16)": self.scaler.is_enabled(),
             "--profile": type(self.phases) is not Phases,
             "this net": not self.net.graphs,

@@ -21,10 +21,10 @@ from conftest import (
     write_faces,
 )
 
-from extras.semi.semi import check_collapse
 from extras.semi.unlabelled import check_apart
 from pipnet.errors import UserError
 from utils.data.prepare import DataGenerator
+from utils.task.experiment import check_collapse
 from utils.train import checkpoint
 
 
@@ -155,6 +155,7 @@ def test_a_collapsed_round_stops_the_training(cli, semi, target, tmp_path):
             tmp_path,
             "constant",
             """
+from utils.task.experiment import check_collapse
 from utils.train import checkpoint
 save = checkpoint.save
 def constant(file, values):

@@ -13,9 +13,8 @@ from conftest import LAYOUTS, fails, settings
 from scipy.ndimage import gaussian_filter
 
 from extras.gpu.device_pixels import carried_out, orders, to_device
-from extras.systems.steps import DRAWS
 from utils.data.batches import drawn_changes
-from utils.data.changes import GREY, INTERPOLATION, Field, moved, uniforms, whole_matrix
+from utils.data.changes import GREY, INTERPOLATION, STEP_DRAWS, Field, moved, uniforms, whole_matrix
 from utils.data.pixels import framed, pixels
 
 CPU = torch.device("cpu")
@@ -178,7 +177,7 @@ def test_a_published_augmentation_is_that_of_its_description(name):
         image, landmarks, matrix = augment(crop, recipe, (3, 0, sample))
         expected = Reference(crop, name)
         for step, u in zip(
-            order, uniforms(3, 0, np.array([sample]), len(order) * DRAWS).reshape(-1, DRAWS), strict=True
+            order, uniforms(3, 0, np.array([sample]), len(order) * STEP_DRAWS).reshape(-1, STEP_DRAWS), strict=True
         ):
             getattr(expected, step)(u)
         assert np.allclose(landmarks * SIZE, expected.points, atol=1e-4), sample

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import DEFAULTS, ROOT, fails, make_settings, refuses
 
-from extras.semi import rounds
 from extras.tools import audit
 from utils.train import own_files
 from utils.train.own_files import check_place, tidy
@@ -124,7 +123,7 @@ def test_only_files_with_our_names_are_removed(tmp_path):
     (tmp_path / "run" / "round3").symlink_to(tmp_path / "elsewhere")
     run = Run(tmp_path / "run", tmp_path / "run" / "best.pt")
     own_files.clear(run.folder)
-    rounds.clear_rounds(run)
+    own_files.clear_rounds(run.folder)
     audit.clear_audit(run)
     left = {name for name in contents(run.folder) if (run.folder / name).is_file()}
     assert left == set(mine) and not (run.folder / "fold0").exists() and (tmp_path / "elsewhere" / "best.pt").is_file()

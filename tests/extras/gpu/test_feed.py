@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import LAYOUTS, doomed, fails, settings, split_of
 
+from extras.gpu.feed import DeviceLoader
 from pipnet.errors import UserError
 from utils.data.batches import Batch, Batches, Order, Part, recipes
 from utils.data.faces import Faces
-from utils.data.feed import Feed
 from utils.data.loader import explaining_errors
 from utils.data.prepared_set import load_splits
 from utils.train import checkpoint
@@ -32,7 +32,7 @@ def order_of(faces: Faces, batch: int = 8) -> Order:
 
 
 def fed(views: Batches, keys, free: int = 0) -> list[Batch]:
-    with closing(Feed(views, keys, CPU, 2, free)) as feed:
+    with closing(DeviceLoader(views, keys, CPU, 2, free)) as feed:
         batches = list(feed)
     assert not feed.thread.is_alive()
     return batches
@@ -92,7 +92,7 @@ def test_a_face_that_comes_several_times_is_kept_once(faces):
     views, each = Batches(some, PRESETS["default"], L68.flip_index, 0), 3 * 80**2
     keys = [(np.zeros(6, int), np.arange(6))]
     for free, kept in ((6 * each, 3), (6 * each - 1, None)):
-        with closing(Feed(views, keys, CPU, 1, free)) as feed:
+        with closing(DeviceLoader(views, keys, CPU, 1, free)) as feed:
             (batch,) = feed
             assert (feed.kept if kept is None else len(feed.kept)) == kept
         assert_equal(batch, fed(views, keys)[0])
@@ -107,7 +107,7 @@ def test_an_error_reaches_the_training(faces):
         raise UserError("crop 11 is damaged; prepare the set again")
 
     for free in (0, ENOUGH):
-        feed = Feed(views, order_of(some).epochs(0, 1), CPU, 2, free)
+        feed = DeviceLoader(views, order_of(some).epochs(0, 1), CPU, 2, free)
         message = "^crop 11 is damaged; prepare the set again$"
         with pytest.raises(UserError, match=message), closing(feed), explaining_errors(feed, str):
             list(feed)
@@ -116,13 +116,16 @@ def test_an_error_reaches_the_training(faces):
 
 def test_the_thread_ends_with_the_training(faces):
     views, before = Batches(opened(faces), PRESETS["default"], L68.flip_index, 0), threading.active_count()
-    with closing(Feed(views, order_of(views.faces).epochs(0, 10**6), CPU, 2)) as feed:
+    with closing(DeviceLoader(views, order_of(views.faces).epochs(0, 10**6), CPU, 2)) as feed:
         assert next(iter(feed)).images.shape == (8, 64, 64, 3) and feed.thread.daemon
         next(iter(feed))
-    with pytest.raises(KeyboardInterrupt), closing(Feed(views, order_of(views.faces).epochs(0, 10**6), CPU, 2)) as feed:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        closing(DeviceLoader(views, order_of(views.faces).epochs(0, 10**6), CPU, 2)) as feed,
+    ):
         next(iter(feed))
         raise KeyboardInterrupt
-    with closing(Feed(views, [], CPU, 2)):  # a training that is finished takes no batch
+    with closing(DeviceLoader(views, [], CPU, 2)):  # a training that is finished takes no batch
         pass
     assert threading.active_count() == before
 
@@ -135,8 +138,10 @@ def test_which_way_is_taken(faces):
         ("device", CPU, True),
         ("cpu", gpu, False),
     ):
-        assert isinstance(make_loader(views, [], settings(pixels=way, workers=0).train, device), Feed) == expected
-    assert not isinstance(make_loader([], [], settings(workers=0).train, gpu), Feed)  # crops of a detector
+        assert (
+            isinstance(make_loader(views, [], settings(pixels=way, workers=0).train, device), DeviceLoader) == expected
+        )
+    assert not isinstance(make_loader([], [], settings(workers=0).train, gpu), DeviceLoader)  # crops of a detector
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ AHEAD = 2  # batches that wait for the training
 DECODED = 256  # crops that are decoded at once
 
 
-class Feed:
+class DeviceLoader:
     """Yields batches[key] for all keys in turn, with images and labels on a device, until it is closed; it replaces a
     DataLoader.
 
