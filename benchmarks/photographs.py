@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from record import ROOT
 
-from extras.datasets import DATASETS, image_of
+from extras.datasets import DATASETS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.face import Face
@@ -31,6 +31,7 @@ from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.data.prepare import split_identities
+from utils.data.table import image_of
 
 VARIABLES = {
     "300W": "FACES_300W",

@@ -21,9 +21,9 @@ from photographs import photographs
 from record import ROOT  # noqa: F401  it finds the packages
 from scipy.interpolate import CubicSpline
 
-from extras.datasets import write_pts
 from extras.synthetic import TEST_INDEX, render
 from utils.data.prepared_set import name_hash
+from utils.data.pts import write_pts
 from utils.settings.config import read_defaults
 from utils.settings.conversion import conversion
 

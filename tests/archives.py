@@ -11,8 +11,10 @@ import pytest
 from conftest import LAYOUTS
 from scipy.io import savemat
 
-from extras.datasets import DATASETS, PARTS_300W, image_of, read_pts, write_pts
+from extras.datasets import DATASETS, PARTS_300W
 from utils.data.prepare import DataGenerator
+from utils.data.pts import read_pts, write_pts
+from utils.data.table import image_of
 
 RNG = np.random.default_rng(4)
 FACES = 24386  # of AFLW

@@ -371,7 +371,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
     """Write `count` pairs of .jpg and .pts into `folder`."""
-    from extras.datasets import write_pts
+    from utils.data.pts import write_pts
 
     folder.mkdir(parents=True)
     for index in range(count):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from archives import header, picture
 
-from extras.datasets import write_pts
+from utils.data.pts import write_pts
 
 FIVE = np.array([(60.0, 40), (100, 42), (80, 60), (65, 80), (95, 81)])  # eyes, nose, corners of the mouth
 NAMES = ["eyes_1", "eyes_2", "nose", "lips_1", "lips_2"]

@@ -25,9 +25,9 @@ from conftest import (
 )
 
 import main
-from extras.datasets import read_pts, write_pts
 from pipnet.files import checksum
 from utils.data.prepared_set import load_splits
+from utils.data.pts import read_pts, write_pts
 from utils.settings.config import Settings, parse, read_defaults
 from utils.train import checkpoint
 from utils.train.settings import read_settings

@@ -28,8 +28,8 @@ from conftest import (
 )
 
 import pipnet
-from extras.datasets import read_pts, write_pts
 from utils.data.locks import lock
+from utils.data.pts import read_pts, write_pts
 from utils.train import checkpoint
 
 

@@ -9,17 +9,18 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from extras.datasets.aflw import AFLW, parse_aflw
-from extras.datasets.archive import BESIDE, Archive, Splits, Table, complain, only, tally
+from extras.datasets.archive import Archive
 from extras.datasets.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
 from extras.datasets.five import CELEBA, MTFL, parse_celeba, parse_mtfl
 from extras.datasets.lapa import JD106, LAPA, parse_jd106, parse_lapa
 from extras.datasets.lmk import LMK, parse_lmk
 from extras.datasets.menpo import MENPO, parse_menpo
 from extras.datasets.merged import MERGED, PEPPA, parse_merged, parse_peppa
-from extras.datasets.naming import image_of, split_folders
+from extras.datasets.naming import split_folders
 from extras.datasets.points import parse_points
-from extras.datasets.pts import read_counted_pts, read_pts, write_pts
 from extras.datasets.row import NOT_COUNTABLE, Dataset
 from extras.datasets.tables import parse_coco, parse_csv
 from extras.datasets.tools import parse_cvat, parse_label_studio
@@ -28,26 +29,28 @@ from extras.datasets.w300lp import W300LP, parse_300wlp
 from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
 from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
 from pipnet.files import read_bytes
+from utils.data.pts import read_counted_pts, read_pts, write_pts
+from utils.data.table import BESIDE, Splits, Table, complain, image_of, only, tally
 
 __all__ = [
-    "BESIDE",
     "DATASETS",
     "NOT_COUNTABLE",
     "PARTS_300W",
     "VISIBLE_FILE",
-    "WITHIN",
     "Archive",
     "Dataset",
+    "infer",
+    "read_within",
+    "BESIDE",
     "Splits",
     "Table",
     "complain",
-    "image_of",
-    "infer",
     "only",
+    "tally",
     "read_counted_pts",
     "read_pts",
-    "tally",
     "write_pts",
+    "image_of",
 ]
 
 LABEL_STUDIO = "label-studio"
@@ -151,7 +154,11 @@ DATASETS = {
     LABEL_STUDIO: Dataset(parse_label_studio, "an export of Label Studio", None, 0.5, None, (), options=OWN),
     "cvat": Dataset(parse_cvat, "an export of CVAT", None, 0.5, None, (), ("*.xml",), options=OWN),
 }
-WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: reader of the images in it
+
+
+def read_within(file: Path) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 BGR inside a file of an archive: COFW.mat/0001, vid.avi/000001."""
+    return {".mat": read_cofw, ".avi": read_frame}[file.parent.suffix](file)
 
 
 def infer(data_dir: Path) -> str:

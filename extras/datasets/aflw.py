@@ -5,10 +5,11 @@ The images are below flickr/, the annotation is AFLWinfo_release.mat.
 
 import numpy as np
 
-from extras.datasets.archive import BESIDE, Archive
-from extras.datasets.lists import path_inside
+from extras.datasets.archive import Archive
 from extras.datasets.mat import read_mat, values
 from pipnet.errors import UserError
+from utils.data.lists import path_inside
+from utils.data.table import BESIDE
 
 COUNT = 19
 TRAIN = 20000  # faces at the start of the permutation `ra`

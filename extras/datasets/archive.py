@@ -1,7 +1,7 @@
 """An archive while it is parsed: its faces as columns of one table, what is missing, and the faults of its annotation."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from extras.datasets.lists import numbered, path_inside, walk
 from extras.datasets.naming import RULES, cleaned, composed, identities
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
+from utils.data.lists import numbered, path_inside, walk
+from utils.data.table import Splits, Table, only, tally
 from utils.settings.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
@@ -22,10 +23,6 @@ NO_LAYOUTS = Layouts({})
 LEVEL = 5  # landmarks at most that may lie on one level line, such as the corners of the eyes
 THINNEST = 0.1  # side of their box / its other side
 FIRST_PIXELS = (None, 0.0, 0.5, 1.0)  # coordinates of the first pixel's centre that a file may state
-BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
-
-Table = dict[str, Any]  # {name of a column: list of M texts, or array (M, ...)}, a row for each face
-Splits = dict[str, Table]  # {train, val, test: table}
 
 
 class Stated(NamedTuple):
@@ -266,20 +263,6 @@ def _column(values: Sequence) -> Sequence | np.ndarray:
     return values if isinstance(known, str) else np.array([blank if value is None else value for value in values])
 
 
-def only(table: Table, rows: Sequence[int] | np.ndarray) -> Table:
-    """Return some rows of a table, in that order."""
-    return {
-        name: column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
-        for name, column in table.items()
-    }
-
-
-def complain(faults: list[str]) -> None:
-    """Raise UserError with the first fault and the number of the others; do nothing without faults."""
-    if faults:
-        raise UserError(faults[0] + (f" (and {len(faults) - 1} more such files)" if len(faults) > 1 else ""))
-
-
 def deviation(name: str, found: int, count: int, folder: bool = True) -> str:
     """Return in words how many faces of a part of a release were found, and whether these are more than officially."""
     more = f", {found - count} {MORE}" if found > count else ""
@@ -289,8 +272,3 @@ def deviation(name: str, found: int, count: int, folder: bool = True) -> str:
 def pixel_corners(box: np.ndarray) -> np.ndarray:
     """Return x1, y1, x2, y2 (4,) of a box x, y, w, h that counts whole pixels: the last one is x + w - 1."""
     return np.concatenate([box[:2], box[:2] + box[2:] - 1])
-
-
-def tally(subsets: Iterable[str]) -> Counter:
-    """Return the number of faces per subset; a face counts in each of its subsets."""
-    return Counter(name for joined in subsets for name in joined.split(BESIDE))

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from extras.datasets.archive import Archive, pixel_corners
-from extras.datasets.lists import path_inside
 from extras.datasets.mat import damaged, read_mat, values
 from pipnet.errors import UserError
 from pipnet.session import import_package
+from utils.data.lists import path_inside
 from utils.settings.memory import limited
 
 COUNT = 29

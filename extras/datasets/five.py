@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from extras.datasets.archive import BESIDE, Archive, pixel_corners
-from extras.datasets.lists import numbered, numbers, path_inside
+from extras.datasets.archive import Archive, pixel_corners
 from pipnet.errors import UserError
+from utils.data.lists import numbered, numbers, path_inside
+from utils.data.table import BESIDE
 
 COUNT = 5
 CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2

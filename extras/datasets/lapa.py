@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from extras.datasets.archive import BESIDE, Archive, Missing
-from extras.datasets.lists import numbered, numbers, path_inside, read_lines
+from extras.datasets.archive import Archive, Missing
 from extras.datasets.naming import photograph
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES
+from utils.data.lists import numbered, numbers, path_inside, read_lines
+from utils.data.table import BESIDE
 
 COUNT = 106
 LAPA = {"train": 18176, "val": 2000, "test": 2000}

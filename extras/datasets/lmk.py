@@ -7,12 +7,13 @@ the mean face.
 
 from contextlib import suppress
 
-from extras.datasets.archive import BESIDE, Archive
-from extras.datasets.lists import numbers
+from extras.datasets.archive import Archive
 from extras.datasets.naming import photograph
 from extras.datasets.w300 import PARTS_300W
 from pipnet.errors import UserError
 from pipnet.images import read_image
+from utils.data.lists import numbers
+from utils.data.table import BESIDE
 
 COUNT = 68
 LMK = {"train": 13148, "test": 689}

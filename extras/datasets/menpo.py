@@ -5,8 +5,8 @@ Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the releas
 
 from extras.datasets.archive import Archive, Missing
 from extras.datasets.points import images_and_points
-from extras.datasets.pts import read_pts
 from pipnet.errors import UserError
+from utils.data.pts import read_pts
 
 MENPO = {68: {"train": 6679, "test": 5335}, 39: {"train": 2300, "test": 1946}}
 LATER = {68: 5658, 39: 1906}  # training faces of the benchmark's second release

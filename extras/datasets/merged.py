@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from extras.datasets.archive import Archive, Table, complain
-from extras.datasets.naming import image_of
+from extras.datasets.archive import Archive
 from extras.datasets.w300 import PARTS_300W, PRIVATE
 from extras.datasets.w300vw import W300VW
 from pipnet.errors import UserError
+from utils.data.table import Table, complain, image_of
 from utils.settings.conversion import conversion
 
 MERGED = {part.subset: part.count for part in PARTS_300W.values()}

@@ -100,11 +100,6 @@ def identities(names: list[str], rule: str = "auto") -> tuple[list[str], str]:
     return [found[picture] for picture in pictures], rule
 
 
-def image_of(root: Path, file: str) -> Path:
-    """Return the image of a face by its name in a table: a.jpg for a.jpg#2, the second face of it."""
-    return path if (path := root / file).is_file() else root / re.sub(r"#\d+$", "", file)
-
-
 def composed(name: str) -> str:
     """Return a name in Unicode's composed form: file systems and lists hold an umlaut as one character or as two."""
     return unicodedata.normalize("NFC", name)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from extras.datasets.archive import Archive, complain
-from extras.datasets.pts import OTHER_LAYOUT
+from extras.datasets.archive import Archive
 from pipnet.geometry import box_of
+from utils.data.pts import OTHER_LAYOUT
+from utils.data.table import complain
 
 FEWEST_PX = 5  # longest side of a face box; a smaller face is an error of units
 SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares of its picture

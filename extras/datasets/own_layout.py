@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from loguru import logger
 
-from extras.datasets.archive import Archive, complain
+from extras.datasets.archive import Archive
 from extras.datasets.own import (
     MOST,
     check_inside,
@@ -23,7 +23,8 @@ from extras.datasets.own import (
 )
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.settings.layouts import Layouts
+from utils.data.table import complain
+from utils.settings.layouts import Layouts, normalised
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 ASYMMETRY = (0.2, 0.5)  # largest misfit that faces turned to one side explain: a + b / root of the number of faces
@@ -41,11 +42,6 @@ BELOW = 0.2  # distance of a mean face from the middle of its eyes / distance of
 NEAR, LYING = 45, 60  # degrees from UNTURNED; of the mean of faces that lie on their side or head
 FEWEST = 3  # such faces
 NAMED = 3  # files that a warning names
-
-
-def normalised(name: str) -> str:
-    """Return the name of a point without case and separators: "Left-Eye" and "left_eye" are one name."""
-    return re.sub(r"[\s_.:/-]+", "", name).casefold()
 
 
 def own_order(archive: Archive, names: list[str]) -> list[str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from extras.datasets.archive import Archive, complain
+from extras.datasets.archive import Archive
 from extras.datasets.foreign import complain_foreign
-from extras.datasets.lists import walk
 from extras.datasets.naming import composed, split_folders
-from extras.datasets.pts import read_counted_pts
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
+from utils.data.lists import walk
+from utils.data.pts import read_counted_pts
+from utils.data.table import complain
 
 SEVERAL = "; a .pts file holds one face, so let --predict write the faces of such pictures as CSV or COCO"
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from loguru import logger
 
-from extras.datasets.archive import MORE, NO_LAYOUTS, Archive, Splits, complain
+from extras.datasets.archive import MORE, NO_LAYOUTS, Archive
 from extras.datasets.own import check_labels
 from pipnet.errors import UserError
+from utils.data.table import Splits, complain
 from utils.settings.layouts import Layouts
 
 NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"

@@ -14,15 +14,18 @@ from loguru import logger
 
 from extras.datasets.archive import Archive
 from extras.datasets.foreign import complain_foreign
-from extras.datasets.lists import decoded, floats, path_inside
 from extras.datasets.naming import cleaned, composed, split_folders, split_of
-from extras.datasets.own_layout import normalised, own_order
+from extras.datasets.own_layout import own_order
 from pipnet.errors import UserError
 from pipnet.files import from_cell, parse_json, read_bytes
 from pipnet.images import SUFFIXES
+from utils.data.lists import decoded, floats, path_inside
+from utils.data.pts import FIRST_PIXEL
+from utils.settings.layouts import normalised
 from utils.settings.progress import progress
 
-IDENTITY, FIRST_PIXEL = OTHER_COLUMNS = ("identity", "first_pixel")  # of a CSV, beside the file and the points
+IDENTITY = "identity"
+OTHER_COLUMNS = (IDENTITY, FIRST_PIXEL)  # of a CSV, beside the file and the points
 LARGE = 50  # MB of a JSON file whose reading is announced
 SLOW = 2  # s; reading that takes longer shows its progress
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x

@@ -14,15 +14,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from extras.datasets.archive import Archive, complain
-from extras.datasets.lists import floats
+from extras.datasets.archive import Archive
 from extras.datasets.naming import SPLITS
-from extras.datasets.own_layout import normalised, own_order
-from extras.datasets.pts import OTHER_LAYOUT
+from extras.datasets.own_layout import own_order
 from extras.datasets.tables import find_image, split_files
 from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
 from pipnet.images import SUFFIXES
+from utils.data.lists import floats
+from utils.data.pts import OTHER_LAYOUT
+from utils.data.table import complain
+from utils.settings.layouts import normalised
 
 SHAPES = ("points", "skeleton")  # of CVAT, that are read
 ALIKE = 0.7  # of two labels, by difflib

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from extras.datasets.archive import Archive, deviation
-from extras.datasets.lists import read_lines
 from extras.datasets.naming import photograph
 from extras.datasets.points import paired
 from pipnet.errors import UserError
+from utils.data.lists import read_lines
 
 VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 

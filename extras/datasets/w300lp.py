@@ -5,10 +5,10 @@ landmarks/.
 """
 
 from extras.datasets.archive import Archive
-from extras.datasets.lists import path_inside
 from extras.datasets.mat import read_mat, values
 from extras.datasets.naming import photograph
 from pipnet.geometry import mirrored
+from utils.data.lists import path_inside
 
 COUNT = 68
 SIDE = 450

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 
 from extras.datasets.archive import Archive
-from extras.datasets.lists import path_inside
 from extras.datasets.points import images_and_points
-from extras.datasets.pts import read_pts
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.images import opencv_path
+from utils.data.lists import path_inside
+from utils.data.pts import read_pts
 
 COUNT = 68
 # fmt: off

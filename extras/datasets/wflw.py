@@ -5,9 +5,10 @@ The images are below WFLW_images, the lists below WFLW_annotations.
 
 import numpy as np
 
-from extras.datasets.archive import BESIDE, Archive, complain
-from extras.datasets.lists import numbers
+from extras.datasets.archive import Archive
 from pipnet.errors import UserError
+from utils.data.lists import numbers
+from utils.data.table import BESIDE, complain
 
 COUNT = 98
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")  # in the order of a line's 0/1 flags

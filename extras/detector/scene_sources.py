@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 
 from extras.detector.wider import Picture
-from extras.synthetic.scene import background
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
+from utils.data.backgrounds import background
 from utils.data.faces import GIB, Crops, Faces, chunks, evenly
 from utils.data.prepared_set import Split
 from utils.data.threads import Threads

@@ -30,7 +30,6 @@ from utils.data.paths import is_unlabelled_set
 from utils.data.prepare import JPEG
 from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
 from utils.data.sets import Sets
-from utils.settings.conversion import conversion
 from utils.settings.formats import files_of
 from utils.settings.progress import progress
 from utils.settings.sections import TestSettings
@@ -77,19 +76,6 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: Tes
         if not splits:
             raise UserError(f"--unlabelled {name} has test faces only; give a set with others")
         found += [Split(one, split, labelled=False) for split in splits]
-    return found
-
-
-def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
-    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set
-    `like`.
-    """
-    found = []
-    for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
-        pair = one.meta["layout"], like.meta["layout"]
-        alike = pair[0] == pair[1] or conversion(*pair, sets.layouts) or conversion(*pair[::-1], sets.layouts)
-        if "test" in one.splits and alike and one.folder != like.folder:
-            found.append(Split(one, "test"))
     return found
 
 
@@ -178,6 +164,8 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
         {
             "format": FORMAT,
             "dataset": UNLABELLED,
+            "title": "faces without labels",
+            "own": False,
             "name": source.stem,
             "source": str(root),
             "layout": UNLABELLED,
@@ -186,6 +174,9 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
             "target_size": how.target_size,
             "margin": how.margin,
             "origin": 0.5,
+            "label_shift": 0.0,
+            "norms": [],
+            "states": [],
             "val": 0,
             "seed": 0,
             "expected": None,

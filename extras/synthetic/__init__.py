@@ -19,18 +19,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extras.datasets import PARTS_300W, VISIBLE_FILE, write_pts
 from extras.synthetic.face import RenderedFace, render_face
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from utils.data.partial_folders import FACES, partial_folder
+from utils.data.pts import write_pts
 from utils.settings.progress import progress
 from utils.settings.start import end_with_parent
 
-# official numbers of faces, whose proportions are kept
-TRAIN_PARTS, TEST_PARTS = (
-    {name: part.count for name, part in PARTS_300W.items() if part.split == split} for split in ("train", "test")
-)
+# folders of 300W with their numbers of faces, whose proportions are kept
+TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}
+TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
+VISIBLE_FILE = "visible.tsv"  # a line per picture: its path, a tab, and 0 or 1 per landmark
 VERSION = 1  # a change of what is drawn increases it, so that older faces are not reused
 TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
 HARD_INDEX = 2_000_000  # first difficult test face (ibug)

@@ -12,7 +12,7 @@ import numpy as np
 
 from extras.synthetic.fields import bump, smooth
 from extras.synthetic.head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER
-from extras.synthetic.render import lookup
+from utils.data.backgrounds import lookup, read_noise
 
 SKIN = (
     np.array(
@@ -95,30 +95,6 @@ class Eye(NamedTuple):
     gaze: np.ndarray  # (2,) mm of the iris from the middle, x to the picture's right
     pixel: float  # mm of a pixel
     spark: np.ndarray  # (2,) reflection of the light, mm from the iris centre
-
-
-@cache
-def noise_maps() -> np.ndarray:
-    """Return periodic noise maps (512, 512, 4) with standard deviation 1: coarse, middle, fine, and vertical strands."""
-    rng = np.random.default_rng(68)
-    fy, fx = np.fft.fftfreq(512)[:, None] * 512, np.fft.rfftfreq(512)[None] * 512
-    radius = np.hypot(fx, fy)
-    shapes = [
-        np.exp(-((radius / 14.0) ** 2)),
-        np.exp(-((radius / 60.0) ** 2)) * (radius > 8),
-        np.exp(-((radius / 170.0) ** 2)) * (radius > 40),
-        np.exp(-((fx / 130.0) ** 2) - (fy / 12.0) ** 2) * (fx > 6),
-    ]
-    maps = []
-    for shape in shapes:
-        m = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((512, 512))) * shape, s=(512, 512))
-        maps.append(m / m.std())
-    return np.ascontiguousarray(np.stack(maps, -1).astype(np.float32))
-
-
-def read_noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return noise (N, 4) at pixel coordinates (N,) of the periodic maps."""
-    return lookup(noise_maps(), np.mod(x, 512), np.mod(y, 512), cv2.BORDER_WRAP)
 
 
 @cache

@@ -12,7 +12,7 @@ from extras.synthetic import paint
 from extras.synthetic.fields import IDENTITY
 from extras.synthetic.head import lid_height
 from extras.synthetic.render import Light
-from extras.synthetic.scene import random_colour
+from utils.data.backgrounds import random_colour
 
 PROFILE = (
     75  # degrees, largest yaw: beyond it the outer eye corners nearly coincide, and NME is divided by their distance

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from utils.data.backgrounds import lookup
+
 
 class Camera(NamedTuple):
     """A pinhole camera."""
@@ -81,25 +83,6 @@ class Fragments(NamedTuple):
     def sample(self, grid: np.ndarray) -> np.ndarray:
         """Return the values (N,) or (N, channels) of a grid (R, C) or (R, C, channels), bilinear."""
         return lookup(grid, self.column, self.row)
-
-
-def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
-    """Return float32 values (N,) or (N, channels) of maps (H, W) or (H, W, channels) at indices (x, y), bilinear."""
-    n, width = len(x), 1024  # OpenCV's remap limits the sides of an image, so the list is folded
-    if not n:
-        return np.zeros((0, *maps.shape[2:]), np.float32)
-    rows = -(-n // width)
-    place = np.zeros((2, rows * width), np.float32)
-    place[0, :n], place[1, :n] = x, y
-    place = place.reshape(2, rows, width)
-    channels = maps[..., None] if maps.ndim == 2 else maps
-    layers = [channels[..., i : i + 4] for i in range(0, channels.shape[2], 4)]  # and the channels to four
-    out = [
-        cv2.remap(np.ascontiguousarray(layer, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border)
-        for layer in layers
-    ]
-    values = np.concatenate([part.reshape(rows * width, -1)[:n] for part in out], 1)
-    return values[:, 0] if maps.ndim == 2 else values
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:

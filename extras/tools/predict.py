@@ -15,9 +15,6 @@ import numpy as np
 import torch
 from loguru import logger
 
-from extras.datasets import DATASETS, complain, read_counted_pts, write_pts
-from extras.datasets.lists import is_listable
-from extras.datasets.tables import FIRST_PIXEL
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError, one_line, printable
 from pipnet.face import Face
@@ -28,7 +25,10 @@ from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from pipnet.session import shipped_onnx
+from utils.data.lists import is_listable
 from utils.data.locks import lock
+from utils.data.pts import FIRST_PIXEL, ORIGIN, read_counted_pts, write_pts
+from utils.data.table import complain
 from utils.evaluate.evaluate import mean_of
 from utils.export.files import from_arrays
 from utils.settings.config import load_protocol, read_defaults
@@ -42,7 +42,6 @@ UNFINISHED = ".unfinished"  # in the name of a table until all pictures are done
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
 SELDOM = 20  # after a write, the next one waits for so many times as long as that took
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
-ORIGIN = DATASETS["points"].origin  # without --first-pixel, in files that are read and written
 
 
 class Found(NamedTuple):

@@ -140,8 +140,8 @@ def read_layout(file: Path) -> None:
 
 def drawn(folder: Path, count: int = 3) -> Path:
     """Write rendered faces with a .pts each."""
-    from extras.datasets import write_pts
     from extras.synthetic import render
+    from utils.data.pts import write_pts
 
     folder.mkdir(parents=True)
     for index in range(count):

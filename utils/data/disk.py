@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from extras.datasets import Splits
 from pipnet import images
 from pipnet.errors import UserError, one_line
 from pipnet.files import sync
 from pipnet.geometry import to_crop
 from utils.data.faces import Values, mapped
+from utils.data.table import Splits
 
 FAR = 1 << 20  # px; no picture that can be read is larger
 CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
@@ -37,7 +37,7 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
 
     UserError if types or sizes of the files do not fit together.
     """
-    count, states = meta["count"], len(meta.get("states", ()))
+    count, states = meta["count"], len(meta["states"])
     shapes = {
         "size": (np.int64, 2),
         "crop": (np.float64, 4),

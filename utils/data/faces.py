@@ -213,7 +213,7 @@ class Faces:
 
     file         text            name of the image in `source`; #2 at its end marks the second face of an image
     source       Path            folder of the raw archive
-    subset       text            part of a test set; several are joined by archives.BESIDE
+    subset       text            part of a test set; several are joined by table.BESIDE
     identity     text            the person; train and val have no person in common
     set          text            checksum of the prepared set
     size         (2,) int        width and height of the source image, px

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from extras.datasets import Splits, image_of
-from extras.datasets.archive import Table
 from pipnet.files import walk
+from utils.data.table import Splits, Table, image_of
 
 
 def fingerprint(source: Path) -> str:

@@ -10,11 +10,11 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from loguru import logger
 
-from extras.datasets.lists import path_inside
 from extras.datasets.naming import CONTAINERS, SPLITS
 from pipnet.errors import UserError, one_line
 from pipnet.files import own_folder, partial_name
 from pipnet.images import SUFFIXES
+from utils.data.lists import path_inside
 
 PLACE = "unpacked"  # below the folder of prepared sets
 READ = (*SUFFIXES, ".pts", ".csv", ".json", ".xml", ".txt")  # other files stay packed

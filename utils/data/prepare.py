@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from loguru import logger
 
-from extras.datasets import DATASETS, NOT_COUNTABLE, Archive, Splits, Table, complain, image_of, infer, only, tally
+from extras.datasets import DATASETS, NOT_COUNTABLE, Archive, infer
 from extras.datasets.own_layout import layout_of
 from pipnet.cores import cores
 from pipnet.errors import Unreadable, UserError
@@ -28,6 +28,7 @@ from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import contents_checksum, fingerprint, labels_checksum
 from utils.data.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
+from utils.data.table import Splits, Table, complain, image_of, only, tally
 from utils.data.threads import Threads
 from utils.settings.config import Defaults, load_protocol, read_defaults
 from utils.settings.layouts import Layouts
@@ -147,6 +148,8 @@ class DataGenerator:
             {
                 "format": FORMAT,
                 "dataset": dataset,
+                "title": row.title,
+                "own": row.layout is None,
                 "name": name,
                 "source": str(source.resolve()),
                 "layout": layout,
@@ -155,6 +158,9 @@ class DataGenerator:
                 "target_size": self.target_size,
                 "margin": self.margin,
                 "origin": origin,
+                "label_shift": row.label_shift,
+                "norms": list(row.norms),
+                "states": list(row.states),
                 "labels": self.labels,
                 "val": self.val,
                 "seed": self.seed,
@@ -162,7 +168,6 @@ class DataGenerator:
                 "fingerprint": state,
                 **options,
             }
-            | ({"states": list(row.states)} if row.states else {})
             | ({"points": archive.names} if archive.names else {})
             | edges
         )

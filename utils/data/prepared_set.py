@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-import shlex
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from loguru import logger
 
-from extras.datasets import DATASETS, WITHIN, image_of
-from extras.datasets.own_layout import normalised
 from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, border_px, check_protocol
@@ -21,8 +18,10 @@ from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.data.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop, version_of
 from utils.data.faces import Crops, Faces, constant, mapped
 from utils.data.partial_folders import SPLITS
+from utils.data.table import image_of
 from utils.settings.conversion import conversion
-from utils.settings.layouts import Layouts
+from utils.settings.extras import extra
+from utils.settings.layouts import Layouts, normalised
 from utils.settings.union import to_union
 from utils.settings.yaml_files import read_yaml
 
@@ -30,9 +29,11 @@ SYNTHETIC = "synthetic"
 UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
 ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
-FORMAT = 3  # of the folder; a folder of another format is prepared again
+FORMAT = 4  # of the folder; a folder of another format is prepared again
 META: dict[str, Any] = {  # types of the values
     "dataset": str,
+    "title": str,
+    "own": bool,
     "name": str,
     "source": str,
     "layout": str,
@@ -41,6 +42,9 @@ META: dict[str, Any] = {  # types of the values
     "target_size": int,
     "margin": (int, float),
     "origin": (int, float, type(None)),
+    "label_shift": (int, float),
+    "norms": list,
+    "states": list,
     "val": (int, float, str),
     "seed": int,
     "expected": (dict, type(None)),
@@ -118,8 +122,7 @@ class PreparedSet:
         """Return the name of the set in unions of layouts and in --shares: its dataset; for a user's own set, its raw
         folder.
         """
-        dataset = DATASETS.get(self.meta["dataset"])
-        return self.meta["dataset"] if dataset and dataset.layout else Path(self.meta["source"]).name
+        return Path(self.meta["source"]).name if self.meta["own"] else self.meta["dataset"]
 
     def meanface(self) -> np.ndarray:
         """Return the mean training landmarks (N, 2) in [0, 1] of the nominal crop. UserError without a train split."""
@@ -162,7 +165,7 @@ class PreparedSet:
         facts = {
             "protocol": self.protocol,
             "margin": meta["margin"],
-            "states": list(meta.get("states", ())),
+            "states": meta["states"],
             "subsets": list(meta["expected"] or ()),
         }
         size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, version, table["jpeg"])
@@ -228,7 +231,7 @@ def test_split(one: PreparedSet, apart: bool) -> Split | None:
     """
     if "test" in one.splits:
         return Split(one, "test")
-    if not apart or DATASETS[one.meta["dataset"]].layout is not None:
+    if not apart or not one.meta["own"]:
         return None
     logger.info(f"{one.folder.name} has no test split: all its faces are tested")
     return Split(one, ALL)
@@ -331,17 +334,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
     meta = read_yaml(file)
     meta.setdefault("labels", "exact")
-    if meta.get("format") == 2 and isinstance(meta.get("source"), str):
-        again = (
-            "--dataset synthetic" if meta.get("dataset") == SYNTHETIC else f"--data-dir {shlex.quote(meta['source'])}"
-        )
-        raise UserError(
-            f"{file} is of format 2, which this version no longer reads; prepare the set again: python main.py "
-            f"--prepare {again}"
-        )
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
-        whole = whole and meta["dataset"] in (*DATASETS, UNLABELLED)
         whole = (
             whole
             and 0 < meta["count"] <= MOST_LANDMARKS
@@ -352,7 +346,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         whole = whole and all(
             isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values()
         )
-        whole = whole and isinstance(meta.get("frame_step", 1), int | None) and isinstance(meta.get("states", []), list)
+        whole = whole and isinstance(meta.get("frame_step", 1), int | None)
         whole = whole and set(meta["columns"]) >= COLUMNS and all(COLUMN.fullmatch(name) for name in meta["columns"])
         check_protocol(Protocol(**meta["protocol"]))
     except (KeyError, TypeError, OverflowError, UserError):
@@ -396,6 +390,6 @@ def read_source_image(file: Path | str) -> np.ndarray:
     UserError if it is missing, unreadable or cut short.
     """
     file = Path(file)
-    if (reader := WITHIN.get(file.parent.suffix)) and file.parent.is_file():
-        return reader(file)
+    if file.parent.suffix in (".mat", ".avi") and file.parent.is_file():
+        return extra("datasets").read_within(file)
     return images.read_image(file, "fetch it again or remove it with its .pts")

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from extras.datasets import BESIDE
 from nets import Trainable
 from nets.labels import Prediction
 from pipnet.errors import UserError
@@ -17,6 +16,7 @@ from pipnet.landmark_net import SURE_ERROR
 from pipnet.layout import Layout
 from utils.data.batches import test_batches
 from utils.data.faces import Faces
+from utils.data.table import BESIDE
 from utils.evaluate import metric
 from utils.settings import memory
 from utils.settings.conversion import conversion

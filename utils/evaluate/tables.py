@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from extras.datasets import DATASETS
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.data.faces import Faces
@@ -143,7 +142,7 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
 
     The column `usual` marks the norms of published figures for the set.
     """
-    faces, layout, usual = case.faces, case.layout, DATASETS[case.set.meta["dataset"]].norms
+    faces, layout, usual = case.faces, case.layout, case.set.meta["norms"]
     inside = to_crop(result.landmarks, faces["crop"][:]), faces.nominal().astype(np.float64)
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
     frames = {

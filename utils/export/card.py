@@ -1,6 +1,5 @@
 """Writes card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
 
-from extras.datasets import DATASETS
 from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
@@ -60,10 +59,7 @@ def write_card(run) -> None:
         for name, entry in sorted(entries.items())
         if "bytes" in entry
     ]
-    sets = [
-        f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {_plain(name)}: a set of the user's own"
-        for name in values.get("train_data") or ["not known"]
-    ]
+    sets = [f"- {_plain(name)}" for name in values.get("train_data") or ["not known"]]
     text = "\n".join(
         [
             f"# {run.folder.resolve().name}",

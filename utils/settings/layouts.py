@@ -189,6 +189,11 @@ def indices(values) -> tuple[int, ...]:
     return tuple(found)
 
 
+def normalised(name: str) -> str:
+    """Return the name of a point without case and separators: "Left-Eye" and "left_eye" are one name."""
+    return re.sub(r"[\s_.:/-]+", "", name).casefold()
+
+
 def _check(layout: Layout) -> None:
     """Raise UserError if indices, mirror partners or closed groups of a layout contradict each other."""
     if wrong := contradiction(layout):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from extras.datasets import DATASETS
 from pipnet.errors import UserError, one_line
 from pipnet.files import checksum
 from pipnet.geometry import similarity, transform
@@ -94,8 +93,8 @@ def doubts_about_tests(sources: Sources, stored: dict[str, Any]) -> Iterator[str
     ]
     yield from _seen_in_training(sources.tested, trained)
     for one in (split.set for split in sources.tested):
-        own, trained_on = DATASETS[one.meta["dataset"]].layout is None, {one.meta["source"], str(one.folder)} & {*names}
-        if own and trained_on and known and one.checksum not in known:
+        trained_on = {one.meta["source"], str(one.folder)} & {*names}
+        if one.meta["own"] and trained_on and known and one.checksum not in known:
             yield (
                 f"{one.folder} has changed since the training; if test faces of it were training faces then, the figures on "
                 "them are too good"

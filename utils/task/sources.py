@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from loguru import logger
 
-from extras.datasets import DATASETS
-from extras.semi.unlabelled import unlabelled_tests
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.data.batches import Batches
 from utils.data.faces import Faces
+from utils.data.paths import is_unlabelled_set
 from utils.data.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
 from utils.data.sets import Sets
 from utils.evaluate.evaluate import Predict, convert_predictor, face_norms
@@ -65,7 +64,7 @@ class Sources(NamedTuple):
         """Return the label shift of each training set, in px: --label-shift, else that of the dataset."""
         shifts, count = self.settings.data.label_shift, len(self.training)
         if shifts is None:
-            return [DATASETS[one.meta["dataset"]].label_shift for one in self.training]
+            return [one.meta["label_shift"] for one in self.training]
         if len(shifts) not in (1, count):
             raise UserError(f"label_shift has {len(shifts)} numbers for {count} training sets; give one or as many")
         return shifts if len(shifts) == count else shifts * count
@@ -174,6 +173,19 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
             tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
         sources = sources._replace(tested=tested)
     return sources
+
+
+def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
+    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set
+    `like`.
+    """
+    found = []
+    for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
+        pair = one.meta["layout"], like.meta["layout"]
+        alike = pair[0] == pair[1] or conversion(*pair, sets.layouts) or conversion(*pair[::-1], sets.layouts)
+        if "test" in one.splits and alike and one.folder != like.folder:
+            found.append(Split(one, "test"))
+    return found
 
 
 def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:

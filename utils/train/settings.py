@@ -10,7 +10,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from extras.datasets import DATASETS, NOT_COUNTABLE
 from extras.systems.published import structure, weights_and_mean_face
 from nets import NetOptions, check_options
 from pipnet.errors import UserError
@@ -20,8 +19,10 @@ from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import Sets
 from utils.settings.checks import check_given, check_read, check_rooms, check_semi
 from utils.settings.config import ROOT, Defaults, Settings, make_settings
+from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ROUNDS, SECTIONS
+from utils.settings.yaml_files import read_yaml
 from utils.train import checkpoint, run_folder
 from utils.train.run_folder import Run
 
@@ -132,7 +133,7 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
             "them, or leave it out"
         )
     chosen = {*used, given.get("dataset", "auto")}
-    if given.get("data_dir") and not chosen & {*DATASETS, given["data_dir"], "auto"}:
+    if given.get("data_dir") and not chosen & {*extra("datasets").DATASETS, given["data_dir"], "auto"}:
         raise UserError(
             f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it out"
         )
@@ -171,9 +172,10 @@ def _check_archives(given: dict, names: list[str], root: Path) -> None:
     """Raise UserError if a given key is read by none of the archives that `names` mean. root: of the prepared sets."""
     if not {"first_pixel", "frame_step", "allow_partial", "identity"} & given.keys():
         return
-    rows = [DATASETS[dataset_of(name, root)] for name in names]
+    datasets = extra("datasets")
+    rows = [datasets.DATASETS[dataset_of(name, root)] for name in names]
     if given.get("first_pixel") is not None and not any(row.countable for row in rows):
-        raise UserError(NOT_COUNTABLE)
+        raise UserError(datasets.NOT_COUNTABLE)
     if "frame_step" in given and not any("frame_step" in row.options for row in rows):
         raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
     if "identity" in given and not any("identity" in row.options for row in rows):
@@ -248,7 +250,8 @@ def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tu
 
 def _prepared_in(name: str, root: Path) -> str:
     """Return the path of a prepared set in `root` if `name` is its folder there, else `name`."""
-    return str(root / name) if name not in DATASETS and (root / name / "meta.yaml").is_file() else name
+    file = root / name / "meta.yaml"
+    return str(root / name) if file.is_file() and read_yaml(file).get("dataset") != name else name
 
 
 def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -23,11 +23,11 @@ from photographs import Photograph, found_in_box, photographs, require, without_
 from record import ROOT
 from scipy.interpolate import CubicSpline
 
-from extras.datasets import read_pts, write_pts
 from pipnet.app.drowsiness import ring_aspect
 from pipnet.images import read_image, write_image
 from pipnet.layout import EYES, opposite
 from utils.data.prepare import split_identities
+from utils.data.pts import read_pts, write_pts
 from utils.settings.config import read_defaults
 
 SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right

@@ -17,9 +17,9 @@ from experiments import run
 from photographs import named, require
 from record import ROOT
 
-from extras.datasets import write_pts
 from utils.data.faces import Faces
 from utils.data.prepared_set import PreparedSet, Split, load_splits
+from utils.data.pts import write_pts
 from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import convert_predictor, evaluate, torch_predictor
 from utils.settings.config import read_defaults

@@ -11,12 +11,13 @@ import torch
 from archives import annotated, parse, prepared
 from conftest import LAYOUTS, SMALL, load_split, mismatch, refuses, sets_of, settings, split_of, table
 
-from extras.datasets import DATASETS, PARTS_300W, infer, read_pts, write_pts
+from extras.datasets import DATASETS, PARTS_300W, infer
 from extras.datasets.w300vw import CATEGORIES, Frames
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.data.fingerprint import fingerprint
 from utils.data.prepared_set import load_splits, read_meta, read_source_image
+from utils.data.pts import read_pts, write_pts
 from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, previous
 from utils.evaluate.tables import Case, score_rows

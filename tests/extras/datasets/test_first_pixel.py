@@ -10,9 +10,9 @@ from archives import parse
 from conftest import fails, load_split, refuses, write_faces
 from own_sets import FIVE, write_coco, write_pairs, write_rows
 
-from extras.datasets import read_pts, write_pts
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import read_meta
+from utils.data.pts import read_pts, write_pts
 
 SIZE = 96
 

@@ -8,8 +8,8 @@ from conftest import refuses, spoilt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extras.datasets import read_pts, write_pts
 from pipnet.errors import UserError
+from utils.data.pts import read_pts, write_pts
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ from archives import annotated, parse, picture, write_cofw
 from conftest import DEFAULTS, LAYOUTS, REFERENCE, SMALL, fails, load_split, refuses, settings, write_faces
 from scipy.io import savemat
 
-from extras.datasets import PARTS_300W, read_pts
+from extras.datasets import PARTS_300W
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import read_meta
+from utils.data.pts import read_pts
 from utils.data.sets import Sets
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS, fails, refuses, rows, sets_of, settings, split_of, write_faces
 
-from extras.datasets import read_pts, write_pts
 from extras.tools import audit
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_splits
+from utils.data.pts import read_pts, write_pts
 from utils.task import sources
 from utils.train import checkpoint
 from utils.train.ranks import start_ranks

@@ -13,12 +13,12 @@ import pytest
 from archives import parse
 from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, sure_of_faces, table
 
-from extras.datasets import read_pts, write_pts
 from extras.tools.predict import Results, averaged, check_out, chosen_pictures, predict, tables_of, whole_box
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
 from utils.data.locks import lock
+from utils.data.pts import read_pts, write_pts
 from utils.settings.config import load_protocol
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import fails, write_faces
 
-from extras.datasets import read_pts, write_pts
+from utils.data.pts import read_pts, write_pts
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import torch
 import yaml
 from conftest import LAYOUTS, rewrite, settings, split_of, write_faces
 
-from extras.datasets import read_pts, write_pts
 from pipnet.errors import UserError
 from utils.data.batches import Batches
 from utils.data.faces import Faces
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_splits
+from utils.data.pts import read_pts, write_pts
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 

@@ -14,13 +14,14 @@ import pytest
 from archives import parse
 from conftest import DEFAULTS, LAYOUTS, mismatch, refuses, split_of, spoilt
 
-from extras.datasets import PARTS_300W, infer, read_pts, write_pts
+from extras.datasets import PARTS_300W, infer
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
 from utils.data.disk import rounded
 from utils.data.faces import Column, Faces
 from utils.data.prepare import DataGenerator, split_identities
 from utils.data.prepared_set import PreparedSet, load_splits, read_meta, read_source_image
+from utils.data.pts import read_pts, write_pts
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"

@@ -10,12 +10,12 @@ import pytest
 from conftest import ROOT, mismatch, refuses
 from test_prepare import leftovers, load_split, points_folder, prepare
 
-from extras.datasets.lists import walk
 from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
 from utils.data.fingerprint import fingerprint
+from utils.data.lists import walk
 from utils.data.partial_folders import remove_abandoned
 from utils.data.prepared_set import read_meta, read_source_image
 

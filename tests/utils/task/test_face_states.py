@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import DEFAULTS, LAYOUTS, mean_face, settings, split_of
 
-from extras.datasets.pts import read_pts
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, crop_box, cut
 from pipnet.pose import MODEL, POINTS, head_pose
 from utils.data.batches import Batches, plain
 from utils.data.prepared_set import load_splits
+from utils.data.pts import read_pts
 from utils.settings.conversion import conversion
 from utils.settings.union import Labelled, to_union, unite
 from utils.task.face_states import COPIES, balanced, complete, poses_of, states_of

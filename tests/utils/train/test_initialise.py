@@ -11,12 +11,12 @@ import torch
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
 
-from extras.datasets import read_pts, write_pts
 from extras.synthetic.points import own_points
 from nets.heads.pip import PIPHead, nearest_neighbors
 from nets.heads.transplant import nearest_origins, transplant
 from pipnet.errors import UserError
 from pipnet.layout import Layout
+from utils.data.pts import read_pts, write_pts
 from utils.settings.layouts import Layouts
 from utils.train import checkpoint
 from utils.train.initialise import initialise, shared_landmarks

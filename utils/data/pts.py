@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from extras.datasets.lists import numbered
 from pipnet.errors import UserError
+from utils.data.lists import numbered
 
+FIRST_PIXEL = "first_pixel"  # what a .pts, CSV or COCO file calls the coordinate of the first pixel's centre
+ORIGIN = 0.0  # that coordinate in files of a user that do not state it, without --first-pixel
 # what to do with labels of another layout than --layout; prepared sets are converted, raw ones are not
 OTHER_LAYOUT = "choose the layout of that number, or --prepare the set without --layout first, then give data/NAME"
 
