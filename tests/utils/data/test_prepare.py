@@ -1,7 +1,6 @@
 """Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -223,7 +222,7 @@ def test_wanted_values_are_compared(tmp_path):
         "count: 68": "count:",
         "scale_x: ": "scale: ",
         "margin: 1.25": "margin: wide",
-        "format: 3": "format: 0",
+        "format: 4": "format: 0",
         "- jpeg": "- ../jpeg",
         "margin: 1.25\n": "margin: .inf\n",
         "count: 68\n": "count: 300000000\n",
@@ -538,21 +537,6 @@ def test_malformed_columns_are_named(tmp_path):
     os.replace(folder / "train" / "pipe", folder / "train" / "box.npy")
     refuses("box.npy", load_split, folder, "train")
     refuses("not a prepared set", load_split, tmp_path, "train")
-
-
-def test_a_set_of_the_older_format_is_named_with_its_command(tmp_path):
-    source = points_folder(tmp_path / "mine", people=1, frames=2)
-    folder = prepare(source, tmp_path / "data")
-    (folder / "meta.yaml").write_text((folder / "meta.yaml").read_text().replace("format: 3", "format: 2"))
-    (folder / "crops" / "train").mkdir(parents=True)
-    (folder / "train.tsv").touch()
-    (folder / "crops" / "train" / "000000.jpg").touch()
-    said = (
-        f"is of format 2, which this version no longer reads; prepare the set again: .* --prepare --data-dir {source}"
-    )
-    assert re.search(said, mismatch(folder))
-    refuses(said, PreparedSet, folder, LAYOUTS)
-    assert not mismatch(prepare(source, tmp_path / "data")) and not (folder / "crops").exists()
 
 
 def test_values_are_rounded_as_their_text_is():

@@ -131,7 +131,7 @@ def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
     util.DataGenerator(str(raw), 32, out=root).run()
     assert new_settings(data_root=str(root)).data.train_data == ["300w"]
     file = root / "300w" / "meta.yaml"
-    file.write_text(file.read_text().replace("format: 3", "format: 2"))
+    file.write_text(file.read_text().replace("format: 4", "format: 3"))
     again = training(data_root=str(root), target_size=256)
     assert again.folder == root / "300w" and again.meta["target_size"] == 256
 
