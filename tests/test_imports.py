@@ -17,31 +17,19 @@ NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blo
         "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
 # fmt: on
 UPWARD: dict[str, set[str]] = {  # what is still to be turned round
-    "extras.detector.scene_sources": {"extras.synthetic.scene"},
-    "extras.detector.wider": {"extras.datasets.lists"},
     "extras.report.report": {"extras.semi.unlabelled"},
     "extras.runtimes.runtimes": {"extras.detector.loaders"},
-    "extras.synthetic": {"extras.datasets"},
     "extras.tools.audit": {"extras.report.report"},
-    "extras.tools.predict": {"extras.datasets", "extras.datasets.lists", "extras.datasets.tables"},
     "extras.tools.show": {"extras.semi.rounds", "extras.semi.semi"},
     "extras.tools.sweep": {"extras.semi.rounds"},
     "nets.backbones.irnet": {"nets.registry"},
-    "utils.data.disk": {"extras.datasets"},
-    "utils.data.fingerprint": {"extras.datasets", "extras.datasets.archive"},
-    "utils.data.packed": {"extras.datasets.lists", "extras.datasets.naming"},
+    "utils.data.packed": {"extras.datasets.naming"},
     "utils.data.paths": {"extras.datasets"},
     "utils.data.prepare": {"extras.datasets", "extras.datasets.own_layout"},
-    "utils.data.prepared_set": {"extras.datasets", "extras.datasets.own_layout"},
     "utils.data.sets": {"extras.datasets", "extras.synthetic"},
-    "utils.evaluate.evaluate": {"extras.datasets"},
-    "utils.evaluate.tables": {"extras.datasets"},
-    "utils.export.card": {"extras.datasets"},
-    "utils.task.check_sets": {"extras.datasets"},
     "utils.task.inference": {"extras.detector.loaders", "extras.systems.published"},
     "utils.task.run_access": {"extras.semi.rounds", "extras.tools.audit", "extras.tools.predict"},
     "utils.task.run_tests": {"extras.detector.loaders"},
-    "utils.task.sources": {"extras.datasets", "extras.semi.unlabelled"},
     "utils.task.tasks": {
         "extras.detector.experiment",
         "extras.detector.show",
@@ -57,7 +45,7 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
         "extras.systems.published",
     },
     "utils.train.run_folder": {"extras.systems.published"},
-    "utils.train.settings": {"extras.datasets", "extras.systems.published"},
+    "utils.train.settings": {"extras.systems.published"},
 }
 REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
