@@ -67,8 +67,8 @@ def test_flags_that_a_prepared_set_does_not_follow(faces, flag, value):
 
 def test_the_label_shift_of_each_training_set(faces, tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "300w"
-    for folder, dataset in ((ours, "points"), (theirs, "300w")):
-        meta = {**yaml.safe_load((faces / "meta.yaml").read_text()), "dataset": dataset}
+    for folder, shift in ((ours, 0.0), (theirs, 0.75)):
+        meta = {**yaml.safe_load((faces / "meta.yaml").read_text()), "label_shift": shift}
         shutil.copytree(faces, folder)
         (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
 
