@@ -5,11 +5,7 @@ experiments.yaml holds the flags of main.py for each row. A row is trained, then
 
 - val: the best validation NME
 - 300w, faces68: the NME on their test splits. With `flip`: the mean with the mirror image. `crop`: in the frame of the
-  crop. `labels`: in the layout of the set's labels, whatever layouts the net has. `free`: without the mean offset of
-  each landmark, which depends on labelling conventions.
-- eyes: the NME of the 12 eye landmarks of 300W
-- drawn: the NME on the rendered faces of unions.py
-- shift, scale: the NME with wrong boxes
+  crop. `free`: without the mean offset of each landmark, which depends on labelling conventions.
 
 A complete run is not repeated and a killed one is continued, so a table can be made in several calls. A table's result
 file keeps the figures of every seed, and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a
@@ -32,18 +28,15 @@ from shown import SETS, text
 
 from extras.tools.zoo import cpu_ms, exported_to_temporary
 from pipnet.files import read_csv
-from pipnet.layout import Layout
 from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.evaluate import metric
-from utils.evaluate.boxes import reboxed
-from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, selected, torch_predictor
+from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.settings.config import read_defaults
 from utils.settings.sections import MEAN_TEACHER, ROUNDS
 from utils.train import checkpoint
 
 OWN = Path(__file__).with_suffix(".yaml")
 SOURCE, ALL = "labels only", "all labels"
-FACES, DIRECTIONS = 400, 50  # of box_shift: test faces; directions of the shifts, which repeat
 
 
 def read(file: Path = OWN) -> dict:
@@ -190,54 +183,17 @@ def tested(folder: Path, flip: bool) -> Iterator[tuple[str, float]]:
             yield from ((place, float(row["NME %"])), (f"{place} crop", float(row["crop NME %"])))
 
 
-def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield the figures `labels` and `free` of both test sets, `eyes` and `drawn`, as far as the net has their
-    landmarks.
-    """
+def without_offsets(folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the NME on both test sets without the mean offset of each landmark."""
     net, layout, stored = checkpoint.unpack(folder / "best.pt")
     layouts, root = read_defaults().layouts.with_rows(stored["layouts"]), ROOT / stored["args"]["data_root"]
     predict = torch_predictor(net, "cpu")
-
-    def result(name: str, there: Layout, predict: Predict) -> tuple[Result, np.ndarray]:
-        faces = load_splits([Split(PreparedSet(root / name, layouts), "test")], there, net.spec["input_size"], 0)
-        found = evaluate(predict, faces, there, "interocular", 64)
+    for name in ("300w", "faces68"):
+        faces = load_splits([Split(PreparedSet(root / name, layouts), "test")], layout, net.spec["input_size"], 0)
         truth = faces["landmarks"][:]
-        return found, (found.landmarks - truth) / metric.norms(truth, there)[:, None, None]
-
-    for name in ("300w", "faces68") if "68" in layout.places() else ():
-        one = PreparedSet(root / name, layouts)
-        there, convert = convert_predictor(layout, one.meta["layout"], layouts, one.called)
-        found, offsets = result(name, there, convert(predict))
-        yield f"{name} labels", float(np.nanmean(found.nme))
+        found = evaluate(predict, faces, layout, "interocular", 64).landmarks
+        offsets = (found - truth) / metric.norms(truth, layout)[:, None, None]
         yield f"{name} free", 100 * float(np.nanmean(np.linalg.norm(offsets - np.nanmean(offsets, 0), axis=-1)))
-    for figure, name, wanted in (("eyes", "300w", "12"), ("drawn", "drawn", "drawn")):
-        there = layouts.load(wanted) if wanted in layouts.rows else None
-        places = layout.places().get(there.stored, {}) if there else {}
-        if there and places.keys() >= {*there.selected}:
-            index = [places[i] for i in there.selected]
-            yield figure, float(np.nanmean(result(name, there, selected(index, predict))[0].nme))
-
-
-def wrong_boxes(folder: Path, cases: list[str]) -> Iterator[tuple[str, float]]:
-    """Yield the NME of the first synthetic test faces in boxes that are moved by a share of their sides, or resized."""
-    net, layout, _ = checkpoint.unpack(folder / "best.pt")
-    own = load_splits(
-        [Split(PreparedSet(ROOT / "data" / "synthetic", read_defaults().layouts), "test")],
-        layout,
-        net.spec["input_size"],
-        0,
-        input_margin=net.input_margin,
-    )
-    own = own.only(np.arange(min(FACES, len(own))))
-    true = own["box"][:]
-    angle = np.resize(np.random.default_rng(0).uniform(0, 2 * np.pi, DIRECTIONS), len(true))
-    side, middle = true[:, 2:] - true[:, :2], (true[:, :2] + true[:, 2:]) / 2
-    for case in cases:
-        kind, size = case.split()
-        shift, scale = (float(size), 1.0) if kind == "shift" else (0.0, float(size))
-        centre = middle + shift * side * np.column_stack([np.cos(angle), np.sin(angle)])
-        moved = reboxed(own, np.concatenate([centre - scale * side / 2, centre + scale * side / 2], 1), 1.0)
-        yield case, float(np.nanmean(evaluate(torch_predictor(net, "cpu"), moved, layout, "interocular", 50).nme))
 
 
 def cost(folder: Path) -> Iterator[tuple[str, float]]:
@@ -253,16 +209,14 @@ def measure(folder: Path, figures: set[str]) -> dict[str, float]:
     names, found = " ".join(sorted(figures)), {}
     if re.search(r"\bval\b", names):
         found["val"] = min(float(epoch["val_nme"]) for epoch in read_csv(folder / "step.csv"))
-    if re.search("(300w|faces68)(?! free| labels)", names):
+    if re.search("(300w|faces68)(?! free)", names):
         found |= tested(folder, False)
     if "flip" in names:
         found |= tested(folder, True)
     if "free" in names:
-        found |= in_own_layouts(folder)
+        found |= without_offsets(folder)
     if "ms" in figures:
         found |= cost(folder)
-    if cases := [figure for figure in figures if figure.split()[0] in ("shift", "scale")]:
-        found |= wrong_boxes(folder, cases)
     return {name: round(value, 4) for name, value in found.items()}
 
 
@@ -320,7 +274,7 @@ def main() -> None:
     for seed in given.seeds:
         for row in chosen(rows_of(table), given.rows):
             flags, epochs = row_flags(file, name, row, given)
-            if why := missing(flags + ["FACES68"] * (given.table != "box_shift")):
+            if why := missing([*flags, "FACES68"]):
                 print(f"{row} skipped: {why}")
                 continue
             values = measure(trained(file, name, row, seed, given), figures)

@@ -10,7 +10,6 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - ALL_AGES, DIVERSE: two of these subfolders, labelled by pseudo_labels.py
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
-- UNIONS: the folder of unions.py
 - VIDEOS: videos of one face each
 """
 
@@ -48,7 +47,6 @@ VARIABLES = {
             "RENDERED_FEW",
             "LIDS",
             "STEADY",
-            "UNIONS",
             "VIDEOS",
         )
     },

@@ -9,8 +9,8 @@ import lids
 import numpy as np
 import pytest
 import tables
-from conftest import ROOT, load_split
-from speeds import demo, gpu, sets, training
+from conftest import ROOT
+from speeds import demo, gpu, training
 
 import main
 from extras.synthetic import render
@@ -121,13 +121,6 @@ def test_the_demo_runs_as_long_as_it_must():
     video, pictures = found["video"], found["pictures"]
     assert video["lines"] == video["saved_frames"] == 12 and video["playable"] and video["with_a_face"] == 12
     assert pictures["lines"] == pictures["saved_pictures"] == 4 and pictures["in_order"]
-
-
-def test_a_repeated_set_is_a_prepared_one(faces, tmp_path):
-    sets.repeated(faces, tmp_path / "many", 100)
-    table = load_split(tmp_path / "many", "train")
-    assert len(set(table["file"])) == 100 and all(table.crops.encoded(index) for index in range(100))
-    assert (table["landmarks"][0] == table["landmarks"][36]).all()
 
 
 def test_a_warp_shuts_an_eye():
