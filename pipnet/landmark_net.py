@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.geometry import Protocol, box_of, crop_box
 from pipnet.layout import Layout
+from pipnet.openers import open_with
 from pipnet.runtimes import Opened, open_file
 
 FILLED = 0.08  # training boxes were tight if the crop of the mean face's box is [0, 1] up to this share of the side
@@ -179,5 +179,5 @@ def open_net(
     if {*opened.outputs} == {"boxes", "scores"}:
         raise UserError(f"{file} {DETECTS}")
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
-        return from_checkout("utils.task.inference:published_net", file)(opened, file)
+        return open_with("published graph", file, opened)
     return LandmarkNet.of_export(opened, file)

@@ -12,7 +12,6 @@ from typing import Any, overload
 import numpy as np
 
 from pipnet.align import chip
-from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face, boxes_of
@@ -36,6 +35,7 @@ from pipnet.geometry import (
 from pipnet.images import Image, as_bgr
 from pipnet.landmark_net import LandmarkNet, checked, open_net
 from pipnet.layout import Layout
+from pipnet.openers import open_with
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES
 from pipnet.search import search
@@ -108,8 +108,8 @@ class Landmarker:
     An image is uint8 BGR (H, W, 3), grey, BGRA, a file's name or a picture of Pillow. Coordinates are px of the image.
 
     - `landmarks`: the landmark net. The name of a net that comes with the project (None: `landmarks`), which runs in 8
-      bits on a CPU; an exported file (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp`
-      takes.
+      bits on a CPU; an exported file (.onnx, .mnn, .param, .xml); a `LandmarkNet`; once `utils` of the
+      checkout is imported, also what `--exp` takes.
     - `detector`: a `Detector` (None: the one that comes with the project), or any function from an image to boxes (M,
       4) and scores (M,). Its attribute `face_box`, a `FaceBox`, maps its boxes to landmark boxes; without it,
       FaceBoxesV2's map is used.
@@ -149,7 +149,7 @@ class Landmarker:
         elif Path(landmarks).suffix in RUNTIMES:
             self.net = open_net(landmarks, threads)
         else:
-            self.net = from_checkout("utils.task.find:find_net", landmarks)(str(landmarks), threads)
+            self.net = open_with("landmark net", landmarks, threads)
         if isinstance(detector, (str, Path)):
             raise UserError(
                 f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipnet.checkout import from_checkout
 from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
@@ -221,12 +220,12 @@ def open_openvino(file: Path, threads: int) -> Opened:
     )
 
 
-def open_torchscript(file: Path, threads: int) -> Opened:
-    """Open a TorchScript file in torch. UserError unless this command has written it, since such a file is code."""
-    run = from_checkout("extras.detector.loaders:load_torchscript", file)(file, threads)
-    stored = _stored(file)
-    outputs = list(stored["outputs"])
-    return Opened(lambda feeds: dict(zip(outputs, run(feeds["image"]), strict=True)), ["image"], outputs, stored)
+def refuse_torchscript(file: Path, threads: int) -> Opened:
+    """Raise UserError: a TorchScript file may read and write any file. A test of the format opens the one it has made."""
+    raise UserError(
+        f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
+        ".pt of the net (--test-formats torchscript tests a new file right after writing it)"
+    )
 
 
 RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
@@ -234,5 +233,5 @@ RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
     ".mnn": open_mnn,
     ".param": open_ncnn,
     ".xml": open_openvino,
-    ".torchscript": open_torchscript,
+    ".torchscript": refuse_torchscript,
 }

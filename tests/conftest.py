@@ -39,12 +39,16 @@ sys.path[:] = [
 import main  # noqa: E402
 import pipnet.app.demo  # noqa: E402
 from extras.detector.wider import Picture  # noqa: E402
+from extras.runtimes import open_torchscript  # noqa: E402
 from extras.systems.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.errors import UserError, printable  # noqa: E402
+from pipnet.files import checksum  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
+from pipnet.runtimes import open_file  # noqa: E402
 from utils.data.faces import Faces  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split, fitting  # noqa: E402
 from utils.data.sets import Sets  # noqa: E402
+from utils.export.files import from_arrays  # noqa: E402
 from utils.settings.config import Settings, make_settings, read_defaults  # noqa: E402
 from utils.train import checkpoint, ranks  # noqa: E402
 
@@ -645,6 +649,13 @@ def sure_of_faces(exported: Path, copy: Path) -> str:
         row.value = {"face_limit": "0.0", "face_least": "0.0"}.get(row.key, row.value)
     onnx.save(model, copy)
     return str(copy)
+
+
+def exported_predictor(file, threads=1):
+    """Return the predictor of an exported landmark net, also of a TorchScript file, which must be one of the test's."""
+    code = Path(file).suffix == ".torchscript"
+    opened = open_torchscript(file, threads, checksum(file)) if code else open_file(file, threads)
+    return from_arrays(lambda images: opened.run({"image": images}))
 
 
 @pytest.fixture(scope="session")

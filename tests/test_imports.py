@@ -18,7 +18,6 @@ NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blo
 # fmt: on
 UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "extras.report.report": {"extras.semi.unlabelled"},
-    "extras.runtimes.runtimes": {"extras.detector.loaders"},
     "extras.tools.audit": {"extras.report.report"},
     "extras.tools.show": {"extras.semi.rounds", "extras.semi.semi"},
     "extras.tools.sweep": {"extras.semi.rounds"},
@@ -27,9 +26,7 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "utils.data.paths": {"extras.datasets"},
     "utils.data.prepare": {"extras.datasets", "extras.datasets.own_layout"},
     "utils.data.sets": {"extras.datasets", "extras.synthetic"},
-    "utils.task.inference": {"extras.detector.loaders", "extras.systems.published"},
     "utils.task.run_access": {"extras.semi.rounds", "extras.tools.audit", "extras.tools.predict"},
-    "utils.task.run_tests": {"extras.detector.loaders"},
     "utils.task.tasks": {
         "extras.detector.experiment",
         "extras.detector.show",
@@ -47,7 +44,7 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "utils.train.run_folder": {"extras.systems.published"},
     "utils.train.settings": {"extras.systems.published"},
 }
-REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
+REEXPORTS = {"utils": "utils.task", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 
 

@@ -1,14 +1,41 @@
-"""Data, training, tests and tools. `from utils import DataGenerator` prepares a dataset."""
+"""Data, training, tests and tools. `from utils import DataGenerator` prepares a dataset.
 
-from typing import Any
+Once this is imported, `pipnet.Landmarker` and `pipnet.Detector` also open what needs torch: runs by their id, checkpoints,
+and nets that other authors published.
+"""
+
+from pipnet.openers import register
 
 import utils.settings.extras  # noqa: F401 adds the heads of extras to those of nets
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name):
     """Import DataGenerator on first use, so that other modules can be imported without OpenCV."""
     if name == "DataGenerator":
         from utils.data.prepare import DataGenerator
 
         return DataGenerator
     raise AttributeError(f"module 'utils' has no attribute '{name}'")
+
+
+def _open_landmark_net(name, threads):
+    from utils.task.find import find_net
+
+    return find_net(str(name), threads)
+
+
+def _open_published_graph(file, opened):
+    from utils.settings.extras import extra
+
+    return extra("systems").open_graph(file, opened)
+
+
+def _open_detector(file, name, threads):
+    from utils.settings.extras import extra
+
+    return extra("detector").open_detector(file, name, threads)
+
+
+register("landmark net", _open_landmark_net)  # what --exp takes, threads -> LandmarkNet
+register("published graph", _open_published_graph)  # file, what `open_file` returned -> LandmarkNet
+register("detector", _open_detector)  # file, name of the detector, threads -> what its loader returns

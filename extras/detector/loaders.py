@@ -1,12 +1,8 @@
-"""Loads face detectors that run in torch. The table in `pipnet.detector` names these functions."""
+"""Loads face detectors that run in torch."""
 
-import hashlib
-import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -15,19 +11,11 @@ from extras.detector.mtcnn import MTCNN
 from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
 from pipnet.errors import UserError, one_line
 from pipnet.files import unpacked_size
+from utils.evaluate.evaluate import prepare_torch
 from utils.train.checkpoint import load_weights
 
-written: set[str] = set()  # SHA-256 of the TorchScript files that this command has written
 MOST_BYTES = 2**28  # of the arrays of a packed file
 EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
-
-
-def prepare_torch(threads: int) -> torch.device:
-    """Set the CPU threads of torch and OpenCV (0: no change). Return the GPU if there is one, else the CPU."""
-    if threads:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_faceboxes(file: Path, threads: int) -> Loaded:
@@ -57,27 +45,6 @@ def weights_of(file: Path) -> FaceBoxesV2:
     """
     net = FaceBoxesV2()
     return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else load_weights(file)[0], file)
-
-
-def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Return a function from pictures uint8 (B, S, S, 3) to the outputs of a traced net that this command has written.
-
-    UserError for other files: TorchScript may read and write any file.
-    """
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() not in written:
-        raise UserError(
-            f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
-            ".pt of the net (--test-formats torchscript tests a new file right after writing it)"
-        )
-    device = prepare_torch(threads)
-    net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
-
-    @torch.inference_mode()
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return [value.cpu().numpy() for value in net(torch.from_numpy(images).to(device))]
-
-    return run
 
 
 def load_mtcnn(file: Path, threads: int) -> Loaded:

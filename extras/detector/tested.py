@@ -55,7 +55,7 @@ class DetectorTests(Tests):
     def torch_model(self) -> Detect:
         return torch_detector(weights_of(self.run.weights), self.sources.ranks.device)
 
-    def open(self, file: Path, threads: int) -> Detect:
+    def open(self, file: Path, threads: int, sha256: str | None = None) -> Detect:
         return exported_detector(file, threads)
 
     def source(self) -> Source:

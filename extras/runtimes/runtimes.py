@@ -5,15 +5,17 @@ import io
 import subprocess
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from extras.detector import loaders as detectors
 from pipnet.errors import UserError, one_line
 from pipnet.module_path import python
-from pipnet.runtimes import import_runtime
+from pipnet.runtimes import Arrays, Opened, import_runtime, refuse_torchscript, stored_values
+from utils.evaluate.evaluate import prepare_torch
 from utils.export.files import Source, Unnamed
 
 INTEGERS = (torch.int32, torch.int64)
@@ -61,7 +63,22 @@ def write_openvino(source: Source, file: Path) -> None:
 def write_torchscript(source: Source, file: Path) -> None:
     """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
     _trace(Unnamed(source.net, source.index), source.example, file)
-    detectors.written.add(hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def open_torchscript(file: Path, threads: int, sha256: str) -> Opened:
+    """Open a TorchScript file whose content has this checksum. UserError for another content."""
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        refuse_torchscript(file, threads)
+    device, stored = prepare_torch(threads), stored_values(file)
+    net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
+
+    @torch.inference_mode()
+    def run(feeds: Arrays) -> Arrays:
+        found = net(torch.from_numpy(np.asarray(feeds["image"])).to(device))
+        return {name: value.cpu().numpy() for name, value in zip(stored["outputs"], found, strict=True)}
+
+    return Opened(run, ["image"], list(stored["outputs"]), stored)
 
 
 def write_ncnn(source: Source, file: Path) -> None:

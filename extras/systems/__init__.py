@@ -1,6 +1,11 @@
 """What nets of other authors need: their files, their published augmentation, the local stage of DPR."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipnet.landmark_net import LandmarkNet
+    from pipnet.runtimes import Opened
 
 
 def local_parts_class() -> type:
@@ -15,3 +20,10 @@ def changes_in_steps(*args: Any) -> list:
     from extras.systems.steps import in_steps
 
     return in_steps(*args)
+
+
+def open_graph(file: Path, opened: "Opened") -> "LandmarkNet":
+    """Return the landmark net of an exported file that another author has published. UserError for an unknown one."""
+    from extras.systems import published
+
+    return published.open_graph(file, opened)

@@ -1,6 +1,7 @@
 """Published weights and exported files, described by the values of a checkpoint that tests and predictions need."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, Opened, open_file
 from utils.data.paths import MEANFACE_FILES
 from utils.data.sets import read_meanface
-from utils.settings.config import Defaults, Settings, load_protocol, make_settings
+from utils.settings.config import Defaults, Settings, load_protocol, make_settings, read_defaults
 from utils.settings.formats import files_of
-from utils.train.make_net import make_net
+from utils.train.make_net import make_net, state_names
 
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
@@ -208,6 +209,18 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
         "args": args,
         "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size},
     }
+
+
+def open_graph(file: Path, opened: Opened) -> LandmarkNet:
+    """Return the landmark net of a published graph. UserError for an unknown graph."""
+    system, settings, layout = graph_of(file, opened, read_defaults())
+    values = {
+        **description(settings, layout, {}),
+        "input_size": settings.net.input_size,
+        "pose": settings.loss.pose > 0,
+        "states": state_names(vars(settings.loss)),
+    }
+    return LandmarkNet.of(partial(import_named(system.graph.read), opened), values)
 
 
 def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[System, Settings, Layout]:

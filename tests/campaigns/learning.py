@@ -19,7 +19,8 @@ from speeds.nets import MORE
 
 from extras.tools.zoo import exported_to_temporary, random_net
 from nets import HEADS, NETS, Labels
-from utils.export.files import exported_predictor
+from pipnet.runtimes import open_file
+from utils.export.files import from_arrays
 
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
 PARTS_68 = {
@@ -83,9 +84,12 @@ def agreement(net: torch.nn.Module, file: Path) -> float:
 
     An untrained net would be no test: many of its cells have almost equal scores, and either may win.
     """
+    run = open_file(file, 1).run
     images = memorable(16, net.spec["input_size"], net.input_margin)[0]
     with torch.inference_mode():
-        apart = (exported_predictor(file, 1)(images).landmarks - net.predict(images).landmarks).abs()
+        apart = (
+            from_arrays(lambda images: run({"image": images}))(images).landmarks - net.predict(images).landmarks
+        ).abs()
     return float((apart < AGREEMENT).float().mean())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, mean_face, to_published
+from conftest import DEFAULTS, LAYOUTS, exported_predictor, mean_face, to_published
 from torch import nn
 
 from extras.systems.convert.imagenet import load_imagenet
@@ -19,7 +19,7 @@ from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.net import by_name
-from utils.export.files import export_onnx, exported_predictor
+from utils.export.files import export_onnx
 from utils.train.initialise import initialise
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEFAULTS, LAYOUTS, NET, doomed, fails, mean_face, rows, table, two_train_as_one
+from conftest import DEFAULTS, LAYOUTS, NET, doomed, exported_predictor, fails, mean_face, rows, table, two_train_as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
@@ -20,7 +20,6 @@ from nets.stages.refiner import Refiner, sample
 from nets.wrappers.base import Wrapper
 from nets.wrappers.distillation import Distillation, without_teacher
 from pipnet.errors import UserError
-from utils.export.files import exported_predictor
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
 from utils.train.cost import refiner_cost

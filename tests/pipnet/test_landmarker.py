@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import pipnet.openers
 from pipnet import Detector, Face, Landmarker, UserError
 from pipnet.align import FIVE, TEMPLATE, chip, five_points
 from pipnet.app.drowsiness import Drowsiness
@@ -762,15 +763,19 @@ def test_other_detectors_are_taken_as_they_are(reference):
     refuses("its weights", Detector, "yunet", "gone.onnx")
 
 
+def imports_torch(*_):
+    raise ModuleNotFoundError(name="torch")
+
+
 def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
     (tmp_path / "net.pt").touch()
-    for module in ("utils.task.inference", "extras.detector.loaders"):
-        monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
-    for name in ("018", "landmark"):
-        refuses(f"no file {name}", Landmarker, name)
-    refuses("net.pt.*demo.py", Landmarker, tmp_path / "net.pt")
-    for name in ("faceboxes", "mtcnn"):
-        refuses("net.pt", Detector, name, tmp_path / "net.pt")
+    for kinds in ({}, {"landmark net": imports_torch, "detector": imports_torch}):  # installed; without torch
+        monkeypatch.setattr(pipnet.openers, "_openers", kinds)
+        for name in ("018", "landmark"):
+            refuses(f"no file {name}", Landmarker, name)
+        refuses("net.pt.*demo.py", Landmarker, tmp_path / "net.pt")
+        for name in ("faceboxes", "mtcnn"):
+            refuses("net.pt", Detector, name, tmp_path / "net.pt")
 
 
 def test_a_detector_is_no_landmark_net():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -72,6 +73,14 @@ def calibration(results: list[Result]) -> float | None:
     ]
     errors, sigma = map(np.concatenate, zip(*pairs, strict=True))
     return float(errors.mean() / sigma.mean())
+
+
+def prepare_torch(threads: int) -> torch.device:
+    """Set the CPU threads of torch and OpenCV (0: no change). Return the GPU if there is one, else the CPU."""
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def torch_predictor(net: Trainable, device: torch.device) -> Predict:

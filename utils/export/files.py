@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from nets import Prediction, Trainable
-from nets.registry import import_named
 from pipnet.errors import UserError, one_line
 from pipnet.files import checksum, read_manifest, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.landmark_net import PER_LANDMARK
 from pipnet.runtimes import metadata_file, open_file
 from utils.evaluate.evaluate import Predict
+from utils.settings.extras import extra
 from utils.settings.formats import FORMATS, files_of
 from utils.settings.start import stops_at_once
 
@@ -228,10 +228,11 @@ def write_format(name: str, source: Source, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / file.name
         try:
-            import_named(FORMATS[name].write)(source, made)
+            write_raw(source, made) if name == "raw" else extra("runtimes").write(name, source, made)
             if file.suffix != ".onnx":
                 write_text(metadata_file(made), json.dumps(values, indent=1) + "\n")
-                open_file(made, 1)  # some converters do not notice that a disk is full
+                if not FORMATS[name].code:
+                    open_file(made, 1)  # some converters do not notice that a disk is full
         except Exception as error:  # whatever a converter without room raises
             if _has_room(made.parent, 2 * source.onnx.stat().st_size):
                 raise
@@ -269,12 +270,6 @@ def write_manifest(folder: Path, exports: list[Path]) -> None:
             known = {"sha256": checksum(path), "bytes": path.stat().st_size}
             entries[path.name] = {**entries.get(path.name, {}), **known}
     write_text(folder / "manifest.json", json.dumps(entries, indent=1) + "\n")
-
-
-def exported_predictor(file: Path, threads: int = 0) -> Predict:
-    """Return the predictor of an exported landmark net. UserError if it cannot be loaded."""
-    run = open_file(file, threads, "make it with --export").run
-    return from_arrays(lambda images: run({"image": images}))
 
 
 def from_arrays(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Predict:

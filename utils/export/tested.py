@@ -26,7 +26,7 @@ class Tests:
     torch_model()             the net with the run's weights, as `evaluate` takes it
     export_onnx()             write the ONNX file unless it was made from these weights
     source()                  what other formats are made from
-    open(file, threads)       an exported file, as `evaluate` takes it
+    open(file, threads, sha256)   an exported file, as `evaluate` takes it; sha256: of one that holds code, see `exported`
     calls(model)              {pictures in a call: a call of the model}, to measure their time
     cases()                   yield what is evaluated, one case after the other
     evaluate(model, case)     the result; with several processes each does its share, and all get the result

@@ -11,14 +11,12 @@ class Format(NamedTuple):
     """A format of exported nets.
 
     suffix: of the file, after the name of the checkpoint
-    write: "module:function" that writes it, see `write_format`
     same: whether the file has the net's inputs and outputs, so that the net's tests run on it
     code: whether the file holds code, so that only the command that has written it opens it
     packages: those that the format needs in addition to ONNX, from which it is made
     """
 
     suffix: str
-    write: str = ""
     same: bool = True
     code: bool = False
     packages: tuple[str, ...] = ()
@@ -26,13 +24,13 @@ class Format(NamedTuple):
 
 FORMATS = {
     "onnx": Format(".onnx"),  # the others are made from it or beside it
-    "int8": Format(".int8.onnx", "extras.runtimes.quantize:write_int8"),
-    "mnn": Format(".mnn", "extras.runtimes.runtimes:write_mnn", packages=("MNN",)),
-    "ncnn": Format(".ncnn.param", "extras.runtimes.runtimes:write_ncnn", packages=("pnnx", "ncnn")),
-    "openvino": Format(".xml", "extras.runtimes.runtimes:write_openvino", packages=("openvino",)),
-    "torchscript": Format(".torchscript", "extras.runtimes.runtimes:write_torchscript", code=True),
-    "pipeline": Format(".pipeline.onnx", "extras.runtimes.pipeline:write_pipeline", same=False),
-    "raw": Format(".raw.onnx", "utils.export.files:write_raw", same=False),
+    "int8": Format(".int8.onnx"),
+    "mnn": Format(".mnn", packages=("MNN",)),
+    "ncnn": Format(".ncnn.param", packages=("pnnx", "ncnn")),
+    "openvino": Format(".xml", packages=("openvino",)),
+    "torchscript": Format(".torchscript", code=True),
+    "pipeline": Format(".pipeline.onnx", same=False),
+    "raw": Format(".raw.onnx", same=False),
 }
 SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 ONNX = ("onnx", "onnxruntime", "onnxscript")

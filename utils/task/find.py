@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pipnet.checkout import from_checkout
 from pipnet.files import checksum
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.runtimes import stored_values
@@ -18,7 +17,9 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
     """
     if file := fresh_export(exp):
         return open_net(file, threads)
-    return from_checkout("utils.task.inference:find_weights", exp)(exp, threads)
+    from utils.task.inference import find_weights  # loads torch
+
+    return find_weights(exp, threads)
 
 
 def fresh_export(exp: str) -> Path | None:

@@ -1,20 +1,15 @@
 """Landmark nets of runs, checkpoints and published files, in the form that pipnet's Landmarker expects."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from extras.detector.loaders import prepare_torch
-from extras.systems.published import description, graph_of
-from nets.registry import import_named
 from pipnet.landmark_net import LandmarkNet, open_net
-from pipnet.runtimes import RUNTIMES, Opened
-from utils.evaluate.evaluate import torch_predictor
+from pipnet.runtimes import RUNTIMES
+from utils.evaluate.evaluate import prepare_torch, torch_predictor
 from utils.settings.config import ROOT, Defaults, read_defaults
 from utils.train import checkpoint, run_folder
-from utils.train.make_net import state_names
 
 
 def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
@@ -40,15 +35,3 @@ def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> Landm
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
     return checkpoint.described(net, stored)._replace(predict=predict_arrays)
-
-
-def published_net(opened: Opened, file: Path) -> LandmarkNet:
-    """Return the landmark net of a published graph. UserError for an unknown graph."""
-    system, settings, layout = graph_of(file, opened, read_defaults())
-    values = {
-        **description(settings, layout, {}),
-        "input_size": settings.net.input_size,
-        "pose": settings.loss.pose > 0,
-        "states": state_names(vars(settings.loss)),
-    }
-    return LandmarkNet.of(partial(import_named(system.graph.read), opened), values)

@@ -34,6 +34,7 @@ from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
 from utils.export.tested import Bounds, Tests
 from utils.settings.config import ROOT, Defaults, Settings
+from utils.settings.extras import extra
 from utils.settings.formats import FORMATS, SOURCE
 from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
@@ -92,8 +93,12 @@ class LandmarkTests(Tests):
         view = self.settings.view
         return Layout.from_dict(self.stored["layout"]).chosen(view).index if view else None
 
-    def open(self, file: Path, threads: int) -> Predict:
-        predict = from_arrays(open_net(file, threads).predict)
+    def open(self, file: Path, threads: int, sha256: str | None = None) -> Predict:
+        if sha256:
+            net = LandmarkNet.of_export(extra("runtimes").open_torchscript(file, threads, sha256), file)
+        else:
+            net = open_net(file, threads)
+        predict = from_arrays(net.predict)
         return predict if self.run.model == "torch" or not self.index else selected(self.index, predict)
 
     def export_onnx(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, ROOT, fails, mean_face, refuses, slow, unfolded, untrained, write_faces
+from conftest import NET, ROOT, exported_predictor, fails, mean_face, refuses, slow, unfolded, untrained, write_faces
 
 from extras.runtimes.runtimes import Arithmetic
 from extras.synthetic import VERSION, generate
@@ -22,9 +22,9 @@ from nets.wrappers.affine import inverse
 from pipnet.errors import UserError
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
-from pipnet.runtimes import open_file
+from pipnet.runtimes import open_file, stored_values
 from utils.evaluate.evaluate import torch_predictor
-from utils.export.files import Source, deployed, example_for, export_onnx, exported_predictor, write_format
+from utils.export.files import Source, deployed, example_for, export_onnx, write_format
 from utils.settings.formats import FORMATS, files_of
 from utils.train import checkpoint
 from utils.train.run_folder import find_run
@@ -93,7 +93,7 @@ def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
             if part is not None:
                 assert part.shape == other.shape and other.dtype == torch.float32
                 assert (part - other).abs().max() < 1e-4
-    assert open_file(file, 1).values["net"] == "of a test"
+    assert stored_values(file)["net"] == "of a test"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, refuses, settings, slow
+from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, exported_predictor, mean_face, refuses, settings, slow
 
 from nets import NetOptions, build_net, make_spec
 from nets.stages.auxiliary import STATES
@@ -17,7 +17,7 @@ from pipnet.geometry import Protocol, crop_box, cut
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from utils.evaluate.evaluate import torch_predictor
-from utils.export.files import export_onnx, exported_predictor, folded
+from utils.export.files import export_onnx, folded
 from utils.task.find import find_net
 from utils.task.tested import export
 from utils.train import checkpoint
