@@ -5,7 +5,6 @@ pictures.
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,17 +24,9 @@ OVERLAP, NEAR = (
     1.2,
     0.5,
 )  # of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
-GROWN = 1.2  # landmarks that lie in a box so many times as large count as those in it
-WIDEST = 10  # longest side of a face box / that of the landmarks' tight box; heads with hair have 4 at most
 LOST = 1 / 3  # share of a face's landmarks outside its picture
 AWAY = 15  # distance of a landmark from the median landmark of its face / the median distance; profiles have up to 5
-CORNER, PICTURES = (
-    0.5,
-    10,
-)  # share of the pictures' sides in which all landmarks of so many pictures do not lie by chance
 MOST = 2000  # about so many faces are looked at, of those that may belong to other pictures or layouts
-EDGE = 0.5  # px from an edge
-FEWEST, CLEARLY = 3, 4  # faces with a landmark on an edge: least number; least ratio to those on the other edges
 OUTSIDE = 0.3  # distance of a negated place from both edges of the picture / diagonal of the other landmarks' box
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
@@ -186,17 +177,14 @@ def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------- face boxes
-def misplaced_boxes(archive: Archive) -> str:
-    """Return a doubt in words about the face boxes that are given, for most faces. UserError if they are no x y w h.
+def check_boxes(archive: Archive) -> None:
+    """Raise UserError if the face boxes that are given are no x y w h, for most faces.
 
     The bbox of COCO has another convention if its numbers, read so, overlap the tight box of the landmarks better and
     lie nearer to it across. Heights are not compared, because boxes hold different parts of the forehead.
     """
-    landmarks, box = archive.columns["landmarks"], archive.columns["box"]
-    tight, size = box_of(landmarks), box[:, 2:] - box[:, :2]
-    given = (box != tight).any(1)
-    if not given.any():
-        return ""
+    box, tight = archive.columns["box"], box_of(archive.columns["landmarks"])
+    size, given = box[:, 2:] - box[:, :2], (box != tight).any(1)
     overlap, distance = _fit(box, tight)
     for name, other in (("x1 y1 x2 y2", np.hstack([box[:, :2], size])), ("cx cy w h", box - np.tile(size / 2, 2))):
         closer, nearer = _fit(other, tight)
@@ -209,20 +197,6 @@ def misplaced_boxes(archive: Archive) -> str:
                     for i in np.flatnonzero(fits)
                 ]
             )
-    away = np.abs(landmarks - (box[:, None, :2] + box[:, None, 2:]) / 2) / size[:, None]
-    inside = (away < 0.5 * GROWN).all(-1).sum(1)
-    most, longest = np.isfinite(landmarks).all(-1).sum(1) / 2, (tight[:, 2:] - tight[:, :2]).max(1)
-    for what, wrong in (
-        (f"more than {WIDEST} times as large as the landmarks", (size.max(1) > WIDEST * longest) & (longest > 0)),
-        ("without most of the landmarks", inside < most),
-    ):
-        if (wrong & given).sum() > given.sum() / 2:
-            return (
-                f"the bbox of {(wrong & given).sum()} of {given.sum()} faces is {what}, such as in "
-                f"{archive.columns['where'][np.flatnonzero(wrong & given)[0]]}; crops are made from it; check that it is the "
-                "box of the face"
-            )
-    return ""
 
 
 def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,38 +215,22 @@ def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------------- size of the pictures
-class Sample(NamedTuple):
-    """About MOST faces of an archive, one in `step`: their pictures, and the sizes of these (K, 1, 2), NaN where
-    unknown.
-    """
-
-    step: int
-    images: list[Path]
-    sizes: np.ndarray
-
-
-def sample(archive: Archive) -> Sample:
-    """Return a sample of an archive's faces. The headers of their pictures are read."""
-    step = len(archive) // MOST + 1
-    images = archive.pictures[::step]
-    sizes = {image: upright_size(image) or (np.nan, np.nan) for image in dict.fromkeys(images)}
-    return Sample(step, images, np.array([sizes[image] for image in images])[:, None])
-
-
-def check_inside(archive: Archive, some: Sample) -> None:
+def check_inside(archive: Archive) -> None:
     """Raise UserError if most faces have more than a third of their landmarks outside their pictures: labels of larger
-    ones.
+    ones. Of many faces, about MOST are looked at.
     """
-    sizes, landmarks = some.sizes, archive.columns["landmarks"][:: some.step]
-    outside = ((landmarks < 0) | (landmarks > sizes)).any(-1).sum(1)
+    step = len(archive) // MOST + 1
+    landmarks, pictures = archive.columns["landmarks"][::step], archive.pictures[::step]
+    known = {picture: upright_size(picture) or (np.nan, np.nan) for picture in dict.fromkeys(pictures)}
+    sizes = np.array([known[picture] for picture in pictures])
+    outside = ((landmarks < 0) | (landmarks > sizes[:, None])).any(-1).sum(1)
     beyond = outside > np.isfinite(landmarks).all(-1).sum(1) * LOST
     if beyond.sum() > len(sizes) / 2:
-        where = archive.columns["where"][:: some.step]
         complain(
             [
-                f"{where[i]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0, 0]:.0f} x "
-                f"{sizes[i, 0, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(sizes)} faces do, "
-                "so the labels belong to larger pictures; scale them, or use the pictures that were labelled"
+                f"{archive.columns['where'][i * step]}: {outside[i]} landmarks lie outside its picture of {sizes[i, 0]:.0f} x "
+                f"{sizes[i, 1]:.0f} px, as more than a third of the landmarks of {beyond.sum()} of {len(sizes)} faces do, so "
+                "the labels belong to larger pictures; scale them, or use the pictures that were labelled"
                 for i in np.flatnonzero(beyond)
             ]
         )
@@ -302,41 +260,6 @@ def lost_landmarks(archive: Archive) -> list[str]:
                 f"px; correct it, or leave it out: {UNKNOWN}"
             )
     return found
-
-
-def corner_only(archive: Archive, some: Sample) -> str:
-    """Return a warning if all landmarks of all pictures lie in their upper left parts, as labels of smaller pictures
-    do.
-    """
-    shares = archive.columns["landmarks"][:: some.step] / some.sizes
-    if len(set(some.images)) < PICTURES or not np.nanmax(shares, initial=0) < CORNER:
-        return ""
-    return (
-        f"all landmarks lie in the upper left parts of their pictures, up to {100 * np.nanmax(shares):.0f} % of the sides; "
-        "if they are percentages, or belong to smaller pictures, scale them"
-    )
-
-
-def first_pixel_doubt(archive: Archive, some: Sample) -> str:
-    """Return a warning if faces count the first pixel otherwise than `archive` says, by landmarks on the pictures' edges.
-
-    Annotation tools keep landmarks inside the picture: counted from 0 they reach 0 but not the width or height, counted
-    from 1 these but not 0. They prove nothing if other landmarks lie beyond the edges.
-    """
-    landmarks = archive.columns["landmarks"][:: some.step]
-    wrong = {0.0: 1.0, 1.0: 0.0}.get(archive.origin)
-    if wrong is None or None not in archive.told:
-        return ""
-    first, last = landmarks - 0.5 + archive.origin, landmarks - 0.5 + archive.origin - some.sizes
-    at_0, at_size = ((np.abs(place) < EDGE).any((1, 2)).sum() for place in (first, last))
-    beyond = ((first < -EDGE) | (last > EDGE)).any((1, 2)).sum()
-    here, other, edge = (at_size, at_0, "right or lower") if wrong == 1 else (at_0, at_size, "left or upper")
-    if here < FEWEST or here < CLEARLY * max(other, beyond):
-        return ""
-    return (
-        f"{here} faces have a landmark on the {edge} edge of the picture, as if pixels were counted from {wrong:g}; if they "
-        f"are, give --first-pixel {wrong:g}"
-    )
 
 
 def _factors(archive: Archive) -> np.ndarray:

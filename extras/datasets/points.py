@@ -8,7 +8,6 @@ import numpy as np
 from loguru import logger
 
 from extras.datasets.archive import Archive
-from extras.datasets.foreign import complain_foreign
 from extras.datasets.naming import composed, split_folders
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
@@ -103,7 +102,6 @@ def parse_points(archive: Archive) -> None:
 def _no_pts(root: Path) -> str:
     """Return why a folder has no faces: there are no .pts files, or it has a table in a place where none is looked for."""
     files = [path for path, is_folder in walk(root) if not is_folder]
-    complain_foreign(files)
     if packed := next((path for path in files if path.suffix.lower() == ".zip"), None):
         return f"no .pts in it, but {packed.relative_to(root)}; unpack it there, or give the ZIP itself: --dataset {packed}"
     if table := next((path for path in files if path.suffix.lower() in (".csv", ".json", ".xml")), None):

@@ -13,7 +13,6 @@ import numpy as np
 from loguru import logger
 
 from extras.datasets.archive import Archive
-from extras.datasets.foreign import complain_foreign
 from extras.datasets.naming import cleaned, composed, split_folders, split_of
 from extras.datasets.own_layout import own_order
 from pipnet.errors import UserError
@@ -48,7 +47,6 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
             files += found
             named += [(split, path) for path in found]
     twice = [name for name, count in Counter(split for split, _ in named).items() if count > 1]
-    complain_foreign(files)
     if not named or twice or len(named) != len(files):
         there = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
         raise UserError(

@@ -131,7 +131,7 @@ class DataGenerator:
             raise UserError(
                 f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out"
             )
-        layout = (stored if row.layout else layout_of(archive, stored, defaults.layouts)).name
+        layout = (stored if row.layout else layout_of(archive, stored)).name
         splits, listed, edges = archive.tables(), 0, gssl_crop(dataset, protocol, defaults.protocols)
         for table in splits.values():
             if published and protocol.rounding == "int" and origin != CONTINUOUS and not row.gssl:

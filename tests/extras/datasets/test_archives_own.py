@@ -192,5 +192,5 @@ def test_coco_with_many_faces_in_a_picture(tmp_path, monkeypatch):
     faces = [("0.jpg", FIVE + i / 10) for i in range(400)]
     (tmp_path / "set" / "faces.json").write_text(json.dumps(coco(faces)))
     archive = DATASETS["coco"].load(tmp_path / "set", layouts=LAYOUTS)
-    layout_of(archive, LAYOUTS.load("5"), LAYOUTS)
+    layout_of(archive, LAYOUTS.load("5"))
     assert len(archive) == 400 and 0 < len(opened) < 10

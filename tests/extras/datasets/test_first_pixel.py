@@ -17,15 +17,11 @@ from utils.data.pts import read_pts, write_pts
 SIZE = 96
 
 
-def own_set(folder, first: int = 0, edges: bool = False):
-    """Twelve faces counted from `first`. edges: landmarks are kept inside the picture by the annotation tool."""
+def own_set(folder, first: int = 0):
+    """Twelve faces counted from `first`."""
     write_faces(folder, 12, size=SIZE)
-    for index, file in enumerate(sorted(folder.glob("*.pts"))):
-        points = read_pts(file) + first
-        if edges and index < 4:
-            points[:5, 0] += 2 * SIZE * (-1 if first == 0 else 1)
-            points = points.clip(first, SIZE - 1 + first)
-        write_pts(file, points)
+    for file in sorted(folder.glob("*.pts")):
+        write_pts(file, read_pts(file) + first)
     return folder
 
 
@@ -63,22 +59,6 @@ def test_files_state_how_they_count(tmp_path, said):
     refuses("first_pixel.*'7", parse, "coco", coco.parent)
 
 
-@pytest.mark.parametrize("first", (0, 1))
-def test_landmarks_on_an_edge_raise_a_doubt(tmp_path, said, first):
-    mine = own_set(tmp_path / "mine", first, edges=True)
-    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=1 - first).run()
-    assert f"give --first-pixel {first}" in "".join(said)
-    said.clear()
-    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=first).run()
-    assert "give --first-pixel" not in "".join(said)
-    for file in mine.glob("*.pts"):  # a net labels faces that the picture cuts off: beyond an edge, edges tell nothing
-        points = read_pts(file)
-        points[:5, 0] = SIZE + 3 * np.arange(5)
-        write_pts(file, points)
-    DataGenerator(mine, 32, out=tmp_path / "data", val=0, first_pixel=0).run()
-    assert "give --first-pixel" not in "".join(said)
-
-
 def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     mine = own_set(tmp_path / "mine", 1)
     flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
@@ -104,6 +84,6 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
 
 
 def test_the_release_of_300w_is_counted_as_ever(tmp_path):
-    own_set(tmp_path / "300W" / "afw", 0, edges=True)
+    own_set(tmp_path / "300W" / "afw")
     folder = DataGenerator(tmp_path / "300W", 32, out=tmp_path / "data", allow_partial=True, val=0).run()
     assert read_meta(folder)["origin"] == 1
