@@ -11,6 +11,7 @@ try:
     from utils.data.paths import check_sets
     from utils.settings.checks import check_prediction
     from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
+    from utils.settings.extras import extra
     from utils.settings.formats import lacking
     from utils.settings.machine import software
     from utils.settings.modes import TABLES, TESTS, WORK, add_modes, check_modes
@@ -45,23 +46,22 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
 
-        from extras.tools import audit, predict, sweep, zoo
+        from extras.tools import audit, predict
         from utils.data.sets import Sets
         from utils.evaluate.tables import with_numbers
-        from utils.task import run_access
+        from utils.task import landmarks, run_access
         from utils.task.run_tests import run_tests
-        from utils.task.tasks import TASKS
         from utils.train.ranks import keep_memory, set_threads, start_ranks
         from utils.train.settings import read_settings
     except (ImportError, OSError) as missing:
         stop_without(missing)
     end_loading()
     if mode.list_nets is not None:
-        text, nets = zoo.list_nets(mode.list_nets)
+        text, nets = extra("tools").list_nets(mode.list_nets)
         print(lines(text))
         return {"nets": nets}
     if mode.sweep:
-        return {"sweep": sweep.sweep(mode, given, defaults)}
+        return {"sweep": extra("tools").run_sweep(mode, given, defaults)}
 
     ranks = start_ranks()
     if ranks.count > 1:
@@ -70,12 +70,12 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         ranks.check_alike({**software(), **flags, **tables})
     runs = run_access.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
+    task = landmarks
+    if settings.train.task == "detect":
+        task = extra("detector").task()
+        task.check(mode)
     run_access.check_excluded(mode, runs, settings)
-    task, trains, tests = (
-        TASKS[settings.train.task],
-        mode.train or mode.audit,
-        any(getattr(mode, name) for name in TESTS),
-    )
+    trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     printed: dict[str, list[dict]] = {}
     with run_access.opened(mode, runs, ranks) as run:
         ranks.check_alike({key: value for key, value in settings.flat().items() if key not in PER_NODE})

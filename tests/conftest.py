@@ -216,7 +216,9 @@ FORKS.set_forkserver_preload(
         "extras.tools.audit",
         "extras.tools.predict",
         "utils.task.run_tests",
-        "utils.task.tasks",
+        "utils.task.landmarks",
+        "extras.detector.detect",
+        "extras.tools.zoo",
         "main",
     ]
 )

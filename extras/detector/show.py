@@ -8,9 +8,11 @@ from pipnet.draw import FOUND, TRUTH, sheet
 from pipnet.files import own_folder
 from pipnet.images import write_image
 from utils.settings.config import ROOT
+from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
 
 
-def show(sources: PictureSets, count: int) -> str:
+def show(sources: PictureSets, ranks: Ranks, count: int, run: Run | None) -> str:
     """Draw training crops as the detector gets them; return what to print. All processes call it."""
     material, _ = sources.loaded
 
@@ -22,7 +24,7 @@ def show(sources: PictureSets, count: int) -> str:
         write_image(file, sheet(tiles, min(6, count)))
         return f"{file}: {count} training crops, faces green, regions that are not trained red"
 
-    return sources.ranks.agree(draw)
+    return ranks.agree(draw)
 
 
 def draw_boxes(picture: np.ndarray, groups: list[tuple[np.ndarray, tuple]], size: int = 320) -> np.ndarray:

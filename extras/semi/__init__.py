@@ -8,3 +8,10 @@ def train(sources: Any, ranks: Any, run: Any, resume: bool) -> None:
     from extras.semi.rounds import train_semi
 
     train_semi(sources, ranks, run, resume)
+
+
+def show_labels(sources: Any, ranks: Any, run: Any, count: int) -> str:
+    """Draw faces with their pseudo-labels, see `extras.semi.rounds.show_labels`."""
+    from extras.semi import rounds
+
+    return rounds.show_labels(sources, ranks, run, count)

@@ -145,8 +145,16 @@ def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
     )
 
 
-def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
-    """Draw `count` faces with the pseudo-labels of each round, least certain first. Return what to print."""
+def show_labels(sources: Sources, ranks: Ranks, run: Run, count: int) -> str:
+    """Draw `count` faces with the pseudo-labels of each round, least certain first. Return what to print.
+
+    All processes call this.
+    """
+    faces = find_unlabelled(sources, ranks).faces
+    return ranks.agree(lambda: _draw_least_certain(faces, sources.layout, run, count))
+
+
+def _draw_least_certain(faces: Faces, layout: Layout, run: Run, count: int) -> str:
     files = sorted((run.folder / FOLDER).glob("round*.csv"))
     for file in files:
         labels, score = read_labels(file, faces), np.array([row["score"] for row in read_csv(file, ["score"])])

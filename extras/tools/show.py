@@ -7,8 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from extras.semi.rounds import show_labels
-from extras.semi.semi import find_unlabelled
 from extras.tools import label_check
 from nets.heads.pip import nearest_neighbors
 from pipnet.draw import (
@@ -35,11 +33,9 @@ from utils.data.faces import Faces
 from utils.data.pixels import pixels
 from utils.data.prepared_set import Split, load_splits
 from utils.evaluate.tables import markdown_table
-from utils.settings.sections import ROUNDS
 from utils.task.check_sets import check_known
 from utils.task.sources import Sources
 from utils.train.ranks import Ranks
-from utils.train.run_folder import Run
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
 EXPLAINED = 4  # landmarks whose neighbors are drawn
@@ -47,16 +43,9 @@ LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
 
 
-def show_sets(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> str:
-    """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return the text to print.
-
-    All processes call this.
-    """
-    texts = ranks.agree(lambda: [_show_set(sources, split, count) for split in sources.splits("train")])
-    if run and sources.settings.train.semi in ROUNDS:
-        faces = find_unlabelled(sources, ranks).faces
-        texts.append(ranks.agree(lambda: show_labels(faces, sources.layout, run, count)))
-    return "\n".join(filter(None, texts))
+def show_sets(sources: Sources, ranks: Ranks, count: int) -> str:
+    """Draw `count` training faces of each set. Return the text to print. All processes call this."""
+    return "\n".join(ranks.agree(lambda: [_show_set(sources, split, count) for split in sources.splits("train")]))
 
 
 def _show_set(sources: Sources, split: Split, count: int) -> str:

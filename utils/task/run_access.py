@@ -19,7 +19,6 @@ from utils.data.locks import LOG
 from utils.settings.config import ROOT, Settings
 from utils.settings.modes import TESTS
 from utils.settings.start import names_training
-from utils.task.tasks import TASKS
 from utils.train import own_files, run_folder, run_lock
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
@@ -71,10 +70,7 @@ def check_folder(mode: Namespace, runs: Runs) -> None:
 
 
 def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
-    """Raise UserError for modes that the task excludes, and for outputs that may not be written to."""
-    for name, says in TASKS[settings.train.task].excludes.items():
-        if getattr(mode, name):
-            raise UserError(says)
+    """Raise UserError for outputs that may not be written to."""
     if mode.audit:
         audit.check_audit(runs.own, settings)
     if mode.out and "web" in mode.export:

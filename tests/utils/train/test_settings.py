@@ -142,7 +142,7 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
     before = state(victim)
     folder = from_elsewhere(trained, tmp_path / "other", data_root=str(victim), train_data=["whole"])
     sources = opened(folder, root, train=True, show_data=4)
-    shown = show_sets(sources, ONE, 4, None)
+    shown = show_sets(sources, ONE, 4)
     assert sources.training[0].folder == victim / "whole" and str(root / "show" / "whole") in shown
     assert state(victim) == before
 
