@@ -135,13 +135,13 @@ def _shade_head(
             shade(ball[:, :3], normal[pick] * flatter, 0.6 * shaded[pick], 0.15, light, 0.4)
             + ball[:, 3:] * light.key_colour
         )
-        colour[pick] += (lit - colour[pick]) * cover[:, None]
+        paint.lay(colour, pick, lit, cover)
     mouth = np.flatnonzero((lip > 0.02) & (lip < 0.98) & (np.abs(x) < 27))
     if gap > 0.8 and len(mouth):
         arm_y, arm_z = 74 - HINGE[1], 5 - HINGE[2]
         drop = float(arm_y * np.cos(pose.jaw) + arm_z * np.sin(pose.jaw) - arm_y)
         inside = paint.paint_mouth(a[mouth, 7], a[mouth, 8], lip[mouth], look, drop)
         lit = inside * (0.75 * light.sky + 0.6 * light.key_colour * (1 - 0.5 * light.hardness * shaded[mouth])[:, None])
-        cover = np.clip(np.minimum(lip[mouth], 1 - lip[mouth]) / 0.06, 0, 1)[:, None] * min(1.0, (gap - 0.8) / 1.0)
-        colour[mouth] += (lit - colour[mouth]) * cover
+        cover = np.clip(np.minimum(lip[mouth], 1 - lip[mouth]) / 0.06, 0, 1) * min(1.0, gap - 0.8)
+        paint.lay(colour, mouth, lit, cover)
     return colour

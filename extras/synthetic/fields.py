@@ -81,11 +81,15 @@ def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
+def ridge(off: np.ndarray, width: float) -> np.ndarray:
+    """Return a Gaussian of standard deviation `width`, 1 where `off` is 0."""
+    return np.exp(-0.5 * (off / width) ** 2)
+
+
 def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
     """Return a Gaussian hill at (cx, cy), plus its mirror image at (-cx, cy) unless cx is 0."""
-    tall = np.exp(-0.5 * ((y - cy) / sy) ** 2)
-    hill = np.exp(-0.5 * ((x - cx) / sx) ** 2)
-    return tall * (hill if cx == 0 else hill + np.exp(-0.5 * ((x + cx) / sx) ** 2))
+    hill = ridge(x - cx, sx)
+    return ridge(y - cy, sy) * (hill if cx == 0 else hill + ridge(x + cx, sx))
 
 
 def vectors(x: np.ndarray, dx: np.ndarray | float = 0.0, dy: np.ndarray | float = 0.0, dz: np.ndarray | float = 0.0):

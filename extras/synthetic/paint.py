@@ -4,13 +4,13 @@ Paint is laid out in the canonical mm of `head`, on the curves of the landmarks.
 sRGB squared), float32 in [0, 1].
 """
 
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from extras.synthetic.fields import bump, smooth
+from extras.synthetic.fields import bump, ridge, smooth
 from extras.synthetic.head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER
 from utils.data.backgrounds import lookup, read_noise
 
@@ -97,6 +97,16 @@ class Eye(NamedTuple):
     spark: np.ndarray  # (2,) reflection of the light, mm from the iris centre
 
 
+def lay(canvas: np.ndarray, pick: Any, colour: np.ndarray, cover: np.ndarray) -> None:
+    """Lay colours (N, 3) or (3,) with opacity `cover` (N,) over canvas[pick] (N, 3), in place."""
+    canvas[pick] += (colour - canvas[pick]) * cover[:, None]
+
+
+def colour(*bgr: float) -> np.ndarray:
+    """Return a colour (3,) float32."""
+    return np.array(bgr, np.float32)
+
+
 @cache
 def masks() -> np.ndarray:
     """Return mask maps (560, 340, 8) of the canonical face: beard, moustache, blush, freckles, hollows, wrinkles,
@@ -104,26 +114,26 @@ def masks() -> np.ndarray:
     """
     y, x = np.mgrid[0:560, 0:340] / MASK_SCALE
     x, y = x + MASK_ORIGIN[0], y + MASK_ORIGIN[1]
-    a = np.abs(x)
+    a, hill = np.abs(x), partial(bump, x, y)
     edge = np.interp(a, [0, 10, 20, 30, 40, 52, 64, 72, 85], [84, 85, 80, 72, 69, 60, 38, 8, 0])
     beard = smooth(-4, 6, y - edge) * smooth(155, 118, y)
     tash_top = np.interp(a, [0, 6, 16, 26, 34], [51, 50, 54, 61, 72])
     tash_low = np.interp(a, [0, 7, 16, 26, 34], [61, 60, 63, 69, 80])
     moustache = smooth(-1.5, 2, y - tash_top) * smooth(2, -1.5, y - tash_low) * smooth(36, 30, a)
-    blush = np.minimum(bump(x, y, 44, 36, 15, 12) + 0.7 * bump(x, y, 0, 36, 10, 8) + 0.3 * bump(x, y, 0, 108, 14, 8), 1)
-    freckles = np.minimum(bump(x, y, 36, 28, 20, 14) + bump(x, y, 0, 20, 14, 14), 1)
-    hollow = 0.45 * bump(x, y, 20, 4, 6, 8) + 0.20 * bump(x, y, 32, 1, 13, 5) + 0.30 * bump(x, y, 19, 41, 2.2, 6)
-    hollow += 0.30 * bump(x, y, 0, 50, 8, 2.5) + 0.28 * bump(x, y, 0, 87, 14, 3.2) + 0.25 * bump(x, y, 29, 71, 2.5, 3)
+    blush = np.minimum(hill(44, 36, 15, 12) + 0.7 * hill(0, 36, 10, 8) + 0.3 * hill(0, 108, 14, 8), 1)
+    freckles = np.minimum(hill(36, 28, 20, 14) + hill(0, 20, 14, 14), 1)
+    hollow = 0.45 * hill(20, 4, 6, 8) + 0.20 * hill(32, 1, 13, 5) + 0.30 * hill(19, 41, 2.2, 6)
+    hollow += 0.30 * hill(0, 50, 8, 2.5) + 0.28 * hill(0, 87, 14, 3.2) + 0.25 * hill(29, 71, 2.5, 3)
     hollow += 0.55 * smooth(120, 142, y) * smooth(230, 150, y)
-    rows = sum(np.exp(-0.5 * ((y - c - 2.0 * np.sin(x / 17 + c)) / 0.9) ** 2) for c in (-34, -42, -50, -57))
+    rows = sum(ridge(y - c - 2.0 * np.sin(x / 17 + c), 0.9) for c in (-34, -42, -50, -57))
     rows = rows * smooth(48, 30, a) * smooth(-22, -30, y)
     theta = np.arctan2(y - 10, a - 44)
-    crow = np.maximum(np.cos(theta * 9), 0) ** 4 * bump(x, y, 57, 10, 5, 8)
-    frown = np.exp(-0.5 * ((a - 5 - (y + 12) * 0.1) / 0.9) ** 2) * bump(x, y, 0, -13, 20, 7)
+    crow = np.maximum(np.cos(theta * 9), 0) ** 4 * hill(57, 10, 5, 8)
+    frown = ridge(a - 5 - (y + 12) * 0.1, 0.9) * hill(0, -13, 20, 7)
     fold_x = np.interp(y, [38, 46, 58, 72, 84], [17.5, 21, 27.5, 34.5, 36])
-    fold = np.exp(-0.5 * ((a - fold_x) / 1.5) ** 2) * smooth(36, 44, y) * smooth(88, 70, y)
+    fold = ridge(a - fold_x, 1.5) * smooth(36, 44, y) * smooth(88, 70, y)
     bag_y = 9.5 + 8.5 * np.sqrt(np.clip(1 - ((a - 32) / 16) ** 2, 0, 1))
-    bag = np.exp(-0.5 * ((y - bag_y) / 1.4) ** 2) * smooth(17, 13, np.abs(a - 32)) + 0.6 * bump(x, y, 24, 17, 8, 4)
+    bag = ridge(y - bag_y, 1.4) * smooth(17, 13, np.abs(a - 32)) + 0.6 * hill(24, 17, 8, 4)
     stack = [beard, moustache, blush, freckles, hollow, rows + crow + frown, fold, bag]
     return np.ascontiguousarray(np.stack(stack, -1).astype(np.float32))
 
@@ -147,13 +157,13 @@ def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: f
     if look.freckles:
         dark = dark + look.freckles * first[:, 3] * np.clip(n4[:, 2] - 1.1, 0, 1.2) * 0.35
     albedo = look.skin[None] * (grain * np.clip(1 - dark, 0.15, 1.2))[:, None]
-    albedo *= 1 - (look.blush * first[:, 2])[:, None] * np.array([0.38, 0.34, 0.02], np.float32)
+    albedo *= 1 - (look.blush * first[:, 2])[:, None] * colour(0.38, 0.34, 0.02)
     hairy = look.beard * first[:, 0] + look.moustache * first[:, 1]
     shade = look.stubble * np.maximum(first[:, 0], first[:, 1])
     cover = np.clip(hairy * (1.1 + 0.14 * n4[:, 2] + 0.16 * n4[:, 3] + 0.2 * n4[:, 1]), 0, 0.96)
     cover = np.maximum(cover, np.clip(shade * (0.45 + 0.35 * n4[:, 2]), 0, 0.8)) * (y < 170)
     strand = look.hair[None] * (0.9 + 0.35 * n4[:, 2] + 0.3 * n4[:, 3]).clip(0.3, 2)[:, None]
-    albedo += (strand - albedo) * cover[:, None]
+    lay(albedo, ..., strand, cover)
     gloss = look.shine * (1 - cover) * (0.6 + 0.4 * bump(x, y, 0, 20, 30, 40))
     return Surface(x, y, albedo.astype(np.float32), gloss.astype(np.float32))
 
@@ -169,10 +179,8 @@ def paint_brows(surface: Surface, look: Look) -> None:
     thick = look.brow_width * np.interp(a, [8, 14, 36, 52, 63], [0.85, 1.0, 0.95, 0.6, 0.22])
     depth = (py - line + 0.9) / thick
     band = np.clip((0.5 - np.abs(depth - 0.5)) * 3.5 + 0.4, 0, 1) * smooth(7, 17, a) * smooth(65, 58, a)
-    cover = np.clip(band * look.brow_amount * (0.95 + 0.16 * n4[:, 2] + 0.2 * n4[:, 3] + 0.12 * n4[:, 1]), 0, 0.95)[
-        :, None
-    ]
-    albedo[pick] += (look.brows[None] - albedo[pick]) * cover
+    cover = np.clip(band * look.brow_amount * (0.95 + 0.16 * n4[:, 2] + 0.2 * n4[:, 3] + 0.12 * n4[:, 1]), 0, 0.95)
+    lay(albedo, pick, look.brows, cover)
 
 
 def paint_lips(surface: Surface, lip: np.ndarray, look: Look, gap: float) -> None:
@@ -187,9 +195,9 @@ def paint_lips(surface: Surface, lip: np.ndarray, look: Look, gap: float) -> Non
     top, low = np.interp(a, *LIP_TOP), np.interp(a, *LIP_LOW)
     mask = np.clip((py - top) / 1.6 + 0.5, 0, 1) * np.clip((low - py) / 2.2 + 0.6, 0, 1)
     tint = look.lips[None] * (1 + 0.07 * n4[:, 2] + 0.07 * n4[:, 3] - 0.12 * (side < 0.5))[:, None]
-    albedo[pick] += (tint - albedo[pick]) * mask[:, None]
+    lay(albedo, pick, tint, mask)
     rim = MOUTH_ROW - 56.0 * (np.arcsin(np.clip(a / 75, 0, 1)) / (np.pi / 2)) ** RISE_POWER
-    seam = np.exp(-0.5 * ((py - rim) / 0.8) ** 2) * (a < 27.5) * (0.75 if gap < 2 else 0.35)
+    seam = ridge(py - rim, 0.8) * (a < 27.5) * (0.75 if gap < 2 else 0.35)
     albedo[pick] *= (1 - seam)[:, None]
     gloss[pick] += mask * (0.25 + look.makeup * 0.5) * (py > 71)
 
@@ -199,17 +207,17 @@ def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, dro
 
     lip: 0 to 1 from the upper to the lower lip. drop: mm by which the lower jaw is down.
     """
-    out = np.tile(np.array([0.012, 0.010, 0.035], np.float32), (len(hx), 1))
+    out = np.tile(colour(0.012, 0.010, 0.035), (len(hx), 1))
     tongue = np.clip(1.3 - ((hx / 17) ** 2 + ((hy - 82 - drop) / 11) ** 2), 0, 1) * (drop > 3)
-    out += (np.array([0.13, 0.12, 0.42], np.float32) - out) * (0.75 * tongue)[:, None]
+    lay(out, ..., colour(0.13, 0.12, 0.42), 0.75 * tongue)
     curve = 0.006 * hx**2
-    tooth = np.array([0.66, 0.76, 0.80], np.float32) * look.teeth
+    tooth = colour(0.66, 0.76, 0.80) * look.teeth
     width = np.clip(1.15 - (hx / 27) ** 2, 0.1, 1)
-    parting = 1 - 0.45 * np.exp(-0.5 * (((np.abs(hx) + 0.15) % 7.6) / 0.5) ** 2)
+    parting = 1 - 0.45 * ridge((np.abs(hx) + 0.15) % 7.6, 0.5)
     upper = np.clip((73.2 - curve - hy) / 0.8, 0, 1) * (np.abs(hx) < 25)
-    out += (tooth * (width * parting)[:, None] - out) * upper[:, None]
+    lay(out, ..., tooth * (width * parting)[:, None], upper)
     lower = np.clip((hy - (72.5 + drop - curve)) / 0.8, 0, 1) * (np.abs(hx) < 20) * (1 - upper)
-    out += (0.8 * tooth * (width * parting)[:, None] - out) * lower[:, None]
+    lay(out, ..., 0.8 * tooth * (width * parting)[:, None], lower)
     edge = np.minimum(lip, 1 - lip)
     return out * (0.35 + 0.65 * np.clip(edge / 0.22, 0, 1))[:, None]
 
@@ -230,23 +238,21 @@ def paint_eye(surface: Surface, look: Look, eye: Eye) -> tuple[np.ndarray, np.nd
     open_ = open_ * np.clip((1 - np.abs(s)) * EYE_HALF / soft, 0, 1)
     # fold of the upper lid, lashes and their lines, make-up
     wide = np.clip(1.12 - s * s, 0, 1) ** 0.7
-    fold = (
-        np.exp(-0.5 * ((ey + 3.2 + max(eye.lids[0], 2.5) * wide + 0.6 * wide) / 0.9) ** 2) * (np.abs(s) < 1.15) * wide
-    )
-    upper_lash = np.exp(-0.5 * ((ey - top + 0.3) / (0.55 + 0.5 * look.makeup)) ** 2) * smooth(1.12, 0.9, np.abs(s))
+    fold = ridge(ey + 3.2 + max(eye.lids[0], 2.5) * wide + 0.6 * wide, 0.9) * (np.abs(s) < 1.15) * wide
+    upper_lash = ridge(ey - top + 0.3, 0.55 + 0.5 * look.makeup) * smooth(1.12, 0.9, np.abs(s))
     lashes = np.clip(1 - (top - ey) / (2.2 + 1.5 * look.makeup), 0, 1) * (ey < top) * np.clip(n4[:, 3], 0, 1)
     lashes = lashes * smooth(-0.6, 0.6, s) * (np.abs(s) < 1.15)
-    lower_lash = np.exp(-0.5 * ((ey - low - 0.4) / 0.6) ** 2) * smooth(1.05, 0.8, np.abs(s))
-    paint = look.makeup * np.exp(-0.5 * (s / 0.9) ** 2) * smooth(-13, -5, ey) * (ey < top + 0.5)
+    lower_lash = ridge(ey - low - 0.4, 0.6) * smooth(1.05, 0.8, np.abs(s))
+    paint = look.makeup * ridge(s, 0.9) * smooth(-13, -5, ey) * (ey < top + 0.5)
     lid = albedo[pick]
     lid *= (1 - 0.40 * look.crease * fold - 0.30 * lower_lash * (0.4 + look.makeup))[:, None]
-    lid *= 1 - paint[:, None] * np.array([0.35, 0.5, 0.45], np.float32)
-    line = np.clip((0.75 + 0.25 * look.makeup) * upper_lash + 0.7 * lashes, 0, 0.95)[:, None]
-    lid += (np.minimum(look.brows, 0.02)[None] - lid) * line
+    lid *= 1 - paint[:, None] * colour(0.35, 0.5, 0.45)
+    line = np.clip((0.75 + 0.25 * look.makeup) * upper_lash + 0.7 * lashes, 0, 0.95)
+    lay(lid, ..., np.minimum(look.brows, 0.02), line)
     albedo[pick] = lid
     inside = np.flatnonzero(open_ > 0.01)
     ex, ey, s, top, cover = ex[inside], ey[inside], s[inside], top[inside], open_[inside]
-    white = np.array([0.52, 0.54, 0.60], np.float32) * (1.0 - 0.35 * s**2)[:, None]
+    white = colour(0.52, 0.54, 0.60) * (1.0 - 0.35 * s**2)[:, None]
     white[:, :2] *= 1 - 0.12 * np.abs(s)[:, None]
     rx, ry = ex - eye.gaze[0] * eye.side, ey + 2.2 - eye.gaze[1]
     r = np.hypot(rx, ry) / 5.9

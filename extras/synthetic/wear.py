@@ -185,6 +185,6 @@ def draw_cover(
             alpha, gloss = np.clip((margin + 4.0 * rough) / 5 + 0.3, 0, 1), 0.25 * np.clip(1 + 0.5 * rough, 0, 2)
             albedo *= 0.55 + 0.45 * np.clip(margin[:, None] / 12, 0, 1)
         colour = shade(albedo, normal, 0.3 * np.clip(1 - margin / 10, 0, 1), gloss, drawing.light)
-        drawing.canvas[part.pixels] += (colour - drawing.canvas[part.pixels]) * alpha[:, None]
+        paint.lay(drawing.canvas, part.pixels, colour, alpha)
         hidden[part.pixels] = alpha
     return hidden
