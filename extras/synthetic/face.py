@@ -11,7 +11,18 @@ import numpy as np
 from extras.synthetic import paint, scene, wear
 from extras.synthetic.head import HINGE, head_model, landmarks_3d, pose_vertices
 from extras.synthetic.people import Person, Pose, sample_light, sample_person, sample_pose
-from extras.synthetic.render import Camera, Drawing, Fragments, Mesh, normals, rasterise, rotation_matrix, shade, shadow
+from extras.synthetic.render import (
+    Camera,
+    Drawing,
+    Fragments,
+    Mesh,
+    corners,
+    normals,
+    rasterise,
+    rotation_matrix,
+    shade,
+    shadow,
+)
 
 SUPERSAMPLE = 1.5
 FACE_MM = 147.0  # width of the landmarks' box of a frontal mean face
@@ -83,7 +94,7 @@ def _draw_base(
     seen = drawing.camera.view(head_model().grid(drawing.points))
     ears = [drawing.camera.view(wear.ear(s, drawing.points)) for s in (-1.0, 1.0)]
     body, own = wear.body(drawing, pose.angles[0], pose.angles[2])
-    under = np.minimum(np.minimum(edge[:-1, :-1], edge[1:, 1:]), np.minimum(edge[1:, :-1], edge[:-1, 1:]))
+    under = np.min(corners(edge), 0)
     shown = np.full((ears[0].shape[0] - 1, ears[0].shape[1] - 1), person.style != "hood")
     meshes = [Mesh(seen, under < 18), *(Mesh(ear, shown, both=True) for ear in ears), Mesh(body)]
     parts = rasterise(meshes, drawing.camera, drawing.size)
@@ -104,7 +115,7 @@ def _shade_head(
     seen (R, C, 3): the head's grid in the camera's axes. caster: the same with hair or hat, which casts the shadow.
     """
     model, look, light = head_model(), person.look, drawing.light
-    dark = shadow(seen, [caster], light.key)[..., None]
+    dark = shadow(seen, caster, light.key)[..., None]
     maps = [
         model.grid(model.canonical),
         model.grid(model.lip)[..., None],

@@ -13,6 +13,8 @@ import numpy as np
 
 from utils.data.backgrounds import lookup
 
+SHADOW_CELL, SHADOW_CELLS = 3.0, 200  # mm of a cell of the shadow's depth map, cells of its side
+
 
 class Camera(NamedTuple):
     """A pinhole camera."""
@@ -103,33 +105,34 @@ def normals(grid: np.ndarray) -> np.ndarray:
     return (n / np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
 
 
+def corners(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the values (R-1, C-1, ...) at the corners of a grid's quads, clockwise from the upper left."""
+    return grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
+
+
 def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
     """Return the pixels of each mesh on a canvas of `size` px: those where it is nearest."""
-    corners, depths, owners, quads = [], [], [], []
+    outlines, depths, owners, quads = [], [], [], []
     for number, mesh in enumerate(meshes):
         flat = camera.flatten(mesh.seen)
-        p, q, r, w = flat[:-1, :-1], flat[:-1, 1:], flat[1:, 1:], flat[1:, :-1]  # clockwise from the upper left
+        p, q, r, w = sides = corners(flat)
         area = (r[..., 0] - p[..., 0]) * (w[..., 1] - q[..., 1]) - (r[..., 1] - p[..., 1]) * (w[..., 0] - q[..., 0])
-        z = mesh.seen[..., 2]
-        near = 0.25 * (z[:-1, :-1] + z[:-1, 1:] + z[1:, 1:] + z[1:, :-1])
+        near = 0.25 * sum(corners(mesh.seen[..., 2]))
         show = (np.abs(area) > 1e-3) if mesh.both else area > 1e-3
         if mesh.keep is not None:
             show &= mesh.keep
-        high, low = np.maximum(np.maximum(p, q), np.maximum(r, w)), np.minimum(np.minimum(p, q), np.minimum(r, w))
-        show &= (high > 0).all(-1) & (low < size).all(-1) & (camera.distance - near > 20)
+        show &= (np.max(sides, 0) > 0).all(-1) & (np.min(sides, 0) < size).all(-1) & (camera.distance - near > 20)
         i, j = np.nonzero(show)
-        quad = np.stack([v[i, j] for v in (p, q, r, w)], 1)  # (n, 4, 2)
-        corners.append(quad)
+        outlines.append(np.stack([side[i, j] for side in sides], 1))  # (n, 4, 2)
         depths.append(near[i, j])
         owners.append(np.full(len(i), number))
         quads.append(np.stack([i, j], 1))
-    corner = np.concatenate(corners)
+    corner = np.concatenate(outlines)
     order = np.argsort(np.concatenate(depths), kind="stable")
     canvas = np.full((size, size), -1, np.int32)
     fixed = np.round((corner[order] - 0.5) * 16).astype(np.int32)
-    fill = cv2.fillConvexPoly
     for shape, number in zip(fixed, order.tolist(), strict=True):
-        fill(canvas, shape, number, 8, 4)
+        cv2.fillConvexPoly(canvas, shape, number, 8, 4)
     flat = canvas.ravel()
     pixels = np.flatnonzero(flat >= 0)
     shown = flat[pixels]
@@ -138,7 +141,7 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
     owner, place = np.concatenate(owners)[shown], np.concatenate(quads).astype(np.float32)[shown]
     result = []
     for m in range(len(meshes)):
-        mine = np.flatnonzero(owner == m) if len(meshes) > 1 else slice(None)
+        mine = np.flatnonzero(owner == m)
         result.append(Fragments(pixels[mine], place[mine, 0] + t[mine], place[mine, 1] + s[mine]))
     return result
 
@@ -163,28 +166,30 @@ def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarr
     return s, t
 
 
-def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell: float = 3.0) -> np.ndarray:
-    """Return the soft shadow (R, C) in [0, 1] on the grid `seen`, cast by itself and the casters (grids in the camera's
-    axes).
+def shadow(seen: np.ndarray, caster: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Return the soft shadow (R, C) in [0, 1] on the grid `seen`, cast by itself and by the grid `caster`.
 
-    light: unit vector towards the light. The shadow is read from a depth map as seen from there, with cells of `cell`
-    mm.
+    Both are in the camera's axes. light: unit vector towards the light. The shadow is read from a depth map as seen from
+    there.
     """
     side = np.cross(light, [0.0, 1.0, 0.0])
     side /= max(np.linalg.norm(side), 1e-6)
-    up = np.cross(side, light)
-    frame = np.stack([side, up, light], 1).astype(np.float32)
-    count = int(600 / cell)
-    depth = np.full((count, count), -1e4, np.float32)
-    for grid in (seen, *casters):
+    frame = np.stack([side, np.cross(side, light), light], 1).astype(np.float32)
+    depth = np.full((SHADOW_CELLS, SHADOW_CELLS), -1e4, np.float32)
+
+    def placed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return row and column in the depth map, and depth, of points (..., 3)."""
+        turned = points.reshape(-1, 3) @ frame
+        cell = np.clip((turned[:, :2] / SHADOW_CELL + SHADOW_CELLS / 2).astype(np.int32), 0, SHADOW_CELLS - 1)
+        return cell[:, 1], cell[:, 0], turned[:, 2]
+
+    for grid in (seen, caster):
         dense = cv2.resize(np.ascontiguousarray(grid, np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-        dense = dense.reshape(-1, 3) @ frame
-        place = np.clip((dense[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
-        np.maximum.at(depth.reshape(-1), place[:, 1] * count + place[:, 0], dense[:, 2])
+        row, column, near = placed(dense)
+        np.maximum.at(depth, (row, column), near)
     depth = cv2.dilate(depth, np.ones((3, 3), np.uint8))
-    mine = seen.reshape(-1, 3) @ frame
-    place = np.clip((mine[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
-    hidden = np.clip((depth[place[:, 1], place[:, 0]] - mine[:, 2] - 7) / 6, 0, 1).reshape(seen.shape[:2])
+    row, column, near = placed(seen)
+    hidden = np.clip((depth[row, column] - near - 7) / 6, 0, 1).reshape(seen.shape[:2])
     return cv2.GaussianBlur(hidden.astype(np.float32), (5, 5), 1.0)
 
 

@@ -26,6 +26,11 @@ def _sixteenths(points: np.ndarray) -> Any:  # OpenCV's stubs know no arrays as 
     return np.round(points * 16).astype(np.int32)
 
 
+def _draw_path(image: np.ndarray, points: Any, colour: Any, thick: float, closed: bool = False) -> None:
+    """Draw a path through points (N, 2) in continuous px into the image, in place."""
+    cv2.polylines(image, [_sixteenths(np.asarray(points))], closed, colour, max(1, int(thick)), cv2.LINE_AA, 4)
+
+
 def glasses(rng: np.random.Generator, drawing: Drawing, bridge: float, light: float) -> np.ndarray:
     """Draw spectacles or sunglasses onto the canvas, in place; return the mask (S, S) of hidden pixels.
 
@@ -46,31 +51,26 @@ def glasses(rng: np.random.Generator, drawing: Drawing, bridge: float, light: fl
     for s in (-1, 1):
         x, y = s * gap + ox * s, cy + oy
         p = np.stack([x, y, bridge + 9 - 0.0045 * x**2 - 0.08 * np.maximum(y - 5, 0)], 1)
-        flat = _sixteenths(project(p)[0] - 0.5)
-        cv2.fillPoly(lens, [flat], 255, cv2.LINE_AA, 4)
+        flat = project(p)[0] - 0.5
+        cv2.fillPoly(lens, [_sixteenths(flat)], 255, cv2.LINE_AA, 4)
         if rng.random() < 0.95 or not dark:
-            cv2.polylines(rim, [flat], True, 255, thick, cv2.LINE_AA, 4)
+            _draw_path(rim, flat, 255, thick, closed=True)
         a = np.array([s * (gap + half_w), cy - 5, bridge + 9 - 0.0045 * (gap + half_w) ** 2])
         arm = a + (np.array([s * 79.0, 24.0, -95.0]) - a) * np.linspace(0, 1, 12)[:, None]
         flat, far = project(arm)
         cell = np.clip(flat.astype(int), 0, size - 1)
         seen = depth[cell[:, 1], cell[:, 0]] < far + 5
-        fixed = _sixteenths(flat - 0.5)
         for i in range(11):
             if seen[i] and seen[i + 1]:
-                cv2.line(rim, fixed[i], fixed[i + 1], 255, thick, cv2.LINE_AA, 4)
+                _draw_path(rim, flat[i : i + 2] - 0.5, 255, thick)
     p = np.stack(
         [np.linspace(-(gap - half_w), gap - half_w, 7), np.full(7, cy - half_h * 0.35), np.full(7, bridge + 9)], 1
     )
     p[:, 1] -= 2.5 * (1 - (p[:, 0] / (gap - half_w)) ** 2)
-    cv2.polylines(rim, [_sixteenths(project(p)[0] - 0.5)], False, 255, thick, cv2.LINE_AA, 4)
+    _draw_path(rim, project(p)[0] - 0.5, 255, thick)
     rim, lens = rim.astype(np.float32) / 255, lens.astype(np.float32) / 255
-    if dark:
-        opacity = rng.uniform(0.75, 0.98)
-        blend(canvas, lens * opacity, random_colour(rng, 0.0, 0.25) * light)
-    else:
-        opacity = rng.choice([0.0, 0.0, 0.08, 0.2])
-        blend(canvas, lens * opacity, random_colour(rng, 0.3, 1.0) * light)
+    opacity = rng.uniform(0.75, 0.98) if dark else rng.choice([0.0, 0.0, 0.08, 0.2])
+    blend(canvas, lens * opacity, random_colour(rng, *((0.0, 0.25) if dark else (0.3, 1.0))) * light)
     if rng.random() < (0.5 if dark else 0.3):  # a reflection across the lenses
         yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
         band = np.exp(-0.5 * (((xx + yy * rng.uniform(-1, 1) - rng.uniform(0.2, 1.0)) / rng.uniform(0.02, 0.08)) ** 2))
@@ -97,7 +97,7 @@ def occlude(
         spot = box[:2] + np.array([rng.uniform(0.1, 0.9), rng.uniform(0.8, 1.1)]) * extent
         radius = rng.uniform(0.07, 0.15) * w
         end = spot + np.array([rng.uniform(-0.8, 0.8), 1.0]) * w
-        cv2.line(mask, _sixteenths(spot), _sixteenths(end), 255, max(1, int(radius * 0.9)), cv2.LINE_AA, 4)
+        _draw_path(mask, [spot, end], 255, radius * 0.9)
         cv2.circle(mask, _sixteenths(spot), int(radius * 16), 255, -1, cv2.LINE_AA, 4)
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         glow = np.exp(-(((x - spot[0]) + radius * 0.4) ** 2 + ((y - spot[1]) + radius * 0.4) ** 2) / (radius * radius))
@@ -127,13 +127,13 @@ def _hand(rng: np.random.Generator, mask: np.ndarray, spot: np.ndarray, w: float
     for i in range(rng.integers(2, 6)):
         a = spot + right * (i - 1.7) * 0.115 * w
         b = a + (up * rng.uniform(0.25, 0.5) + right * rng.normal(0, 0.05) + right * (i - 1.7) * 0.03) * w
-        cv2.line(mask, _sixteenths(a), _sixteenths(b), 255, max(1, int(0.105 * w)), cv2.LINE_AA, 4)
-        a, b = a + right * 0.05 * w, b + right * 0.05 * w  # the shadow beside the finger
-        cv2.line(shade, _sixteenths(a), _sixteenths(b), (skin * 0.45).tolist(), max(1, int(0.03 * w)), cv2.LINE_AA, 4)
+        _draw_path(mask, [a, b], 255, 0.105 * w)
+        beside = right * 0.05 * w
+        _draw_path(shade, [a + beside, b + beside], (skin * 0.45).tolist(), 0.03 * w)  # the finger's shadow
     palm = spot - up * 0.22 * w
     axes = [int(0.26 * w), int(0.3 * w)]
     cv2.ellipse(mask, np.round(palm).astype(int).tolist(), axes, np.degrees(turn), 0, 360, 255, -1, cv2.LINE_AA)
-    cv2.line(mask, _sixteenths(palm), _sixteenths(palm - up * 1.5 * w), 255, int(0.34 * w), cv2.LINE_AA, 4)
+    _draw_path(mask, [palm, palm - up * 1.5 * w], 255, 0.34 * w)
     return cv2.GaussianBlur(shade, (0, 0), max(0.6, 0.015 * w))
 
 
@@ -146,7 +146,7 @@ def _strands(rng: np.random.Generator, mask: np.ndarray, box: np.ndarray) -> Non
         c = (a + b) / 2 + np.array([rng.uniform(-0.3, 0.3), 0]) * w
         curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * c + t * t * b
         thick = int(rng.integers(1, max(2, int(0.018 * w)) + 1))
-        cv2.polylines(mask, [_sixteenths(curve)], False, 255, thick, cv2.LINE_AA, 4)
+        _draw_path(mask, curve, 255, thick)
 
 
 def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarray:

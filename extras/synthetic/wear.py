@@ -6,7 +6,7 @@ from extras.synthetic import paint
 from extras.synthetic.fields import smooth
 from extras.synthetic.head import head_model
 from extras.synthetic.people import Person
-from extras.synthetic.render import Drawing, Fragments, Mesh, normals, rasterise, rotation_matrix, shade
+from extras.synthetic.render import Drawing, Fragments, Mesh, corners, normals, rasterise, rotation_matrix, shade
 
 CLOTH = ("hat", "cap", "hood")
 LOOSE_ROWS, LOOSE_COLUMNS = 15, 41  # grid of hanging hair
@@ -158,8 +158,7 @@ def draw_cover(
         np.r_[0 : len(edge) - 1 : 2, len(edge) - 1], np.arange(0, edge.shape[1], 2)
     )  # half the rows and columns
     coarse, surface = edge[every], shell[every]
-    ragged = np.maximum(np.maximum(coarse[:-1, :-1], coarse[1:, 1:]), np.maximum(coarse[1:, :-1], coarse[:-1, 1:])) > -8
-    meshes, fringe = [Mesh(surface, ragged)], [coarse]
+    meshes, fringe = [Mesh(surface, np.max(corners(coarse), 0) > -8)], [coarse]
     if person.long and person.style != "hood":
         meshes.append(Mesh(drawing.camera.view(_curtain(person, rng)), both=True))
         r, c = np.mgrid[0:LOOSE_ROWS, 0:LOOSE_COLUMNS]
