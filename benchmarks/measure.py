@@ -1,11 +1,10 @@
 """How nets and tools find faces: `python benchmarks/measure.py NAME ...`.
 
-kinds, traits, blinks [NET ...]: photographs that are changed in one way at a time; rendered people; eyes of real
-people, shut and open. refusals [NET ...]: errors of the faces that a limit on the landmark scores keeps. A NET is what
-demo.py --exp takes, or TITLE=NET; without one, the shipped nets are measured.
+kinds, traits [NET ...]: photographs that are changed in one way at a time; rendered people. A NET is what demo.py --exp
+takes, or TITLE=NET; without one, the shipped nets are measured.
 others, changed, turns [TOOL ...]: tools that a user could take instead, in photographs as taken or changed; their
 times.
-sizes: faces that the shipped detector finds, by their size. detector NAME=WEIGHTS ...: detectors on photographs with
+detector NAME=WEIGHTS ...: detectors on photographs with
 face boxes. face_boxes NET.onnx NAME=WEIGHTS ...: where detectors' boxes lie on the face. face_score NET.onnx
 NAME=WEIGHTS: faces against background. photographs.py says where the data comes from. Rows of other nets and tools stay
 in results/NAME.json.
@@ -15,10 +14,7 @@ from commands import Command, main
 
 MEASURES = {
     "kinds": Command("measures.kinds", ("photographs",)),
-    "sizes": Command("measures.kinds", ("faces", "photographs")),
-    "refusals": Command("measures.kinds"),
     "traits": Command("measures.traits", ("faces",)),
-    "blinks": Command("measures.blinks", ("eyes", "net")),
     "others": Command("measures.others", ("tool",)),
     "changed": Command("measures.others", ("tool", "photographs")),
     "turns": Command("measures.others", ("photographs", "tool")),

@@ -10,7 +10,6 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - ALL_AGES, DIVERSE: two of these subfolders, labelled by pseudo_labels.py
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
-- VIDEOS: videos of one face each
 """
 
 import os
@@ -25,7 +24,6 @@ from record import ROOT
 from extras.datasets import DATASETS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.face import Face
 from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
@@ -47,7 +45,6 @@ VARIABLES = {
             "RENDERED_FEW",
             "LIDS",
             "STEADY",
-            "VIDEOS",
         )
     },
 }
@@ -138,14 +135,9 @@ def without_detector(net: str | Path, name: str | None = None, **options) -> Lan
 
 def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the landmarks (N, 2) of the face in the box of the true ones, in px, after the second crop."""
-    return face_in_box(landmarker, image, box_of(truth)).landmarks
-
-
-def face_in_box(landmarker: Landmarker, image: np.ndarray, box: np.ndarray) -> Face:
-    """Return the face in a landmark box (4,), in px, after the second crop."""
-    (face,) = landmarker.landmarks_of(image, box[None])
+    (face,) = landmarker.landmarks_of(image, box_of(truth)[None])
     (face,) = landmarker.landmarks_of(image, landmarker.box_of(face.landmarks))
-    return face
+    return face.landmarks
 
 
 def name_and_file(text: str) -> tuple[str, str]:

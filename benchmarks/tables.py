@@ -13,11 +13,16 @@ from record import RESULTS, ROOT, result
 from shown import markdown, rows_of
 
 OLDER = (
+    "blinks",
     "box_shift",
     "gpu",
     "preparation",
+    "refusals",
     "rendering",
     "scale",
+    "semi",
+    "sizes",
+    "systems",
     "unions",
 )  # results whose commands were removed or changed
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,4 +1,4 @@
-"""Labelled photographs, changed: what a net finds in them, and from which size of face the detector finds it."""
+"""Labelled photographs, changed: what a net finds in them."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -7,18 +7,14 @@ import cv2
 import numpy as np
 from photographs import (
     Photograph,
-    face_in_box,
     found_in_box,
     labelled_sets,
     photographs,
-    place_of,
     titled,
     without_detector,
 )
-from shown import SETS
 
-from pipnet.detector import Detector
-from pipnet.geometry import box_of, grow, transform, turn_picture
+from pipnet.geometry import box_of, transform, turn_picture
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
 
@@ -189,89 +185,3 @@ def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[st
     found = {kind: np.array(some) for kind, some in errors.items()}
     found["mean of these"] = np.mean([*found.values()], 0)
     return found | {band: plain[inside] for band, inside in bands.items() if inside.any()}
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-SHIFT, REFUSED, FAR = 0.2, (0, 1, 2, 5, 10, 20), (10, 20)  # of the box's side; % of the faces; % of error
-
-
-def refusals(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
-    """Yield what remains when the faces with the lowest mean landmark scores are refused: the NME in %, and shares of
-    far errors.
-
-    Each labelled photograph is changed in all ways of KINDS, and the labels' box is moved by up to SHIFT of its side in
-    x and y. The last row of a net refuses below `face_least`, as the pipeline does.
-    """
-    for title, net in titled(nets).items():
-        rng, scores, errors = np.random.default_rng(0), [], []
-        for name in labelled_sets():
-            landmarker = without_detector(net, name, threads=1)
-            for record in photographs(name, split, faces):
-                image = cv2.imread(str(record.file))
-                for change in KINDS.values():
-                    picture, truth = change(image, record.landmarks, rng)
-                    box = box_of(truth)
-                    side = (box[2:] - box[:2]).max()
-                    face = face_in_box(landmarker, picture, box + np.tile(rng.uniform(-SHIFT, SHIFT, 2), 2) * side)
-                    scores.append(face.scores.mean())
-                    errors.append(nme(face.landmarks, truth))
-        order, least = np.argsort(scores)[::-1], landmarker.net.face_least
-        ranked, below = np.array(errors)[order], int(np.sum(np.array(scores) < least))
-        for count, limit in [(round(share * len(ranked) / 100), "") for share in REFUSED] + [(below, f"{least:.2f}")]:
-            kept = ranked[: len(ranked) - count]
-            yield {
-                "net": title,
-                "refused, %": f"{100 * count / len(ranked):.1f}",
-                "`face_least`": limit,
-                "NME % of the others": f"{kept.mean():.2f}",
-                **{f"error above {far} %, of 1,000": f"{1000 * (kept > far).mean():.1f}" for far in FAR},
-            }
-
-
-# ---------------------------------------------------------------------------------------------------------------- sizes
-SCALES, FRAME, CANVAS = (1.0, 2.0), 640, (240, 320)  # of the detector; px: longer side of a portrait, least picture
-FILLED, SMALLEST = (1.0, 1.5, 2.5), (24, 20, 16, 12)  # frame / face box of a portrait; px, widths of a small face
-
-
-def portrait(image: np.ndarray, landmarks: np.ndarray, times: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a picture that is `times` as large as the face, FRAME px long, and the landmarks in it."""
-    limit = np.tile(image.shape[1::-1], 2)
-    box = grow(box_of(landmarks)[None], times)[0]
-    box[1] -= (box[3] - box[1]) / 4  # the forehead
-    x1, y1, x2, y2 = np.clip(box, 0, limit).astype(int).tolist()
-    part = image[y1:y2, x1:x2]
-    zoom = FRAME / max(part.shape[:2])
-    return cv2.resize(part, None, fx=zoom, fy=zoom), (landmarks - (x1, y1)) * zoom
-
-
-def shrunk(image: np.ndarray, landmarks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture with a face `width` px wide, on grey if it is smaller than CANVAS, and the landmarks in it."""
-    zoom = width / np.ptp(landmarks[:, 0])
-    small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-    below, right = np.maximum(np.subtract(CANVAS, small.shape[:2]), 0).tolist()
-    return cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(127, 127, 127)), landmarks * zoom
-
-
-def sizes(split: str = "test", faces: int = 60) -> Iterator[dict]:
-    """Yield the share of faces that the shipped detector finds in photographs that are cut close to the face, or
-    shrunk.
-    """
-    cases = {f"frame {times:g} times the face's box": (portrait, times) for times in FILLED}
-    cases |= {f"{width} px wide": (shrunk, width) for width in SMALLEST}
-    detectors = {scale: Detector(scale=scale, threads=1) for scale in SCALES}
-    for name in labelled_sets():
-        records = photographs(name, split, faces)
-        for case, (change, size) in cases.items():
-            found = dict.fromkeys(SCALES, 0)
-            for record in records:
-                image, landmarks = change(cv2.imread(str(record.file)), record.landmarks, size)
-                for scale, detector in detectors.items():
-                    boxes = detector.face_box(detector(image).boxes)
-                    found[scale] += place_of(record._replace(landmarks=landmarks), boxes) is not None
-            shares = [f"{100 * count / len(records):.1f}" for count in found.values()]
-            yield {
-                "faces": case,
-                "photographs": SETS[name.lower()],
-                "number": f"{len(records)}",
-                **dict(zip(("found, %, scale 1", "scale 2"), shares, strict=True)),
-            }
