@@ -16,10 +16,11 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from extras.report.plot import Style, bars, chart, face_map
-from extras.report.report import Report, Shown, sigma_chart
+from extras.report.report import Shown, sigma_chart
 from pipnet.cores import cores
 from pipnet.files import read_csv, write_text
 from utils.evaluate import metric
+from utils.evaluate.report import Report
 from utils.settings.machine import commit, processor
 from utils.train.checkpoint import about
 
@@ -29,7 +30,9 @@ GROUPS = 4  # bins of equal size, for face size and sharpness
 
 
 def write_report_page(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
-    """Write index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
+    """Write index.html in the report's folder.
+    stored: the checkpoint; how: norm, flip test and boxes in words; compared: folders of other runs.
+    """
     net, changed = stored["net"], run.folder / "pseudo_labels" / "changed.jpg"
     rounds = {name: (np.arange(len(values)), np.array(values)) for name, values in report.rounds.items()}
     text = PAGES.get_template("page.html").render(

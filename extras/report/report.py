@@ -1,6 +1,5 @@
-"""The report of a landmark test: tables as CSV, a row per face, and sheets of the best, median and worst faces."""
+"""The faces of a landmark test: a row per face, sheets of the best, median and worst, and comparisons between runs."""
 
-import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -8,10 +7,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import yaml
 
 from extras.report.plot import Style, chart
-from extras.semi.unlabelled import sharpness
 from pipnet.draw import FOUND, TRUTH, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
@@ -20,20 +17,11 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from pipnet.pose import head_pose, pose_points
 from utils.data.faces import Faces
+from utils.data.pixels import sharpness
 from utils.data.prepared_set import PreparedSet, Split
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Result
-from utils.evaluate.tables import (
-    TEST,
-    Case,
-    Compared,
-    Row,
-    group_rows,
-    group_table,
-    markdown_table,
-    norm_rows,
-    score_rows,
-)
+from utils.evaluate.tables import TEST, Case, Compared
 from utils.settings.formats import SOURCE
 from utils.settings.sections import TestSettings
 from utils.settings.yaml_files import read_yaml
@@ -99,10 +87,12 @@ def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
 
 
 class Shown(NamedTuple):
-    """Contents of the page for one case: M faces, N landmarks."""
+    """Contents of the page for one case: M faces, N landmarks. file, about: names of its files, and what was tested."""
 
     name: str
     box: str
+    file: str
+    about: dict[str, Any]
     nme: np.ndarray  # (M,) %
     groups: dict[str, float]  # % NME
     landmarks: np.ndarray  # (N,) % NME
@@ -114,160 +104,64 @@ class Shown(NamedTuple):
     compared: tuple[Compared, ...]
 
 
-class Report(NamedTuple):
-    """The figures of a test, and the files in `folder` to which they go.
-    model: the one whose faces and charts are shown.
+def show_case(folder: Path, case: Case, result: Result, norm: str) -> Shown:
+    """Write a row per face, pictures of the best, median and worst faces, and the chart of the predicted errors.
 
-    rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared`
-    checks.
+    folder: of the report. Return what the page shows.
     """
-
-    folder: Path
-    norm: str
-    thresholds: list[float]
-    model: str = "torch"
-    scores: tuple[Row, ...] = ()
-    groups: tuple[Row, ...] = ()
-    norms: tuple[Row, ...] = ()
-    shown: tuple[Shown, ...] = ()
-    rounds: dict[str, list[float]] = {}
-    files: dict[str, dict] = {}
-
-    def with_result(self, case: Case, model: str, result: Result) -> "Report":
-        """Return the report with the result of a model; for the shown one, write a row per face, and pictures."""
-        called = case.model(model)
-        added: dict[str, Any] = {
-            name: (*getattr(self, name), *rows(case, called, result, self.thresholds))
-            for name, rows in (("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))
-        }
-        report = self._replace(**added)
-        if model != self.model:
-            return report
-        others = [
-            row for other in case.compared for row in score_rows(case, f"run {other.run}", other, self.thresholds)
-        ]
-        faces, layout = case.faces, case.layout
-        file = case.file if case.box == "true" else f"{case.file}_{case.box}"
-        hard = conditions(faces, layout)
-        chosen = {
-            word: [
-                (
-                    faces["file"][i],
-                    float(result.nme[i]),
-                    shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %"),
-                )
-                for i in which
-            ]
-            for word, which in extremes(result.nme).items()
-        }
-        norms = result.errors / metric.norms(faces["landmarks"][:], layout, self.norm, faces["box"][:])[:, None]
-        with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
-            landmarks, meanface = 100 * np.nanmean(norms, 0), faces.meanface()
-        groups = {group: metric.summary(values, ()).nme for group, values in result.groups.items()}
-        curve = None if result.sigma is None else reliability(result)
-        shown = Shown(
-            case.title,
-            case.box,
-            result.nme,
-            groups,
-            landmarks,
-            meanface,
-            layout.edges(),
-            hard,
-            curve,
-            chosen,
-            case.compared,
-        )
-        self.folder.mkdir(exist_ok=True)
-        figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
-        figures += [hard[key].round(1) for key in CONDITIONS]
-        write_csv(
-            self.folder / f"faces_{file}.csv",
-            ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
-            zip(faces["file"], faces["subset"], *figures, strict=True),
-        )
-        if pictures := [face[2] for row in chosen.values() for face in row]:
-            write_image(self.folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
-        if curve:
-            write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
-        meta = {key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")}
-        about = {
-            "set": case.title,
-            "box": case.box,
-            "checksum": case.set.checksum,
-            "layout": layout.name,
-            "selected": list(layout.selected),
-            **meta,
-        }
-        rounds = {case.title: [*case.earlier, float(np.nanmean(result.nme))]} if case.earlier else {}
-        return report._replace(
-            scores=(*report.scores, *others),
-            shown=(*self.shown, shown),
-            rounds=self.rounds | rounds,
-            files=self.files | {file: about},
-        )
-
-    def score_table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of the scores, without the flicker if no set is a video."""
-        header = [name for name in self.scores[0] if any(row[name] for row in self.scores)]
-        return header, [[row[name] for name in header] for row in self.scores]
-
-    def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of all ways to measure, a row per set and subset.
-
-        Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the norms of published
-        figures; failure rate and area in the test's norm. `mark` is put behind cells in a norm of published figures.
-        """
-        rows = [row for row in self.norms if row["model"].startswith(self.model)]
-        first, nme, figures = rows[0]["model"], {}, {}
-        for row in rows:
-            key, norm, usual, in_image = (
-                (row["test set"], row["subset"]),
-                row["norm"],
-                row["usual"],
-                row["frame"] == "image",
+    faces, layout = case.faces, case.layout
+    file = case.file if case.box == "true" else f"{case.file}_{case.box}"
+    hard = conditions(faces, layout)
+    chosen = {
+        word: [
+            (
+                faces["file"][i],
+                float(result.nme[i]),
+                shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %"),
             )
-            if row["model"] == first or (in_image and (usual or norm == self.norm)):
-                title = norm if in_image else f"{norm}, {row['frame']}"
-                nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (
-                    mark if usual else ""
-                )
-            if in_image and (row["model"], norm) == (first, self.norm):
-                figures[key] = [cell for name, cell in row.items() if "@" in name]
-        header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]
-        return header, [
-            [*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()
+            for i in which
         ]
-
-    def rounds_table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of the NME by round."""
-        rounds = max(map(len, self.rounds.values()))
-        return ["test set", *(f"round {number}, NME %" for number in range(rounds))], [
-            [name, *(f"{value:.3f}" for value in values)] for name, values in self.rounds.items()
-        ]
-
-    def write(self, flip_test: bool, weights: str) -> str:
-        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them.
-        Return the tables as text.
-
-        weights: checksum of the net's weights.
-        """
-        header, scores = self.score_table()
-        write_csv(self.folder / "scores.csv", header, scores)
-        for name, rows in (("groups", self.groups), ("norms", self.norms)):
-            if rows:  # a layout may have no groups
-                write_csv(self.folder / f"{name}.csv", list(rows[0]), [row.values() for row in rows])
-        write_csv(self.folder / "protocols.csv", *self.protocol_table())
-        if self.rounds:
-            write_csv(self.folder / "rounds.csv", *self.rounds_table())
-        kept = {"groups": self.groups, "rounds": self.rounds, **self.files}
-        for path in self.folder.iterdir():  # of earlier tests
-            found = re.fullmatch(r"(?:faces_(.+)\.(?:csv|jpg)|sigma_(.+)\.svg|(groups|rounds)\.csv)", path.name)
-            if found and not kept.get(found[found.lastindex]):
-                path.unlink()
-        about = {"norm": self.norm, "flip_test": flip_test, "weights": weights, "files": self.files}
-        write_text(self.folder / TEST, yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
-        return f"{markdown_table(scores, header)}\n\n{group_table(self.groups)}"
+        for word, which in extremes(result.nme).items()
+    }
+    shares = result.errors / metric.norms(faces["landmarks"][:], layout, norm, faces["box"][:])[:, None]
+    with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
+        landmarks, meanface = 100 * np.nanmean(shares, 0), faces.meanface()
+    curve = None if result.sigma is None else reliability(result)
+    folder.mkdir(exist_ok=True)
+    figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
+    figures += [hard[key].round(1) for key in CONDITIONS]
+    write_csv(
+        folder / f"faces_{file}.csv",
+        ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
+        zip(faces["file"], faces["subset"], *figures, strict=True),
+    )
+    if pictures := [face[2] for row in chosen.values() for face in row]:
+        write_image(folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
+    if curve:
+        write_text(folder / f"sigma_{file}.svg", sigma_chart(curve))
+    about = {
+        "set": case.title,
+        "box": case.box,
+        "checksum": case.set.checksum,
+        "layout": layout.name,
+        "selected": list(layout.selected),
+        **{key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")},
+    }
+    return Shown(
+        case.title,
+        case.box,
+        file,
+        about,
+        result.nme,
+        {group: metric.summary(values, ()).nme for group, values in result.groups.items()},
+        landmarks,
+        meanface,
+        layout.edges(),
+        hard,
+        curve,
+        chosen,
+        case.compared,
+    )
 
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:

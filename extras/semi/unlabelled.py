@@ -27,6 +27,7 @@ from utils.data.fingerprint import fingerprint
 from utils.data.locks import waiting
 from utils.data.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
 from utils.data.paths import is_unlabelled_set
+from utils.data.pixels import sharpness
 from utils.data.prepare import JPEG
 from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
 from utils.data.sets import Sets
@@ -203,11 +204,6 @@ def _face(
         return "twin"
     crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
     return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border), bits
-
-
-def sharpness(grey: np.ndarray) -> float:
-    """Return the variance of the Laplacian of a grey picture, in squared grey levels."""
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
 def signs(grey: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from extras.report.report import shown_face
 from pipnet.draw import FOUND, TRUTH, WHITE, draw_circle, draw_line, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_csv
@@ -188,7 +187,13 @@ def write_audit(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray,
         )
     write_csv(folder / "labels.csv", COLUMNS, rows)
     tiles = [
-        shown_face(faces, i, found[i], layout, TILE, f"{mean[i]:.1f}x {Path(faces['file'][i]).name}")
+        tile(
+            faces.crops.plain(i, 0),
+            [(faces.nominal(i), TRUTH), (to_crop(found[i], faces["crop"][i]), FOUND)],
+            layout,
+            TILE,
+            f"{mean[i]:.1f}x {Path(faces['file'][i]).name}",
+        )
         for i in order[known[order]][:20]
     ]
     write_image(folder / "faces.jpg", sheet(tiles, 5))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nets.backbones.row import Row
 from nets.blocks import run_taps
-from nets.registry import ACTS
 
+ACTS = ("prelu", "relu")
 DEPTHS = {18: [2, 2, 2, 2], 50: [3, 4, 14, 3], 100: [3, 13, 30, 3]}
 WIDTHS = [64, 128, 256, 512]
 

@@ -8,8 +8,9 @@ import torch
 from conftest import NET, run
 
 from nets import HEADS, NetOptions, build_net, make_spec
+from nets.backbones import irnet
 from nets.losses import ERROR_FORMS
-from nets.registry import ERRORS
+from nets.registry import ACTS, ERRORS
 from utils.settings.sections import KEYS
 
 FACE = np.random.default_rng(0).uniform(0.2, 0.8, (12, 2))
@@ -28,7 +29,7 @@ def test_a_row_fits_its_head_and_the_keys(name):
     assert {*row.options} - {"num_nb"} == taken.keys() - {"channels", "spec", "sigma", "width", "levels"}
     assert ("sigma" in taken) == ("sigma" in row.weights)
     assert {*row.options, *row.weights} <= KEYS.keys()
-    assert list(ERROR_FORMS) == list(ERRORS)
+    assert list(ERROR_FORMS) == list(ERRORS) and irnet.ACTS == ACTS
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -123,3 +123,8 @@ def framed(crop: np.ndarray, source: np.ndarray, fill: int) -> np.ndarray:
     image = np.full_like(crop, fill)
     image[top:bottom, left:right] = crop[top:bottom, left:right]
     return image
+
+
+def sharpness(grey: np.ndarray) -> float:
+    """Return the variance of the Laplacian of a grey picture, in squared grey levels."""
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from extras.report import page
-from extras.report.report import Report, read_compared
 from nets import Trainable
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
@@ -30,11 +28,16 @@ from utils.data.prepared_set import ALL, load_splits
 from utils.data.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.evaluate.boxes import rebox
 from utils.evaluate.evaluate import Predict, Result, evaluate, face_norms, selected, torch_predictor
+from utils.evaluate.report import Report
 from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
 from utils.export.tested import Bounds, Tests
 from utils.settings.config import ROOT, Defaults, Settings
+<<<<<<< HEAD
 from utils.settings.extras import extra
+=======
+from utils.settings.extras import extra, has_extra
+>>>>>>> e3f1ceef (A test's figures are core, its page, faces and comparisons are extras/report)
 from utils.settings.formats import FORMATS, SOURCE
 from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
@@ -193,7 +196,11 @@ class LandmarkTests(Tests):
             )
         ):
             logger.info(f"{case.title}, {model}: {words}")
-        return report.with_result(case, model, result)
+        report = report.with_result(case, model, result)
+        if model == report.model and has_extra("report"):
+            shown = extra("report").show_case(report.folder, case, result, report.norm)
+            report = report._replace(shown=(*report.shown, shown))
+        return report
 
     def close(self, report: Report) -> str:
         test, run, stored = self.settings.test, self.run, self.stored
@@ -206,7 +213,11 @@ class LandmarkTests(Tests):
         about = checkpoint.about(run.weights, stored)
         for line in f"{about}, {how}\n{tables}".split("\n"):
             logger.debug(line)
-        page.write_report_page(run, report, stored, how, [other.folder for other in self.compare])
+        if has_extra("report"):
+            others = [other.folder for other in self.compare]
+            extra("report").write_page(run, report, stored, how, others)
+        else:
+            logger.info("no page and no row per face are written: this checkout lacks the folder extras/report")
 
         def place(path: Path) -> str:
             return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
@@ -235,7 +246,8 @@ class LandmarkTests(Tests):
                 "Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)"
             )
         else:
-            lines.append(f"Next:  open {place(index)} in a browser")
+            if has_extra("report"):
+                lines.append(f"Next:  open {place(index)} in a browser")
             if (run.folder / "events").is_dir():
                 lines.append(f"       tensorboard --logdir {place(run.folder)}")
         return "\n".join(lines)
@@ -249,6 +261,8 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     view, protocol = sources.settings.view, sources.sets.protocol
     if compare and "true" not in test.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
+    if compare:
+        extra("report")  # or one line that says that it is missing
     if run.model == "torch":
         run = run._replace(view=view)
         torch_net, _, stored = checkpoint.unpack(run.weights, defaults)
@@ -280,7 +294,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
     compared = [
-        tuple(read_compared(other, name, split, test, there, flags) for other, name in others)
+        tuple(extra("report").read_compared(other, name, split, test, there, flags) for other, name in others)
         for split, (there, _) in zip(tested, ways, strict=True)
     ]
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
