@@ -18,7 +18,7 @@ class HeadRow(NamedTuple):
     terms: {term of its loss: the key of args.yaml that weighs the term}
     """
 
-    load: Callable[[], type]
+    load: Callable[[], Any]
     strides: tuple[int, ...]
     options: tuple[str, ...]
     terms: dict[str, str]
@@ -67,7 +67,7 @@ HEADS: dict[str, HeadRow] = {
     ),
 }
 # {key of a spec: imports and returns the stage around a re-initialised net that this key asks for}
-STAGES: dict[str, Callable[[], type]] = {}
+STAGES: dict[str, Callable[[], Any]] = {}
 
 
 def import_named(place: str) -> Any:

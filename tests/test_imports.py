@@ -17,24 +17,12 @@ NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blo
         "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
 # fmt: on
 UPWARD: dict[str, set[str]] = {  # what is still to be turned round
-    "extras.report.report": {"extras.semi.unlabelled"},
-    "extras.tools.audit": {"extras.report.report"},
-    "extras.runtimes.runtimes": {"extras.detector.loaders"},
-    "extras.tools.show": {"extras.semi.rounds", "extras.semi.semi"},
     "extras.tools.sweep": {"extras.semi.rounds"},
     "utils.data.packed": {"extras.datasets.naming"},
     "utils.data.paths": {"extras.datasets"},
     "utils.data.prepare": {"extras.datasets", "extras.datasets.own_layout"},
     "utils.data.sets": {"extras.datasets", "extras.synthetic"},
     "utils.task.run_access": {"extras.semi.rounds", "extras.tools.audit", "extras.tools.predict"},
-    "utils.task.tested": {"extras.report.page", "extras.report.report"},
-    "utils.task.run_tests": {"extras.detector.loaders"},
-    "utils.task.tasks": {
-        "extras.detector.experiment",
-        "extras.detector.show",
-        "extras.detector.tested",
-        "extras.tools.show",
-    },
     "utils.train.checkpoint": {"extras.systems.convert.published", "extras.systems.published"},
     "utils.train.initialise": {
         "extras.systems.convert.imagenet",

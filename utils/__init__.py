@@ -4,9 +4,8 @@ Once this is imported, `pipnet.Landmarker` and `pipnet.Detector` also open what 
 and nets that other authors published.
 """
 
-from pipnet.openers import register
-
 import utils.settings.extras  # noqa: F401 adds the heads of extras to those of nets
+from pipnet.openers import register
 
 
 def __getattr__(name):

@@ -33,11 +33,7 @@ from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
 from utils.export.tested import Bounds, Tests
 from utils.settings.config import ROOT, Defaults, Settings
-<<<<<<< HEAD
-from utils.settings.extras import extra
-=======
 from utils.settings.extras import extra, has_extra
->>>>>>> e3f1ceef (A test's figures are core, its page, faces and comparisons are extras/report)
 from utils.settings.formats import FORMATS, SOURCE
 from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
