@@ -2,6 +2,7 @@
 
 A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->` and has the rows that results/NAME.json holds as
 they are shown, one file after another; NAME/KEY means another list of rows in it. MADE are tables of several files.
+assets/tools.svg is the chart of the rows of results/others.json.
 """
 
 import argparse
@@ -11,6 +12,9 @@ from pathlib import Path
 from experiments import flags_of, read
 from record import RESULTS, ROOT, result
 from shown import markdown, rows_of
+
+from extras.report.plot import Style, chart
+from pipnet.files import write_text
 
 OLDER = (
     "blinks",
@@ -106,7 +110,18 @@ def filled(text: str, page: Path) -> str:
     return re.sub(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", made, text, flags=re.DOTALL)
 
 
+def write_chart() -> None:
+    """Write the error of each tool against its time, on the photographs that no tool has seen."""
+    points = {
+        row["tool"].replace("`", ""): ([float(row["ms a picture"].split("/")[-1])], [float(row["aligned, FACES68"])])
+        for row in result("others")["rows"]
+    }
+    text = chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True))
+    write_text(ROOT / "assets" / "tools.svg", text)
+
+
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8"), page), encoding="utf-8")
+    write_chart()

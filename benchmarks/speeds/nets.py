@@ -1,28 +1,17 @@
 """Nets: their cost, and the shipped ones in every format."""
 
-import tempfile
-from pathlib import Path
-
-import cv2
-import numpy as np
 import torch
 from experiments import run
-from photographs import labelled_sets, photographs, place_of, require
+from photographs import require
 from record import ROOT, chosen, result
 from shown import rows_of
 
-from extras.runtimes.pipeline import write_pipeline
 from extras.tools.zoo import measured_cost
 from nets import NETS
-from pipnet.detector import Detector
-from pipnet.files import SHIPPED, read_csv, shipped
-from pipnet.landmarker import Landmarker
-from pipnet.runtimes import open_file
-from utils.export.files import Source
+from pipnet.files import SHIPPED, read_csv
 from utils.settings.formats import TESTED
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
-FACES, BOUND = 224, 0.2  # of each set; px
 FLAGS = ["--train-data", "300W", "--test-data", "300W", "FACES68", "--allow-partial"]
 
 
@@ -58,35 +47,14 @@ def zoo(*nets: str) -> dict:
     }
 
 
-def pipeline_figures(net: str) -> dict[str, float]:
-    """Return how far the landmarks of the pipeline are from those of `Landmarker`, the largest distance of each face,
-    in px.
-    """
-    detector, apart = shipped("detector.onnx"), []
-    landmarker = Landmarker(shipped(f"{net}.onnx"), Detector(weights=detector, threads=1), threads=1, any_roll=False)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "best.pipeline.onnx"
-        write_pipeline(Source(shipped(f"{net}.onnx"), lambda: (), detector=detector), file)
-        pipeline = open_file(file, 1)
-    for record in (record for name in labelled_sets() for record in photographs(name, "test", FACES)):
-        image = cv2.imread(str(record.file))
-        faces, found = landmarker(image), pipeline.run({"image": image})
-        place = place_of(record, np.array([face.box for face in faces]))
-        if place is not None and len(found["landmarks"]) == len(faces):
-            apart.append(np.linalg.norm(faces[place].landmarks - found["landmarks"][place], axis=1).max())
-    beyond = int((np.array(apart) > BOUND).sum())
-    return {"faces": len(apart), "median_px": round(float(np.median(apart)), 4), f"beyond_{BOUND}_px": beyond}
-
-
 def formats(*nets: str) -> dict:
     """Return errors and latencies of the shipped landmark nets in every format: `main.py --test-formats` on 300W and
     FACES68.
 
-    8-bit numbers are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled
-    faces of whole photographs. Nothing else may run on the machine meanwhile.
+    8-bit numbers are calibrated on training faces of 300W. Nothing else may run on the machine meanwhile.
     """
     require("300W", "FACES68")
-    pipelines, rows = {}, []
+    rows = []
     for name in chosen([name for name in SHIPPED if name != "detector"], nets):
         run("--test-formats", *TESTED, "--exp", name, *FLAGS)
         for row in read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv"):
@@ -97,7 +65,6 @@ def formats(*nets: str) -> dict:
                 for count in (1, 16)
             }
             rows.append({"net": name, **row, **times})
-        pipelines[name] = pipeline_figures(name)
     columns = {
         "net": "net",
         "format": "format",
@@ -108,4 +75,4 @@ def formats(*nets: str) -> dict:
         "largest": "largest",
         **{key: key for key in times},
     }
-    return {"pipeline": pipelines, "rows": rows_of(rows, *columns.items())}
+    return {"rows": rows_of(rows, *columns.items())}
