@@ -5,17 +5,15 @@ from utils.settings.start import ROOT, STOPPED, begin_loading, end_loading, run_
 if __name__ == "__main__":
     begin_loading()
 try:
-    from pipnet.errors import UserError, lines
+    from pipnet.errors import UserError, lines  # noqa: F401 those who call main() catch UserError
     from pipnet.files import read_csv
     from utils.data.packed import unpack_sets
     from utils.data.paths import check_sets
-    from utils.settings.checks import check_prediction
     from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
     from utils.settings.extras import extra
     from utils.settings.formats import lacking
     from utils.settings.machine import software
-    from utils.settings.modes import TABLES, TESTS, WORK, add_modes, check_modes
-    from utils.settings.sections import KEYS
+    from utils.settings.modes import TABLES, TESTS, check_modes
 except (ImportError, OSError) as missing:
     stop_without(missing)
 
@@ -28,16 +26,10 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     Return the figures that they print, {table: its rows}; none in processes other than the first.
     """
     defaults = read_defaults()
-    mode, given = parse(argv, add_modes, defaults)
-    check_modes(mode)
+    mode, given = parse(argv, defaults)
+    check_modes(mode, given)
     if mode.train or mode.audit or mode.sweep:
         when_stopped(STOPPED)
-    if mode.list_nets is not None and given:
-        raise UserError(
-            f"--list-nets measures nets with a head pip as they are listed; leave {KEYS[min(given)].flag} out"
-        )
-    if mode.predict and not any(getattr(mode, name) for name in WORK if name != "predict"):
-        check_prediction(given)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
     given = unpack_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"]))
     check_sets(given, defaults)

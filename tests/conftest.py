@@ -49,7 +49,7 @@ from utils.data.faces import Faces  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split, fitting  # noqa: E402
 from utils.data.sets import Sets  # noqa: E402
 from utils.export.files import from_arrays  # noqa: E402
-from utils.settings.config import Settings, make_settings, read_defaults  # noqa: E402
+from utils.settings.config import Settings, check_values, make_settings, read_defaults  # noqa: E402
 from utils.train import checkpoint, ranks  # noqa: E402
 
 DEFAULTS = read_defaults()
@@ -92,7 +92,7 @@ def sets_of(chosen: Settings) -> Sets:
 
 def settings(preset: str | None = None, **given) -> Settings:
     """Settings of args.yaml with a preset and other values."""
-    return make_settings(given, DEFAULTS, preset)
+    return make_settings(check_values(given, "the test"), DEFAULTS, preset)
 
 
 def untrained(

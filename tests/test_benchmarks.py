@@ -12,7 +12,6 @@ import tables
 from conftest import ROOT
 from speeds import demo, gpu, training
 
-import main
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
 from pipnet.app.drowsiness import ring_aspect
@@ -45,7 +44,7 @@ def test_every_command_of_the_benchmarks_is_one():
     defaults = read_defaults()
 
     def resolved(flags: list[str]):
-        given = parse(flags, main.add_modes, defaults)[1]
+        given = parse(flags, defaults)[1]
         settings = make_settings(given, defaults, given.get("preset"))
         check_read(given, settings)
         check_semi(settings)

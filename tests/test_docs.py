@@ -89,7 +89,7 @@ def test_every_command_parses(page):
                 flags = flags[1:]
             if script in ("main.py", "main.sh"):
                 if flags and "--help" not in flags and flags != ["..."]:  # else the program is only mentioned
-                    main.check_modes(parse(flags, main.add_modes, DEFAULTS)[0])
+                    main.check_modes(*parse(flags, DEFAULTS))
             elif script == "demo.py":
                 if "--help" not in flags:
                     demo.parse(flags)
@@ -102,7 +102,7 @@ def test_every_command_parses(page):
 
 
 def test_every_flag_exists(capsys):
-    for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
+    for show_help in (lambda: parse(["--help"], DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
     benchmarks = (

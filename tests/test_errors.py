@@ -140,7 +140,7 @@ def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flag
 
 def new_settings(*flags: str) -> Settings:
     """The settings of a new training with these flags, as main.py reads them."""
-    mode, given = parse(["--train", "--dataset", "synthetic", *flags], main.add_modes, DEFAULTS)
+    mode, given = parse(["--train", "--dataset", "synthetic", *flags], DEFAULTS)
     return read_settings(given, mode, None, DEFAULTS)
 
 

@@ -21,7 +21,6 @@ from torch.profiler import ProfilerActivity, profile
 from utils.data.batches import Batch, Order
 from utils.data.sets import Sets
 from utils.settings.config import parse, read_defaults
-from utils.settings.modes import add_modes
 from utils.task.experiment import landmark_experiment
 from utils.task.sources import prepare
 from utils.train.experiment import Experiment
@@ -45,7 +44,7 @@ def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order
     step.
     """
     defaults = read_defaults()
-    mode, given = parse(flags, add_modes, defaults)
+    mode, given = parse(flags, defaults)
     given = given if "train_data" in given else {"dataset": "synthetic", **given}
     settings = read_settings(given, mode, None, defaults)
     set_threads(settings.train.threads, settings.train.deterministic)

@@ -19,7 +19,7 @@ from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, Opened, open_file
 from utils.data.paths import MEANFACE_FILES
 from utils.data.sets import read_meanface
-from utils.settings.config import Defaults, Settings, load_protocol, make_settings, read_defaults
+from utils.settings.config import Defaults, Settings, check_values, load_protocol, make_settings, read_defaults
 from utils.settings.formats import files_of
 from utils.train.make_net import make_net, state_names
 
@@ -78,6 +78,7 @@ def settings_of(
     keys: settings that its preset does not hold.
     """
     preset = system.preset if system.crops is None or meanface is None else system.crops(meanface)
+    keys = check_values(keys, system.title)
     settings = make_settings(keys, defaults, preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
     return settings, settings.layouts.load(settings.data.layout)
 
@@ -187,6 +188,7 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
             "val": values.get("figures", {}).get("val", "none"),
             "train_data": values.get("train_data"),
         }
+        args = check_values(args, str(file))
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
         system, settings, layout = graph_of(file, opened, defaults)
@@ -206,7 +208,7 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
     return {
         **values,
         "layout": net.layout.to_dict(),
-        "args": args,
+        "args": check_values(args, str(file)),
         "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size},
     }
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import math
 import os
 import re
@@ -19,7 +18,7 @@ from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
 from utils.data.paths import check_sets, resolve_paths
 from utils.evaluate.tables import markdown_table, with_numbers
-from utils.settings.config import HANDED, ROOT, Defaults, check_files, check_values, make_settings, read_value
+from utils.settings.config import ROOT, Defaults, check_files, check_values, flags_of, make_settings, read_value
 from utils.settings.sections import KEYS, SECTIONS
 from utils.settings.start import names_training
 from utils.settings.yaml_files import nearest, read_yaml
@@ -30,7 +29,7 @@ from utils.train.run_folder import Run
 PLAN, RESULT = "sweep.yaml", "sweep.csv"
 TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
 DONE = "done"
-MOST_BYTES = 100_000  # of the values of a run; the system limits an environment variable to 131,072
+MOST_BYTES = 100_000  # of the values of a run; the system limits an argument to 131,072
 PLACES = ("data_root", "run_root")  # keys that say where files are written
 
 
@@ -69,7 +68,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
         wanted = {**plan["given"], **chosen}
         if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
-        if len(json.dumps(wanted)) > MOST_BYTES:
+        if sum(map(len, flags_of(wanted))) > MOST_BYTES:
             raise UserError(
                 f"the values of a run of this sweep take more than {MOST_BYTES} bytes; give fewer or shorter names"
             )
@@ -231,7 +230,7 @@ def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Pa
             continue
         text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
         print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
-        status = _start(_flags(mode, plan["tests"], place), {**plan["given"], **chosen})
+        status = _start([*_flags(mode, plan["tests"], place), *flags_of({**plan["given"], **chosen})])
         states[place.name] = DONE if status == 0 else f"failed ({status})"
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
@@ -252,15 +251,12 @@ def _flags(mode: Namespace, tests: list[str], place: Path) -> list[str]:
     return flags
 
 
-def _start(flags: list[str], keys: dict[str, Any]) -> int:
-    """Run main.py with `flags`, on as many processes as this one was started with. Return its exit status.
-
-    keys: the values of its keys. They are never a part of the command line, so that none can be taken for a flag.
-    """
+def _start(flags: list[str]) -> int:
+    """Run main.py with `flags`, on as many processes as this one was started with. Return its exit status."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
     env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
-    env[HANDED] = json.dumps(keys)
+    env["PIPNET_SWEEP"] = "1"  # this process says for the run that it was stopped
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     launch = (
         ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []

@@ -10,7 +10,6 @@ from archives import wflw_line
 from conftest import DEFAULTS, formula_weights
 
 from extras.systems.local_parts import Place
-from main import add_modes
 from nets import Labels
 from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.wrappers.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
@@ -127,7 +126,7 @@ def training(reference, root, *flags: str) -> Sources:
         "none",
         *flags,
     ]
-    mode, given = parse(argv, add_modes, DEFAULTS)
+    mode, given = parse(argv, DEFAULTS)
     settings = read_settings(given, mode, None, DEFAULTS)
     return prepare(settings, Sets(settings, DEFAULTS), ONE, True, True)
 

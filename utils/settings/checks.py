@@ -20,15 +20,6 @@ def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) ->
             raise UserError(f"{KEYS[key].flag} belongs to a new training, this run has {trained.get(key)}; {advice}")
 
 
-def check_prediction(given: dict[str, Any]) -> None:
-    """Raise UserError for a key of test sets, or a kind of box, that --predict does not read."""
-    unread = ("norm", "thresholds", "data_dir", "test_data", "frame_step", "allow_partial")
-    names = [KEYS[key].flag for key in unread if key in given]
-    names += ["--box perturbed"] if "perturbed" in given.get("box", ()) else []
-    if names:
-        raise UserError(f"{names[0]} is not read by --predict; leave it out, or give --test too")
-
-
 def check_read(given: dict[str, Any], settings: Settings) -> None:
     """Raise UserError for a given key that a run with these settings does not read."""
     steps = settings.augment.steps

@@ -1,10 +1,9 @@
 """Reads args.yaml and the command line into `Settings`, a frozen object per section."""
 
 import argparse
-import json
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
 from utils.settings.layouts import KEYS as LAYOUT_KEYS
 from utils.settings.layouts import Layouts
+from utils.settings.modes import add_modes
 from utils.settings.sections import (
     KEYS,
     SECTIONS,
@@ -33,7 +33,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "args.yaml"
 TABLES = ("presets", "views", "protocols", "layouts")
 VIEWS = ("weak", "strong")
-HANDED = "PIPNET_VALUES"  # environment variable: JSON of the keys that a sweep gives a run, beside its command line
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 # fmt: off
 PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
@@ -184,10 +183,8 @@ class _Parser(Parser):
         raise UserError(message)
 
 
-def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
-    """Return the parser of the command line: the modes that `add_modes(parser)` adds, then a flag per key with its
-    comment.
-    """
+def parser(defaults: Defaults) -> argparse.ArgumentParser:
+    """Return the parser of the command line: the modes, then a flag per key with its comment."""
     top = _Parser(
         usage="python main.py MODE ... [--KEY VALUE ...]",
         allow_abbrev=False,
@@ -213,21 +210,28 @@ def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
     return top
 
 
-def parse(argv: list[str], add_modes: Callable, defaults: Defaults) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse(argv: list[str], defaults: Defaults) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Return (the modes, {key: checked value} of the keys on the command line)."""
-    typed = vars(parser(add_modes, defaults).parse_args(argv))
+    typed = vars(parser(defaults).parse_args(argv))
     check_flags(typed)
     given = {key: read_value(key, typed.pop(key)) for key in list(typed) if key in KEYS}
-    return argparse.Namespace(**typed), given | _handed_over()
+    return argparse.Namespace(**typed), given
 
 
-def _handed_over() -> dict[str, Any]:
-    """Return {key: checked value} of HANDED, which the processes of this one do not inherit."""
-    text = os.environ.pop(HANDED, "{}")
-    try:
-        return check_values(json.loads(text), HANDED)
-    except ValueError:
-        raise UserError(f"the environment variable {HANDED} is for the runs of a sweep; unset it") from None
+def flags_of(given: dict[str, Any]) -> list[str]:
+    """Return the command line that gives these values. None of them is taken for another flag, whatever it is."""
+    flags: list[str] = []
+    for key, value in given.items():
+        row, several = KEYS[key], [str(one) for one in value] if isinstance(value, list) else []
+        if isinstance(value, bool):
+            flags.append(row.flag if value else row.flag.replace("--", "--no-", 1))
+        elif value == [] or any("," in one for one in several):
+            if dashed := [one for one in several if one.startswith("-")]:
+                raise UserError(f"{row.flag}: {dashed[0]} cannot stand beside a name with a comma; rename one of them")
+            flags += [row.flag, *several]
+        else:
+            flags.append(f"{row.flag}={'null' if value is None else ','.join(several) or value}")
+    return flags
 
 
 def check_values(values: Any, where: str) -> dict[str, Any]:
@@ -270,35 +274,35 @@ def make_settings(
     datasets: Collection[str] = (),
     start: dict[str, Any] | None = None,
 ) -> Settings:
-    """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
+    """Return the settings. Each of these overrides the ones before: defaults, trained, preset, start, given.
 
-    trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of
-    DATASETS to train on; a preset's protocol may depend on them, and its pool on the net, its weight decay
-    on the initial weights.
+    All are checked where they are read, the preset here. trained: keys of a checkpoint. start: keys of the net from
+    whose weights a training starts. datasets: rows of DATASETS to train on; a preset's protocol may depend on them,
+    its pool on the net, its weight decay on the initial weights.
     """
-    layers = [(trained or {}, "the checkpoint")]
-    if preset is not None:
-        if preset not in defaults.presets:
-            names = ", ".join(defaults.presets)
-            raise UserError(
-                f"no preset '{preset}' in args.yaml (there are: {names}){nearest(preset, defaults.presets)}"
-            )
-        row = defaults.presets[preset] or {}
-        if not isinstance(row, dict):
-            raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
-        row = {**row, "preset": preset}
-        by_dataset, chosen = row.get("protocol"), {**defaults.values, **row, **(start or {}), **given}
-        if isinstance(by_dataset, dict):
-            row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
-        for key, by in (("pool", "net"), ("weight_decay", "weights")):
-            if isinstance(rows := row.get(key), dict):
-                row[key] = rows.get(chosen[by], rows.get("default"))
-        layers.append((row, f"preset {preset}"))
-    values = dict(defaults.values)
-    for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:
-        values |= check_values(layer, where)
+    start = start or {}
+    row = {} if preset is None else _preset(preset, {**start, **given}, defaults, datasets)
+    values = {**defaults.values, **(trained or {}), **row, **start, **given}
     sections = (section.kind(**{key: values[key] for key in section.keys}) for section in SECTIONS.values())
     return Settings(*sections, defaults.views, defaults.protocols, defaults.layouts)
+
+
+def _preset(name: str, over: dict[str, Any], defaults: Defaults, datasets: Collection[str]) -> dict[str, Any]:
+    """Return the checked keys of a preset. over: the keys that override it."""
+    if name not in defaults.presets:
+        names = ", ".join(defaults.presets)
+        raise UserError(f"no preset '{name}' in args.yaml (there are: {names}){nearest(name, defaults.presets)}")
+    row = defaults.presets[name] or {}
+    if not isinstance(row, dict):
+        raise UserError(f"preset {name} in args.yaml must be a table of keys and values, not {row!r}")
+    row = {**row, "preset": name}
+    chosen = {**defaults.values, **row, **over}
+    if isinstance(by_dataset := row.get("protocol"), dict):
+        row["protocol"] = over["protocol"] if "protocol" in over else _protocol_for(by_dataset, datasets, name)
+    for key, by in (("pool", "net"), ("weight_decay", "weights")):
+        if isinstance(rows := row.get(key), dict):
+            row[key] = rows.get(chosen[by], rows.get("default"))
+    return check_values(row, f"preset {name}")
 
 
 def _protocol_for(by_dataset: dict[str, str], datasets: Collection[str], preset: str) -> str:

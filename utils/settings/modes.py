@@ -1,13 +1,15 @@
 """The flags of main.py that are not keys of args.yaml: the modes, the run, and which of these can be combined."""
 
 from argparse import ArgumentParser, Namespace
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from pipnet import __version__
 from pipnet.app.flags import FACES, add_face_flags
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED
 from utils.settings.formats import EXPORTS, TESTED
+from utils.settings.sections import KEYS, SECTIONS
 
 
 class Mode(NamedTuple):
@@ -29,6 +31,14 @@ TABLES = {
     "groups": "report/groups.csv",
     "formats": "report/formats.csv",
 }  # figures that a run's folder keeps
+TESTED_ONLY = (
+    "norm",
+    "thresholds",
+    "data_dir",
+    "test_data",
+    "frame_step",
+    "allow_partial",
+)  # keys that --predict does not read
 WORK = ("prepare", "train", *TESTS, "export", "show_data", "audit", "predict")
 MODES = {  # checked in this order
     "list_nets": Mode((), (*WORK, "sweep", "resume", "overwrite"), "--list-nets only lists; leave the other modes out"),
@@ -144,13 +154,13 @@ def add_modes(parser: ArgumentParser) -> None:
     )
 
 
-def check_modes(mode: Namespace) -> None:
-    """Raise UserError for modes that do not go together."""
-    given = {name for name, value in vars(mode).items() if value is not None and value is not False and value != []}
-    given |= {
+def check_modes(mode: Namespace, given: dict[str, Any]) -> None:
+    """Raise UserError for modes that do not go together, and for `given` keys that none of them reads."""
+    typed = {name for name, value in vars(mode).items() if value is not None and value is not False and value != []}
+    typed |= {
         name for name in ("list_nets", "int8") if getattr(mode, name) is not None
     }  # [] and False are values of these
-    if not given & {*WORK, "list_nets"}:
+    if not typed & {*WORK, "list_nets"}:
         raise UserError(
             "nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
             "--list-nets (--help explains them)"
@@ -158,9 +168,27 @@ def check_modes(mode: Namespace) -> None:
     if mode.show_data is not None and mode.show_data < 1:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
     for name, rule in MODES.items():
-        if name in given and ((rule.needs and not given & set(rule.needs)) or given & set(rule.excludes)):
+        if name in typed and ((rule.needs and not typed & set(rule.needs)) or typed & set(rule.excludes)):
             raise UserError(rule.says)
     if mode.out and bool(mode.predict) == ("web" in mode.export):
         raise UserError("--out says where the landmarks of --predict or the page of --export web go; give one of these")
     if mode.audit and mode.resume and not mode.exp:
         raise UserError("--audit --resume needs the name of the audit: --exp")
+    if typed & {*WORK} == {"predict"}:
+        _check_unread(given, TESTED_ONLY, "is not read by --predict; leave it out, or give --test too")
+        if "perturbed" in given.get("box", ()):
+            raise UserError("--box perturbed is not read by --predict; leave it out, or give --test too")
+    if mode.list_nets is not None:
+        _check_unread(given, KEYS, "is not read by --list-nets, which measures nets with a head pip; leave it out")
+    if mode.audit:
+        unread = {"test_data", *SECTIONS["test"].keys} - {"norm"}
+        _check_unread(given, unread, "is for tests, and --audit tests no net; leave it out")
+    elif mode.train:
+        _check_unread(given, ("folds",), "is the number of nets of --audit; give that, or leave it out")
+
+
+def _check_unread(given: dict[str, Any], unread: Collection[str], why: str) -> None:
+    """Raise UserError if a key of `unread` is given."""
+    for key in given:
+        if key in unread:
+            raise UserError(f"{KEYS[key].flag} {why}")

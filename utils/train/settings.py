@@ -18,10 +18,10 @@ from utils.data.paths import absolute, dataset_of, is_unlabelled_set, resolve_pa
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import Sets
 from utils.settings.checks import check_given, check_read, check_rooms, check_semi
-from utils.settings.config import ROOT, Defaults, Settings, make_settings
+from utils.settings.config import ROOT, Defaults, Settings, check_values, make_settings
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
-from utils.settings.sections import KEYS, ROUNDS, SECTIONS
+from utils.settings.sections import KEYS, ROUNDS
 from utils.settings.yaml_files import read_yaml
 from utils.train import checkpoint, run_folder
 from utils.train.run_folder import Run
@@ -39,8 +39,6 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
 
     given: keys from the command line. run: the run that --exp means; None without one.
     """
-    if mode.audit and (unread := given.keys() & {"test_data", *SECTIONS["test"].keys} - {"norm"}):
-        raise UserError(f"{KEYS[min(unread)].flag} is for tests, and --audit tests no net; leave it out")
     given = _resolve_files(resolve_paths(given), defaults)
     if run and (mode.resume or not (mode.train or mode.audit)):
         return _of_trained_run(given, mode, run, defaults)
@@ -146,8 +144,6 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     unlabelled = [name for name in settings.data.unlabelled or () if is_unlabelled_set(name, sets.root)]
     _check_archives(given, [*names, *(settings.data.test_data or ()), *unlabelled], sets.root)
     _check_prepared(given, settings, names)
-    if "folds" in given and not mode.audit:
-        raise UserError("--folds is the number of nets of --audit; give that, or leave it out")
     datasets = [dataset_of(name, sets.root) for name in names]
     start = _start(settings, defaults)
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
@@ -282,4 +278,4 @@ def _start(settings: Settings, defaults: Defaults) -> dict:
         )
     if known and task == "landmarks":
         checkpoint.built(source, known)
-    return structure(tensors, known, defaults)
+    return check_values(structure(tensors, known, defaults), source)

@@ -288,7 +288,7 @@ def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
 )
 def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
-    chosen = settings("detect", **parse(typed, main.add_modes, DEFAULTS)[1])
+    chosen = settings("detect", **parse(typed, DEFAULTS)[1])
     with pytest.raises(UserError, match=message):
         detector_experiment(prepare(chosen, sets_of(chosen), ONE, True, False)).net(False)
 

@@ -28,7 +28,6 @@ from conftest import (
 from onnx import helper, numpy_helper
 from torch import nn
 
-from main import add_modes
 from nets.backbones.slim import Slim
 from pipnet.errors import UserError
 from pipnet.landmark_net import open_net
@@ -243,7 +242,7 @@ def test_an_exported_file_is_tested_by_itself(trained, raw, data_root, cli, tmp_
 # ---------------------------------------------------------------------------------------------------------- --weights
 def chosen(*argv) -> object:
     """The settings of a training with these flags."""
-    mode, given = parse(["--train", *map(str, argv)], add_modes, DEFAULTS)
+    mode, given = parse(["--train", *map(str, argv)], DEFAULTS)
     return read_settings(given, mode, None, DEFAULTS)
 
 

@@ -117,10 +117,10 @@ def test_values_of_a_plan_are_no_flags(sweeping, tmp_path):
 
 # A replacement of main.py that writes the files of a run without training; the sweep cannot tell the difference.
 RUN = """
-import json, os, sys, time
+import sys, time
 from pathlib import Path
-given = json.loads(os.environ["PIPNET_VALUES"])
-place, nb = Path(sys.argv[sys.argv.index("--exp") + 1]), given["num_nb"]
+given = dict(flag.split("=", 1) for flag in sys.argv if "=" in flag and flag.startswith("--"))
+place, nb = Path(sys.argv[sys.argv.index("--exp") + 1]), int(given["--num-nb"])
 with open(Path(__file__).with_name("calls"), "a") as calls:
     calls.write(f"{place.name} {'--resume' in sys.argv} {'--overwrite' in sys.argv}\\n")
 if nb == 68:
@@ -128,7 +128,7 @@ if nb == 68:
 place.mkdir(exist_ok=True)
 (place / "args.yaml").write_text("data: {}\\nnet: {}\\ntrain: {}\\n")
 (place / "last.pt").touch()
-nme = ["nan"] * 3 if given.get("val") == "none" else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
+nme = ["nan"] * 3 if given.get("--val") == "none" else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
 (place / "step.csv").write_text("epoch,val_nme\\n" + "".join(f"{epoch},{value}\\n" for epoch, value in enumerate(nme)))
 (place / "time.csv").write_text("epoch,seconds\\n0,60\\n1,60\\n2,30\\n")
 if nb == 5 and "--resume" not in sys.argv:

@@ -18,7 +18,7 @@ from pipnet.layout import Layout
 from utils.data import changes
 from utils.evaluate.metric import NORMS
 from utils.settings.checks import check_given, check_read, why_unread
-from utils.settings.config import ANCHORS, TABLES, make_settings, parse, read_defaults
+from utils.settings.config import ANCHORS, TABLES, flags_of, make_settings, parse, read_defaults
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ONLY_STEPS, SECTIONS, STEPS
 from utils.settings.yaml_files import read_yaml
@@ -53,7 +53,7 @@ ONLY = {
 
 
 def typed(*argv: str) -> dict:
-    return parse(list(argv), lambda parser: parser.add_argument("--train", action="store_true"), DEFAULTS)[1]
+    return parse(list(argv), DEFAULTS)[1]
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
@@ -116,6 +116,24 @@ def test_a_layouts_key_elsewhere_in_args_yaml_is_told_where_it_belongs(tmp_path,
     with pytest.raises(UserError, match="'flip_index'.*layouts") as raised:
         read_defaults(tmp_path / "args.yaml")
     assert "flip_test" not in str(raised.value)
+
+
+def test_the_flags_of_values_give_these_values_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").mkdir()
+    values = {
+        "learning_rate": 1e-7,
+        "layout": "--overwrite",
+        "flip_test": True,
+        "decay_norms": False,
+        "workers": None,
+        "milestones": [],
+        "label_shift": [-1.5, 0.0],
+        "train_data": ["--exp", "x", "--overwrite"],
+        "test_data": ["a,b", "c"],
+    }
+    assert typed(*flags_of(values)) == values
+    refuses("--train-data: -x ", flags_of, {"train_data": ["a,b", "-x"]})
 
 
 def test_text_in_files_stays_text(tmp_path):
@@ -340,13 +358,6 @@ def test_unknown_keys_name_the_nearest():
     refuses("'pipnett'.*'pipnet'", settings, "pipnett")
     with pytest.raises(UserError, match=r"mine.*\[3\]"):
         make_settings({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
-    refuses(
-        "checkpoint.*'epochs'",
-        make_settings,
-        {},
-        DEFAULTS,
-        trained={"epoch": 3},
-    )
     refuses("--epoch.*'--epochs'", typed, "--epoch", "3")
     for flag, key in (("--lr", "--learning-rate"), ("--wd", "--weight-decay"), ("--bs", "--batch-size")):
         refuses(f"{flag}.*'{key}'", typed, flag, "3")
