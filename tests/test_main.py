@@ -395,7 +395,7 @@ def test_help_and_nets(cli):
     )
     fails(cli("--list-nets", "resnet19"), "'resnet19'")
     fails(cli("--list-nets", "--train"), "--list-nets")
-    fails(cli("--list-nets", NET, "--input-size", "64"), "--list-nets.*--input-size")
+    fails(cli("--list-nets", NET, "--input-size", "64"), "--input-size.*--list-nets")
 
 
 def test_two_processes(recipe, tmp_path):
