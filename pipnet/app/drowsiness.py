@@ -125,7 +125,10 @@ class Drowsiness:
             closed = openness < CLOSED
             if states and all(np.isfinite(states.get(name, np.nan)) for name in EYE_STATES):
                 closed = bool(weights @ [states[name] for name in EYE_STATES] > 0.5)
-            _set_closed(state, closed, seconds)
+            if not closed:
+                state.closed_since = None
+            elif state.closed_since is None:
+                state.closed_since = seconds
             _count_blinks(state, float(ears @ weights), float(state.baseline @ weights), seconds)
         if mouth is not None and np.isfinite(mouth):
             _count_yawns(state, mouth, seconds)
@@ -174,14 +177,6 @@ def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
     weights = np.maximum(weights[order], 1e-6)  # frames with one time stamp weigh nothing
     places = np.cumsum(weights) - weights / 2
     return float(np.interp(places[0] + share * (places[-1] - places[0]), places, values[order]))
-
-
-def _set_closed(state: _State, closed: bool, seconds: float) -> None:
-    """Update the time since when the eyes are closed."""
-    if not closed:
-        state.closed_since = None
-    elif state.closed_since is None:
-        state.closed_since = seconds
 
 
 def _perclos(state: _State) -> tuple[float, float]:

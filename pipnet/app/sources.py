@@ -5,8 +5,8 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,35 +60,23 @@ def silence_opencv() -> None:
 class Pictures:
     """Still pictures of files. An unreadable one is named on stderr and left out; UserError when all are unreadable.
 
-    folder: in which several pictures lie, None for a single one.
+    folder: in which several pictures lie, None for a single one. searched: whether they were found there, rather than
+    named. fetched: folders of pictures that addresses have sent; they are removed at the end.
     """
 
     still, live, fps, aspect = True, False, 0.0, Fraction(1)
     strict = False  # whether a picture that the system does not let us read is an error
 
-    def __init__(self, files: list[Path], folder: Path | None = None):
+    def __init__(
+        self,
+        files: list[Path],
+        folder: Path | None = None,
+        searched: bool = False,
+        fetched: Sequence[TemporaryDirectory] = (),
+    ):
         self.files, self.folder, self.count = files, folder, len(files)
         self.name = (folder or files[0]).name or "pictures"
-        self._found, self._fetched = folder is not None, []  # in the folder; folders of pictures that were fetched
-
-    @classmethod
-    def fetched(cls, data: bytes, name: str) -> "Pictures":
-        """Return a source of the picture that an address has sent."""
-        folder = TemporaryDirectory()
-        file = Path(folder.name, name)
-        file.write_bytes(data)
-        pictures = cls([file])
-        pictures._fetched = [folder]
-        return pictures
-
-    @classmethod
-    def joined(cls, parts: list["Pictures"]) -> "Pictures":
-        """Return one source of several. The names of its pictures begin in the folder that all of them share."""
-        files = {os.path.abspath(file): file for part in parts for file in part.files}
-        local = [os.path.abspath(part.folder or part.files[0].parent) for part in parts if not part._fetched]
-        pictures = cls([*files.values()], Path(os.path.commonpath(local) if local else "pictures"))
-        pictures._found, pictures._fetched = False, [folder for part in parts for folder in part._fetched]
-        return pictures
+        self.searched, self.fetched = searched, fetched
 
     @property
     def names(self) -> list[str]:
@@ -96,37 +84,34 @@ class Pictures:
         return [self._name(file) for file in self.files]
 
     def _name(self, file: Path) -> str:
-        if self.folder is None or self._is_fetched(file):
-            return file.name
-        return Path(os.path.relpath(file, self.folder)).as_posix()
+        below = self.folder is not None and not self._is_fetched(file)
+        return Path(os.path.relpath(file, self.folder)).as_posix() if below else file.name
 
     def _is_fetched(self, file: Path) -> bool:
-        return any(file.is_relative_to(folder.name) for folder in self._fetched)
+        return any(file.is_relative_to(folder.name) for folder in self.fetched)
 
     def __iter__(self) -> Iterator[Frame]:
         unread = 0
-        for index, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
+        for index, file in enumerate(self.files):
             try:
                 image = read_image(file)
             except UserError as error:
                 unread += 1
                 if self.strict and isinstance(error, Unreadable):
                     raise
+                why = str(error).replace(str(file), file.name) if self._is_fetched(file) else str(error)
                 if unread == self.count:
-                    raise UserError(self._said(error, file)) from None
-                tell(f"left out: {self._said(error, file)}")
+                    raise UserError(why) from None
+                tell(f"left out: {why}")
                 continue
-            yield Frame(image, index, None, name)
-
-    def _said(self, error: UserError, file: Path) -> str:
-        return str(error).replace(str(file), file.name) if self._is_fetched(file) else str(error)
+            yield Frame(image, index, None, self._name(file))
 
     def leave_out(self, folder: Path) -> None:
         """Leave out the pictures of a folder that lie in `folder`, since an earlier run has drawn them.
 
         Pictures that were named are kept. UserError if no picture is left.
         """
-        if self._found and folder.resolve().is_relative_to(self.folder.resolve()):
+        if self.searched and folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
             if self.files and len(self.files) < self.count:
                 tell(f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes")
@@ -136,7 +121,7 @@ class Pictures:
 
     def close(self) -> None:
         """Remove pictures that were fetched."""
-        for folder in self._fetched:
+        for folder in self.fetched:
             folder.cleanup()
 
 
@@ -337,17 +322,31 @@ def open_sources(texts: list[str]) -> list[Source]:
     UserError as there.
     """
     sources: list[Source] = []
-    try:
+    with ExitStack() as opened:
         for text in texts:
             sources.append(open_source(text))
-    except BaseException:
-        for source in sources:
-            source.close()
-        raise
+            opened.callback(sources[-1].close)
+        opened.pop_all()
     pictures = [source for source in sources if isinstance(source, Pictures)]
     if len(sources) == 1 or not pictures:
         return sources
-    return [Pictures.joined(pictures), *(source for source in sources if isinstance(source, Video))]
+    return [_joined(pictures), *(source for source in sources if isinstance(source, Video))]
+
+
+def _joined(parts: list[Pictures]) -> Pictures:
+    """Return one source of several. The names of its pictures begin in the folder that all of them share."""
+    files = {os.path.abspath(file): file for part in parts for file in part.files}
+    local = [os.path.abspath(part.folder or part.files[0].parent) for part in parts if not part.fetched]
+    fetched = [folder for part in parts for folder in part.fetched]
+    return Pictures([*files.values()], Path(os.path.commonpath(local) if local else "pictures"), fetched=fetched)
+
+
+def _received(data: bytes, name: str) -> Pictures:
+    """Return a source of the picture that an address has sent."""
+    folder = TemporaryDirectory()
+    file = Path(folder.name, name)
+    file.write_bytes(data)
+    return Pictures([file], fetched=[folder])
 
 
 def open_source(text: str) -> Source:
@@ -374,7 +373,7 @@ def open_source(text: str) -> Source:
         except URLError as error:
             answered = failure(error)
         if found:
-            source = Pictures.fetched(*found)
+            source = _received(*found)
             if not moves(source.files[0]):
                 return source
             source.close()
@@ -382,7 +381,7 @@ def open_source(text: str) -> Source:
     if path.is_dir():
         if not (files := picture_files(path)):
             raise UserError(f"no picture in the folder {path}")
-        return Pictures(files, path)
+        return Pictures(files, path, searched=True)
     if not path.is_file():
         raise UserError(f"no file or folder {path}")
     if not os.access(path, os.R_OK):
