@@ -49,6 +49,15 @@ def run(*flags: str) -> None:
         sys.exit(f"main.py {' '.join(flags)} failed with status {status}")
 
 
+def whole_runs(names: list[str], rows: dict[str, dict], known: dict[str, str]) -> None:
+    """Carry out the runs of these names, or all; say which ones lack data."""
+    for name in chosen(rows, names):
+        if why := missing(flags_of(rows[name]["flags"], known)):
+            print(f"{name} skipped: {why}")
+        else:
+            whole_run(name, rows[name], known)
+
+
 def whole_run(name: str, row: dict[str, str], known: dict[str, str]) -> None:
     """Run main.py in weights/bench_NAME and save its scores, minutes and images/s; of a detector, `measure.py detector`
     tells.
@@ -97,19 +106,17 @@ def score_rows(name: str, trained_on: str, scores: list[dict]) -> list[dict]:
     return rows
 
 
-def rows_of(table: dict) -> dict[str, dict]:
-    """Return {row: its flags, and its epochs if they are not those of the table}."""
-    return {name: row if isinstance(row, dict) else {"flags": row} for name, row in table["rows"].items()}
-
-
 def row_flags(file: dict, name: str, row: str, given: argparse.Namespace) -> tuple[list[str], int]:
     """Return the flags of a row without --seed, and its epochs."""
     table = file["tables"][name]
-    made = rows_of(table)[row]
-    epochs = given.epochs or made.get("epochs") or table.get("epochs", 30)
-    values = {"epochs": epochs, "half": epochs // 2, "five_sixths": epochs * 5 // 6}
-    words = f"{table['flags']} {made['flags']}"
-    return flags_of(words, file["flags"], size=given.size, net=given.net, **values), epochs
+    epochs = given.epochs or table.get("epochs", 30)
+    words = f"{table['flags']} {table['rows'][row]}"
+    return flags_of(words, file["flags"], size=given.size, net=given.net, epochs=epochs, **shares(epochs)), epochs
+
+
+def shares(epochs: int) -> dict[str, int]:
+    """Return the epochs at which PIPNet's recipe lowers the learning rate."""
+    return {"half": epochs // 2, "five_sixths": epochs * 5 // 6}
 
 
 def trained(file: dict, name: str, row: str, seed: int, given: argparse.Namespace) -> Path:
@@ -143,7 +150,7 @@ def measure(folder: Path, figures: set[str]) -> dict[str, float]:
 
 def shown(table: dict, found: dict[str, dict]) -> list[dict]:
     """Return the rows of a table as text: of each figure the mean over the seeds, and their deviation."""
-    known = rows_of(table)
+    known = table["rows"]
     names = [*(name for name in known if name in found), *(name for name in found if name not in known)]
 
     def values(name: str, figure: str) -> list[float]:
@@ -176,18 +183,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     if given.table == "runs":
-        for name in chosen(file["runs"], given.rows):
-            if why := missing(flags_of(file["runs"][name]["flags"], file["flags"])):
-                print(f"{name} skipped: {why}")
-            else:
-                whole_run(name, file["runs"][name], file["flags"])
+        whole_runs(given.rows, file["runs"], file["flags"])
         return
     name, table = given.table, file["tables"][given.table]
     figures = {figure.partition("|")[0].partition(",")[0] for figure in table["columns"].values()}
     by_net = any("val," in figure for figure in table["columns"].values())
     found = result(name).get("measured", {})
     for seed in given.seeds:
-        for row in chosen(rows_of(table), given.rows):
+        for row in chosen(table["rows"], given.rows):
             flags, epochs = row_flags(file, name, row, given)
             if why := missing([*flags, "FACES68"]):
                 print(f"{row} skipped: {why}")
@@ -195,7 +198,7 @@ def main() -> None:
             values = measure(trained(file, name, row, seed, given), figures)
             if by_net:
                 values = {f"{figure}, {given.net}, {epochs}": value for figure, value in values.items()}
-            own = flags_of(rows_of(table)[row]["flags"], file["flags"], half=epochs // 2, five_sixths=epochs * 5 // 6)
+            own = flags_of(table["rows"][row], file["flags"], **shares(epochs))
             entry = found.setdefault(row, {"seeds": {}})
             entry["flags"] = " ".join(own)
             entry["seeds"].setdefault(str(seed), {}).update(commit=COMMIT, epochs=epochs, **values)

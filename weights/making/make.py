@@ -9,9 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from experiments import flags_of, read, whole_run  # noqa: E402
-from photographs import missing  # noqa: E402
-from record import chosen  # noqa: E402
+from experiments import read, whole_runs  # noqa: E402
 
 STEPS = {
     "pseudo_labels": "PICTURES OUT [NET.onnx]",
@@ -39,8 +37,4 @@ if __name__ == "__main__":
             sys.exit(f"usage: python weights/making/make.py {step} {STEPS[step]}")
         import_module(step).main(*given)
     else:
-        for name in chosen(stages["stages"], [step, *given]):
-            if why := missing(flags_of(stages["stages"][name]["flags"], stages["flags"])):
-                print(f"{name} skipped: {why}")
-            else:
-                whole_run(name, stages["stages"][name], stages["flags"])
+        whole_runs([step, *given], stages["stages"], stages["flags"])
