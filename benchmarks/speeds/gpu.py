@@ -81,7 +81,9 @@ def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[i
 def measured(work: Path, name: str, seconds: float) -> dict:
     """Return the figures of a row, or {"error": why}. It has its own process, since an error may spoil the device."""
     status, lines = python(["-m", "speeds.gpu", str(work), name], work, "row", min(seconds, ROW_LIMIT))
-    return {"error": lines[-1][-200:]} if status else json.loads(lines[-1])
+    if status:
+        return {"error": lines[-1][-200:]}
+    return json.loads(next(line for line in reversed(lines) if line.startswith("{")))
 
 
 def speed_rows(rows: dict[str, dict], card: str = "") -> list[dict[str, str]]:
@@ -128,4 +130,5 @@ def gpu(*rows: str, minutes: float = 4.2) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(training(*filled(ROWS[sys.argv[2]], Path(sys.argv[1])), rounds=1)))
+    _, place, row = sys.argv
+    print(json.dumps(training(*filled(ROWS[row], Path(place), row), rounds=1)))
