@@ -73,7 +73,7 @@ class Net(Trainable):
     def terms(self) -> dict[str, str]:
         return {**self.landmark_terms, **self.auxiliary.terms}
 
-    def leaves_unused(self) -> bool:
+    def has_unused_parameters(self) -> bool:
         """Return whether some backbone parameters get no gradient, which a backward pass for one picture shows."""
         side, training = self.spec["input_size"], self.training
         parameters = [p for p in self.backbone.parameters() if p.requires_grad]

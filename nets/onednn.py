@@ -33,7 +33,7 @@ def overruns(conv: nn.Conv2d) -> bool:
     )
 
 
-class _Careful(nn.Conv2d):
+class _SafeConv(nn.Conv2d):
     """A base class put before a kind of nn.Conv2d.
     On a CPU it avoids both errors: it computes in float32 where bf16 goes wrong, and leaves out the skipped cells
     before a 1 x 1 filter.
@@ -53,12 +53,12 @@ class _Careful(nn.Conv2d):
         return super().forward(x)
 
 
-def make_careful(net: nn.Module) -> None:
+def patch_convolutions(net: nn.Module) -> None:
     """Change the class of each convolution of `net` that could go wrong. Tensors and their names stay."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module, _Careful):
+        if isinstance(module, nn.Conv2d) and not isinstance(module, _SafeConv):
             if any(
                 misses_taps(1, kernel, stride) for kernel, stride in zip(module.kernel_size, module.stride, strict=True)
             ):
                 kind = type(module)
-                module.__class__ = type(kind.__name__, (_Careful, kind), {})  # timm has kinds of its own
+                module.__class__ = type(kind.__name__, (_SafeConv, kind), {})  # timm has kinds of its own

@@ -34,10 +34,10 @@ class Trainable(nn.Module):
     def input_margin(self) -> float:
         return self.spec.get("input_margin", 1.0)
 
-    def follow(self, average: dict[str, Tensor] | None) -> None:
+    def set_average(self, average: dict[str, Tensor] | None) -> None:
         """Take the averaged tensors, which are updated in place from now on; None without averaging. Called once."""
 
-    def leaves_unused(self) -> bool:
+    def has_unused_parameters(self) -> bool:
         """Return whether a training step leaves parameters without a gradient."""
         return False
 

@@ -50,7 +50,7 @@ class MeanTeacher(Wrapper):
     def terms(self) -> dict[str, str]:
         return {**self.net.terms, **imitated("pseudo_", self.net, self.net.terms)}
 
-    def follow(self, average: dict[str, Tensor] | None) -> None:
+    def set_average(self, average: dict[str, Tensor] | None) -> None:
         if average is None:
             raise ValueError("the mean teacher is the average of the weights; give --ema above 0")
         # not in __init__: only later is the net moved to its device, and are its batch norms replaced by shared ones
@@ -88,7 +88,7 @@ class MeanTeacher(Wrapper):
             norm.training = own.training  # frozen norms keep their statistics in both nets
         features = teacher.extract(torch.cat([images, images.flip(2)]))
         maps = teacher.head(features.coarse)
-        found, spread = teacher.head.judge(maps)
+        found, spread = teacher.head.decode_with_spread(maps)
         moves = teacher.refiner(found.landmarks, *features) if teacher.refiner else torch.zeros_like(found.landmarks)
         one, other = (found.landmarks + moves).float().chunk(2)
         other = mirror(other[:, self.order])

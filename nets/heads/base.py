@@ -63,7 +63,7 @@ class Head(nn.Module):
         """Return landmarks in [0, 1] of the crop, scores, and sigma where the head predicts it."""
         raise NotImplementedError
 
-    def judge(self, maps) -> tuple[Prediction, Tensor | None]:
+    def decode_with_spread(self, maps) -> tuple[Prediction, Tensor | None]:
         """Return (what `decode` returns, spread (B, N) of the votes in [0, 1] of the crop, None without votes)."""
         return self.decode(maps), None
 

@@ -265,7 +265,7 @@ class PIPHead(Head):
         """
         return self._merge(self._candidates(maps), maps.score.shape[-2:])
 
-    def judge(self, maps: PIPMaps) -> tuple[Prediction, Tensor]:
+    def decode_with_spread(self, maps: PIPMaps) -> tuple[Prediction, Tensor]:
         candidates, grid = self._candidates(maps), maps.score.shape[-2:]
         votes = candidates.place[:, self.merge_index]
         apart = from_cells(votes - votes.mean(2, keepdim=True), grid)

@@ -31,8 +31,8 @@ class Wrapper(Trainable):
     head = property(lambda self: self.net.head)
     auxiliary = property(lambda self: self.net.auxiliary)
 
-    def leaves_unused(self) -> bool:
-        return self.net.leaves_unused()
+    def has_unused_parameters(self) -> bool:
+        return self.net.has_unused_parameters()
 
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)

@@ -18,7 +18,7 @@ from nets.wrappers.base import Wrapper, imitated
 UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, it counts half
 
 
-class Answer(NamedTuple):
+class TeacherOutput(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None, features (B, C, H,
     W).
     """
@@ -95,7 +95,7 @@ class Distillation(Wrapper):
 
     @torch.compiler.disable  # a module that is not registered
     @torch.no_grad()
-    def ask(self, images: Tensor) -> Answer:
+    def ask(self, images: Tensor) -> TeacherOutput:
         """Return the teacher's answer to crops BGR (B, S, S, 3) float, resized to its own input."""
         (teacher,) = self.teacher
         side = teacher.spec["input_size"]
@@ -107,7 +107,7 @@ class Distillation(Wrapper):
         found, scores = teacher.decode(maps, features).select(self.chosen), teacher.head.scores(maps)
         trust = torch.ones_like(found.score) if found.sigma is None else 1 / (1 + (found.sigma / UNSURE).square())
         scores = None if scores is None else scores[:, self.chosen]
-        return Answer(found.landmarks.float(), trust.float(), scores, features.coarse)
+        return TeacherOutput(found.landmarks.float(), trust.float(), scores, features.coarse)
 
 
 def _sizes_differ(own: Tensor, told: Tensor) -> str | None:

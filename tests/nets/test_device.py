@@ -142,7 +142,7 @@ def test_a_teacher_does_not_wait(teacher):
 @pytest.mark.parametrize("more", [{}, {"refine": True, "head_options": {"sigma": True}}, {"head": "heatmap"}], ids=str)
 def test_a_mean_teacher_does_not_wait(more):
     net = MeanTeacher(net_of(**more), LAYOUT, 0.001).to("meta")
-    net.follow(net.state_dict())
+    net.set_average(net.state_dict())
     weak = Weak(torch.zeros(3, SIZE, SIZE, 3, dtype=torch.uint8), torch.eye(2, 3).expand(3, 2, 3)).to("meta")
     step(net, labels_of()._replace(weak=weak), images=BATCH + 3)
 

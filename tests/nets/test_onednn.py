@@ -14,7 +14,7 @@ from torch import nn
 
 from extras.detector.faceboxes import FaceBoxesV2
 from nets import net_row
-from nets.onednn import make_careful
+from nets.onednn import patch_convolutions
 
 
 @pytest.mark.parametrize("groups", (1, 48))
@@ -23,7 +23,7 @@ def test_gradients_of_filters_over_few_cells_are_those_of_float32(groups, kernel
     torch.manual_seed(0)
     conv = nn.Conv2d(48, 48, kernel, stride, kernel // 2, groups=groups)
     exact = copy.deepcopy(conv)
-    make_careful(conv)
+    patch_convolutions(conv)
     assert isinstance(conv, nn.Conv2d) and conv.state_dict().keys() == exact.state_dict().keys()
     x = torch.randn(4, 48, *size)
     with torch.autocast("cpu", torch.bfloat16):
@@ -47,7 +47,7 @@ def test_gradients_of_filters_over_few_cells_are_those_of_float32(groups, kernel
 def test_only_convolutions_over_few_cells_leave_bf16(make, size):
     torch.manual_seed(0)
     net, kinds = make().train(), set()
-    make_careful(net)
+    patch_convolutions(net)
     copied = copy.deepcopy(net)  # as for inference
     assert copied.state_dict().keys() == net.state_dict().keys()
 
@@ -73,7 +73,7 @@ def test_1x1_filters_that_skip_cells_of_few_channels_stay_within_their_memory(ki
     """oneDNN writes their gradients beyond it, and a training ends in `corrupted size vs. prev_size`."""
     plain = nn.Conv2d(3, 48, 1, 2).to(memory_format=torch.channels_last)
     conv = copy.deepcopy(plain)
-    make_careful(conv)
+    patch_convolutions(conv)
     x = torch.rand(2, 3, 96, 96).to(memory_format=torch.channels_last)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16)
     with autocast, torch.profiler.profile(record_shapes=True) as seen:
@@ -87,11 +87,11 @@ def test_1x1_filters_that_skip_cells_of_few_channels_stay_within_their_memory(ki
 STEP = """
 import torch
 from nets import net_row
-from nets.onednn import make_careful
+from nets.onednn import patch_convolutions
 torch.set_num_threads(1)
 torch.manual_seed(0)
 net = net_row("mobileone_s0").build().train().to(memory_format=torch.channels_last)
-make_careful(net)
+patch_convolutions(net)
 net(torch.rand(2, 3, 96, 96).to(memory_format=torch.channels_last))[32].square().mean().backward()
 """
 
@@ -110,7 +110,7 @@ def test_a_step_stays_within_its_memory(tmp_path):
 
 def test_a_careful_net_compiles_as_one_graph():
     conv = nn.Conv2d(8, 8, 3, 2, 1)
-    make_careful(conv)
+    patch_convolutions(conv)
     with torch.autocast("cpu", torch.bfloat16):
         whole = torch.compile(conv, backend="aot_eager", fullgraph=True)
         assert (

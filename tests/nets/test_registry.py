@@ -76,4 +76,6 @@ def test_a_wrapped_net_keeps_the_names_of_its_tensors():
 )
 def test_what_a_net_says_to_the_training(options, unused, moves):
     net = build_net(make_spec(NetOptions(input_size=64, **options), FACE))
-    assert (net.leaves_unused(), net.moves_crop) == (unused, moves) and net.input_margin == (1.25 if moves else 1.0)
+    assert (net.has_unused_parameters(), net.moves_crop) == (unused, moves) and net.input_margin == (
+        1.25 if moves else 1.0
+    )

@@ -83,7 +83,7 @@ class Oracle:
     def __call__(self, images):
         return images
 
-    def judge(self, maps):
+    def decode_with_spread(self, maps):
         return Prediction(self.found, torch.ones(self.found.shape[:2])), None
 
 
@@ -118,12 +118,12 @@ def test_landmarks_on_which_the_teacher_disagrees_with_itself_weigh_less():
 def test_the_teacher_is_the_average_and_is_not_kept():
     net = MeanTeacher(untrained(mean_face()), L68, 0.0)
     average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    net.follow(average)
+    net.set_average(average)
     average["head.score.bias"].fill_(7)
     assert (net.teacher[0].head.score.bias == 7).all() and not (net.net.head.score.bias == 7).any()
     assert net.state_dict().keys() == net.net.state_dict().keys() and not net.teacher[0].training
     with pytest.raises(ValueError, match="--ema"):
-        net.follow(None)
+        net.set_average(None)
 
 
 def test_unlabelled_crops_train_their_own_terms():
@@ -144,7 +144,7 @@ def test_the_teacher_normalises_as_the_net_does():
     teacher too.
     """
     net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).train()
-    net.follow(dict(net.state_dict()))
+    net.set_average(dict(net.state_dict()))
     images, matrix = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), torch.eye(2, 3).expand(2, -1, -1)
     before, (norm, *_) = net.ask(images, matrix)[0], batch_norms(net.teacher[0])
     assert norm.num_batches_tracked == 0 and not norm.running_mean.any()
@@ -161,7 +161,7 @@ def test_the_teacher_lies_on_the_device_of_the_net():
     The meta device stands for a GPU: tensors of two devices cannot be joined there.
     """
     net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).to("meta").train()
-    net.follow(dict(net.state_dict()))
+    net.set_average(dict(net.state_dict()))
     images = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
     labels = Labels.pack(faces(3))._replace(weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1))).to("meta")
     assert all(term.is_meta for term in net.loss(images.to("meta"), labels).values())

@@ -53,7 +53,6 @@ class Sets:
         )  # of own sets; None: their own
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.overwrite = overwrite  # a prepared set even if its archive is gone
-        self.doubted = False  # whether the log has the doubts about the test sets, which a training and a test may have
         self.compared: set[Path] = set()  # folders whose archives have been compared with them
 
     def training_names(self, only_benchmarks: bool = False) -> list[str]:

@@ -83,8 +83,11 @@ def doubts_about_tests(sources: Sources, stored: dict[str, Any]) -> Iterator[str
     """Yield a line for each doubt about the test splits of a trained net. stored: the values of its checkpoint.
 
     Its training sets are the prepared sets with their checksums. A user's own set may have changed since the training.
+    Nothing is yielded if this command has trained the net: `doubts` knew its sets.
     """
     names, known = stored["args"].get("train_data") or (), stored.get("data", ())
+    if {one.checksum for one in sources.training} & {*known}:
+        return
     trained = [
         Split(one, name)
         for one in sources.sets.with_checksums(known[: len(names)])

@@ -19,8 +19,8 @@ from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_pr
 from utils.settings.extras import extra
 from utils.settings.sections import MEAN_TEACHER
 from utils.settings.union import labelled_by
-from utils.task.check_sets import check_known, check_tests, check_training, doubts
-from utils.task.sources import Held, Sources, load_faces
+from utils.task.check_sets import check_known, check_tests, check_training
+from utils.task.sources import Sources, ValidationPart, load_faces
 from utils.train import own_files
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
@@ -43,9 +43,6 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     """
     check_training(sources)
     check_tests(sources)
-    for line in doubts(sources) if ranks.first and not sources.sets.doubted else ():
-        logger.warning(line)
-    sources.sets.doubted = True
     settings, layout = sources.settings, sources.layout
     net, data = settings.net, settings.data
     faces, held = load_faces(sources, fold)
@@ -123,7 +120,7 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, levels: int, resume:
 
 
 def validator(
-    sources: Sources, faces: Faces, held: list[Held], ranks: Ranks, solver: Solver
+    sources: Sources, faces: Faces, held: list[ValidationPart], ranks: Ranks, solver: Solver
 ) -> Callable[[], ValidationResult]:
     """Return a function that validates the weights of `solver` on the faces `held`.
     The figure is the mean over their layouts. The limits also need background of the training pictures of `faces`.

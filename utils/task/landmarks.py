@@ -6,15 +6,29 @@ train(sources, ranks, run, resume): trains in the run's folder
 tests(sources, ranks, run, compare): returns the `Tests` of a run; compare: runs whose figures are shown too
 """
 
+from loguru import logger
+
+from utils.data.sets import Sets
+from utils.settings.config import Settings
 from utils.settings.extras import extra
 from utils.settings.sections import ROUNDS
+from utils.task import sources
+from utils.task.check_sets import doubts
 from utils.task.experiment import train_landmarks as train
-from utils.task.sources import Sources, prepare
+from utils.task.sources import Sources
 from utils.task.tested import landmark_tests as tests
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 __all__ = ["prepare", "show", "tests", "train"]
+
+
+def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
+    """Return the sets of a run, see `utils.task.sources.prepare`. Log what is doubtful about the training sets."""
+    prepared = sources.prepare(settings, sets, ranks, train, test)
+    for line in doubts(prepared) if train and ranks.first else ():
+        logger.warning(line)
+    return prepared
 
 
 def show(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> str:

@@ -102,17 +102,19 @@ class Sources(NamedTuple):
         faces = self.crops(splits, layout, data.cache)
         return complete(faces, layout, auxiliary_outputs(self.settings.loss))
 
-    def held(self, splits: list[Split]) -> "list[Held]":
+    def held(self, splits: list[Split]) -> "list[ValidationPart]":
         """Return the faces of some splits to validate on, in one part; for a net of several layouts a part for each of
         these.
         """
         if not self.layout.members:
-            return [Held(self.load(splits), self.layout)]
+            return [ValidationPart(self.load(splits), self.layout)]
         ways = [(split, self.way_to_test(split)) for split in splits]
         names = dict.fromkeys(there.name for _, (there, _) in ways)
         groups = [[(split, way) for split, way in ways if way[0].name == name] for name in names]
         parts = [
-            Held(self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1])
+            ValidationPart(
+                self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1]
+            )
             for group in groups
         ]
         return [part for part in parts if len(part.faces)]
@@ -145,7 +147,7 @@ class Sources(NamedTuple):
         return Batches(faces, settings.augment, (layout or self.layout).flip_index, settings.train.seed)
 
 
-class Held(NamedTuple):
+class ValidationPart(NamedTuple):
     """Faces to validate on, the layout of their labels, and the function that converts the net's predictor to it."""
 
     faces: Faces
@@ -197,7 +199,7 @@ def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.n
     return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
-def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[Held]]:
+def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[ValidationPart]]:
     """Return the faces to train on, and those to validate on, if any.
     fold: number of the audit's fold that is held out.
     """
@@ -218,7 +220,7 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[H
     if data.balance:
         faces = balanced(faces, layout)
     if held is not None:
-        return faces, [Held(held, layout)]
+        return faces, [ValidationPart(held, layout)]
     if data.val == "none":
         if settings.train.early_stop:
             raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")

@@ -146,6 +146,8 @@ class LandmarkTests(Tests):
         return {count: partial(model, pictures[:count]) for count in (1, 16)}
 
     def cases(self) -> Iterator[Case]:
+        for line in doubts_about_tests(self.sources, self.stored) if self.ranks.first else ():
+            logger.warning(line)
         test, splits, layout = self.settings.test, self.sources.tested, self.net.layout
         outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states)
         detect = None
@@ -279,14 +281,12 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
             logger.info(
                 f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}"
             )
-            tested.remove(split)
+        tested = [split for split in tested if split not in foreign]
+        sources = sources._replace(tested=tested)
     ways = [sources.way_to_test(split, net.layout) for split in tested]
     for split, (there, _) in zip(tested, ways, strict=True):  # all of them before the first one is tested
         check_same_protocol(split.set, protocol._asdict())
         face_norms(load_splits([split], there, net.size, 0, net.margin), there, test.norm)
-    for line in doubts_about_tests(sources, stored) if ranks.first and not sources.sets.doubted else ():
-        logger.warning(line)
-    sources.sets.doubted = True
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
     compared = [

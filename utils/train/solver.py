@@ -9,7 +9,7 @@ from loguru import logger
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from nets.onednn import make_careful
+from nets.onednn import patch_convolutions
 from nets.trainable import Trainable
 from pipnet.errors import one_line
 from utils.settings.extras import extra, has_extra
@@ -56,7 +56,7 @@ class Solver:
         self.weights: Tensor | None = None  # (terms,) their factors
         self.dtype, self.schedule = precision(train.amp, ranks.device), make_schedule(train, steps)
         if ranks.device.type == "cpu":
-            make_careful(net)
+            patch_convolutions(net)
         self.optimizer: Any = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.phases = phases or Phases()
@@ -76,12 +76,12 @@ class Solver:
             self.runner = nn.parallel.DistributedDataParallel(
                 self.runner,
                 device_ids=[ranks.device.index] if cuda else None,
-                find_unused_parameters=net.leaves_unused(),
+                find_unused_parameters=net.has_unused_parameters(),
             )
         self.take = extra("gpu").make_graph(self._step, self._state, ranks) if graphed else self._step
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
-        net.follow(self.average.state if self.average else None)
+        net.set_average(self.average.state if self.average else None)
 
     def begin(self) -> None:
         """Make the net ready for training steps, after a validation too."""
