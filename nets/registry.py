@@ -5,8 +5,7 @@ may add heads and stages.
 """
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class HeadRow(NamedTuple):
@@ -68,9 +67,3 @@ HEADS: dict[str, HeadRow] = {
 }
 # {key of a spec: imports and returns the stage around a re-initialised net that this key asks for}
 STAGES: dict[str, Callable[[], Any]] = {}
-
-
-def import_named(place: str) -> Any:
-    """Return the class or function named "module:name" after importing its module."""
-    module, name = place.split(":")
-    return getattr(import_module(module), name)

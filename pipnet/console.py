@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pipnet.errors import UserError, one_line
+from pipnet.module_path import ROOT
 
 PACKAGES = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}  # {module: package}
-OURS = "", "extras", "nets", "pipnet", "utils"
 
 
 class _Output(io.TextIOWrapper):
@@ -75,6 +75,6 @@ def load_failure(error: ImportError | OSError) -> str:
     if not isinstance(error, ModuleNotFoundError):
         desktop = " (cv2 without a desktop: pip install opencv-python-headless)"
         return f"a package cannot be loaded: {one_line(error)}{desktop}; install it again"
-    if package in OURS:
+    if not package or os.path.isdir(os.path.join(ROOT, package)):
         raise error
     return f"the package '{package}' is missing: pip install {PACKAGES.get(package, package)}"

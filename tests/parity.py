@@ -17,13 +17,14 @@ from extras.detector import faceboxes
 from extras.detector.mtcnn import MTCNN, nms_of_smaller
 from extras.systems.convert.dpr import PARTS, from_dpr
 from extras.systems.convert.peppa import from_peppa
-from extras.systems.convert.published import from_published, unwrapped
+from extras.systems.convert.published import from_published
 from nets import HEADS, Labels, NetOptions, Trainable, build_net, make_spec
 from nets.heads.pip import PIPMaps, merge_index
 from pipnet.detector import suppress
 from pipnet.geometry import crop_box, cut, to_crop
 from utils.evaluate import metric
 from utils.settings.config import load_protocol
+from utils.train.checkpoint import unwrapped
 from utils.train.make_net import make_net
 
 SAMPLES = 12  # values that are stored of a large tensor

@@ -1,11 +1,6 @@
 """What nets of other authors need: their files, their published augmentation, the local stage of DPR."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pipnet.landmark_net import LandmarkNet
-    from pipnet.runtimes import Opened
+from typing import Any
 
 
 def local_parts_class() -> type:
@@ -22,8 +17,14 @@ def changes_in_steps(*args: Any) -> list:
     return in_steps(*args)
 
 
-def open_graph(file: Path, opened: "Opened") -> "LandmarkNet":
-    """Return the landmark net of an exported file that another author has published. UserError for an unknown one."""
-    from extras.systems import published
+# files of other authors: functions of extras.systems.published, which loads torch
+PUBLISHED = ("checkpoint_values", "graph_values", "mean_faces", "open_graph", "renamed", "settings_in")
 
-    return published.open_graph(file, opened)
+
+def __getattr__(name: str) -> Any:
+    """Import a function of PUBLISHED when it is asked for."""
+    if name in PUBLISHED:
+        from extras.systems import published
+
+        return getattr(published, name)
+    raise AttributeError(f"module 'extras.systems' has no attribute '{name}'")

@@ -3,72 +3,51 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from extras.systems.convert.published import from_published
+from extras.systems.convert.published import from_published, is_classifier
 from extras.systems.convert.systems import SYSTEMS, System, system_of
 from nets import Trainable
-from nets.registry import import_named
-from pipnet.contents import check_export
 from pipnet.errors import UserError
 from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
-from pipnet.runtimes import RUNTIMES, Opened, open_file
-from utils.data.paths import MEANFACE_FILES
+from pipnet.runtimes import Opened
 from utils.data.sets import read_meanface
 from utils.settings.config import Defaults, Settings, check_values, load_protocol, make_settings, read_defaults
-from utils.settings.formats import files_of
+from utils.train.checkpoint import first_three, weights_and_mean_face
 from utils.train.make_net import make_net, state_names
 
-STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
-STAGES = ("refine", "reinit", "local_parts")
 
+class Renamed(NamedTuple):
+    """A published state dict under our names.
 
-def weights_and_mean_face(text: Path | str) -> tuple[list[Path], Path | None]:
-    """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas."""
-    files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
-    means = [file for file in files if file.suffix in MEANFACE_FILES]
-    return [file for file in files if file not in means], means[0] if means else None
-
-
-def net_files(text: Path | str) -> list[Path]:
-    """Return the files that a net consists of: the weights and their mean face, or the files of an export.
-
-    text: see `weights_and_mean_face`; a mean face that is not named is looked for beside the weights.
+    title: the system's; None for a plain backbone
+    needs_meanface: where the mean face is that the weights do not hold, in words; empty if they need none
+    left_out: tensors of the file that our nets do not have
     """
-    files, mean = weights_and_mean_face(text)
-    if files[0].suffix in RUNTIMES:
-        return [file for file in files_of(files[0]) if file.is_file()]
-    beside = dict.fromkeys(files[0].with_name(system.meanface[0]) for system in SYSTEMS.values() if system.meanface)
-    return [*files, *([mean] if mean else filter(Path.is_file, beside))]
+
+    tensors: dict[str, Tensor]
+    title: str | None
+    needs_meanface: str
+    left_out: list[str]
 
 
-def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """Return the keys of args.yaml that a net takes over from the trained net in a file; {} for a backbone or a
-    detector.
+def mean_faces(file: Path) -> list[Path]:
+    """Return the files beside published weights that may hold their mean face."""
+    names = dict.fromkeys(system.meanface[0] for system in SYSTEMS.values() if system.meanface)
+    return [path for path in map(file.with_name, names) if path.is_file()]
 
-    tensors, known: see `checkpoint.load_weights`. A stage that the file lacks is not among the keys, since it can be
-    added.
-    """
-    if system := system_of(tensors):
-        try:
-            settings, _ = settings_of(system, system.keys(tensors), defaults)
-        except (
-            KeyError,
-            ValueError,
-            ZeroDivisionError,
-        ):  # other landmarks, or tensors are missing: the rest may still fit
-            return {}
-        values = vars(settings.net)
-    elif known and known["args"].get("task") != "detect":
-        values = {**known["args"], **known["net"]}
-    else:
+
+def settings_in(tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
+    """Return the settings of the published net that holds these tensors; {} for a plain backbone or another net."""
+    system = system_of(tensors)
+    try:
+        return vars(settings_of(system, system.keys(tensors), defaults)[0].net) if system else {}
+    except (KeyError, ValueError, ZeroDivisionError):  # other landmarks, or tensors are missing: the rest may still fit
         return {}
-    return {key: values[key] for key in STRUCTURE if key in values} | {key: True for key in STAGES if values.get(key)}
 
 
 def settings_of(
@@ -127,7 +106,7 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
     values = description(settings, layout, net.spec)
     if "neighbor_index" in net.spec:  # a mean face in the frame of the crop; DPR's is in a frame of its own
         values["meanface"] = face.tolist()
-    own, model = net.state_dict(), renamed(tensors, net, face)
+    own, model = net.state_dict(), renamed(tensors, net, face).tensors
     if missing := sorted(own.keys() - model.keys()):
         raise UserError(
             f"{text} lacks tensors of {system.title} ({first_three(missing)}); join all its files by commas: A,B"
@@ -144,73 +123,27 @@ def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: De
     return {**values, "model": {name: model[name] for name in own}, "system": system.title}
 
 
-def first_three(names: list[str]) -> str:
-    """Return the first three names, joined by commas, and ' ...' if there are more."""
-    return f"{', '.join(names[:3])}{' ...' if names[3:] else ''}"
-
-
-def in_words(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
-    """Return the net's name, its published system and its number of parameters, in words. values: of its checkpoint."""
-    counted = (tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS))
-    whose = f" of {values['system']}" if "system" in values else ""
-    size = sum(tensor.numel() for tensor in counted) / 1e6
-    return f"{values['net'].get('net') or 'a net'}{whose}{f', {size:.2f} M parameters' if size else ''}"
-
-
-def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> dict[str, Tensor]:
-    """Return published tensors, or ours, under our names. meanface (N, 2): used if the spec of `net` has no mean face."""
+def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> Renamed:
+    """Return published tensors under our names. meanface (N, 2): used if the spec of `net` has no mean face."""
     system = system_of(tensors)
-    whose = system.title if system else "a net of ours or a backbone"
+    whose = system.title if system else "a backbone"
     try:
-        stored = (
-            import_named(system.convert)(tensors, net.spec.get("meanface", meanface))
-            if system
-            else from_published(tensors)
-        )
+        if not system:
+            left_out = [name for name in tensors if is_classifier(name)]
+            return Renamed(from_published(tensors), None, "", left_out)
+        stored = system.convert(tensors, net.spec.get("meanface", meanface))
     except ValueError as error:
         raise UserError(f"the weights are not all of those of {whose}: {error}") from None
     except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(f"the weights are not those published for {whose} ({type(error).__name__} {error})") from None
-    return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
+    return Renamed(stored, system.title, " in ".join(system.meanface), [])
 
 
-def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
-    """Return the values of a checkpoint, without weights, for an exported file. UserError for unknown files.
-
-    defaults: args.yaml, by which published files are described; None is enough for a detector.
-    """
-    opened = open_file(file, 1)
-    values = opened.values
-    if {*opened.outputs} == {"boxes", "scores"}:
-        check_export(values, file, detector=True)
-        args = {
-            "task": "detect",
-            "val": values.get("figures", {}).get("val", "none"),
-            "train_data": values.get("train_data"),
-        }
-        args = check_values(args, str(file))
-        return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
-    if not {"landmarks", "score"} <= {*opened.outputs}:
-        system, settings, layout = graph_of(file, opened, defaults)
-        options = {**vars(settings.net), "net": system.graph.net}
-        return {**description(settings, layout, options), "system": system.title}
-    net = LandmarkNet.of_export(opened, file)
-    known = {**defaults.layouts.rows, **values.get("layouts", {})}
-    name = net.layout.name if net.layout.name in known else net.layout.stored
-    protocol = next((row for row, same in defaults.protocols.items() if same == values["protocol"]), file.stem)
-    args = {
-        "task": "landmarks",
-        "layout": name,
-        "protocol": protocol,
-        "val": "none",
-        **{key: values[key] for key in ("norm", "val", "train_data") if key in values},
-    }
-    return {
-        **values,
-        "layout": net.layout.to_dict(),
-        "args": check_values(args, str(file)),
-        "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size},
-    }
+def graph_values(file: Path, opened: Opened, defaults: Defaults) -> dict[str, Any]:
+    """Return the values of a checkpoint, without weights, for a published graph. UserError for an unknown one."""
+    system, settings, layout = graph_of(file, opened, defaults)
+    options = {**vars(settings.net), "net": system.graph.net}
+    return {**description(settings, layout, options), "system": system.title}
 
 
 def open_graph(file: Path, opened: Opened) -> LandmarkNet:
@@ -222,7 +155,7 @@ def open_graph(file: Path, opened: Opened) -> LandmarkNet:
         "pose": settings.loss.pose > 0,
         "states": state_names(vars(settings.loss)),
     }
-    return LandmarkNet.of(partial(import_named(system.graph.read), opened), values)
+    return LandmarkNet.of(partial(system.graph.read, opened), values)
 
 
 def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[System, Settings, Layout]:

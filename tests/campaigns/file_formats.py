@@ -92,9 +92,9 @@ def read_checkpoint(file: Path) -> None:
 
 
 def read_weights(file: Path) -> None:
-    from extras.systems.published import structure
     from utils.settings.config import read_defaults
     from utils.train import checkpoint
+    from utils.train.checkpoint import structure
 
     structure(*checkpoint.load_weights(file), read_defaults())
     checkpoint.load(file, read_defaults())

@@ -11,16 +11,17 @@ import torch
 from conftest import DEFAULTS, LAYOUTS, exported_predictor, mean_face, to_published
 from torch import nn
 
-from extras.systems.convert.imagenet import load_imagenet
-from extras.systems.convert.published import HEAD_NAMES, from_published, unwrapped
-from extras.systems.convert.systems import BACKBONES, SYSTEMS
+from extras.systems.convert.published import HEAD_NAMES, from_published
+from extras.systems.convert.systems import SYSTEMS
 from extras.systems.published import checkpoint_values
 from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.net import by_name
 from utils.export.files import export_onnx
-from utils.train.initialise import initialise
+from utils.train.checkpoint import unwrapped
+from utils.train.imagenet import load_imagenet
+from utils.train.initialise import BACKBONES, initialise
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = [

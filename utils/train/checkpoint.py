@@ -1,21 +1,24 @@
 """Checkpoints: they are written completely or not at all, and reading one runs no code from it."""
 
 import pickle
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from extras.systems import published
-from extras.systems.convert.published import unwrapped
 from nets import Trainable, build_net, no_larger
+from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
 from pipnet.files import unpacked_size, write_atomic
 from pipnet.landmark_net import DETECTS, LandmarkNet
 from pipnet.layout import Layout
-from pipnet.runtimes import RUNTIMES
-from utils.settings.config import Defaults
+from pipnet.runtimes import RUNTIMES, open_file
+from utils.data.paths import MEANFACE_FILES
+from utils.settings.config import Defaults, check_values
+from utils.settings.extras import extra
 from utils.settings.memory import limited
 from utils.train.contents import FORMAT, check_contents, is_whole
 from utils.train.make_net import state_names
@@ -27,9 +30,37 @@ OURS = {
     "protocol",
     "args",
 }  # keys of our checkpoints; foreign files do not have most of them
+PARTS = ("backbone", "neck", "head", "auxiliary", "refiner", "transformer", "places", "regressors")
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
+STAGES = ("refine", "reinit", "local_parts")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
 MOST_SHARED = 4  # bytes of the tensors in a file / bytes of the file: some share their values
 LEAST = 1.0  # GiB that reading a small file may take
 SAVED = b"PK", b"\x80"  # how files of torch.save begin: a zip or, written by old versions, a pickle
+
+
+def weights_and_mean_face(text: Path | str) -> tuple[list[Path], Path | None]:
+    """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas."""
+    files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
+    means = [file for file in files if file.suffix in MEANFACE_FILES]
+    return [file for file in files if file not in means], means[0] if means else None
+
+
+def are_our_names(state: dict[str, torch.Tensor]) -> bool:
+    """Return whether all names of a state dict are ours."""
+    return all(name.partition(".")[0] in PARTS for name in state)
+
+
+def unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict without the prefixes that DataParallel and torch.compile put before all names.
+
+    Raises ValueError if two names become one.
+    """
+    plain = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        raise ValueError("it names some tensors both with and without the prefix 'module.'; it mixes two nets")
+    return plain
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
@@ -93,18 +124,80 @@ def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
     UserError if a file is missing, damaged, unknown, or holds code.
     """
     if Path(file).suffix in RUNTIMES:
-        return {"format": FORMAT, "model": {}, **published.describe_export(Path(file), defaults)}
+        return {"format": FORMAT, "model": {}, **_export_values(Path(file), defaults)}
     tensors, known = load_weights(file)
     if not known and defaults is None:
         raise UserError(f"{file} is not a checkpoint of this project")
-    return known or {"format": FORMAT, **published.checkpoint_values(file, tensors, defaults)}
+    return known or {"format": FORMAT, **extra("systems").checkpoint_values(file, tensors, defaults)}
+
+
+def _export_values(file: Path, defaults: Defaults | None) -> dict[str, Any]:
+    """Return the values of a checkpoint, without weights, for an exported file. UserError for unknown files.
+
+    defaults: args.yaml, by which published files are described; None is enough for a detector.
+    """
+    opened = open_file(file, 1)
+    values = opened.values
+    if {*opened.outputs} == {"boxes", "scores"}:
+        check_export(values, file, detector=True)
+        args = {
+            "task": "detect",
+            "val": values.get("figures", {}).get("val", "none"),
+            "train_data": values.get("train_data"),
+        }
+        args = check_values(args, str(file))
+        return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
+    if not {"landmarks", "score"} <= {*opened.outputs}:
+        return extra("systems").graph_values(file, opened, defaults)
+    net = LandmarkNet.of_export(opened, file)
+    known = {**defaults.layouts.rows, **values.get("layouts", {})}
+    name = net.layout.name if net.layout.name in known else net.layout.stored
+    protocol = next((row for row, same in defaults.protocols.items() if same == values["protocol"]), file.stem)
+    args = {
+        "task": "landmarks",
+        "layout": name,
+        "protocol": protocol,
+        "val": "none",
+        **{key: values[key] for key in ("norm", "val", "train_data") if key in values},
+    }
+    return {
+        **values,
+        "layout": net.layout.to_dict(),
+        "args": check_values(args, str(file)),
+        "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size},
+    }
+
+
+def structure(tensors: dict[str, torch.Tensor], known: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """Return the keys of args.yaml that a net takes over from the trained landmark net in a file; {} for a backbone.
+
+    tensors, known: see `load_weights`. A stage that the file lacks is not among the keys, since it can be added.
+    """
+    if known:
+        values = {**known["args"], **known["net"]}
+    else:
+        values = {} if are_our_names(tensors) else extra("systems").settings_in(tensors, defaults)
+    return {key: values[key] for key in STRUCTURE if key in values} | {key: True for key in STAGES if values.get(key)}
 
 
 def about(file: Path, stored: dict[str, Any]) -> str:
     """Return a description of a tested file: its name, the epoch if it is known, the net and its number of parameters."""
     epoch = stored.get("epoch")
-    names = ", ".join(one.name for one in published.weights_and_mean_face(file)[0])
-    return f"{names}{'' if epoch is None else f' of epoch {epoch + 1}'}: {published.in_words(stored['model'], stored)}"
+    names = ", ".join(one.name for one in weights_and_mean_face(file)[0])
+    return f"{names}{'' if epoch is None else f' of epoch {epoch + 1}'}: {in_words(stored['model'], stored)}"
+
+
+def in_words(tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> str:
+    """Return the net's name, its published system and its number of parameters, in words. values: of its checkpoint."""
+    counted = (tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS))
+    whose = f" of {values['system']}" if "system" in values else ""
+    size = sum(tensor.numel() for tensor in counted) / 1e6
+    return f"{values['net'].get('net') or 'a net'}{whose}{f', {size:.2f} M parameters' if size else ''}"
+
+
+def first_three(names: list[str]) -> str:
+    """Return the first three names, joined by commas, and ' ...' if there are more."""
+    return f"{', '.join(names[:3])}{' ...' if names[3:] else ''}"
 
 
 def _check(file: Path, values: dict[str, Any]) -> None:
@@ -123,7 +216,7 @@ def load_weights(file: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, A
     """Return ({name: tensor}, the whole checkpoint or {} for a foreign file). float16 becomes float32.
     UserError as in `load`.
     """
-    files, _ = published.weights_and_mean_face(file)
+    files, _ = weights_and_mean_face(file)
     read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
     wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}

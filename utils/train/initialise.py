@@ -1,16 +1,14 @@
 """Initial weights of a landmark net: random, ImageNet, or a trained net, perhaps of other landmarks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from extras.systems import published
-from extras.systems.convert.imagenet import load_imagenet
-from extras.systems.convert.published import is_classifier
-from extras.systems.convert.systems import BACKBONES, backbone_in, system_of
 from nets import Trainable, net_row
 from nets.heads.transplant import complex_similarity, nearest_origins
 from pipnet.errors import UserError
@@ -18,10 +16,16 @@ from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop
 from pipnet.layout import Layout
 from utils.settings.config import Defaults, load_protocol
+from utils.settings.extras import extra
 from utils.train import checkpoint
+from utils.train.imagenet import load_imagenet
 
 ALIKE = 1.25  # ratio of face sizes in two kinds of crops; beyond it, a net of one kind is a poor start for the other
 FRAME = 10000  # px, side of an imagined image in which no crop reaches the edge
+BACKBONES = {  # by their names in the file alone, see `backbone_in`
+    "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
+    "irnet": ("irnet18", "irnet50", "irnet100"),
+}
 PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with rows for landmarks
 
 
@@ -94,12 +98,14 @@ def start_from(
     that both layouts share keep their rows of the head. Other tensors are loaded if name and shape are the same.
     """
     tensors, known = checkpoint.load_weights(file)
-    stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
-    if system:
-        _check_meanface(file, stored, net, meanface, " in ".join(system.meanface))
-    held = _check_backbone(
-        file, tensors, published.structure(tensors, known, defaults).get("net"), stored, net, bool(known)
-    )
+    foreign = None if checkpoint.are_our_names(tensors) else extra("systems").renamed(tensors, net, meanface)
+    stored, own = foreign.tensors if foreign else tensors, net.state_dict()
+    if hasattr(net.backbone, "own_names"):
+        stored = net.backbone.own_names(stored)
+    if foreign:
+        _check_meanface(file, stored, net, meanface, foreign.needs_meanface)
+    held = checkpoint.structure(tensors, known, defaults).get("net")
+    held = _check_backbone(file, tensors, held, stored, net, bool(known))
     words, head = "", {}
     if known:
         head, words = _Graft(net, file, layout, meanface, warn, defaults.protocols).head(stored, known)
@@ -120,17 +126,38 @@ def start_from(
     rows = [(name, _shape(tensor), _origin(name, tensor, stored, head or {})) for name, tensor in own.items()]
     left = {name: tensor for name, tensor in stored.items() if name not in own}
     rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in left.items()]
-    if system is None:
-        rows += [
-            (name, _shape(tensor), "left out: the classifier")
-            for name, tensor in tensors.items()
-            if is_classifier(name)
-        ]
+    if foreign:
+        rows += [(name, _shape(tensors[name]), "left out: the classifier") for name in foreign.left_out]
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))
-    about = published.in_words(tensors, {"net": {"net": held}, **({"system": system.title} if system else {})})
+    title = {"system": foreign.title} if foreign and foreign.title else {}
+    about = checkpoint.in_words(tensors, {"net": {"net": held}, **title})
     return Started(
         f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows
     )
+
+
+@cache
+def shapes_of(net: str, act: str | None) -> dict[str, torch.Size]:
+    """Return the tensors of a backbone."""
+    with torch.device("meta"):  # only shapes are needed
+        made = net_row(net).build(act=act) if act else net_row(net).build()
+    return {name: tensor.shape for name, tensor in made.state_dict().items()}
+
+
+def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, str | None] | None:
+    """Return (net, activation) of the largest of the backbones `names` whose tensors are all in `state`, None without
+    one.
+
+    The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of
+    resnet18.
+    """
+    choices = [(name, act) for name in names for act in (None, *net_row(name).acts[1:])]
+    there = [
+        choice
+        for choice in choices
+        if all(key in state and state[key].shape == shape for key, shape in shapes_of(*choice).items())
+    ]
+    return max(there, key=lambda choice: len(shapes_of(*choice)), default=None)
 
 
 def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, net: Trainable, ours: bool) -> str:
@@ -157,7 +184,7 @@ def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, n
         )
     if foreign := [] if ours else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
         raise UserError(
-            f"{file} holds more than {wanted} has ({published.first_three(foreign)}), so another net; give a "
+            f"{file} holds more than {wanted} has ({checkpoint.first_three(foreign)}), so another net; give a "
             "checkpoint of the same backbone"
         )
     return held

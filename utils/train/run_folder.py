@@ -7,13 +7,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from extras.systems.published import net_files, weights_and_mean_face
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, checksum, shipped, shipped_net
 from pipnet.runtimes import RUNTIMES, stored_values
-from utils.settings.formats import FORMATS, SOURCE, folder_of
+from utils.settings.extras import extra, has_extra
+from utils.settings.formats import FORMATS, SOURCE, files_of, folder_of
 from utils.settings.yaml_files import nearest
 from utils.train import checkpoint
+from utils.train.checkpoint import weights_and_mean_face
 from utils.train.own_files import is_own_file
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
@@ -174,6 +175,18 @@ def _find_file(exp: str, root: Path) -> Run:
     # many files share a name, such as best.pt, so the folder is named after the content too
     name = f"{first.name.replace('.', '-')[:100]}-{net_checksum(exp)[:8]}"
     return run._replace(folder=root / FILES / name, weights=Path(exp))
+
+
+def net_files(text: Path | str) -> list[Path]:
+    """Return the files that a net consists of: the weights and their mean face, or the files of an export.
+
+    text: see `weights_and_mean_face`; a mean face that is not named is looked for beside the weights.
+    """
+    files, mean = weights_and_mean_face(text)
+    if files[0].suffix in RUNTIMES:
+        return [file for file in files_of(files[0]) if file.is_file()]
+    beside = extra("systems").mean_faces(files[0]) if has_extra("systems") else []
+    return [*files, *([mean] if mean else beside)]
 
 
 def net_checksum(weights: Path | str) -> str:

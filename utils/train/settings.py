@@ -10,7 +10,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from extras.systems.published import structure, weights_and_mean_face
 from nets import NetOptions, check_options
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -24,6 +23,7 @@ from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ROUNDS
 from utils.settings.yaml_files import read_yaml
 from utils.train import checkpoint, run_folder
+from utils.train.checkpoint import weights_and_mean_face
 from utils.train.run_folder import Run
 
 SETS = ("train_data", "test_data", "unlabelled")
@@ -276,6 +276,8 @@ def _start(settings: Settings, defaults: Defaults) -> dict:
         raise UserError(
             f"--weights {source} is of --task {known['args']['task']}, this is --task {task}; give another net"
         )
-    if known and task == "landmarks":
+    if task != "landmarks":
+        return {}
+    if known:
         checkpoint.built(source, known)
-    return check_values(structure(tensors, known, defaults), source)
+    return check_values(checkpoint.structure(tensors, known, defaults), source)

@@ -4,11 +4,10 @@ Theirs have backbone, neck and head side by side; ours are `backbone.<published 
 `head.<name>`. Tensors have the same shapes.
 """
 
-import re
-
 from torch import Tensor
 
 from nets.heads.transplant import PARTS
+from utils.train.checkpoint import are_our_names
 
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")
 HEAD_NAMES = {  # {system: {our name of a head's convolution: the published one}}
@@ -16,24 +15,6 @@ HEAD_NAMES = {  # {system: {our name of a head's convolution: the published one}
     "irnet": dict(zip(PARTS, PARTS, strict=True)),
 }
 CLASSIFIER = ("fc", "classifier")  # in plain ImageNet nets
-OURS = ("backbone", "neck", "head", "auxiliary", "refiner", "transformer", "places", "regressors")
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
-
-
-def are_our_names(state: dict[str, Tensor]) -> bool:
-    """Return whether all names of a state dict are ours."""
-    return all(name.partition(".")[0] in OURS for name in state)
-
-
-def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict without the prefixes that DataParallel and torch.compile put before all names.
-
-    Raises ValueError if two names become one.
-    """
-    plain = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
-    if len(plain) < len(state):
-        raise ValueError("it names some tensors both with and without the prefix 'module.'; it mixes two nets")
-    return plain
 
 
 def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[str, Tensor]:

@@ -1,19 +1,18 @@
 """Published systems whose files run here as their authors ran them: one row for each."""
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from extras.systems.convert import peppa, pfld
-from extras.systems.convert.dpr import has_local_parts
-from extras.systems.convert.gdconv import gdconv_keys
+from extras.systems.convert.dpr import from_dpr, has_local_parts
+from extras.systems.convert.gdconv import from_gdconv, gdconv_keys
 from extras.systems.convert.graph import Graph
-from extras.systems.convert.published import HEAD_NAMES, NECK, are_our_names
-from nets.build import net_row
+from extras.systems.convert.published import HEAD_NAMES, NECK, from_published
+from utils.train.checkpoint import are_our_names
+from utils.train.initialise import BACKBONES, backbone_in, shapes_of
 
 SETS = {
     68: "300w",
@@ -23,10 +22,6 @@ SETS = {
     19: "aflw",
     106: "lapa",
 }  # {landmarks of a snapshot: what it was trained on}; 12: the eyes of 68
-BACKBONES = {
-    "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
-    "irnet": ("irnet18", "irnet50", "irnet100"),
-}
 MEANFACE = ("meanface.txt", "data/<set> of github.com/jhb86253817/PIPNet")
 OUTPUTS = 143  # of Slim
 STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
@@ -38,13 +33,13 @@ class PublishedGraph(NamedTuple):
     net: its name, for messages
     fits(opened): whether an opened file is such a graph
     keys: settings that the system's preset does not hold; the crop protocol is that of its demo
-    read: "module:name" of a function (opened, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net
+    read: function (opened, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net
     """
 
     net: str
     fits: Callable[[Graph], bool]
     keys: dict[str, Any]
-    read: str
+    read: Callable[[Graph, np.ndarray], dict[str, np.ndarray]]
 
 
 class System(NamedTuple):
@@ -56,7 +51,7 @@ class System(NamedTuple):
     keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if
     the
         tensors cannot be run
-    convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
+    convert: function (state, mean face (N, 2)) -> tensors under our names
     meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need
     none unused: beginnings of our names of tensors that its files may hold, but that the net does not have
     graph: its exported form, if it published one
@@ -67,7 +62,7 @@ class System(NamedTuple):
     marks: tuple[str, ...]
     preset: str
     keys: Callable[[dict[str, Tensor]], dict]
-    convert: str
+    convert: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
     meanface: tuple[str, str] | tuple[()] = ()
     unused: tuple[str, ...] = ()
     graph: PublishedGraph | None = None
@@ -110,30 +105,6 @@ def slim_keys(state: dict[str, Tensor]) -> dict:
     return {"layout": "68"}
 
 
-@cache
-def _shapes(net: str, act: str | None) -> dict[str, torch.Size]:
-    """Return the tensors of a backbone."""
-    with torch.device("meta"):  # only shapes are needed
-        made = net_row(net).build(act=act) if act else net_row(net).build()
-    return {name: tensor.shape for name, tensor in made.state_dict().items()}
-
-
-def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, str | None] | None:
-    """Return (net, activation) of the largest of the backbones `names` whose tensors are all in `state`, None without
-    one.
-
-    The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of
-    resnet18.
-    """
-    choices = [(name, act) for name in names for act in (None, *net_row(name).acts[1:])]
-    there = [
-        choice
-        for choice in choices
-        if all(key in state and state[key].shape == shape for key, shape in _shapes(*choice).items())
-    ]
-    return max(there, key=lambda choice: len(_shapes(*choice)), default=None)
-
-
 def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
     """Return (net, activation, see `backbone_in`) of a snapshot. ValueError if a tensor belongs to no part of the net."""
     others = {*HEAD_NAMES[system].values(), *NECK}
@@ -141,7 +112,7 @@ def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
     found = backbone_in(backbone, BACKBONES[system])
     if found is None:
         raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")
-    if foreign := sorted(backbone.keys() - _shapes(*found).keys()):
+    if foreign := sorted(backbone.keys() - shapes_of(*found).keys()):
         raise ValueError(
             f"its backbone is {found[0]} with {len(foreign)} more tensors ({', '.join(foreign[:3])}"
             f"{' ...' if foreign[3:] else ''}), so another one"
@@ -155,12 +126,12 @@ SYSTEMS = {
         ("conv13.4.weight",),
         "slim",
         slim_keys,
-        "extras.systems.convert.peppa:from_peppa",
+        peppa.from_peppa,
         graph=PublishedGraph(
             "slim",
             peppa.is_exported,
             {"layout": "68", "protocol": "slim_demo"},
-            "extras.systems.convert.peppa:read_exported",
+            peppa.read_exported,
         ),
     ),
     "dpr": System(
@@ -168,7 +139,7 @@ SYSTEMS = {
         ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight", "left_eye_loc.4.weight"),
         "dpr",
         lambda state: {"layout": "98", "local_parts": has_local_parts(state)},
-        "extras.systems.convert.dpr:from_dpr",
+        from_dpr,
         ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"),
         ("places.",),
     ),
@@ -177,12 +148,12 @@ SYSTEMS = {
         ("linear7.conv.weight", "linear1.conv.weight"),
         "coordinate",
         gdconv_keys,
-        "extras.systems.convert.gdconv:from_gdconv",
+        from_gdconv,
         graph=PublishedGraph(
             "PFLD",
             pfld.is_exported,
             {"layout": "68", "input_size": pfld.SIZE, "protocol": "cunjian_camera"},
-            "extras.systems.convert.pfld:read_exported",
+            pfld.read_exported,
         ),
     ),
     "pipnet": System(
@@ -190,7 +161,7 @@ SYSTEMS = {
         ("cls_layer.weight",),
         "pipnet",
         lambda state: snapshot_keys(state, "pipnet"),
-        "extras.systems.convert.published:from_published",
+        from_published,
         MEANFACE,
         crops=pipnet_preset,
     ),
@@ -199,7 +170,7 @@ SYSTEMS = {
         ("score.weight",),
         "irnet",
         lambda state: snapshot_keys(state, "irnet"),
-        "extras.systems.convert.published:from_published",
+        from_published,
         MEANFACE,
     ),
 }

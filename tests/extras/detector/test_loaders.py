@@ -12,10 +12,10 @@ from torchvision.ops import box_iou, nms
 from extras.detector.faceboxes import BoxTargets, FaceBoxesV2, anchors, best_boxes, decode, encode, multibox_loss
 from extras.detector.loaders import weights_of
 from extras.detector.mtcnn import MTCNN, nms_of_smaller
-from extras.systems.convert.published import unwrapped
 from pipnet.detector import DETECTORS, Detector
 from pipnet.detector import suppress as suppress_boxes
 from pipnet.errors import UserError
+from utils.train.checkpoint import unwrapped
 
 SIZES = [(1, 1), (1, 130), (33, 20), (128, 128), (150, 257)]
 FILES = {"faceboxes": "FaceBoxesV2.pth", "rfb320": "version-RFB-320.onnx", "mtcnn": "mtcnn_weights.npz"}
