@@ -5,7 +5,7 @@ may add heads and stages.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class HeadRow(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from pipnet.contents import check_export
+from pipnet.card import DetectorCard
 from pipnet.errors import UserError, one_line
 from pipnet.files import lasting
 from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
@@ -84,20 +84,17 @@ class FaceBox(NamedTuple):
 
 
 Find = Callable[[np.ndarray, float, float], Detections]  # image (H, W, 3), threshold, overlap -> boxes in its px
-Loaded = tuple[Find, dict[str, Any]]  # the second: threshold, overlap, face_box, if the file stores its own
+Loaded = tuple[Find, DetectorCard | None]  # the card of a detector of this project; None: that of its row
 
 
 class DetectorRow(NamedTuple):
-    """A detector: published threshold and overlap, the map of its boxes, where its file comes from, and how that is
-    loaded.
+    """A detector: the card of its published file, where that comes from, and how it is loaded.
 
     load(file, threads): opens the file in onnxruntime or OpenCV. in_torch: whether the checkout opens files that are no
     exports in torch; without `load` it opens all.
     """
 
-    threshold: float
-    overlap: float
-    face_box: FaceBox
+    card: DetectorCard
     source: str
     load: Callable[[Path, int], Loaded] | None = None
     in_torch: bool = False
@@ -150,15 +147,16 @@ class Detector:
             missing = "no file is given" if weights is None else f"no file at {weights}"
             raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
         if row.load is None or (row.in_torch and Path(weights).suffix not in RUNTIMES):
-            self._find, stored = open_with("detector", Path(weights), name, threads)
+            self._find, card = open_with("detector", Path(weights), name, threads)
         else:
-            self._find, stored = row.load(Path(weights), threads)
+            self._find, card = row.load(Path(weights), threads)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
-        self._twice = bool(stored)  # a published one stores no values and gives the published boxes
+        self._twice = card is not None  # a published one has no card in its file, and gives the published boxes
         self.trust = TRUST if self._twice else 0.0  # scores of others mean something else
-        self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
-        self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
-        self.face_box = FaceBox(*stored.get("face_box", row.face_box))
+        card = card or row.card
+        self.threshold = card.threshold if threshold is None else threshold
+        self.overlap = card.overlap if overlap is None else overlap
+        self.face_box = FaceBox(*card.face_box)
 
     def __reduce__(self):
         return type(self), self._given
@@ -238,14 +236,21 @@ def load_exported(file: Path, threads: int) -> Loaded:
             "and scores; give one that `main.py --task detect --export` has exported"
         )
 
-    check_export(opened.values, file, detector=True)
+    card = exported_card(opened.values, file)
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(overlap, np.float32)}
         found = opened.run({"image": image, **options})
         return Detections(found["boxes"], found["scores"])
 
-    return find, {"face_box": EXPORTED_FACE_BOX, **opened.values}
+    return find, card
+
+
+def exported_card(values: dict[str, Any], file: Path) -> DetectorCard:
+    """Return the card of a detector of this project, from what its file states. UserError for wrong values."""
+    card = DETECTORS["faceboxes"].card
+    unstated = {"threshold": card.threshold, "overlap": card.overlap, "face_box": EXPORTED_FACE_BOX}
+    return DetectorCard.read({**unstated, **values}, file)
 
 
 def load_rfb320(file: Path, threads: int) -> Loaded:
@@ -268,7 +273,7 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
         best = best[suppress(boxes[best], overlap)]
         return Detections(boxes[best] * np.tile(image.shape[1::-1], 2).astype(np.float32), scores[best])
 
-    return find, {}
+    return find, None
 
 
 def load_yunet(file: Path, threads: int) -> Loaded:
@@ -296,7 +301,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
         boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], 1)
         return Detections(boxes, found[:, 14], found[:, 4:14].reshape(-1, 5, 2))
 
-    return find, {}
+    return find, None
 
 
 def load_scrfd(file: Path, threads: int) -> Loaded:
@@ -414,68 +419,53 @@ def _load_anchored(
         points = None if points is None else (points[best] * back).astype(np.float32)
         return Detections(boxes, scores[best].astype(np.float32), points)
 
-    return find, {}
+    return find, None
 
 
 # Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet, SCRFD, RetinaFace and FaceBoxes
 # v1 were not measured: they have FaceBoxesV2's
-EXPORTED_FACE_BOX = FaceBox(
-    0.094, 1.090, 0.866
-)  # of the shipped detector; errors with the latest medians differ by < 0.03
+EXPORTED_FACE_BOX = (0.094, 1.090, 0.866)  # of the shipped detector; errors with the latest medians differ by < 0.03
+FACEBOXES_V2 = (0.135, 1.043, 0.768)
 DETECTORS: dict[str, DetectorRow] = {
     "faceboxes": DetectorRow(
-        0.6,
-        0.3,
-        FaceBox(0.135, 1.043, 0.768),
+        DetectorCard(threshold=0.6, overlap=0.3, face_box=FACEBOXES_V2),
         "weights/detector.onnx, which comes with the project, or FaceBoxesV2.pth of github.com/jhb86253817/PIPNet",
         load_exported,
         in_torch=True,
     ),
     "rfb320": DetectorRow(
-        0.8,
-        0.3,
-        FaceBox(0.133, 1.040, 0.753),
+        DetectorCard(threshold=0.8, overlap=0.3, face_box=(0.133, 1.040, 0.753)),
         "version-RFB-320.onnx of github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB",
         load_rfb320,
         any_size=False,
     ),
     "mtcnn": DetectorRow(
-        0.8,
-        0.7,
-        FaceBox(0.145, 1.047, 0.772),
+        DetectorCard(threshold=0.8, overlap=0.7, face_box=(0.145, 1.047, 0.772)),
         "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
         "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
         in_torch=True,
         scale=1.0,
     ),
     "yunet": DetectorRow(
-        0.9,
-        0.3,
-        FaceBox(0.135, 1.043, 0.768),
+        DetectorCard(threshold=0.9, overlap=0.3, face_box=FACEBOXES_V2),
         "face_detection_yunet_2023mar.onnx of github.com/opencv/opencv_zoo",
         load_yunet,
     ),
     "scrfd": DetectorRow(
         # python-package/insightface/model_zoo/scrfd.py: threshold of `detect`, and nms_threshold
-        0.5,
-        0.4,
-        FaceBox(0.135, 1.043, 0.768),
+        DetectorCard(threshold=0.5, overlap=0.4, face_box=FACEBOXES_V2),
         "scrfd_*.onnx or det_*.onnx of github.com/deepinsight/insightface",
         load_scrfd,
     ),
     "retinaface": DetectorRow(
         # Retinaface/Retinaface.py of github.com/cunjian/pytorch_face_landmark: vis_thres and nms_threshold
-        0.5,
-        0.3,
-        FaceBox(0.135, 1.043, 0.768),
+        DetectorCard(threshold=0.5, overlap=0.3, face_box=FACEBOXES_V2),
         "the ONNX file that convert_to_onnx.py of github.com/biubug6/Pytorch_Retinaface writes",
         load_retinaface,
     ),
     "faceboxes-v1": DetectorRow(
         # test.py of that repository: vis_thres (what it draws) and nms_threshold
-        0.5,
-        0.3,
-        FaceBox(0.135, 1.043, 0.768),
+        DetectorCard(threshold=0.5, overlap=0.3, face_box=FACEBOXES_V2),
         "an ONNX file of the net of github.com/zisianw/FaceBoxes.PyTorch, with softmaxed scores",
         load_faceboxes_v1,
     ),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipnet.contents import check_export
+from pipnet.card import HALFWAY, SURE_ERROR, LandmarkCard
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.geometry import Protocol, box_of, crop_box
@@ -19,10 +19,9 @@ FILLED = 0.08  # training boxes were tight if the crop of the mean face's box is
 LEVEL = math.radians(
     5
 )  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
-HALFWAY = 0.4  # default of LandmarkNet.face_limit
 # limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean
 # expected error, as a share of its size. Almost no face that is found at a wrong roll meets both
-SURE, SURE_ERROR = 0.35, 0.028
+SURE = 0.35
 LARGEST_ERROR = (
     0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
 )
@@ -129,32 +128,29 @@ class LandmarkNet(NamedTuple):
         return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
 
     @classmethod
-    def of(cls, predict, values: dict[str, Any]) -> "LandmarkNet":
-        """Return a net from the checked values of an export or a checkpoint."""
-        meanface = values.get("meanface")
-        meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
-        protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
+    def of(cls, predict: Any, card: LandmarkCard) -> "LandmarkNet":
+        """Return the net of a card. predict: see above; None for a net that is only described."""
         return cls(
             predict,
-            Layout.from_dict(values["layout"]),
-            protocol,
-            values["input_size"],
-            meanface,
-            values.get("input_margin", 1.0),
-            values.get("face_limit", HALFWAY),
-            values.get("face_least", 0.0),
-            bool(values.get("pose")),
-            tuple(values.get("states") or ()),
-            float(values.get("sure_score", 1)),
-            float(values.get("sure_error", SURE_ERROR)),
-            values.get("member_limits", {}),
+            card.layout,
+            card.protocol,
+            card.input_size,
+            card.meanface,
+            card.input_margin,
+            card.face_limit,
+            card.face_least,
+            "pose" in card.outputs,
+            card.states,
+            card.sure_score,
+            card.sure_error,
+            card.member_limits or {},
         )
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
         """Return the net of a file that this project exported. UserError if its metadata are incomplete or wrong."""
-        check_export(opened.values, file)
-        return cls.of(lambda images: opened.run({"image": images}), {**opened.values, "pose": "pose" in opened.outputs})
+        net = cls.of(lambda images: opened.run({"image": images}), LandmarkCard.read(opened.values, file))
+        return net._replace(pose="pose" in opened.outputs)
 
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:

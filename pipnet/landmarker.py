@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from pipnet.align import chip
-from pipnet.detector import DETECTORS, SUREST, WITHIN, Detections, Detector, FaceBox
+from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face, boxes_of
 from pipnet.files import COARSE, SHIPPED, lasting
@@ -193,7 +193,7 @@ class Landmarker:
     @property
     def face_box(self) -> FaceBox:
         """Return the map from the detector's boxes to landmark boxes."""
-        return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
+        return getattr(self.detector, "face_box", FaceBox(*FACEBOXES_V2))
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...], second_crop: bool = True) -> list[list[Face]]: ...

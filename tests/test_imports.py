@@ -23,15 +23,6 @@ UPWARD: dict[str, set[str]] = {  # what is still to be turned round
     "utils.data.prepare": {"extras.datasets", "extras.datasets.own_layout"},
     "utils.data.sets": {"extras.datasets", "extras.synthetic"},
     "utils.task.run_access": {"extras.semi.rounds", "extras.tools.audit", "extras.tools.predict"},
-    "utils.train.checkpoint": {"extras.systems.convert.published", "extras.systems.published"},
-    "utils.train.initialise": {
-        "extras.systems.convert.imagenet",
-        "extras.systems.convert.published",
-        "extras.systems.convert.systems",
-        "extras.systems.published",
-    },
-    "utils.train.run_folder": {"extras.systems.published"},
-    "utils.train.settings": {"extras.systems.published"},
 }
 REEXPORTS = {"utils": "utils.task", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

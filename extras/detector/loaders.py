@@ -8,7 +8,7 @@ import torch
 
 from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.mtcnn import MTCNN
-from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
+from pipnet.detector import Detections, Find, Loaded, exported_card
 from pipnet.errors import UserError, one_line
 from pipnet.files import unpacked_size
 from utils.evaluate.evaluate import prepare_torch
@@ -21,11 +21,8 @@ EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 def load_faceboxes(file: Path, threads: int) -> Loaded:
     """Load FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
     known = load_weights(file)[1]
-    stored: dict[str, Any] = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
-    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {
-        "face_box": EXPORTED_FACE_BOX,
-        **stored,
-    } if known else {}
+    card = exported_card({key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}, file)
+    return faceboxes_finder(weights_of(file), prepare_torch(threads)), card if known else None
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
@@ -55,7 +52,7 @@ def load_mtcnn(file: Path, threads: int) -> Loaded:
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         return Detections(*(part.cpu().numpy() for part in net.detect(image, (*EARLIER, threshold), overlap)))
 
-    return find, {}
+    return find, None
 
 
 def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> Any:

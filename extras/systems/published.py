@@ -11,6 +11,7 @@ from torch import Tensor
 from extras.systems.convert.published import from_published, is_classifier
 from extras.systems.convert.systems import SYSTEMS, System, system_of
 from nets import Trainable
+from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
 from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
@@ -152,10 +153,10 @@ def open_graph(file: Path, opened: Opened) -> LandmarkNet:
     values = {
         **description(settings, layout, {}),
         "input_size": settings.net.input_size,
-        "pose": settings.loss.pose > 0,
+        "outputs": {"pose": []} if settings.loss.pose > 0 else {},
         "states": state_names(vars(settings.loss)),
     }
-    return LandmarkNet.of(partial(system.graph.read, opened), values)
+    return LandmarkNet.of(partial(system.graph.read, opened), LandmarkCard.of(values))
 
 
 def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[System, Settings, Layout]:

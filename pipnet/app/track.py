@@ -11,11 +11,11 @@ from numbers import Integral, Real
 import numpy as np
 
 from pipnet.app.smooth import make_smooth
+from pipnet.card import HALFWAY
 from pipnet.errors import UserError
 from pipnet.face import Face, boxes_of
 from pipnet.geometry import box_of, greedy_nms, iou
 from pipnet.images import as_bgr
-from pipnet.landmark_net import HALFWAY
 from pipnet.landmarker import Landmarker, largest_first
 from pipnet.search import QUARTERS, best, search, stands
 

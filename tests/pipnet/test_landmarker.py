@@ -331,7 +331,7 @@ def test_a_detector_is_a_file(tmp_path, trained):
 
 def test_values_in_a_detectors_file_replace_those_of_the_table(tmp_path):
     file = detector_file(tmp_path / "d.onnx", [[10, 10, 30, 30]], [0.99])
-    row = DETECTORS["faceboxes"]
+    row = DETECTORS["faceboxes"].card
     plain = Detector(weights=file)
     assert (plain.threshold, plain.overlap, plain.face_box) == (row.threshold, row.overlap, FaceBox(*EXPORTED_FACE_BOX))
     model = onnx.load(file)

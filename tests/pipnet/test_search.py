@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.app.track import Tracker
+from pipnet.card import SURE_ERROR
 from pipnet.detector import Detections, Detector, FaceBox, joined
 from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
 from pipnet.images import enhanced
-from pipnet.landmark_net import SURE_ERROR, LandmarkNet, open_net
+from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.landmarker import Landmarker, apart
 
 

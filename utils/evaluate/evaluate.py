@@ -11,9 +11,9 @@ import torch
 
 from nets import Trainable
 from nets.labels import Prediction
+from pipnet.card import SURE_ERROR
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
-from pipnet.landmark_net import SURE_ERROR
 from pipnet.layout import Layout
 from utils.data.batches import test_batches
 from utils.data.faces import Faces

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nets.registry import ACTS, ERRORS, HEADS, POOLS
-from pipnet.contents import MOST_PX
+from pipnet.card import MOST_PX
 from pipnet.detector import DETECTORS
 from pipnet.runtimes import MOST_THREADS
 from utils.settings.keys import Key, key, keys_of

@@ -13,7 +13,7 @@ from loguru import logger
 from nets import Trainable
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
-from pipnet.contents import LIMITS
+from pipnet.card import LIMITS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped

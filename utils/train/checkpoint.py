@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from nets import Trainable, build_net, no_larger
-from pipnet.contents import check_export
+from pipnet.card import LandmarkCard
+from pipnet.detector import exported_card
 from pipnet.errors import UserError, one_line
 from pipnet.files import unpacked_size, write_atomic
 from pipnet.landmark_net import DETECTS, LandmarkNet
@@ -20,8 +21,8 @@ from utils.data.paths import MEANFACE_FILES
 from utils.settings.config import Defaults, check_values
 from utils.settings.extras import extra
 from utils.settings.memory import limited
-from utils.train.contents import FORMAT, check_contents, is_whole
 from utils.train.make_net import state_names
+from utils.train.schema import FORMAT, check_checkpoint, is_whole
 
 OURS = {
     "format",
@@ -109,10 +110,10 @@ def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
     values = {
         "input_size": net.spec["input_size"],
         "input_margin": net.input_margin,
-        "pose": "pose" in net.auxiliary,
+        "outputs": {name: [] for name in net.auxiliary},
         "states": state_names(stored["args"]),
     }
-    return LandmarkNet.of(None, {**stored, **values})
+    return LandmarkNet.of(None, LandmarkCard.of({**stored, **values}))
 
 
 def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _export_values(file: Path, defaults: Defaults | None) -> dict[str, Any]:
     opened = open_file(file, 1)
     values = opened.values
     if {*opened.outputs} == {"boxes", "scores"}:
-        check_export(values, file, detector=True)
+        exported_card(values, file)
         args = {
             "task": "detect",
             "val": values.get("figures", {}).get("val", "none"),
@@ -205,7 +206,7 @@ def _check(file: Path, values: dict[str, Any]) -> None:
     if isinstance(found := values.get("format"), int) and found != FORMAT:
         raise UserError(f"{file} has checkpoint format {found}, this version reads {FORMAT}; train the net again")
     try:
-        check_contents(values)
+        check_checkpoint(values)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net again"

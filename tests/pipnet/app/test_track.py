@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.app.track import LEAST_SCORE, MEMORY, RETRY, Tracker, face_score, match
+from pipnet.card import HALFWAY
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
-from pipnet.landmark_net import HALFWAY, open_net
+from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.search import STEPS
 

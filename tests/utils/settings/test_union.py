@@ -13,7 +13,7 @@ from conftest import LAYOUTS, ROOT, SMALL, driver, fails, mean_face, refuses, ro
 from own_sets import FIVE, write_pairs
 
 from nets.heads.pip import BEYOND, neighbors_across
-from pipnet.contents import check_layout
+from pipnet.card import check_layout
 from pipnet.geometry import similarity, transform
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker

@@ -1,4 +1,4 @@
-"""Types and ranges of the values in a checkpoint, which is checked once, when it is opened; its readers need no checks."""
+"""The schema of a checkpoint: types and ranges of its values. It is checked once, on opening."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nets.registry import ACTS, HEADS
 from nets.stages.auxiliary import TERMS
-from pipnet.contents import (
+from pipnet.card import (
     ANY,
     FLAG,
     INDEX,
@@ -130,7 +130,7 @@ STATE = record(  # what a training goes on from
 ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
 
 
-def check_contents(values: dict[str, Any]) -> None:
+def check_checkpoint(values: dict[str, Any]) -> None:
     """Raise ValueError, which names the value, if our checkpoint is incomplete, has wrong types or contradicts itself.
 
     Settings are converted in place: a single name becomes a list if the setting is a list.

@@ -1,13 +1,17 @@
-"""Types and ranges of the values in checkpoints and exports. A file is checked once, when it is opened."""
+"""The cards of exported nets: what a file's metadata say, with types and ranges. A file is checked once, on opening."""
 
 import math
 import reprlib
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import MISSING as REQUIRED
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.geometry import CHOICES
+from pipnet.geometry import CHOICES, Protocol
 from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
 
 MOST_PX = 2048  # side of a net's input: its maps take 1 GB then
@@ -175,34 +179,6 @@ LIMITS = {
     "sure_error": maybe(number(0)),
 }
 LIMITS["member_limits"] = maybe(table_of(record(**LIMITS)))  # of each layout of a union
-LANDMARK_EXPORT = record(
-    layout=LAYOUT,
-    protocol=PROTOCOL,
-    input_size=SIZE,
-    meanface=maybe(nullable(POINTS)),
-    input_margin=maybe(number(1, 4)),
-    states=maybe(nullable(several(nullable(TEXT)))),
-    layouts=maybe(table_of(table_of(ANY))),
-    outputs=table_of(SHAPE),
-    epoch=maybe(nullable(whole())),
-    val_nme=maybe(nullable(number(0))),
-    norm=maybe(nullable(TEXT)),
-    net=maybe(nullable(TEXT)),
-    head=maybe(nullable(TEXT)),
-    train_data=maybe(nullable(several(TEXT))),
-    val=maybe(VAL),
-    **LIMITS,
-)
-DETECTOR_EXPORT = record(
-    threshold=maybe(SHARE),
-    overlap=maybe(SHARE),
-    face_box=maybe(several(number(), 3)),
-    figures=maybe(table_of(ANY)),
-    outputs=table_of(SHAPE),
-    epoch=maybe(nullable(whole())),
-    net=maybe(nullable(TEXT)),
-    train_data=maybe(nullable(several(TEXT))),
-)
 
 
 def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
@@ -213,17 +189,107 @@ def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
     return layout
 
 
-def check_export(values: dict[str, Any], file: Path | str, detector: bool = False) -> None:
-    """Raise UserError if the metadata of an exported landmark net, or detector, are incomplete or wrong."""
-    try:
-        if detector:
-            check(values, DETECTOR_EXPORT, "")
-            return
-        check(values, LANDMARK_EXPORT, "")
-        count, face = check_layout(values["layout"]).count, values.get("meanface")
-        if face is not None and len(face) != count:
-            raise ValueError(f"meanface has {len(face)} landmarks, {count} belong there")
-    except ValueError as error:
-        raise UserError(
-            f"{file} has no usable metadata: {error}; give a net that `main.py --export` has exported"
-        ) from None
+HALFWAY = 0.4  # a landmark score that background and faces are as likely to get, if the net does not state its own
+SURE_ERROR = 0.028  # see LandmarkCard; almost no face that is found at a wrong roll has less
+
+
+def stated(kind: Kind, default: Any = REQUIRED) -> Any:
+    """Return a field of a card. kind: of the value in the metadata; default: if the file does not state it."""
+    return field(default=default, metadata={"kind": kind})
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an exported net says of itself in its metadata, see `stated`. Its subclasses are frozen dataclasses."""
+
+    @classmethod
+    def kind(cls) -> Kind:
+        """Return the kind of the metadata. Names that are no fields, such as notes for people, are ignored."""
+        kinds = {}
+        for one in fields(cls):
+            kinds[one.name] = one.metadata["kind"] if one.default is REQUIRED else maybe(one.metadata["kind"])
+        return record(**kinds)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Return the card of plain values that are right already, such as those of a checkpoint."""
+        return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
+
+    @classmethod
+    def read(cls, values: dict[str, Any], file: Path | str) -> Self:
+        """Return the card from a file's metadata. UserError if a value is missing, wrong, or contradicts another one."""
+        try:
+            check(values, cls.kind(), "")
+            return cls.of(values)
+        except ValueError as error:
+            raise UserError(
+                f"{file} has no usable metadata: {error}; give a net that `main.py --export` has exported"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkCard(Card):
+    """The card of a landmark net.
+
+    outputs: {name: shape without the batch}
+    input_size, input_margin: px of the nominal crop, and what the net sees as a multiple of it
+    meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
+    states: names of the output `states`, None for one that was not trained
+    layouts: rows of args.yaml by which a union was made
+    face_limit: mean landmark score of a crop that is as likely background as a face
+    face_least: mean landmark score below which a detection is dropped
+    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces
+        reach
+    member_limits: {layout: {limit: value}} of a net that has learnt several layouts
+    epoch, val_nme, norm: of the weights; the error of the validation faces in %, and its norm
+    """
+
+    layout: Layout = stated(LAYOUT)
+    protocol: Protocol = stated(PROTOCOL)
+    input_size: int = stated(SIZE)
+    outputs: dict[str, list] = stated(table_of(SHAPE))
+    meanface: np.ndarray | None = stated(nullable(POINTS), None)
+    input_margin: float = stated(number(1, 4), 1.0)
+    states: tuple[str | None, ...] = stated(nullable(several(nullable(TEXT))), ())
+    layouts: dict[str, dict] | None = stated(table_of(table_of(ANY)), None)
+    face_limit: float = stated(LIMITS["face_limit"], HALFWAY)
+    face_least: float = stated(LIMITS["face_least"], 0.0)
+    sure_score: float = stated(LIMITS["sure_score"], 1.0)
+    sure_error: float = stated(LIMITS["sure_error"], SURE_ERROR)
+    member_limits: dict[str, dict[str, float]] | None = stated(LIMITS["member_limits"], None)
+    epoch: int | None = stated(nullable(whole()), None)
+    val_nme: float | None = stated(nullable(number(0)), None)
+    norm: str | None = stated(nullable(TEXT), None)
+    net: str | None = stated(nullable(TEXT), None)
+    head: str | None = stated(nullable(TEXT), None)
+    train_data: list[str] | None = stated(nullable(several(TEXT)), None)
+    val: float | str | None = stated(VAL, None)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Return the card of plain values. ValueError if layout and mean face contradict themselves or each other."""
+        layout, meanface = check_layout(values["layout"]), values.get("meanface")
+        if meanface is not None:
+            meanface = np.reshape(np.asarray(meanface, np.float64), (-1, 2))
+            if len(meanface) != layout.count:
+                raise ValueError(f"meanface has {len(meanface)} landmarks, {layout.count} belong there")
+        protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
+        states = tuple(values.get("states") or ())
+        return super().of({**values, "layout": layout, "protocol": protocol, "meanface": meanface, "states": states})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorCard(Card):
+    """The card of a detector: least score of a face, largest IoU of two boxes, map of a box to the box of its landmarks.
+
+    outputs: {name: shape without the batch}, of an exported file
+    """
+
+    threshold: float = stated(SHARE)
+    overlap: float = stated(SHARE)
+    face_box: tuple[float, float, float] = stated(several(number(), 3))
+    outputs: dict[str, list] | None = stated(table_of(SHAPE), None)
+    figures: dict[str, Any] | None = stated(table_of(ANY), None)
+    epoch: int | None = stated(nullable(whole()), None)
+    net: str | None = stated(nullable(TEXT), None)
+    train_data: list[str] | None = stated(nullable(several(TEXT)), None)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from conftest import DEFAULTS, LAYOUTS, contents, fails, refuses, untrained
 
-from pipnet.contents import check_export
+from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
 from utils.settings.config import make_settings
 from utils.settings.sections import REMOVED
 from utils.train import checkpoint
-from utils.train.contents import check_contents
+from utils.train.schema import check_checkpoint
 
 WRONG = (None, -1, 0, 10**9, float("nan"), float("inf"), "text", [], {}, True, b"bytes", (1, 2), [1], {"a": 1})
 INNER = ("net", "layout", "protocol", "args", "head_options", "preprocess", "groups", "solver", "optimizer")
@@ -59,7 +59,7 @@ def whole() -> dict:
 
 
 def test_every_wrong_value_is_named_or_harmless(whole):
-    check_contents(whole)
+    check_checkpoint(whole)
     refused = passed = 0
     for place in places({key: value for key, value in whole.items() if key != "model"}):
         for wrong in (*WRONG, "removed"):
@@ -78,7 +78,7 @@ def test_every_wrong_value_is_named_or_harmless(whole):
             else:
                 table[place[-1]] = wrong
             try:
-                check_contents(values)
+                check_checkpoint(values)
             except ValueError as error:
                 assert "\n" not in str(error) and str(place[-1]) in str(error), (place, wrong, str(error))
                 refused += 1
@@ -105,22 +105,22 @@ def test_every_wrong_value_is_named_or_harmless(whole):
 )
 def test_what_contradicts_itself_is_refused(whole, change, message):
     with pytest.raises(ValueError, match=message):
-        check_contents({**whole, **change})
+        check_checkpoint({**whole, **change})
 
 
 def test_keys_of_older_versions_are_dropped_if_the_training_goes_on_as_before(whole):
     older = {**whole["args"], **{key: 7.0 if value is None else value for key, value in REMOVED.items()}}
-    check_contents(values := {**whole, "args": older})
+    check_checkpoint(values := {**whole, "args": older})
     assert not REMOVED.keys() & values["args"].keys()
     other = {**whole["args"], "train_hidden": False}
     with pytest.raises(ValueError, match="args.train_hidden"):
-        check_contents({**whole, "args": dict(other)})
-    check_contents({**{key: value for key, value in whole.items() if key not in ("solver", "rows")}, "args": other})
+        check_checkpoint({**whole, "args": dict(other)})
+    check_checkpoint({**{key: value for key, value in whole.items() if key not in ("solver", "rows")}, "args": other})
 
 
 def test_settings_are_brought_to_their_types(whole):
     values = {**whole, "args": {**whole["args"], "train_data": "mine", "epochs": 3, "flip": 1}}
-    check_contents(values)
+    check_checkpoint(values)
     assert values["args"]["train_data"] == ["mine"] and isinstance(values["args"]["flip"], float)
 
 
@@ -151,5 +151,5 @@ def test_wrong_metadata_of_an_export_are_named(place, value, message):
         "input_size": 64,
         "outputs": {"landmarks": [12, 2], "score": [12]},
     }
-    check_export(json.loads(json.dumps(values)), "net.onnx")
-    refuses(f"net.onnx.*{message}", check_export, {**values, place: value}, "net.onnx")
+    LandmarkCard.read(json.loads(json.dumps(values)), "net.onnx")
+    refuses(f"net.onnx.*{message}", LandmarkCard.read, {**values, place: value}, "net.onnx")
