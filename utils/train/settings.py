@@ -94,6 +94,12 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
     if not mode.predict:  # whose files have a first pixel too
         names = [*(settings.data.test_data or ()), *(settings.data.train_data or ())]
         _check_archives(given, names, ROOT / settings.data.data_root)
+    _check_use(given, stored["args"], settings, mode, run.weights)
+    return settings._replace(trained_root=trained_root, view=view)
+
+
+def _check_use(given: dict, args: dict, settings: Settings, mode: Namespace, weights: Path) -> None:
+    """Raise UserError if a trained net is not tested, exported or used with these settings. args: those in its file."""
     if {"pipeline", "web"} & {*mode.export} and settings.test.detector != "faceboxes":
         raise UserError(
             f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
@@ -110,12 +116,11 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
         raise UserError(
             f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out"
         )
-    if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
+    if detects and args.get("detector_weights") and not settings.test.detector_weights:
         raise UserError(
-            f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
+            f"{weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
             "opened; name it: --detector-weights FILE"
         )
-    return settings._replace(trained_root=trained_root, view=view)
 
 
 def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
