@@ -17,7 +17,7 @@ from utils.data.paths import absolute, dataset_of, is_unlabelled_set, resolve_pa
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import Sets
 from utils.settings.checks import check_given, check_read, check_rooms, check_semi
-from utils.settings.config import ROOT, Defaults, Settings, check_values, make_settings
+from utils.settings.config import PATHS, ROOT, Defaults, Settings, check_values, make_settings
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ROUNDS
@@ -39,7 +39,8 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
 
     given: keys from the command line. run: the run that --exp means; None without one.
     """
-    given = _resolve_files(resolve_paths(given), defaults)
+    paths = resolve_paths({key: given[key] for key in PATHS if key in given})
+    given = {**given, **_resolve_files(paths, defaults)}
     if run and (mode.resume or not (mode.train or mode.audit)):
         return _of_trained_run(given, mode, run, defaults)
     return _of_new_run(*_with_layout_file(given, defaults), mode)
@@ -204,7 +205,7 @@ def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
 
 
 def _resolve_files(given: dict, defaults: Defaults) -> dict:
-    """Return the given keys. A run or a shipped net that --weights or --teacher names is replaced by its file."""
+    """Return the given paths. A run or a shipped net that --weights or --teacher names is replaced by its file."""
     root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
