@@ -25,7 +25,7 @@ from utils.data.prepared_set import PreparedSet, Split, trained_splits
 from utils.data.sets import Sets, distinct
 from utils.settings.config import Settings, make_settings, read_defaults
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
-from utils.train.initialise import Started
+from utils.train.initialise import InitialWeights
 from utils.train.make_net import check_norms
 from utils.train.ranks import Ranks
 from utils.train.solver import Solver
@@ -191,7 +191,7 @@ def detector_experiment(sources: PictureSets) -> Experiment:
     )
 
 
-def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) -> tuple[FaceBoxesV2, Started]:
+def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) -> tuple[FaceBoxesV2, InitialWeights]:
     """Return the detector with its initial weights, and their origin."""
     weights = settings.net.weights
     if weights == "imagenet":
@@ -202,7 +202,7 @@ def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) ->
     if Path(weights).suffix == ".onnx":  # an export's batch norms are folded
         crops = np.stack([scenes.scene(LATER, index).image for index in range(NORMS)])
         net.measure_norms(torch.from_numpy(crops))
-    return net, Started("the checkpoint" if resume else weights)
+    return net, InitialWeights("the checkpoint" if resume else weights)
 
 
 def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: Solver):

@@ -105,7 +105,7 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
     """
     (batch, channels, side, _), count, width = maps.shape, places.shape[1], len(steps)
     with in_full(maps):  # 16 bits would round the places
-        x, y = hats(places.float().transpose(1, 2)[..., None] + steps, side).unbind(1)  # (B, N, K, S)
+        x, y = linear_weights(places.float().transpose(1, 2)[..., None] + steps, side).unbind(1)  # (B, N, K, S)
         if width == 1:  # one product with the weights of all cells
             return (y[..., None] * x[..., None, :]).flatten(3) @ maps.float().flatten(2).transpose(1, 2)[:, None]
         columns = x.flatten(1, 2).bmm(
@@ -115,7 +115,7 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
         return (y @ columns.view(batch, -1, side, channels)).view(batch, count, width**2, channels)
 
 
-def hats(places: Tensor, cells: int) -> Tensor:
+def linear_weights(places: Tensor, cells: int) -> Tensor:
     """Return the weights (..., cells) of a row of cells for linear interpolation at places (...) in [0, 1]."""
     position = (cells * places - 0.5).clamp(0, cells - 1)  # from the centre of the first cell, in cells
     return (1 - (position[..., None] - torch.arange(cells, device=places.device)).abs()).relu()

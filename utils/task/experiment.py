@@ -24,7 +24,7 @@ from utils.task.sources import Sources, ValidationPart, load_faces
 from utils.train import own_files
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
-from utils.train.initialise import RANDOM, Started, initialise
+from utils.train.initialise import RANDOM, InitialWeights, initialise
 from utils.train.loop import train
 from utils.train.make_net import check_norms, make_net
 from utils.train.ranks import Ranks
@@ -87,7 +87,9 @@ def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
     }
 
 
-def start_net(sources: Sources, faces: Faces, ranks: Ranks, levels: int, resume: bool) -> tuple[Trainable, Started]:
+def start_net(
+    sources: Sources, faces: Faces, ranks: Ranks, levels: int, resume: bool
+) -> tuple[Trainable, InitialWeights]:
     """Return the net of a training on `faces` with its initial weights, and their origin.
 
     A resumed net gets its weights later. levels: see `landmark_experiment`.
@@ -101,7 +103,7 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, levels: int, resume:
         logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
         check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
-    started = Started("the checkpoint")
+    started = InitialWeights("the checkpoint")
     if not resume:
         started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning, sources.sets.defaults)
         if train.freeze == "backbone" and started == RANDOM:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nets import Trainable
 from pipnet.errors import UserError
 from utils.settings.config import Settings
-from utils.train.initialise import Started
+from utils.train.initialise import InitialWeights
 from utils.train.solver import Solver
 
 
@@ -62,7 +62,7 @@ class Experiment(NamedTuple):
     figure: str
     says: str
     samples: TrainingSet
-    net: Callable[[bool], tuple[Trainable, Started]]
+    net: Callable[[bool], tuple[Trainable, InitialWeights]]
     description: dict[str, Any]
     validator: Callable[[Solver], Callable[[], ValidationResult]]
 

@@ -29,7 +29,7 @@ BACKBONES = {  # by their names in the file alone, see `backbone_in`
 PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with rows for landmarks
 
 
-class Started(NamedTuple):
+class InitialWeights(NamedTuple):
     """The origin of a net's weights.
     words: for the log; rows: (tensor, shape, origin) of each tensor; none without a file.
     """
@@ -43,12 +43,12 @@ class Started(NamedTuple):
             write_csv(file, ["tensor", "shape", "what"], self.rows)
 
 
-RANDOM = Started("random weights")
+RANDOM = InitialWeights("random weights")
 
 
 def initialise(
     net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None], defaults: Defaults
-) -> Started:
+) -> InitialWeights:
     """Initialise `net` from `source`: imagenet, none, or the file of our or a published checkpoint.
     Return what was loaded.
 
@@ -63,7 +63,7 @@ def initialise(
     except OSError as error:
         warn(f"{error}; training starts from random weights")
         return RANDOM
-    return Started("ImageNet weights")
+    return InitialWeights("ImageNet weights")
 
 
 def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
@@ -91,7 +91,7 @@ def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
 
 def start_from(
     net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None], defaults: Defaults
-) -> Started:
+) -> InitialWeights:
     """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the landmarks
@@ -131,7 +131,7 @@ def start_from(
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))
     title = {"system": foreign.title} if foreign and foreign.title else {}
     about = checkpoint.in_words(tensors, {"net": {"net": held}, **title})
-    return Started(
+    return InitialWeights(
         f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows
     )
 
