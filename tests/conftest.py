@@ -171,14 +171,17 @@ def reference() -> Path:
     return REFERENCE
 
 
-def formula_weights(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """The tensors for which ../shared/reference stores outputs of published classes."""
+def formula_weights(shapes: dict[str, list[int]], variance: float = 0.5) -> dict[str, torch.Tensor]:
+    """The tensors for which ../shared/reference stores outputs of published classes.
+
+    variance: how much the running variances differ from 1.
+    """
     state = {}
     for place, name in enumerate(sorted(shapes)):
         size = shapes[name]
         a = np.sin(0.37 * np.arange(np.prod(size, dtype=int)) + place).reshape(size)
         if name.endswith("running_var"):
-            a = 1 + a * a / 2
+            a = 1 + variance * a * a
         elif len(size) > 1:
             a = a * np.sqrt(2 / np.prod(size[1:]))
         else:

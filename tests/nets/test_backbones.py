@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, exported_predictor, mean_face, to_published
+from conftest import DEFAULTS, LAYOUTS, exported_predictor, formula_weights, mean_face, to_published
 from torch import nn
 
 from extras.systems.convert.published import HEAD_NAMES, from_published
@@ -24,11 +24,14 @@ from utils.train.imagenet import load_imagenet
 from utils.train.initialise import BACKBONES, initialise
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
-LIGHT = [
+LIGHT = [  # `tests/campaigns learning` tests all of timm
     "mobilenetv3_small",
     "regnetx_200mf",
     "hrnet_w18_small_v2",
-]  # of timm; `tests/campaigns learning` tests all of them
+    "timm:mobilenetv4_conv_small",
+    "timm:convnext_atto.d2_in1k",
+    "timm:swin_tiny_patch4_window7_224",
+]
 PUBLISHED = {  # {name in the reference file: row}
     "pipnet_resnet18": "resnet18",
     "pipnet_resnet50": "resnet50",
@@ -54,6 +57,7 @@ def check_features(net: nn.Module, height: int, width: int) -> None:
 @pytest.mark.parametrize("name", [*ROWS, *LIGHT])
 def test_strides_and_channels(name: str) -> None:
     net = net_row(name).build()
+    assert net.training
     check_features(net, 64, 64)
     check_features(net, 96, 160)
 
@@ -75,31 +79,9 @@ def test_irnet_activation_is_an_option() -> None:
         irnet.ROWS["irnet18"].build(act="gelu")
 
 
-def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """Return weights computed from the rank of each name, as the README of the reference defines them."""
-    state = {}
-    for rank, name in enumerate(sorted(shapes)):
-        shape = shapes[name]
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.tensor(0)
-            continue
-        size = int(np.prod(shape))
-        a = np.sin(0.37 * np.arange(size) + rank).reshape(shape)
-        if name.endswith("running_var"):
-            a = 1 + 0.1 * a**2
-        elif len(shape) > 1:
-            a = a * np.sqrt(2 / (size / shape[0]))
-        elif name.endswith("weight"):
-            a = 1 + 0.1 * a
-        else:
-            a = 0.1 * a
-        state[name] = torch.from_numpy(a.astype(np.float32))
-    return state
-
-
 @pytest.mark.parametrize("published", PUBLISHED)
 def test_the_published_nets_are_recognised_and_give_their_outputs(reference: Path, tmp_path, published: str) -> None:
-    state = formula_state(json.loads((reference / "architectures_keys.json").read_text())[published])
+    state = formula_weights(json.loads((reference / "architectures_keys.json").read_text())[published], variance=0.1)
     (tmp_path / "mean.txt").write_text(" ".join(map(str, mean_face().ravel())))
     values = checkpoint_values(f"snapshot.pth,{tmp_path / 'mean.txt'}", state, DEFAULTS)
     assert values["net"]["net"] == PUBLISHED[published]
@@ -138,11 +120,6 @@ def test_a_snapshot_tells_its_backbone_by_all_its_tensors(system: str, name: str
             SYSTEMS[system].keys({key: tensor for key, tensor in state.items() if key != last})
 
 
-def test_an_irnet_without_slopes_has_relu() -> None:
-    told = SYSTEMS["irnet"].keys(published_shapes("irnet50", "irnet", "relu"))
-    assert (told["net"], told["act"]) == ("irnet50", "relu")
-
-
 @pytest.mark.parametrize("system", HEAD_NAMES)
 def test_published_names_and_back(system: str) -> None:
     names = [f"{part}.weight" for part in HEAD_NAMES[system].values()]
@@ -169,20 +146,9 @@ def test_published_names_refuse_what_has_no_name() -> None:
         unwrapped({"module.conv1.weight": zero, "conv1.weight": zero})
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenetv4_conv_small", "convnext_atto.d2_in1k", "swin_tiny_patch4_window7_224"]
-)
-def test_timm_backbones(name: str) -> None:
-    row = timm_row(f"timm:{name}")
-    assert row.imagenet == f"timm:{name}" and len(row.mean) == len(row.std) == 3
-    net = row.build()
-    assert net.training
-    check_features(net, 64, 64)
-    check_features(net, 96, 160)
-
-
-def test_timm_mean_and_std_are_those_of_the_weights() -> None:
-    assert timm_row("timm:resnetv2_50x1_bit").mean == (0.5, 0.5, 0.5)
+def test_a_row_of_timm_has_the_values_of_its_weights() -> None:
+    row = timm_row("timm:resnetv2_50x1_bit")
+    assert row.imagenet == "timm:resnetv2_50x1_bit" and row.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

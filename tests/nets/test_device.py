@@ -7,8 +7,9 @@ import math
 from contextlib import contextmanager
 
 import pytest
+import small_nets
 import torch
-from conftest import LAYOUTS, NET, mean_face
+from conftest import LAYOUTS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from extras.detector.faceboxes import BoxTargets, FaceBoxesV2, anchors
 from extras.semi.mean_teacher import MeanTeacher
-from nets import HEADS, Labels, NetOptions, build_net, make_spec
+from nets import HEADS, Labels
 from nets.labels import Weak
 from nets.registry import ERRORS
 from nets.trainable import Trainable
@@ -64,9 +65,8 @@ def watched():
         yield
 
 
-def net_of(levels: int = 1, **options):
-    chosen = NetOptions(**{"net": NET, "input_size": SIZE, "num_nb": 5, **options})
-    return build_net(make_spec(chosen, mean_face()), levels).to("meta")
+def net_of(head: str = "pip", levels: int = 1, **options):
+    return small_nets.net_of(head, levels, **options).to("meta")
 
 
 def labels_of(count: int = BATCH, **more) -> Labels:
@@ -126,7 +126,7 @@ def test_no_backbone_waits(name):
 
 @pytest.mark.parametrize("more", [{}, {"stride": 8}, {"num_nb": 0}, {"auxiliary": ("pose",)}], ids=str)
 def test_levels_of_pseudo_labels_do_not_wait(more):
-    step(net_of(3, **{"stride": 16, **more}), labels_of(level=torch.tensor([0, 1, 2, 0])))
+    step(net_of(levels=3, **{"stride": 16, **more}), labels_of(level=torch.tensor([0, 1, 2, 0])))
 
 
 @pytest.mark.parametrize(

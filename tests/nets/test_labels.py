@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import mean_face
+from small_nets import PARTS, net_of
 
 from extras.detector.faceboxes import BoxTargets, FaceBoxesV2, anchors, encode
-from nets import Labels, NetOptions, build_net, make_spec
-
-PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
+from nets import Labels
 
 
 def test_what_is_unknown_is_finite_and_weighs_nothing():
@@ -45,31 +43,16 @@ def test_fields_are_views_and_others_stay():
 @pytest.mark.parametrize("kind", ("plain", "parts", "detector"))
 def test_a_loss_is_one_graph(kind):
     """No part of a step asks for a value of a tensor, so that torch.compile, and a GPU, can take it as a whole."""
-    side, labels = 64, Labels.pack(torch.rand(2, 68, 2), pose=torch.rand(2, 3), states=torch.ones(2, 4), level=[0, 1])
-    if kind == "detector":
-        net, labels = (
-            FaceBoxesV2(),
-            BoxTargets(encode(torch.tensor([[10.0, 10, 50, 50]]), anchors(64, 64)).expand(2, -1, -1)),
-        )
+    labels = Labels.pack(torch.rand(2, 68, 2), pose=torch.rand(2, 3), states=torch.ones(2, 4), level=[0, 1])
+    more = {"net": "slim", "stride": 32, "refine": True, "auxiliary": ("pose", "states"), "hard_landmarks": 0.5}
+    if kind == "plain":
+        net = net_of(levels=2, **more)
+    elif kind == "parts":
+        net = net_of("coordinate", local_parts=PARTS, **more)
     else:
-        parts = PARTS if kind == "parts" else None
-        net = build_net(
-            make_spec(
-                NetOptions(
-                    "slim",
-                    "coordinate" if parts else "pip",
-                    32,
-                    64,
-                    local_parts=parts,
-                    refine=True,
-                    auxiliary=("pose", "states"),
-                    hard_landmarks=0.5,
-                ),
-                mean_face(),
-            ),
-            levels=1 if parts else 2,
-        )
-        side = round(64 * net.input_margin)
+        boxes = encode(torch.tensor([[10.0, 10, 50, 50]]), anchors(64, 64))
+        net, labels = FaceBoxesV2(), BoxTargets(boxes.expand(2, -1, -1))
+    side = round(64 * net.input_margin)
     images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     wanted = net.eval().loss(images, labels), net.count(labels)
     for before, how in zip(wanted, (net.loss, lambda _, labels: net.count(labels)), strict=True):

@@ -14,8 +14,6 @@ from nets.heads.pip import PIPHead, PIPMaps, nearest_neighbors, voters
 from nets.labels import Labels, Prediction
 from nets.losses import ERROR_FORMS
 
-COUNTS = (5, 12, 19, 29, 68, 98, 106)
-
 
 def make(neighbor_index: list[list[int]], **options) -> PIPHead:
     return PIPHead(8, {"neighbor_index": neighbor_index}, **options)
@@ -31,65 +29,19 @@ def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high:
     return Labels.pack(torch.tensor(landmarks, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("stride", (8, 16, 32, 64, 128))
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("batch", (1, 64))
-def test_decode_inverts_encode(stride, count, batch):
-    for num_nb in {0, 1, 2, min(5, count - 1), min(10, count - 1), count - 1} if batch == 1 else {min(10, count - 1)}:
-        head, labels, cells = head_for(count, num_nb), random_labels(batch, count), 256 // stride
-        decoded = head.decode(ideal(head, labels, (cells, cells)))
-        assert (decoded.landmarks - labels.landmarks).abs().max() * cells < 1e-4
-        assert torch.equal(decoded.score, torch.ones(batch, count))
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
-def test_any_grid_and_landmarks_outside(seed, height, width):
-    head, labels = head_for(12, 4), random_labels(3, 12, seed, -2.0, 3.0)
-    decoded = head.decode(ideal(head, labels, (height, width))).landmarks
-    assert (decoded - labels.landmarks).abs().max() < 1e-4
-
-
-def test_landmarks_outside_do_not_move_others():
-    head, labels = head_for(68, 10), random_labels(4, 68)
-    outside = labels.landmarks.clone()
-    outside[:, 3] = torch.tensor([7.0, -5.0])
-    outside[:, 40] = float("nan")
-    decoded = head.decode(ideal(head, Labels.pack(outside), (8, 8))).landmarks
-    others = [i for i in range(68) if i != 40]
-    assert (decoded - outside)[:, others].abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("how", ("nan", "inf", "weight"))
-def test_unknown_landmark_has_no_gradient(how):
-    head, landmarks = head_for(12, 5), random_labels(2, 12).landmarks.clone()
-    if how == "weight":
-        labels = Labels.pack(landmarks, torch.arange(12).expand(2, 12) != 7)
-    else:
-        landmarks[:, 7] = float(how)
-        labels = Labels.pack(landmarks)
-    maps = PIPMaps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
-    targets = head.encode(labels, (8, 8))
-    terms, counts = head.loss(maps, targets), head.count(labels, (8, 8))
-    sum(total / counts[name] for name, total in terms.items()).backward()
-    for part in maps[:5]:
-        assert torch.isfinite(part.grad).all()
-    for part in maps[:3]:
-        assert (part.grad[:, 7] == 0).all() and (part.grad[:, 6] != 0).any()
-    for part in maps[3:5]:
-        grad = part.grad.reshape(2, 12, 5, 8, 8)
-        assert (grad[:, 7] == 0).all()
-        for landmark, slot in voters(head.neighbor_index.tolist())[7]:
-            assert (grad[:, landmark, slot] == 0).all()
-
-
-def test_all_unknown_is_a_zero_loss():
-    head = head_for(12, 5)
-    maps = PIPMaps(*(torch.randn(2, n, 8, 8) for n in (12, 12, 12, 60, 60)))
-    labels = Labels.pack(torch.full((2, 12, 2), float("nan")))
-    targets = head.encode(labels, (8, 8))
-    terms, counts = head.loss(maps, targets), head.count(labels, (8, 8))
-    assert terms.keys() == counts.keys() and not any((*terms.values(), *counts.values()))
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from((5, 12, 19, 29, 68, 98, 106)),
+    st.sampled_from((0, 1, 2, 5, 10, 200)),
+    st.integers(1, 32),
+    st.integers(1, 32),
+)
+def test_decode_inverts_encode_on_any_grid_and_for_landmarks_outside(seed, count, num_nb, height, width):
+    head, labels = head_for(count, min(num_nb, count - 1)), random_labels(3, count, seed, -2.0, 3.0)
+    decoded = head.decode(ideal(head, labels, (height, width)))
+    assert (decoded.landmarks - labels.landmarks).abs().max() < 1e-5
+    assert torch.equal(decoded.score, torch.ones(3, count))
 
 
 @pytest.mark.parametrize("num_nb", (-1, 12, 40))
@@ -105,32 +57,6 @@ def test_landmark_nobody_predicts_keeps_its_own_value():
     head, labels = make(index), random_labels(2, 4)
     decoded = head.decode(ideal(head, labels, (8, 8))).landmarks
     assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
-
-
-def test_a_landmark_is_the_mean_of_its_own_place_and_of_its_voters_by_hand():
-    """Four landmarks on a grid of 1 x 2 cells. Landmark 0 has three voters; 1 has two, of which the first counts twice;
-    2 has two; 3 has one, which counts three times.
-    """
-    head = make([[1, 2], [0, 2], [0, 1], [3, 0]])
-    maps = PIPMaps(
-        torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.5]]).reshape(1, 4, 1, 2),
-        torch.tensor([[9, 0.1], [0.2, 9], [9, 0.3], [0.4, 9]]).reshape(1, 4, 1, 2),
-        torch.tensor([[9, 0.5], [0.6, 9], [9, 0.7], [0.8, 9]]).reshape(1, 4, 1, 2),
-        torch.tensor([[9, 1], [9, 2], [3, 9], [4, 9], [9, 5], [9, 6], [7, 9], [8, 9.0]]).reshape(1, 8, 1, 2),
-        torch.tensor([[9, 8], [9, 7], [6, 9], [5, 9], [9, 4], [9, 3], [2, 9], [1, 9.0]]).reshape(1, 8, 1, 2),
-    )
-    # the cells' corners are 1, 0, 1, 0; own places in cells, then the places that others predict
-    x = [
-        (1.1 + 3 + (1 + 5) + 8) / 4,
-        (0.2 + 2 * (1 + 1) + (1 + 6)) / 4,
-        (1.3 + 2 * (1 + 2) + 4) / 4,
-        (0.4 + 3 * 7) / 4,
-    ]
-    y = [(0.5 + 6 + 4 + 1) / 4, (0.6 + 2 * 8 + 3) / 4, (0.7 + 2 * 7 + 5) / 4, (0.8 + 3 * 2) / 4]
-    found = head.decode(maps)
-    assert found.landmarks[0, :, 0].tolist() == pytest.approx([value / 2 for value in x])
-    assert found.landmarks[0, :, 1].tolist() == pytest.approx(y)
-    assert found.score[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
 
 
 class Mirror:

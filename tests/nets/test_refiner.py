@@ -2,20 +2,21 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEFAULTS, LAYOUTS, NET, doomed, exported_predictor, fails, mean_face, rows, table, two_train_as_one
+from conftest import DEFAULTS, LAYOUTS, NET, doomed, exported_predictor, fails, rows, table, two_train_as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
 from overfitting import overfit
+from small_nets import FACE, PARTS, net_of, pictures, some_labels
 
 from extras.detector.faceboxes import FaceBoxesV2
-from nets import HEADS, Labels, NetOptions, build_net, make_spec
+from nets import HEADS, Labels
 from nets.stages.refiner import Refiner, sample
 from nets.wrappers.base import Wrapper
 from nets.wrappers.distillation import Distillation, without_teacher
@@ -25,14 +26,7 @@ from utils.train.checkpoint import unpack
 from utils.train.cost import refiner_cost
 from utils.train.teacher import add_teacher
 
-FACE = mean_face()
-PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
-
-
-def net_of(head: str = "pip", size: int = 64, options: dict | None = None, **stages):
-    torch.manual_seed(0)
-    chosen = NetOptions(NET, head, None, size, num_nb=5, head_options=options or {}, **{"refine": True, **stages})
-    return build_net(make_spec(chosen, FACE))
+refined = partial(net_of, refine=True)
 
 
 def stirred(net):
@@ -44,19 +38,9 @@ def stirred(net):
     return net
 
 
-def pictures(count: int, side: int = 64) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
-
-
-def some_labels(count: int = 4) -> Labels:
-    return Labels.pack(
-        torch.tensor(FACE).float() + 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0))
-    )
-
-
 # ------------------------------------------------------------------------------------------------------------- refiner
 def test_it_begins_by_moving_nothing_and_has_few_parameters():
-    net, plain = net_of().eval(), net_of(refine=False).eval()
+    net, plain = refined().eval(), net_of().eval()
     plain.load_state_dict(
         {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("refiner.")}
     )
@@ -65,7 +49,7 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert not torch.equal(stirred(net).predict(pictures(3)).landmarks, two.landmarks)
     assert sum(p.numel() for p in net.refiner.parameters()) < 100_000
     assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner_cost(net.spec))
-    assert "refiner: 0.0" in refiner_cost(net_of("coordinate", reinit=True, local_parts=PARTS).spec)
+    assert "refiner: 0.0" in refiner_cost(refined("coordinate", reinit=True, local_parts=PARTS).spec)
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,31 +65,18 @@ def test_patches_are_sampled_as_torch_does(side, steps, seed):
 
 
 def test_landmarks_that_are_no_numbers_are_no_crash():
-    net = net_of()
+    net = refined()
     features = net.extract(pictures(2))
     places = torch.full((2, 68, 2), float("nan"))
     sum(net.refiner.loss(places + net.refiner(places, *features), some_labels(2)).values()).backward()
 
 
 def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
-    assert cli("--train", *recipe, "--refine", "--exp", "whole", "--epochs", "1").returncode == 0
+    assert cli("--train", *recipe, "--refine", "--exp", "whole").returncode == 0
     whole = tmp_path / "runs" / "whole" / "best.pt"
     done = cli(
-        "--train",
-        *recipe,
-        "--refine",
-        "--exp",
-        "eyes",
-        "--weights",
-        whole,
-        "--layout",
-        "12",
-        "--epochs",
-        "1",
-        "--learning-rate",
-        "1e-9",
-        "--ema",
-        "0",
+        *("--train", *recipe, "--refine", "--exp", "eyes", "--weights", whole),
+        *"--layout 12 --learning-rate 1e-9 --ema 0".split(),
     )
     assert done.returncode == 0 and re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr), (
         done.stderr
@@ -116,7 +87,7 @@ def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
 
 
 def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
-    net = stirred(net_of())
+    net = stirred(refined())
     net.loss(pictures(4), some_labels())["refine"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and (p.grad != 0).any() for p in net.refiner.parameters())
     assert all(p.grad is None for p in net.head.parameters()) and any(
@@ -134,7 +105,7 @@ def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
 )
 def test_any_head_is_refined(head, stages):
     """All terms have counts, and unknown landmarks train nothing."""
-    net, landmarks = stirred(net_of(head, **stages)), some_labels().landmarks.clone()
+    net, landmarks = stirred(refined(head, **stages)), some_labels().landmarks.clone()
     landmarks[0, 60], landmarks[1] = torch.nan, torch.nan
     labels = Labels.pack(landmarks)
     images = pictures(4, 80 if "reinit" in stages else 64)
@@ -153,7 +124,7 @@ def test_it_overfits_sixteen_faces():
 def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_path):
     layout = LAYOUTS.load("68")
     assert len(layout.openings()) == 2 + 2 + 3 and {(37, 41, 36, 39), (62, 66, 60, 64)} < set(layout.openings())
-    net, truth = net_of(openings=layout.openings()), torch.tensor(FACE).float()[None]
+    net, truth = refined(openings=layout.openings()), torch.tensor(FACE).float()[None]
     features = net.extract(pictures(1))
 
     def loss(found: torch.Tensor, truth: torch.Tensor) -> float:
@@ -172,7 +143,7 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
         net.count(Labels.pack(one))["openings"] for one in (truth, unknown)
     ] == [7, 6]
 
-    assert cli("--train", *recipe, "--refine", "--openings", "1", "--exp", "lids", "--epochs", "1").returncode == 0
+    assert cli("--train", *recipe, "--refine", "--openings", "1", "--exp", "lids").returncode == 0
     assert float(rows(tmp_path / "runs" / "lids" / "step.csv")[0]["openings"]) > 0
     fails(
         cli("--train", *recipe, "--openings", "1", "--no-refine"),
@@ -191,7 +162,7 @@ def test_a_net_without_a_fine_map_says_so():
 
 # ------------------------------------------------------------------------------------------------------------- teacher
 def pair(student=None, teacher=None) -> Distillation:
-    student, teacher = student or net_of(refine=False), teacher or net_of(refine=False)
+    student, teacher = student or net_of(), teacher or net_of()
     return Distillation(student, teacher, list(range(68)), 1.0)
 
 
@@ -202,11 +173,11 @@ def test_what_a_teacher_teaches():
     assert terms.keys() == counts.keys() <= whole.terms.keys()
     assert {"teacher_score", "teacher_neighbor_x", "teacher_maps", "teacher_features"} <= terms.keys()
     assert terms["teacher_maps"] == 0 < terms["teacher_features"]
-    assert without_teacher(whole.state_dict()).keys() == net_of(refine=False).state_dict().keys()
+    assert without_teacher(whole.state_dict()).keys() == net_of().state_dict().keys()
     sum(terms.values()).backward()
     assert all(p.grad.isfinite().all() for p in whole.parameters() if p.grad is not None)
     assert all(p.grad is None for p in whole.teacher[0].parameters())
-    other = pair(teacher=net_of("coordinate", 96, refine=False))
+    other = pair(teacher=net_of("coordinate", input_size=96))
     assert other.compares == {
         "maps": "of head pip, the teacher's of coordinate",
         "features": "of 2 x 2 cells, the teacher's of 3 x 3",
@@ -215,7 +186,7 @@ def test_what_a_teacher_teaches():
 
 
 def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
-    teacher, labels = net_of(options={"sigma": True}, refine=False), some_labels()
+    teacher, labels = net_of(head_options={"sigma": True}), some_labels()
     whole, images = pair(teacher=teacher), pictures(4)
     told = whole.ask(images.float())
     sigma = teacher.eval().predict(images).sigma
@@ -230,10 +201,10 @@ def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
 
 @pytest.mark.parametrize("head", ("heatmap", "simcc"))
 def test_score_maps_of_other_heads(head):
-    net, labels = net_of(head, refine=False), Labels.pack(torch.tensor(FACE).float()[None] / 2 + 0.25)
+    net, labels = net_of(head), Labels.pack(torch.tensor(FACE).float()[None] / 2 + 0.25)
     maps = ideal(net.head, labels, net.grid)
     assert (net.head.scores(maps).square().flatten(2).sum(2) - (2 if head == "simcc" else 1)).abs().max() < 0.1
-    assert pair(net, net_of(head, refine=False)).compares == {"maps": None, "features": None}
+    assert pair(net, net_of(head)).compares == {"maps": None, "features": None}
 
 
 def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
@@ -243,7 +214,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     def learn(file, layout: str = "68", protocol: dict | None = None, net=None) -> str:
         try:
             return add_teacher(
-                net or net_of(refine=False),
+                net or net_of(),
                 Path(file),
                 1.0,
                 LAYOUTS.load(layout),
@@ -256,7 +227,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert learn(good).endswith("px): landmarks, maps, features") and learn(good, "12").endswith("features")
     assert "is of layout 68, which has 0 of the 98 landmarks of layout 98" in learn(good, "98")
     assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
-    assert "crop of their own" in learn(good, net=net_of(reinit=True))
+    assert "crop of their own" in learn(good, net=refined(reinit=True))
     finder = tmp_path / "finder.pt"
     checkpoint.save(
         finder, {**stored, "net": {"net": "faceboxes"}, "args": {**stored["args"], "task": "detect"}, "layout": {}}

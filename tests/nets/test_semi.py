@@ -22,39 +22,26 @@ def leveled():
     return untrained(mean_face(), size=64, stride=16, levels=3)  # 4 x 4 cells
 
 
-def test_a_sample_trains_the_terms_of_its_level_alone():
-    net, images = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
-    labels = Labels.pack(faces())
-    for level in (1, 2):
-        alone = Labels.pack(labels.landmarks, level=torch.full((3,), level))
-        counts, terms = net.count(alone), net.loss(images, alone)
-        maps = net(images)
-        # the square error of each map against one cell, as the definition has it
-        cells, found = 4 >> level, maps.coarser[level - 1]
-        target = torch.zeros_like(found)
-        place = (labels.landmarks * cells).long().clamp(0, cells - 1)
-        for face in range(3):
-            target[face, torch.arange(68), place[face, :, 1], place[face, :, 0]] = 1
-        squares = (found - target).square().sum()
-        assert torch.allclose(
-            terms["score"] / counts["score"], squares / target.numel(), rtol=1e-5
-        )  # divided by the entries
-        assert all(terms[name] == 0 == counts[name] for name in terms if name != "score")
-
-
-def test_the_score_loss_is_one_mean_over_the_supervised_entries_of_all_maps():
-    net, images = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
-    labels = Labels.pack(faces(), level=torch.tensor([0, 1, 2]))
+@pytest.mark.parametrize("levels", [(0, 1, 2), (1, 1, 1), (2, 2, 2)])
+def test_the_score_loss_is_one_mean_over_the_entries_that_the_levels_of_the_faces_supervise(levels):
+    """Labelled faces, which are of level 0, train all other terms alone."""
+    net, images, points = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), faces()
+    labels = Labels.pack(points, level=torch.tensor(levels))
     terms, counts, maps = net.loss(images, labels), net.count(labels), net(images)
     entries, total = 0, 0.0
-    for face, found in enumerate((maps.score, *maps.coarser)):
+    for face, level in enumerate(levels):
+        found = (maps.score, *maps.coarser)[level][face]
         cells = found.shape[-1]
-        place, target = (labels.landmarks[face] * cells).long().clamp(0, cells - 1), torch.zeros_like(found[0])
+        place, target = (points[face] * cells).long().clamp(0, cells - 1), torch.zeros_like(found)
         target[torch.arange(68), place[:, 1], place[:, 0]] = 1
-        total, entries = total + (found[face] - target).square().sum(), entries + target.numel()
+        total, entries = total + (found - target).square().sum(), entries + target.numel()
     assert torch.allclose(terms["score"] / counts["score"], total / entries, rtol=1e-5)
-    one = net.loss(images[:1], Labels.pack(labels.landmarks[:1]))
-    assert all(torch.allclose(terms[name], one[name], rtol=1e-4) for name in terms if name != "score")
+    labelled = net.loss(images[:1], Labels.pack(points[:1]))
+    for name in terms.keys() - {"score"}:
+        if 0 in levels:
+            assert torch.allclose(terms[name], labelled[name], rtol=1e-4)
+        else:
+            assert terms[name] == 0 == counts[name]
 
 
 def test_levels_change_nothing_without_unlabelled_samples():

@@ -1,12 +1,14 @@
 """Re-initialisation, the local stage, pose and states: geometry, gradients, and whole runs from the command line."""
 
-import numpy as np
+from functools import partial
+
 import pytest
+import small_nets
 import torch
-from conftest import NET, mean_face, rows, table
+from conftest import rows, table
+from small_nets import FACE, PARTS, net_of
 
 from extras.systems.local_parts import part_alignment
-from nets import NetOptions, build_net, make_spec
 from nets.heads.coordinate import CoordinateMaps
 from nets.labels import Labels, Prediction, move
 from nets.losses import hard_landmark_weights
@@ -14,37 +16,17 @@ from nets.wrappers.affine import chain, inverse, resample
 from nets.wrappers.spatial_transformer import set_constant
 from utils.train import checkpoint
 
-PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
 
-
-def net_of(head: str = "pip", parts: dict | None = None, auxiliary: tuple = (), hard_landmarks: float = 0.0):
-    torch.manual_seed(0)
+def reinit_net(head: str = "pip", **options):
     groups = [list(range(48, 68)), list(range(48))] if head == "parts" else None
-    return build_net(
-        make_spec(
-            NetOptions(
-                NET,
-                head,
-                None,
-                64,
-                num_nb=5,
-                reinit=True,
-                local_parts=parts,
-                auxiliary=auxiliary,
-                hard_landmarks=hard_landmarks,
-                groups=groups,
-            ),
-            mean_face(),
-        )
-    )
+    return net_of(head, reinit=True, groups=groups, **options)
 
 
 def matrices(count: int) -> torch.Tensor:
     return torch.eye(2, 3) + 0.2 * torch.randn(count, 2, 3, generator=torch.Generator().manual_seed(1))
 
 
-def pictures(count: int, side: int = 80) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+pictures = partial(small_nets.pictures, side=80)
 
 
 def test_a_map_and_its_inverse():
@@ -84,13 +66,13 @@ def test_resampled_pictures_lie_where_the_map_says():
 )
 def test_all_of_it_learns(head, parts, power):
     """Every parameter has a finite gradient other than zero, despite unknown landmarks; terms and counts agree."""
-    net = net_of(head, parts=parts, hard_landmarks=power)
+    net = reinit_net(head, local_parts=parts, hard_landmarks=power)
     with torch.no_grad():  # layers that start as constants pass no gradient on
         for name, parameter in net.named_parameters():
             name = name.replace("net.", "")
             if name.startswith(("transformer.fc_loc.2", "places", "head", "regressors")) and parameter.ndim > 1:
                 parameter += 0.02 * torch.randn_like(parameter)
-    landmarks = torch.tensor(mean_face()).float() + 0.05 * torch.randn(4, 68, 2)
+    landmarks = torch.tensor(FACE).float() + 0.05 * torch.randn(4, 68, 2)
     landmarks[0, 60], landmarks[1] = torch.nan, torch.nan
     labels = Labels.pack(landmarks)
     terms, counts = net.loss(pictures(4), labels), net.count(labels)
@@ -106,8 +88,8 @@ def test_all_of_it_learns(head, parts, power):
 def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
     """The gradient of an untrained head through its picture is noise, and a map that follows it runs away."""
     net, labels = (
-        net_of("coordinate", parts=parts),
-        Labels.pack(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2)),
+        reinit_net("coordinate", local_parts=parts),
+        Labels.pack(torch.tensor(FACE).float() + 0.1 * torch.randn(4, 68, 2)),
     )
     with torch.no_grad():
         net.head.output.weight.normal_(std=10)
@@ -127,7 +109,7 @@ def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
 
 def test_the_map_of_a_part_does_not_collapse_while_the_face_is_unknown():
     """A flat map would bring all labels to the middle of the mean part, and its black crop makes gradients of 1e20."""
-    net, mean = net_of("coordinate", parts=PARTS).places["mouth"], torch.tensor(mean_face()).float()
+    net, mean = reinit_net("coordinate", local_parts=PARTS).places["mouth"], torch.tensor(FACE).float()
     ids, random = PARTS["mouth"], torch.Generator().manual_seed(0)
     part = move(mean[ids][None], net(mean[None]).detach())
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
@@ -143,8 +125,8 @@ def test_the_map_of_a_part_does_not_collapse_while_the_face_is_unknown():
 
 def test_the_loss_is_of_the_outer_frame():
     """With a coordinate head, a face twice as large in the inner crop has the same error."""
-    net = net_of("coordinate")
-    labels = Labels.pack(torch.tensor(mean_face()).float()[None].repeat(2, 1, 1))
+    net = reinit_net("coordinate")
+    labels = Labels.pack(torch.tensor(FACE).float()[None].repeat(2, 1, 1))
     found = []
     for zoom in (1.0, 2.0):
         set_constant(net.transformer.fc_loc[-1], torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
@@ -158,7 +140,7 @@ def test_the_loss_is_of_the_outer_frame():
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
 def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
     """Score maps cover the inner frame, which is unknown when a step counts its landmarks."""
-    net, landmarks = net_of(head), torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5])
+    net, landmarks = reinit_net(head), torch.tensor(FACE).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5])
     set_constant(net.transformer.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
     landmarks[0, 60] = torch.nan
     labels = Labels.pack(landmarks)
@@ -177,7 +159,7 @@ def test_hard_landmarks_weigh_more():
 
 
 def test_pose_and_states_train_where_they_are_known():
-    net = net_of(auxiliary=("pose", "states"))
+    net = reinit_net(auxiliary=("pose", "states"))
     images, landmarks = pictures(4), torch.rand(4, 68, 2)
     nothing = Labels.pack(landmarks)
     terms, counts = net.loss(images, nothing), net.count(nothing)

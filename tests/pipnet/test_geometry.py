@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEFAULTS
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipnet.errors import UserError
@@ -70,20 +70,6 @@ def test_crop_boxes_by_hand():
         110,
         114,
     ]  # shifted by the clip
-
-
-@pytest.mark.parametrize("name, part", [("slim", 1.5), ("slim_demo", 1.4)])
-@given(st.lists(st.integers(-30, 300), min_size=4, max_size=4), st.integers(200, 300), st.integers(150, 300))
-def test_crops_of_slim(name, part, values, width, height):
-    """In its demos and in its preparation for training: of a detector's box in whole px."""
-    x1, y1 = values[:2]
-    x2, y2 = x1 + 40 + abs(values[2]), y1 + 40 + abs(values[3])
-    half_x, half_y = (x2 - x1) * part // 2, (y2 - y1) * part // 2
-    x, y = (x1 + x2) // 2, (y1 + y2) // 2
-    published = [max(0, x - half_x), max(0, y - half_y), min(width, x + half_x), min(height, y + half_y)]
-    assume(published[0] < published[2] and published[1] < published[3])
-    crop = crop_box(np.array([x1, y1, x2, y2], float), Protocol(**DEFAULTS.protocols[name]), width, height)
-    assert crop.tolist() == published
 
 
 @given(coordinate, coordinate, length, length, st.sampled_from([SQUARE, SQUARE._replace(square="min"), WFLW, PIPNET]))
@@ -188,16 +174,6 @@ def test_box_of_leaves_out_nan_and_batches():
 def test_a_wrong_protocol_is_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         check_protocol(SQUARE._replace(**wrong))
-
-
-@given(st.floats(1, 1.9))
-def test_margin_keeps_the_nominal_crop_in_the_middle(margin):
-    assume(margin < 1.8)
-    image = np.random.default_rng(2).integers(0, 256, (90, 90, 3), dtype=np.uint8)
-    crop = np.array([30.0, 30.0, 60.0, 60.0])
-    whole, edge = cut(image, crop, 30, margin), (round(30 * margin) - 30) / 2
-    if edge == int(edge):
-        assert (whole[int(edge) : int(edge) + 30, int(edge) : int(edge) + 30] == image[30:60, 30:60]).all()
 
 
 def test_intersection_over_union():

@@ -31,12 +31,31 @@ from pipnet.pose import head_pose
 from utils.task.find import find_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])
-NOTHING = np.zeros((0, 4)), np.zeros(0)
+ASTRONAUT = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+
+
+def blind(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A detector that finds nothing."""
+    return np.zeros((0, 4)), np.zeros(0)
 
 
 def square_face() -> np.ndarray:
     """(68, 2): the mean face in [0, 1] of the crop that `square` cuts round it."""
     return to_crop(mean_face(), crop_box(box_of(mean_face()) * 1000, SQUARE, 1000, 1000) / 1000)
+
+
+def geometric(mean: np.ndarray | None = None, protocol: str = "square", layout: str = "68", **options) -> Landmarker:
+    """A landmarker for boxes and chips, whose net was trained on this mean face and is never called."""
+    row = Protocol(**DEFAULTS.protocols[protocol])
+    return Landmarker(LandmarkNet(None, LAYOUTS.load(layout), row, 64, mean), blind, **options)
+
+
+def found_at(net: LandmarkNet, *boxes: np.ndarray, **options) -> Landmarker:
+    """A landmarker whose detector finds these landmark boxes in every picture, with scores from 0.9 down."""
+    scores = 0.9 - 0.1 * np.arange(len(boxes))
+    landmarker = Landmarker(net, lambda image: (np.array(boxes), scores), **options)
+    landmarker.detector.face_box = FaceBox(0, 1, 1)
+    return landmarker
 
 
 def known_net(truth: np.ndarray, pull: float = 0.0) -> LandmarkNet:
@@ -62,23 +81,21 @@ def coded() -> np.ndarray:
 
 def test_a_list_of_pictures_and_what_a_face_says():
     image = coded()
-    landmarker = Landmarker(
-        known_net(mean_face() * 100 + 200), lambda image: (np.array([[190, 190, 310, 310.0]]), np.ones(1))
-    )
+    landmarker = found_at(known_net(mean_face() * 100 + 200), [190, 190, 310, 310])
     none, faces = landmarker([image[:150], image])
     assert (
         faces and [repr(face) for face in landmarker(image)] == [repr(face) for face in faces] and landmarker([]) == []
     )
     face = faces[0]._replace(id=3, drowsiness={"ear_left": np.float32(0.25), "alarm": None}, states={"mouth_open": 0.5})
-    assert re.fullmatch(r"Face\(id=3, box=\[[\d., ]+\], score=1.000, 68 landmarks, score 1.000\)", repr(face))
+    assert re.fullmatch(r"Face\(id=3, box=\[[\d., ]+\], score=0.900, 68 landmarks, score 1.000\)", repr(face))
     values = json.loads(json.dumps(face.to_dict(), allow_nan=False))
-    assert np.allclose(values["landmarks"], face.landmarks) and values["score"] == 1 and values["sigma"] is None
+    assert np.allclose(values["landmarks"], face.landmarks) and values["score"] == 0.9 and values["sigma"] is None
     assert values["ear_left"] == 0.25 and values["states"] == {"mouth_open": 0.5} and "states" not in faces[0].to_dict()
     assert face._replace(score=float("nan")).to_dict()["score"] is None
 
 
 def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
-    landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
+    landmarker = Landmarker(trained.folder / "best.onnx", detector=blind, threads=1)
     assert (
         landmarker.layout == LAYOUTS.load("68")
         and landmarker.net.size == 64
@@ -93,14 +110,14 @@ def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
     assert np.allclose(face.sigma, found["sigma"][0] * (crop[2] - crop[0]))
 
     torch_net = find_net(str(trained.folder / "best.pt"))  # the same from the checkpoint, to half a pixel
-    (other,) = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
+    (other,) = Landmarker(torch_net, detector=blind).landmarks_of(image, box_of(landmarks)[None])
     assert np.abs(other.landmarks - face.landmarks).max() < 0.5 and np.allclose(other.scores, face.scores, atol=1e-3)
     net = find_net(str(trained.folder))  # a folder stands for its export, where that is not older
     assert np.allclose(net.predict(cut(image, crop, 64)[None])["landmarks"], found["landmarks"])
 
 
 def test_forty_faces_at_once_are_the_forty_one_by_one(trained):
-    landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
+    landmarker = Landmarker(trained.folder / "best.onnx", detector=blind, threads=1)
     image = np.concatenate(
         [np.concatenate([draw_face(np.random.default_rng([8, r, c]), 80)[0] for c in range(8)], 1) for r in range(5)]
     )
@@ -123,8 +140,7 @@ def test_with_a_second_crop_the_detectors_box_matters_little():
             + np.tile(side * rng.uniform(-0.2, 0.2, 2), 2)
             + np.repeat([-0.5, 0.5], 2) * np.tile(side, 2) * (rng.uniform(-0.2, 0.2))
         )
-        landmarker = Landmarker(known_net(truth, pull=0.2), detector=lambda image, box=box: (box[None], np.ones(1)))
-        landmarker.detector.face_box = FaceBox(0, 1, 1)
+        landmarker = found_at(known_net(truth, pull=0.2), box)
         for errors, second in ((once, False), (twice, True)):
             errors.append(
                 np.linalg.norm(landmarker(image, second_crop=second)[0].landmarks - truth, axis=1).mean() / side[0]
@@ -141,7 +157,7 @@ def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift,
     truth = transform(square_face(), turn_about(np.full(2, 0.5), np.radians(roll), 180.0)) + (200, 150)
     low, high = np.split(box_of(truth), 2)
     centre, half = (low + high) / 2 + shift * (high - low).max() * SQUARE.scale_x, grown * (high - low) / 2
-    box, net, seen = np.concatenate([centre - half, centre + half])[None], known_net(truth), []
+    net, seen = known_net(truth), []
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
         seen.append(len(images))
@@ -151,30 +167,25 @@ def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift,
         points = to_crop(upright, crop_box(landmarker.box_of(truth)[:4], SQUARE, 640, 480))
         return {"landmarks": points[None], "score": np.ones((1, 68), np.float32)}
 
-    landmarker = Landmarker(net._replace(predict=predict), detector=lambda image: (box, np.ones(1)))
-    landmarker.detector.face_box = FaceBox(0, 1, 1)
+    landmarker = found_at(net._replace(predict=predict), np.concatenate([centre - half, centre + half]))
     assert len(landmarker(coded())) == 1 and seen == [1] * crops
 
 
-def test_a_coarse_net_makes_the_crops(monkeypatch):
+def test_a_coarse_net_makes_the_crops():
     """The net sees a face once, where the coarse net has found it, and never what that does not take for a face.
 
     Two boxes on one face are one face.
     """
     image, truth = coded(), mean_face() * 180 + (230, 130)
-    boxes = np.array([box_of(truth) + 40, box_of(truth) - 40])
     net, coarse, seen = known_net(truth), known_net(truth, pull=0.1), []
-    landmarker = Landmarker(net, lambda image: (boxes, np.array([0.9, 0.8])), coarse=coarse)
-    landmarker.detector.face_box = FaceBox(0, 1, 1)
-    monkeypatch.setattr(
-        landmarker, "net", net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images))
-    )
+    counted = net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images))
+    landmarker = found_at(counted, box_of(truth) + 40, box_of(truth) - 40, coarse=coarse)
     (one,) = landmarker(image)
     assert seen == [1] and one.score == 0.9
     assert np.abs(one.landmarks - truth).max() < 1 and np.abs(one.box[:4] - box_of(truth)).max() < 10
 
     once = landmarker(image, second_crop=False)[0]
-    assert np.abs(once.box - boxes[0]).max() < 1e-6 and landmarker.coarse.seconds is landmarker.seconds
+    assert np.abs(once.box - box_of(truth) - 40).max() < 1e-6 and landmarker.coarse.seconds is landmarker.seconds
     landmarker.coarse.net = coarse._replace(face_least=1.1)
     seen.clear()
     assert not landmarker(image) and not seen
@@ -185,7 +196,7 @@ def test_a_coarse_net_makes_the_crops(monkeypatch):
 
 def test_the_net_named_landmarks_has_a_coarse_one():
     named, fast, file = (
-        Landmarker(net, lambda image: NOTHING, threads=1)
+        Landmarker(net, blind, threads=1)
         for net in ("landmarks", "landmarks-fast", ROOT / "weights" / "landmarks.onnx")
     )
     assert named.coarse.net.size == fast.net.size < named.net.size and fast.coarse is None and file.coarse is None
@@ -205,9 +216,7 @@ def test_a_face_is_sure_by_its_scores_and_its_expected_errors(score, sigma, sure
 
 def test_detections_with_low_landmark_scores_are_dropped():
     image, truth = coded(), mean_face() * 180 + (230, 130)
-    landmarker = Landmarker(
-        known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1))
-    )  # scores of 1, clipped
+    landmarker = found_at(known_net(truth), box_of(truth))  # landmark scores of 1, clipped
     assert len(landmarker(image)) == 1
     landmarker.net = landmarker.net._replace(face_least=1.1)
     assert not landmarker(image) and len(landmarker.landmarks_of(image, box_of(truth)[None])) == 1
@@ -218,7 +227,7 @@ def test_a_sure_detection_of_our_detector_needs_lower_landmark_scores():
     truth = mean_face() * 180
     ours, other = (
         Landmarker("landmarks-fast", threads=1),
-        Landmarker("landmarks-fast", lambda image: NOTHING, threads=1),
+        Landmarker("landmarks-fast", blind, threads=1),
     )
     least = ours.net.face_least
     for detection, lower in ((np.nan, 0), (0.2, 0), (0.5, 0), (0.9, 0.06), (1.0, 0.14)):
@@ -239,21 +248,19 @@ def test_a_sure_detection_of_our_detector_needs_lower_landmark_scores():
     st.sampled_from(["square", "inner"]),
 )
 def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):
-    protocol = Protocol(**DEFAULTS.protocols[protocol])
     part = square_face() * 0.6 + 0.1  # of a crop that was made of something else
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, part), detector=lambda image: NOTHING)
+    landmarker = geometric(part, protocol)
     turn = 100 * scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = transform(part, np.column_stack([turn, (x, y)]))
     box = landmarker.box_of(landmarks)
-    crop = crop_box(box[:4], protocol, 100, 100, np.radians(box[4]))
+    crop = crop_box(box[:4], landmarker.net.protocol, 100, 100, np.radians(box[4]))
     assert np.allclose((crop[:2] + crop[2:]) / 2, turn @ (0.5, 0.5) + (x, y), atol=1e-6)
     assert np.allclose(crop[2:] - crop[:2], 100 * scale)
     assert abs((box[4] - np.degrees(angle) + 180) % 360 - 180) < 5.001  # the face is upright in it, but for LEVEL
 
 
 def test_the_next_box_is_tight_where_the_trainings_were():
-    net = LandmarkNet(None, LAYOUTS.load("68"), SQUARE, 64, square_face())
-    landmarker = Landmarker(net, detector=lambda image: NOTHING)
+    landmarker = geometric(square_face())
     level = transform(square_face(), np.array([[70.0, -4, 60], [4, 70, 20]]))
     assert np.array_equal(landmarker.box_of(level), [*box_of(level), 0])
     x1, y1, x2, y2, roll = landmarker.box_of(
@@ -277,7 +284,7 @@ def test_the_second_crop_turns_with_the_face(protocol):
         return {"landmarks": mean[None].astype(np.float32), "score": np.ones((1, 68), np.float32)}
 
     net = LandmarkNet(predict, LAYOUTS.load("68"), Protocol(**DEFAULTS.protocols[protocol]), 64, mean)
-    landmarker, found = Landmarker(net, detector=lambda image: NOTHING), []
+    landmarker, found = Landmarker(net, detector=blind), []
     start = mean * np.ptp(truth[:, 0]) / np.ptp(mean[:, 0])
     start += middle - start.mean(0)
     for angle in (5, 30, 90, 170):
@@ -291,20 +298,15 @@ def test_the_second_crop_turns_with_the_face(protocol):
 
 
 def test_a_crop_that_is_not_square_follows_both_sides():
-    protocol = Protocol(**DEFAULTS.protocols["wflw"])
-    landmarker = Landmarker(
-        LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, mean_face()), detector=lambda image: NOTHING
-    )
-    crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5))[:4], protocol, 200, 200)
+    landmarker = geometric(mean_face(), "wflw")
+    crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5))[:4], landmarker.net.protocol, 200, 200)
     assert np.allclose(crop, (10, 5, 70, 85))
-    plain = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, None), detector=lambda image: NOTHING)
-    assert np.allclose(plain.box_of(mean_face())[:4], box_of(mean_face()))
+    assert np.allclose(geometric(None, "wflw").box_of(mean_face())[:4], box_of(mean_face()))
 
 
 def test_the_detectors_box_becomes_that_of_the_landmarks():
     assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.0]])), [[15, 29, 25, 59]])
-    whole = Landmarker(known_net(mean_face()), detector=lambda image: (np.array([[100, 100, 200, 220.0]]), np.ones(1)))
-    whole.detector.face_box = FaceBox(0, 1, 1)
+    whole = found_at(known_net(mean_face()), [100, 100, 200, 220])
     inner = Landmarker(whole.net._replace(protocol=Protocol(**DEFAULTS.protocols["inner"])), detector=whole.detector)
     image = np.zeros((300, 300, 3), np.uint8)
     crops = [crop_box(one.detect(image)[0][0], one.net.protocol, 300, 300) for one in (whole, inner)]
@@ -343,20 +345,17 @@ def test_values_in_a_detectors_file_replace_those_of_the_table(tmp_path):
 
 
 def test_a_checkpoint_of_a_detector_is_used_as_its_export():
-    image = str(ROOT / "assets" / "astronaut.jpg")
     one, two = (Detector(weights=ROOT / "weights" / f"detector{suffix}", threads=1) for suffix in (".onnx", ".pt"))
     assert one.trust == two.trust > 0 and one.face_box == two.face_box
-    assert np.allclose(one(image).boxes, two(image).boxes, atol=0.5) and len(two.large(image).boxes) == 1
+    assert np.allclose(one(ASTRONAUT).boxes, two(ASTRONAUT).boxes, atol=0.5)
+    assert len(two.large(ASTRONAUT).boxes) == 1
 
 
 def test_the_largest_boxes_may_show_no_faces():
     """At the right and the bottom of the picture there is none; of three copies of the face, the smallest one is at the
     left.
     """
-    face, image = (
-        cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320],
-        np.full((800, 1200, 3), 90, np.uint8),
-    )
+    face, image = ASTRONAUT[40:240, 120:320], np.full((800, 1200, 3), 90, np.uint8)
     boxes, scores = [[800, 10, 1190, 400], [300, 410, 680, 790]], [0.99, 0.7]
     for place, side in enumerate((100, 200, 160)):
         image[10 : 10 + side, 250 * place : 250 * place + side] = cv2.resize(
@@ -388,7 +387,6 @@ def test_the_image_for_the_detector_has_bounds():
 @given(st.floats(0.3, 4), st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-50, 50), st.sampled_from([32, 112, 224]))
 def test_chips_are_upright(scale, angle, x, y, size):
     landmarks = TEMPLATE @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale + (x, y)
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None), detector=lambda image: NOTHING)
     face = Face(box_of(landmarks), 1.0, landmarks, np.ones(5))
     low = np.floor(landmarks.min(0)).astype(int) - 8
     image = np.zeros((*(np.ceil(np.ptp(landmarks, 0)).astype(int) + 20)[::-1], 3), np.uint8)
@@ -396,7 +394,7 @@ def test_chips_are_upright(scale, angle, x, y, size):
     cv2.circle(
         image, np.round(moved.landmarks[2] - 0.5).astype(int).tolist(), max(2, round(2 * scale)), (255, 255, 255), -1
     )
-    chip = landmarker.align(image, moved, size)
+    chip = geometric(layout="5").align(image, moved, size)
     assert chip.shape == (size, size, 3)
     tip = (
         np.array(np.unravel_index(cv2.GaussianBlur(chip[..., 0], (0, 0), size / 56).argmax(), (size, size)))[::-1] + 0.5
@@ -408,14 +406,12 @@ def test_a_chip_has_the_channels_of_its_image():
     image, landmarks = np.zeros((112, 112, 3), np.uint8) + np.uint8([10, 20, 200]), TEMPLATE
     face = Face(box_of(landmarks), 1.0, landmarks, np.ones(5))
     for rgb in (False, True):
-        landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None), lambda image: NOTHING, rgb=rgb)
-        assert landmarker.align(image, face)[56, 56].tolist() == [10, 20, 200]
+        assert geometric(layout="5", rgb=rgb).align(image, face)[56, 56].tolist() == [10, 20, 200]
 
 
 def test_a_part_of_a_layout_is_that_of_the_faces_that_the_whole_layout_finds():
     """The eyes alone would tell faces from background worse, and two crops of one face would not be joined."""
-    image = cv2.imread(str(ROOT / "assets/astronaut.jpg"))
-    crowd = np.hstack([image, image[:, ::-1]])
+    crowd = np.hstack([ASTRONAUT, ASTRONAUT[:, ::-1]])
     whole, part = Landmarker(threads=1), Landmarker(threads=1, layout="12")
     assert part.layout.name == "12" and part.whole.layout.name == "68" and whole.whole is None
     assert Landmarker(threads=1, layout="faces68").whole is None
@@ -457,7 +453,7 @@ def test_a_panorama_is_no_obstacle():
 
 
 def test_wrong_files_and_images_are_one_line(tmp_path, trained):
-    net, detect = trained.folder / "best.onnx", (lambda image: NOTHING)
+    net = trained.folder / "best.onnx"
     foreign = detector_file(tmp_path / "d.onnx", [[0, 0, 1, 1]], [1])
     bare = onnx.load(net)
     del bare.metadata_props[:]
@@ -469,16 +465,16 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
         (foreign, "is a face detector"),
         (tmp_path / "bare.onnx", "no usable metadata: layout is mis"),
     ):
-        refuses(message, Landmarker, file, detector=detect)
+        refuses(message, Landmarker, file, detector=blind)
     refuses("no detector of ours", Detector, weights=net)
     refuses("weights .no file", Detector, "mtcnn")
     refuses("gone.onnx", Detector, weights=tmp_path / "gone.onnx")
-    refuses("max_faces.*not 0", Landmarker, net, detector=detect, max_faces=0)
-    refuses(r"max_faces.*1\.5", Landmarker, net, detector=detect, max_faces=1.5)
+    refuses("max_faces.*not 0", Landmarker, net, detector=blind, max_faces=0)
+    refuses(r"max_faces.*1\.5", Landmarker, net, detector=blind, max_faces=1.5)
     for threads in (-1, 1.0, 10**6):
         refuses("threads.*1024", Detector, threads=threads)
     refuses("'/d.onnx'", Landmarker, net, detector="/d.onnx")
-    landmarker = Landmarker(net, detector=detect)
+    landmarker = Landmarker(net, detector=blind)
     for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
         refuses("uint8", landmarker, image)
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
@@ -512,7 +508,7 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     ],
 )
 def test_a_wrong_box_is_one_line(boxes, message):
-    landmarker, image = Landmarker("landmarks-fast", lambda image: NOTHING, threads=1), np.zeros((90, 90, 3), np.uint8)
+    landmarker, image = Landmarker("landmarks-fast", blind, threads=1), np.zeros((90, 90, 3), np.uint8)
     with pytest.raises(UserError, match=message) as error:
         landmarker.landmarks_of(image, boxes)
     assert "\n" not in str(error.value)
@@ -579,10 +575,9 @@ def test_a_landmarker_is_pickled_as_its_arguments():
     }
     copy = pickle.loads(pickle.dumps(Landmarker(**given, any_roll=False, rgb=True)))
     assert (copy.detector.threshold, copy.max_faces, copy.any_roll, copy.rgb) == (0.7, 2, False, True)
-    image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        ((face,),) = pool.map(Landmarker(**given), [image])
-    assert (face.landmarks == Landmarker(**given)(image)[0].landmarks).all()
+        ((face,),) = pool.map(Landmarker(**given), [ASTRONAUT])
+    assert (face.landmarks == Landmarker(**given)(ASTRONAUT)[0].landmarks).all()
 
 
 def test_a_pickled_landmarker_opens_its_files_from_any_folder(tmp_path, monkeypatch):
@@ -615,20 +610,15 @@ def test_landmarks_of_a_wrong_shape_are_one_line(landmarks):
         refuses(r"landmarks of layout '68' are numbers \(68, 2\), not \(", call)
 
 
-def test_values_that_are_not_finite_give_no_pose_no_chip_and_no_time():
-    layout, landmarks = LAYOUTS.load("68"), np.full((68, 2), np.nan)
-    assert np.isnan(head_pose(landmarks, layout, 9, 9)).all()
-    refuses("not finite", chip, np.zeros((9, 9, 3), np.uint8), landmarks, layout, 112)
-    for seconds in (None, np.nan, "1"):
-        refuses("number of seconds", Drowsiness(layout).update, 0, landmarks, seconds)
-
-
-def test_landmarks_in_one_place_give_no_pose_and_no_chip():
-    layout, landmarks = LAYOUTS.load("68"), np.full((68, 2), 7.0)
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite"), (7.0, "in one place")])
+def test_landmarks_without_an_extent_give_no_pose_and_no_chip(value, message):
+    layout, landmarks, image = LAYOUTS.load("68"), np.full((68, 2), value), np.zeros((9, 9, 3), np.uint8)
     for size in ((), (9, 9)):
         assert np.isnan(head_pose(landmarks, layout, *size)).all()
-    refuses("in one place", chip, np.zeros((9, 9, 3), np.uint8), landmarks, layout, 112)
-    refuses("size of a chip", chip, np.zeros((9, 9, 3), np.uint8), landmarks, layout, 10**6)
+    refuses(message, chip, image, landmarks, layout, 112)
+    refuses("size of a chip", chip, image, landmarks, layout, 10**6)
+    for seconds in (None, np.nan, "1"):
+        refuses("number of seconds", Drowsiness(layout).update, 0, landmarks, seconds)
 
 
 def test_a_graph_that_fails_is_one_line(tmp_path):
@@ -788,11 +778,6 @@ def test_a_detector_is_no_landmark_net():
         )
 
 
-def test_what_is_embedded_knows_nothing_of_the_demo():
-    for file in (ROOT / "pipnet").glob("*.py"):
-        assert "pipnet.app" not in file.read_text() or file.name == "__main__.py", file
-
-
 def test_inference_loads_no_torch():
     done = run(
         "python",
@@ -816,20 +801,8 @@ def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     for name in ("landmarks", "landmarks-fast"):
         shutil.copy(trained.folder / "best.onnx", source / "weights" / f"{name}.onnx")
     detector_file(source / "weights" / "detector.onnx", [[20, 20, 80, 80]], [0.9])
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "--target",
-        str(target),
-        str(source),
-    ]
-    subprocess.run(command, check=True, cwd=tmp_path)
+    words = "-m pip install --quiet --no-deps --no-build-isolation --no-index --target"
+    subprocess.run([sys.executable, *words.split(), target, source], check=True, cwd=tmp_path)
     assert sorted(path.name for path in (target / "pipnet" / "weights").iterdir()) == [
         "detector.onnx",
         "landmarks-fast.onnx",

@@ -50,20 +50,14 @@ def detector(wider, raw, data_root, shared) -> Path:
 
 
 def flags(wider: Path, raw: Path, data_root: Path, root: Path) -> list[str]:
-    places = (
-        "--train-data",
-        wider,
-        raw,
-        "--test-data",
-        wider,
-        "--data-root",
-        data_root,
-        "--run-root",
-        root,
-        "--target-size",
-        64,
-    )
-    return [*map(str, places), "--partial-events", "1--event", *SMALL]
+    sets = ("--train-data", wider, raw, "--test-data", wider, "--target-size", 64, "--partial-events", "1--event")
+    return [*map(str, sets), "--data-root", str(data_root), "--run-root", str(root), *SMALL]
+
+
+def pasted(raw: Path, data_root: Path, root: Path, *modes: str) -> list:
+    """Flags of a training of an epoch, without photographs."""
+    places = ("--train-data", raw, "--data-root", data_root, "--target-size", 64, "--run-root", root)
+    return ["--task", "detect", "--train", "--test", *modes, *places, *SMALL, "--epochs", "1"]
 
 
 def test_the_files_and_tables_of_a_run(detector):
@@ -103,14 +97,8 @@ def test_the_export_takes_pictures_of_any_size(detector):
     assert [port.name for port in session.get_outputs()] == ["boxes", "scores"]
     about = session.get_modelmeta().custom_metadata_map
     assert about["task"] == "detect" and "--task detect" in about["command"] and "validation" in about["figures"]
-    none = session.run(
-        None,
-        {
-            "image": np.zeros((64, 64, 3), np.uint8),
-            "threshold": np.array(1, np.float32),
-            "overlap": np.array(0.3, np.float32),
-        },
-    )
+    limits = {"threshold": np.array(1, np.float32), "overlap": np.array(0.3, np.float32)}
+    none = session.run(None, {"image": np.zeros((64, 64, 3), np.uint8), **limits})
     assert [part.shape for part in none] == [(0, 4), (0,)]
 
 
@@ -122,20 +110,8 @@ def test_training_starts_from_an_export(cli, detector, wider, raw, data_root, tm
     assert all(
         torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True)
     )  # the file holds float16
-    done = cli(
-        "--task",
-        "detect",
-        "--train",
-        *flags(wider, raw, data_root, tmp_path),
-        "--exp",
-        "on",
-        "--weights",
-        file,
-        "--learning-rate",
-        "1e-9",
-        "--epochs",
-        "1",
-    )
+    more = ("--exp", "on", "--weights", file, "--learning-rate", "1e-9", "--epochs", "1")
+    done = cli("--task", "detect", "--train", *flags(wider, raw, data_root, tmp_path), *more)
     assert done.returncode == 0, done.stderr
     on, before = rows(tmp_path / "on" / "step.csv")[0], rows(detector / "step.csv")
     assert float(on["loss"]) < float(
@@ -200,29 +176,14 @@ def test_two_processes_train_like_one(cli, wider, raw, data_root, tmp_path):
 
 
 def test_without_photographs_faces_are_pasted_on_drawn_backgrounds(cli, raw, data_root, tmp_path):
-    places = ("--train-data", raw, "--data-root", data_root, "--target-size", 64, "--run-root", tmp_path)
-    done = cli("--task", "detect", "--train", "--test", "--show-data", "6", *places, *SMALL, "--epochs", "1")
+    done = cli(*pasted(raw, data_root, tmp_path, "--show-data", "6"))
     assert done.returncode == 0, done.stderr
     assert "drawn-64, composites" in done.stdout and (data_root / "detect" / "show" / "samples.jpg").is_file()
 
 
 def test_pictures_without_a_face_that_counts(cli, raw, data_root, tmp_path):
     """No face has 16 px, so there is nothing to compare."""
-    places = ("--train-data", raw, "--data-root", data_root, "--target-size", 64, "--run-root", tmp_path)
-    done = cli(
-        "--task",
-        "detect",
-        "--train",
-        "--test",
-        "--test-onnx",
-        *places,
-        *SMALL,
-        "--epochs",
-        "1",
-        "--face-sides",
-        "4",
-        "8",
-    )
+    done = cli(*pasted(raw, data_root, tmp_path, "--test-onnx"), "--face-sides", "4", "8")
     assert done.returncode == 0 and "onnx" in done.stdout, done.stderr
 
 
@@ -257,17 +218,8 @@ def test_an_event_may_have_the_name_of_its_set():
 
 def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
     other = write_faces(tmp_path / "other" / "test", 2).parent
-    flags = (
-        "--task",
-        "detect",
-        "--prepare",
-        "--train-data",
-        raw,
-        "--data-root",
-        tmp_path / "data",
-        "--target-size",
-        64,
-    )
+    places = ("--train-data", raw, "--data-root", tmp_path / "data", "--target-size", 64)
+    flags = ("--task", "detect", "--prepare", *places)
     done = cli(*flags, "--test-data", other)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / "data" / name / "meta.yaml").is_file() for name in ("drawn-64", "other-64"))

@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 from conftest import NET, ROOT, exported_predictor, fails, mean_face, refuses, slow, unfolded, untrained, write_faces
+from small_nets import pictures
 
 from extras.runtimes.runtimes import Arithmetic
 from extras.synthetic import VERSION, generate
@@ -41,10 +42,6 @@ def spread(net: torch.nn.Module) -> torch.nn.Module:
     if net.refiner:
         torch.nn.init.normal_(net.refiner.move, std=0.1)
     return net.eval()
-
-
-def pictures(count: int, size: int = 64) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
 def source_of(net: torch.nn.Module, folder: Path) -> Source:
@@ -356,19 +353,8 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
 
 @pytest.mark.slow
 def test_one_layout_of_a_shipped_net_is_exported_without_any_data(cli, tmp_path):
-    done = cli(
-        "--export",
-        "onnx",
-        "int8",
-        "--exp",
-        "landmarks-fast",
-        "--layout",
-        "faces68",
-        "--run-root",
-        tmp_path,
-        "--data-root",
-        tmp_path / "none",
-    )
+    places = ("--run-root", tmp_path, "--data-root", tmp_path / "none")
+    done = cli("--export", "onnx", "int8", "--exp", "landmarks-fast", "--layout", "faces68", *places)
     assert done.returncode == 0, done.stderr
     whole = Landmarker("landmarks-fast", layout="faces68", threads=1)
     image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))

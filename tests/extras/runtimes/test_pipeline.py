@@ -284,24 +284,8 @@ def test_the_example_in_cpp_prints_the_faces(file, pair, tmp_path):
         pytest.skip("the package onnxruntime has no libonnxruntime.so")
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (tmp_path / name).symlink_to(library)
-    subprocess.run(
-        [
-            "g++",
-            "-std=c++17",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            ROOT / "examples" / "faces.cpp",
-            "-isystem",
-            headers,
-            f"-L{tmp_path}",
-            "-lonnxruntime",
-            f"-Wl,-rpath,{tmp_path}",
-            "-o",
-            program,
-        ],
-        check=True,
-    )
+    words = f"g++ -std=c++17 -Wall -Wextra -Werror -isystem {headers} -o {program} {ROOT}/examples/faces.cpp"
+    subprocess.run([*words.split(), f"-L{tmp_path}", "-lonnxruntime", f"-Wl,-rpath,{tmp_path}"], check=True)
     picture = cv2.resize(np.hstack([ASTRONAUT, ASTRONAUT[:, ::-1]]), None, fx=0.6, fy=0.6)
     cv2.imwrite(str(tmp_path / "picture.ppm"), picture)
     done = subprocess.run([program, file, tmp_path / "picture.ppm"], capture_output=True, text=True)

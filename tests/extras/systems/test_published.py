@@ -7,7 +7,7 @@ import archives
 import cv2
 import numpy as np
 import pytest
-from archives import annotated, parse, picture, write_cofw
+from archives import annotated, parse, write_cofw
 from conftest import DEFAULTS, LAYOUTS, REFERENCE, SMALL, fails, load_split, refuses, settings, write_faces
 from scipy.io import savemat
 
@@ -127,39 +127,6 @@ def test_the_release_of_cofw68(tmp_path):
     assert 0.15 < hidden.mean() < 0.35 and (eyes > 5).all() and (np.median(sides / eyes[:, None], 0) < 4).all()
     inside = [np.mean((record.landmarks > record.box[:2]) & (record.landmarks < record.box[2:])) for record in records]
     assert np.mean(inside) > 0.8  # the boxes belong to the landmarks
-
-
-def test_a_line_of_wflw_as_released(tmp_path):
-    """196 coordinates, the rect's corners, attributes pose, expression, illumination, make-up, occlusion and blur, the
-    image.
-    """
-    rng = np.random.default_rng(0)
-    coordinates = rng.uniform(183.3, 432.9, 196)
-    line = " ".join(
-        [
-            *(f"{value:.6f}" for value in coordinates),
-            "182",
-            "268",
-            "438",
-            "522",
-            "1",
-            "0",
-            "0",
-            "1",
-            "0",
-            "1",
-            "37--Soccer/37_Soccer_soccer_ball_37_45.jpg",
-        ]
-    )
-    picture(tmp_path / "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45.jpg", 640, 600)
-    for split in ("train", "test"):
-        file = tmp_path / f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(line + "\n")
-    (record,) = parse("wflw", tmp_path, allow_partial=True)["train"]
-    assert np.allclose(record.landmarks.ravel(), coordinates + 0.5, atol=1e-6) and record.landmarks.shape == (98, 2)
-    assert record.box.tolist() == [182.5, 268.5, 438.5, 522.5] and record.states.tolist() == [1, 0, 0, 1, 0, 1]
-    assert record.image == tmp_path / "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45.jpg"
 
 
 def test_small_faces_are_left_out(tmp_path, cli):

@@ -189,17 +189,6 @@ def test_a_published_augmentation_is_that_of_its_description(name):
             assert np.allclose((crop.landmarks * SIZE @ matrix[:, :2].T + matrix[:, 2])[order_of], landmarks * SIZE)
 
 
-def test_pipnets_clipped_landmarks_are_clipped_by_translations_alone():
-    recipe = replace(
-        settings("pipnet").augment, steps=["translation", "rotation"], translation_prob=1.0, rotation_prob=1.0
-    )
-    crop = stored(0)
-    moved = augment(crop, replace(recipe, rotation_prob=0.0), (0, 0, 0))[1]
-    assert moved.min() == 0 and moved.max() == 1 and crop.landmarks.min() < 0
-    turned = augment(crop, replace(recipe, translation_prob=0.0), (0, 0, 0))[1]
-    assert turned.min() < 0 and turned.max() > 1
-
-
 def test_irnets_interpolation_is_random_and_keyed():
     recipe = replace(settings("irnet").augment, steps=["rotation"], rotation_prob=1.0)
     crop, found = stored(0), set()

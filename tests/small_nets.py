@@ -1,0 +1,28 @@
+"""Small nets with random weights, and pictures and labels for them."""
+
+import numpy as np
+import torch
+from conftest import NET, mean_face
+
+from nets import Labels, NetOptions, build_net, make_spec
+
+FACE = mean_face()
+PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
+
+
+def net_of(head: str = "pip", levels: int = 1, **options):
+    """A net for crops of 64 px and 68 landmarks, the same every time. options: fields of `NetOptions`."""
+    torch.manual_seed(0)
+    return build_net(
+        make_spec(NetOptions(**{"net": NET, "head": head, "input_size": 64, "num_nb": 5, **options}), FACE), levels
+    )
+
+
+def pictures(count: int, side: int = 64) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def some_labels(count: int = 4) -> Labels:
+    """Mean faces whose landmarks are displaced by 0.05."""
+    moved = 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0))
+    return Labels.pack(torch.tensor(FACE).float() + moved)
