@@ -81,20 +81,22 @@ def wflw(tmp_path: Path) -> tuple:
     return root, lists
 
 
+def write_106(file: Path) -> np.ndarray:
+    """Write 106 random landmarks as the text files of LaPa and JD-landmark hold them; return them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    points = landmarks(106)
+    file.write_text("106\n" + "".join(f"{x:.4f} {y:.4f}\n" for x, y in points))
+    return points
+
+
 def lapa(tmp_path: Path) -> tuple:
     """(folder, landmarks by file) of two faces a split; the training faces stem from one photograph."""
-    points = {
-        f"{split}/{name}": landmarks(106)
-        for split, names in (("train", ("11_0", "11_1")), ("val", ("22_0", "23_0")), ("test", ("24_0", "25_0")))
-        for name in names
-    }
-    for name, values in points.items():
-        split, stem = name.split("/")
-        picture(tmp_path / "LaPa" / split / "images" / f"{stem}.jpg")
-        text = tmp_path / "LaPa" / split / "landmarks" / f"{stem}.txt"
-        text.parent.mkdir(exist_ok=True)
-        text.write_text("106\n" + "".join(f"{x:.4f} {y:.4f}\n" for x, y in values))
-    return tmp_path / "LaPa", points
+    root, points = tmp_path / "LaPa", {}
+    for split, names in (("train", ("11_0", "11_1")), ("val", ("22_0", "23_0")), ("test", ("24_0", "25_0"))):
+        for name in names:
+            picture(root / split / "images" / f"{name}.jpg")
+            points[f"{split}/{name}"] = write_106(root / split / "landmarks" / f"{name}.txt")
+    return root, points
 
 
 def write_cofw(file: Path, end: str, images: list[np.ndarray], boxes: np.ndarray, phis: np.ndarray) -> None:
@@ -345,13 +347,6 @@ def vw(tmp_path: Path, extracted: bool = False) -> tuple:
             writer.release()
         videos[name] = frames, points
     return root, videos
-
-
-def write_106(file: Path) -> np.ndarray:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    points = landmarks(106)
-    file.write_text("106\n" + "".join(f"{x:.4f} {y:.4f}\n" for x, y in points))
-    return points
 
 
 def jd(tmp_path: Path) -> tuple:

@@ -11,13 +11,13 @@ from conftest import ROOT
 @pytest.mark.parametrize(
     ("name", "argv"),
     [
-        ("kills", ["--phases", "save", "--count", "1"]),
+        ("kills", ["save", "--count", "1"]),
         ("signals", ["training", "--count", "1"]),
         ("files", ["layout file", "mean face", "--count", "60"]),
         ("options", ["--count", "1"]),
         ("disks", ["run folder", "--troubles", "limit"]),
         ("attacks", ["--count", "4"]),
-        ("files", ["value beside ncnn", "value of meta.yaml", "--count", "20"]),
+        ("files", ["--values", "value beside ncnn", "value of meta.yaml", "--count", "20"]),
     ],
 )
 def test_a_short_campaign_finds_no_fault(name, argv):

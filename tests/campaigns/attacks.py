@@ -5,19 +5,17 @@ the project's own with what it was before. A fault is a file that has changed, g
 log, a traceback, or a hang.
 """
 
-import argparse
 import hashlib
 import os
 import shlex
 import shutil
 import sys
-import tempfile
-import time
-from collections import Counter
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from victims import ROOT, TINY, call, chosen, finish, fresh
+from victims import ROOT, TINY, Case, call, campaign, restore, trained
 
 ROOTS = "--data-root {root}/data --run-root {root}/runs --threads 1"
 TRAIN = f"main.py --train {ROOTS} {shlex.join(TINY)} --workers 0 --epochs 2"
@@ -153,13 +151,8 @@ KINDS = {
 }
 
 
-def attack(kind: str, seed: int, index: int, root: Path, kept: Path) -> tuple[str, list[str]]:
+def attack(kind: str, root: Path, rng: np.random.Generator) -> tuple[str, list[str]]:
     """Return (the command, what is wrong after it)."""
-    rng = np.random.default_rng([seed, list(KINDS).index(kind), index])
-    for name in ("data", "runs"):
-        fresh(root / name, kept / name)
-    fresh(root / "user")
-    shutil.rmtree(root / "user")
     command, names, there = KINDS[kind](root, rng)
     before = state(there)
     try:
@@ -180,36 +173,15 @@ def attack(kind: str, seed: int, index: int, root: Path, kept: Path) -> tuple[st
     return command, wrong
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kinds", nargs="*", help=f"some of: {', '.join(KINDS)}; without: all")
-    parser.add_argument("--count", type=int, default=200, help="cases of all kinds together")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help="write results/attacks.json")
-    args = parser.parse_args(argv)
-    kinds, begun, outcomes, faults = chosen(KINDS, args.kinds), time.monotonic(), Counter(), []
-    with tempfile.TemporaryDirectory() as temporary:
-        root, kept = Path(temporary).resolve(), Path(temporary).resolve() / "kept"
-        done = call(shlex.split(f"{TRAIN.format(root=root)} --exp run"), root / "output")
-        if done.status:
-            sys.exit(f"the run to attack was not trained: {done.line}")
-        for name in ("data", "runs"):
-            fresh(kept / name, root / name)
-        for index in range(args.count):
-            kind = kinds[index % len(kinds)]
-            command, wrong = attack(kind, args.seed, index, root, kept)
-            outcomes[kind, "fault" if wrong else "good"] += 1
-            if wrong:
-                faults.append({"kind": kind, "case": index, "command": command, "wrong": wrong})
-                print(f"FAULT {faults[-1]}", flush=True)
-    figures = {
-        "count": args.count,
-        "outcomes": {f"{kind}, {what}": count for (kind, what), count in sorted(outcomes.items())},
-        "faults": faults,
-        "minutes": (time.monotonic() - begun) / 60,
-    }
-    return finish("attacks", argv, args.seed, figures, args.save)
+def cases(args: Namespace, kinds: list[str], root: Path, _figures: dict) -> Iterator[Case]:
+    trained(f"{TRAIN} --exp run", root)
+    for index in range(args.count):
+        kind = kinds[index % len(kinds)]
+        restore(root)
+        shutil.rmtree(root / "user", ignore_errors=True)
+        command, wrong = attack(kind, root, np.random.default_rng([args.seed, list(KINDS).index(kind), index]))
+        yield Case(kind, wrong, what={"case": index, "command": command})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(campaign("attacks", __doc__, cases, KINDS, 200))

@@ -4,19 +4,18 @@
 mount. Afterwards the older files must be as before, and the same command must succeed once there is space.
 """
 
-import argparse
 import hashlib
 import os
 import resource
 import shlex
 import subprocess
 import sys
-import tempfile
-import time
-from collections import Counter
+from argparse import Namespace
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
-from victims import TINY, call, chosen, finish, fresh
+from victims import TINY, Case, call, campaign, fresh, restore, trained
 
 PLACES = "--data-root {root}/data --run-root {root}/runs --exp run"
 TRAIN = f"--train {PLACES} {shlex.join(TINY)} --workers 1"
@@ -52,19 +51,19 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def attack(place: str, trouble: str, root: Path, kept: Path) -> list[str] | None:
+def attack(place: str, trouble: str, root: Path) -> list[str] | None:
     """Return what is wrong with a command whose disk is in trouble; None if the trouble could not be made."""
     name, text, size = COMMANDS[place]
     folder, command = root / name, shlex.split(text.format(root=root))
-    for other in ("data", "runs", "out"):
-        fresh(root / other, kept / other)
+    restore(root)
+    fresh(root / "out")
     if place == "data root":
         fresh(folder)
     if trouble != "limit":
         if not mount(fresh(folder), "size=64m"):
             return None
-        if place != "data root" and (kept / name).exists():
-            subprocess.run(["cp", "-a", f"{kept / name}/.", str(folder)], check=True)
+        if place != "data root" and (root / "kept" / name).exists():
+            subprocess.run(["cp", "-a", f"{root}/kept/{name}/.", str(folder)], check=True)
     before, wrong = hashes(folder), []
     filler = folder / "filler"
     try:
@@ -93,38 +92,13 @@ def attack(place: str, trouble: str, root: Path, kept: Path) -> list[str] | None
     return wrong
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("places", nargs="*", help=f"some of: {', '.join(COMMANDS)}; without: all")
-    parser.add_argument("--troubles", nargs="+", choices=TROUBLES, default=TROUBLES)
-    parser.add_argument("--save", action="store_true", help="write results/disks.json")
-    args = parser.parse_args(argv)
-    places, begun, outcomes, faults = chosen(COMMANDS, args.places), time.monotonic(), {}, []
-    with tempfile.TemporaryDirectory() as temporary:
-        root, kept = Path(temporary).resolve(), Path(temporary).resolve() / "kept"
-        done = call(["main.py", *shlex.split(TRAIN.format(root=root)), "--epochs", "2"], root / "output")
-        if done.status:
-            sys.exit(f"the run to attack was not trained: {done.line}")
-        for name in ("data", "runs"):
-            fresh(kept / name, root / name)
-        for place in places:
-            for trouble in args.troubles:
-                wrong = attack(place, trouble, root, kept)
-                outcomes[f"{place}, {trouble}"] = (
-                    "skipped: no right to mount" if wrong is None else "fault" if wrong else "good"
-                )
-                print(f"{place}, {trouble}: {outcomes[f'{place}, {trouble}']}", flush=True)
-                if wrong:
-                    faults.append({"case": f"{place}, {trouble}", "wrong": wrong})
-    figures = {
-        "count": len(outcomes),
-        "outcomes": dict(Counter(outcomes.values())),
-        "cases": outcomes,
-        "faults": faults,
-        "minutes": (time.monotonic() - begun) / 60,
-    }
-    return finish("disks", argv, 0, figures, args.save)
+def cases(args: Namespace, places: list[str], root: Path, _figures: dict) -> Iterator[Case]:
+    trained(f"main.py {TRAIN} --epochs 2", root)
+    for place, trouble in product(places, args.troubles):
+        wrong = attack(place, trouble, root)
+        yield Case(f"{place}, {trouble}", wrong or [], "skipped: no right to mount" if wrong is None else "good")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    troubles = {"nargs": "+", "choices": TROUBLES, "default": TROUBLES}
+    sys.exit(campaign("disks", __doc__, cases, COMMANDS, troubles=troubles))

@@ -7,15 +7,14 @@ bytes: it removes or replaces one value in whole checkpoints, metadata, tables a
 them.
 """
 
-import argparse
 import json
 import os
 import resource
 import shutil
 import signal
 import sys
-import tempfile
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from file_formats import FORMATS as BYTES
 from file_formats import harmful
 from value_formats import VALUES
-from victims import FORKS, chosen, finish, fresh, histogram
+from victims import FORKS, Case, campaign, fresh, histogram
 
 SECONDS, MEMORY, BATCH = 30, 2 << 30, 200
 FORMATS = {**BYTES, **VALUES}
@@ -122,52 +121,24 @@ def run_code(folder: Path, mark: Path, report: str) -> None:
     Path(report).write_text(json.dumps(found))
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("formats", nargs="*", help=f"some of: {', '.join(FORMATS)}; without: all of a kind")
-    parser.add_argument("--values", action="store_true", help="wrong values in whole files, instead of damaged bytes")
-    parser.add_argument("--count", type=int, default=5000, help="inputs of all formats together")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help="write results/files.json, or values.json")
-    args = parser.parse_args(argv)
-    names = chosen(FORMATS, args.formats or list(VALUES if args.values else BYTES))
-    begun, faults, rows = time.monotonic(), [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve()
-        for name in names:
-            outcomes, slowest, mutators = Counter(), 0.0, Counter()
-            for mutator, outcome, seconds, index in attack(
-                name, -(-args.count // len(names)), args.seed, fresh(root / "files")
-            ):
-                kind = outcome if outcome in ("read", "refused") else "fault"
-                outcomes[kind] += 1
-                mutators[mutator] += 1
-                slowest = max(slowest, seconds)
-                if kind == "fault":
-                    faults.append({"format": name, "input": index, "mutator": mutator, "outcome": outcome})
-            rows[name] = {
-                "inputs": outcomes.total(),
-                **{kind: outcomes[kind] for kind in ("read", "refused", "fault")},
-                "slowest_s": slowest,
-                "mutators": dict(mutators),
-            }
-            print(name, {key: value for key, value in rows[name].items() if key != "mutators"}, flush=True)
-        child = FORKS.Process(target=run_code, args=(fresh(root / "code"), root / "mark", str(root / "codes")))
-        child.start()
-        child.join()
-        codes = json.loads((root / "codes").read_text())
-    faults += [{"code": name, "outcome": outcome} for name, outcome in codes.items() if outcome != "refused"]
-    print(histogram("inputs by mutator", sum((Counter(row["mutators"]) for row in rows.values()), Counter())))
-    print(f"{len(codes)} files with code: {dict(Counter(codes.values()))}")
-    figures = {
-        "count": sum(row["inputs"] for row in rows.values()),
-        "rows": rows,
-        "code": codes,
-        "faults": faults,
-        "minutes": (time.monotonic() - begun) / 60,
-    }
-    return finish("values" if args.values else "files", argv, args.seed, figures, args.save)
+def cases(args: Namespace, names: list[str], root: Path, figures: dict) -> Iterator[Case]:
+    mutators = figures["mutators"] = Counter()
+    for name in names:
+        for mutator, outcome, seconds, index in attack(
+            name, -(-args.count // len(names)), args.seed, fresh(root / "files")
+        ):
+            mutators[mutator] += 1
+            wrong = [] if outcome in ("read", "refused") else [outcome]
+            yield Case(name, wrong, outcome, {"input": index, "mutator": mutator}, seconds)
+    print(histogram("inputs by mutator", mutators))
+    child = FORKS.Process(target=run_code, args=(fresh(root / "code"), root / "mark", str(root / "codes")))
+    child.start()
+    child.join()
+    for name, outcome in json.loads((root / "codes").read_text()).items():
+        yield Case("code", [] if outcome == "refused" else [outcome], outcome, {"file": name})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    values = "--values" in sys.argv
+    flag = {"action": "store_true", "help": "wrong values in whole files, instead of damaged bytes"}
+    sys.exit(campaign("values" if values else "files", __doc__, cases, VALUES if values else BYTES, 5000, values=flag))

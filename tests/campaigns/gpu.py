@@ -4,18 +4,18 @@
 Status and output must be as expected. All of it runs on a CPU too, without what needs a card.
 """
 
-import argparse
 import re
 import sys
-import tempfile
 import time
+from argparse import Namespace
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from victims import chosen, finish
+from victims import Case, campaign
 
 # isort: split
 from speeds.gpu import ALIKE, DATA, PLACES, python
@@ -25,21 +25,7 @@ from pipnet.files import write_text
 
 LIMIT = 150 if torch.cuda.is_available() else 600  # seconds of a path
 ENDED = 124, 137  # status of what `timeout` has ended
-SMALL = [
-    *ALIKE,
-    "--epochs",
-    "1",
-    "--epoch-steps",
-    "14",
-    "--batch-size",
-    "8",
-    "--input-size",
-    "128",
-    "--threads",
-    "2",
-    "--workers",
-    "2",
-]
+SMALL = [*ALIKE, *"--epochs 1 --epoch-steps 14 --batch-size 8 --input-size 128 --threads 2 --workers 2".split()]
 HALF = ["--labelled-fraction", "0.5"]
 DIVERGES = ["--learning-rate", "1e6", "--weight-decay", "1", "--warmup", "0", "--epoch-steps", "40"]
 DIVERGED = "loss is not finite.*lower --learning-rate"
@@ -102,10 +88,7 @@ PATHS = {  # those that others need, and those that take long, come first
     "diverging, bf16": trains(*DIVERGES, "--amp", "bf16", says=DIVERGED, status=1),
     "diverging, fp16": trains(*DIVERGES, "--amp", "fp16", says=DIVERGED, status=1, needs="cuda"),
     "out of memory": trains(
-        "--batch-size",
-        "256",
-        "--input-size",
-        "256",
+        *"--batch-size 256 --input-size 256".split(),
         says="out of memory.*--accumulate",
         status=1,
         needs="cuda",
@@ -202,33 +185,19 @@ def main_in(how: str) -> None:
     run_command(main.main)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of: " + "; ".join(PATHS))
-    parser.add_argument("--minutes", type=float, default=60, help="what has not begun by then is skipped")
-    parser.add_argument("--save", action="store_true", help="write results/paths.json")
-    args, begun = parser.parse_args(argv), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        status, lines = python(["main.py", "--prepare", *DATA], Path(folder), "prepare", 60 * args.minutes)
-        if status:
-            sys.exit(f"no data: {lines[-1]}")
-        paths = run_all(Path(folder), begun + 60 * args.minutes, chosen(PATHS, args.names))
-    return finish(
-        "paths",
-        argv,
-        0,
-        {
-            "count": len(paths),
-            "paths": paths,
-            "minutes": (time.monotonic() - begun) / 60,
-            "faults": [f"{name}: {row['why']}" for name, row in paths.items() if row["status"] == "failed"],
-        },
-        args.save,
-    )
+def cases(args: Namespace, names: list[str], root: Path, figures: dict) -> Iterator[Case]:
+    until = time.monotonic() + 60 * args.minutes
+    status, lines = python(["main.py", "--prepare", *DATA], root, "prepare", 60 * args.minutes)
+    if status:
+        sys.exit(f"no data: {lines[-1]}")
+    figures["paths"] = run_all(root, until, names)
+    for name, row in figures["paths"].items():
+        yield Case(name, [row["why"]] if row["status"] == "failed" else [], row["status"], seconds=row["seconds"])
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["memory"], ["group"]):
         main_in(sys.argv.pop(1))
     else:
-        sys.exit(main(sys.argv[1:]))
+        minutes = {"type": float, "default": 60, "help": "what has not begun by then is skipped"}
+        sys.exit(campaign("paths", __doc__, cases, PATHS, minutes=minutes))

@@ -6,7 +6,6 @@ with --resume if there is a checkpoint. At the end step.csv, weights and prepare
 reference run, every file in sight must have been whole after the kill, and no partial file may be left.
 """
 
-import argparse
 import functools
 import hashlib
 import importlib
@@ -16,15 +15,16 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
+from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from victims import TINY, Victim, call, finish, fresh, histogram
+from victims import TINY, Case, Victim, call, campaign, divided, fresh, keep, restore
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 PLACES = "--data-root {root}/data --run-root {root}/runs --exp run "
@@ -51,7 +51,7 @@ PHASES = {  # name: (job, function, share of the kills)
     "detector: save": ("detector", "utils.train.history:Keeper.save", 10),
 }
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
-PREPARED = "synthetic-12-3-64"
+PREPARED = "synthetic-12-3-64*"  # the folder of the prepared set
 
 
 class Moment(NamedTuple):
@@ -226,75 +226,50 @@ def go_on(job: str, root: Path) -> list[str]:
     return [f"going on: {done.line}"] if done.status else []
 
 
-def attack(job: str, root: Path, kept: Path, seen: list[Seen], moment: Moment, older: bool) -> list[str] | None:
+def attack(job: str, root: Path, seen: list[Seen], moment: Moment, older: bool) -> list[str] | None:
     """Kill the job in the moment and go on. Return what is wrong then; None if the job ended before it was killed.
 
-    kept: the folders data and runs that the job starts from. older: an older prepared set is replaced.
+    older: an older prepared set is replaced.
     """
-    for name in ("data", "runs"):
-        fresh(root / name, kept / name)
-    if moment.phase in EARLY and not older:
-        shutil.rmtree(root / "data" / PREPARED)
+    restore(root)
+    for prepared in (root / "data").glob(PREPARED):
+        if older:
+            (prepared / "train" / "crop.npy").write_text("")
+        elif moment.phase in EARLY:
+            shutil.rmtree(prepared)
     if moment.phase == "render":
         fresh(root / "data")
-    if older:
-        (root / "data" / PREPARED / "train" / "crop.npy").write_text("")
     if moment.phase == "export":
         (root / "runs/run/best.onnx").unlink()
     seconds = [one for one in seen if one.phase == moment.phase][moment.occurrence].seconds
     return whole(root) + go_on(job, root) if kill(job, root, moment, seconds) else None
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
-    parser.add_argument("--save", action="store_true", help="write results/kills.json")
-    args = parser.parse_args(argv)
-    begun, rng = time.monotonic(), np.random.default_rng(args.seed)
-    shares = np.array([PHASES[phase][2] for phase in args.phases], float)
-    counts = np.diff(np.round(np.cumsum([0, *shares / shares.sum()]) * args.count).astype(int))
-    killed, faults = Counter(), []
-    with tempfile.TemporaryDirectory() as folder:
-        root, kept = Path(folder).resolve(), Path(folder).resolve() / "kept"
-        (root / "runs").mkdir()
-        wanted = {PHASES[phase][0] for phase in args.phases}
-        for job in [job for job in JOBS if job in wanted or (job == "landmarks" and "test" in wanted)]:
-            if job != "test":
-                fresh(root / "runs")
-            seen, expected = reference(job, root)
-            for name in ("data", "runs"):
-                fresh(kept / name, root / name)
-            if job != "test":
-                fresh(kept / "runs")
-            for phase in (phase for phase in of_job(job) if phase in args.phases):
-                for _ in range(counts[args.phases.index(phase)]):
-                    moment, older = draw(seen, phase, rng), phase == "prepare: rename" and rng.random() < 0.5
-                    wrong = attack(job, root, kept, seen, moment, older)
-                    if wrong is None:
-                        continue
-                    killed[phase] += 1
-                    print(f"{killed.total()}: {moment}, {'older set' if older else ''}", flush=True)
+def cases(args: Namespace, phases: list[str], root: Path, _figures: dict) -> Iterator[Case]:
+    rng = np.random.default_rng(args.seed)
+    counts = divided(args.count, {phase: PHASES[phase][2] for phase in phases})
+    (root / "runs").mkdir()
+    wanted = {PHASES[phase][0] for phase in phases}
+    for job in [job for job in JOBS if job in wanted or (job == "landmarks" and "test" in wanted)]:
+        if job != "test":
+            fresh(root / "runs")
+        seen, expected = reference(job, root)
+        keep(root)
+        if job != "test":
+            fresh(root / "kept" / "runs")
+        for phase in (phase for phase in of_job(job) if phase in phases):
+            for _ in range(counts[phase]):
+                moment, older = draw(seen, phase, rng), phase == "prepare: rename" and rng.random() < 0.5
+                wrong = attack(job, root, seen, moment, older)
+                if wrong is not None:
                     found = result(root)
                     wrong += [f"differs: {name}" for name in expected if found.get(name) != expected[name]]
                     wrong += [f"left over: {name}" for name in stumps(root)]
-                    if wrong:
-                        faults.append({"moment": moment._asdict(), "older": older, "wrong": wrong[:4]})
-                        print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
-            for name in ("data", "runs"):  # as after the reference run
-                fresh(root / name, kept / name)
-            if job == "landmarks" and "test" in wanted:
-                call(command(job, root), root / "again")
-    print(histogram(f"{killed.total()} kills by phase", {phase: killed[phase] for phase in args.phases}))
-    figures = {
-        "count": killed.total(),
-        "phases": dict(killed),
-        "faults": faults,
-        "minutes": (time.monotonic() - begun) / 60,
-    }
-    return finish("kills", argv, args.seed, figures, args.save)
+                    yield Case(phase, wrong[:4], what={"moment": moment._asdict(), "older": older})
+        restore(root)  # as after the reference run
+        if job == "landmarks" and "test" in wanted:
+            call(command(job, root), root / "again")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(campaign("kills", __doc__, cases, PHASES, 200))

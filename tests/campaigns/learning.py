@@ -4,13 +4,13 @@ Shapes and a training step of each pair; overfitting of 16 faces by each kind of
 of its export. Rows of benchmarks/results/learning.json that are not named stay.
 """
 
-import argparse
 import sys
-import time
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from victims import chosen, finish, result
+from victims import Case, campaign, result
 
 # isort: split
 from overfitting import memorable, overfit
@@ -103,47 +103,29 @@ def learning(how: dict) -> tuple[list[float], float]:
         return [round(start, 2), round(nme, 2)], round(agreement(net, file), 4)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of a net, or: " + ", ".join(LEARNERS))
-    parser.add_argument("--save", action="store_true", help="write results/learning.json")
-    args = parser.parse_args(argv)
+def cases(_args: Namespace, names: list[str], _root: Path, figures: dict) -> Iterator[Case]:
     torch.set_num_threads(1)
-    stored, begun, faults, every = result("learning"), time.monotonic(), [], dict.fromkeys([*NETS, *MORE, *LEARNERS])
-    found: dict = {part: stored.get(part, {}) for part in ("pairs", "learning", "onnx_agrees")}
-    for name in (names := chosen(every, args.names)):
+    stored = result("learning")
+    figures |= {part: stored.get(part, {}) for part in ("pairs", "learning", "onnx_agrees")}
+    for name in names:
+        wrong = []
         if name not in LEARNERS or name in FAMILIES:
-            found["pairs"][name] = {head: pair(name, head) for head in HEADS}
-            faults += [
-                f"{name}, {head}: {said}" for head, said in found["pairs"][name].items() if said.startswith("wrong ")
-            ]
+            figures["pairs"][name] = {head: pair(name, head) for head in HEADS}
+            wrong += [f"{head}: {said}" for head, said in figures["pairs"][name].items() if said.startswith("wrong ")]
         if name in LEARNERS:
-            found["learning"][name], found["onnx_agrees"][name] = learning(LEARNERS[name])
-            before, after = found["learning"][name]
-            if not after < 2 < 20 < before or found["onnx_agrees"][name] <= 0.95:
-                faults.append(f"{name}: {found['learning'][name]}, {found['onnx_agrees'][name]}")
-        print(name, *(part.get(name, "") for part in found.values()), flush=True)
+            (before, after), agrees = learning(LEARNERS[name])
+            figures["learning"][name], figures["onnx_agrees"][name] = [before, after], agrees
+            if not after < 2 < 20 < before or agrees <= 0.95:
+                wrong.append(f"{before}, {after}, {agrees}")
+        yield Case(name, wrong)
     heads = [
         {"name": name, "before": before, "after": after}
-        for name, (before, after) in found["learning"].items()
+        for name, (before, after) in figures["learning"].items()
         if name not in FAMILIES
     ]
-    return finish(
-        "learning",
-        argv,
-        0,
-        {
-            **found,
-            "size": SIZE,
-            "steps": STEPS,
-            "count": len(names),
-            "faults": faults,
-            "minutes": (time.monotonic() - begun) / 60,
-            "heads": rows_of(heads, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f")),
-        },
-        args.save,
-    )
+    shown = rows_of(heads, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f"))
+    figures |= {"size": SIZE, "steps": STEPS, "heads": shown}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(campaign("learning", __doc__, cases, dict.fromkeys([*NETS, *MORE, *LEARNERS])))

@@ -5,20 +5,20 @@ data, is tested and exported, or stops before anything is written with one line 
 that this line names is dropped then, until the rest runs: so each pair is either refused or has been run.
 """
 
-import argparse
 import re
 import shlex
+import shutil
 import sys
-import tempfile
 import threading
-import time
+from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from victims import Done, call, finish, fresh, histogram
+from victims import Case, Done, call, campaign, fresh, trained
 
 from utils.settings.config import read_defaults
 
@@ -67,7 +67,7 @@ VALUES = {  # option: what may be typed for it; it is left out where none is dra
     "teacher": ("--teacher {root}/runs/teacher/best.pt",),
     "teacher-weight": ("--teacher-weight 2",),
     "weights": ("--weights none", "--weights none", "--weights {root}/runs/teacher/best.pt"),
-    "meanface": ("--meanface {root}/data/synthetic-12-3-64",),
+    "meanface": ("--meanface {root}/meanface.txt",),
     "batch-size": ("--batch-size 4", "--batch-size 2", "--batch-size 1", "--batch-size 64"),
     "accumulate": ("--accumulate 2",),
     "optimizer": ("--optimizer adam",),
@@ -159,83 +159,55 @@ def judge(row: Row, done: Done, run: Path) -> tuple[str, list[str]]:
 
 
 class Campaign:
-    """Counts of outcomes; combinations may run at the same time."""
+    """The pairs that are still to be drawn; combinations may run at the same time."""
 
     def __init__(self, seed: int, root: Path):
         self.rng, self.root, self.guard = np.random.default_rng(seed), root, threading.Lock()
         values = [[(option, value) for value in dict.fromkeys(texts)] for option, texts in VALUES.items()]
         self.missing = {tuple(sorted((a, b))) for one, two in combinations(values, 2) for a in one for b in two}
-        self.total, self.outcomes, self.faults, self.messages, self.ran = (
-            len(self.missing),
-            Counter(),
-            [],
-            Counter(),
-            set(),
-        )
+        self.total, self.messages, self.ran = len(self.missing), Counter(), set()
 
-    def run(self, number: int) -> None:
-        """Draw a combination, and drop what is refused until the rest runs."""
+    def run(self, number: int) -> list[Case]:
+        """Draw a combination, and drop what is refused until the rest runs. Return a case for each attempt."""
         with self.guard:
             row = draw(self.missing, self.rng)
             self.missing -= pairs_of(row)
+        cases = []
         for attempt in range(len(row) + 1):
-            name, begun = f"{number}-{attempt}", time.monotonic()
+            name = f"{number}-{attempt}"
             run = self.root / "runs" / name / "run"
             try:
                 done = call(command(row, self.root, name), self.root / f"output-{name}")
                 outcome, named = judge(row, done, run)
             except TimeoutError as error:
-                outcome, named, done = str(error), [], None
+                outcome, named = str(error), []
             fresh(run.parent).rmdir()
+            wrong = [] if outcome in ("ran", "refused") else [outcome]
+            cases.append(Case("combinations", wrong, outcome, {"options": " ".join(row.values())}))
             with self.guard:
-                print(f"{name}: {outcome[:60]}: {' '.join(row.values())}", flush=True)
-                self.outcomes[outcome if outcome in ("ran", "refused") else "fault"] += 1
                 if outcome == "ran":
                     self.ran |= pairs_of(row)
-                    return
-                if outcome == "refused":
-                    self.messages[re.sub(r"/\S+", "PATH", done.line)] += 1
-                    drop = str(self.rng.choice(named))
-                else:
-                    self.faults.append({"options": " ".join(row.values()), "outcome": outcome})
-                    print(
-                        f"FAULT {self.faults[-1]} after {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True
-                    )
-                    return
+                if outcome != "refused":
+                    break
+                self.messages[re.sub(r"/\S+", "PATH", done.line)] += 1
+                drop = str(self.rng.choice(named))
             row = {option: text for option, text in row.items() if option != drop}
+        return cases
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=280, help="combinations that are drawn")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="combinations at the same time")
-    parser.add_argument("--save", action="store_true", help="write results/options.json")
-    args = parser.parse_args(argv)
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve()
-        words = [*command({"modes": "--train"}, root, "x"), "--run-root", root / "runs", "--exp", "teacher"]
-        teacher = call(words, root / "output-teacher")
-        if teacher.status:
-            sys.exit(f"the teacher was not trained: {teacher.line}")
-        campaign = Campaign(args.seed, root)
-        with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(campaign.run, range(args.count)))
-    covered = campaign.total - len(campaign.missing)
-    print(histogram("outcomes", dict(campaign.outcomes)))
-    print(f"{covered} of {campaign.total} pairs drawn, {len(campaign.ran)} pairs run")
-    figures = {
-        "count": campaign.outcomes.total(),
-        "drawn": args.count,
-        "outcomes": dict(campaign.outcomes),
-        "pairs": {"all": campaign.total, "drawn": covered, "run": len(campaign.ran)},
-        "messages": dict(campaign.messages.most_common()),
-        "faults": campaign.faults,
-        "minutes": (time.monotonic() - begun) / 60,
-    }
-    return finish("options", argv, args.seed, figures, args.save)
+def cases(args: Namespace, _kinds: list[str], root: Path, figures: dict) -> Iterator[Case]:
+    words = [*command({"modes": "--train"}, root, "x"), "--run-root", root / "runs", "--exp", "teacher"]
+    trained(shlex.join(map(str, words)), root)
+    shutil.copy(next((root / "data").glob("synthetic-12-3-64*/meanface.txt")), root)
+    run = Campaign(args.seed, root)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for found in pool.map(run.run, range(args.count)):
+            yield from found
+    figures["pairs"] = {"all": run.total, "drawn": run.total - len(run.missing), "run": len(run.ran)}
+    figures |= {"drawn": args.count, "messages": dict(run.messages.most_common())}
+    print(figures["pairs"])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    jobs = {"type": int, "default": 1, "help": "combinations at the same time"}
+    sys.exit(campaign("options", __doc__, cases, count=280, jobs=jobs))

@@ -5,20 +5,19 @@ A case is a command, a signal, whether it goes to one process or as from a termi
 command's time, from the moment on in which main.py has begun. Afterwards no process of its group may be left.
 """
 
-import argparse
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
+from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from victims import ROOT, TINY, Victim, chosen, finish, fresh, histogram
+from victims import ROOT, TINY, Case, Victim, campaign, divided, fresh, restore, trained
 
 SECONDS = 10
 PLACES = "--data-root {root}/data --run-root {root}/runs --exp run --overwrite "
@@ -106,8 +105,8 @@ def wait(begun: Shell | Fork, seconds: float) -> float:
     return time.monotonic() - start
 
 
-def attack(name: str, kind: str, share: float, seconds: float, root: Path) -> tuple[dict, list[str]] | None:
-    """Send a signal after a share of the command's seconds. Return (figures, faults); None if it ended before."""
+def attack(name: str, kind: str, share: float, seconds: float, root: Path) -> tuple[float, list[str]] | None:
+    """Send a signal after a share of the command's seconds. Return (seconds it took, faults); None if it ended before."""
     number, group = SIGNALS[kind]
     begun = begin(COMMANDS[name][0], root)
     time.sleep(share * seconds)
@@ -133,61 +132,27 @@ def attack(name: str, kind: str, share: float, seconds: float, root: Path) -> tu
         faults.append(f"status {status}")
     if "Traceback" in text or "Exception" in text or len(said) != 1:
         faults.append(f"{len(said)} lines; {text[-1500:]}")
-    return {"command": name, "signal": kind, "seconds": round(took, 2)}, faults
+    return took, faults
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commands", nargs="*", help=f"some of: {', '.join(COMMANDS)}; without: all")
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help="write results/signals.json")
-    args = parser.parse_args(argv)
-    names, start, rng = chosen(COMMANDS, args.commands), time.monotonic(), np.random.default_rng(args.seed)
-    shares = np.array([COMMANDS[name][1] for name in names], float)
-    counts = np.diff(np.round(np.cumsum([0, *shares / shares.sum()]) * args.count).astype(int))
-    found, faults = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        root, kept = Path(folder).resolve(), Path(folder).resolve() / "kept"
-        whole = begin(TRAIN, root)
-        wait(whole, 600)
-        for place in ("data", "runs"):
-            fresh(kept / place, root / place)
-        for name, count in zip(names, counts, strict=True):
-            seconds = 0.0
-            for case in range(count + 1):
-                for place in ("data", "runs"):
-                    fresh(root / place, kept / place)
-                if COMMANDS[name][2]:
-                    fresh(root / "data")
-                if case == 0:  # undisturbed, for its time
-                    seconds = wait(begin(COMMANDS[name][0], root), 600)
-                    continue
-                kind = str(rng.choice(list(SIGNALS)))
-                if done := attack(name, kind, float(rng.random()), seconds, root):
-                    found.append(done[0])
-                    print(done[0], flush=True)
-                    if done[1]:
-                        faults.append({**done[0], "faults": done[1]})
-                        print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
-    slowest = {
-        name: max(row["seconds"] for row in found if row["command"] == name)
-        for name in names
-        if any(row["command"] == name for row in found)
-    }
-    commands, signals = (dict(Counter(row[key] for row in found)) for key in ("command", "signal"))
-    figures = {
-        "count": len(found),
-        "commands": commands,
-        "signals": signals,
-        "slowest_s": slowest,
-        "faults": faults,
-        "minutes": (time.monotonic() - start) / 60,
-    }
-    print(histogram("signals by command", commands), histogram("signals by kind", signals), sep="\n")
-    print(f"slowest end in s: {slowest}")
-    return finish("signals", argv, args.seed, figures, args.save)
+def cases(args: Namespace, names: list[str], root: Path, _figures: dict) -> Iterator[Case]:
+    trained(TRAIN, root)
+    rng = np.random.default_rng(args.seed)
+    for name, count in divided(args.count, {name: COMMANDS[name][1] for name in names}).items():
+        command, _, unprepared = COMMANDS[name]
+        seconds = None
+        for _ in range(count + 1):
+            restore(root)
+            if unprepared:
+                fresh(root / "data")
+            if seconds is None:  # undisturbed, for its time
+                seconds = wait(begin(command, root), 600)
+                continue
+            kind, share = str(rng.choice(list(SIGNALS))), float(rng.random())
+            if done := attack(name, kind, share, seconds, root):
+                took, wrong = done
+                yield Case(f"{name}, {kind}", wrong, what={"share": share}, seconds=took)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(campaign("signals", __doc__, cases, COMMANDS, 200))

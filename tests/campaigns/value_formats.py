@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from file_formats import Format, drawn
+from file_formats import Format, make_prepared, one_folder
 from victims import ROOT, TINY
 
 WRONG = (None, -1, 0, 10**9, float("nan"), float("inf"), "text", "", [], {}, True, [1, 2], {"a": 1})
@@ -157,19 +157,8 @@ def read_export(file: Path) -> None:
     from pipnet.app import demo
 
     net = file.with_suffix("") if file.suffix == ".json" else file
-    demo.main(
-        [
-            "--source",
-            str(ROOT / "assets/astronaut.jpg"),
-            "--exp",
-            str(net),
-            "--json",
-            str(file.parent / "out.jsonl"),
-            "--threads",
-            "1",
-            "--upright",
-        ]
-    )
+    words = ["--source", ROOT / "assets/astronaut.jpg", "--exp", net, "--json", file.parent / "out.jsonl"]
+    demo.main([*map(str, words), "--threads", "1", "--upright"])
 
 
 def read_detector(file: Path) -> None:
@@ -179,23 +168,17 @@ def read_detector(file: Path) -> None:
 
 
 def make_detector(folder: Path) -> list[tuple[Path, str]]:
-    made = []
-    for name in ("detector.onnx", "detector.pt"):
-        (folder / name.replace(".", "_")).mkdir(parents=True)
-        shutil.copy(ROOT / "weights" / name, folder / name.replace(".", "_") / name)
-        made.append((folder / name.replace(".", "_"), name))
-    return made
+    return one_folder(
+        folder, {name: (ROOT / "weights" / name).read_bytes() for name in ("detector.onnx", "detector.pt")}
+    )
 
 
 def detector_value(data: bytes, rng: np.random.Generator) -> bytes:
     return (checkpoint_value if data.startswith(b"PK") else onnx_value)(data, rng)
 
 
-def make_prepared(folder: Path) -> list[tuple[Path, str]]:
-    from utils.data.prepare import DataGenerator
-
-    target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
-    return [(target, "meta.yaml")]
+def make_meta(folder: Path) -> list[tuple[Path, str]]:
+    return [made for made in make_prepared(folder) if made[1] == "meta.yaml"]
 
 
 def read_prepared(file: Path) -> None:
@@ -218,5 +201,5 @@ VALUES: dict[str, Format] = {
     "value of args.yaml": Format(_in_run("args.yaml"), read_tested, (yaml_value,)),
     "value of step.csv": Format(_in_run("step.csv"), read_tested, (csv_value,)),
     "value of time.csv": Format(_in_run("time.csv"), read_tested, (csv_value,)),
-    "value of meta.yaml": Format(make_prepared, read_prepared, (yaml_value,)),
+    "value of meta.yaml": Format(make_meta, read_prepared, (yaml_value,)),
 }

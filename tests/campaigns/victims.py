@@ -3,18 +3,22 @@
 Each is a process of its own group, forked from one that has loaded the packages, which saves seconds a run.
 """
 
-import json
+import argparse
 import multiprocessing
 import os
 import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 sys.path[1:1] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "../benchmarks")]
 from record import COMMIT, ROOT, chosen, result, save  # noqa: E402, F401
@@ -136,24 +140,76 @@ def histogram(title: str, counts: dict[str, int]) -> str:
     return "\n".join([title, *bars])
 
 
-def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> int:
-    """Print the faults of a campaign; write its figures to results/<name>.json if they are to be kept.
-    Return 1 for faults.
+def trained(words: str, root: Path) -> None:
+    """Run the training that a campaign disturbs, and keep what it leaves."""
+    done = call(shlex.split(words.format(root=root)), root / "output")
+    if done.status:
+        sys.exit(f"the run to disturb was not trained: {done.line}")
+    keep(root)
+
+
+def keep(root: Path) -> None:
+    """Copy the folders `data` and `runs` to `kept`, for `restore`."""
+    for name in ("data", "runs"):
+        fresh(root / "kept" / name, root / name)
+
+
+def restore(root: Path) -> None:
+    """Make the folders `data` and `runs` what they were when they were kept."""
+    for name in ("data", "runs"):
+        fresh(root / name, root / "kept" / name)
+
+
+def divided(count: int, shares: dict[str, float]) -> dict[str, int]:
+    """Return how many of `count` cases each name gets."""
+    ends = np.round(np.cumsum([*shares.values()]) / sum(shares.values()) * count).astype(int)
+    return dict(zip(shares, np.diff(ends, prepend=0).tolist(), strict=True))
+
+
+class Case(NamedTuple):
+    """A case of a campaign: its kind, what is wrong with it, else how it ended, what repeats it, and its seconds."""
+
+    kind: str
+    wrong: list[str]
+    outcome: str = "good"
+    what: dict = {}
+    seconds: float = 0.0
+
+
+def campaign(
+    name: str, about: str, cases: Callable, kinds: Iterable[str] = (), count: int | None = None, **flags: dict
+) -> int:
+    """Run a campaign of the command line: names of some `kinds`, --count and --seed if it draws cases, --save, and more
+    `flags`. Return 1 if it finds faults.
+
+    cases(args, the chosen kinds, an empty folder, figures) yields each `Case`, and may add to the figures that are kept.
     """
-    for fault in figures["faults"]:
-        print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
-    if keep:
-        command = f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(argv)}"
-        figures["rows"] = [
-            {
-                "attack": TITLES[name],
-                "cases": f"{figures['count']}",
-                "faults": f"{len(figures['faults'])}",
-                "minutes": f"{figures['minutes']:.0f}",
-                "command": f"`{command}`",
-                "commit": COMMIT,
-            }
-        ]
-        save(name, command, seed, figures)
-    print(f"{name}: {figures['count']} cases, {len(figures['faults'])} faults, {figures['minutes']:.1f} minutes")
-    return bool(figures["faults"])
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(seed=0)
+    if kinds:
+        parser.add_argument("kinds", nargs="*", help=f"some of: {', '.join(kinds)}; without: all")
+    if count:
+        parser.add_argument("--count", type=int, default=count, help="cases of all kinds together")
+        parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", action="store_true", help=f"write results/{name}.json")
+    for flag, options in flags.items():
+        parser.add_argument(f"--{flag}", **options)
+    args, begun = parser.parse_args(), time.monotonic()
+    outcomes, slowest, faults, more = Counter(), Counter(), [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(args, chosen(kinds, args.kinds) if kinds else [], Path(folder).resolve(), more):
+            outcomes[f"{case.kind}: {'fault' if case.wrong else case.outcome}"] += 1
+            slowest[case.kind] = max(slowest[case.kind], round(case.seconds, 2))
+            if case.wrong:
+                faults.append({"kind": case.kind, **case.what, "wrong": case.wrong})
+                print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
+    minutes = (time.monotonic() - begun) / 60
+    print(histogram("cases", outcomes))
+    print(f"{name}: {outcomes.total()} cases, {len(faults)} faults, {minutes:.1f} minutes")
+    if args.save:
+        command = f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
+        row = {"attack": TITLES[name], "cases": f"{outcomes.total()}", "faults": f"{len(faults)}"}
+        row |= {"minutes": f"{minutes:.0f}", "command": f"`{command}`", "commit": COMMIT}
+        figures = {"count": outcomes.total(), "outcomes": outcomes, "slowest_s": slowest, "faults": faults, **more}
+        save(name, command, args.seed, {**figures, "minutes": minutes, "rows": [row]})
+    return bool(faults)

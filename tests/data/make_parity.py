@@ -21,7 +21,7 @@ FILES = [
     "nets/test_dpr.py",
     "nets/test_pip.py",
     "nets/test_slim.py",
-    "utils/evaluate/test_detectors.py",
+    "extras/detector/test_loaders.py",
     "utils/evaluate/test_metric.py",
 ]
 
