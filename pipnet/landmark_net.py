@@ -10,7 +10,16 @@ import numpy as np
 from pipnet.card import HALFWAY, SURE_ERROR, LandmarkCard
 from pipnet.errors import UserError
 from pipnet.face import Face
-from pipnet.geometry import Protocol, box_of, crop_box
+from pipnet.geometry import (
+    Protocol,
+    box_of,
+    box_of_crop,
+    carry,
+    crop_box,
+    similarity,
+    transform,
+    turn_about,
+)
 from pipnet.layout import Layout
 from pipnet.openers import open_with
 from pipnet.runtimes import Opened, open_file
@@ -25,6 +34,13 @@ SURE = 0.35
 LARGEST_ERROR = (
     0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
 )
+# a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by
+# NEAR_TURN
+NEAR, NEAR_TURN = 0.06, math.radians(10)
+NEAR_LEANING = (
+    0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
+)
+SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 PER_LANDMARK = ("landmarks", "score", "sigma")  # outputs with a row for each landmark
 DETECTS = (
     "is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
@@ -122,6 +138,73 @@ class LandmarkNet(NamedTuple):
         x, y = (self.meanface - self.meanface.mean(0)).T @ landmarks  # sums of products of both coordinates
         angle = math.atan2(x[1] - y[0], x[0] + y[1])  # that of the least-squares similarity between both
         return angle - min(max(angle, -LEVEL), LEVEL)
+
+    def box_of(self, landmarks: np.ndarray) -> np.ndarray:
+        """Return the landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
+
+        The last value is the roll, see `Landmarker.landmarks_of`. If training crops were made from tight landmark boxes, the box
+        is tight. Otherwise it is the box whose crop shows the landmarks where training crops show the mean face.
+        """
+        landmarks = self.layout.checked(landmarks)
+        turn, centre = self.roll_of(landmarks), landmarks.mean(0)
+        if not turn:
+            return np.append(self._upright_box(landmarks), 0)
+        box = self._upright_box(transform(landmarks, turn_about(centre, -turn)))
+        return np.append(carry(box, turn_about(centre, turn)), np.degrees(turn))
+
+    def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
+        """Return the landmark box (4,) of an upright face, see `box_of`."""
+        if self.tight:
+            return box_of(landmarks)
+        meanface = self.meanface
+        if self.protocol.square == "no":
+            side = landmarks.std(0) / meanface.std(0)  # px of the crop
+            centre = (0.5 - meanface.mean(0)) * side + landmarks.mean(0)
+        else:
+            matrix = similarity(meanface, landmarks)
+            side, centre = np.sqrt(np.linalg.det(matrix[:, :2])), transform(np.full((1, 2), 0.5), matrix)[0]
+        return box_of_crop(centre, side, self.protocol)
+
+    def is_far(self, box: np.ndarray, other: np.ndarray, close: bool) -> bool:
+        """Return whether the crops of two landmark boxes (5,) of a face differ so much that it is cropped again.
+
+        box: the present one; other: the next one; close: see `Landmarker.faces_of`.
+        """
+        protocol = self.protocol._replace(border="real")
+        one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
+        turn, lean = (math.cos(math.radians(angle)) for angle in (other[4] - box[4], other[4]))
+        near = NEAR_LEANING if close or lean < math.cos(NEAR_TURN) else NEAR
+        return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > near * (one[2:] - one[:2]).max())
+
+    def check_box(self, box: np.ndarray, width: int, height: int) -> None:
+        """Raise UserError unless a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of
+        width x height.
+        """
+        crop_box(box[:4], self.protocol, width, height)
+        left, top, right, bottom = box[:4]
+        if not (np.isfinite(box).all() and left < width and top < height and right > 0 and bottom > 0):
+            raise UserError(
+                f"box {box.round(2).tolist()} lies outside the image of {width} x {height} px; leave it out"
+            )
+
+    def shows(self, box: np.ndarray, width: int, height: int) -> bool:
+        """Return whether a landmark box gives a crop and overlaps an image, see `check_box`."""
+        try:
+            self.check_box(box, width, height)
+        except UserError:
+            return False
+        return True
+
+    def boxes_round(self, boxes: np.ndarray) -> np.ndarray:
+        """Return the landmark boxes (M, 4) for this net's crops, from tight boxes (M, 4) of 68 landmarks.
+
+        An `inner` protocol gets boxes whose crop is the one that `square` makes of the whole face; other protocols get
+        the boxes as they are.
+        """
+        if not self.protocol.inner:
+            return boxes
+        side = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * SQUARE.scale_x
+        return box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side, self.protocol)
 
     def name_states(self, values: np.ndarray) -> dict[str, float]:
         """Return {name: probability} of the trained states from a face's output `states` (K,)."""

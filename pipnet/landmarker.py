@@ -17,16 +17,12 @@ from pipnet.errors import UserError, one_line
 from pipnet.face import Face, boxes_of
 from pipnet.files import COARSE, SHIPPED, lasting
 from pipnet.geometry import (
-    Protocol,
     border_px,
     box_of,
-    box_of_crop,
-    carry,
     crop_box,
     cut,
     iou,
     shared,
-    similarity,
     to_image,
     transform,
     turn_about,
@@ -46,16 +42,9 @@ MOST_CROPS = 6  # most crops of a face after that of the detector's box
 FEW_CROPS = (
     2  # the same for a face that the scores do not confirm: with more, a crop of background could drift to a face
 )
-# a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by
-# NEAR_TURN
-NEAR, NEAR_TURN = 0.06, math.radians(10)
-NEAR_LEANING = (
-    0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
-)
 QUARTERS = 90, 180, 270  # degrees; if a face is not sure in its first crop, it is also tried with these turns
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
-SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
 def with_roll(boxes: np.ndarray) -> np.ndarray:
@@ -165,7 +154,6 @@ class Landmarker:
         )
         self._rows = [whole.index.index(place) for place in part.index] if self.whole else None
         self.net, coarse = self.net.seen_as(layout), None if self.whole else coarse
-        self._tight = self.net.tight  # needed for every crop
         if any_roll and not self.whole and not self.net.can_search:
             logging.getLogger("pipnet").warning(
                 "the landmark net is so unsure of faces that pictures are not searched again, "
@@ -263,7 +251,7 @@ class Landmarker:
             if crop == 1 and turning:
                 self._turn(image, faces, boxes, first, likely)
             again = self._next_boxes(image, faces[moving])
-            due = np.array([self._is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
+            due = np.array([self.net.is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
             if crop == 0 and not coarse:
                 due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
             if close or crop >= FEW_CROPS:
@@ -328,8 +316,8 @@ class Landmarker:
             raise UserError(
                 f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed"
             )
-        boxes, scores = self._as_protocol(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
-        inside = np.array([self.shows(box, width, height) for box in boxes], bool)
+        boxes, scores = self.net.boxes_round(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
+        inside = np.array([self.net.shows(box, width, height) for box in boxes], bool)
         return boxes[inside], scores[inside]
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
@@ -347,11 +335,7 @@ class Landmarker:
                 f"there are {len(boxes)} boxes and {len(scores)} scores; give a score for each box, or none"
             )
         for box in boxes:
-            crop_box(box[:4], self.net.protocol, width, height)
-            if not (np.isfinite(box[4]) and self.shows(box, width, height)):
-                raise UserError(
-                    f"box {box.round(2).tolist()} lies outside the image of {width} x {height} px; leave it out"
-                )
+            self.net.check_box(box, width, height)
         return self._found(image, boxes, scores)
 
     def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
@@ -397,30 +381,8 @@ class Landmarker:
         return faces
 
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
-        """Return the landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
-
-        The last value is the roll, see `landmarks_of`. If training crops were made from tight landmark boxes, the box
-        is tight. Otherwise it is the box whose crop shows the landmarks where training crops show the mean face.
-        """
-        landmarks = self.layout.checked(landmarks)
-        turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
-        if not turn:
-            return np.append(self._upright_box(landmarks), 0)
-        box = self._upright_box(transform(landmarks, turn_about(centre, -turn)))
-        return np.append(carry(box, turn_about(centre, turn)), np.degrees(turn))
-
-    def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
-        """Return the landmark box (4,) of an upright face, see `box_of`."""
-        if self._tight:
-            return box_of(landmarks)
-        meanface = self.net.meanface
-        if self.net.protocol.square == "no":
-            side = landmarks.std(0) / meanface.std(0)  # px of the crop
-            centre = (0.5 - meanface.mean(0)) * side + landmarks.mean(0)
-        else:
-            matrix = similarity(meanface, landmarks)
-            side, centre = np.sqrt(np.linalg.det(matrix[:, :2])), transform(np.full((1, 2), 0.5), matrix)[0]
-        return box_of_crop(centre, side, self.net.protocol)
+        """Return the landmark box (5,) for the next crop of a face, see `LandmarkNet.box_of`."""
+        return self.net.box_of(landmarks)
 
     def align(self, image: np.ndarray, face: Face, size: int = 112) -> np.ndarray:
         """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has
@@ -438,7 +400,7 @@ class Landmarker:
         """
         height, width = image.shape[:2]
         pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
-        boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
+        boxes = [box if self.net.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
     def _turn(
@@ -453,42 +415,9 @@ class Landmarker:
         if not len(unsure):
             return
         turned = np.concatenate([self.face_box.turned(first[unsure, :4], degrees) for degrees in QUARTERS])
-        shown = np.array([self.shows(box, image.shape[1], image.shape[0]) for box in turned], bool)
+        shown = np.array([self.net.shows(box, image.shape[1], image.shape[0]) for box in turned], bool)
         unsure, turned = np.tile(unsure, len(QUARTERS))[shown], turned[shown]
         found = self._found(image, turned, np.array([faces[i].score for i in unsure]))
         for i, box, face in zip(unsure, turned, found, strict=True):
             if face.scores.mean() > faces[i].scores.mean():
                 faces[i], boxes[i] = face, box
-
-    def _is_far(self, box: np.ndarray, other: np.ndarray, close: bool) -> bool:
-        """Return whether the crops of two landmark boxes (5,) of a face differ so much that it is cropped again.
-
-        box: the present one; other: the next one; close: see `faces_of`.
-        """
-        protocol = self.net.protocol._replace(border="real")
-        one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
-        turn, lean = (math.cos(math.radians(angle)) for angle in (other[4] - box[4], other[4]))
-        near = NEAR_LEANING if close or lean < math.cos(NEAR_TURN) else NEAR
-        return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > near * (one[2:] - one[:2]).max())
-
-    def shows(self, box: np.ndarray, width: int, height: int) -> bool:
-        """Return whether a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of width x
-        height.
-        """
-        try:
-            crop_box(box[:4], self.net.protocol, width, height)
-        except UserError:
-            return False
-        left, top, right, bottom = box[:4]
-        return bool(left < width and top < height and right > 0 and bottom > 0)
-
-    def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
-        """Return boxes (M, 4) for the net's protocol, from tight boxes (M, 4) of 68 landmarks.
-
-        An `inner` protocol gets boxes whose crop is the one that `square` makes of the whole face; other protocols get
-        the boxes as they are.
-        """
-        if not self.net.protocol.inner:
-            return boxes
-        side = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * SQUARE.scale_x
-        return box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side, self.net.protocol)

@@ -18,8 +18,8 @@ from onnxscript.values import Opset
 from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, SUREST, TRUST, WITHIN, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmark_net import LEVEL, open_net
-from pipnet.landmarker import BESIDE, FEW_CROPS, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE
+from pipnet.landmark_net import LEVEL, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, open_net
+from pipnet.landmarker import BESIDE, FEW_CROPS, MOST_CROPS, PART, SAME
 from utils.export.files import OPSET, Source, folded, give_only, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)

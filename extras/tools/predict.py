@@ -377,9 +377,10 @@ def run_prediction(
     if detects:
         file = test.detector_weights or shipped_weights(test.detector, int8)
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
-    opened = open_landmark_net(Path(weights), read_defaults(), threads)
+    protocol = load_protocol(settings.protocols, settings.data.protocol or "square")
+    opened = open_landmark_net(Path(weights), read_defaults(), threads)._replace(protocol=protocol)
     net = Landmarker(
-        opened._replace(protocol=load_protocol(settings.protocols, settings.data.protocol or "square")),
+        averaged(opened) if test.flip_test else opened,
         finder,
         mode.max_faces,
         threads,
@@ -387,9 +388,6 @@ def run_prediction(
         coarse=coarse if detects else None,
         layout=settings.view,
     )
-    if test.flip_test:
-        for landmarker in filter(None, (net, net.whole)):
-            landmarker.net = averaged(landmarker.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
     with lock(out.with_name(f".{out.name}.predicting"), out, "--out"):

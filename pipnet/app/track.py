@@ -134,7 +134,7 @@ class Tracker:
         """Return whether a box (5,) covers at least a pixel of an image and gives a crop."""
         height, width = image.shape[:2]
         inside = (box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all()
-        return bool(inside) and self.landmarker.shows(box, width, height)
+        return bool(inside) and self.landmarker.net.shows(box, width, height)
 
     def _scored(self, faces: Iterable[Face]) -> list[Face]:
         """Return the faces with their face scores."""

@@ -32,7 +32,7 @@ from utils.evaluate.report import Report
 from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
 from utils.export.tested import Bounds, Tests
-from utils.settings.config import ROOT, Defaults, Settings
+from utils.settings.config import ROOT, Settings
 from utils.settings.extras import extra, has_extra
 from utils.settings.formats import FORMATS, SOURCE
 from utils.task.check_sets import doubts_about_tests
@@ -101,7 +101,14 @@ class LandmarkTests(Tests):
         return predict if self.run.model == "torch" or not self.index else selected(self.index, predict)
 
     def export_onnx(self) -> None:
-        export(self.run, self.sources.sets.defaults, self.net.protocol)
+        if not self.run.exported or self.torch_net is not None:
+            export(self.run, self._trained_net(), self.stored, self.net.protocol)
+
+    def _trained_net(self) -> Trainable:
+        """Return the net with its weights. UserError for an exported file."""
+        if self.torch_net is None:
+            raise checkpoint.no_weights(self.run.weights)
+        return self.torch_net
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         files = super().export([name for name in formats if name != "web"] or ["onnx"])
@@ -125,7 +132,7 @@ class LandmarkTests(Tests):
             for index in evenly(len(faces), CALIBRATION):
                 yield {"image": faces.crops.plain(index)[None]}
 
-        net = checkpoint.unpack(self.run.weights, self.sources.sets.defaults)[0]
+        net = self._trained_net()
         detector, whole = (
             Path(self.settings.test.detector_weights or shipped("detector.onnx")),
             self.run._replace(view=None),
@@ -296,15 +303,15 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 
 
-def export(run: Run, defaults: Defaults, protocol: Protocol) -> None:
+def export(run: Run, net: Trainable, stored: dict[str, Any], protocol: Protocol) -> None:
     """Write the run's ONNX file with all metadata that inference needs, unless it was made from these weights already.
 
-    The file of a net of several layouts gives the landmarks of all, or those of the run's `view`.
+    stored: the values of its checkpoint. The file of a net of several layouts gives the landmarks of all, or those of
+    the run's `view`.
     """
     if run.exported and (run.onnx in run.given or stored_values(run.onnx).get("protocol") == protocol._asdict()):
         return
-    net, layout, stored = checkpoint.unpack(run.weights, defaults)
-    args, index, boxed = stored["args"], None, "the landmarks"
+    layout, args, index, boxed = Layout.from_dict(stored["layout"]), stored["args"], None, "the landmarks"
     if run.view:
         whole = layout.whole(run.view).layout.name
         boxed = f"the landmarks of layout {whole}" if whole != run.view else boxed

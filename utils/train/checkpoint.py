@@ -85,11 +85,16 @@ def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainabl
     defaults: see `load`.
     """
     if Path(file).suffix in RUNTIMES:
-        raise UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
+        raise no_weights(file)
     values = load(file, defaults)
     if values["args"].get("task") == "detect":
         raise UserError(f"{file} {DETECTS}")
     return built(file, values), Layout.from_dict(values["layout"]), values
+
+
+def no_weights(file: Path | str) -> UserError:
+    """Return the error for an exported file where a checkpoint is needed."""
+    return UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
 
 
 def built(file: Path | str, values: dict[str, Any]) -> Trainable:

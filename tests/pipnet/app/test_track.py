@@ -37,14 +37,18 @@ class Seen(NamedTuple):
         return (mean_face() - 0.5) * self.size + (self.x, self.y)
 
 
+def known_net(face_limit: float = HALFWAY, **more) -> SimpleNamespace:
+    return SimpleNamespace(face_limit=face_limit, shows=lambda box, width, height: True, **more)
+
+
 class Scene:
     """A landmarker that knows where the faces are: it finds one that a crop shares a fifth with, else background."""
 
     layout = LAYOUTS.load("68")
-    net = SimpleNamespace(face_limit=HALFWAY)
+    net = known_net()
     any_roll, coarse, box_of = False, None, staticmethod(box_of)
     rgb, max_faces, whole, part = False, None, None, staticmethod(lambda face: face)
-    is_face, shows = staticmethod(lambda face, box: True), staticmethod(lambda box, width, height: True)
+    is_face = staticmethod(lambda face, box: True)
 
     def __init__(self):
         self.faces: list[Seen] = []
@@ -157,7 +161,7 @@ def test_the_landmarker_s_number_of_faces_holds():
 
 def test_a_face_that_only_the_detector_is_sure_of_is_looked_for_every_few_frames():
     scene, runs = Scene(), []
-    scene.faces, scene.net = [Seen(300)], SimpleNamespace(face_limit=0.9)
+    scene.faces, scene.net = [Seen(300)], known_net(face_limit=0.9)
     tracker = Tracker(scene, detect_every=10)
     for i in range(13):
         seen = [face.id for face in tracker.update(IMAGE, i / 30)]
@@ -169,7 +173,7 @@ def test_a_face_that_only_the_detector_is_sure_of_is_looked_for_every_few_frames
 def test_background_that_the_detector_takes_for_a_face_is_never_returned():
     """The detector finds it again and again, at first with landmark scores that may be those of a masked face."""
     scene, asked = Scene(), []
-    scene.faces, scene.net = [Seen(300)], SimpleNamespace(face_limit=0.9)
+    scene.faces, scene.net = [Seen(300)], known_net(face_limit=0.9)
 
     def is_face(face, box):
         asked.append(face.score)
@@ -252,11 +256,11 @@ def test_the_face_score_tells_faces_from_backgrounds():
 def test_the_limit_is_that_of_the_net():
     """A crop that one net takes for a face is background to another."""
     scene = Scene()
-    scene.faces, scene.net = [Seen(300)], SimpleNamespace(face_limit=0.9)
+    scene.faces, scene.net = [Seen(300)], known_net(face_limit=0.9)
     tracker = Tracker(scene)
     assert [tracker.update(IMAGE, i / 30) for i in range(RETRY)] == [[]] * RETRY
     assert tracker.update(IMAGE, RETRY / 30)[0].score < LEAST_SCORE
-    scene.net = SimpleNamespace(face_limit=0.5)
+    scene.net = known_net(face_limit=0.5)
     assert Tracker(scene).update(IMAGE, 0.0)[0].score > 0.99
 
 
@@ -309,7 +313,7 @@ def test_a_face_on_its_head_is_found_in_the_turned_picture():
 def test_the_search_keeps_as_many_faces_as_are_tracked(monkeypatch):
     scene, found = Scene(), [Seen(100, size=80), Seen(300), Seen(500, size=90)]
     scene.any_roll = True
-    scene.net = SimpleNamespace(face_limit=HALFWAY, roll_of=lambda landmarks: 0.0)
+    scene.net = known_net(roll_of=lambda landmarks: 0.0)
     faces = [Face(box_of(face.landmarks()), 0.9, face.landmarks(), np.full(68, 0.85)) for face in found]
     monkeypatch.setattr("pipnet.app.track.search", lambda *given, rolls: faces)
     assert len(Tracker(scene).update(IMAGE, 0.0)) == 3

@@ -318,7 +318,7 @@ def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
             for box in boxes
         ]
         turned = [
-            landmarker.face_box.turned(landmarker._as_protocol(face_box(box[None])), degrees)[0]
+            landmarker.face_box.turned(landmarker.net.boxes_round(face_box(box[None])), degrees)[0]
             for box in boxes
             for degrees in (90, 180, 270)
         ]
@@ -333,13 +333,13 @@ def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
                 "boxes": boxes,
                 "faces": [{"landmarks": one.landmarks, "scores": one.scores, "sigma": one.sigma} for one in faces],
                 "expected": {
-                    "detected": landmarker._as_protocol(face_box(boxes)),
+                    "detected": landmarker.net.boxes_round(face_box(boxes)),
                     "turned": [] if protocol.inner else in_radians(turned),
                     "next": in_radians([landmarker.box_of(one.landmarks) for one in faces]),
-                    "shown": [landmarker.shows(box, WIDTH, HEIGHT) for box in boxes],
+                    "shown": [landmarker.net.shows(box, WIDTH, HEIGHT) for box in boxes],
                     "sure": [other.is_sure(one) for one in faces],
                     "far": [
-                        landmarker._is_far(np.append(one, np.degrees(0.1)), np.append(two, np.degrees(0.2)), False)
+                        landmarker.net.is_far(np.append(one, np.degrees(0.1)), np.append(two, np.degrees(0.2)), False)
                         for one, two in zip(boxes, boxes[1:], strict=False)
                     ],
                 },

@@ -81,7 +81,8 @@ def saved(run: Run, auxiliary: tuple[str, ...] = (), **given) -> Run:
     torch.manual_seed(0)
     net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, auxiliary=auxiliary), mean_face()))
     checkpoint.save(run.weights, contents(net, L68, args=settings(**given).flat(), epoch=3, val_nme=4.5))
-    export(run, DEFAULTS, Protocol(**DEFAULTS.protocols["square"]))
+    net, _, stored = checkpoint.unpack(run.weights)
+    export(run, net, stored, Protocol(**DEFAULTS.protocols["square"]))
     return run
 
 
