@@ -17,7 +17,6 @@ from extras.report.plot import Style, chart
 from pipnet.files import write_text
 
 OLDER = (
-    "blinks",
     "box_shift",
     "gpu",
     "preparation",
