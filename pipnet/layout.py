@@ -95,12 +95,16 @@ class Layout(NamedTuple):
         numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
         return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
 
+    def parts(self) -> "dict[str, Member]":
+        """Return the members of a union; a plain layout is its own only member."""
+        return self.members or {self.name: Member(self, tuple(range(self.count)))}
+
     def chosen(self, name: str | None = None) -> "Member":
         """Return the member of a union that `name` means, a layout or a training set; None: the first member.
 
         A plain layout is its own only member. UserError for other names.
         """
-        members = self.members or {self.name: Member(self, tuple(range(self.count)))}
+        members = self.parts()
         found = next(iter(members)) if name is None else str(name)
         if found not in members:
             found = next((key for key, member in members.items() if name in member.sets), found)
@@ -119,14 +123,14 @@ class Layout(NamedTuple):
         wholes = (one for one in self.members.values() if not part.sets and set(part.index) < set(one.index))
         return next(wholes, part)
 
-    def member_of(self, called: str, stored: str) -> "Member | None":
+    def member_of(self, set_name: str, stored: str) -> "Member | None":
         """Return the member of a union that has the labels of a set; None if there is none.
 
-        called: the set's name; stored: the layout in which its labels are stored.
+        set_name: as in `sets`; stored: the layout in which its labels are stored.
         """
         members = [member for member in self.members.values() if member.layout.stored == stored]
         return next(
-            (member for member in members if called in member.sets),
+            (member for member in members if set_name in member.sets),
             next((member for member in members if member.layout.name == stored), None),
         )
 

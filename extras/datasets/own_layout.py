@@ -103,12 +103,13 @@ def _proposed(names: list[str], faces: np.ndarray) -> str:
     if not partners:
         return ""
     flip = [partners.get(i, i) for i in range(len(names))]
-    x = np.nanmean(faces[..., 0], 0)
+    x: list[float] = np.nanmean(faces[..., 0], 0).tolist()
     pupils = [i for i, name in enumerate(names) if re.search(r"eye(?!_?brow|s?_?brow)|pupil", name.lower())]
     eyes = [(i, flip[i]) for i in pupils if x[i] < x[flip[i]]]
     row: dict[str, Any] = {"count": len(names), "flip_index": flip}
     if eyes:
-        row["interocular"] = list(max(eyes, key=lambda pair: x[pair[1]] - x[pair[0]]))
+        widest = max(eyes, key=lambda pair: x[pair[1]] - x[pair[0]])
+        row["interocular"] = list(widest)
     row["groups"] = _groups(names)
     text = yaml.safe_dump({"mine": row}, default_flow_style=True, sort_keys=False, width=np.inf).strip()[1:-1]
     return f"; check this row: {text}"

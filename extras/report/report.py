@@ -109,7 +109,7 @@ def show_case(folder: Path, case: Case, result: Result, norm: str) -> Shown:
 
     folder: of the report. Return what the page shows.
     """
-    faces, layout = case.faces, case.layout
+    faces, layout = case.faces, case.comparison.layout
     file = case.file if case.box == "true" else f"{case.file}_{case.box}"
     hard = conditions(faces, layout)
     chosen = {

@@ -1,5 +1,6 @@
 """--audit: finds doubtful labels by cross-validation: each face is predicted by a net that was not trained on it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
-    sources, layout = sources._replace(tested=[]), sources.layout
+    sources, layout = replace(sources, tested=[]), sources.layout
     if layout.members:
         raise UserError(
             f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "

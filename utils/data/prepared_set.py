@@ -19,10 +19,9 @@ from utils.data.disk import CROPS, FAR, decoded_crop, stored_columns, stored_cro
 from utils.data.faces import Crops, Faces, constant, mapped
 from utils.data.partial_folders import SPLITS
 from utils.data.table import image_of
-from utils.settings.conversion import conversion
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts, normalised
-from utils.settings.union import to_union
+from utils.settings.union import Labelled, labels_to
 from utils.settings.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
@@ -118,11 +117,12 @@ class PreparedSet:
         return "synthetic faces" if self.synthetic else self.meta["name"]
 
     @property
-    def called(self) -> str:
-        """Return the name of the set in unions of layouts and in --shares: its dataset; for a user's own set, its raw
-        folder.
+    def labelled(self) -> Labelled:
+        """Return the name of the set in unions of layouts and in --shares, which is its dataset, for a user's own set its
+        raw folder; and the layout of its labels.
         """
-        return Path(self.meta["source"]).name if self.meta["own"] else self.meta["dataset"]
+        name = Path(self.meta["source"]).name if self.meta["own"] else self.meta["dataset"]
+        return Labelled(name, self.meta["layout"])
 
     def meanface(self) -> np.ndarray:
         """Return the mean training landmarks (N, 2) in [0, 1] of the nominal crop. UserError without a train split."""
@@ -292,11 +292,7 @@ def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> F
             **{name: constant(value, len(faces)) for name, value in unknown.items()}
         )
     if meta["layout"] != layout.stored:
-        way: Any = (
-            to_union(split.set.called, meta["layout"], layout, split.set.layouts)
-            if layout.members
-            else conversion(meta["layout"], layout.stored, split.set.layouts)
-        )
+        way: Any = labels_to(layout, split.set.labelled, split.set.layouts)
         if way is None:
             raise UserError(
                 f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "

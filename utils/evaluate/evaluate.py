@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +21,7 @@ from utils.evaluate import metric
 from utils.settings import memory
 from utils.settings.conversion import conversion
 from utils.settings.layouts import Layouts
+from utils.settings.union import Labelled
 
 BATCH = 64  # faces
 SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
@@ -95,58 +95,60 @@ def torch_predictor(net: Trainable, device: torch.device) -> Predict:
     return predict
 
 
-def convert_predictor(
-    layout: Layout, stored: str, layouts: Layouts, called: str = ""
-) -> tuple[Layout, Callable[[Predict], Predict]]:
-    """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a
-    set.
+class Comparison(NamedTuple):
+    """How the landmarks of a net are compared with the labels of a set: in `layout`.
 
-    stored: the layout of the set's labels; called: the set's name, since it may have a convention of its own. A net of
-    several layouts is tested in that of the set, else in one of its layouts that the rules relate to it. If the labels
-    can be converted to the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its
-    landmarks are converted to the layout of the labels, if there are rules.
+    index: of the net's landmarks that are compared, None: all. weights: x and y (N, M) of those by which they become
+    landmarks of `layout`; None: they are such landmarks.
     """
-    if own := layout.member_of(called, stored):
-        return own.layout, partial(selected, own.index)
-    for member in sorted(layout.members.values(), key=lambda member: -member.layout.count):
-        there, way = convert_predictor(member.layout, stored, layouts)
-        if there is not member.layout or conversion(stored, there.stored, layouts):
-            return there, partial(_both, partial(selected, member.index), way)
-    forth = conversion(layout.stored, stored, layouts)
-    if (
-        stored == layout.stored
-        or conversion(stored, layout.stored, layouts)
-        or not forth
-        or forth.x.shape[2] != layout.count
-    ):
-        return layout, lambda predict: predict
-    there = layouts.load(stored)
-    given = np.flatnonzero(forth.has_rule[0])
-    if len(given) < there.count:
-        there = layouts.load(stored, [there.flip_index[i] for i in given])
-    x, y = (torch.from_numpy(part[0][given]) for part in (forth.x, forth.y))
 
-    def converted(predict: Predict) -> Predict:
-        def convert(images: torch.Tensor) -> Prediction:
+    layout: Layout
+    index: tuple[int, ...] | None = None
+    weights: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __call__(self, predict: Predict) -> Predict:
+        """Return a predictor of what is compared, from one of all landmarks of the net."""
+        if self.index is None and self.weights is None:
+            return predict
+
+        def converted(images: torch.Tensor) -> Prediction:
             found = predict(images)
-            across, down = (weights.to(found.landmarks) for weights in (x, y))
-            landmarks = torch.stack([found.landmarks[..., 0] @ across.T, found.landmarks[..., 1] @ down.T], -1)
-            score, sigma = (None if part is None else part @ across.T for part in (found.score, found.sigma))
+            if self.index is not None:
+                found = found.select(list(self.index))
+            if self.weights is None:
+                return found
+            x, y = (weights.to(found.landmarks) for weights in self.weights)
+            landmarks = torch.stack([found.landmarks[..., 0] @ x.T, found.landmarks[..., 1] @ y.T], -1)
+            score, sigma = (None if part is None else part @ x.T for part in (found.score, found.sigma))
             return found._replace(landmarks=landmarks, score=score, sigma=sigma)
 
-        return convert
-
-    return there, converted
+        return converted
 
 
-def selected(index: Sequence[int], predict: Predict) -> Predict:
-    """Return a predictor of the landmarks `index` of those that `predict` gives."""
-    chosen = list(index)
-    return lambda images: predict(images).select(chosen)
+def comparison_of(layout: Layout, labelled: Labelled, layouts: Layouts) -> Comparison | None:
+    """Return how a net of `layout` is compared with a set's labels; None if no rule relates the two.
 
-
-def _both(first: Callable[[Predict], Predict], then: Callable[[Predict], Predict], predict: Predict) -> Predict:
-    return then(first(predict))
+    A net of several layouts is compared in that of the set, else in one of its layouts that the rules relate to it. If
+    the labels can be converted to that layout, `load_splits` does so; otherwise the net's landmarks are converted to the
+    layout of the labels.
+    """
+    stored = labelled.stored
+    if own := layout.member_of(*labelled):
+        return Comparison(own.layout, own.index)
+    if stored == layout.stored:
+        return Comparison(layout)
+    for part in sorted(layout.parts().values(), key=lambda part: -part.layout.count):
+        index = part.index if layout.members else None
+        if conversion(stored, part.layout.stored, layouts):
+            return Comparison(part.layout, index)
+        forth = conversion(part.layout.stored, stored, layouts)
+        if forth and forth.x.shape[2] == part.layout.count:
+            there, given = layouts.load(stored), np.flatnonzero(forth.has_rule[0])
+            if len(given) < there.count:
+                there = layouts.load(stored, [there.flip_index[i] for i in given])
+            x, y = (torch.from_numpy(way[0][given]) for way in (forth.x, forth.y))
+            return Comparison(there, index, (x, y))
+    return None
 
 
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:

@@ -1,17 +1,16 @@
 """Rows of figures, for a test set, its subsets, groups of landmarks and norms, and tables of these rows as text."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 from pipnet.geometry import to_crop
-from pipnet.layout import Layout
 from utils.data.faces import Faces
 from utils.data.prepared_set import PreparedSet
 from utils.evaluate import metric
-from utils.evaluate.evaluate import Predict, Result, subset_rows
+from utils.evaluate.evaluate import Comparison, Result, subset_rows
 
 # columns that may look like numbers
 NAMES = ("test set", "model", "file", "format", "run", "subset", "identity", "net", "set", "layout")
@@ -31,9 +30,9 @@ class Compared(NamedTuple):
 class Case(NamedTuple):
     """A test set in one kind of box, on which a net is evaluated.
 
-    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces: to
-    evaluate layout: of the errors; convert: converts a predictor to that layout; missed: number of faces that the
-    detector did not find compared: other runs on these faces; earlier: % NME of the nets of earlier rounds of --semi
+    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector
+    faces: to evaluate; comparison: of a net with their labels; missed: number of faces that the detector did not find
+    compared: other runs on these faces; earlier: % NME of the nets of earlier rounds of --semi
     """
 
     set: PreparedSet
@@ -41,8 +40,7 @@ class Case(NamedTuple):
     file: str
     box: str
     faces: Faces
-    layout: Layout
-    convert: Callable[[Predict], Predict] = lambda predict: predict
+    comparison: Comparison
     missed: int = 0
     compared: tuple[Compared, ...] = ()
     earlier: tuple[float, ...] = ()
@@ -142,7 +140,7 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
 
     The column `usual` marks the norms of published figures for the set.
     """
-    faces, layout, usual = case.faces, case.layout, case.set.meta["norms"]
+    faces, layout, usual = case.faces, case.comparison.layout, case.set.meta["norms"]
     inside = to_crop(result.landmarks, faces["crop"][:]), faces.nominal().astype(np.float64)
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
     frames = {

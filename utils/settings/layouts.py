@@ -57,6 +57,10 @@ class Layouts(NamedTuple):
         row = self.rows.get(str(name))
         return isinstance(row, dict) and "conventions" in row and "count" not in row
 
+    def plain(self, name: str | None) -> str | None:
+        """Return `name`; None for that of a union, in whose place each set has its own layout."""
+        return None if self.is_union(name) else name
+
     def conventions(self, name: str) -> dict[str, Any]:
         """Return {set: the landmarks that it labels by its own convention} of the row of a union.
         UserError if malformed.
@@ -69,7 +73,7 @@ class Layouts(NamedTuple):
         found = row["conventions"] or {}
         if not isinstance(found, dict):
             raise UserError(f"layout '{name}': conventions must be a table of sets and their landmarks, not {found!r}")
-        return {str(called): ids for called, ids in found.items()}
+        return {str(set_name): ids for set_name, ids in found.items()}
 
     def with_rows(self, rows: dict[str, Any]) -> "Layouts":
         """Return these layouts and `rows`, which replace rows of the same name."""

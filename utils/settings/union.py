@@ -19,9 +19,9 @@ Point = tuple[str, int]  # of a layout, by its name and number
 
 
 class Labelled(NamedTuple):
-    """A training set. called: its name; stored: the layout of its labels."""
+    """The labels of a set: its name in unions of layouts and --shares, and the layout in which they are stored."""
 
-    called: str
+    set_name: str
     stored: str
 
 
@@ -29,17 +29,18 @@ def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
     """Return the union `name`, a row of `layouts`, of the layouts of training sets; if all sets have one layout, that
     layout.
 
-    Its first landmarks are those of the first set. UserError if a row is malformed, or if two landmarks of a layout
-    became one.
+    Its first landmarks are those of the first set. UserError if a row is malformed or names no set, and if two landmarks
+    of a layout became one.
     """
     conventions = layouts.conventions(name)
+    check_names(f"layout '{name}': conventions", conventions, [one.set_name for one in sets])
     members: dict[str, Member] = {}
-    for called, stored in sets:
+    for set_name, stored in sets:
         layout = layouts.load(stored)
-        own = _own(name, called, conventions[called], layout) if called in conventions else ()
-        key = f"{stored}-{called}" if own else stored
+        own = _own(name, set_name, conventions[set_name], layout) if set_name in conventions else ()
+        key = f"{stored}-{set_name}" if own else stored
         one = members.setdefault(key, Member(layout._replace(name=key), (), (), own))
-        members[key] = one._replace(sets=tuple(dict.fromkeys((*one.sets, called))))
+        members[key] = one._replace(sets=tuple(dict.fromkeys((*one.sets, set_name))))
     if len(members) == 1:
         return layouts.load(sets[0].stored)
     same = _Same(layouts, [member.layout.stored for member in members.values()])
@@ -57,27 +58,34 @@ def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
     return _joined(name, members, len(places))
 
 
-def check_names(where: str, names: Iterable[str], called: list[str]) -> None:
-    """Raise UserError, which begins with `where`, for a name that is none of the training sets `called` so, or several."""
+def check_names(where: str, names: Iterable[str], known: list[str]) -> None:
+    """Raise UserError, which begins with `where`, for a name that none of the training sets `known` has, or several."""
     for name in names:
-        if name not in called:
+        if name not in known:
             raise UserError(
-                f"{where} names '{name}', which is no training set (there are: {', '.join(called)})"
-                f"{nearest(name, called)}"
+                f"{where} names '{name}', which is no training set (there are: {', '.join(known)}){nearest(name, known)}"
             )
-        if called.count(name) > 1:
+        if known.count(name) > 1:
             raise UserError(
-                f"{where} names '{name}', but {called.count(name)} training sets have this name; rename a folder"
+                f"{where} names '{name}', but {known.count(name)} training sets have this name; rename a folder"
             )
 
 
-def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conversion | None:
-    """Return the conversion of a set's labels to a union; None if it gives no landmark. called, stored: see `Labelled`.
+def labels_to(layout: Layout, labelled: Labelled, layouts: Layouts) -> Conversion | None:
+    """Return the conversion of a set's labels to a plain layout, stored whole, or to a union; None if there is none."""
+    if layout.members:
+        return to_union(labelled, layout, layouts)
+    return conversion(labelled.stored, layout.stored, layouts)
+
+
+def to_union(labelled: Labelled, union: Layout, layouts: Layouts) -> Conversion | None:
+    """Return the conversion of a set's labels to a union; None if it gives no landmark.
 
     It gives the set's own landmarks as they are, and those that the rules compute from them, unless these are landmarks
     that the set labels by a convention of its own.
     """
-    mine = union.member_of(called, stored) or Member(layouts.load(stored), ())
+    stored = labelled.stored
+    mine = union.member_of(*labelled) or Member(layouts.load(stored), ())
     same, own = _Same(layouts, [stored, *(member.layout.stored for member in union.members.values())]), list(mine.own)
     places = {
         point: i
@@ -100,17 +108,24 @@ def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conve
     return Conversion(x, y, half) if known.any() else None
 
 
-def labelled_by(union: Layout, layouts: Layouts) -> np.ndarray:
-    """Return (S, N) bool: whether the sets of each layout that was trained label each landmark of a union."""
-    members = [member for member in union.members.values() if member.sets]
-    ways = [to_union(member.sets[0], member.layout.stored, union, layouts) for member in members]
-    return np.stack([way.has_rule.any(0) for way in ways if way])
+def labelled_by(layout: Layout, layouts: Layouts) -> np.ndarray | None:
+    """Return (S, N) bool: whether the sets of each layout that was trained label each landmark of a union; None for a
+    plain layout.
+    """
+    learnt = [Labelled(member.sets[0], member.layout.stored) for member in layout.members.values() if member.sets]
+    ways = [to_union(labelled, layout, layouts) for labelled in learnt]
+    return np.stack([way.has_rule.any(0) for way in ways if way]) if ways else None
 
 
-def alone(union: Layout, layouts: Layouts) -> Iterator[str]:
-    """Yield a line for each layout of a union whose sets label no landmark that sets of other layouts label too."""
+def described(union: Layout, layouts: Layouts) -> Iterator[str]:
+    """Yield lines for the log: the layouts of a union, and each one whose sets label no landmark that sets of other
+    layouts label too.
+    """
+    learnt = {name: member for name, member in union.members.items() if member.sets}
+    names = ", ".join(f"{name} ({', '.join(member.sets)})" for name, member in learnt.items())
+    yield f"layout {union.name}: {union.count} landmarks of layouts {names}"
     labelled = labelled_by(union, layouts)
-    for row, member in zip(labelled, [member for member in union.members.values() if member.sets], strict=True):
+    for row, member in zip(labelled, learnt.values(), strict=True):
         if not (row & (labelled.sum(0) > 1)).any():
             yield (
                 f"{', '.join(member.sets)}: no rule relates layout {member.layout.name} to the others, so its "
@@ -154,7 +169,7 @@ def _points(key: str, member: Member, same: _Same) -> list[Point]:
     return [(key, i) if i in member.own else same[member.layout.stored, i] for i in range(member.layout.count)]
 
 
-def _own(name: str, called: str, given: Any, layout: Layout) -> tuple[int, ...]:
+def _own(name: str, set_name: str, given: Any, layout: Layout) -> tuple[int, ...]:
     """Return the landmarks that `conventions` of layout `name` lists for a set: groups of its layout, or indices.
     UserError.
     """
@@ -164,18 +179,18 @@ def _own(name: str, called: str, given: Any, layout: Layout) -> tuple[int, ...]:
             found |= set(layout.groups[one] if one in layout.groups else indices([one]))
         except (TypeError, ValueError):
             raise UserError(
-                f"layout '{name}': conventions of {called} names '{one}', which is neither a group nor a landmark of "
+                f"layout '{name}': conventions of {set_name} names '{one}', which is neither a group nor a landmark of "
                 f"layout {layout.name}{nearest(str(one), layout.groups)}"
             ) from None
     for i in sorted(found):
         if not i < layout.count:
             raise UserError(
-                f"layout '{name}': conventions of {called} names landmark {i}, but layout {layout.name} has "
+                f"layout '{name}': conventions of {set_name} names landmark {i}, but layout {layout.name} has "
                 f"0..{layout.count - 1}"
             )
         if layout.flip_index[i] not in found:
             raise UserError(
-                f"layout '{name}': conventions of {called} names landmark {i} of layout {layout.name} without its "
+                f"layout '{name}': conventions of {set_name} names landmark {i} of layout {layout.name} without its "
                 f"mirror partner {layout.flip_index[i]}; name both"
             )
     return tuple(sorted(found))

@@ -24,9 +24,7 @@ MOST = 50_000  # faces of a split whose pictures are compared with those of othe
 
 
 def check_training(sources: Sources) -> None:
-    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or
-    several.
-    """
+    """Raise UserError for a set that is given twice, and for a name in --shares that is of no set or several."""
     settings, sets = sources.settings, sources.training
     for place, one in enumerate(sets):
         if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
@@ -34,40 +32,31 @@ def check_training(sources: Sources) -> None:
                 f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
                 "more often"
             )
-    called, name = [one.called for one in sets], settings.data.layout
+    names = [one.labelled.set_name for one in sets]
     if settings.train.shares and len(sets) == 1:
-        raise UserError(f"--shares mixes several training sets, and {called[0]} is the only one; leave it out")
-    check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), called)
-    if settings.layouts.is_union(name):
-        check_names(f"layout '{name}': conventions", settings.layouts.conventions(name), called)
+        raise UserError(f"--shares mixes several training sets, and {names[0]} is the only one; leave it out")
+    check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), names)
 
 
 def check_tests(sources: Sources) -> None:
     """Raise UserError, before the training, if the net could not be tested on a test set."""
     for split in sources.tested:
         check_same_protocol(split.set, sources.training[0].meta["protocol"])
-        there, _ = sources.way_to_test(split)
+        there = sources.comparison(split).layout
         face_norms(sources.crops([split], there), there, sources.settings.test.norm)
 
 
 def check_known(layout: Layout, faces: Faces) -> None:
-    """Raise UserError, naming the landmark, and the set of a union of layouts, if no training face has one of the
-    layout's.
-    """
-    unknown = np.isnan(faces.meanface()).any(1)
-    for name, member in layout.members.items():
-        if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
-            point = f"{missing[0]} ({member.layout.point_names()[missing[0]]})"
-            raise UserError(
-                f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
-                "be learnt; leave the set out, or give it a layout without that landmark"
-            )
-    if not layout.members and unknown.any():
+    """Raise UserError, naming the landmarks, and the sets of a union of layouts, if no training face has some of them."""
+    unknown = np.flatnonzero(np.isnan(faces.meanface()).any(1)).tolist()
+    if unknown:
         names = layout.point_names()
-        points = one_line(", ".join(f"{i} ({names[i]})" for i in np.flatnonzero(unknown)), 80)
+        points = one_line(", ".join(f"{i} ({names[i]})" for i in unknown), 80)
+        sets = [name for member in layout.members.values() if {*member.index} & {*unknown} for name in member.sets]
         raise UserError(
-            f"no training face has landmarks {points} of layout {layout.name}, so they cannot be learnt; give the "
-            "--layout of a training set, or leave the landmarks out by --selected-index"
+            f"no training face{' of ' * bool(sets)}{', '.join(sets)} has landmarks {points} of layout {layout.name}, so they "
+            "cannot be learnt; give the --layout of a training set, leave the landmarks out by --selected-index, or leave "
+            "out a set"
         )
 
 
@@ -132,7 +121,7 @@ def _misplaced(sources: Sources) -> Iterator[str]:
                 yield (
                     f"faces are {size:.2f} times as large in the crops of {splits[place].set.folder} as in those of "
                     f"{split.set.folder}, because crops are made around the landmarks of a set, or its boxes; the net learns "
-                    "both sizes" + (", and in use it gets the second one" if sources.layout.members else "")
+                    "both sizes"
                 )
 
 

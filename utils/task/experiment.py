@@ -96,7 +96,7 @@ def start_net(
     """
     settings, layout = sources.settings, sources.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
-    labelled = labelled_by(layout, settings.layouts) if layout.members else None
+    labelled = labelled_by(layout, settings.layouts)
     meanface = sources.sets.meanface(settings.net.meanface, layout, faces)
     net = make_net(settings.net, loss, layout, meanface, labelled, levels)
     if settings.net.refine:
@@ -138,7 +138,7 @@ def validator(
             return ValidationResult(state, float("nan"))
         net.load_state_dict(state)
         predict = torch_predictor(net, ranks.device)
-        results = [evaluate(part.convert(predict), part.faces, part.layout, test.norm, ranks=ranks) for part in held]
+        results = [evaluate(way(predict), part, way.layout, test.norm, ranks=ranks) for part, way in held]
         if train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
             for part, result in zip(held, results, strict=True):
                 check_collapse(to_crop(result.landmarks, part.faces["crop"][:]), "the net")
@@ -146,12 +146,12 @@ def validator(
         if factor is not None:
             state = solver.net.head.calibrated(state, factor)
         limits = {}
-        for part, result in zip(held, results, strict=True):
+        for (_, way), result in zip(held, results, strict=True):
             scores = None
             if beside:
-                points, _ = predict_all(part.convert(predict), beside, part.layout, ranks=ranks)
+                points, _ = predict_all(way(predict), beside, way.layout, ranks=ranks)
                 scores = points[..., 2].mean(1).numpy()
-            limits[part.layout.name] = result.limits(factor, scores)
+            limits[way.layout.name] = result.limits(factor, scores)
         several = {"member_limits": limits} if sources.layout.members else {}
         return ValidationResult(
             state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several

@@ -45,7 +45,7 @@ class Distances:
     """
 
     def __init__(self, landmarks: np.ndarray, layout: Layout):
-        members = [member for member in (layout.members or {"": layout.chosen()}).values() if _whole(member.layout)]
+        members = [member for member in layout.parts().values() if _whole(member.layout)]
         stored = next((name for name in LIDS if name in [member.layout.stored for member in members]), None)
         if not stored:
             raise UserError(

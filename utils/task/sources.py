@@ -1,8 +1,9 @@
 """The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +16,17 @@ from utils.data.faces import Faces
 from utils.data.paths import is_unlabelled_set
 from utils.data.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
 from utils.data.sets import Sets
-from utils.evaluate.evaluate import Predict, convert_predictor, face_norms
+from utils.evaluate.evaluate import Comparison, comparison_of, face_norms
 from utils.settings.config import Settings
 from utils.settings.conversion import conversion
-from utils.settings.union import Labelled, alone, unite
+from utils.settings.union import described, unite
 from utils.task.face_states import balanced, complete
 from utils.train.make_net import auxiliary_outputs, input_margin
 from utils.train.ranks import Ranks
 
 
-class Sources(NamedTuple):
+@dataclass(frozen=True)
+class Sources:
     """The sets that a run's modes need: those to train on, and the splits to test on."""
 
     settings: Settings
@@ -32,7 +34,7 @@ class Sources(NamedTuple):
     training: list[PreparedSet]
     tested: list[Split]
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Return the layout of the net: --layout, which may be a union of those of all sets, else that of the first
         set.
@@ -44,7 +46,7 @@ class Sources(NamedTuple):
                     f"--selected-index is of one layout, not of several (--layout {data.layout}); leave it out, and "
                     "give a set another layout in args.yaml"
                 )
-            layout = unite(data.layout, [Labelled(one.called, one.meta["layout"]) for one in self.training], layouts)
+            layout = unite(data.layout, [one.labelled for one in self.training], layouts)
         else:
             layout = self.layout_of(self.training[0])
         if wanted not in (None, layout.count):
@@ -57,8 +59,7 @@ class Sources(NamedTuple):
     def layout_of(self, one: PreparedSet) -> Layout:
         """Return --layout, restricted to --selected-index, or without it, and for a union, the layout of a set."""
         data, layouts = self.settings.data, self.settings.layouts
-        wanted = None if layouts.is_union(data.layout) else data.layout
-        return layouts.load(wanted or one.meta["layout"], data.selected_index)
+        return layouts.load(layouts.plain(data.layout) or one.meta["layout"], data.selected_index)
 
     def label_shifts(self) -> list[float]:
         """Return the label shift of each training set, in px: --label-shift, else that of the dataset."""
@@ -76,7 +77,9 @@ class Sources(NamedTuple):
             return ()
         counts = Counter(faces["set"])
         return tuple(
-            (count, float(given.get(one.called, 1))) for one in self.training if (count := counts[one.checksum])
+            (count, float(given.get(one.labelled.set_name, 1)))
+            for one in self.training
+            if (count := counts[one.checksum])
         )
 
     def splits(self, *names: str) -> list[Split]:
@@ -96,45 +99,30 @@ class Sources(NamedTuple):
         net = self.settings.net
         return load_splits(splits, layout or self.layout, net.input_size, cache, input_margin(net))
 
-    def load(self, splits: list[Split]) -> Faces:
-        """Return the faces of some splits with the labels that the net's outputs need."""
-        data, layout = self.settings.data, self.layout
-        faces = self.crops(splits, layout, data.cache)
-        return complete(faces, layout, auxiliary_outputs(self.settings.loss))
+    def load(self, splits: list[Split], layout: Layout | None = None) -> Faces:
+        """Return the faces of some splits with the labels that the net's outputs need. layout: of these, see `comparison_of`."""
+        layout = layout or self.layout
+        faces = self.crops(splits, layout, self.settings.data.cache)
+        return complete(faces, layout, auxiliary_outputs(self.settings.loss)) if layout is self.layout else faces
 
-    def held(self, splits: list[Split]) -> "list[ValidationPart]":
-        """Return the faces of some splits to validate on, in one part; for a net of several layouts a part for each of
-        these.
-        """
-        if not self.layout.members:
-            return [ValidationPart(self.load(splits), self.layout)]
-        ways = [(split, self.way_to_test(split)) for split in splits]
-        names = dict.fromkeys(there.name for _, (there, _) in ways)
-        groups = [[(split, way) for split, way in ways if way[0].name == name] for name in names]
-        parts = [
-            ValidationPart(
-                self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1]
-            )
-            for group in groups
-        ]
+    def validation(self, splits: list[Split]) -> "list[ValidationPart]":
+        """Return the faces of some splits to validate on: a part for each layout in which the net is compared."""
+        ways = [self.comparison(split) for split in splits]
+        firsts: dict[str, Comparison] = {}
+        for way in ways:
+            firsts.setdefault(way.layout.name, way)
+        parts = []
+        for name, way in firsts.items():
+            alike = [split for split, other in zip(splits, ways, strict=True) if other.layout.name == name]
+            parts.append(ValidationPart(self.load(alike, way.layout), way))
         return [part for part in parts if len(part.faces)]
 
-    def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
-        """Return how a net of `layout`, by default the one that is trained, is tested on a split, see
-        `convert_predictor`.
+    def comparison(self, split: Split, layout: Layout | None = None) -> Comparison:
+        """Return how a net of `layout`, by default the one that is trained, is compared with the labels of a split. If no
+        rule relates the two, `load_splits` says so.
         """
-        return convert_predictor(
-            layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called
-        )
-
-    def testable(self, split: Split, layout: Layout) -> bool:
-        """Return whether a net of `layout` can be tested on a split: whether one layout can be converted to the other."""
-        stored = split.set.meta["layout"]
-        return (
-            self.way_to_test(split, layout)[0] is not layout
-            or stored == layout.stored
-            or conversion(stored, layout.stored, self.settings.layouts) is not None
-        )
+        layout = layout or self.layout
+        return comparison_of(layout, split.set.labelled, self.settings.layouts) or Comparison(layout)
 
     def learnt_from(self) -> list[str]:
         """Return the checksums of what a training learns from, the labels of the training sets first."""
@@ -148,32 +136,29 @@ class Sources(NamedTuple):
 
 
 class ValidationPart(NamedTuple):
-    """Faces to validate on, the layout of their labels, and the function that converts the net's predictor to it."""
+    """Faces to validate on, and how the net is compared with their labels."""
 
     faces: Faces
-    layout: Layout
-    convert: Callable[[Predict], Predict] = lambda predict: predict
+    comparison: Comparison
 
 
 def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
     """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
     sources, data = Sources(settings, sets, [], []), settings.data
     if train:
-        sources = sources._replace(training=ranks.one_by_one(sets.training))
+        sources = replace(sources, training=ranks.one_by_one(sets.training))
         net, most, usual = settings.net, sources.layout.count - 1, sets.defaults.values["num_nb"]
         if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # a number that was given is an error
-            sources = sources._replace(settings=settings._replace(net=replace(net, num_nb=most)))
+            sources = replace(sources, settings=settings._replace(net=replace(net, num_nb=most)))
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
-        if (layout := sources.layout).members:
-            learnt = [f"{name} ({', '.join(member.sets)})" for name, member in layout.members.items() if member.sets]
-            logger.info(f"layout {layout.name}: {layout.count} landmarks of layouts {', '.join(learnt)}")
-            for line in alone(layout, settings.layouts):
+        if sources.layout.members:
+            for line in described(sources.layout, settings.layouts):
                 logger.info(line)
     if test:
         tested = ranks.one_by_one(sets.test_splits)
         if data.unlabelled and not data.test_data:
             tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
-        sources = sources._replace(tested=tested)
+        sources = replace(sources, tested=tested)
     return sources
 
 
@@ -220,12 +205,14 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[V
     if data.balance:
         faces = balanced(faces, layout)
     if held is not None:
-        return faces, [ValidationPart(held, layout)]
+        return faces, [ValidationPart(held, Comparison(layout))]
     if data.val == "none":
         if settings.train.early_stop:
             raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
         return faces, []
-    parts = sources.held(sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training])
+    parts = sources.validation(
+        sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training]
+    )
     if not any(len(part.faces) for part in parts):
         folders = ", ".join(str(one.folder) for one in sources.training)
         raise UserError(
@@ -233,7 +220,7 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[V
             "--val test, or --val none to keep the last epoch"
         )
     for part in parts:
-        face_norms(part.faces, part.layout, settings.test.norm)
+        face_norms(part.faces, part.comparison.layout, settings.test.norm)
     return faces, parts
 
 

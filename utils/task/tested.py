@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from utils.data.faces import Faces, evenly
 from utils.data.prepared_set import ALL, load_splits
 from utils.data.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.evaluate.boxes import rebox
-from utils.evaluate.evaluate import Predict, Result, evaluate, face_norms, selected, torch_predictor
+from utils.evaluate.evaluate import Comparison, Predict, Result, comparison_of, evaluate, face_norms, torch_predictor
 from utils.evaluate.report import Report
 from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
@@ -53,7 +53,7 @@ class LandmarkTests(Tests):
 
     compare: other runs, whose figures are shown too; compared: their figures on each split
     stored: values of the checkpoint; net: the net that they describe; torch_net: with its weights, None for an exported
-    file ways: (layout of the comparison, function that converts a predictor to it) for each split
+    file ways: how the net is compared with the labels of each split
     """
 
     sources: Sources
@@ -63,7 +63,7 @@ class LandmarkTests(Tests):
     stored: dict[str, Any]
     net: LandmarkNet
     torch_net: Trainable | None
-    ways: list[tuple[Layout, Callable[[Predict], Predict]]]
+    ways: list[Comparison]
     compared: list[tuple[Compared, ...]]
     bounds = {
         name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 0.5) for name in FORMATS
@@ -84,7 +84,7 @@ class LandmarkTests(Tests):
     def _predictor(self, net: Trainable) -> Predict:
         """Return the predictor of a net, for the landmarks of the tested layout."""
         predict = torch_predictor(net, self.ranks.device)
-        return selected(self.index, predict) if self.index else predict
+        return Comparison(self.net.layout, self.index)(predict)
 
     @property
     def index(self) -> tuple[int, ...] | None:
@@ -98,7 +98,7 @@ class LandmarkTests(Tests):
         else:
             net = open_net(file, threads)
         predict = from_arrays(net.predict)
-        return predict if self.run.model == "torch" or not self.index else selected(self.index, predict)
+        return predict if self.run.model == "torch" else Comparison(self.net.layout, self.index)(predict)
 
     def export_onnx(self) -> None:
         if not self.run.exported or self.torch_net is not None:
@@ -161,16 +161,16 @@ class LandmarkTests(Tests):
         if "detector" in test.box:
             detect = Landmarker(self.run.weights, Detector(test.detector, test.detector_weights)).detect
         titles = distinct(
-            [title_for(split.set, layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)]
+            [title_for(split.set, layout, way.layout) for split, way in zip(splits, self.ways, strict=True)]
         )
         files = distinct([split.set.folder.name for split in splits])
-        for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
-            faces = load_splits([split], there, self.net.size, self.settings.data.cache, self.net.margin)
-            if there is layout:  # another layout may not suffice for pose and states
-                faces = complete(faces, there, outputs)
+        for place, (split, way) in enumerate(zip(splits, self.ways, strict=True)):
+            faces = load_splits([split], way.layout, self.net.size, self.settings.data.cache, self.net.margin)
+            if way.layout is layout:  # another layout may not suffice for pose and states
+                faces = complete(faces, layout, outputs)
             for box in test.box:
                 boxed, missed = rebox(faces, box, self.settings.data.cache, detect)
-                case = Case(split.set, titles[place], files[place], box, boxed, there, convert, missed)
+                case = Case(split.set, titles[place], files[place], box, boxed, way, missed)
                 yield (
                     case if box != "true" else case._replace(compared=self.compared[place], earlier=self._earlier(case))
                 )
@@ -184,7 +184,12 @@ class LandmarkTests(Tests):
     def evaluate(self, model: Predict, case: Case) -> Result:
         test = self.settings.test
         return evaluate(
-            case.convert(model), case.faces, case.layout, test.norm, ranks=self.ranks, flip_test=test.flip_test
+            case.comparison(model),
+            case.faces,
+            case.comparison.layout,
+            test.norm,
+            ranks=self.ranks,
+            flip_test=test.flip_test,
         )
 
     def differences(self, case: Case, one: Result, two: Result) -> tuple[float, np.ndarray]:
@@ -195,9 +200,9 @@ class LandmarkTests(Tests):
         return abs(figures[0] - figures[1]) / far, self.net.size / far * np.hypot(*apart.T).ravel()
 
     def with_result(self, report: Report, case: Case, model: str, result: Result) -> Report:
-        if case.layout is self.net.layout and (
+        if case.comparison.layout is self.net.layout and (
             words := compare_outputs(
-                result, case.faces, case.layout, self.net.size if "system" in self.stored else None
+                result, case.faces, self.net.layout, self.net.size if "system" in self.stored else None
             )
         ):
             logger.info(f"{case.title}, {model}: {words}")
@@ -279,7 +284,8 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
     if view and not sources.settings.data.test_data:  # the sets of other layouts
-        foreign = [split for split in tested if not sources.testable(split, net.layout)]
+        layouts = sources.settings.layouts
+        foreign = [split for split in tested if not comparison_of(net.layout, split.set.labelled, layouts)]
         if tested and len(foreign) == len(tested):
             raise UserError(
                 f"no rule relates the layouts of the test sets to {view}; name sets or folders: --test-data"
@@ -288,17 +294,17 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
             logger.info(
                 f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}"
             )
-        tested = [split for split in tested if split not in foreign]
-        sources = sources._replace(tested=tested)
-    ways = [sources.way_to_test(split, net.layout) for split in tested]
-    for split, (there, _) in zip(tested, ways, strict=True):  # all of them before the first one is tested
+        sources = replace(sources, tested=[split for split in tested if split not in foreign])
+        tested = sources.tested
+    ways = [sources.comparison(split, net.layout) for split in tested]
+    for split, way in zip(tested, ways, strict=True):  # all of them before the first one is tested
         check_same_protocol(split.set, protocol._asdict())
-        face_norms(load_splits([split], there, net.size, 0, net.margin), there, test.norm)
+        face_norms(load_splits([split], way.layout, net.size, 0, net.margin), way.layout, test.norm)
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
     compared = [
-        tuple(extra("report").read_compared(other, name, split, test, there, flags) for other, name in others)
-        for split, (there, _) in zip(tested, ways, strict=True)
+        tuple(extra("report").read_compared(other, name, split, test, way.layout, flags) for other, name in others)
+        for split, way in zip(tested, ways, strict=True)
     ]
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 

@@ -17,11 +17,12 @@ from experiments import run
 from photographs import named, require
 from record import ROOT
 
+from pipnet.errors import UserError
 from utils.data.faces import Faces
 from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.data.pts import write_pts
 from utils.evaluate.boxes import reboxed
-from utils.evaluate.evaluate import convert_predictor, evaluate, torch_predictor
+from utils.evaluate.evaluate import comparison_of, evaluate, torch_predictor
 from utils.settings.config import read_defaults
 from utils.train import checkpoint
 
@@ -37,9 +38,11 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     If the net has learnt several layouts, these are the landmarks of the set's own one.
     """
     model, layout, _ = checkpoint.unpack(net)
-    layout, convert = convert_predictor(layout, prepared.meta["layout"], prepared.layouts, prepared.called)
-    faces = load_splits([Split(prepared, "train")], layout, model.spec["input_size"], 0)
-    predict, rng, results = convert(torch_predictor(model, torch.device("cpu"))), np.random.default_rng(0), []
+    way = comparison_of(layout, prepared.labelled, prepared.layouts)
+    if not way:
+        raise UserError(f"no rule relates the layout of {net} to that of {prepared.folder}")
+    faces = load_splits([Split(prepared, "train")], way.layout, model.spec["input_size"], 0)
+    predict, rng, results = way(torch_predictor(model, torch.device("cpu"))), np.random.default_rng(0), []
     centre, half = (
         (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2,
         (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2,
@@ -48,7 +51,7 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
         move, size = (rng.uniform(-APART, APART, (len(faces), count)) * (number > 0) for count in (2, 1))
         middle, reach = centre + 2 * half * move, half * (1 + size)
         view = reboxed(faces, np.concatenate([middle - reach, middle + reach], 1), 0)
-        results.append(evaluate(predict, view, layout, "interocular", 64, flip_test=True).landmarks)
+        results.append(evaluate(predict, view, way.layout, "interocular", 64, flip_test=True).landmarks)
     return faces, np.mean(results, 0)
 
 

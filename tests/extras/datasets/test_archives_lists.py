@@ -14,7 +14,7 @@ from extras.datasets import Archive, infer
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.data.prepared_set import load_splits, read_meta
-from utils.evaluate.evaluate import evaluate, subset_rows
+from utils.evaluate.evaluate import Comparison, evaluate, subset_rows
 from utils.evaluate.tables import Case, score_rows
 
 wflw, lapa, jd, mtfl = map(pytest.fixture, (archives.wflw, archives.lapa, archives.jd, archives.mtfl))
@@ -66,7 +66,9 @@ def test_wflw(wflw, tmp_path):
         "interocular",
         2,
     )
-    rows = score_rows(Case(split_of(folder).set, "wflw", "wflw", "true", faces, layout), "centre", result, [10.0])
+    rows = score_rows(
+        Case(split_of(folder).set, "wflw", "wflw", "true", faces, Comparison(layout)), "centre", result, [10.0]
+    )
     assert [(row["test set"], row["faces"]) for row in rows] == [
         ("wflw", "3"),
         ("  largepose", "2"),

@@ -19,7 +19,7 @@ from utils.data.fingerprint import fingerprint
 from utils.data.prepared_set import load_splits, read_meta, read_source_image
 from utils.data.pts import read_pts, write_pts
 from utils.evaluate import metric
-from utils.evaluate.evaluate import evaluate, previous
+from utils.evaluate.evaluate import Comparison, evaluate, previous
 from utils.evaluate.tables import Case, score_rows
 from utils.settings.conversion import conversion
 
@@ -163,7 +163,9 @@ def test_flicker_between_frames(vw, tmp_path):
         for i, before in enumerate(previous(test))
     ]
     assert np.allclose(result.flicker, expected, rtol=1e-3, equal_nan=True)
-    rows = score_rows(Case(split_of(folder).set, "300vw", "300vw", "true", test, L68), "oracle", result, [10.0])
+    rows = score_rows(
+        Case(split_of(folder).set, "300vw", "300vw", "true", test, Comparison(L68)), "oracle", result, [10.0]
+    )
     assert [row["test set"] for row in rows] == ["300vw", "  category1", "  category2", "  category3"]
     assert float(rows[0]["flicker %"]) == pytest.approx(np.nanmean(expected), abs=2e-3)
 

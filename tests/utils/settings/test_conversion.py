@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from nets import build_net
 from nets.labels import Prediction
-from utils.evaluate.evaluate import convert_predictor
+from utils.evaluate.evaluate import comparison_of
 from utils.settings.conversion import RULES, conversion
+from utils.settings.union import Labelled
 from utils.train import checkpoint
 
 KNOWN = {name: LAYOUTS.load(name) for rule in RULES for name in rule}
@@ -205,13 +206,13 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
 
 
 def test_predictions_are_converted_as_landmarks_are(faces, tmp_path):
-    there, converted = convert_predictor(KNOWN["98"], "68", LAYOUTS)
-    assert there == KNOWN["68"]
+    way = comparison_of(KNOWN["98"], Labelled("own", "68"), LAYOUTS)
+    assert way.layout == KNOWN["68"]
     given = torch.from_numpy(np.random.default_rng(0).uniform(0, 1, (3, 98, 2))).float()
-    found = converted(lambda _: Prediction(given, given[..., 0], given[..., 1]))(torch.zeros(3))
+    found = way(lambda _: Prediction(given, given[..., 0], given[..., 1]))(torch.zeros(3))
     assert np.allclose(found.landmarks, conversion("98", "68", LAYOUTS)(given.double().numpy()), atol=1e-6)
     assert torch.allclose(found.score[:, 0], given[:, 0, 0]) and torch.allclose(found.sigma[:, 8], given[:, 16, 1])
-    assert convert_predictor(KNOWN["68"], "98", LAYOUTS)[0] is KNOWN["68"]  # the faces are converted
-    assert convert_predictor(LAYOUTS.load("12"), "98", LAYOUTS)[0].name == "12"
+    assert comparison_of(KNOWN["68"], Labelled("own", "98"), LAYOUTS).layout is KNOWN["68"]  # the faces are converted
+    assert comparison_of(LAYOUTS.load("12"), Labelled("own", "98"), LAYOUTS).layout.name == "12"
     for name in ("68", "68-faces68"):  # the second one is that of a set with a convention of its own
-        assert convert_predictor(KNOWN["68"]._replace(name=name), "29", LAYOUTS)[0].count == 27
+        assert comparison_of(KNOWN["68"]._replace(name=name), Labelled("own", "29"), LAYOUTS).layout.count == 27

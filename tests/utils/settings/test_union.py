@@ -21,7 +21,7 @@ from pipnet.layout import Layout, contradiction
 from utils.data.faces import aligned
 from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.settings.conversion import conversion
-from utils.settings.union import Labelled, alone, labelled_by, to_union, unite
+from utils.settings.union import Labelled, described, labelled_by, to_union, unite
 from utils.task.check_sets import check_known
 from utils.task.sources import Sources
 from utils.train.initialise import shared_landmarks
@@ -107,10 +107,10 @@ def test_a_convention_has_landmarks_of_its_own():
         for here, there in zip(union.members[name].index, other.members[name].index, strict=True)
     )
     points = np.random.default_rng(0).uniform(0, 1, (68, 2))
-    found = to_union("faces68", "68", union, layouts)(points)
+    found = to_union(Labelled("faces68", "68"), union, layouts)(points)
     assert np.array_equal(found[list(two.index)], points) and np.isnan(found[list(one.index[:17])]).all()
     assert np.isnan(found[union.members["29"].index[28]]).all()  # the chin of COFW is that of 300W
-    found = to_union("300w", "68", union, layouts)(points)
+    found = to_union(SETS[0], union, layouts)(points)
     assert np.array_equal(found[list(one.index)], points) and np.isnan(found[list(two.index[:17])]).all()
 
 
@@ -158,7 +158,7 @@ def test_malformed_rows_are_refused():
 @pytest.mark.parametrize("one", [*SETS, Labelled("menpo-profile", "39"), Labelled("celeba", "5")])
 def test_labels_give_all_landmarks_that_follow_from_them(one):
     union = unite("union", [*SETS, Labelled("menpo-profile", "39"), Labelled("celeba", "5")], LAYOUTS)
-    way, layout = to_union(*one, union, LAYOUTS), LAYOUTS.load(one.stored)
+    way, layout = to_union(one, union, LAYOUTS), LAYOUTS.load(one.stored)
     points = np.random.default_rng(1).uniform(0, 100, (layout.count, 2))
     found = way(points)
     assert np.array_equal(found[list(union.members[one.stored].index)], points)
@@ -173,12 +173,14 @@ def test_labels_give_all_landmarks_that_follow_from_them(one):
 
 def test_a_set_without_a_rule_is_a_group_of_its_own_and_says_so():
     union = unite("union", [SETS[0], Labelled("own", "mine")], OTHER)
-    assert union.count == 71 and list(alone(unite("union", SETS, LAYOUTS), LAYOUTS)) == []
-    lines = list(alone(union, OTHER))
+    assert union.count == 71 and len(list(described(unite("union", SETS, LAYOUTS), LAYOUTS))) == 1
+    lines = list(described(union, OTHER))
     assert any(line.startswith("own: no rule relates layout mine to the others, so its 3 landmarks") for line in lines)
     related = LAYOUTS.with_rows({"mine": {**MINE["mine"], "same_as": {"68": {0: 0}}}})
     union = unite("union", [SETS[0], Labelled("own", "mine")], related)
-    assert union.count == 69 and union.members["mine"].index == (0, 16, 68) and list(alone(union, related)) == []
+    assert (
+        union.count == 69 and union.members["mine"].index == (0, 16, 68) and len(list(described(union, related))) == 1
+    )
 
 
 # ---------------------------------------------------------------------------------------------- mean face and neighbors
@@ -214,10 +216,10 @@ def test_neighbors_are_labelled_together_and_reach_other_layouts():
 @pytest.mark.filterwarnings("error:invalid value:RuntimeWarning")
 def test_a_landmark_that_no_face_has_is_refused(faces):
     one = PreparedSet(faces, LAYOUTS)
-    union = unite("union", [Labelled(one.called, "68"), SETS[2]], LAYOUTS)
+    union = unite("union", [one.labelled, SETS[2]], LAYOUTS)
     loaded = load_splits([Split(one, "train")], union, 64, 0)
     assert np.isnan(loaded.meanface()).any() and np.allclose(loaded.meanface()[:68], one.meanface(), atol=1e-5)
-    refuses("cofw.*brow_left_4", check_known, union, loaded)
+    refuses("cofw.*union", check_known, union, loaded)
     loaded = load_splits(
         [Split(one, "train")], LAYOUTS.load("29"), 64, 0
     )  # whose lower edges of the brows no formula gives
@@ -383,8 +385,8 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
                 tmp_path,
                 "foreign",
                 """
-from utils.task.sources import Sources
-Sources.testable = lambda *given: False""",
+from utils.task import tested
+tested.comparison_of = lambda *given: None""",
             ),
         ),
         "test sets to mine",

@@ -152,9 +152,9 @@ def test_a_net_of_several_layouts_has_the_states_of_its_faces_with_lids():
     sets = [Labelled("cofw", "29"), Labelled("300w", "68"), Labelled("own", "68"), Labelled("aflw", "19")]
     union, closed = unite("union", sets, layouts), face(left=0.01)
     found = []
-    for called, stored in sets:
-        rule = conversion("68", stored, LAYOUTS)
-        way = to_union(called, stored, union, layouts)
+    for one in sets:
+        rule, stored = conversion("68", one.stored, LAYOUTS), one.stored
+        way = to_union(one, union, layouts)
         found.append(way(np.stack([closed, face(lips=0.2)]) if stored == "68" else rule(closed[None]).repeat(2, 0)))
     states = states_of(np.concatenate(found), union)
     assert states[2:6].tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]] * 2 and np.isnan(states[[0, 1, 6, 7]]).all()
