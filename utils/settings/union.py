@@ -29,11 +29,10 @@ def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
     """Return the union `name`, a row of `layouts`, of the layouts of training sets; if all sets have one layout, that
     layout.
 
-    Its first landmarks are those of the first set. UserError if a row is malformed or names no set, and if two landmarks
-    of a layout became one.
+    Its first landmarks are those of the first set. UserError if a row is malformed, or if two landmarks of a layout
+    became one.
     """
     conventions = layouts.conventions(name)
-    check_names(f"layout '{name}': conventions", conventions, [one.set_name for one in sets])
     members: dict[str, Member] = {}
     for set_name, stored in sets:
         layout = layouts.load(stored)

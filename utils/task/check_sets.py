@@ -24,7 +24,9 @@ MOST = 50_000  # faces of a split whose pictures are compared with those of othe
 
 
 def check_training(sources: Sources) -> None:
-    """Raise UserError for a set that is given twice, and for a name in --shares that is of no set or several."""
+    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or
+    several.
+    """
     settings, sets = sources.settings, sources.training
     for place, one in enumerate(sets):
         if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
@@ -36,6 +38,8 @@ def check_training(sources: Sources) -> None:
     if settings.train.shares and len(sets) == 1:
         raise UserError(f"--shares mixes several training sets, and {names[0]} is the only one; leave it out")
     check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), names)
+    if settings.layouts.is_union(layout := settings.data.layout):
+        check_names(f"layout '{layout}': conventions", settings.layouts.conventions(layout), names)
 
 
 def check_tests(sources: Sources) -> None:
