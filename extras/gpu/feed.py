@@ -100,10 +100,11 @@ class DeviceLoader:
         return host.to(self.device, non_blocking=True)
 
     def _batch(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
-        drawings, labels, matrix = self.batches.planned(key)
+        plan = self.batches.planned(key)
         slots = None if self.kept is None else self.slots[key[1]]
-        work, packed, matrix, slots = to_device(
-            [list(map(orders, drawings)), labels.packed.numpy(), matrix, slots], self.device
+        work, packed, maps, slots = to_device(
+            [list(map(orders, plan.changes)), plan.labels.packed.numpy(), plan.maps, slots], self.device
         )
         crops = self._decoded(key[1]) if self.kept is None else self.kept[slots]
-        return assembled(carried_out, crops, work, labels._replace(packed=packed), matrix, torch.from_numpy(key[1]))
+        moved = plan._replace(changes=work, labels=plan.labels._replace(packed=packed), maps=maps)
+        return assembled(carried_out, crops, moved)

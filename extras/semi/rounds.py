@@ -110,15 +110,17 @@ def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, 
     """
     teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
-    values = predict_all(predict, faces, sources.layout, ranks=ranks)[0].numpy()
-    check_collapse(values[..., :2], f"the net of round {number - 1}")
+    found = predict_all(predict, faces, sources.layout, ranks=ranks)
+    landmarks = found.landmarks.numpy()
+    check_collapse(landmarks, f"the net of round {number - 1}")
     if ranks.first:
         before = label_file(run, number - 1)
         moved = np.full(len(faces), np.nan)
         if before.is_file():
-            moved = np.linalg.norm(values[..., :2] - read_labels(before, faces), axis=-1).mean(1)
-        points = to_image(values[..., :2], faces["crop"][:]).reshape(len(faces), -1)
-        figures = np.column_stack([values[..., 2].mean(1), 100 * values[..., 3].mean(1), 100 * moved])
+            moved = np.linalg.norm(landmarks - read_labels(before, faces), axis=-1).mean(1)
+        points = to_image(landmarks, faces["crop"][:]).reshape(len(faces), -1)
+        sigma = np.full(len(faces), np.nan) if found.sigma is None else found.sigma.mean(1).numpy()
+        figures = np.column_stack([found.score.mean(1).numpy(), 100 * sigma, 100 * moved])
         file.parent.mkdir(exist_ok=True)
         write_csv(
             file,

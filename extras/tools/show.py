@@ -1,8 +1,6 @@
 """--show-data: a sheet of augmented training faces, and the labels that look wrong."""
 
-from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +28,6 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.batches import Batches
 from utils.data.faces import Faces
-from utils.data.pixels import pixels
 from utils.data.prepared_set import Split, load_splits
 from utils.evaluate.tables import markdown_table
 from utils.task.check_sets import check_known
@@ -88,10 +85,10 @@ def _samples(batches: Batches, layout: Layout, neighbors: list[list[int]], count
     chosen = np.random.default_rng(batches.seed).permutation(len(faces))[:count]
     marked = [group[0] for group in layout.groups.values()]
     tiles = []
-    made, (points, weight, *_) = batches.drawn(np.zeros(len(chosen), int), chosen)
-    pictures: Any = batches.pictures(chosen)
-    images = reduce(pixels, made, pictures)
-    for index, image, landmarks, visible in zip(chosen.tolist(), images, points, weight, strict=True):
+    images, labels, _ = batches[np.zeros(len(chosen), int), chosen]
+    known = labels.weight.numpy() > 0
+    points = np.where(known[..., None], labels.landmarks.numpy(), np.nan)
+    for index, image, landmarks, visible in zip(chosen.tolist(), images.numpy(), points, known, strict=True):
         landmarks = (landmarks * faces.crops.size + faces.crops.seen) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
         picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces["file"][index]).name)

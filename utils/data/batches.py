@@ -43,6 +43,20 @@ class Batch(NamedTuple):
     index: torch.Tensor
 
 
+class Plan(NamedTuple):
+    """A batch before its pictures are made.
+
+    changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces.
+    labels: of the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without
+    views. index (B,) of the faces.
+    """
+
+    changes: list
+    labels: Labels
+    maps: Any
+    index: np.ndarray
+
+
 # --------------------------------------------------------------------------------------------------------------- order
 def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
     """Return the indices (B,), below `count`, at some places (B,) of a shuffle. It needs constant memory.
@@ -203,11 +217,8 @@ def drawn_changes(
     return [changes.changes(u, recipe, field)]
 
 
-def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> list:
-    """Return landmarks, weight, pose, states and level of some faces after the changes `made`, if any.
-
-    They are float32 arrays, NaN where unknown; None for columns that the faces do not have.
-    """
+def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> Labels:
+    """Return the labels of some faces after the changes `made`, if any."""
     landmarks, weight = faces.nominal(rows), faces["visible"][rows]
     pose, states, level = (faces[name][rows] if name in faces else None for name in ("pose", "states", "level"))
     if made:
@@ -215,7 +226,7 @@ def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_
         weight = exchanged(weight, made, flip_index)
         pose = pose if pose is None else turned(pose, whole_matrix(made))
         states = states if states is None else exchanged(states, made, _partners(faces.facts["states"]))
-    return [part if part is None else part.astype(np.float32) for part in (landmarks, weight, pose, states, level)]
+    return Labels.pack(landmarks, weight, pose, states, level)
 
 
 def _partners(names: Sequence[str]) -> list[int]:
@@ -252,39 +263,23 @@ class Batches(Dataset):
         return len(self.faces)
 
     def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
-        drawings, labels, matrix = self.planned(key)
-        return assembled(
-            lambda crops, made: torch.from_numpy(reduce(pixels, made, crops)),
-            self.pictures(key[1]),
-            drawings,
-            labels,
-            matrix if matrix is None else torch.from_numpy(matrix),
-            torch.from_numpy(key[1]),
-        )
+        crops = [self.faces.crops[index] for index in key[1].tolist()]
+        return assembled(lambda some, made: torch.from_numpy(reduce(pixels, made, some)), crops, self.planned(key))
 
-    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Labels, np.ndarray | None]:
-        """Return (changes, labels, maps) of a batch.
-
-        changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces.
-        labels: of the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without
-        views.
-        """
+    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> Plan:
+        """Return what a batch is made of."""
         numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
-        made, labels = self.drawn(numbers[:count], indices[:count])
+        made = self.changes(numbers[:count], indices[:count], self.recipe)
+        labels = labels_of(self.faces, indices[:count], made, self.flip_index)
         if not self.views:
-            return [made], Labels.pack(*labels), None
+            return Plan([made], labels, None, indices)
         strong, weak = (
             self.changes(numbers[count:], indices[count:], recipe, view)
             for view, recipe in ((0, self.views.strong), (1, self.views.weak))
         )
-        matrix = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, self.faces.crops.size]
-        return [made, strong, weak], Labels.pack(*labels), matrix.astype(np.float32)
-
-    def drawn(self, numbers: np.ndarray, indices: np.ndarray) -> tuple[list[Change], list]:
-        """Return the changes of faces in their passes, and their labels after these, see `labels_of`."""
-        made = self.changes(numbers, indices, self.recipe)
-        return made, labels_of(self.faces, indices, made, self.flip_index)
+        maps = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, self.faces.crops.size]
+        return Plan([made, strong, weak], labels, maps.astype(np.float32), indices)
 
     def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe: AugmentSettings, view: int = 0) -> list[Change]:
         """Return the changes of faces in their passes by a recipe. view: number of a face's picture, from 0."""
@@ -302,36 +297,21 @@ class Batches(Dataset):
             made[0] = made[0]._replace(source=np.concatenate([low, high], 1))
         return made
 
-    def pictures(self, indices: np.ndarray) -> list[np.ndarray]:
-        """Return the stored crops of faces."""
-        return [self.faces.crops[index] for index in indices.tolist()]
 
-
-def assembled(
-    carry: Callable[..., torch.Tensor],
-    pictures,
-    drawings: list[list],
-    labels: Labels,
-    matrix: torch.Tensor | None,
-    index: torch.Tensor,
-) -> Batch:
-    """Return a batch made of stored crops (B, S, S, 3). carry(crops, changes) makes their pictures.
-
-    drawings, labels, matrix: see `Batches.planned`.
-    """
-    count = len(labels.packed)
-    first, *views = [
-        carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)
-    ]
+def assembled(carry: Callable[..., torch.Tensor], crops, plan: Plan) -> Batch:
+    """Return a batch made of stored crops (B, S, S, 3). carry(crops, changes) makes their pictures."""
+    count, index = len(plan.labels.packed), torch.from_numpy(plan.index)
+    first, *views = [carry(crops[count:] if i else crops[:count], made) for i, made in enumerate(plan.changes)]
     if not views:
-        return Batch(first, labels, index)
-    return Batch(torch.cat([first, views[0]]), labels._replace(weak=Weak(views[1], matrix)), index)
+        return Batch(first, plan.labels, index)
+    weak = Weak(views[1], torch.as_tensor(plan.maps))
+    return Batch(torch.cat([first, views[0]]), plan.labels._replace(weak=weak), index)
 
 
 def plain(faces: Faces, rows: np.ndarray) -> Batch:
     """Return a batch of some faces without random changes, as a net gets them in tests."""
     images = np.stack([faces.crops.plain(row) for row in rows.tolist()])
-    return Batch(torch.from_numpy(images), Labels.pack(*labels_of(faces, rows)), torch.from_numpy(rows))
+    return Batch(torch.from_numpy(images), labels_of(faces, rows), torch.from_numpy(rows))
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:

@@ -186,15 +186,15 @@ def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
 
 def predict_all(
     predict: Predict, faces: Faces, layout: Layout, batch_size: int = BATCH, ranks=None, flip_test: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, shift.
+) -> Prediction:
+    """Return the prediction for all faces, float64 on the CPU; None for what the net does not predict.
 
-    What the net does not predict is NaN. With several processes (`ranks`) each does its share, and all get the result.
-    flip_test: average the predictions for a crop and its mirror image. The shift is then half of their median distance
-    in x, else NaN.
+    With several processes (`ranks`) each does its share, and all get the result. flip_test: average the predictions for a
+    crop and its mirror image. A label shift that the net has learnt cancels in this mean: half of the median distance
+    in x of the two. So the median of these shifts, in px of the source image, is added again.
     """
-    points = torch.zeros(len(faces), layout.count, 4, dtype=torch.float64)
-    others = torch.zeros(len(faces), 8, dtype=torch.float64)
+    points = torch.zeros(len(faces), layout.count, 4, dtype=torch.float64)  # x, y, score, sigma
+    others = torch.zeros(len(faces), 8, dtype=torch.float64)  # pose, four states, shift
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         others[batch.index] = torch.nan
         prediction = in_memory(predict, batch.images)
@@ -211,7 +211,12 @@ def predict_all(
                 others[batch.index, place] = value.double().cpu()
     if ranks and ranks.count > 1:  # the rows of other processes are zero here
         points, others = (ranks.sum(part.to(ranks.device)).cpu() for part in (points, others))
-    return points, others
+    if flip_test:
+        crop = faces["crop"][:]
+        width = torch.from_numpy(crop[:, 2] - crop[:, 0])
+        points[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
+    predicted = [None if torch.isnan(part).all() else part for part in (points[..., 3], others[:, :3], others[:, 3:7])]
+    return Prediction(points[..., :2], points[..., 2], *predicted)
 
 
 def evaluate(
@@ -223,38 +228,32 @@ def evaluate(
     ranks=None,
     flip_test: bool = False,
 ) -> Result:
-    """Return predictions and errors for all faces, see `predict_all`.
-
-    flip_test: average the predictions for crop and mirror image. A label shift that the net has learnt cancels in this
-    mean, so the median shift of the faces, in px, is added again. UserError if a prediction is not finite.
-    """
+    """Return predictions and errors for all faces, see `predict_all`. UserError if a prediction is not finite."""
     truth, crop = faces["landmarks"][:], faces["crop"][:]
-    points, others = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
-    landmarks, score, sigma = points[..., :2], points[..., 2], points[..., 3]
+    prediction = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
+    landmarks, score, sigma, pose, states = (None if part is None else part.numpy() for part in prediction)
     sides = crop[:, 2:] - crop[:, :2]
-    if flip_test:
-        width = torch.from_numpy(sides[:, 0])
-        landmarks[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
-    if not torch.isfinite(landmarks).all():
+    if not np.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
-    found = to_image(landmarks.numpy(), crop)
+    found = to_image(landmarks, crop)
     errors = metric.point_errors(found, truth)
     norms = face_norms(faces, layout, norm)
     nominal = faces.nominal().astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
-    crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
+    crop_nme = metric.nme(metric.point_errors(landmarks, nominal), crop_norms)
     groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
-    expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if not torch.isnan(sigma).all() else None
+    expected = None if sigma is None else sigma * np.sqrt(sides.prod(1))[:, None]
     return Result(
         found,
-        score.numpy(),
+        score,
         metric.nme(errors, norms),
         crop_nme,
         groups,
         errors,
         expected,
         metric.flicker(found - truth, norms, previous(faces)),
-        *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])),
+        pose,
+        states,
     )
 
 

@@ -149,8 +149,7 @@ def validator(
         for (_, way), result in zip(held, results, strict=True):
             scores = None
             if beside:
-                points, _ = predict_all(way(predict), beside, way.layout, ranks=ranks)
-                scores = points[..., 2].mean(1).numpy()
+                scores = predict_all(way(predict), beside, way.layout, ranks=ranks).score.mean(1).numpy()
             limits[way.layout.name] = result.limits(factor, scores)
         several = {"member_limits": limits} if sources.layout.members else {}
         return ValidationResult(

@@ -46,7 +46,7 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(faces, steps):
     key = np.full(4, 3), np.arange(4)
     view = Batches(some, chosen.augment, L68.flip_index, 0, 0, both)[key].labels.weak
     weak, strong = (
-        labels_of(some, key[1], made, range(68))[0]
+        labels_of(some, key[1], made, range(68)).landmarks.numpy()
         for made in (
             batches_of.changes(*key, recipe, view=number)
             for batches_of, recipe, number in (
