@@ -272,7 +272,7 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     assert re.search(
         r"[12] of 5 test pictures of \S+/third-64 are training pictures of \S+/drawn-64-\w+ too", done.stderr
     )
-    assert done.stderr.count("are training pictures of") == 2  # before the training, and with the figures
+    assert done.stderr.count("are training pictures of") == 1
     assert [row[2] for row in table(done.stdout)] == ["8", "5", "5"]
     assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
     assert len(list((tmp_path / "runs" / "000" / "report").glob("faces_*.csv"))) == 3
