@@ -29,7 +29,6 @@ from extras.datasets.w300lp import W300LP, parse_300wlp
 from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
 from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
 from pipnet.files import read_bytes
-from utils.data.pts import read_counted_pts, read_pts, write_pts
 from utils.data.table import BESIDE, Splits, Table, complain, image_of, only, tally
 
 __all__ = [
@@ -47,9 +46,6 @@ __all__ = [
     "complain",
     "only",
     "tally",
-    "read_counted_pts",
-    "read_pts",
-    "write_pts",
     "image_of",
 ]
 
