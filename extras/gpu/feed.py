@@ -32,16 +32,19 @@ class DeviceLoader:
     num_workers = 0  # loader processes
 
     def __init__(self, batches: Batches, keys: Iterable, device: torch.device, threads: int, free: int | None = None):
-        self.batches, self.keys, self.device, self.crops, gpu = (
-            batches,
-            keys,
-            device,
-            batches.faces.crops,
-            device.type == "cuda",
-        )
-        self.free = free if free is not None else torch.cuda.mem_get_info(device)[0] if gpu else 0
+        self.batches = batches
+        self.keys = keys
+        self.device = device
+        self.crops = batches.faces.crops
+        gpu = device.type == "cuda"
+        if free is None:
+            free = torch.cuda.mem_get_info(device)[0] if gpu else 0
+        self.free = free
         self.stream = torch.cuda.Stream(device) if gpu else None
-        self.pool, self.made, self.closed, self.kept = Threads(threads), Queue(AHEAD), Event(), None
+        self.pool = Threads(threads)
+        self.made = Queue(AHEAD)
+        self.closed = Event()
+        self.kept = None
         self.thread = Thread(target=self._work, daemon=True)
 
     def close(self) -> None:

@@ -115,13 +115,10 @@ class LandmarkTests(Tests):
         if "web" not in formats:
             return files
         folder = Path(out or self.run.folder / "web")
-        int8, weights = (
-            self.run.export_path("int8") if self.run.has("int8") else None,
-            self.settings.test.detector_weights,
-        )
-        write_page(
-            folder, Options(self.run.onnx, int8, Path(weights) if weights else None), overwrite or not out
-        )  # in the run's own folder it is an export like the others
+        int8 = self.run.export_path("int8") if self.run.has("int8") else None
+        weights = self.settings.test.detector_weights
+        options = Options(self.run.onnx, int8, Path(weights) if weights else None)
+        write_page(folder, options, overwrite or not out)  # in the run's own folder it is an export like the others
         return f"{files}, the page to {folder}"
 
     def source(self) -> Source:
@@ -133,10 +130,8 @@ class LandmarkTests(Tests):
                 yield {"image": faces.crops.plain(index)[None]}
 
         net = self._trained_net()
-        detector, whole = (
-            Path(self.settings.test.detector_weights or shipped("detector.onnx")),
-            self.run._replace(view=None),
-        )
+        detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
+        whole = self.run._replace(view=None)
         return Source(
             self.run.onnx,
             feeds,

@@ -213,13 +213,10 @@ class Solver:
 
         ValueError for a state that does not fit the net.
         """
-        groups = self.optimizer.state_dict()[
-            "param_groups"
-        ]  # the current weight decay; torch would restore the stored one
-        moments, shapes = (
-            state["optimizer"]["state"],
-            [p.shape for group in self.optimizer.param_groups for p in group["params"]],
-        )
+        # the current weight decay; torch would restore the stored one
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = state["optimizer"]["state"]
+        shapes = [p.shape for group in self.optimizer.param_groups for p in group["params"]]
         fits = all(
             0 <= place < len(shapes) and all(tensor.shape in ((), shapes[place]) for tensor in one.values())
             for place, one in moments.items()
