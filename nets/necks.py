@@ -21,12 +21,11 @@ class Neck(nn.Module):
         for i in range({8: 2, 16: 1, 64: 1, 128: 2}.get(stride, 0)):
             source = channels if i == 0 else self.width
             if stride < 32:
-                conv, names = (
-                    nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False),
-                    (f"deconv{i + 1}", f"bn_deconv{i + 1}"),
-                )
+                names = f"deconv{i + 1}", f"bn_deconv{i + 1}"
+                conv = nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False)
             else:
-                conv, names = nn.Conv2d(source, self.width, 3, 2, 1), (f"layer{i + 5}", f"bn{i + 5}")
+                names = f"layer{i + 5}", f"bn{i + 5}"
+                conv = nn.Conv2d(source, self.width, 3, 2, 1)
             nn.init.normal_(conv.weight, std=0.001)
             self.add_module(names[0], conv)
             self.add_module(names[1], nn.BatchNorm2d(self.width))

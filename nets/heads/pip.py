@@ -228,9 +228,8 @@ class PIPHead(Head):
         )
         place = position[:, self.around] - torch.stack([column, row], -1)[:, :, None]
         for level in self._coarse_levels(labels):
-            height, width = (
-                cells >> level for cells in grid
-            )  # the cell whose pooled features hold those of the finer cell
+            height, width = grid[0] >> level, grid[1] >> level
+            # the cell whose pooled features hold those of the finer cell
             coarse = (row.long() >> level).clamp(max=height - 1) * width + (column.long() >> level).clamp(max=width - 1)
             coarser.append((coarse, labels.weight_of(level)))
         weights = torch.cat([weight[:, :, None], self._of_neighbors(weight)], 2)
