@@ -23,36 +23,6 @@ class Origins(NamedTuple):
     place: np.ndarray
 
 
-def complex_similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
-    """Return complex (a, b) for which a * points + b is nearest `onto`, both (M, 2); |a| is the scale.
-    Points must differ.
-    """
-    here, there = (values @ (1, 1j) for values in (points, onto))
-    centred = here - here.mean()
-    a = (centred.conj() * there).sum() / (np.abs(centred) ** 2).sum()
-    return a, there.mean() - a * here.mean()
-
-
-def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Origins:
-    """Return old landmarks for all landmarks of `meanface` (N, 2): the same one if {new: old} `shared` has it, else the
-    nearest.
-
-    Nearest among all old landmarks if their meanface (N', 2) is known and two or more are shared, else among the shared
-    ones.
-    """
-    places = {}
-    new, old = list(shared), list(shared.values())
-    if old_meanface is not None and len(np.unique(old_meanface[old], axis=0)) > 1:
-        a, b = complex_similarity(old_meanface[old], meanface[new])
-        fitted = a * (old_meanface @ (1, 1j)) + b
-        places = dict(enumerate(np.column_stack([fitted.real, fitted.imag])))
-    places |= {shared[landmark]: meanface[landmark] for landmark in shared}
-    known, where = list(places), np.array(list(places.values()))
-    nearest = np.linalg.norm(meanface[:, None] - where, axis=-1).argmin(1)
-    source = [shared.get(landmark, known[nearest[landmark]]) for landmark in range(len(meanface))]
-    return Origins(source, np.array([places[landmark] for landmark in source]))
-
-
 def transplant(
     state: dict[str, Tensor],
     old_index: list[list[int]],

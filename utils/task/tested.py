@@ -13,7 +13,7 @@ from loguru import logger
 from nets import Trainable
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
-from pipnet.card import LIMITS
+from pipnet.card import LIMITS, LandmarkCard
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
@@ -320,30 +320,25 @@ def export(run: Run, net: Trainable, stored: dict[str, Any], protocol: Protocol)
         points = stored["meanface"] and [stored["meanface"][i] for i in index]
         own = {key: value for key, value in stored.items() if key not in ("layouts", "member_limits")}
         stored = {**own, **limits, "layout": layout.to_dict(), "meanface": points}
-    export_onnx(
-        net,
-        run.onnx,
-        {
-            **run.source,
-            **{key: stored[key] for key in ("layout", "layouts", "epoch", *LIMITS) if key in stored},
-            "protocol": protocol._asdict(),
-            **{key: stored["net"][key] for key in ("net", "head")},
-            "val_nme": stored.get("val_nme")
-            if math.isfinite(stored.get("val_nme", math.nan))
-            else None,  # JSON has no NaN
-            "meanface": stored.get("meanface"),
-            "input_size": net.spec["input_size"],
-            "input_margin": net.input_margin,
-            "channels": "BGR, uint8, not normalised",
-            "box": f"tight box of {boxed}, or the rectangle that the data set gives",
-            "frame": "[0, 1] of the nominal crop",
-            "states": state_names(args),
-            "norm": args["norm"],
-            "train_data": [Path(name).name for name in args["train_data"] or ()],
-            "val": args["val"],
-        },
-        index,
-    )
+    card = {
+        **run.source,
+        **{key: stored[key] for key in ("layout", "layouts", "epoch", *LIMITS) if key in stored},
+        "protocol": protocol._asdict(),
+        **{key: stored["net"][key] for key in ("net", "head")},
+        "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN
+        "meanface": stored.get("meanface"),
+        "input_size": net.spec["input_size"],
+        "input_margin": net.input_margin,
+        "channels": "BGR, uint8, not normalised",
+        "box": f"tight box of {boxed}, or the rectangle that the data set gives",
+        "frame": "[0, 1] of the nominal crop",
+        "states": state_names(args),
+        "norm": args["norm"],
+        "train_data": [Path(name).name for name in args["train_data"] or ()],
+        "val": args["val"],
+    }
+    LandmarkCard.read({**card, "outputs": {}}, run.onnx)  # nothing is written that cannot be opened
+    export_onnx(net, run.onnx, card, index)
 
 
 def compare_outputs(result: Result, faces: Faces, layout: Layout, side: int | None = None) -> str:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from nets import Trainable, net_row
-from nets.heads.transplant import complex_similarity, nearest_origins
+from nets.heads.transplant import Origins
 from pipnet.errors import UserError
 from pipnet.files import write_csv
-from pipnet.geometry import box_of, crop_box, to_crop
+from pipnet.geometry import box_of, crop_box, similarity, to_crop, transform
 from pipnet.layout import Layout
 from utils.settings.config import Defaults, load_protocol
 from utils.settings.extras import extra
@@ -87,6 +87,24 @@ def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
         if name in places
     }
     return found if len(set(found.values())) == len(found) else {}
+
+
+def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Origins:
+    """Return old landmarks for all landmarks of `meanface` (N, 2): the same one if {new: old} `shared` has it, else the
+    nearest.
+
+    Nearest among all old landmarks if their meanface (N', 2) is known and two or more are shared, else among the shared
+    ones.
+    """
+    places = {}
+    new, old = list(shared), list(shared.values())
+    if old_meanface is not None and len(np.unique(old_meanface[old], axis=0)) > 1:
+        places = dict(enumerate(transform(old_meanface, similarity(old_meanface[old], meanface[new]))))
+    places |= {shared[landmark]: meanface[landmark] for landmark in shared}
+    known, where = list(places), np.array(list(places.values()))
+    nearest = np.linalg.norm(meanface[:, None] - where, axis=-1).argmin(1)
+    source = [shared.get(landmark, known[nearest[landmark]]) for landmark in range(len(meanface))]
+    return Origins(source, np.array([places[landmark] for landmark in source]))
 
 
 def start_from(
@@ -276,11 +294,15 @@ class _Graft(NamedTuple):
         this net.
         """
 
+        def scale_of(meanface: np.ndarray) -> float:
+            """Return the size of the shared landmarks on a mean face, as a multiple of that in the file's net."""
+            return float(np.sqrt(np.linalg.det(similarity(old, meanface[shared])[:, :2])))
+
         def alike(meanface: np.ndarray) -> float:
             """Return the ratio of the face sizes, the larger by the smaller."""
-            return float(np.exp(abs(np.log(abs(complex_similarity(old, meanface[shared])[0])))))
+            return float(np.exp(abs(np.log(scale_of(meanface)))))
 
-        scale = abs(complex_similarity(old, self.meanface[shared])[0])
+        scale = scale_of(self.meanface)
         if 1 / ALIKE < scale < ALIKE:
             return
         box = box_of(self.meanface) * FRAME

@@ -13,13 +13,13 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, mean_face, untrai
 
 from extras.synthetic.points import own_points
 from nets.heads.pip import PIPHead, nearest_neighbors
-from nets.heads.transplant import nearest_origins, transplant
+from nets.heads.transplant import transplant
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.data.pts import read_pts, write_pts
 from utils.settings.layouts import Layouts
 from utils.train import checkpoint
-from utils.train.initialise import initialise, shared_landmarks
+from utils.train.initialise import initialise, nearest_origins, shared_landmarks
 
 TUTORIAL = (ROOT / "docs" / "finetuning.md").read_text()
 COMMANDS = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines() if line.startswith("    python ")]
