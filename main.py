@@ -41,6 +41,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         from loguru import logger
 
         from extras.tools import audit, predict
+        from pipnet.app.web import check_page
         from utils.data.sets import Sets
         from utils.evaluate.tables import with_numbers
         from utils.task import landmarks, run_access
@@ -62,13 +63,19 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         tables = defaults._replace(values=None, layouts=defaults.layouts.rows)._asdict()
         flags = {name: value for name, value in {**vars(mode), **given}.items() if name not in PATHS}
         ranks.check_alike({**software(), **flags, **tables})
-    runs = run_access.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
+    root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
+    mode, runs = run_access.find_runs(mode, given, root, ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
     task = landmarks
     if settings.train.task == "detect":
         task = extra("detector").task()
         task.check(mode)
-    run_access.check_excluded(mode, runs, settings)
+    if mode.audit:
+        audit.check_audit(settings)
+    if mode.predict:
+        predict.check_flags(mode, settings, runs.own.folder)
+    if mode.out and "web" in mode.export:
+        check_page(Path(mode.out), mode.overwrite)
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     printed: dict[str, list[dict]] = {}
     with run_access.opened(mode, runs, ranks) as run:
@@ -96,7 +103,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         if mode.train:
             task.train(sources, ranks, run, mode.resume)
         if mode.audit:
-            audit.audit(sources, ranks, run, mode.resume)
+            audit.audit(sources, ranks, run)
         if mode.export:
             logger.info(
                 ranks.agree(

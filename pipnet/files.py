@@ -9,10 +9,12 @@ import os
 import re
 import secrets
 import stat
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ SHIPPED = (
     "landmarks-fast",
     "detector",
 )  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
-PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
+PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 # of files that are missing, no regular ones, too large, or named so
 FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
@@ -196,12 +198,9 @@ def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
             continue
 
 
-def is_partial(path: Path, *patterns: str) -> bool:
-    """Return whether a name is a `partial_name` of a file that matches one of the regular expressions; without these,
-    of any.
-    """
-    found = PARTIAL.fullmatch(path.name)
-    return bool(found) and (not patterns or any(re.fullmatch(pattern, found[1]) for pattern in patterns))
+def is_partial(path: Path) -> bool:
+    """Return whether a name is a `partial_name`."""
+    return PARTIAL.fullmatch(path.name) is not None
 
 
 def open_regular(file: Path, flags: int) -> int:
@@ -228,6 +227,19 @@ def own_folder(base: Path, *names: str) -> Path:
             raise UserError(f"{base} is a link, and nothing is written through it; remove it")
         base.mkdir(parents=True, exist_ok=True)
     return base
+
+
+def set_aside(path: Path) -> Path:
+    """Move a file or folder to a dated name beside it, such as runs/018-20261129-084500, and return the new path."""
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    aside = path.with_name(name + suffix)
+    for number in count(2):
+        if not os.path.lexists(aside):
+            break
+        aside = path.with_name(f"{name}-{number}{suffix}")
+    os.rename(path, aside)
+    return aside
 
 
 def sync(path: Path) -> None:

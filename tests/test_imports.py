@@ -17,12 +17,10 @@ NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blo
         "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
 # fmt: on
 UPWARD: dict[str, set[str]] = {  # what is still to be turned round
-    "extras.tools.sweep": {"extras.semi.rounds"},
     "utils.data.packed": {"extras.datasets.naming"},
     "utils.data.paths": {"extras.datasets"},
     "utils.data.prepare": {"extras.datasets", "extras.datasets.own_layout"},
     "utils.data.sets": {"extras.datasets", "extras.synthetic"},
-    "utils.task.run_access": {"extras.semi.rounds", "extras.tools.audit", "extras.tools.predict"},
 }
 REEXPORTS = {"utils": "utils.task", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

@@ -28,9 +28,9 @@ from conftest import (
 )
 
 import pipnet
-from utils.data.locks import lock
 from utils.data.pts import read_pts, write_pts
 from utils.train import checkpoint
+from utils.train.run_lock import locked
 
 
 # --------------------------------------------------------------------------------------------------------------- a run
@@ -122,23 +122,15 @@ def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
     assert (root / "007" / "best.pt").read_bytes() == before
     assert cli("--train", *recipe).returncode == 0
     assert sorted(path.name for path in root.iterdir()) == ["007", "008"]
-    (root / "007" / ".last.pt.partial-4711").write_bytes(b"half")
-    (root / "007" / "report" / "notes.txt").write_text("mine")
     done = cli("--train", "--exp", "007", "--overwrite", *recipe, "--seed", "5")
     assert done.returncode == 0, done.stderr
     assert len(rows(root / "007" / "step.csv")) == 1 and (root / "007" / "best.pt").read_bytes() != before
-    assert {path.name for path in (root / "007").iterdir()} == {
-        ".lock",
-        "args.yaml",
-        "best.pt",
-        "events",
-        "last.pt",
-        "log.txt",
-        "report",
-        "step.csv",
-        "time.csv",
-    }
-    assert [path.name for path in (root / "007" / "report").iterdir()] == ["notes.txt"]
+    [aside] = root.glob("007-*")
+    assert (
+        (aside / "best.pt").read_bytes() == before
+        and (aside / "report").is_dir()
+        and not (root / "007/report").exists()
+    )
     assert "epoch 1/1: loss" in (root / "007" / "log.txt").read_text()
     (root / "new").mkdir()
     done = cli("--train", "--exp", "new", "--resume", *recipe)
@@ -147,10 +139,11 @@ def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
 
 
 def test_a_folder_holds_one_run_at_a_time(cli, start, recipe, tmp_path):
-    with lock(tmp_path / "runs" / "busy"):
-        done = start("--train", "--exp", "busy", *recipe).result()
-        assert done.returncode == 1 and f"in use by process {os.getpid()}" in done.error
-        assert [path.name for path in (tmp_path / "runs" / "busy").iterdir()] == [".lock"]
+    folder = tmp_path / "runs" / "busy"
+    folder.mkdir(parents=True)
+    with locked(folder):
+        fails(start("--train", "--exp", "busy", *recipe).result(), "busy is in use")
+        assert [path.name for path in folder.iterdir()] == [".lock"]
     assert cli("--train", "--exp", "busy", *recipe).returncode == 0
 
 

@@ -31,7 +31,7 @@ from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.settings.sections import KEYS, ROUNDS
 from utils.task.experiment import check_collapse
 from utils.task.sources import Sources
-from utils.train import checkpoint, own_files
+from utils.train import checkpoint
 from utils.train.history import make_whole, resumable
 from utils.train.loop import train
 from utils.train.ranks import Ranks
@@ -39,18 +39,6 @@ from utils.train.run_folder import Run
 
 FOLDER = "pseudo_labels"
 CHANGED, TILE = 40, 224  # faces that are drawn, px
-
-
-def round_run(run: Run, number: int) -> Run:
-    """Return the run of a round before the last one."""
-    folder = run.folder / f"round{number}"
-    return Run(folder, folder / "best.pt")
-
-
-def begun(run: Run) -> Run:
-    """Return the run whose files show how far a training has come: that of the first round, if there is one."""
-    first = round_run(run, 0)
-    return first if first.last.is_file() else run
 
 
 def label_file(run: Run, number: int) -> Path:
@@ -61,8 +49,6 @@ def label_file(run: Run, number: int) -> Path:
 def train_semi(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net with --semi; in several rounds if this is one of ROUNDS."""
     unlabelled = find_unlabelled(sources, ranks)  # first of all, since it may fail
-    if not resume:
-        ranks.agree(lambda: own_files.clear_rounds(run.folder))
     if sources.settings.train.semi in ROUNDS:
         train_rounds(sources, ranks, unlabelled, run, resume)
     else:
@@ -77,9 +63,7 @@ def train_rounds(sources: Sources, ranks: Ranks, unlabelled: UnlabelledFaces, ru
     """
     settings, layout = sources.settings, sources.layout
     semi, epochs = settings.train.semi, settings.train.epochs
-    runs = [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
-    if not resume:  # the last round trains in the run's own folder, which may hold an older run
-        ranks.agree(lambda: own_files.remove(run.folder, r"last\.pt", keep=True))
+    runs = [*(run.part(f"round{number}") for number in range(len(ROUNDS[semi]))), run]
     begun_with = checkpoint.load(runs[0].last)["args"] if resume else settings.flat()
     for key in ("epochs", "early_stop"):
         if begun_with[key] != getattr(settings.train, key):
@@ -97,7 +81,6 @@ def train_rounds(sources: Sources, ranks: Ranks, unlabelled: UnlabelledFaces, ru
             ranks.agree(partial(make_whole, one, "val_nme", stored))
             continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
-        one.folder.mkdir(exist_ok=True)
         train(semi_experiment(sources, ranks, unlabelled, pseudo), one, ranks, one.last.is_file())
     if ranks.first:
         draw_changed(unlabelled.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
@@ -108,7 +91,7 @@ def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, 
     """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled
     faces.
     """
-    teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
+    teacher, count, file = run.part(f"round{number - 1}"), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
     found = predict_all(predict, faces, sources.layout, ranks=ranks)
     landmarks = found.landmarks.numpy()

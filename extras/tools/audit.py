@@ -19,14 +19,13 @@ from utils.evaluate.tables import markdown_table
 from utils.settings.config import Settings
 from utils.task.experiment import landmark_experiment
 from utils.task.sources import Sources, fold_of
-from utils.train import checkpoint, own_files
+from utils.train import checkpoint
 from utils.train.history import resumable
 from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 DRAWN, TILE = 256, 288  # px: crops that pictures are made of, and a face in them
-MARKS = ("fold0/args.yaml",)  # files that show that a folder holds an audit
 LIMIT = (
     3.0  # labels are trusted up to so many typical errors of a landmark and deviations of a face; 1 of 500 exceeds it
 )
@@ -40,7 +39,7 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 # fmt: on
 
 
-def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+def audit(sources: Sources, ranks: Ranks, run: Run) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
     sources, layout = replace(sources, tested=[]), sources.layout
     if layout.members:
@@ -54,8 +53,6 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     truth = faces["landmarks"][:]
     fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
-    if not resume:  # all that can be refused has been
-        ranks.agree(lambda: clear_audit(run))
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
             train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())
@@ -90,16 +87,8 @@ def fold_runs(run: Run, folds: int) -> list[Run]:
     return [Run(folder, folder / "last.pt") for folder in folders]
 
 
-def clear_audit(run: Run) -> None:
-    """Remove the files of an earlier audit."""
-    own_files.clear_nets(run.folder, "fold")
-    own_files.remove(run.folder / "audit", *own_files.FOLDERS["audit"])
-
-
-def check_audit(run: Run, settings: Settings) -> None:
-    """Raise UserError if the folder holds another run, or a setting would use the labels to be judged."""
-    if run.last.is_file() or (run.folder / "best.pt").is_file():
-        raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")
+def check_audit(settings: Settings) -> None:
+    """Raise UserError if a setting would use the labels to be judged."""
     train = settings.train
     if settings.data.labelled_fraction < 1:
         raise UserError("--labelled-fraction hides labels that are to be judged; leave it out of --audit")

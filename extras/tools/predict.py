@@ -18,7 +18,7 @@ from loguru import logger
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError, one_line, printable
 from pipnet.face import Face
-from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
+from pipnet.files import COARSE, SHIPPED, names_folder, set_aside, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of, box_of_crop
 from pipnet.images import is_picture, picture_files, read_image
 from pipnet.landmark_net import LandmarkNet
@@ -26,12 +26,11 @@ from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from pipnet.session import shipped_onnx
 from utils.data.lists import is_listable
-from utils.data.locks import lock
 from utils.data.pts import FIRST_PIXEL, ORIGIN, read_counted_pts, write_pts
 from utils.data.table import complain
 from utils.evaluate.evaluate import mean_of
 from utils.export.files import from_arrays
-from utils.settings.config import load_protocol, read_defaults
+from utils.settings.config import Settings, load_protocol, read_defaults
 from utils.settings.progress import progress
 from utils.settings.start import when_stopped
 from utils.task.inference import open_landmark_net
@@ -148,7 +147,8 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
     """Return (path to write to, format).
     given: --out, default `place`; kind: the format, default: by the suffix of --out.
 
-    UserError if they contradict each other, or if the path exists, since it could hold labels made by hand.
+    UserError if they contradict each other, or if the path exists, since it could hold labels made by hand; with
+    `overwrite` only if what is there is no earlier prediction.
     """
     out = Path(given) if given else None
     named = next((name for name, end in FORMATS.items() if end and out and out.suffix.lower() == end), "pts")
@@ -167,26 +167,32 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
             f"of these, or {given}{os.sep}"
         )
     out = out or place.with_name(place.name + FORMATS[kind])
-    taken = [
-        path for path in (out, tables_of(out, kind)[1]) if path.is_file() or (path.is_dir() and any(path.iterdir()))
-    ]
-    if taken and not overwrite:
-        raise UserError(f"{taken[0]} is there already; give another --out, or --overwrite")
     if out.exists() and out.is_dir() != (kind == "pts"):
         raise UserError(
             f"{out} is {'a folder' if out.is_dir() else 'a file'}, where {kind} needs the other; give another --out"
         )
+    there = taken(out, kind)
+    if there and not overwrite:
+        raise UserError(f"{there[0]} is there already; give another --out, or --overwrite, which moves it aside")
+    if out.is_dir() and there and not any(table.is_file() for table in tables_of(out, kind)):
+        raise UserError(f"{out} holds something other than predictions; give another --out")
     return out, kind
+
+
+def taken(out: Path, kind: str) -> list[Path]:
+    """Return what would be in the way of a new prediction: its folder unless that is empty, or its files."""
+    if kind == "pts":
+        return [out] if out.is_dir() and any(out.iterdir()) else []
+    return [file for file in tables_of(out, kind) if os.path.lexists(file)]
 
 
 class Results:
     """Faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these.
 
-    A .pts file is written when its face is added. A table lists the most uncertain faces first, so it is written anew
-    from time to time; that takes at most 1 / SELDOM of the time. Until `finish` it has a name that tells that it is not
-    whole. overwrite: replace the files of an earlier prediction,
-    and remove those of pictures that are gone. origin: coordinate of the first pixel's centre in the files. UserError
-    if other files are in the way.
+    With `overwrite`, an earlier prediction that is there is moved aside as soon as a face is found. A .pts file is
+    written when its face is added. A table lists the most uncertain faces first, so it is written anew from time to
+    time; that takes at most 1 / SELDOM of the time. Until `finish` it has a name that tells that it is not whole.
+    stems: names of the pictures, without suffix. origin: coordinate of the first pixel's centre in the files.
     """
 
     def __init__(
@@ -202,20 +208,28 @@ class Results:
         self.found: list[Found] = []  # most uncertain first after `close`
         self._done = False
         self.table, self.part = tables_of(out, kind)
-        self._due, self._taken, points = 0.0, set(stems), [out / f"{stem}.pts" for stem in stems if kind == "pts"]
-        self._old = earlier(out) if kind == "pts" and overwrite and out.is_dir() else set()
-        if foreign := [file for file in points if file not in self._old and os.path.lexists(file)]:
-            raise UserError(f"{foreign[0]} is not of an earlier prediction; give another --out")
+        self._due, self._names, self._overwrite = 0.0, set(stems), overwrite
 
     def add(self, one: Found) -> None:
         """Add a face, and write its file or, if that is due, the table."""
         try:
-            self.table.parent.mkdir(parents=True, exist_ok=True)
+            if not self.found:
+                self._begin()
             self.found.append(self._with_points(one) if self.kind == "pts" else one)
             if time.monotonic() >= self._due:
                 self.close()
         except OSError as error:
             raise UserError(f"{error.filename or self.out}: {error.strerror}; give another --out") from None
+
+    def _begin(self) -> None:
+        """Move aside what is there, and make the table; of several processes only one can make it."""
+        for path in taken(self.out, self.kind) if self._overwrite else ():
+            logger.info(f"{path} of an earlier prediction is moved to {set_aside(path)}")
+        self.table.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.part.touch(exist_ok=False)
+        except FileExistsError:
+            raise UserError(f"{self.out} is written to by another process; give another --out") from None
 
     def close(self) -> None:
         """Write the table of the faces so far."""
@@ -237,17 +251,12 @@ class Results:
 
         The second face of a picture has _2 in the name; __2 if another picture has that name.
         """
-        for old in self._old:
-            old.unlink(missing_ok=True)
-        if self._old:  # it lists what is removed
-            self.table.unlink(missing_ok=True)
-        self._old = set()
         name = stem = Path(one.file).with_suffix("").as_posix()
         line = ""
-        while (one.number > 1 and name in self._taken) or os.path.lexists(self.out / f"{name}.pts"):
+        while (one.number > 1 and name in self._names) or os.path.lexists(self.out / f"{name}.pts"):
             line += "_"
             name = f"{stem}{line}{one.number}"
-        self._taken.add(name)
+        self._names.add(name)
         file = self.out / f"{name}.pts"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, lambda path: write_pts(path, one.face.landmarks - 0.5 + self.origin, self.origin))
@@ -317,28 +326,6 @@ def tables_of(out: Path, kind: str) -> tuple[Path, Path]:
     return table, table.with_name(f"{table.stem}{UNFINISHED}{table.suffix}")
 
 
-def earlier(out: Path) -> set[Path]:
-    """Return the .pts files of an earlier prediction, which its list in the folder names, also if it was stopped.
-
-    UserError for a folder without a list.
-    """
-    try:
-        rows = [row for table in tables_of(out, "pts") for row in read_csv(table)]
-    except OSError:
-        rows = []
-    files = {out / (row.get("points") or "") for row in rows if HEADER == list(row)}
-    if not files and any(out.iterdir()):
-        raise UserError(f"{out} holds something other than predictions; give another --out")
-    return {
-        file
-        for file in files
-        if file.suffix == ".pts"
-        and file.is_file()
-        and not file.is_symlink()
-        and file.resolve().is_relative_to(out.resolve())
-    }
-
-
 def averaged(net: LandmarkNet) -> LandmarkNet:
     """Return a net whose results are the means of those for a crop and for its mirror image. It takes twice the time.
 
@@ -354,10 +341,27 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
     return net._replace(predict=predict)
 
 
+def check_flags(mode: Namespace, settings: Settings, folder: Path) -> None:
+    """Raise UserError if the flags of a prediction do not fit together, or name a place that is in use.
+
+    folder: of the run.
+    """
+    if settings.test.detector == "none" and (mode.threshold, mode.detector_scale) != (None, None):
+        raise UserError(
+            "--threshold and --detector-scale are for a detector; leave out these, or leave out --detector none"
+        )
+    target_of(mode, folder)
+
+
 def target_of(mode: Namespace, folder: Path) -> tuple[Path, str]:
     """Return (path that --predict writes to, format), see `check_out`. folder: of the run."""
-    place = folder / "predicted" / Path(mode.predict).resolve().stem
-    return check_out(mode.out, mode.predict_format, place, mode.overwrite)
+    source, own = Path(mode.predict).resolve(), folder / "predicted"
+    if own.is_symlink():
+        raise UserError(f"{own} is a link, and nothing is written through it; remove it")
+    out, kind = check_out(mode.out, mode.predict_format, own / source.stem, mode.overwrite)
+    if taken(out, kind) and source.is_relative_to(out.resolve()):
+        raise UserError(f"{out} holds the pictures of --predict and cannot be moved aside; give another --out")
+    return out, kind
 
 
 def run_prediction(
@@ -390,17 +394,15 @@ def run_prediction(
     )
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
-    with lock(out.with_name(f".{out.name}.predicting"), out, "--out"):
-        target_of(mode, run.folder)  # another prediction may have ended meanwhile
-        results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
-        when_stopped(f"stopped; the faces found so far are in {printable(str(results.part))}")
-        with (
-            closing(results),
-            closing(predict(source, net, detects, given, origin)) as faces,
-        ):  # a stop leaves what has been found
-            for one in faces:
-                results.add(one)
-            results.finish()
+    results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
+    when_stopped(f"stopped; the faces found so far are in {printable(str(results.part))}")
+    with (
+        closing(results),
+        closing(predict(source, net, detects, given, origin)) as faces,
+    ):  # a stop leaves what has been found
+        for one in faces:
+            results.add(one)
+        results.finish()
     found = results.found
     what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
     lines = [

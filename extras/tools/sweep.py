@@ -13,18 +13,18 @@ from typing import Any
 
 import yaml
 
-from extras.semi.rounds import begun
 from pipnet.errors import UserError
-from pipnet.files import read_csv, write_csv, write_text
+from pipnet.files import read_csv, set_aside, write_csv, write_text
 from utils.data.paths import check_sets, resolve_paths
 from utils.evaluate.tables import markdown_table, with_numbers
 from utils.settings.config import ROOT, Defaults, check_files, check_values, flags_of, make_settings, read_value
 from utils.settings.sections import KEYS, SECTIONS
 from utils.settings.start import names_training
 from utils.settings.yaml_files import nearest, read_yaml
-from utils.train import own_files, run_folder, run_lock
+from utils.train import run_folder
 from utils.train.ranks import variable
 from utils.train.run_folder import Run
+from utils.train.run_lock import check_new, hold, locked
 
 PLAN, RESULT = "sweep.yaml", "sweep.csv"
 TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
@@ -74,15 +74,15 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             )
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
-    with run_lock.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
+    with hold(Run(folder, folder / "best.pt"), not mode.resume, mode.overwrite, bool(mode.exp)) as run:
         folder = run.folder
-        own_files.tidy(folder)
         if not mode.resume:
-            for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
-                run_lock.check_free(begun(Run(place, place / "best.pt")), False, mode.overwrite)
-                own_files.check_place(place, [], (PLAN, *own_files.MARKS))
-            own_files.clear(folder)
-            own_files.remove(folder, *own_files.SWEEP, keep=True)
+            places = [_folder(folder, chosen) for chosen in combinations]
+            for place in places:
+                check_new(place, mode.overwrite)
+            for place in filter(Path.exists, places):
+                with locked(place):
+                    set_aside(place)
         if again:
             (folder / RESULT).unlink(missing_ok=True)  # then no run is done
         write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
@@ -131,14 +131,10 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
     folder = run_folder.find_run(mode.exp, root, True).folder
-    own_files.check_place(folder, [ROOT, root], (PLAN, *own_files.MARKS))
-    there = (folder / PLAN).is_file()
-    if mode.resume and not there:
+    if not mode.resume:
+        check_new(folder, mode.overwrite, (ROOT, root))
+    elif not (folder / PLAN).is_file():
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
-    if there and not (mode.resume or mode.overwrite):
-        raise UserError(
-            f"{folder} already holds a sweep; give --resume to go on, --overwrite to replace it, or another --exp"
-        )
     return folder
 
 
@@ -246,8 +242,10 @@ def _flags(mode: Namespace, tests: list[str], place: Path) -> list[str]:
     """Return the command line of one run."""
     flags = ["--train", "--exp", str(place)]
     flags += [f"--{name.replace('_', '-')}" for name in (*["prepare"] * mode.prepare, *tests)]
-    if begun(Run(place, place / "best.pt")).last.is_file():
-        flags.append("--overwrite" if mode.overwrite else "--resume")
+    if Run(place, place / "best.pt").first().last.is_file():
+        flags.append("--resume")
+    elif place.is_dir():  # it was stopped in its first epoch
+        flags.append("--overwrite")
     return flags
 
 

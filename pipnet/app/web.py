@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -21,7 +20,7 @@ from pipnet import detector, images, landmark_net, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
 from pipnet.errors import UserError, one_line
-from pipnet.files import is_partial, names_folder, partial_name, shipped, write_atomic, write_text
+from pipnet.files import names_folder, partial_name, set_aside, shipped, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
@@ -82,23 +81,21 @@ class Options(NamedTuple):
 
 
 def check_page(folder: Path, overwrite: bool) -> None:
-    """Raise UserError for a folder that `write_page` may not write: one with files that it does not write, or with a
-    page.
-    """
+    """Raise UserError if no page can be written to `folder`: it holds something else, or a page without `overwrite`."""
     if not names_folder(folder):
         raise UserError(f"{folder}: a page is a folder of files; name one without {folder.suffix}")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}; name a new folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if (other := _other_file(folder)) or not _is_ours(folder / SETTINGS):
-        raise UserError(f"{folder} holds something other than a page ({other or SETTINGS}); name a new folder")
+    if not (folder / SETTINGS).is_file() or not (folder / NETS[0]).is_file():
+        raise UserError(f"{folder} holds something other than a page; name a new folder")
     if not overwrite:
-        raise UserError(f"{folder} holds a page already; give --overwrite to replace it, or name a new folder")
+        raise UserError(f"{folder} holds a page already; give --overwrite to move it aside, or name a new folder")
 
 
 def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
-    """Write the page into a new or empty folder; with `overwrite`, also over a page that this function wrote.
+    """Write the page into a new or empty folder; with `overwrite`, a page that is there is moved aside.
 
     The page works below any path of a web server. UserError if the folder holds something else, if onnxruntime-web is
     missing, or if a file is no net for the page.
@@ -107,13 +104,10 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
     check_page(folder, overwrite)
     found = options.detector or shipped("detector.onnx")
     settings = page_settings(options, found)
-    partial_page, older = partial_name(folder), partial_name(folder)
+    made = partial_name(folder)
     try:
-        for left in filter(lambda path: is_partial(path, re.escape(folder.name)), folder.parent.glob(".*.partial-*")):
-            if left.is_dir() and not left.is_symlink() and not _other_file(left):
-                shutil.rmtree(left)  # of a process that was killed
-        shutil.copytree(PAGE, partial_page, ignore=IGNORED)
-        _unpack(partial_page / "vendor")
+        shutil.copytree(PAGE, made, ignore=IGNORED)
+        _unpack(made / "vendor")
         nets = {
             options.landmarks: settings["net"]["file"],
             options.int8: settings["net"]["int8"],
@@ -121,45 +115,16 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
         }
         for file, name in nets.items():
             if name:
-                shutil.copyfile(file, partial_page / name)
-        write_text(partial_page / SETTINGS, json.dumps(settings) + "\n")
-        if folder.exists():
+                shutil.copyfile(file, made / name)
+        write_text(made / SETTINGS, json.dumps(settings) + "\n")
+        if folder.exists() and any(folder.iterdir()):
             check_page(folder, overwrite)
-            os.replace(folder, older)
-        os.replace(partial_page, folder)
+            set_aside(folder)
+        os.replace(made, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder") from None
     finally:
-        if older.is_dir() and not folder.exists():
-            os.replace(older, folder)
-        for left in (partial_page, older):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _other_file(folder: Path) -> Path | None:
-    """Return a file or link in a folder that no page contains, None if there is none."""
-    names = {path.name for path in PAGE.iterdir() if path.suffix != ".tgz"}
-    names |= {*(f"vendor/{name}" for name in NEEDED), *NETS, SETTINGS}
-    return next(
-        (
-            path
-            for path in folder.rglob("*")
-            if path.is_symlink()
-            or (
-                not path.is_dir()
-                and not (path.relative_to(folder).as_posix() in names or is_partial(path, re.escape(SETTINGS)))
-            )
-        ),
-        None,
-    )
-
-
-def _is_ours(file: Path) -> bool:
-    """Return whether a file holds settings of a page."""
-    try:
-        return {"net", "detector", "landmarker", "tracker"} <= json.loads(file.read_bytes()).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def page_settings(options: Options, found: Path) -> dict[str, Any]:

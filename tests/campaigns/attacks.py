@@ -160,7 +160,9 @@ def attack(kind: str, root: Path, rng: np.random.Generator) -> tuple[str, list[s
     except TimeoutError as error:
         return command, [str(error)]
     after, wrong = state(there), []
-    wrong += [f"{name} has changed or gone" for name in names if after.get(name) != before[name]]
+    aside = next(there.parent.glob(f"{there.name}-*"), there)  # --overwrite moves the files of the user there
+    kept = state(aside)
+    wrong += [f"{name} has changed or gone" for name in names if kept.get(name) != before[name]]
     if kind != "foreign files":  # there a command may add its own files
         wrong += [f"{name} has come" for name in after if name not in before]
     if done.status not in (0, 1) or "Traceback" in done.text:

@@ -45,7 +45,7 @@ PHASES = {  # name: (job, function, share of the kills)
     "save": ("landmarks", "utils.train.history:Keeper.save", 44),
     "export": ("test", "utils.task.tested:LandmarkTests.export", 8),
     "report": ("test", "utils.task.tested:LandmarkTests.close", 7),
-    "semi: label": ("semi", "extras.semi.rounds:label", 6),
+    "semi: label": ("semi", "extras.semi.rounds:write_pseudo_labels", 6),
     "semi: save": ("semi", "utils.train.history:Keeper.save", 6),
     "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
     "detector: save": ("detector", "utils.train.history:Keeper.save", 10),
@@ -179,7 +179,7 @@ def whole(root: Path) -> list[str]:
 
 def stumps(root: Path) -> list[str]:
     """Return what an ended run should not leave."""
-    hidden = [*(root / "data").rglob(".*"), *(root / "runs").rglob(".*")]
+    hidden = [*(root / "data").rglob(".*"), *(root / "runs/run").rglob(".*")]
     return [str(file.relative_to(root)) for file in hidden if file.name != ".lock"]
 
 
@@ -221,7 +221,8 @@ def kill(job: str, root: Path, moment: Moment, seconds: float) -> bool:
 def go_on(job: str, root: Path) -> list[str]:
     """Finish the job as its user would; return what went wrong."""
     trains, run = "--train" in JOBS[job], root / "runs/run"
-    modes = ["--resume"] if any(run.glob("**/last.pt")) else ["--overwrite"] if (run / "best.pt").is_file() else []
+    begun = run.is_dir() and any(path.name != ".lock" for path in run.iterdir())
+    modes = ["--resume"] if any(run.glob("**/last.pt")) else ["--overwrite"] if begun else []
     done = call(command(job, root, *(modes if trains else [])), root / "again")
     return [f"going on: {done.line}"] if done.status else []
 

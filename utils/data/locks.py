@@ -1,7 +1,4 @@
-"""Locks between processes, on a folder that is being prepared and on a run's folder.
-
-The system frees them when a process ends.
-"""
+"""Locks between processes on a folder that is being prepared. The system frees them when a process ends."""
 
 import errno
 import fcntl
@@ -19,13 +16,9 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.files import open_regular
 
-LOCK, LOG = ".lock", "log.txt"
+LOCK = ".lock"
 HELD = BlockingIOError, PermissionError  # the system's errors for a lock that another process holds
 OWNER = re.compile(r"\d+ on \S{1,255}|")  # content of a lock file: process id and host, or nothing
-
-
-class InUse(UserError):
-    """Another process holds the lock."""
 
 
 @contextmanager
@@ -57,32 +50,6 @@ def is_lock(file: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def lock(folder: Path, named: Path | None = None, flag: str = "--exp"):
-    """Hold `folder`; make it if need be. InUse if another process holds it.
-
-    named: what it stands for, in the message, if that is not the folder; flag: the one that names another.
-
-    At the end, the folder is removed if it was made here and holds nothing but a log.
-    """
-
-    flags = "--exp or --run-root" if flag == "--exp" else flag
-
-    def take(handle: FileIO) -> None:
-        try:
-            if not _taken(handle):
-                raise InUse(
-                    f"{named or folder} is in use by process {_owner(handle)}; wait for it or give another {flag}"
-                )
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be locked ({error.strerror}); give one on another file system: {flags}"
-            ) from None
-
-    with _holding(folder / LOCK, flags, take, {LOCK, LOG}):
-        yield
 
 
 @contextmanager

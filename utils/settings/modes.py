@@ -50,7 +50,7 @@ MODES = {  # checked in this order
     "overwrite": Mode(
         ("train", "audit", "predict", "prepare", "export"),
         (),
-        "--overwrite says what --train, --audit, --predict, --prepare or --export may replace; give one of these",
+        "--overwrite moves aside what --train, --audit, --predict, --prepare or --export would replace; give one of these",
     ),
     "audit": Mode(
         (), ("train", *TESTS, "export", "sweep"), "--audit trains nets of its own; leave --train, --test, --sweep out"
@@ -135,7 +135,8 @@ def add_modes(parser: ArgumentParser) -> None:
     add(
         "--overwrite",
         action="store_true",
-        help="replace that run, results of --predict or --export web, or a prepared set whose archive is gone",
+        help="move aside, under a dated name, what is there: that run, results of --predict or --export web; or replace a "
+        "prepared set whose archive is gone",
     )
     add(
         "--out",

@@ -150,7 +150,7 @@ def _stopped():
             flags.append(flag)
     begun = any(os.path.isfile(os.path.join(_trained, file)) for file in GOES_ON)
     says = "stopped; the training goes on from its last whole epoch" if begun else "stopped in the first epoch; anew"
-    return "%s: %s" % (says, shlex.join([*script, *flags, "--exp", _trained, *["--resume"] * begun]))
+    return "%s: %s" % (says, shlex.join([*script, *flags, "--exp", _trained, "--resume" if begun else "--overwrite"]))
 
 
 def _last_words():

@@ -21,7 +21,6 @@ from utils.settings.sections import MEAN_TEACHER
 from utils.settings.union import labelled_by
 from utils.task.check_sets import check_known, check_tests, check_training
 from utils.task.sources import Sources, ValidationPart, load_faces
-from utils.train import own_files
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights, initialise
@@ -68,8 +67,6 @@ def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> N
     if sources.settings.train.semi:
         extra("semi").train(sources, ranks, run, resume)
         return
-    if not resume:
-        ranks.agree(lambda: own_files.clear_rounds(run.folder))
     train(landmark_experiment(sources, ranks), run, ranks, resume)
 
 

@@ -1,4 +1,4 @@
-"""Finds, checks and locks the runs that main.py works on, and opens their log."""
+"""Finds and checks the runs that main.py works on, locks the one that it writes to, and opens its log."""
 
 import sys
 from argparse import Namespace
@@ -10,18 +10,15 @@ from typing import NamedTuple
 from loguru import logger
 from tqdm import tqdm
 
-from extras.semi import rounds
-from extras.tools import audit, predict
-from pipnet.app.web import check_page
 from pipnet.errors import UserError, printable
 from pipnet.files import SHIPPED
-from utils.data.locks import LOG
-from utils.settings.config import ROOT, Settings
+from utils.settings.config import ROOT
 from utils.settings.modes import TESTS
 from utils.settings.start import names_training
-from utils.train import own_files, run_folder, run_lock
-from utils.train.ranks import Ranks
+from utils.train import run_folder
+from utils.train.ranks import Ranks, variable
 from utils.train.run_folder import Run
+from utils.train.run_lock import LOG, check_new, hold, log_to
 
 
 class Runs(NamedTuple):
@@ -41,10 +38,10 @@ class Runs(NamedTuple):
     root: Path
 
 
-def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
-    """Return the runs that the flags mean. UserError if there is none, or if a training would overwrite one.
+def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> tuple[Namespace, Runs]:
+    """Return (mode, the runs that the flags mean). UserError if there is none, or if a training has no folder to begin in.
 
-    After a restart by torchrun, set `mode.resume` or `mode.overwrite`.
+    After a restart by torchrun, the returned mode says how to go on.
     """
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     exp, run = mode.exp or (None if trains or tests or mode.export else SHIPPED[0]), None
@@ -53,40 +50,40 @@ def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
         if given.keys() & {"dataset", "data_dir", "train_data"}:  # these calibrate 8-bit numbers anew
             run = run._replace(given=tuple(file for file in run.given if file == run.fastest), anew=(*run.anew, "int8"))
     compare = ranks.agree(lambda: [run_folder.find_run(other, root, False) for other in mode.compare])
-    progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run
+    progress = run.first(mode.audit) if trains else run
     runs = Runs(exp, run, progress, compare, root)
     if trains:
-        run_lock.continue_after_restart(mode, progress)
-        ranks.agree(lambda: check_folder(mode, runs))
-    return runs
+        mode = _after_restart(mode, progress)
+        ranks.agree(lambda: _check_begin(mode, runs))
+    return mode, runs
 
 
-def check_folder(mode: Namespace, runs: Runs) -> None:
-    """Raise UserError if this training may not start or resume in its folder."""
+def _after_restart(mode: Namespace, progress: Run) -> Namespace:
+    """Return the mode. If torchrun has restarted this process, it resumes, or moves aside what has no checkpoint yet.
+
+    UserError if the run has no name to be found by.
+    """
+    if variable("TORCHELASTIC_MAX_RESTARTS", 0) and not mode.exp:
+        raise UserError("MAX_RESTARTS needs --exp, by which a restarted training finds its run")
+    if not variable("TORCHELASTIC_RESTART_COUNT", 0):
+        return mode
+    begun = progress.last.is_file()
+    return Namespace(**{**vars(mode), "resume": begun, "overwrite": not begun})
+
+
+def _check_begin(mode: Namespace, runs: Runs) -> None:
+    """Raise UserError if this training may not begin in its folder, or has nothing to resume there."""
     if not mode.resume:
-        marks = audit.MARKS if mode.audit else own_files.MARKS
-        own_files.check_place(runs.own.folder, [ROOT, runs.root], marks)
-    run_lock.check_free(runs.progress, mode.resume, mode.overwrite)
-
-
-def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
-    """Raise UserError for outputs that may not be written to."""
-    if mode.audit:
-        audit.check_audit(runs.own, settings)
-    if mode.out and "web" in mode.export:
-        check_page(Path(mode.out), mode.overwrite)
-    if mode.predict:
-        if settings.test.detector == "none" and (mode.threshold, mode.detector_scale) != (None, None):
-            raise UserError(
-                "--threshold and --detector-scale are for a detector; leave out these, or leave out --detector none"
-            )
-        predict.target_of(mode, runs.own.folder)
+        check_new(runs.own.folder, mode.overwrite, (ROOT, runs.root))
+    elif not runs.progress.last.is_file():
+        raise UserError(f"{runs.progress.folder} has no last.pt to resume; train without --resume")
 
 
 @contextmanager
 def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
     """Lock the folder of the run that is written to, log into it, and yield the run.
-    Another folder is taken if it is in use.
+
+    A training without --exp takes the next id that is free.
     """
     logger.remove()
     logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
@@ -95,18 +92,13 @@ def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
             lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO"
         )
     trains, run = mode.train or mode.audit, runs.own
-    writes = run and (
-        not mode.out or trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS)
-    )
+    writes = run and (trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS))
     with ranks.connected(), ExitStack() as held:
         if writes:  # first of all, so that no other run takes the folder meanwhile
-            new = trains and not (mode.exp or mode.resume)
-            run = ranks.agree(lambda: held.enter_context(run_lock.hold(runs.own, new)))
+            new = trains and not mode.resume
+            run = ranks.agree(lambda: held.enter_context(hold(run, new, mode.overwrite, bool(mode.exp))))
             if ranks.first:
-                if trains and not new:
-                    check_folder(mode, runs)
+                logger.add(log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
                 if trains:
                     names_training(run.folder)
-                own_files.tidy(run.folder)
-                logger.add(run_lock.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         yield run

@@ -20,7 +20,7 @@ from utils.settings.config import Settings
 from utils.settings.extras import extra, has_extra
 from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
-from utils.train import checkpoint, faults, own_files
+from utils.train import checkpoint, faults
 from utils.train.batchnorm import share_batch_norm
 from utils.train.experiment import Experiment
 from utils.train.history import History, Keeper, make_whole, resumable
@@ -121,7 +121,7 @@ def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: 
 
 
 def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
-    """Return the solver of a net with initial weights, and the order of the batches. Clear the folder of a new run."""
+    """Return the solver of a net with initial weights, and the order of the batches. Write the settings of a new run."""
     settings, samples = experiment.settings, experiment.samples
     train = settings.train
     torch.manual_seed(train.seed)
@@ -136,7 +136,7 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
     except ValueError as error:
         raise UserError(str(error)) from None
     if ranks.first and not resume:
-        own_files.clear(run.folder)
+        run.folder.mkdir(exist_ok=True)
         write_text(run.folder / "args.yaml", settings.dump())
         started.write(run.folder / "initialisation.csv")
     logger.info(

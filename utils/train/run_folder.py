@@ -12,10 +12,9 @@ from pipnet.files import SHIPPED, checksum, shipped, shipped_net
 from pipnet.runtimes import RUNTIMES, stored_values
 from utils.settings.extras import extra, has_extra
 from utils.settings.formats import FORMATS, SOURCE, files_of, folder_of
-from utils.settings.yaml_files import nearest
+from utils.settings.yaml_files import nearest, read_yaml
 from utils.train import checkpoint
 from utils.train.checkpoint import weights_and_mean_face
-from utils.train.own_files import is_own_file
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
@@ -27,8 +26,7 @@ class Run(NamedTuple):
     folder: the run's; for a file without a run, the folder of its results
     weights: the file under test
     given: exported files that came with the weights, or the file under test itself. The first one is used to predict.
-    They are
-        never written
+    They are never written
     view: the layout in which a net of several layouts is tested and exported; None: all
     anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes
     it anew
@@ -62,6 +60,15 @@ class Run(NamedTuple):
     def last(self) -> Path:
         """Return the path of the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
+
+    def part(self, name: str) -> "Run":
+        """Return the run of one of several nets, in a folder of that name below the run's."""
+        return Run(self.folder / name, self.folder / name / "best.pt")
+
+    def first(self, audit: bool = False) -> "Run":
+        """Return the run whose last.pt shows how far a training is: that of its first round, or of an audit's first fold."""
+        first = self.part("fold0" if audit else "round0")
+        return first if audit or first.last.is_file() else self
 
     @property
     def flags(self) -> str:
@@ -170,7 +177,7 @@ def _find_file(exp: str, root: Path) -> Run:
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
     run = Run(first.parent, first, (first,) if first.suffix in RUNTIMES else ())
-    if "," not in exp and is_own_file(run.folder / "args.yaml") and run.settings_file.is_file():
+    if "," not in exp and run.settings_file.is_file() and _is_run(run.folder):
         return run
     # many files share a name, such as best.pt, so the folder is named after the content too
     name = f"{first.name.replace('.', '-')[:100]}-{net_checksum(exp)[:8]}"
@@ -187,6 +194,15 @@ def net_files(text: Path | str) -> list[Path]:
         return [file for file in files_of(files[0]) if file.is_file()]
     beside = extra("systems").mean_faces(files[0]) if has_extra("systems") else []
     return [*files, *([mean] if mean else beside)]
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether a folder has the settings of a run; an args.yaml with presets is the project's."""
+    try:
+        keys = read_yaml(folder / "args.yaml").keys()
+    except (OSError, UserError):
+        return False
+    return {"data", "net", "train"} <= keys and "presets" not in keys
 
 
 def net_checksum(weights: Path | str) -> str:

@@ -1,80 +1,141 @@
-"""Checks whether a run's folder may be trained in, and holds its lock and its log while a process works there."""
+"""Takes a run's folder for a command: a new folder or one that is continued, locked while the command works, with a log."""
 
 import os
-import shutil
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import open_regular, write_atomic
-from utils.data.locks import LOCK, LOG, InUse, lock
-from utils.train.ranks import variable
+from pipnet.files import is_partial, open_regular, set_aside
 from utils.train.run_folder import Run, next_id
 
+LOCK, LOG = ".lock", "log.txt"
+PATIENCE = 5  # seconds to wait for a lock; a process that was killed has ended by then
+RUN = {
+    "args.yaml",
+    "last.pt",
+    "best.pt",
+    LOG,
+    "round0",
+    "fold0",
+    "sweep.yaml",
+}  # one of these shows that a folder holds a run
 
-def continue_after_restart(mode: Namespace, run: Run) -> None:
-    """Set `resume` or `overwrite` if torchrun has restarted this process.
-    UserError if the run has no name to be found by.
-    """
-    if variable("TORCHELASTIC_MAX_RESTARTS", 0) and not mode.exp:
-        raise UserError("MAX_RESTARTS needs --exp, by which a restarted training finds its run")
-    if variable("TORCHELASTIC_RESTART_COUNT", 0):
-        mode.resume = run.last.is_file()
-        mode.overwrite = not mode.resume
 
-
-def check_free(run: Run, resume: bool, overwrite: bool) -> None:
-    """Raise UserError if a training would destroy another run, or has nothing to resume."""
-    if resume and not run.last.is_file():
-        raise UserError(f"{run.folder} has no last.pt to resume; train without --resume")
-    if not resume and not overwrite and (run.last.is_file() or run.weights.is_file()):
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system frees it when the process ends. UserError if another process holds it."""
+    lock = FileLock(folder / LOCK, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process; wait for it, or give another --exp") from None
+    except OSError as error:
         raise UserError(
-            f"{run.folder} already holds a run; give --resume to go on, --overwrite to replace it, or another --exp"
+            f"{folder / LOCK} cannot be locked ({error.strerror}); give another --exp or --run-root"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_new(folder: Path, overwrite: bool, kept: tuple[Path, ...] = ()) -> None:
+    """Raise UserError if no run may begin in `folder`.
+
+    It must be missing or empty; with `overwrite` it may hold a run. It must not contain one of the folders `kept`.
+    """
+    for place in kept:
+        if place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"--exp {folder} is or holds {place}; give an id, or a folder of the run's own")
+    names = _names(folder) - {LOCK}
+    if names and not names & RUN:
+        raise UserError(f"{folder} holds {min(names)} and no run; give an id, or a new or empty folder")
+    if names and not overwrite:
+        raise UserError(
+            f"{folder} already holds a run; give --resume to go on, --overwrite to move it aside, or another --exp"
         )
 
 
 @contextmanager
-def hold(run: Run, new: bool = False) -> Iterator[Run]:
-    """Lock the folder of a run and yield the run. InUse if another process holds a folder that the user has named.
+def hold(run: Run, new: bool = False, overwrite: bool = False, named: bool = True) -> Iterator[Run]:
+    """Lock the folder of a run, make it if it is missing, and yield the run.
 
-    If the user has named none, the next free folder is taken: the next id for a `new` training, a numbered folder for
-    the results of a single file.
+    new: a run begins, so the folder must be empty. overwrite: an earlier run in it is moved aside. named: the user has
+    named the folder; otherwise a new run takes the next id that is free. A new folder into which nothing but a log was
+    written is removed at the end, and what was moved aside comes back.
     """
-    for place in _places(run, new):
-        with ExitStack() as held:
-            try:
-                held.enter_context(lock(place.folder))
-                if new and {path.name for path in place.folder.iterdir()} - {LOCK, LOG}:
-                    raise InUse(f"{place.folder} was trained in meanwhile")
-            except InUse:
-                if not (new or run.alone):
-                    raise
-                continue
-            if place != run:
-                logger.info(f"{run.folder} is in use by another process; this one takes {place.folder}")
-            yield place
-            return
+    with ExitStack() as locks:
+        aside = None
+        if new and named:
+            check_new(run.folder, overwrite)
+        try:
+            if new and named and _names(run.folder) - {LOCK}:
+                locks.enter_context(locked(run.folder))
+                aside = set_aside(run.folder)
+            made = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
+            if new and not named:
+                run = _take_next(run)
+                made = [run.folder, *made[1:]]
+            run.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be written to ({error.strerror}); give another --exp or --run-root"
+            ) from None
+        before = _names(run.folder)
+        locks.enter_context(locked(run.folder))
+        if new:
+            check_new(run.folder, False)  # another process may have begun a run meanwhile
+        _tidy(run.folder)
+        if aside:
+            logger.info(f"{run.folder} of an earlier run is moved to {aside}")
+        try:
+            yield run
+        finally:
+            left = _names(run.folder)
+            if left <= {LOCK, LOG}:
+                for name in left - before:
+                    (run.folder / name).unlink()
+                with suppress(OSError):
+                    for path in made:
+                        path.rmdir()
+                if aside:
+                    aside.rename(run.folder)
 
 
-def _places(run: Run, new: bool) -> Iterator[Run]:
-    """Yield the run with its own folder, then with each further folder that it may take instead."""
-    yield run
-    for number in count(2):
-        root = run.folder.parent
-        folder = root / (next_id(root) if new else f"{run.folder.name}-{number}")
-        yield run._replace(folder=folder, weights=folder / run.weights.name if new else run.weights)
+def _names(folder: Path) -> set[str]:
+    """Return the names of what a folder holds, none for a missing one."""
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _take_next(run: Run) -> Run:
+    """Make the folder of the next free id, and return the run there."""
+    root = run.folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = root / next_id(root)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return run._replace(folder=folder, weights=folder / run.weights.name)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the half-written files of a killed process from a run's folder. UserError if it holds a link to a folder."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and path.is_dir():
+            raise UserError(f"{path} is a link to a folder, and links in a run's folder are not followed; remove it")
+        if is_partial(path) and not path.is_dir() and "predicted" not in path.parts:
+            path.unlink()  # a prediction needs no lock
 
 
 def log_to(file: Path):
     """Return a sink for the logger that appends to `file`. A line that cannot be written is dropped.
 
     If the disk is full, the next checkpoint reports it. UserError for a link, a pipe or a device, which could lead
-    anywhere.
+    anywhere, and for a file that has another name too.
     """
 
     def opened() -> int:
@@ -93,7 +154,6 @@ def log_to(file: Path):
             raise UserError(
                 f"{file} cannot be written to ({error.strerror}); remove it or give another --exp"
             ) from None
-        if links > 1:  # another name of the file may lie outside of the run, or in a copy that was made with hard links
-            write_atomic(file, lambda path: shutil.copyfile(file, path))
-
+        if links > 1:
+            raise UserError(f"{file} is one file under several names (hard links); replace it by a copy")
     return write

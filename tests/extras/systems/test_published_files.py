@@ -31,7 +31,6 @@ from torch import nn
 from nets.backbones.slim import Slim
 from pipnet.errors import UserError
 from pipnet.landmark_net import open_net
-from utils.data.locks import lock
 from utils.settings.config import ROOT, parse
 from utils.train import checkpoint
 from utils.train.initialise import initialise
@@ -237,20 +236,13 @@ def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
     fails(done, f"best.pt.*--net {NET}")
 
 
-def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, start, tmp_path):
+def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
     given = chosen("--train-data", faces, "--weights", "landmarks", "--teacher", "landmarks")
     assert given.net.weights == given.train.teacher and Path(given.train.teacher).name == "landmarks.pt"
     assert (given.net.net, given.net.input_size, given.net.refine) == ("resnet10t_early", 192, True)
     done = cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
-    with lock(tmp_path / "runs" / "files" / "landmarks"):  # another one at the same time
-        flags = ("--predict", raw / "train", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
-        done = start(*flags).result()
-        assert done.returncode == 0 and "landmarks is in use by another process; this one takes" in done.stderr, (
-            done.stderr
-        )
-        assert (tmp_path / "runs" / "files" / "landmarks-2" / "predicted" / "train" / "uncertain.csv").is_file()
     nowhere = tmp_path / "file"  # with --out nothing else is written, not even a log
     nowhere.touch()
     done = cli("--predict", raw / "test", "--run-root", nowhere, "--out", tmp_path / "out.csv", "--detector", "none")

@@ -17,7 +17,6 @@ from extras.tools.predict import Results, averaged, check_out, chosen_pictures, 
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
-from utils.data.locks import lock
 from utils.data.pts import read_pts, write_pts
 from utils.settings.config import load_protocol
 
@@ -268,7 +267,7 @@ def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name
     command = start("--predict", tmp_path / "many", "--exp", trained.folder, "--detector", "none", "--out", out)
     table, part = tables_of(out, {"": "pts", ".csv": "csv", ".json": "coco"}[out.suffix])
     table, whole, until = part, table, time.monotonic() + 100
-    while not table.is_file():
+    while not (table.is_file() and table.stat().st_size):
         assert command.process.is_alive() and time.monotonic() < until, command.text(".err")
         time.sleep(0.01)
     os.kill(command.process.pid, signal.SIGKILL if name == "points" else signal.SIGTERM)
@@ -282,28 +281,23 @@ def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name
         assert 0 < len(rows(table)) < 400 and (name != "points" or 0 < len(list(out.glob("*.pts"))) < 400)
 
 
-def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothing_else(
-    trained, cli, pictures, tmp_path
-):
+def test_an_earlier_prediction_is_moved_aside_and_nothing_else(trained, cli, pictures, tmp_path):
     out, flags = (
         tmp_path / "out",
         ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--overwrite", "--out"),
     )
     assert cli(*flags, out).returncode == 0
     (pictures / "face03.jpg").unlink()
-    (tmp_path / "outside.pts").write_text("mine")
-    (out / "mine.pts").write_text("mine")
-    with open(out / "uncertain.csv", "a") as listed:
-        listed.write(f"x.jpg,../outside.pts,0,0,0,0,0\nx.jpg,{tmp_path / 'outside.pts'},0,0,0,0,0\n")
+    (out / "face04.pts").write_text("corrected by hand")
     assert cli(*flags, out).returncode == 0
-    assert (
-        not (out / "face03.pts").exists()
-        and (out / "face04.pts").is_file()
-        and (out / "mine.pts").read_text() == "mine"
-    )
-    assert (tmp_path / "outside.pts").read_text() == "mine"
-    shutil.copy(pictures / "face04.jpg", pictures / "mine.jpg")
-    fails(cli(*flags, out), "mine.pts")
+    assert not (out / "face03.pts").exists() and read_pts(out / "face04.pts").shape == (68, 2)
+    [aside] = [path for path in tmp_path.iterdir() if path.name.startswith("out-")]
+    assert (aside / "face03.pts").is_file() and (aside / "face04.pts").read_text() == "corrected by hand"
+    for name in ("found.csv", "found.csv"):
+        assert cli(*flags, tmp_path / name).returncode == 0
+    assert len(list(tmp_path.glob("found-*.csv"))) == 1
+    fails(cli(*flags, pictures), "pictures.*--out")
+    shutil.copy(out / "uncertain.csv", pictures)
     fails(cli(*flags, pictures), "pictures.*--out")
 
 
@@ -331,13 +325,17 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
     fails(cli("--test", "--exp", trained.folder, "--no-int8"), "--int8")
 
 
-def test_a_prediction_into_a_place_that_another_writes_to_is_refused(trained, cli, start, pictures, tmp_path):
-    flags = "--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out"
-    with lock(tmp_path / ".out.csv.predicting"):
-        fails(start(*flags, tmp_path / "out.csv").result(), r"out\.csv is in use by process \d+")
-    assert not (tmp_path / "out.csv").exists() and not (tmp_path / ".out.csv.predicting").exists()
-    (tmp_path / "out.unfinished.csv").write_text("mine")
-    fails(cli(*flags, tmp_path / "out.csv"), r"out\.unfinished\.csv is there already")
+@pytest.mark.parametrize("name", ("out", "out.csv"))
+def test_a_place_that_another_prediction_writes_to_is_refused(trained, pictures, tmp_path, name):
+    net, kind = Landmarker(trained.folder / "best.onnx", lambda image: None), "csv" if "." in name else "pts"
+    found = next(predict(pictures, net, False, False))
+    both = [Results(tmp_path / name, kind, net.layout) for _ in range(2)]  # both have found the place free
+    both[0].add(found)
+    part = tables_of(tmp_path / name, kind)[1]
+    before = part.read_bytes()
+    refuses(f"{name} is written to by another", both[1].add, found)
+    refuses("--overwrite", check_out, f"{tmp_path / name}{'' if kind == 'csv' else '/'}", kind, tmp_path, False)
+    assert part.read_bytes() == before
 
 
 def test_a_name_that_no_list_can_hold_is_named_before_anything_is_found(tmp_path):

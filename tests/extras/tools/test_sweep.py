@@ -211,7 +211,7 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     ]
     assert all(text in done.stdout for text in table[2].values()) and "Best:  000-num_nb=3 " in done.stdout
     for more, message in (
-        ((), "already holds a sweep.*--resume.*--overwrite"),
+        ((), "already holds a run.*--resume.*--overwrite"),
         (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),
         (("--resume", "--sweep", "reg=1"), "is a sweep of num_nb, not of num_nb, reg"),
     ):
@@ -225,7 +225,7 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     )
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=3", "--exp", "000", "--overwrite").result().returncode == 0
-    assert sweeping.calls() == [["000-num_nb=3", "False", "True"]] and len(rows(root / "000" / "sweep.csv")) == 1
+    assert sweeping.calls() == [["000-num_nb=3", "False", "False"]] and len(rows(root / "000" / "sweep.csv")) == 1
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
     fails(sweeping("--sweep", "num_nb=4,9", "--seed", "1").result(), "num_nb=4.*--overwrite")
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=4,9", "--seed", "1", "--overwrite").result().returncode == 0
-    assert sweeping.calls() == [["000-num_nb=4", "False", "True"], ["000-num_nb=9", "False", "False"]]
+    assert sweeping.calls() == [["000-num_nb=4", "False", "False"], ["000-num_nb=9", "False", "False"]]
     shutil.rmtree(tmp_path / "runs" / "000-num_nb=4")  # a finished run whose folder is gone is trained again
     assert sweeping("--sweep", "num_nb=4,9", "--resume").result().returncode == 0
     assert sweeping.calls() == [["000-num_nb=4", "False", "False"]]

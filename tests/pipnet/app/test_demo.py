@@ -31,7 +31,8 @@ from pipnet.errors import UserError
 from pipnet.images import read_image
 from pipnet.landmarker import Landmarker
 from utils.task import inference
-from utils.train import own_files
+from utils.train.run_folder import Run
+from utils.train.run_lock import hold
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
 
@@ -649,7 +650,8 @@ def test_a_command_on_a_run_leaves_a_video_that_is_being_saved_there(tmp_path):
         with closing(sinks.VideoSink(tmp_path / place, 20)) as sink:
             for index in range(3):
                 sink.write(sources.Frame(face_picture(), index, index / 20, ""), face_picture())
-                own_files.tidy(tmp_path / "run")
+                with hold(Run(tmp_path / "run", tmp_path / "run" / "best.pt")):
+                    pass
         assert len(frames_of(tmp_path / place)) == 3
 
 

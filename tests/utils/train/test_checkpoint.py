@@ -17,9 +17,9 @@ from conftest import LAYOUTS, ROOT, contents, refuses, untrained
 
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
-from utils.data.locks import lock
 from utils.train import checkpoint
-from utils.train.own_files import tidy
+from utils.train.run_folder import Run
+from utils.train.run_lock import hold
 
 LAYOUT = LAYOUTS.load("12")
 
@@ -86,8 +86,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_file(packed, tmp_path):
     saving.wait()
     assert file.stat().st_mtime > (tmp_path / "values.pt").stat().st_mtime, "nothing was saved before the kill"
     checkpoint.unpack(file)
-    with lock(tmp_path):
-        tidy(tmp_path)
+    with hold(Run(tmp_path, tmp_path / "best.pt")):
         assert not list(tmp_path.glob(".*.partial-*")), "the half-written file of the killed process is still there"
         assert file.is_file()
 
