@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from pipnet.errors import lines
 
-def list_nets(names: list[str]) -> tuple[str, list[dict]]:
-    """Return a table of the nets, see `extras.tools.zoo.list_nets`."""
+
+def list_nets(names: list[str]) -> list[dict]:
+    """Print a table of the nets and return its rows, see `extras.tools.zoo.list_nets`."""
     from extras.tools import zoo
 
-    return zoo.list_nets(names)
+    text, rows = zoo.list_nets(names)
+    print(lines(text))
+    return rows
 
 
 def run_sweep(mode: Any, given: dict[str, Any], defaults: Any) -> list[dict]:
@@ -22,3 +26,37 @@ def show_sets(sources: Any, ranks: Any, count: int) -> str:
     from extras.tools import show
 
     return show.show_sets(sources, ranks, count)
+
+
+def check_audit(settings: Any) -> None:
+    """Raise UserError for settings that allow no audit, see `extras.tools.audit.check_audit`."""
+    from extras.tools import audit
+
+    audit.check_audit(settings)
+
+
+def run_audit(job: Any) -> dict[str, list[dict]]:
+    """Find wrong labels, see `extras.tools.audit.audit`. job: a `utils.task.job.Job`."""
+    from extras.tools import audit
+
+    audit.audit(job.sources, job.ranks, job.run)
+    return job.figures("audit")
+
+
+def check_prediction(mode: Any, settings: Any, folder: Any) -> None:
+    """Raise UserError for flags of --predict that do not fit together, see `extras.tools.predict.check_flags`."""
+    from extras.tools import predict
+
+    predict.check_flags(mode, settings, folder)
+
+
+def run_prediction(job: Any) -> dict[str, list[dict]]:
+    """Write the landmarks of pictures, see `extras.tools.predict.run_prediction`. job: a `utils.task.job.Job`."""
+    from extras.tools import predict
+
+    if not job.ranks.first:
+        return {}
+    origin = job.given.get("first_pixel") or 0
+    text, rows = predict.run_prediction(job.runs.exp, job.run, job.mode, job.settings, origin)
+    print(lines(text))
+    return {"predict": rows}

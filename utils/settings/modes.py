@@ -24,13 +24,6 @@ class Mode(NamedTuple):
 
 
 TESTS = ("test", "test_onnx", "test_formats")
-TABLES = {
-    "train": "step.csv",
-    "audit": "audit/labels.csv",
-    "scores": "report/scores.csv",
-    "groups": "report/groups.csv",
-    "formats": "report/formats.csv",
-}  # figures that a run's folder keeps
 TESTED_ONLY = (
     "norm",
     "thresholds",

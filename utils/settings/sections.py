@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from nets.registry import ACTS, ERRORS, HEADS, POOLS
 from pipnet.card import MOST_PX
-from pipnet.detector import DETECTORS
 from pipnet.runtimes import MOST_THREADS
 from utils.settings.keys import Key, key, keys_of
 
@@ -487,7 +486,7 @@ class TestSettings:
     detector: str = key(
         "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet, scrfd, retinaface, faceboxes-v1; "
         "none: --predict takes each picture as one face",
-        choices=(*DETECTORS, "none"),
+        choices=("faceboxes", "rfb320", "mtcnn", "yunet", "scrfd", "retinaface", "faceboxes-v1", "none"),
     )
     detector_weights: str | None = key(
         "file of the detector's weights; null: the detector that comes with the project (faceboxes)"

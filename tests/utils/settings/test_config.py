@@ -13,6 +13,7 @@ from extras.datasets import DATASETS
 from extras.systems import steps
 from nets import HEADS
 from pipnet.app import demo
+from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.data import changes
@@ -169,7 +170,7 @@ def test_the_choices_of_a_key_are_the_rows_of_its_table():
     """sections.py writes them out, since it may not import code that reads the keys."""
     assert list(steps.STEPS) == list(STEPS)
     assert {*ONLY_STEPS} < {key for keys in STEPS.values() for key in keys} < SECTIONS["augment"].keys.keys()
-    assert KEYS["norm"].choices == NORMS
+    assert KEYS["norm"].choices == NORMS and KEYS["detector"].choices == (*DETECTORS, "none")
     assert KEYS["interpolation"].choices == (*changes.INTERPOLATION, *changes.RANDOM)
 
 

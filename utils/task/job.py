@@ -1,0 +1,128 @@
+"""What the modes of main.py work with, and the table of these modes."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from loguru import logger
+
+from pipnet.app.web import check_page
+from pipnet.errors import lines
+from pipnet.files import read_csv
+from utils.data.sets import Sets
+from utils.evaluate.tables import with_numbers
+from utils.settings.config import Defaults, Settings
+from utils.settings.extras import extra
+from utils.settings.modes import TESTS
+from utils.task import landmarks
+from utils.task.run_access import Runs
+from utils.task.run_tests import run_tests
+from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
+
+TABLES = {  # figures that a run's folder keeps
+    "train": "step.csv",
+    "audit": "audit/labels.csv",
+    "scores": "report/scores.csv",
+    "groups": "report/groups.csv",
+    "formats": "report/formats.csv",
+}
+Figures = dict[str, list[dict]]  # {name of a table: its rows}
+
+
+class Job(NamedTuple):
+    """What the modes of one command share. All processes have one.
+
+    mode: the modes and their flags; given: the keys on the command line
+    task: the functions of --task, see `utils.task.landmarks`
+    runs: the runs that the flags mean; run: the one that is written to, None for a preparation
+    sources: the sets of the run, as `task` prepares them
+    """
+
+    mode: Namespace
+    given: dict[str, Any]
+    settings: Settings
+    task: ModuleType
+    ranks: Ranks
+    runs: Runs
+    run: Run | None
+    sources: Any = None
+
+    def prepared(self, defaults: Defaults) -> "Job":
+        """Return the job with its sets, which are prepared if they are missing.
+
+        Test sets are prepared before a training, so that one that cannot be used is found now.
+        """
+        mode, data = self.mode, self.settings.data
+        trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
+        if trains:
+            logger.info(f"training on {', '.join(data.train_data)}")
+        calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or self.run.keeps("int8"))
+        needs_training = mode.prepare or trains or mode.show_data or calibrates
+        needs_tests = tests or (mode.train and data.val == "test") or (mode.prepare and data.test_data)
+        sets = Sets(self.settings, defaults, mode.overwrite)
+        sources = self.task.prepare(self.settings, sets, self.ranks, needs_training, needs_tests)
+        return self._replace(sources=sources)
+
+    def tests(self) -> Any:
+        """Return the `Tests` of the run."""
+        return self.task.tests(self.sources, self.ranks, self.run, self.runs.compare)
+
+    def figures(self, *names: str) -> Figures:
+        """Return tables of the run's folder by their names in TABLES; none in processes other than the first."""
+        return {name: with_numbers(read_csv(self.run.folder / TABLES[name])) for name in names if self.ranks.first}
+
+
+def task_of(mode: Namespace, settings: Settings, runs: Runs) -> ModuleType:
+    """Return the functions of --task. UserError for modes that the task does not have, or whose flags do not fit it."""
+    task: ModuleType = landmarks
+    if settings.train.task == "detect":
+        task = extra("detector").task()
+        task.check(mode)
+    if mode.audit:
+        extra("tools").check_audit(settings)
+    if mode.predict:
+        extra("tools").check_prediction(mode, settings, runs.own.folder)
+    if mode.out and "web" in mode.export:
+        check_page(Path(mode.out), mode.overwrite)
+    return task
+
+
+def show_data(job: Job) -> Figures:
+    """Draw training samples."""
+    text = job.task.show(job.sources, job.ranks, job.mode.show_data, job.run)
+    if job.ranks.first:
+        print(lines(text))
+    return {}
+
+
+def train(job: Job) -> Figures:
+    """Train in the run's folder."""
+    job.task.train(job.sources, job.ranks, job.run, job.mode.resume)
+    return job.figures("train")
+
+
+def export(job: Job) -> Figures:
+    """Write the net for other runtimes."""
+    mode = job.mode
+    logger.info(job.ranks.agree(lambda: job.tests().export(mode.export, mode.out, mode.overwrite)))
+    return {}
+
+
+def test(job: Job) -> Figures:
+    """Test the net and its exports."""
+    formats = job.mode.test_formats
+    run_tests(job.tests(), job.ranks, formats or ["onnx"] * job.mode.test_onnx, bool(formats))
+    return job.figures("scores", "groups", *["formats"] * bool(formats))
+
+
+STEPS: dict[tuple[str, ...], Callable[[Job], Figures]] = {  # {flags that ask for it: what does it}; in this order
+    ("show_data",): show_data,
+    ("train",): train,
+    ("audit",): lambda job: extra("tools").run_audit(job),
+    ("export",): export,
+    TESTS: test,
+    ("predict",): lambda job: extra("tools").run_prediction(job),
+}
