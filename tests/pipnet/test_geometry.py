@@ -176,6 +176,14 @@ def test_a_wrong_protocol_is_named(wrong):
         check_protocol(SQUARE._replace(**wrong))
 
 
+@given(st.floats(1, 1.8))
+def test_margin_keeps_the_nominal_crop_in_the_middle(margin):
+    image = np.random.default_rng(2).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    whole, edge = cut(image, np.array([30.0, 30.0, 60.0, 60.0]), 30, margin), (round(30 * margin) - 30) / 2
+    if edge == int(edge):
+        assert (whole[int(edge) : int(edge) + 30, int(edge) : int(edge) + 30] == image[30:60, 30:60]).all()
+
+
 def test_intersection_over_union():
     shares = iou(np.array([[0, 0, 2, 2.0]]), np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6.0]]))
     assert shares == pytest.approx(np.array([[1, 1 / 7, 0]]))
