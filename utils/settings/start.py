@@ -1,7 +1,6 @@
 """The start of main.py and demo.py, until the packages are loaded. It needs no package, and older Pythons can read it."""
 
 import errno
-import faulthandler
 import multiprocessing
 import os
 import shlex
@@ -27,7 +26,6 @@ GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun
 SWEPT = "PIPNET_SWEEP" in os.environ  # a run of a sweep
 QUIET = LAUNCHED or SWEPT  # what has started this process says for it that it was stopped
-_nowhere = open(os.devnull, "w")
 _says = "stopped"  # when a signal ends the process
 _sockets = None, ""  # id of the process that made a folder for sockets, and that folder
 _trained = None  # folder of the run that is trained
@@ -94,11 +92,8 @@ def _interrupt(number, _):
     if os.getpid() != _begun:
         os._exit(128 + number)  # a loader process, forked from the one that answers the signal
     ignore_signals()
-    faulthandler.dump_traceback_later(GRACE, exit=True, file=_nowhere)  # no library can keep the process from ending
-    sys.unraisablehook = lambda lost: _leave(
-        lost.exc_value
-    )  # Python would drop an exception that is raised in a destructor
-    raise KeyboardInterrupt(number)
+    sys.unraisablehook = lambda lost: _leave(lost.exc_value)  # Python drops an exception that a destructor raises
+    raise KeyboardInterrupt(number)  # if a library does not let it through, `end_when_stuck` ends the process
 
 
 @contextmanager
