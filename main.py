@@ -29,11 +29,9 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     check_modes(mode, given)
     if mode.train or mode.audit or mode.sweep:
         when_stopped(STOPPED)
-    paths = {key: given[key] for key in PATHS if key in given}
-    check_files({**paths, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
-    paths = unpack_sets(paths, Path(ROOT) / paths.get("data_root", defaults.values["data_root"]))
-    check_sets(paths, defaults)
-    given = {**given, **paths}
+    check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
+    given = unpack_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"]))
+    check_sets(given, defaults)
     if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):
         stop_without(ModuleNotFoundError(name=missing))
     try:  # torch takes seconds to load, so the flags are checked before

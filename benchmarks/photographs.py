@@ -140,11 +140,6 @@ def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -
     return face.landmarks
 
 
-def nme(found: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean error of landmarks (68, 2) in % of the distance between the outer corners of the true eyes."""
-    return 100 * float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
-
-
 def name_and_file(text: str) -> tuple[str, str]:
     """Return the two parts of NAME=FILE. Stop with a message if there are none."""
     name, separator, file = text.partition("=")

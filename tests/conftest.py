@@ -46,8 +46,8 @@ from pipnet.files import checksum  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from pipnet.runtimes import open_file  # noqa: E402
 from utils.data.faces import Faces  # noqa: E402
-from utils.data.prepared_set import PreparedSet, Split, fitting  # noqa: E402
-from utils.data.sets import Sets  # noqa: E402
+from utils.data.prepared_set import PreparedSet, Split  # noqa: E402
+from utils.data.sets import SetFinder  # noqa: E402
 from utils.export.files import from_arrays  # noqa: E402
 from utils.settings.config import Settings, check_values, make_settings, read_defaults  # noqa: E402
 from utils.train import checkpoint, ranks  # noqa: E402
@@ -85,9 +85,9 @@ def to_published(state: dict, system: str) -> dict:
     return found
 
 
-def sets_of(chosen: Settings) -> Sets:
+def sets_of(chosen: Settings) -> SetFinder:
     """Prepared sets of a run with these settings."""
-    return Sets(chosen, DEFAULTS)
+    return SetFinder(chosen, DEFAULTS)
 
 
 def settings(preset: str | None = None, **given) -> Settings:
@@ -134,9 +134,20 @@ def load_split(folder: Path, split: str) -> Faces:
     return PreparedSet(folder, LAYOUTS).read(split)
 
 
+def made_in(root: Path, name: str) -> Path:
+    """The newest set of a name in a folder of prepared sets."""
+    return max(root.glob(f"{name}-*"), key=lambda folder: (folder / "meta.yaml").stat().st_mtime_ns)
+
+
 def mismatch(folder: Path, **wanted) -> str:
     """Why a prepared folder cannot serve; empty if it is whole and has all wanted values."""
-    return fitting(folder, LAYOUTS, **wanted)[1]
+    try:
+        one = PreparedSet(folder, LAYOUTS)
+        for split in one.splits:
+            one.read(split)
+    except UserError as error:
+        return str(error)
+    return one.mismatch(**wanted)
 
 
 def rewrite(folder: Path, split: str, **columns: np.ndarray) -> None:
@@ -436,7 +447,7 @@ def faces(raw, data_root) -> Path:
     """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
     from utils.data.prepare import DataGenerator
 
-    return once(data_root / "drawn-64", lambda folder: DataGenerator(raw, 64, "points", folder.name, data_root).run())
+    return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
 
 
 def write_wider(folder: Path, split: str, pictures: dict[str, list[list[int]]], shape=(96, 96)) -> None:

@@ -13,7 +13,6 @@ from photographs import (
     Photograph,
     labelled_sets,
     name_and_file,
-    nme,
     open_detector,
     photographs,
     place_of,
@@ -117,7 +116,7 @@ def fit(boxes: list[np.ndarray | None], records: list[Photograph]) -> FaceBox:
     return FaceBox(*(round(float(np.median(values)), 3) for values in (down, *(wanted / sides).T)))
 
 
-def mean_nme(landmarkers: Sequence[Landmarker], records: list[Photograph], boxes: list[np.ndarray | None]) -> float:
+def nme(landmarkers: Sequence[Landmarker], records: list[Photograph], boxes: list[np.ndarray | None]) -> float:
     """Return the mean error in % of the interocular distance, over the faces that have a box.
 
     The first landmarker crops the box, each further one the landmarks that the one before has found.
@@ -129,8 +128,9 @@ def mean_nme(landmarkers: Sequence[Landmarker], records: list[Photograph], boxes
             for landmarker in landmarkers:
                 landmarks = landmarker.landmarks_of(image, box[None])[0].landmarks
                 box = last.box_of(landmarks)
-            errors.append(nme(landmarks, record.landmarks))
-    return float(np.mean(errors))
+            a, b = (record.landmarks[i] for i in last.layout.interocular)
+            errors.append(np.linalg.norm(landmarks - record.landmarks, axis=1).mean() / np.linalg.norm(a - b))
+    return round(100 * float(np.mean(errors)), 3)
 
 
 def face_boxes(net: str, *files: str) -> dict:
@@ -157,7 +157,7 @@ def face_boxes(net: str, *files: str) -> dict:
         for kind, some in kinds.items():
             ways = {"one crop": [landmarker], "two": [landmarker, landmarker], "coarse net": [coarse, landmarker]}
             rows.setdefault(kind, {"box": TITLES.get(kind, kind)}).update(
-                {f"{name}, {way}": f"{mean_nme(nets, records, some):.2f}" for way, nets in ways.items()}
+                {f"{name}, {way}": f"{nme(nets, records, some):.2f}" for way, nets in ways.items()}
             )
     return {
         "fitted_on": len(train),

@@ -9,7 +9,6 @@ from photographs import (
     Photograph,
     found_in_box,
     labelled_sets,
-    nme,
     photographs,
     titled,
     without_detector,
@@ -133,6 +132,16 @@ KINDS: dict[str, Change] = {
 }
 
 
+def error_of(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> float:
+    """Return the NME in % of the face in the labels' box."""
+    return nme(found_in_box(landmarker, image, truth), truth)
+
+
+def nme(found: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean error of landmarks (68, 2) in % of the distance between the outer corners of the true eyes."""
+    return 100 * float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
+
+
 def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
     """Yield the number of faces and the NME in % of labelled photographs, each changed in one way at a time.
 
@@ -161,8 +170,7 @@ def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[st
         yaws.append(yaw)
         rolls.append(roll)
         for kind, change in KINDS.items():
-            picture, truth = change(image, record.landmarks, rng)
-            errors[kind].append(nme(found_in_box(landmarker, picture, truth), truth))
+            errors[kind].append(error_of(landmarker, *change(image, record.landmarks, rng)))
     plain, truth = np.array(errors["as taken"]), np.array([record.landmarks for record in records])
     widths, gapes = np.ptp(truth[..., 0], axis=1), np.linalg.norm(truth[:, 62] - truth[:, 66], axis=1)
     bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high) for low, high in pairwise(YAWS)}

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from measures.kinds import Change, coloured, half_black, lit, turned
-from photographs import Photograph, labelled_sets, landmarker_for, nme, open_detector, photographs, place_of
+from measures.kinds import Change, coloured, half_black, lit, nme, turned
+from photographs import Photograph, labelled_sets, landmarker_for, open_detector, photographs, place_of
 from record import ROOT, chosen
 from shown import SETS
 
@@ -261,14 +261,14 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
             }
             for change, some in errors.items():
                 both = np.isfinite(some) & np.isfinite(errors["as taken"])
-                mean, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
+                nme, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
                 yield {
                     "tool": TOOLS[tool].title,
                     "photographs": change,
                     f"faces, {name}": f"{len(records)}",
                     f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
-                    f"NME %, {name}": f"{mean:.2f}" if mean else "",
-                    f"NME / as taken, {name}": f"{mean / plain:.2f}" if mean else "",
+                    f"NME %, {name}": f"{nme:.2f}" if nme else "",
+                    f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else "",
                 }
 
 

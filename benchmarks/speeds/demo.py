@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from photographs import name_and_file, nme, open_detector
+from photographs import name_and_file, open_detector
 from record import ROOT, chosen
 from shown import rows_of
 
@@ -67,12 +67,12 @@ def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
 
 
 def errors(truth: list[np.ndarray], found: list[list[np.ndarray]]) -> list[float]:
-    """Return the NME in % of each face that was found, in all frames."""
+    """Return the error of each face that was found, as a share of its interocular distance, in all frames."""
     values = []
     for real, points in zip(truth, found, strict=True):
         shared = iou(box_of(real), box_of(np.array(points)).reshape(-1, 4)) if points else np.zeros((len(real), 1))
         values += [
-            nme(points[j], face)
+            np.linalg.norm(points[j] - face, axis=1).mean() / np.linalg.norm(face[36] - face[45])
             for face, j, best in zip(real, shared.argmax(1), shared.max(1), strict=True)
             if best > 0.3
         ]
@@ -96,7 +96,7 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
         "frames_per_second": round(FRAMES / seconds, 1),
         "cpu_ms_per_frame": round(1000 * cpu / FRAMES, 1),
         "detector_share": round(landmarker.seconds["detect"] / seconds, 2),
-        "nme": round(float(np.mean(values)), 3),
+        "nme": round(100 * float(np.mean(values)), 3),
         "found": round(len(values) / sum(map(len, truth)), 4),
     }
 

@@ -19,7 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from utils.data.batches import Batch, Order
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.settings.config import parse, read_defaults
 from utils.task.experiment import landmark_experiment
 from utils.task.sources import prepare
@@ -48,7 +48,7 @@ def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order
     given = given if "train_data" in given else {"dataset": "synthetic", **given}
     settings = read_settings(given, mode, None, defaults)
     set_threads(settings.train.threads, settings.train.deterministic)
-    sources = prepare(settings, Sets(settings, defaults), ranks, True, False)
+    sources = prepare(settings, SetFinder(settings, defaults), ranks, True, False)
     experiment = landmark_experiment(sources, ranks)
     with tempfile.TemporaryDirectory() as folder:
         solver, order = make_solver(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)

@@ -21,8 +21,9 @@ from extras.detector.wider import Picture, check_events, divide, is_wider, list_
 from pipnet.errors import UserError
 from pipnet.files import checksum
 from utils.data.faces import evenly
+from utils.data.paths import set_name
 from utils.data.prepared_set import PreparedSet, Split, trained_splits
-from utils.data.sets import Sets, distinct
+from utils.data.sets import SetFinder, distinct
 from utils.settings.config import Settings, make_settings, read_defaults
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import InitialWeights
@@ -81,7 +82,7 @@ class PictureSets:
         return Material(shown, cutouts, kept[len(pictures) :]), held
 
 
-def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> PictureSets:
+def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> PictureSets:
     """Return the pictures of a run, to train on and to test on. Prepare missing sets. All processes call this."""
     wider, prepared = ranks.one_by_one(lambda: find_sources(sets, sets.training_names())) if train else ([], [])
     return PictureSets(
@@ -89,13 +90,13 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
     )
 
 
-def find_sources(sets: Sets, names: list[str], test: bool = False) -> tuple[list[Path], list[PreparedSet]]:
+def find_sources(sets: SetFinder, names: list[str], test: bool = False) -> tuple[list[Path], list[PreparedSet]]:
     """Return (folders in the WIDER layout, landmark sets) that `names` mean. Prepare missing sets."""
     wider = [Path(name) for name in names if is_wider(Path(name))]
     return wider, [sets.prepare(name, test) for name in names if not is_wider(Path(name))]
 
 
-def read_tests(settings: Settings, sets: Sets) -> dict[str, list[Picture]]:
+def read_tests(settings: Settings, sets: SetFinder) -> dict[str, list[Picture]]:
     """Return {name: pictures}: validation photographs of WIDER folders, composites of the test faces of landmark sets."""
     data, partial_events = settings.data, tuple(settings.detect.partial_events)
     wider, prepared = find_sources(sets, data.test_data or data.train_data, test=True)
@@ -225,7 +226,7 @@ def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks
 
     The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs.
     """
-    figures, portrait = [], {one.folder.name for one in sources.sets}
+    figures, portrait = [], {set_name(one.folder) for one in sources.sets}
     for scale in sources.settings.detect.scales:
         found = find_faces(detect, held, scale, ranks)
         groups: dict[tuple[bool, bool], list[int]] = {}

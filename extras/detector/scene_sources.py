@@ -13,6 +13,7 @@ from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.data.backgrounds import background
 from utils.data.faces import GIB, Crops, Faces, chunks, evenly
+from utils.data.paths import set_name
 from utils.data.prepared_set import Split
 from utils.data.threads import Threads
 
@@ -85,7 +86,7 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
     """
     made, no = [], np.zeros(1, bool)
     for split in splits:
-        faces, meta, name = split.set.read(split.name), split.set.meta, split.set.folder.name
+        faces, meta, name = split.set.read(split.name), split.set.meta, set_name(split.set.folder)
         rows = _whole_faces(faces, most // len(splits))
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], meta["margin"])) * side

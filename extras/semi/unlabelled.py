@@ -6,7 +6,6 @@ face is taken if its detector score is high, if it is sharp, and if it is no nea
 """
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,13 +23,12 @@ from pipnet.files import checksum, own_folder
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import fingerprint
-from utils.data.locks import waiting
-from utils.data.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
+from utils.data.new_folder import new_folder
 from utils.data.paths import is_unlabelled_set
 from utils.data.pixels import sharpness
 from utils.data.prepare import JPEG
-from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
-from utils.data.sets import Sets
+from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, source_picture
+from utils.data.sets import SetFinder
 from utils.settings.formats import files_of
 from utils.settings.progress import progress
 from utils.settings.sections import TestSettings
@@ -59,7 +57,7 @@ class Cut(NamedTuple):
     least_sharpness: float
 
 
-def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
+def unlabelled_splits(sets: SetFinder, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
     """Return the splits of --unlabelled with hidden labels, prepared if need be. Test splits are left out.
 
     names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose faces pictures are
@@ -80,32 +78,23 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: Tes
     return found
 
 
-def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet:
-    """Return the prepared set of a folder of pictures or a video. Make it if it is missing or its source has changed."""
+def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings) -> PreparedSet:
+    """Return the prepared set of a folder of pictures or a video. Make it if it is missing."""
     source, weights, least = Path(name).resolve(), test.detector_weights, sets.data.least_face_score
     files = files_of(Path(weights)) if weights else filter(None, [shipped_weights(test.detector)])
     content = [checksum(file) for file in files if file.is_file()]
-    used = str(source), *how, test.detector, content, least
-    key = hashlib.sha256(repr(used).encode(errors="surrogateescape")).hexdigest()[:8]
-    target = sets.root / UNLABELLED / f"{source.stem}-{key}"
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
-    if sets.trained:
-        one, why = fitting(sets.trained / UNLABELLED / target.name, sets.layouts, fingerprint=state)
-        if not why:
-            return one
-    own_folder(sets.root, UNLABELLED)
-    with waiting(target.parent / ".lock"):
-        one, why = fitting(target, sets.layouts, fingerprint=state)
-        if why:
-            check_replaceable(target)
-            with partial_folder(target) as partial:
-                shutil.rmtree(partial / NEW_SET, ignore_errors=True)
-                try:
-                    _write(source, partial / NEW_SET, how, Detector(test.detector, weights, least), state)
-                    replace_folder(partial, target)
-                finally:
-                    shutil.rmtree(partial / NEW_SET, ignore_errors=True)
-            one = PreparedSet(target, sets.layouts)
+    used = FORMAT, str(source), state, *how, test.detector, content, least
+    key = hashlib.sha256(repr(used).encode(errors="surrogateescape")).hexdigest()[:8]
+    folder = f"{source.stem}-{key}"
+    if sets.trained and (sets.trained / UNLABELLED / folder).is_dir():
+        return PreparedSet(sets.trained / UNLABELLED / folder, sets.layouts)
+    target = own_folder(sets.root, UNLABELLED) / folder
+    if not target.is_dir():
+        with new_folder(target) as unfinished:
+            _write(source, unfinished, how, Detector(test.detector, weights, least), state)
+    one = PreparedSet(target, sets.layouts)
+    one.touch()
     return one
 
 
@@ -176,6 +165,7 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
             "margin": how.margin,
             "origin": 0.5,
             "label_shift": 0.0,
+            "labels": "exact",
             "norms": [],
             "states": [],
             "val": 0,

@@ -6,7 +6,6 @@ reads. A face is a pure function of (seed, index); the number of workers and the
 
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import numpy as np
 from extras.synthetic.face import RenderedFace, render_face
 from pipnet.cores import cores
 from pipnet.errors import UserError
-from utils.data.partial_folders import FACES, partial_folder
+from utils.data.new_folder import new_folder
 from utils.data.pts import write_pts
 from utils.settings.progress import progress
 from utils.settings.start import end_with_parent
@@ -92,32 +91,22 @@ def generate(
         raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
     workers = workers or cores()
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
-    with partial_folder(folder) as partial:
-        build = partial / FACES
-        try:
-            shutil.rmtree(build, ignore_errors=True)  # of a killed process
-            jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
-            for part, count in counts.items():
-                (build / part).mkdir(parents=True)
-                kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
-                jobs += [
-                    (str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size)
-                    for i in range(count)
-                ]
-                place[kind] += count
-            with (
-                progress(total=len(jobs), desc="synthetic faces", unit="face") as bar,
-                (build / VISIBLE_FILE).open("w") as table,
-            ):
-                for name, flags in _map(jobs, workers):
-                    table.write(f"{name}\t{flags}\n")
-                    bar.update()
-            if folder.exists():
-                folder.rmdir()
-            build.rename(folder)
-        except BaseException:
-            shutil.rmtree(build, ignore_errors=True)
-            raise
+    with new_folder(folder) as build:
+        jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
+        for part, count in counts.items():
+            (build / part).mkdir(parents=True)
+            kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
+            jobs += [
+                (str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)
+            ]
+            place[kind] += count
+        with (
+            progress(total=len(jobs), desc="synthetic faces", unit="face") as bar,
+            (build / VISIBLE_FILE).open("w") as table,
+        ):
+            for name, flags in _map(jobs, workers):
+                table.write(f"{name}\t{flags}\n")
+                bar.update()
     return counts
 
 

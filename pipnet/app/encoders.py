@@ -70,17 +70,14 @@ class OpenCV:
     times.
 
     source: the file from which the frames come, None for other sources. The attribute `note` says what frames or sound
-    have lost. .avi is written by this class even if PyAV is installed, because the format has a constant rate. OSError if
-    the file cannot be written.
+    have lost. .avi is written by this class even if PyAV is installed, because the format has a constant rate.
     """
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], source: Path | None):
         self._file, self._fps, self._written, self._due = file, even_rate(source, fps) if source else fps, 0, 0
         self._uneven, self._last = False, None
         self._writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*CODECS[file.suffix]), self._fps, size)
-        self._source = source
-        if not self._writer.isOpened():
-            raise OSError(0, f"OpenCV {cv2.__version__} makes no {file.suffix} of {size[0]} x {size[1]} px there")
+        self.opened, self._source = self._writer.isOpened(), source
 
     @property
     def note(self) -> str:
@@ -152,6 +149,8 @@ class PyAV:
     width / height of a pixel. The attribute `note` says why there is no sound; it is empty if there is some, or if
     the source has none. OSError if the file cannot be written.
     """
+
+    opened = True
 
     def __init__(self, module, file: Path, fps: float, size: tuple[int, int], source: Path | None, aspect: Fraction):
         codec = PYAV[file.suffix]

@@ -257,7 +257,7 @@ class Output:
             saved.append(self.lines.place)
         if saved:
             text += f"; saved {' and '.join(saved)}"
-        note = self.sink.note if self.sink else ""
+        note = self.sink.note if isinstance(self.sink, VideoSink) else ""
         return f"{text}; the video is written {note}" if note else text
 
 

@@ -26,7 +26,7 @@ class PictureSink:
     def __init__(self, target: Path, folder: bool):
         if not folder and not names_picture(target):
             raise UserError(f"--save {target}: no picture's name; give one that ends in .jpg or .png")
-        self.target, self.folder, self.written, self.note = target, folder, 0, ""
+        self.target, self.folder, self.written = target, folder, 0
 
     def file(self, name: str) -> Path:
         """Return the file to which the picture of this name is written."""
@@ -96,11 +96,17 @@ class VideoSink:
         with writing(self.target):
             self._partial = partial_file(self.target, self.target.suffix.lower(), "saving")
             try:
-                self._writer = open_encoder(self._partial, self._fps, size, self.source, self._aspect / self._stretch)
+                writer = open_encoder(self._partial, self._fps, size, self.source, self._aspect / self._stretch)
             except BaseException:
                 self._partial.unlink(missing_ok=True)
                 raise
-        self._size = size
+        if not writer.opened:
+            self._partial.unlink(missing_ok=True)
+            raise UserError(
+                f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {size[0]} x {size[1]} px there; "
+                f"give --save another name or ending ({', '.join(CODECS)})"
+            )
+        self._writer, self._size = writer, size
 
     def close(self) -> None:
         """Finish the video and give it its name. UserError, and no video, where it could not be written completely."""

@@ -160,12 +160,11 @@ def make_prepared(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_prepared(file: Path) -> None:
-    from utils.data.prepared_set import PreparedSet, fitting
+    from utils.data.prepared_set import PreparedSet
     from utils.settings.config import read_defaults
 
     folder = file.parent if (file.parent / "meta.yaml").is_file() else file.parent.parent
     layouts = read_defaults().layouts
-    fitting(folder, layouts, target_size=64)
     one = PreparedSet(folder, layouts)
     for value in ("layout", "protocol", "title"):
         getattr(one, value)

@@ -38,7 +38,7 @@ JOBS = {
 PHASES = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "extras.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.data.prepare:DataGenerator._crops", 20),
-    "prepare: rename": ("landmarks", "utils.data.prepare:replace_folder", 32),
+    "prepare: rename": ("landmarks", "utils.data.new_folder:_finish", 32),
     "start": ("landmarks", "utils.train.loop:make_solver", 12),
     "step": ("landmarks", "utils.train.solver:Solver.train_step", 20),
     "validation": ("landmarks", "utils.task.experiment:evaluate", 10),
@@ -51,7 +51,7 @@ PHASES = {  # name: (job, function, share of the kills)
     "detector: save": ("detector", "utils.train.history:Keeper.save", 10),
 }
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
-PREPARED = "synthetic-12-3-64*"  # the folder of the prepared set
+PREPARED = "synthetic-" + 8 * "[0-9a-f]"  # with the hash
 
 
 class Moment(NamedTuple):
@@ -149,7 +149,7 @@ def result(root: Path) -> dict[str, str]:
             )
         else:
             data = re.sub(rb"\nfingerprint: .*", b"", file.read_bytes())  # it has the times of the raw files
-        found[str(file.relative_to(root))] = hashlib.sha256(data).hexdigest()
+        found[re.sub(r"-[0-9a-f]{8}/", "/", str(file.relative_to(root)))] = hashlib.sha256(data).hexdigest()
     return found
 
 
@@ -227,16 +227,11 @@ def go_on(job: str, root: Path) -> list[str]:
     return [f"going on: {done.line}"] if done.status else []
 
 
-def attack(job: str, root: Path, seen: list[Seen], moment: Moment, older: bool) -> list[str] | None:
-    """Kill the job in the moment and go on. Return what is wrong then; None if the job ended before it was killed.
-
-    older: an older prepared set is replaced.
-    """
+def attack(job: str, root: Path, seen: list[Seen], moment: Moment) -> list[str] | None:
+    """Kill the job in the moment and go on. Return what is wrong then; None if the job ended before it was killed."""
     restore(root)
-    for prepared in (root / "data").glob(PREPARED):
-        if older:
-            (prepared / "train" / "crop.npy").write_text("")
-        elif moment.phase in EARLY:
+    if moment.phase in EARLY:
+        for prepared in (root / "data").glob(PREPARED):
             shutil.rmtree(prepared)
     if moment.phase == "render":
         fresh(root / "data")
@@ -260,13 +255,13 @@ def cases(args: Namespace, phases: list[str], root: Path, _figures: dict) -> Ite
             fresh(root / "kept" / "runs")
         for phase in (phase for phase in of_job(job) if phase in phases):
             for _ in range(counts[phase]):
-                moment, older = draw(seen, phase, rng), phase == "prepare: rename" and rng.random() < 0.5
-                wrong = attack(job, root, seen, moment, older)
+                moment = draw(seen, phase, rng)
+                wrong = attack(job, root, seen, moment)
                 if wrong is not None:
                     found = result(root)
                     wrong += [f"differs: {name}" for name in expected if found.get(name) != expected[name]]
                     wrong += [f"left over: {name}" for name in stumps(root)]
-                    yield Case(phase, wrong[:4], what={"moment": moment._asdict(), "older": older})
+                    yield Case(phase, wrong[:4], what={"moment": moment._asdict()})
         restore(root)  # as after the reference run
         if job == "landmarks" and "test" in wanted:
             call(command(job, root), root / "again")

@@ -15,7 +15,7 @@ from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.wrappers.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.settings.config import parse
 from utils.task.experiment import landmark_experiment
@@ -88,7 +88,7 @@ def training(reference, root, *flags: str) -> Sources:
     argv = [*words.split(), *places, *flags]
     mode, given = parse(argv, DEFAULTS)
     settings = read_settings(given, mode, None, DEFAULTS)
-    return prepare(settings, Sets(settings, DEFAULTS), ONE, True, True)
+    return prepare(settings, SetFinder(settings, DEFAULTS), ONE, True, True)
 
 
 def test_published_files_need_their_mean_face(reference, tmp_path):

@@ -1,12 +1,13 @@
-"""A prepared set on disk, data/<name>/: a table for each split. The values of a column are read when they are used.
+"""A prepared set on disk, data/<name>-<hash>/: a table for each split. A column's values are read when they are used.
 
-<split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its
-last <split>/NAME.text.npy     a column of names: the first byte of each name in text.utf8 and the one after its last
-<split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the
-other <split>/text.utf8         names, one after the other
-meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
-left_out.txt              faces whose image is damaged, with the reason; absent if there are none
-meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set
+<split>/NAME.npy       a column: M values; jpeg: byte range [begin, end) of each face's crop in crops.jpegs
+<split>/NAME.text.npy  a column of names: byte range [begin, end) of each name in text.utf8
+<split>/crops.jpegs    the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
+<split>/text.utf8      names, one after the other
+meanface.txt           mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
+left_out.txt           faces whose image is damaged, with the reason; absent if there are none
+meta.yaml              how the set was made, and what is needed to use it
+opened                 empty; its time is that of the last use
 """
 
 import os
@@ -21,13 +22,13 @@ import yaml
 
 from pipnet import images
 from pipnet.errors import UserError, one_line
-from pipnet.files import sync
 from pipnet.geometry import to_crop
 from utils.data.faces import Values, mapped
 from utils.data.table import Splits
 
 FAR = 1 << 20  # px; no picture that can be read is larger
 CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
+AGAIN = "prepare the set again: --prepare --overwrite"
 MOST_BYTES = 1 << 27  # of a stored crop; more is refused as damaged
 
 
@@ -58,7 +59,7 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
         if values.dtype != kind or values.shape[1:] != tuple(shape) or values.dtype.kind not in "biuf":
             raise UserError(
                 f"{file} holds {values.dtype} {values.shape}, not a row of {np.dtype(kind)} {tuple(shape)} for each "
-                "face; prepare the set again"
+                f"face; {AGAIN}"
             )
         if stem != name:
             columns[name] = mapped(partial(_texts, file, names), values)
@@ -66,12 +67,10 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
             columns[name] = mapped(partial(checks[name], file), values) if name in checks else values
     rows = {name: len(values) for name, values in columns.items()}
     if not rows["jpeg"] or len(set(rows.values())) > 1:
-        raise UserError(
-            f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; prepare the set again"
-        )
+        raise UserError(f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; {AGAIN}")
     end, crops = int(columns["jpeg"][-1][1]), folder / CROPS
     if not crops.is_file() or end > crops.stat().st_size:
-        raise UserError(f"{crops} has not the {end} bytes that {folder / 'jpeg.npy'} says; prepare the set again")
+        raise UserError(f"{crops} has not the {end} bytes that {folder / 'jpeg.npy'} says; {AGAIN}")
     return columns
 
 
@@ -87,7 +86,7 @@ def _array(file: Path) -> np.ndarray:
             raise ValueError("a single value")
         return array
     except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError, SyntaxError) as error:
-        raise UserError(f"{file} holds no column ({one_line(error)}); prepare the set again") from None
+        raise UserError(f"{file} holds no column ({one_line(error)}); {AGAIN}") from None
 
 
 def _bytes(file: Path) -> np.ndarray:
@@ -104,7 +103,7 @@ def _bytes(file: Path) -> np.ndarray:
 def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the names (B,) at places (B, 2). Names of files that are not UTF-8 are allowed."""
     if not ((places[:, 0] >= 0) & (places[:, 0] <= places[:, 1]) & (places[:, 1] <= len(names))).all():
-        raise UserError(f"{file}: a name is not in {TEXT}; prepare the set again")
+        raise UserError(f"{file}: a name is not in {TEXT}; {AGAIN}")
     return np.array(
         [names[begin:end].tobytes().decode(errors="surrogateescape") for begin, end in places.tolist()], object
     )
@@ -112,41 +111,29 @@ def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _check_landmarks(file: Path, values: np.ndarray) -> np.ndarray:
     if (np.abs(values) > FAR).any():  # NaN is an unknown landmark
-        raise UserError(f"{file}: a coordinate is more than {FAR} px away; prepare the set again")
+        raise UserError(f"{file}: a coordinate is more than {FAR} px away; {AGAIN}")
     return values
 
 
 def _check_places(file: Path, values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise UserError(f"{file}: a coordinate that is no number; prepare the set again")
+        raise UserError(f"{file}: a coordinate that is no number; {AGAIN}")
     return _check_landmarks(file, values)
 
 
 def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
     if not (values[:, 2:] > values[:, :2]).all():
-        raise UserError(f"{file}: not a crop box; prepare the set again")
+        raise UserError(f"{file}: not a crop box; {AGAIN}")
     return _check_places(file, values)
 
 
-def version_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return what differs between a file and the one that replaces it."""
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def stored_crop(file: Path, version: tuple[int, ...], places: Values, index: int) -> bytes:
-    """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last.
-
-    version: see `version_of`; of the file to which the places belong.
-    """
+def stored_crop(file: Path, places: Values, index: int) -> bytes:
+    """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last."""
     begin, end = places[index].tolist()
     try:
         with open(file, "rb") as handle:
-            if version_of(status := os.fstat(handle.fileno())) != version:
-                raise UserError(
-                    f"{file.parent.parent} was prepared again while this command used it; start this command again"
-                )
-            if not 0 <= begin < end <= min(begin + MOST_BYTES, status.st_size):
-                raise UserError(f"{file}: a crop is not within it; prepare the set again")
+            if not 0 <= begin < end <= min(begin + MOST_BYTES, os.fstat(handle.fileno()).st_size):
+                raise UserError(f"{file}: a crop is not within it; {AGAIN}")
             return os.pread(handle.fileno(), end - begin, begin)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
@@ -154,7 +141,7 @@ def stored_crop(file: Path, version: tuple[int, ...], places: Values, index: int
 
 def decoded_crop(file: Path, stored: Callable[[int], bytes], names: Values, index: int) -> np.ndarray:
     """Return a crop (S, S, 3) uint8 BGR. UserError, naming the face, for a damaged one."""
-    return images.read_image(Path(f"{file} (the crop of {names[index]})"), "prepare the set again", stored(index))
+    return images.read_image(Path(f"{file} (the crop of {names[index]})"), AGAIN, stored(index))
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -168,7 +155,7 @@ def rounded(values: np.ndarray, digits: int) -> np.ndarray:
 
 
 def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
-    """Write tables, meanface and, last, meta.yaml beside the crops. UserError if a landmark is never annotated.
+    """Write tables, meanface and meta.yaml beside the crops. UserError if a landmark is never annotated.
 
     A table has a column jpeg: places in the split's file of crops, which has been written.
     """
@@ -183,8 +170,6 @@ def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
     for split, table in splits.items():
         names = _write_table(folder / split, table)
     (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "columns": names}, sort_keys=False), encoding="utf-8")
-    for path in (*folder.rglob("*"), folder):  # before it is moved into place
-        sync(path)
 
 
 def _write_table(folder: Path, table: dict[str, Any]) -> list[str]:

@@ -2,12 +2,15 @@
 Paths are made absolute, so that they are valid in any working directory.
 """
 
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from extras.datasets import DATASETS, infer
 from pipnet.errors import UserError
 from pipnet.images import is_picture
+from utils.data.new_folder import ASIDE
 from utils.settings.config import ROOT, Defaults
 from utils.settings.yaml_files import nearest, read_yaml
 
@@ -30,11 +33,28 @@ def absolute(names: list[str]) -> list[str]:
     return [name if name in DATASETS or not Path(name).exists() else str(Path(name).resolve()) for name in names]
 
 
+def prepared_folders(root: Path) -> list[Path]:
+    """Return the folders of the prepared sets in `root`, the newest first, without those that were moved aside."""
+    found = []
+    for file in root.glob("[!.]*/meta.yaml"):
+        if not ASIDE.search(file.parent.name):
+            with suppress(FileNotFoundError):  # somebody removes it
+                found.append((file.stat().st_mtime_ns, file.parent))
+    return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def set_name(folder: Path) -> str:
+    """Return the name of a prepared set: that of its folder without the hash."""
+    return re.sub(r"-[0-9a-f]{8}$", "", folder.name)
+
+
 def prepared(name: str, root: Path) -> Path | None:
-    """Return meta.yaml of the prepared set that `name` means: a path, or a folder in `root`.
-    None if there is no such set.
+    """Return the prepared set that `name` means: a path, or the newest folder in `root` that has it, with its hash or
+    without. None if there is no such set.
     """
-    return next(filter(Path.is_file, (Path(name) / "meta.yaml", root / name / "meta.yaml")), None)
+    if Path(name).exists():
+        return Path(name) if (Path(name) / "meta.yaml").is_file() else None
+    return next((folder for folder in prepared_folders(root) if name in (folder.name, set_name(folder))), None)
 
 
 def dataset_of(name: str, root: Path) -> str:
@@ -43,7 +63,8 @@ def dataset_of(name: str, root: Path) -> str:
     """
     if name in DATASETS:
         return name
-    if meta := prepared(name, root):
+    if folder := prepared(name, root):
+        meta = folder / "meta.yaml"
         dataset = read_yaml(meta).get("dataset")
         if not isinstance(dataset, str) or dataset not in DATASETS:
             raise UserError(

@@ -1,33 +1,29 @@
-"""Raw archive -> data/<name>/: each face is cropped with its margin and resized once; labels stay in image pixels.
+"""Raw archive -> data/<name>-<hash>/: each face is cropped with its margin and resized once; labels stay in image pixels.
 
-disk.py describes the folder. It is written in data/.<name>.partial/ and moved when it is complete. A killed preparation
-continues there, because a journal beside the crops lists those that are done.
+disk.py describes the folder. Its hash is of all that decides what is in the set, so a set is made once and never changed.
 """
 
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from loguru import logger
 
-from extras.datasets import DATASETS, NOT_COUNTABLE, Archive, infer
+from extras.datasets import DATASETS, NOT_COUNTABLE, Archive, Dataset, infer
 from extras.datasets.own_layout import layout_of
 from pipnet.cores import cores
 from pipnet.errors import Unreadable, UserError
 from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import contents_checksum, fingerprint, labels_checksum
-from utils.data.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
-from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
+from utils.data.new_folder import new_folder
+from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_meta, read_source_image
 from utils.data.table import Splits, Table, complain, image_of, only, tally
 from utils.data.threads import Threads
 from utils.settings.config import Defaults, load_protocol, read_defaults
@@ -49,16 +45,15 @@ LARGEST = (
 
 @dataclass(frozen=True)
 class DataGenerator:
-    """Prepares one raw archive: `run()` writes data/<name> and returns it.
+    """Prepares one raw archive: `run()` returns the folder of its set, and writes it if it is missing.
 
     - data_dir: the archive. dataset: row of archives.DATASETS; None: inferred from the folder
-    - name: folder below `out`; None: the name of the dataset, for a user's own set the name of its folder
+    - name: of the set; None: the name of the dataset, for a user's own set the name of its folder. out: folder of the sets
     - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of
       args.yaml
     - val: share of the training identities in the val split; with 0 or "test" none is split off, and the archive's own
       val/ stays
-    - allow_partial: accept an incomplete archive. overwrite: replace a set even if the archive that it was made from is
-      gone
+    - allow_partial: accept an incomplete archive. overwrite: write the set anew; the folder that is there is moved aside
     - layout: row of `layouts`. layouts: the rows; None: those of `defaults`. defaults: args.yaml
     - seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of a video
     - first_pixel: coordinate of the first pixel's centre in a user's own set, where its files state none; None: 0
@@ -87,43 +82,116 @@ class DataGenerator:
     overwrite: bool = False
 
     def run(self) -> Path:
-        """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
-        try:
-            return self._run(Path(self.data_dir))
-        except OSError as error:
-            raise UserError(f"{error.filename or self.out}: {error.strerror or error}") from None
-
-    def _run(self, source: Path) -> Path:
+        """Return the set's folder. Write it if it is missing. UserError, with nothing written, if anything is wrong."""
+        source = Path(self.data_dir)
         if not source.is_dir():
             raise UserError(
                 f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug"
             )
         self._check()
-        state = fingerprint(
-            source
-        )  # taken before reading, so that a change during this preparation is noticed next time
+        try:
+            recipe = self._recipe(source)
+            points = (
+                (self.layouts or self.defaults.layouts).rows if recipe["own"] else None
+            )  # they may be in another order
+            key = repr((sorted(recipe.items()), points)).encode(errors="surrogateescape")
+            target = Path(self.out) / f"{recipe['name']}-{hashlib.sha256(key).hexdigest()[:8]}"
+            if self.overwrite or not target.exists():
+                self._write(source, target, recipe)
+            read_meta(target)  # a damaged one is named
+        except OSError as error:
+            raise UserError(f"{error.filename or self.out}: {error.strerror or error}") from None
+        return target
+
+    @cached_property
+    def _protocol(self) -> Protocol:
+        if isinstance(self.protocol, Protocol):
+            return check_protocol(self.protocol)
+        return load_protocol(self.defaults.protocols, self.protocol)
+
+    def _recipe(self, source: Path) -> dict[str, Any]:
+        """Return all that decides what is in the set, as it is written to meta.yaml. The archive is not read yet."""
         dataset = self.dataset or infer(source)
-        row, defaults, protocol = DATASETS[dataset], self.defaults, self.protocol
-        layouts = self.layouts or defaults.layouts
-        protocol = (
-            check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
-        )
+        row = DATASETS[dataset]
         name = self.name or (dataset if row.layout else source.resolve().name)
-        target = _target(Path(self.out), name, source, self.overwrite)
+        if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
+            raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
+        return {
+            "format": FORMAT,
+            "dataset": dataset,
+            "title": row.title,
+            "own": row.layout is None,
+            "name": name,
+            "source": str(source.resolve()),
+            "fingerprint": fingerprint(source),  # a change from here on is noticed next time
+            "layout": self.layout or row.layout,
+            "protocol": self._protocol._asdict(),
+            "target_size": self.target_size,
+            "margin": self.margin,
+            "origin": row.origin if self.first_pixel is None else self.first_pixel,
+            "label_shift": row.label_shift,
+            "norms": list(row.norms),
+            "states": list(row.states),
+            "labels": self.labels,
+            "val": 0 if self.val == "test" else self.val,
+            "seed": self.seed,
+            "expected": row.expected,
+            **{key: getattr(self, key) for key in row.options},
+            **gssl_crop(dataset, self._protocol, self.defaults.protocols),
+        }
+
+    def _write(self, source: Path, target: Path, recipe: dict[str, Any]) -> None:
+        """Read the archive and write its set."""
+        logger.info(f"preparing {target.name} from {source}")
+        row, origin, published = DATASETS[recipe["dataset"]], recipe["origin"], self.labels == "published"
+        archive, layout = self._read(source, recipe["dataset"], origin)
+        count = len(archive.columns["landmarks"][0])
+        splits = self._as_published(archive.tables(), row, origin)
+        listed = 0
+        for table in splits.values():
+            faces = len(table["file"])
+            table["place"] = np.arange(listed, listed + faces)  # by which train and val can be put together again
+            listed += faces
+            if GSSL_CROP in recipe:
+                table["box"] = gssl_boxes(table["box"], self._protocol, *recipe[GSSL_CROP])
+        if "val" not in splits and "train" in splits:
+            table = splits["train"]
+            held = split_identities(table["identity"], float(recipe["val"]), self.seed)
+            splits["train"], splits["val"] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
+        splits = {split: splits[split] for split in SPLITS if split in splits and splits[split]["file"]}
+        with new_folder(target, self.overwrite) as folder:
+            rule = self._protocol._replace(rounding="float") if GSSL_CROP in recipe else self._protocol
+            done = {split: self._crops(folder / split, table, rule) for split, table in splits.items()}
+            splits = _without_damaged(folder, source, splits, done)
+            if published and row.clipped:  # as PIPNet's authors prepare WFLW and AFLW
+                for table in splits.values():
+                    table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
+            found = {
+                "layout": layout,
+                "count": count,
+                **({"points": archive.names} if archive.names else {}),
+                "found": dict(tally(subset for table in splits.values() for subset in table["subset"])),
+                "checksum": labels_checksum(source, splits),
+                "contents": contents_checksum(splits),
+            }
+            write_set(folder, source, splits, recipe | found)
+        faces = ", ".join(f"{len(table['file'])} {split}" for split, table in splits.items())
+        logger.info(f"{target}: {faces} faces with {count} landmarks")
+
+    def _read(self, source: Path, dataset: str, origin: float | None) -> tuple[Archive, str]:
+        """Return the parsed archive and the name of its layout."""
+        row, layouts, published = DATASETS[dataset], self.layouts or self.defaults.layouts, self.labels == "published"
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
-        options = {key: getattr(self, key) for key in row.options}
         first = {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
-        load = partial(
-            row.load,
+        archive = row.load(
             source,
             self.allow_partial,
             stored and stored.count,
             layouts=Layouts({**first, **layouts.rows}),
-            **options,
+            origin=CONTINUOUS if published else origin,
+            **{key: getattr(self, key) for key in row.options},
         )
-        origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
-        archive = load(origin=CONTINUOUS if published else origin)
         if row.countable:
             self._check_first_pixel(archive, origin, published)
         count = len(archive.columns["landmarks"][0])
@@ -131,81 +199,14 @@ class DataGenerator:
             raise UserError(
                 f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out"
             )
-        layout = (stored if row.layout else layout_of(archive, stored)).name
-        splits, listed, edges = archive.tables(), 0, gssl_crop(dataset, protocol, defaults.protocols)
-        for table in splits.values():
-            if published and protocol.rounding == "int" and origin != CONTINUOUS and not row.gssl:
-                table |= {
-                    name: np.trunc(table[name]) for name in ("landmarks", "box")
-                }  # as PIPNet's authors prepare 300W
-            table["place"] = np.arange(
-                listed, listed + len(table["file"])
-            )  # by which train and val can be put together again
-            listed += len(table["file"])
-            if edges:
-                table["box"] = gssl_boxes(table["box"], protocol, *edges[GSSL_CROP])
-        how = (
-            {
-                "format": FORMAT,
-                "dataset": dataset,
-                "title": row.title,
-                "own": row.layout is None,
-                "name": name,
-                "source": str(source.resolve()),
-                "layout": layout,
-                "count": count,
-                "protocol": protocol._asdict(),
-                "target_size": self.target_size,
-                "margin": self.margin,
-                "origin": origin,
-                "label_shift": row.label_shift,
-                "norms": list(row.norms),
-                "states": list(row.states),
-                "labels": self.labels,
-                "val": self.val,
-                "seed": self.seed,
-                "expected": row.expected,
-                "fingerprint": state,
-                **options,
-            }
-            | ({"points": archive.names} if archive.names else {})
-            | edges
-        )
-        rule = protocol._replace(rounding="float") if edges else protocol
-        if "val" not in splits and "train" in splits and self.val != "test":
-            table = splits["train"]
-            held = split_identities(table["identity"], float(self.val), self.seed)
-            splits["train"], splits["val"] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
-        splits = {split: splits[split] for split in SPLITS if split in splits and splits[split]["file"]}
-        with partial_folder(target) as partial_set:
-            folder = _started(partial_set, how)
-            try:
-                done = {split: self._crops(folder, split, table, rule) for split, table in splits.items()}
-                splits = _without_damaged(folder, source, splits, done)
-                for table in (
-                    splits.values() if published and row.clipped else ()
-                ):  # as PIPNet's authors prepare WFLW and AFLW
-                    table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
-                found = tally(subset for table in splits.values() for subset in table["subset"])
-                write_set(
-                    folder,
-                    source,
-                    splits,
-                    how
-                    | {
-                        "found": dict(found),
-                        "checksum": labels_checksum(source, splits),
-                        "contents": contents_checksum(splits),
-                    },
-                )
-                _finished(folder, done)
-            except UserError:
-                shutil.rmtree(folder)
-                raise
-            replace_folder(partial_set, target)
-        faces = ", ".join(f"{len(table['file'])} {split}" for split, table in splits.items())
-        logger.info(f"{target}: {faces} faces with {count} landmarks")
-        return target
+        return archive, (stored if row.layout else layout_of(archive, stored)).name
+
+    def _as_published(self, splits: Splits, row: Dataset, origin: float | None) -> Splits:
+        """Return the splits, with landmarks and boxes cut to whole px if PIPNet's authors do so, as for 300W."""
+        if self.labels == "published" and self._protocol.rounding == "int" and origin != CONTINUOUS and not row.gssl:
+            for table in splits.values():
+                table |= {name: np.trunc(table[name]) for name in ("landmarks", "box")}
+        return splits
 
     def _check_first_pixel(self, archive: Archive, origin: float, published: bool) -> None:
         """Log how the files of an own set count pixels. UserError if each of them says so itself, other than the flag."""
@@ -239,46 +240,35 @@ class DataGenerator:
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
-    def _crops(self, folder: Path, split: str, table: Table, protocol: Protocol) -> list[list[float] | str]:
-        """Write the crops of a split that the journal lacks.
-        Return eight numbers for each face, or why it cannot be used.
+    def _crops(self, folder: Path, table: Table, protocol: Protocol) -> list[list[float] | str]:
+        """Write the crops of a split. Return eight numbers for each face, or why it cannot be used.
 
         The numbers: the crop (4), width and height of the image, first byte of the JPEG and the one after its last.
         """
-        count, journal = len(table["file"]), folder / f"{split}.done"
-        (folder / split).mkdir(exist_ok=True)
-        before = _journal(journal, folder / split / CROPS)
-        if before:
-            logger.info(f"continuing {split}: {len(before)} of {count} crops exist")
 
         def one(index: int) -> tuple[list[float], bytes] | str:
-            if index in before:
-                return before[index], b""
-            source, landmarks, box = (
-                image_of(Path(self.data_dir), table["file"][index]),
-                table["landmarks"],
-                table["box"],
-            )
+            source = image_of(Path(self.data_dir), table["file"][index])
             try:
-                return self._crop(source, landmarks[index], box[index], protocol)
+                return self._crop(source, table["landmarks"][index], table["box"][index], protocol)
             except Unreadable:  # it may be sound: a set without it would be kept
                 raise
             except UserError as error:
                 return str(error)
 
-        done: list[Any] = []
+        count = len(table["file"])
+        done: list[list[float] | str] = []
+        folder.mkdir()
         pool = Threads(self.workers or cores())  # OpenCV releases the interpreter lock
         try:
-            with open(journal, "a", encoding="ascii") as lines, open(folder / split / CROPS, "ab") as crops:
-                jobs = progress(pool.map(one, range(count)), total=count, desc=f"crops {split}", unit="face")
-                for index, result in enumerate(jobs):
-                    done.append(result if isinstance(result, str) else result[0])
-                    if not isinstance(result, str) and index not in before:
-                        begin = crops.tell()
-                        crops.write(result[1])
-                        crops.flush()
-                        done[-1] += [begin, begin + len(result[1])]
-                        print(index, *done[-1], file=lines, flush=True)
+            with open(folder / CROPS, "wb") as crops:
+                jobs = pool.map(one, range(count))
+                for result in progress(jobs, total=count, desc=f"crops {folder.name}", unit="face"):
+                    if isinstance(result, str):
+                        done.append(result)
+                    else:
+                        numbers, jpeg = result
+                        done.append([*numbers, crops.tell(), crops.tell() + len(jpeg)])
+                        crops.write(jpeg)
         finally:
             pool.shutdown(cancel_futures=True)  # an interrupt waits only for the crops that have begun
         return done
@@ -313,42 +303,6 @@ class DataGenerator:
         return [*crop.tolist(), width, height], data.tobytes()
 
 
-def _started(partial: Path, how: dict) -> Path:
-    """Return the folder to write a set into.
-    It holds the crops of an interrupted preparation if that had the same `how`.
-    """
-    folder, key = partial / NEW_SET, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
-    if not (folder / "key").is_file() or (folder / "key").read_text() != key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        (folder / "key").write_text(key)
-    return folder
-
-
-def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
-    """Return {index of a face: its eight numbers} of an interrupted preparation.
-    Remove a half-written crop from the file.
-    """
-    text = file.read_text(encoding="ascii") if file.is_file() else ""
-    found, size = {}, 0
-    with open(crops, "ab+") as handle:
-        written = handle.tell()
-        for line in text[: text.rfind("\n") + 1].splitlines():
-            index, *numbers = line.split()
-            begin, end = map(int, numbers[6:])
-            if (
-                end > written or os.pread(handle.fileno(), 2, end - 2) != b"\xff\xd9"
-            ):  # the JPEG was lost in a power cut
-                break
-            found[int(index)], size = [*map(float, numbers[:4]), *map(int, numbers[4:])], end
-        handle.truncate(size)
-    if file.is_file():
-        file.write_text(
-            "".join(f"{index} {' '.join(map(str, numbers))}\n" for index, numbers in found.items()), encoding="ascii"
-        )
-    return found
-
-
 def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list[list[float] | str]]) -> Splits:
     """Return the usable faces with their columns crop, size and jpeg. List the others in LEFT_OUT.
 
@@ -373,18 +327,9 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
                 "size": numbers[:, 4:6].astype(np.int64),
                 "jpeg": numbers[:, 6:].astype(np.int64),
             }
-    return found
-
-
-def _finished(folder: Path, splits: Iterable[str]) -> None:
-    """Remove the files that only an interrupted preparation needs.
-    The key is last: without it a preparation starts again.
-    """
-    for split in splits:
-        (folder / f"{split}.done").unlink()
-        if not (folder / split / "jpeg.npy").is_file():  # no face of it can be used
+        else:
             shutil.rmtree(folder / split)
-    (folder / "key").unlink()
+    return found
 
 
 def gssl_crop(dataset: str | None, protocol: Protocol, rows: dict[str, Any]) -> dict[str, list[float]]:
@@ -413,14 +358,3 @@ def split_identities(identities: list[str], share: float, seed: int) -> np.ndarr
     order = sorted(set(identities), key=lambda name: name_hash(f"{seed}/{name}"))
     held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
     return np.array([name in held for name in identities], dtype=bool)
-
-
-def _target(out: Path, name: str, source: Path, overwrite: bool) -> Path:
-    """Return out/name. UserError if replacing it would destroy something other than an older prepared set."""
-    if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
-        raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
-    target = out / name
-    if source.resolve().is_relative_to(target.resolve()):
-        raise UserError(f"{target} would replace the raw archive {source} it is made from; give another name or out")
-    check_replaceable(target, source, overwrite)
-    return target

@@ -1,8 +1,10 @@
-"""A prepared set, data/<name>/, and the faces that a training or a test loads from several sets."""
+"""A prepared set, data/<name>-<hash>/, and the faces that a training or a test loads from several sets."""
 
 import hashlib
 import math
+import os
 import re
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +15,11 @@ from loguru import logger
 
 from pipnet import images
 from pipnet.errors import UserError
+from pipnet.files import open_regular
 from pipnet.geometry import Protocol, border_px, check_protocol
 from pipnet.layout import MOST_LANDMARKS, Layout
-from utils.data.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop, version_of
+from utils.data.disk import AGAIN, CROPS, FAR, decoded_crop, stored_columns, stored_crop
 from utils.data.faces import Crops, Faces, constant, mapped
-from utils.data.partial_folders import SPLITS
 from utils.data.table import image_of
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts, normalised
@@ -25,10 +27,12 @@ from utils.settings.union import Labelled, labels_to
 from utils.settings.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
+SPLITS = ("train", "val", "test", "unlabelled")
 UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
 ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
-FORMAT = 4  # of the folder; a folder of another format is prepared again
+OPENED = "opened"  # file whose time is that of the last use
+FORMAT = 4  # of the folder; a folder of another format is not read
 META: dict[str, Any] = {  # types of the values
     "dataset": str,
     "title": str,
@@ -44,7 +48,8 @@ META: dict[str, Any] = {  # types of the values
     "label_shift": (int, float),
     "norms": list,
     "states": list,
-    "val": (int, float, str),
+    "labels": str,
+    "val": (int, float),
     "seed": int,
     "expected": (dict, type(None)),
     "found": dict,
@@ -151,9 +156,6 @@ class PreparedSet:
             raise UserError(f"{self.folder} has no {split} split; give a set that has one")
         folder, meta = self.folder / split, self.meta
         table = stored_columns(folder, meta)
-        version = version_of((folder / CROPS).stat())
-        if read_meta(self.folder) != meta:
-            raise UserError(f"{self.folder} was prepared again while this command used it; start this command again")
         count = len(table["jpeg"])
         whole = {
             "source": Path(meta["source"]),
@@ -168,7 +170,7 @@ class PreparedSet:
             "states": meta["states"],
             "subsets": list(meta["expected"] or ()),
         }
-        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, version, table["jpeg"])
+        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, table["jpeg"])
         crops = Crops(
             partial(decoded_crop, folder / CROPS, stored, table["file"]),
             stored,
@@ -179,31 +181,35 @@ class PreparedSet:
         return Faces(table, crops, facts)
 
     def mismatch(self, **wanted: Any) -> str:
-        """Return in one line why the set cannot be used; '' if it is complete and meta.yaml has all wanted values.
+        """Return in one line why the set cannot be used; '' if it has all wanted values.
 
-        wanted: keys of meta.yaml, e.g. target_size, margin, protocol (a Protocol), val, seed, layout, source.
+        wanted: keys and values of meta.yaml. Its layout must have the set's points, if it is still in args.yaml.
         """
         for key, value in wanted.items():
-            value = value._asdict() if key == "protocol" else value
-            if key not in self.meta:
-                return f"{self.folder} was prepared without {key}"
-            if self.meta[key] != value:
-                if key == "fingerprint":
-                    return f"{self.meta['source']} has changed since {self.folder} was prepared"
-                return f"{self.folder} was prepared with {key} {self.meta[key]}, not {value}"
+            if (found := self.meta.get(key)) != value:
+                return f"{self.folder} was prepared with {key} {found}, not {value}"
         name, count = self.meta["layout"], self.meta["count"]
-        if name in self.layouts.rows and self.layout.count != count:
+        if name not in self.layouts.rows:
+            return ""
+        if self.layout.count != count:
             return f"{self.folder} was prepared with {count} landmarks, but layout {name} has {self.layout.count} now"
-        if name in self.layouts.rows and (points := list(map(normalised, self.meta.get("points") or ()))):
-            named = list(map(normalised, self.layout.point_names()))
-            if named != points and set(named) == set(points):
-                return f"{self.folder} was prepared with the points in another order than layout {name} has now"
-        try:
-            for split in self.splits:
-                stored_columns(self.folder / split, self.meta)
-        except UserError as error:
-            return str(error)
-        return "" if self.splits else f"{self.folder} holds no split"
+        points, named = self.meta.get("points") or [], self.layout.point_names()
+        points, named = list(map(normalised, points)), list(map(normalised, named))
+        if named != points and set(named) == set(points):
+            return f"{self.folder} was prepared with the points in another order than layout {name} has now"
+        return ""
+
+    @property
+    def last_use(self) -> float:
+        """Return when the set was last used, in seconds as os.stat gives them."""
+        file = self.folder / OPENED
+        return (file if file.is_file() else self.folder / "meta.yaml").stat().st_mtime
+
+    def touch(self) -> None:
+        """Note that the set is used now. Where nothing can be written, nothing is noted."""
+        with suppress(OSError):
+            os.close(open_regular(self.folder / OPENED, os.O_WRONLY | os.O_CREAT))
+            os.utime(self.folder / OPENED)
 
 
 class Split(NamedTuple):
@@ -329,7 +335,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
     meta = read_yaml(file)
-    meta.setdefault("labels", "exact")
+    if meta.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{file} is of format {meta['format']}, which this version does not read; {AGAIN}")
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
         whole = (
@@ -348,19 +355,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError, OverflowError, UserError):
         whole = False
     if not whole:
-        raise UserError(f"{file} is damaged or of another version of the format; remove {folder} and prepare it again")
+        raise UserError(f"{file} is damaged; {AGAIN}")
     return meta
-
-
-def fitting(folder: Path, layouts: Layouts, drawn: Path | None = None, **wanted: Any) -> tuple[PreparedSet | None, str]:
-    """Return (prepared set in a folder or None, why it cannot be used: '' if it is complete and has all wanted values)."""
-    if not (folder / "meta.yaml").is_file():
-        return None, f"{folder} has not been prepared"
-    try:
-        one = PreparedSet(folder, layouts, drawn)
-    except UserError as error:
-        return None, str(error)
-    return one, one.mismatch(**wanted)
 
 
 def name_hash(text: str) -> bytes:

@@ -2,10 +2,9 @@
 A set that is missing, or has other settings, is prepared.
 """
 
-import hashlib
-import os
 import shlex
-from contextlib import nullcontext, suppress
+import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from tokenize import TokenError  # of a damaged .npy
@@ -19,41 +18,36 @@ from pipnet.errors import UserError
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.data.faces import Faces
 from utils.data.fingerprint import fingerprint
-from utils.data.locks import waiting
-from utils.data.partial_folders import remove_abandoned
-from utils.data.paths import MEANFACE_FILES, dataset_of, prepared
-from utils.data.prepare import DataGenerator, gssl_crop
-from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, fitting, test_split
+from utils.data.new_folder import ASIDE, DAY
+from utils.data.paths import MEANFACE_FILES, dataset_of, prepared_folders, set_name
+from utils.data.prepare import DataGenerator
+from utils.data.prepared_set import SYNTHETIC, UNLABELLED, PreparedSet, Split, test_split
 from utils.settings.config import ROOT, Defaults, Settings, load_protocol
-from utils.settings.yaml_files import read_yaml
 
 MOST_BYTES = 1 << 22  # of a mean face as text
+UNUSED = 30 * DAY  # after so many seconds a set is named as one that may be removed
 FARTHEST = 2.0  # share of the crop; a mean face has no landmark so far from the crop's centre
 # {set: the set whose archive holds it too}
 HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
 
 
-class Sets:
+class SetFinder:
     """Prepared sets by name, for one run.
 
-    defaults: args.yaml; a set that is prepared with other values has these in its folder's name. root: folder where
-    sets are prepared. trained: another folder, whose sets are only read, see `Settings.trained_root`.
+    defaults: args.yaml. overwrite: prepare sets anew, and move those that are there aside. root: folder where sets are
+    prepared. trained: another folder, whose sets are only read, see `Settings.trained_root`.
     """
 
     def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
-        self.data, self.layouts, self.protocols, self.defaults = (
-            settings.data,
-            settings.layouts,
-            settings.protocols,
-            defaults,
-        )
+        self.data, self.layouts, self.protocols = settings.data, settings.layouts, settings.protocols
+        self.defaults, self.overwrite = defaults, overwrite
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.layout = (
             None if self.layouts.is_union(self.data.layout) else self.data.layout
         )  # of own sets; None: their own
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
-        self.overwrite = overwrite  # a prepared set even if its archive is gone
         self.compared: set[Path] = set()  # folders whose archives have been compared with them
+        self.made: set[Path] = set()  # folders that were written by this object
 
     def training_names(self, only_benchmarks: bool = False) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
@@ -70,7 +64,7 @@ class Sets:
             raw = _raw_folder(self.data.data_dir)
             name = infer(raw)
             return [str(raw) if _has_own_layout(name) else name]
-        real = [_dataset_or_folder(folder, meta) for folder, meta in self._prepared() if meta["dataset"] != SYNTHETIC]
+        real = [set_name(one.folder) for one in self._prepared() if not one.synthetic]
         if real and "300w" not in real and not only_benchmarks:
             raise UserError(
                 f"{self.root} holds {', '.join(dict.fromkeys(real))}, but no 300w; give --dataset {real[0]}, or "
@@ -78,20 +72,30 @@ class Sets:
             )
         return ["300w" if "300w" in real else SYNTHETIC]
 
-    def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
+    def _prepared(self) -> list[PreparedSet]:
+        """Return the prepared sets, the newest first; those of `trained` before those of `root`."""
         found = []
-        for root in filter(None, (self.root, self.trained)):
-            for file in sorted(root.glob("[!.]*/meta.yaml")):
-                with suppress(UserError):  # a damaged one
-                    found.append((file.parent, read_yaml(file)))
-        return [(folder, meta) for folder, meta in found if "dataset" in meta]
+        for root in dict.fromkeys(filter(None, (self.trained, self.root))):
+            for folder in prepared_folders(root):
+                with suppress(UserError):  # a damaged one, or one of another format
+                    found.append(PreparedSet(folder, self.layouts, self._drawn(folder)))
+        return found
+
+    def log_unused(self) -> None:
+        """Log the sets in `root` that were not used for 30 days or were moved aside, and how to delete them."""
+        found = []
+        for file in (*self.root.glob("[!.]*/meta.yaml"), *self.root.glob(f"{UNLABELLED}/*/meta.yaml")):
+            with suppress(UserError, OSError):
+                one = PreparedSet(file.parent, self.layouts)
+                if ASIDE.search(one.folder.name) or time.time() - one.last_use > UNUSED:
+                    found.append(str(one.folder))
+        if found:
+            logger.info(f"sets that were not used for 30 days; to delete them: rm -r {shlex.join(sorted(found))}")
 
     def with_checksums(self, checksums: list[str]) -> list[PreparedSet]:
         """Return a prepared set for each of these checksums that one has."""
-        folders = {meta.get("checksum"): folder for folder, meta in self._prepared()}
-        found = (fitting(folders[one], self.layouts)[0] for one in checksums if one in folders)
-        return [one for one in found if one]
+        found = {one.checksum: one for one in reversed(self._prepared())}
+        return [found[one] for one in checksums if one in found]
 
     def training(self) -> list[PreparedSet]:
         """Return the training sets, prepared if need be."""
@@ -119,129 +123,79 @@ class Sets:
         test: only the test split is needed, so the share of validation faces does not matter. UserError for unknown
         names.
         """
-        if (Path(name) / "meta.yaml").is_file():
-            one = PreparedSet(Path(name), self.layouts, self._drawn(Path(name)))  # another format is refused first
-            wanted = {
-                "labels": self.data.labels,
-                "protocol": self.data.protocol and self.protocol,
-                "origin": self._first_pixel(dataset_of(name, self.root)),
-            }
-            wanted = {key: value for key, value in wanted.items() if value is not None}
-            if why := one.mismatch(**wanted):
-                raise UserError(
-                    f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
-                    "it was made"
-                )
-            self._compare(one)
-            return one
-        if Path(name).is_absolute() and not Path(name).exists() and (one := self._made_from(name, test)):
-            return one
-        if name != SYNTHETIC:
-            self._source(name, self.root)  # a missing archive is an error before anything is made
-        if self.trained:
-            raw = self._source(name, self.trained)
-            for folder in self._places(name, raw, self.trained):
-                one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(name, raw, test))
-                if not why:
-                    return one
-        frozen = self.root.is_dir() and not os.access(self.root, os.W_OK)
-        try:
-            with nullcontext() if frozen else waiting(self.root / ".lock"):
-                if not frozen:
-                    remove_abandoned(self.root)
-                return self._prepare(name, test)
-        except OSError as error:
-            raise UserError(
-                f"{error.filename or self.root}: {error.strerror or error}; give another --data-root"
-            ) from None
+        named = (Path(name) / "meta.yaml").is_file()
+        one = self._as_it_is(Path(name)) if named else self._found_or_made(name, test)
+        if one.folder.resolve().is_relative_to(self.root.resolve()):
+            one.touch()
+        return one
 
-    def _made_from(self, raw: str, test: bool) -> PreparedSet | None:
-        """Return the set that was prepared from a raw folder that is gone, so that runs on it go on; None if there is
-        none.
-        """
-        for folder, meta in self._prepared():
-            if meta.get("source") == raw:
-                one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(raw, None, test))
-                if not why:
-                    logger.warning(f"{raw} is gone; {folder}, which was prepared from it, is used as it is")
-                    return one
-        return None
+    def _as_it_is(self, folder: Path) -> PreparedSet:
+        """Return the prepared set in a folder. UserError if it was prepared otherwise than this run asks for."""
+        one = PreparedSet(folder, self.layouts, self._drawn(folder))
+        wanted: dict[str, Any] = {"labels": self.data.labels}
+        if self.data.protocol:
+            wanted["protocol"] = self.protocol._asdict()
+        if DATASETS[dataset_of(str(folder), self.root)].countable and self.data.first_pixel is not None:
+            wanted["origin"] = self.data.first_pixel
+        if why := one.mismatch(**wanted):
+            raise UserError(
+                f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
+                "it was made"
+            )
+        self._compare(one)
+        return one
 
     def _drawn(self, folder: Path) -> Path | None:
         """Return the folder for pictures of a prepared set. None: its own, unless only a trained run names the set."""
         foreign = self.trained and not folder.resolve().is_relative_to(self.root.resolve())
         return self.root / "show" / folder.name if foreign else None
 
-    def _dataset(self, name: str, raw: Path | None) -> str | None:
-        """Return the row of DATASETS for a set's name or raw folder; None if neither tells it."""
-        return name if name in DATASETS else infer(raw) if raw else None
-
-    def _wanted(self, name: str, raw: Path | None, test: bool) -> dict[str, Any]:
-        """Return the values of meta.yaml that a prepared set must have so that this run can use it."""
-        data, dataset = self.data, self._dataset(name, raw)
-        wanted = {
-            "protocol": self.protocol,
-            "margin": data.margin,
-            "target_size": data.target_size,
-            "labels": data.labels,
-            **gssl_crop(dataset, self.protocol, self.protocols),
-        }
-        if data.val not in ("test", "none") and not test:
-            wanted["val"] = data.val
-        options = DATASETS[dataset].options if dataset else ()
-        wanted |= {key: getattr(data, key) for key in options if not (test and key == "identity")}
-        wanted |= {"dataset": name} if _is_benchmark(name) else {}  # a user's own set may be in its place
+    def _found_or_made(self, name: str, test: bool) -> PreparedSet:
+        """Return the newest set of that name that was prepared as this run asks for, or prepare it from its archive."""
+        raw, named = self._source(name), self._named(name)
+        dataset = name if name in DATASETS else infer(raw) if raw else named[0].meta["dataset"] if named else None
+        wanted = self._wanted(dataset, test)
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
-        wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
-        return wanted | (
-            {"layout": self.layouts.load(self.layout).stored} if _has_own_layout(dataset) and self.layout else {}
-        )
-
-    def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
-        """Return the two folders below `root` that may hold the prepared set. If it is missing, the second one is made."""
-        target = root / self._folder_name(name if _is_benchmark(name) or not raw else raw.resolve().name)
-        return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
-
-    def _prepare(self, name: str, test: bool) -> PreparedSet:
-        data, raw = self.data, self._source(name, self.root)
-        dataset, wanted = self._dataset(name, raw), self._wanted(name, raw, test)
-        named, target = self._places(name, raw, self.root)
-        for folder in (named, target):
-            one, why = fitting(folder, self.layouts, **wanted)
-            if not why:
-                if raw is None:
-                    self._compare(one)
-                if data.first_pixel is None and one.meta.get("origin") and _said_first_pixel(one.meta):
-                    logger.info(
-                        f"{folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before"
-                    )
-                return one
-        for folder, meta in self._prepared() if _is_benchmark(name) else ():
-            if folder in (named, target) and _has_own_layout(meta["dataset"]):
-                raise UserError(
-                    f"{folder} holds a set of your own and not {DATASETS[name].title}; name its folder "
-                    f"({meta.get('source')}) if you mean it, else rename {folder}"
+        fits = [one for one in (self._prepared() if raw else named) if not one.mismatch(**wanted)]
+        if fits and (not self.overwrite or fits[0].folder in self.made):
+            one = fits[0]
+            if name == one.meta["source"] and not raw:
+                logger.warning(f"{name} is gone; {one.folder}, which was prepared from it, is used as it is")
+            elif not raw:
+                self._compare(one)
+            if self.data.first_pixel is None and _said_first_pixel(one):
+                logger.info(
+                    f"{one.folder}: pixels are counted from {one.meta['origin']:g}, as --first-pixel said before"
                 )
-        allow_partial = data.allow_partial
-        if raw is None:
-            raw, meta = self._earlier(name, target, why, {} if test else wanted)
-            dataset = meta["dataset"]
-            allow_partial |= fingerprint(raw) == meta.get("fingerprint")  # what is missing was accepted then
-        logger.info(f"preparing {target.name} from {raw} ({why})")
+            return one
+        if name == SYNTHETIC:
+            return self._made(self._rendered(), name, name)
+        if raw:
+            return self._made(raw, dataset, name if _is_benchmark(name) else raw.resolve().name)
+        earlier = next((one for one in named if Path(one.meta["source"]).is_dir()), None)
+        if not earlier:
+            raise UserError(self._lacking(name, named, wanted))
+        archive = Path(earlier.meta["source"])
+        accepted = fingerprint(archive) == earlier.meta["fingerprint"]  # what is missing was accepted then
+        return self._made(archive, earlier.meta["dataset"], set_name(earlier.folder), accepted)
+
+    def _made(self, raw: Path, dataset: str | None, name: str, accepted: bool = False) -> PreparedSet:
+        """Prepare an archive as this run asks for. accepted: it may be incomplete."""
+        data = self.data
         first_pixel = self._first_pixel(dataset, raw)
         if first_pixel and data.first_pixel is None:
             logger.info(f"{raw}: pixels are counted from {first_pixel:g}, as --first-pixel said before")
-        made = DataGenerator(
+        folder = DataGenerator(
             raw,
             data.target_size,
             dataset,
-            target.name,
-            target.parent,
+            name,
+            self.root,
             self.protocol,
             data.margin,
             0 if data.val == "none" else data.val,
-            allow_partial,
+            data.allow_partial or accepted,
             self.layout if _has_own_layout(dataset) else None,
             self.layouts,
             self.defaults,
@@ -251,7 +205,42 @@ class Sets:
             labels=data.labels,
             overwrite=self.overwrite,
         ).run()
-        return PreparedSet(made, self.layouts)
+        self.made.add(folder)
+        return PreparedSet(folder, self.layouts)
+
+    def _wanted(self, dataset: str | None, test: bool) -> dict[str, Any]:
+        """Return the values of meta.yaml that a prepared set must have so that this run can use it."""
+        data, row = self.data, DATASETS.get(str(dataset))
+        wanted = {
+            "protocol": self.protocol._asdict(),
+            "margin": data.margin,
+            "target_size": data.target_size,
+            "labels": data.labels,
+        }
+        if data.val not in ("test", "none") and not test:
+            wanted["val"] = data.val
+        if row:
+            wanted |= {"dataset": dataset}
+            wanted |= {key: getattr(data, key) for key in row.options if not (test and key == "identity")}
+        if row and row.countable and data.first_pixel is not None:
+            wanted["origin"] = data.first_pixel
+        if _has_own_layout(dataset) and self.layout:
+            wanted["layout"] = self.layouts.load(self.layout).stored
+        return wanted
+
+    def _named(self, name: str) -> list[PreparedSet]:
+        """Return the prepared sets of a name: of a dataset, of a folder with its hash or without, of a raw folder.
+
+        UserError if they were prepared from several raw folders of that name.
+        """
+        if name == SYNTHETIC:
+            return [one for one in self._prepared() if Path(one.meta["source"]).name == self._rendered_name]
+        found = [one for one in self._prepared() if name in (one.folder.name, set_name(one.folder), one.meta["source"])]
+        if _is_benchmark(name):
+            return [one for one in found if one.meta["dataset"] == name]
+        if len(sources := sorted({one.meta["source"] for one in found})) > 1:
+            raise UserError(f"'{name}' may mean the sets of {' and '.join(sources)}; name one by its path")
+        return found
 
     def _compare(self, one: PreparedSet) -> None:
         """Warn if the archive has changed from which a set was prepared that is used as it is."""
@@ -265,78 +254,40 @@ class Sets:
                 "again, name the first folder, for a named set by --data-dir"
             )
 
-    def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
+    def _first_pixel(self, dataset: str | None, raw: Path) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared
         before. None: the default.
         """
         if dataset is None or not DATASETS[dataset].countable:
             return None
-        earlier = (
-            meta["origin"]
-            for _, meta in self._prepared()
-            if raw and meta.get("source") == str(raw.resolve()) and _said_first_pixel(meta)
-        )
-        return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
+        if self.data.first_pixel is not None:
+            return self.data.first_pixel
+        earlier = (one for one in self._prepared() if one.meta["source"] == str(raw.resolve()))
+        return next((one.meta["origin"] for one in earlier if _said_first_pixel(one)), None)
 
-    def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-        """Return the raw archive of an earlier preparation of the set, with any protocol and size, and its meta.yaml's
-        values.
-
-        UserError if the archive is gone; it names flags with which the earlier folder can be used. wanted: needed
-        values of meta.yaml.
-        """
-        places = [target, target.with_name(name)]
-        found = [
-            (folder, meta)
-            for folder, meta in self._prepared()
-            if folder in places or _dataset_or_folder(folder, meta) == name
-        ]
-        found.sort(key=lambda pair: pair[0] not in places)
-        for _, meta in found:
-            if Path(str(meta.get("source"))).is_dir():
-                return Path(meta["source"]), meta
-        if not found:
-            raise UserError(f"{why}; name the unpacked archive: --data-dir FOLDER")
-        folder, meta = found[0]
-        flags = " ".join(self._flags(meta, wanted))
-        raise UserError(
-            f"{why}, and {meta.get('source')}, from which {folder} was made, is gone; name the unpacked archive: "
-            "--data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else "")
+    def _lacking(self, name: str, named: list[PreparedSet], wanted: dict[str, Any]) -> str:
+        """Return why a set cannot be prepared, with flags that use an earlier one as it is, if any can do that."""
+        if not named:
+            return f"{name} has not been prepared in {self.root}; name the unpacked archive: --data-dir FOLDER"
+        one = named[0]
+        flags = " ".join(self._flags(one.meta, wanted))
+        return (
+            f"{one.mismatch(**wanted) or one.folder}, and its archive {one.meta['source']} is gone; name the unpacked "
+            "archive: --data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else "")
         )
 
     def _flags(self, meta: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         """Return the flags with which this run can use a prepared set as it is; [] if no flags can do that."""
-        wanted = {key: value._asdict() if key == "protocol" else value for key, value in wanted.items()}
         found = {key: meta.get(key) for key, value in wanted.items() if meta.get(key) != value}
         if "protocol" in found:
             found["protocol"] = next((name for name, row in self.protocols.items() if row == meta["protocol"]), None)
         names = {key: {"origin": "first-pixel"}.get(key, key.replace("_", "-")) for key in found}
         return [] if None in found.values() else [f"--{names[key]} {value}" for key, value in found.items()]
 
-    def _folder_name(self, name: str) -> str:
-        """Return the folder name of a set: `name`, with marks for each setting of its crops that is not the default."""
-
-        def unusual(key: str) -> bool:
-            return getattr(self.data, key) != self.defaults.values[key]
-
-        marks = []
-        if name == SYNTHETIC and (unusual("synthetic_train") or unusual("synthetic_test")):
-            marks += [str(self.data.synthetic_train), str(self.data.synthetic_test)]
-        if self.data.protocol not in (None, "square"):
-            marks.append(self.data.protocol)
-        if unusual("labels"):
-            marks.append(self.data.labels)
-        if unusual("target_size"):
-            marks.append(str(self.data.target_size))
-        for key in DATASETS[name].options if name in DATASETS else ():
-            if unusual(key):
-                marks.append(f"{key.replace('_', '-')}-{getattr(self.data, key)}")
-        return "-".join([name, *marks])
-
-    def _source(self, name: str, root: Path) -> Path | None:
-        """Return the raw archive of a set; None if only the meta.yaml of an earlier preparation in `root` names it."""
+    def _source(self, name: str) -> Path | None:
+        """Return the raw archive of a set; None if only the meta.yaml of an earlier preparation names it."""
         if name == SYNTHETIC:
-            return self._rendered(root)
+            return None
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
             chosen = name == self.data.dataset
@@ -346,25 +297,27 @@ class Sets:
             for wanted in filter(None, (name, HOSTS.get(name))):
                 if found := [folder for folder in folders if wanted in (folder.name.lower(), infer(folder))]:
                     return found[0]
-            there = any(_dataset_or_folder(folder, meta) == name for folder, meta in self._prepared())
-            return None if there and not chosen else raw
+            return None if self._named(name) and not chosen else raw
         if Path(name).is_dir():
             return Path(name)
-        dataset_of(name, self.root)  # an unknown name is an error
+        if not self._named(name):
+            dataset_of(name, self.root)  # an unknown name is an error
         return None
 
-    def _rendered(self, root: Path) -> Path | None:
-        """Return the folder of rendered faces, which looks like 300W.
+    @property
+    def _rendered_name(self) -> str:
+        """Return the name of the folder of rendered faces."""
+        from extras.synthetic import VERSION
 
-        Render them if they are missing and `root` is this run's.
-        """
-        from extras.synthetic import VERSION, generate
+        return f"synthetic-raw{VERSION}-{self.data.synthetic_train}-{self.data.synthetic_test}"
 
-        train, test = self.data.synthetic_train, self.data.synthetic_test
-        folder = root / f"synthetic-raw{VERSION}-{train}-{test}"
+    def _rendered(self) -> Path:
+        """Return the folder of rendered faces, which looks like 300W. Render them if they are missing."""
+        from extras.synthetic import generate
+
+        folder = self.root / self._rendered_name
         if not folder.is_dir():
-            if root != self.root:
-                return None
+            train, test = self.data.synthetic_train, self.data.synthetic_test
             logger.info(f"rendering {train} + {test} synthetic faces into {folder}")
             generate(folder, train, test)
         return folder
@@ -381,11 +334,8 @@ class Sets:
         if file.suffix in MEANFACE_FILES:
             points = read_meanface(file)
         else:
-            meta = prepared(name, self.root)
-            unprepared = not meta and name in DATASETS
-            points = (
-                self.prepare(name) if unprepared else PreparedSet(meta.parent if meta else file, self.layouts)
-            ).meanface()
+            named = (file / "meta.yaml").is_file()
+            points = (PreparedSet(file, self.layouts) if named else self.prepare(name)).meanface()
         if np.abs(points - 0.5).max(initial=0) > FARTHEST:
             raise UserError(
                 f"--meanface {file} has numbers up to {np.abs(points).max():.4g}; give shares of the crop, 0 to 1"
@@ -414,11 +364,10 @@ def read_meanface(file: Path) -> np.ndarray:
         raise UserError(f"the mean face {file} holds no numbers x y x y ... ({error})") from None
 
 
-def _said_first_pixel(meta: dict[str, Any]) -> bool:
-    """Return whether --first-pixel told the origin of a prepared set. Published labels are read without one."""
-    row = DATASETS.get(str(meta.get("dataset")))
-    known = isinstance(meta.get("origin"), (int, float)) and meta.get("labels") != "published"
-    return bool(row and row.countable and known and not meta.get("origin_guessed"))
+def _said_first_pixel(one: PreparedSet) -> bool:
+    """Return whether --first-pixel told the origin of a set. Published labels are read without one."""
+    countable = one.meta["dataset"] in DATASETS and DATASETS[one.meta["dataset"]].countable
+    return countable and bool(one.meta["origin"]) and one.meta["labels"] != "published"
 
 
 def _has_own_layout(dataset: str | None) -> bool:
@@ -433,27 +382,10 @@ def _is_benchmark(name: str) -> bool:
     return name in DATASETS and not _has_own_layout(name)
 
 
-def _free_folder(target: Path, raw: Path) -> Path:
-    """Return `target`, with a mark for the raw folder's path if it already holds the set of another raw folder."""
-    if not (target / "meta.yaml").is_file():
-        return target
-    if str(read_yaml(target / "meta.yaml").get("source")) == str(raw.resolve()):
-        return target
-    return target.with_name(f"{target.name}-{hashlib.sha256(bytes(raw.resolve())).hexdigest()[:6]}")
-
-
 def _raw_folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise UserError(f"no folder {text}; give the folder that holds the unpacked dataset")
     return Path(text)
-
-
-def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
-    """Return the name of a prepared set: its dataset, if the folder's name begins with that (300w-pipnet), else the
-    folder's.
-    """
-    dataset = meta["dataset"]
-    return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
 def test_flags(sets: list[PreparedSet], data_root: str) -> str:
@@ -464,7 +396,7 @@ def test_flags(sets: list[PreparedSet], data_root: str) -> str:
     """
     names, root = [], sets[0].folder.resolve().parent
     for one in sets:
-        name, source = _dataset_or_folder(one.folder, one.meta), Path(one.meta["source"])
+        name, source = set_name(one.folder), Path(one.meta["source"])
         names.append(name if name == one.meta["dataset"] else str(source if source.is_dir() else one.folder))
     other = "" if root == (ROOT / data_root).resolve() else f" --data-root {shlex.quote(str(root))}"
     return f"--test-data {shlex.join(names)}{other}"

@@ -60,7 +60,7 @@ def add_modes(parser: ArgumentParser) -> None:
     """Add the flags that are not keys of args.yaml."""
     add = parser.add_argument_group("modes").add_argument
     add("--version", action="version", version=f"pipnet {__version__}")
-    add("--prepare", action="store_true", help="write data/NAME from the raw archive (also done on first use)")
+    add("--prepare", action="store_true", help="write data/NAME-HASH from the raw archive (also done on first use)")
     add("--train", action="store_true", help="train a net in weights/EXP")
     add("--test", action="store_true", help="print NME, failure rate and area under the curve on the test sets")
     add(
@@ -128,8 +128,8 @@ def add_modes(parser: ArgumentParser) -> None:
     add(
         "--overwrite",
         action="store_true",
-        help="move aside, under a dated name, what is there: that run, results of --predict or --export web; or replace a "
-        "prepared set whose archive is gone",
+        help="move aside, under a dated name, what is there: that run, results of --predict or --export web; with "
+        "--prepare, the prepared sets",
     )
     add(
         "--out",

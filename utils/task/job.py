@@ -11,7 +11,7 @@ from loguru import logger
 from pipnet.app.web import check_page
 from pipnet.errors import lines
 from pipnet.files import read_csv
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.evaluate.tables import with_numbers
 from utils.settings.config import Defaults, Settings
 from utils.settings.extras import extra
@@ -62,8 +62,10 @@ class Job(NamedTuple):
         calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or self.run.keeps("int8"))
         needs_training = mode.prepare or trains or mode.show_data or calibrates
         needs_tests = tests or (mode.train and data.val == "test") or (mode.prepare and data.test_data)
-        sets = Sets(self.settings, defaults, mode.overwrite)
+        sets = SetFinder(self.settings, defaults, mode.prepare and mode.overwrite and self.ranks.first)
         sources = self.task.prepare(self.settings, sets, self.ranks, needs_training, needs_tests)
+        if mode.prepare and self.ranks.first:
+            sets.log_unused()
         return self._replace(sources=sources)
 
     def tests(self) -> Any:

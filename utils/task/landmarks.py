@@ -8,7 +8,7 @@ tests(sources, ranks, run, compare): returns the `Tests` of a run; compare: runs
 
 from loguru import logger
 
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.settings.config import Settings
 from utils.settings.extras import extra
 from utils.settings.sections import ROUNDS
@@ -23,7 +23,7 @@ from utils.train.run_folder import Run
 __all__ = ["prepare", "show", "tests", "train"]
 
 
-def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
+def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> Sources:
     """Return the sets of a run, see `utils.task.sources.prepare`. Log what is doubtful about the training sets."""
     prepared = sources.prepare(settings, sets, ranks, train, test)
     for line in doubts(prepared) if train and ranks.first else ():

@@ -15,7 +15,7 @@ from utils.data.batches import Batches
 from utils.data.faces import Faces
 from utils.data.paths import is_unlabelled_set
 from utils.data.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.evaluate.evaluate import Comparison, comparison_of, face_norms
 from utils.settings.config import Settings
 from utils.settings.conversion import conversion
@@ -30,7 +30,7 @@ class Sources:
     """The sets that a run's modes need: those to train on, and the splits to test on."""
 
     settings: Settings
-    sets: Sets
+    sets: SetFinder
     training: list[PreparedSet]
     tested: list[Split]
 
@@ -142,7 +142,7 @@ class ValidationPart(NamedTuple):
     comparison: Comparison
 
 
-def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
+def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> Sources:
     """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
     sources, data = Sources(settings, sets, [], []), settings.data
     if train:
@@ -162,7 +162,7 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
     return sources
 
 
-def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
+def unlabelled_tests(sets: SetFinder, like: PreparedSet, names: list[str]) -> list[Split]:
     """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set
     `like`.
     """

@@ -24,6 +24,7 @@ from pipnet.layout import Layout
 from pipnet.pose import head_pose
 from pipnet.runtimes import stored_values
 from utils.data.faces import Faces, evenly
+from utils.data.paths import set_name
 from utils.data.prepared_set import ALL, load_splits
 from utils.data.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.evaluate.boxes import rebox
@@ -158,7 +159,7 @@ class LandmarkTests(Tests):
         titles = distinct(
             [title_for(split.set, layout, way.layout) for split, way in zip(splits, self.ways, strict=True)]
         )
-        files = distinct([split.set.folder.name for split in splits])
+        files = distinct([set_name(split.set.folder) for split in splits])
         for place, (split, way) in enumerate(zip(splits, self.ways, strict=True)):
             faces = load_splits([split], way.layout, self.net.size, self.settings.data.cache, self.net.margin)
             if way.layout is layout:  # another layout may not suffice for pose and states

@@ -13,11 +13,11 @@ from typing import Any
 from nets import NetOptions, check_options
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.data.paths import absolute, dataset_of, is_unlabelled_set, resolve_paths
+from utils.data.paths import absolute, dataset_of, is_unlabelled_set, prepared, resolve_paths
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.settings.checks import check_given, check_read, check_rooms, check_semi
-from utils.settings.config import PATHS, ROOT, Defaults, Settings, check_values, make_settings
+from utils.settings.config import ROOT, Defaults, Settings, check_values, make_settings
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ROUNDS
@@ -39,8 +39,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
 
     given: keys from the command line. run: the run that --exp means; None without one.
     """
-    paths = resolve_paths({key: given[key] for key in PATHS if key in given})
-    given = {**given, **_resolve_files(paths, defaults)}
+    given = _resolve_files(resolve_paths(given), defaults)
     if run and (mode.resume or not (mode.train or mode.audit)):
         return _of_trained_run(given, mode, run, defaults)
     return _of_new_run(*_with_layout_file(given, defaults), mode)
@@ -89,18 +88,12 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) 
     settings = make_settings(given, defaults, trained=args)
     needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
     if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
-        names = absolute(Sets(settings, defaults).training_names(only_benchmarks=True))
+        names = absolute(SetFinder(settings, defaults).training_names(only_benchmarks=True))
         settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
     check_read(given, settings)
     if not mode.predict:  # whose files have a first pixel too
         names = [*(settings.data.test_data or ()), *(settings.data.train_data or ())]
         _check_archives(given, names, ROOT / settings.data.data_root)
-    _check_use(given, stored["args"], settings, mode, run.weights)
-    return settings._replace(trained_root=trained_root, view=view)
-
-
-def _check_use(given: dict, args: dict, settings: Settings, mode: Namespace, weights: Path) -> None:
-    """Raise UserError if a trained net is not tested, exported or used with these settings. args: those in its file."""
     if {"pipeline", "web"} & {*mode.export} and settings.test.detector != "faceboxes":
         raise UserError(
             f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
@@ -117,18 +110,19 @@ def _check_use(given: dict, args: dict, settings: Settings, mode: Namespace, wei
         raise UserError(
             f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out"
         )
-    if detects and args.get("detector_weights") and not settings.test.detector_weights:
+    if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
         raise UserError(
-            f"{weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
+            f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
             "opened; name it: --detector-weights FILE"
         )
+    return settings._replace(trained_root=trained_root, view=view)
 
 
 def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     """Return the settings of a new training, or of a preparation."""
     preset = given.get("preset") or defaults.values["preset"]
     settings = make_settings(given, defaults, preset)
-    sets = Sets(settings, defaults)
+    sets = SetFinder(settings, defaults)
     names = absolute(sets.training_names())
     used = names + absolute([*(settings.data.test_data or ()), *(settings.data.unlabelled or ())])
     if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in used:
@@ -205,7 +199,7 @@ def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
 
 
 def _resolve_files(given: dict, defaults: Defaults) -> dict:
-    """Return the given paths. A run or a shipped net that --weights or --teacher names is replaced by its file."""
+    """Return the given keys. A run or a shipped net that --weights or --teacher names is replaced by its file."""
     root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
@@ -252,8 +246,8 @@ def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tu
 
 def _prepared_in(name: str, root: Path) -> str:
     """Return the path of a prepared set in `root` if `name` is its folder there, else `name`."""
-    file = root / name / "meta.yaml"
-    return str(root / name) if file.is_file() and read_yaml(file).get("dataset") != name else name
+    folder = prepared(name, root)
+    return str(folder) if folder and read_yaml(folder / "meta.yaml").get("dataset") != name else name
 
 
 def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -22,7 +22,7 @@ from extras.detector.scene_sources import portraits, resized
 from extras.detector.wider import Picture, read_wider
 from nets.trainable import batch_norms
 from utils.data.prepared_set import Split
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.settings.config import read_defaults
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
@@ -88,7 +88,9 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
         predict=None,
     )
     settings = read_settings({}, mode, run, defaults)
-    images = squares(shown(prepare(settings, Sets(settings, defaults), Ranks(0, 1, torch.device("cpu")), True, False)))
+    images = squares(
+        shown(prepare(settings, SetFinder(settings, defaults), Ranks(0, 1, torch.device("cpu")), True, False))
+    )
     net = weights_of(first)
     net.measure_norms(images)
     net.load_state_dict(mean(net.state_dict(), second, share))

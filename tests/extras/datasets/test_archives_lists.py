@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from archives import parse, picture, prepared, wflw_line
-from conftest import LAYOUTS, load_split, refuses, split_of, spoilt
+from conftest import LAYOUTS, load_split, made_in, refuses, split_of, spoilt
 
 from extras.datasets import Archive, infer
 from nets.labels import Prediction
@@ -88,7 +88,7 @@ def test_wflw_from_the_command_line(wflw, tmp_path, cli):
     assert "error: " in done.stderr and "(--allow-partial):\n  train: 3 of 7500 faces\n" in done.stderr
     done = cli(*flags, "--allow-partial", "--protocol", "wflw")  # the folder says which set it is
     assert done.returncode == 0 and "WFLW is partial: blur: 1 of 773 faces" in done.stderr, done.stderr
-    table = load_split(tmp_path / "data" / "wflw-wflw-32", "test")
+    table = load_split(made_in(tmp_path / "data", "wflw"), "test")
     x1, y1, x2, y2 = table["box"][0]
     width, height = 0.1 * (x2 - x1), 0.1 * (y2 - y1)
     assert np.allclose(table["crop"][0], [x1 - width, y1 - height, x2 + width, y2 + height])
@@ -184,7 +184,7 @@ def test_lmk(tmp_path, cli):
     assert "train: 3 of 13148 faces" in done.stderr and "test: 2 of 689 faces" in done.stderr and done.returncode == 1
     done = cli(*flags, "--protocol", "pipnet", "--allow-partial")
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "data/lmk-pipnet-32"
+    folder = made_in(tmp_path / "data", "lmk")
     assert read_meta(folder)["layout"] == "68" and list(subset_rows(load_split(folder, "test")["subset"])) == [
         "full",
         "challenge",

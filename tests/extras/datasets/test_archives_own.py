@@ -8,7 +8,7 @@ import archives
 import numpy as np
 import pytest
 from archives import coco, header, parse, picture, prepared, write_csv
-from conftest import LAYOUTS, load_split, refuses, spoilt
+from conftest import LAYOUTS, load_split, made_in, refuses, spoilt
 from own_sets import FIVE
 
 from extras.datasets import DATASETS, infer, own
@@ -45,7 +45,7 @@ def test_csv(table, tmp_path, cli):
         "none",
     )
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "data" / "own set-32"
+    folder = made_in(tmp_path / "data", "own set")
     assert load_split(folder, "train")["visible"][:].tolist() == [[True, True, True, False, True], [True] * 5]
     assert list(load_split(folder, "test")["file"]) == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
     done = cli(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from archives import annotated, parse, prepared
-from conftest import LAYOUTS, SMALL, load_split, mismatch, refuses, sets_of, settings, split_of, table
+from conftest import LAYOUTS, SMALL, load_split, made_in, mismatch, refuses, sets_of, settings, split_of, table
 
 from extras.datasets import DATASETS, PARTS_300W, infer
 from extras.datasets.w300vw import CATEGORIES, Frames
@@ -218,7 +218,7 @@ def test_peppas_run_on_its_tree_is_one_command(tmp_path, cli):
         tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    meta = read_meta(tmp_path / "data/peppa-slim-64-frame-step-3")
+    meta = read_meta(made_in(tmp_path / "data", "peppa"))
     assert (meta["val"], meta["margin"]) == (0.05, 1.5) and (tmp_path / "000/best.pt").is_file()
 
 
@@ -256,14 +256,11 @@ def test_external_data_beside_300w(tmp_path, cli):
         tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    sources = {
-        folder.name: read_meta(folder)["source"] for folder in sorted((tmp_path / "data").iterdir()) if folder.is_dir()
+    metas = [read_meta(folder) for folder in (tmp_path / "data").iterdir() if folder.is_dir()]
+    assert {meta["name"]: meta["source"] for meta in metas} == {
+        name: str(root / folder) for name, folder in (("300vw", "300VW"), ("300w", "300W"), ("menpo", "Menpo"))
     }
-    assert sources == {
-        f"{name}-cunjian-64": str(root / folder)
-        for name, folder in (("300vw", "300VW"), ("300w", "300W"), ("menpo", "Menpo"))
-    }
-    assert [row[0] for row in table(done.stdout)][0] == "300w-cunjian-64" and "menpo" not in done.stdout
+    assert [row[0] for row in table(done.stdout)][0] == "300w" and "menpo" not in done.stdout
 
 
 # -------------------------------------------------------------------------------------------------------- 300W and WFLW

@@ -7,7 +7,7 @@ import archives
 import numpy as np
 import pytest
 from archives import parse
-from conftest import fails, load_split, refuses, write_faces
+from conftest import fails, load_split, made_in, refuses, write_faces
 from own_sets import FIVE, write_coco, write_pairs, write_rows
 
 from utils.data.prepare import DataGenerator
@@ -62,19 +62,24 @@ def test_files_state_how_they_count(tmp_path, said):
 def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     mine = own_set(tmp_path / "mine", 1)
     flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
-    folder = tmp_path / "data" / "mine-32"
+
+    def origin() -> float:
+        return read_meta(made_in(tmp_path / "data", "mine"))["origin"]
+
     done = cli(*flags)
-    assert done.returncode == 0 and "counted from 0 in 12 faces" in done.stderr and read_meta(folder)["origin"] == 0
+    assert done.returncode == 0 and "counted from 0 in 12 faces" in done.stderr and origin() == 0
     assert "preparing" not in cli(*flags).stderr
     done = cli(*flags, "--first-pixel", "1")
-    assert done.returncode == 0 and "origin 0.0, not 1.0" in done.stderr and read_meta(folder)["origin"] == 1
+    assert done.returncode == 0 and "preparing mine" in done.stderr and origin() == 1
     assert "counted from 1, as --first-pixel said before" in cli(*flags).stderr
     shutil.copy(mine / "face00.jpg", mine / "new.jpg")
     write_pts(mine / "new.pts", read_pts(mine / "face00.pts") + 4)
     done = cli(*flags)
-    assert "has changed since" in done.stderr and "counted from 1, as --first-pixel said before" in done.stderr
-    assert read_meta(folder)["origin"] == 1
-    fails(cli("--prepare", "--dataset", folder, "--first-pixel", "0"), "origin 1.0, not 0.0")
+    assert "preparing mine" in done.stderr and "counted from 1, as --first-pixel said before" in done.stderr
+    assert origin() == 1
+    fails(
+        cli("--prepare", "--dataset", made_in(tmp_path / "data", "mine"), "--first-pixel", "0"), "origin 1.0, not 0.0"
+    )
     fails(cli(*flags, "--first-pixel", "2"), "first_pixel must be one of 0, 0.5, 1")
     fails(cli(*flags, "--frame-step", "2"), "--frame-step")
     fails(cli(*flags, "--allow-partial"), "--allow-partial")

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 from archives import picture
-from conftest import refuses
+from conftest import made_in, refuses
 from own_sets import FIVE, write_coco, write_cvat, write_pairs, write_rows
 
 from extras.datasets import DATASETS, infer
@@ -54,7 +54,7 @@ def test_a_zip_is_named_in_the_place_of_a_folder(tmp_path):
     file = packed(write_rows(tmp_path / "raw", [FIVE + i for i in range(6)]), tmp_path / "mine.zip")
     flags = ["--prepare", "--dataset", str(file), "--data-root", str(tmp_path / "data"), "--target-size", "32"]
     main([*flags, "--layout", "5"])
-    assert read_meta(tmp_path / "data" / "mine-32")["found"] == {"all": 6}
+    assert read_meta(made_in(tmp_path / "data", "mine"))["found"] == {"all": 6}
     (tmp_path / "only").mkdir()
     file.rename(tmp_path / "only" / "mine.zip")
     refuses("mine.zip; unpack it there, or give the ZIP itself", DATASETS["points"].load, tmp_path / "only")

@@ -33,11 +33,10 @@ def target(shared, data_root):
     """A prepared set of other faces."""
 
     def make(folder):
-        write_faces(shared / "target" / "train", 12, seed=5)
-        write_faces(shared / "target" / "test", 4, seed=6)
-        DataGenerator(shared / "target", 64, "points", folder.name, data_root).run()
+        write_faces(folder / "target" / "train", 12, seed=5)
+        write_faces(folder / "target" / "test", 4, seed=6)
 
-    return once(data_root / "target", make)
+    return DataGenerator(once(shared / "raw target", make) / "target", 64, "points", "target", data_root).run()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from conftest import fails, write_faces
+from conftest import fails, made_in, write_faces
 
 from utils.data.pts import read_pts, write_pts
 
@@ -74,7 +74,7 @@ def test_wrong_labels_are_listed_by_file(cli, recipe, raw, tmp_path):
     recipe[recipe.index("--train-data") + 1] = str(mine)
     done = cli("--show-data", "1", *recipe, "--data-root", tmp_path / "data")
     assert done.returncode == 0, done.stderr
-    place = tmp_path / "data" / "doubtful-64" / "show"
+    place = made_in(tmp_path / "data", "doubtful") / "show"
     rows = list(csv.DictReader((place / "suspects.csv").open()))
     assert len(rows) == 40 and {row["file"] for row in rows[:2]} == {"train/face05.jpg", "train/face11.jpg"}
     assert {row["why"] for row in rows[:2]} >= {"left and right exchanged: eye_left, eye_right"}

@@ -1,6 +1,7 @@
 """Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_odd_file_names_and_mac_leftovers(tmp_path):
 def test_a_prepared_set_comes_back(tmp_path):
     source = points_folder(tmp_path / "mine")
     folder = prepare(source, tmp_path / "data", margin=1.25, val=0.3)
-    assert folder == tmp_path / "data" / "mine" and leftovers(tmp_path / "data") == ["mine"]
+    assert re.fullmatch("mine-[0-9a-f]{8}", folder.name) and leftovers(tmp_path / "data") == [folder.name]
     meta = read_meta(folder)
     assert (meta["layout"], meta["count"], meta["found"], meta["origin"]) == ("68", 68, {"all": 36}, 0.0)
     tables = {split: load_split(folder, split) for split in ("train", "val", "test")}
@@ -189,33 +190,48 @@ def test_a_prepared_set_comes_back(tmp_path):
     )
 
 
-def test_preparation_is_deterministic_and_replaces_an_older_set(tmp_path):
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_preparation_is_deterministic_and_another_recipe_is_another_folder(tmp_path):
     source = points_folder(tmp_path / "mine", people=3, frames=2)
+    folder = prepare(source, tmp_path / "a", workers=1)
+    same = prepare(source, tmp_path / "b", workers=3)
+    assert contents(same) == contents(folder) and same.name == folder.name
+    assert prepare(source, tmp_path / "b", allow_partial=True) == same
+    others = [{"target_size": 48}, {"margin": 1.5}, {"val": 0.5}, {"protocol": "pipnet"}, {"labels": "published"}]
+    made = {same, *(prepare(source, tmp_path / "b", **other) for other in others)}
+    assert len(made) == 6 and contents(same) == contents(folder)
+    file = min(source.rglob("*.pts"))
+    file.write_text(file.read_text() + "\n")
+    assert prepare(source, tmp_path / "b") not in made
+    assert len(leftovers(tmp_path / "b")) == 7
 
-    def contents(folder: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
-    first = contents(prepare(source, tmp_path / "a", workers=1))
-    assert contents(prepare(source, tmp_path / "b", workers=3)) == first
-    again = prepare(source, tmp_path / "b", target_size=48)
-    assert contents(again) != first and read_meta(again)["target_size"] == 48 and leftovers(tmp_path / "b") == ["mine"]
-
-
-def test_wanted_values_are_compared(tmp_path):
+def test_overwrite_moves_the_earlier_set_aside(tmp_path, said):
     source = points_folder(tmp_path / "mine", people=2, frames=1)
-    assert "has not been prepared" in mismatch(tmp_path / "data" / "mine", target_size=32)
     folder = prepare(source, tmp_path / "data")
-    assert not mismatch(
-        folder, target_size=32, protocol=SQUARE, margin=1.25, val=0.1, seed=0, layout="68", source=str(source)
-    )
-    assert not mismatch(folder, protocol=PreparedSet(folder, LAYOUTS).protocol)
+    (folder / "train" / "crops.jpegs").write_bytes(b"damaged")
+    refuses("a crop|crops.jpegs", lambda: load_split(folder, "train").crops[0])
+    assert prepare(source, tmp_path / "data", overwrite=True) == folder and not mismatch(folder)
+    (aside,) = set(leftovers(tmp_path / "data")) - {folder.name}
+    assert aside.startswith(f"{folder.name}-20") and any(aside in line for line in said)
+    assert (tmp_path / "data" / aside / "train" / "crops.jpegs").read_bytes() == b"damaged"
+    refuses("no such folder", prepare, tmp_path / "nowhere", tmp_path / "data")
+
+
+def test_values_and_damage_are_named(tmp_path):
+    source = points_folder(tmp_path / "mine", people=2, frames=1)
+    folder = prepare(source, tmp_path / "data")
+    assert not mismatch(folder, target_size=32, margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
+    assert not mismatch(folder, protocol=SQUARE._asdict())
     assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
-    assert "protocol" in mismatch(folder, protocol=Protocol(**DEFAULTS.protocols["pipnet"]))
-    assert "margin" in mismatch(folder, margin=1.5)
+    assert "protocol" in mismatch(folder, protocol=DEFAULTS.protocols["pipnet"])
     os.truncate(folder / "train" / "crops.jpegs", 1000)
     assert "crops.jpegs has not the " in mismatch(folder)
     (folder / "train" / "crop.npy").unlink()
-    assert "crop.npy holds no column (no such file); prepare the set again" in mismatch(folder)
+    assert "crop.npy holds no column (no such file)" in mismatch(folder)
     file = folder / "meta.yaml"
     text = file.read_text()
     slips = {
@@ -235,7 +251,8 @@ def test_wanted_values_are_compared(tmp_path):
     for old, new in slips.items():
         assert old in text
         file.write_text(text.replace(old, new, 1))
-        assert "damaged or of another version of the format" in mismatch(folder)
+        assert "meta.yaml" in mismatch(folder) and "--overwrite" in mismatch(folder)
+        refuses("meta.yaml", prepare, source, tmp_path / "data")
 
 
 @pytest.mark.parametrize("value", ("inf", "1e9", "-1e300"))
@@ -297,7 +314,8 @@ def test_documented_calls(tmp_path):
     code = f"from utils import util, DataGenerator as it; assert util.DataGenerator is it; util.DataGenerator({options}).run()"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert load_split(tmp_path / "data" / "300w", "test").crops[0].shape == (320, 320, 3)
+    (folder,) = (tmp_path / "data").iterdir()
+    assert folder.name.startswith("300w-") and load_split(folder, "test").crops[0].shape == (320, 320, 3)
     assert "300W is partial: ibug: 1 of 135 faces" in run.stderr
 
 
@@ -450,38 +468,6 @@ def test_layouts_by_count_and_subset(tmp_path):
     assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     refuses(f"{odd}.*7 landmarks", prepare, odd, tmp_path / "data")
-
-
-def test_nothing_but_a_prepared_set_is_replaced(tmp_path):
-    source = points_folder(tmp_path / "mine", people=1, frames=2)
-    (tmp_path / "data" / "mine").mkdir(parents=True)
-    (tmp_path / "data" / "mine" / "thesis.txt").write_text("years of work")
-    refuses("not a prepared set", prepare, source, tmp_path / "data")
-    refuses("raw archive", prepare, source, tmp_path)
-    refuses("no such folder", prepare, tmp_path / "nowhere", tmp_path / "data")
-    (tmp_path / "data" / "mine" / "meta.yaml").write_text("title: my notes")
-    refuses("not a prepared set", prepare, source, tmp_path / "data")
-    assert (tmp_path / "data" / "mine" / "thesis.txt").read_text() == "years of work"
-    other = prepare(source, tmp_path / "data", name="other")
-    (other / "test" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="other.*notes.txt"):
-        prepare(source, tmp_path / "data", name="other")
-    (other / "test" / "notes.txt").rename(other / "test" / "mine.npy")
-    refuses("mine.npy", prepare, source, tmp_path / "data", name="other")
-    (other / "test" / "mine.npy").unlink()
-    prepare(source, tmp_path / "data", name="other")
-
-
-def test_a_set_that_cannot_be_made_again_needs_overwrite(tmp_path):
-    old, new = (points_folder(tmp_path / name / "mine", people=1, frames=2) for name in ("old", "new"))
-    folder = prepare(old, tmp_path / "data")
-    prepare(new, tmp_path / "data")  # the older set can be made again
-    shutil.rmtree(new)
-    before = (folder / "meta.yaml").read_bytes()
-    with pytest.raises(UserError, match=f"{new}.*--overwrite"):
-        prepare(old, tmp_path / "data")
-    assert (folder / "meta.yaml").read_bytes() == before
-    assert read_meta(prepare(old, tmp_path / "data", overwrite=True))["source"] == str(old)
 
 
 def test_malformed_columns_are_named(tmp_path):

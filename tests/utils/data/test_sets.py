@@ -7,7 +7,7 @@ from pathlib import Path
 
 import archives
 import pytest
-from conftest import DEFAULTS, LAYOUTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
+from conftest import DEFAULTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
 from loguru import logger
 from own_sets import FIVE, write_coco
 
@@ -49,24 +49,34 @@ def root(raw_300w, tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, tmp_path, cli):
+@pytest.fixture
+def first(root) -> Path:
+    """That prepared set."""
+    return next(root.iterdir())
+
+
+def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, first, tmp_path, cli):
     flags = [*SMALL, "--target-size", "32", "--data-root", root, "--run-root", tmp_path / "runs", "--epochs", "1"]
     done = cli("--train", "--test", "--preset", "irnet", *flags)
     assert done.returncode == 0, done.stderr
+    (second,) = set(root.iterdir()) - {first}
     log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
-    assert log[0].endswith("training on 300w") and "300w-pipnet-published" in log[1]
-    assert "300W is partial" in done.stderr and not list(root.glob("synthetic*"))
+    assert log[0].endswith("training on 300w") and second.name in log[1]
+    assert "300W is partial" in done.stderr and read_meta(second)["labels"] == "published"
     rows = table(done.stdout)
-    assert rows[0][:3] == ["300w-pipnet-published-32", "torch", "4"] and "synthetic" not in done.stdout
+    assert rows[0][:3] == ["300w", "torch", "4"] and "synthetic" not in done.stdout
 
 
-def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
+def test_a_set_is_prepared_again_in_any_protocol_and_size(root, first):
     again = training(preset="pipnet", data_root=str(root))
-    assert again.folder.name == "300w-pipnet-published-32"
-    assert read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
-    shutil.rmtree(root / "300w")
-    other = sets_of(new_settings(target_size=48, data_root=str(root)))  # square: nothing but the folder above is left
-    assert [one.folder.name for one in other.training()] == ["300w-48"]
+    assert again.meta["protocol"] == DEFAULTS.protocols["pipnet"] and again.folder != first
+    assert again.meta["found"] == read_meta(first)["found"]
+    shutil.rmtree(first)
+    (other,) = sets_of(
+        new_settings(target_size=48, data_root=str(root))
+    ).training()  # square: `again` tells the archive
+    assert other.meta["target_size"] == 48 and other.folder.name.startswith("300w-")
+    assert training(preset="pipnet", data_root=str(root)).folder == again.folder
 
 
 @pytest.mark.parametrize("name", ["300w", "aflw"])
@@ -74,24 +84,46 @@ def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, 
     mine = write_faces(tmp_path / "own" / name, 12)
     common = {"data_root": str(tmp_path / "data"), "protocol": "square"}
     one = training(train_data=[str(mine)], **common)
-    assert one.folder == tmp_path / "data" / f"{name}-32" and one.meta["dataset"] == "points"
-    wanted = (
-        rf"{one.folder} holds a set of your own and not {name.upper()}; name its folder \({mine}\) if you mean it, else"
-    )
-    for given in ({"dataset": name}, {"dataset": name, "data_dir": str(raw_300w), "allow_partial": True}):
-        refuses(wanted, training, **given, **common)
+    assert one.folder.name.startswith(f"{name}-") and one.meta["dataset"] == "points"
+    refuses(f"{name} has not been prepared", training, dataset=name, **common)
     assert sets.test_flags([one], "data").startswith(f"--test-data {mine} ")
-    one.folder.rename(one.folder.with_name("renamed"))
     if name == "300w":
-        training(dataset=name, data_dir=str(raw_300w), allow_partial=True, **common)
-        assert training(train_data=[str(mine)], **common).folder.name.startswith("300w-32-"), "both have their place"
+        other = training(dataset=name, data_dir=str(raw_300w), allow_partial=True, **common)
+        assert other.folder != one.folder and training(train_data=[str(mine)], **common).folder == one.folder
 
 
-def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
-    given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
-    assert training(**given).folder == root / "300w"
+def test_a_set_is_found_by_its_name_without_the_hash(tmp_path):
+    common, mine = {"data_root": str(tmp_path / "data")}, write_faces(tmp_path / "mine", 12)
+    one = training(train_data=[str(mine)], **common)
+    wide = training(train_data=[str(mine)], margin=1.5, **common)
+    assert training(train_data=["mine"], **common).folder == one.folder
+    assert training(train_data=["mine"], margin=1.5, **common).folder == wide.folder
+    assert training(train_data=[wide.folder.name], **common).folder == one.folder
+    assert training(train_data=["mine"], target_size=48, **common).meta["source"] == str(mine)
+    refuses("min.*mine|neither", training, train_data=["min"], **common)
+    theirs = write_faces(tmp_path / "theirs" / "mine", 12, seed=1)
+    training(train_data=[str(theirs)], **common)
+    refuses(f"{mine} and {theirs}", training, train_data=["mine"], **common)
+
+
+def test_sets_that_are_not_used_are_named(tmp_path, said, cli):
+    common, mine = {"data_root": str(tmp_path / "data")}, write_faces(tmp_path / "mine", 12)
+    old, new = (training(train_data=[str(mine)], margin=margin, **common) for margin in (1.5, 1.25))
+    os.utime(old.folder / "opened", (0, 0))
+    flags = ("--prepare", "--train-data", mine, "--data-root", tmp_path / "data", "--target-size", "32")
+    done = cli(*flags)
+    assert done.returncode == 0 and f"rm -r {old.folder}\n" in done.stderr, done.stderr
+    done = cli(*flags, "--overwrite")
+    (aside,) = {path.name for path in (tmp_path / "data").iterdir()} - {old.folder.name, new.folder.name}
+    assert done.returncode == 0 and {str(old.folder), str(tmp_path / "data" / aside)} <= {*done.stderr.split()}
+    assert training(train_data=["mine"], **common).folder == new.folder and aside.startswith(new.folder.name)
+
+
+def test_a_prepared_folder_has_the_labels_that_are_asked_for(root, first):
+    given = {"train_data": [str(first)], "data_root": str(root), "protocol": "square"}
+    assert training(**given).folder == first
     refuses("--first-pixel.*--labels", training, preset="pipnet", **given)
-    assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
+    assert training(preset="pipnet", labels="exact", **given).folder == first
 
 
 def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
@@ -100,23 +132,23 @@ def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
     assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train"]
 
 
-def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
+def test_without_the_raw_folder_the_message_says_what_to_type(root, first, raw_300w):
     raw_300w.rename(raw_300w.with_name("moved"))
     as_it_is = {"protocol": "square", "labels": "exact", "val": 0.1}
-    assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == root / "300w"  # it needs no raw folder
+    assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == first  # it needs no raw folder
     with pytest.raises(UserError) as caught:
         sets_of(new_settings(preset="pipnet", data_root=str(root))).training()
-    assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(
-        caught.value
+    assert (
+        "\n" not in str(caught.value) and str(first) in str(caught.value) and f"{raw_300w} is gone" in str(caught.value)
     )
     advice = "--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32 --labels exact"
     assert str(caught.value).endswith(advice)
     assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
 
 
-def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
+def test_faces_of_another_kind_are_never_trained_on_unasked(root, first, raw, tmp_path):
     assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
-    (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
+    first.rename(root / "mine")  # named otherwise, so perhaps a part of it
     refuses("mine.*300w.*--dataset", new_settings, data_root=str(root))
     assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
     assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
@@ -127,22 +159,12 @@ def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path)
     assert new_settings(data_root=str(root)).data.train_data == ["synthetic"]
 
 
-def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
+def test_300w_is_found_among_others(root, first, raw):
     util.DataGenerator(str(raw), 32, out=root).run()
     assert new_settings(data_root=str(root)).data.train_data == ["300w"]
-    file = root / "300w" / "meta.yaml"
+    file = first / "meta.yaml"
     file.write_text(file.read_text().replace("format: 4", "format: 3"))
-    again = training(data_root=str(root), target_size=256)
-    assert again.folder == root / "300w" and again.meta["target_size"] == 256
-
-
-def test_a_set_that_is_prepared_again_meanwhile_is_not_read_on(root, raw):
-    used = PreparedSet(util.DataGenerator(raw, 32, "points", "drawn", root).run(), LAYOUTS)
-    faces = used.read("train")
-    assert faces.crops.plain(0).shape == (32, 32, 3)
-    util.DataGenerator(raw, 32, "points", "drawn", root, margin=1.5).run()
-    refuses("drawn", used.read, "test")
-    refuses("drawn", faces.crops.plain, 0)
+    refuses("format 3", training, data_root=str(root), train_data=[str(first)])
 
 
 def test_a_run_goes_on_when_its_raw_folder_is_gone(cli, raw, tmp_path):
@@ -176,9 +198,8 @@ def test_a_data_root_that_nobody_can_write_to(cli, recipe, faces, raw, tmp_path,
     for root in ("/proc/data", "/dev/null/data"):
         for dataset in ([], ["--dataset", "synthetic", "--train-data", "synthetic"]):
             fails(cli("--prepare", *recipe, *dataset, "--data-root", root), f"{root}.*--data-root")
-    whole, access = sets_of(settings(data_root=str(faces.parent), target_size=64)), os.access
-    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and access(place, mode))
-    monkeypatch.setattr(sets, "waiting", lambda file: pytest.fail("it asks for a lock where it cannot write"))
+    whole = sets_of(settings(data_root=str(faces.parent), target_size=64))
+    monkeypatch.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(PermissionError))
     assert whole.prepare(str(raw)).folder == faces, "a whole set is taken from there"
 
 
@@ -228,17 +249,17 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
     for name, place in (("300w", "data_300W"), ("cofw68", "COFW"), ("celeba-wild", "CelebA"), ("wflw", "WFLW")):
         for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
             found = sets_of(new_settings(**common, **given))
-            assert found._source(name, found.root) == side / place, (name, given)
+            assert found._source(name) == side / place, (name, given)
     for name, place in (
         ("300w", "data_300W"),
         ("celeba-wild", "CelebA"),
     ):  # also where the folder is the archive itself
         given = {**common, "data_dir": str(side / place)}
         found = sets_of(new_settings(**given, dataset=name))
-        assert found._source(name, found.root) == Path(given["data_dir"])
+        assert found._source(name) == Path(given["data_dir"])
     sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
     mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
-    assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
+    assert mean.shape == (12, 2)
 
 
 def test_data_dir_is_not_the_archive_of_a_set_that_knows_its_own(raw_300w, wflw, tmp_path):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import LAYOUTS, ROOT, SMALL, driver, fails, mean_face, refuses, rows, table
+from conftest import LAYOUTS, ROOT, SMALL, driver, fails, made_in, mean_face, refuses, rows, table
 from own_sets import FIVE, write_pairs
 
 from nets.heads.pip import BEYOND, neighbors_across
@@ -285,9 +285,7 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
         "--run-root",
         tmp_path / "runs",
     )
-    assert done.returncode == 0 and "turned-64 share lie at other places in one than in the other" in done.stderr, (
-        done.stderr
-    )
+    assert done.returncode == 0 and "share lie at other places in one than in the other" in done.stderr, done.stderr
     assert "faces are 1.37 times as large in the crops of" in done.stderr, done.stderr
     more = {"plain": {"conventions": {}}, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(more))
@@ -346,7 +344,7 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     found = {row[0]: row for row in table(done.stdout)}
     assert {
         f"{name}, net all as {layout}"
-        for name, layout in (("wflw-64", "98"), ("cofw-64", "29"), ("lapa-64", "106"), ("own-64", "mine"))
+        for name, layout in (("wflw", "98"), ("cofw", "29"), ("lapa", "106"), ("own", "mine"))
     } <= found.keys()
     assert all(0 < float(row["val_nme"]) < 1000 for row in rows(runs / "one/step.csv"))
     run, file = runs / "one", runs / "one/best.onnx"
@@ -367,12 +365,8 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     (run / "round1").mkdir()
     shutil.copy(run / "best.pt", run / "round1")  # as --semi leaves the nets of its rounds
     done = cli("--test", "--test-onnx", "--exp", "one", "--layout", "lapa", *places)
-    assert done.returncode == 0 and "own-64 is not tested: no rule relates its layout mine to 106" in done.stderr, (
-        done.stderr
-    )
-    assert {"lapa-64", "wflw-64, net 106 as 98"} <= {
-        row[0] for row in table(done.stdout)
-    } and "layout 106" in done.stdout
+    assert done.returncode == 0 and "is not tested: no rule relates its layout mine to 106" in done.stderr, done.stderr
+    assert {"lapa", "wflw, net 106 as 98"} <= {row[0] for row in table(done.stdout)} and "layout 106" in done.stdout
     fails(
         cli(
             "--test",
@@ -427,6 +421,6 @@ tested.comparison_of = lambda *given: None""",
         "--val",
         "0.4",
     )
-    assert done.returncode == 0 and (tmp_path / "data/own-64/show/samples.jpg").is_file(), done.stderr
+    assert done.returncode == 0 and (made_in(tmp_path / "data", "own") / "show/samples.jpg").is_file(), done.stderr
     done = cli("--test", "--exp", "one", "--layout", "68", *places)
     assert done.error and "the net has not learnt the layout '68'; choose one of its own: 98 or wflw" in done.error

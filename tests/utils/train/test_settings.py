@@ -11,7 +11,7 @@ from conftest import DEFAULTS, refuses, sets_of
 import main
 from extras.tools.show import show_sets
 from utils.data.prepared_set import PreparedSet
-from utils.data.sets import Sets
+from utils.data.sets import SetFinder
 from utils.settings.config import Settings
 from utils.task.sources import Sources, prepare
 from utils.train import checkpoint, run_folder
@@ -115,7 +115,7 @@ def opened(folder, root, given=None, train=False, test=False, **modes) -> Source
     defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
     run = run_folder.find_run(str(folder), root, False)
     settings = read_settings(given or {}, mode, run, defaults)
-    return prepare(settings, Sets(settings, defaults), ONE, train, test)
+    return prepare(settings, SetFinder(settings, defaults), ONE, train, test)
 
 
 def state(folder) -> dict:
