@@ -26,7 +26,7 @@ NEEDS = {  # {room: flags of main.py that need it}
     "semi": "--train --semi mean-teacher --labelled-fraction 0.5",
     "synthetic": "--prepare --dataset synthetic",
     "systems": "--train --steps flip",
-    "tools": "--list-nets",
+    "tools": "--predict assets/astronaut.jpg",
 }
 STILL = {
     name.split(".")[1] for names in UPWARD.values() for name in names
