@@ -1,5 +1,6 @@
 """Overfitting of a few faces, which shows that a net can learn."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -26,23 +27,24 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
-def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, steps: int) -> None:
-    """Take steps on all faces. images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
+def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
+    """Take a step on each of `batches` (indices of faces).
+    images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
 
     In the last third batch norm uses its running statistics, as in inference: those of a small batch would differ too
     much.
     """
     optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "alignment": 1.0}
-    labels = Labels.pack(landmarks)
     net.train()
-    for step in range(steps):
-        if step == 2 * steps // 3:
+    for step, chosen in enumerate(batches):
+        if step == 2 * len(batches) // 3:
             for module in net.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / steps)) / 2
-        sums, counts = net.loss(images, labels), net.count(labels)
+            group["lr"] = RATE * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
+        labels = Labels.pack(landmarks[chosen])
+        sums, counts = net.loss(images[chosen], labels), net.count(labels)
         optimizer.zero_grad()
         sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
@@ -68,5 +70,5 @@ def overfit(
     torch.manual_seed(0)
     net = build_net(make_spec(NetOptions(name, head, stride, size, head_options=options, **stages or {}), face.numpy()))
     images, landmarks = memorable(16, size, net.input_margin)
-    teach(net, images, landmarks, steps)
+    teach(net, images, landmarks, [slice(None)] * steps)
     return *judge(net, face, images, landmarks), net

@@ -128,6 +128,15 @@ def test_boxes_lie_in_the_frame_of_the_image(reference, name, scale):
         assert np.abs(one.points[0] + [300, 150] - two.points[0]).max() < 10
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_plain_picture_has_no_face(reference, name):
+    detector = published(reference, name)
+    for height, width in (*SIZES, (5, 3000)):
+        for value in (0, 255):
+            boxes, scores, points = detector(np.full((height, width, 3), value, np.uint8))
+            assert boxes.shape == (0, 4) and scores.shape == (0,) and (points is None or points.shape == (0, 5, 2))
+
+
 # --------------------------------------------------------------------------------------------------- FaceBoxesV2 itself
 def test_a_batch_is_its_images_and_folding_changes_nothing():
     net = untrained()
