@@ -6,8 +6,7 @@ if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet.errors import UserError  # noqa: F401 those who call main() catch UserError
-    from utils.data.packed import unpack_sets
-    from utils.data.paths import check_sets
+    from utils.data.paths import check_sets, unpack_sets
     from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
     from utils.settings.extras import extra
     from utils.settings.formats import lacking

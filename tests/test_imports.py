@@ -17,10 +17,6 @@ NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blo
         "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
 # fmt: on
 UPWARD: dict[str, set[str]] = {  # what is still to be turned round
-    "utils.data.packed": {"extras.datasets.naming"},
-    "utils.data.paths": {"extras.datasets"},
-    "utils.data.prepare": {"extras.datasets", "extras.datasets.own_layout"},
-    "utils.data.sets": {"extras.datasets", "extras.synthetic"},
 }
 REEXPORTS = {"utils": "utils.task", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

@@ -8,6 +8,7 @@ UserError for a fault before any image is decoded.
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,34 +21,19 @@ from extras.datasets.lmk import LMK, parse_lmk
 from extras.datasets.menpo import MENPO, parse_menpo
 from extras.datasets.merged import MERGED, PEPPA, parse_merged, parse_peppa
 from extras.datasets.naming import split_folders
+from extras.datasets.packed import unpack
 from extras.datasets.points import parse_points
-from extras.datasets.row import NOT_COUNTABLE, Dataset
+from extras.datasets.row import Dataset
 from extras.datasets.tables import parse_coco, parse_csv
 from extras.datasets.tools import parse_cvat, parse_label_studio
-from extras.datasets.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
+from extras.datasets.w300 import PARTS_300W, PRIVATE, parse_300w, parse_300w_private
 from extras.datasets.w300lp import W300LP, parse_300wlp
 from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
 from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
 from pipnet.files import read_bytes
-from utils.data.table import BESIDE, Splits, Table, complain, image_of, only, tally
+from utils.data.makers import RawSet
 
-__all__ = [
-    "DATASETS",
-    "NOT_COUNTABLE",
-    "PARTS_300W",
-    "VISIBLE_FILE",
-    "Archive",
-    "Dataset",
-    "infer",
-    "read_within",
-    "BESIDE",
-    "Splits",
-    "Table",
-    "complain",
-    "only",
-    "tally",
-    "image_of",
-]
+__all__ = ["DATASETS", "PARTS_300W", "Archive", "Dataset", "infer", "read_within", "unpack"]
 
 LABEL_STUDIO = "label-studio"
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
@@ -65,7 +51,6 @@ DATASETS = {
         label_shift=0.75,
         norms=("interocular", "interpupil"),
     ),
-    "synthetic": Dataset(partial(parse_300w, official=False), "synthetic faces", "68", 1.0, None),
     "wflw": Dataset(
         parse_wflw,
         "WFLW",
@@ -152,13 +137,32 @@ DATASETS = {
 }
 
 
+# {set: the set whose archive holds it too}
+HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
+
+
+def read_set(dataset: str, folder: Path, **how: Any) -> RawSet:
+    """Return the faces of an archive, see `Dataset.read_set`."""
+    return DATASETS[dataset].read_set(folder, **how)
+
+
+def archive_of(dataset: str, folder: Path) -> Path | None:
+    """Return the archive of a dataset: a folder, or one of the archives that lie in it side by side. None without one."""
+    names = (dataset, HOSTS.get(dataset))
+    if infer(folder) in names:
+        return folder
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = [path for name in names if name for path in inside if name in (path.name.lower(), infer(path))]
+    return found[0] if found else None
+
+
 def read_within(file: Path) -> np.ndarray:
     """Return an image (H, W, 3) uint8 BGR inside a file of an archive: COFW.mat/0001, vid.avi/000001."""
     return {".mat": read_cofw, ".avi": read_frame}[file.parent.suffix](file)
 
 
 def infer(data_dir: Path) -> str:
-    """Return the row of DATASETS that a folder looks like: by signs; synthetic or 300w for a 300W tree; else points."""
+    """Return the row of DATASETS that a folder looks like: by signs; 300w for its tree; else points."""
     folders = (
         data_dir,
         *split_folders(data_dir).values(),
@@ -177,7 +181,7 @@ def infer(data_dir: Path) -> str:
     if official:
         return official[0]
     if tree:
-        return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"
+        return "300w"
     if not signed or next(data_dir.rglob("*.pts"), None) is not None:
         return "points"
     lists = signed[0] == "coco" and any(_begins_list(file) for folder in folders for file in folder.glob("*.json"))

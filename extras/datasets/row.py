@@ -8,11 +8,12 @@ from loguru import logger
 
 from extras.datasets.archive import MORE, NO_LAYOUTS, Archive
 from extras.datasets.own import check_labels
+from extras.datasets.own_layout import layout_of
 from pipnet.errors import UserError
+from pipnet.layout import Layout
+from utils.data.makers import CONTINUOUS, RawSet
 from utils.data.table import Splits, complain
 from utils.settings.layouts import Layouts
-
-NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"
 
 
 class Dataset(NamedTuple):
@@ -73,6 +74,45 @@ class Dataset(NamedTuple):
     def parse(self, *given, **options) -> Splits:
         """Return the table of each split of an archive, see `load` and `Archive.tables`."""
         return self.load(*given, **options).tables()
+
+    def read_set(
+        self,
+        folder: Path,
+        allow_partial: bool,
+        layout: Layout | None,
+        layouts: Layouts,
+        first_pixel: float | None,
+        published: bool,
+        **options,
+    ) -> RawSet:
+        """Return the faces of an archive, with landmarks in continuous px.
+
+        layout: the one that they must have, None for that of a user's own files. first_pixel: see DataGenerator.
+        published: coordinates are taken for continuous px, as PIPNet's authors do.
+        """
+        origin = self.origin if first_pixel is None else first_pixel
+        read_as = CONTINUOUS if published else origin
+        archive = self.load(folder, allow_partial, layout and layout.count, read_as, layouts, **options)
+        if self.countable:
+            check_first_pixel(archive, origin, first_pixel is not None, published)
+        found = layout.name if layout and self.layout else layout_of(archive, layout).name
+        return RawSet(archive.tables(), found, archive.names)
+
+
+def check_first_pixel(archive: Archive, origin: float, given: bool, published: bool) -> None:
+    """Log how the files of an own set count pixels. UserError if each of them says so itself, other than the flag."""
+    stated = {first: count for first, count in archive.told.items() if first is not None}
+    silent = len(archive) - sum(stated.values())
+    if not silent and given and set(stated) != {origin}:
+        raise UserError(
+            f"{archive.root}: its files state first_pixel {', '.join(f'{first:g}' for first in stated)} themselves, not "
+            f"{origin:g}; leave --first-pixel out, or correct the files"
+        )
+    lines = [f"from {first:g} in {count} faces, as their files state" for first, count in stated.items()]
+    if silent and not published:
+        lines.append(f"from {origin:g} in {silent} faces, whose files state nothing (--first-pixel 0, 0.5 or 1)")
+    if lines:
+        logger.info(f"{archive.root}: pixels are counted {'; '.join(lines)}")
 
 
 def require_complete(root: Path, title: str, missing: list[str], allow_partial: bool) -> None:

@@ -1,6 +1,5 @@
-"""300W as released or in Peppa's folders, its private test set, and the synthetic faces, which use the same folders."""
+"""300W as released or in Peppa's folders, and its private test set."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +8,6 @@ import numpy as np
 from extras.datasets.archive import Archive, deviation
 from extras.datasets.naming import photograph
 from extras.datasets.points import paired
-from pipnet.errors import UserError
-from utils.data.lists import read_lines
-
-VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 
 
 class Subset(NamedTuple):
@@ -60,34 +55,17 @@ def _faces(
     return faces, missing
 
 
-def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
-    """Return {relative file: (N,) bool} of the visibility file; empty without that file."""
-    file, flags = root / VISIBLE_FILE, {}
-    if not file.exists():
-        return flags
-    for number, line in enumerate(read_lines(file), 1):
-        name, _, text = line.partition("\t")
-        text = re.sub(r"\s", "", text)
-        if len(text) != count or set(text) - {"0", "1"}:
-            raise UserError(f"{file}, line {number}: a file, a tab and {count} flags 0 or 1 belong here")
-        flags[name] = np.array(list(text)) == "1"
-    return flags
-
-
-def parse_300w(archive: Archive, official: bool = True) -> list[str]:
+def parse_300w(archive: Archive) -> list[str]:
     """Add train and test of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset,
     ...).
 
-    Folder names are case-insensitive. official: return a line for each part with another number of faces than the
-    release.
+    Folder names are case-insensitive. Return a line for each part with another number of faces than the release.
     """
-    flags = _visibility(archive.root, archive.count)
     faces, missing = _faces(archive, PARTS_300W)
     for name, part, image, landmarks in faces:
         identity = f"{name.split('/')[0]}/{photograph(image.stem)}"
-        visible = flags.get(image.relative_to(archive.root).as_posix())
-        archive.add(part.split, image, part.subset, identity, landmarks, visible=visible)
-    return missing if official else []
+        archive.add(part.split, image, part.subset, identity, landmarks)
+    return missing
 
 
 def parse_300w_private(archive: Archive) -> list[str]:

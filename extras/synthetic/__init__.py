@@ -1,7 +1,7 @@
 """Synthetic faces: a procedural 300W that needs no download.
 
-`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser
-reads. A face is a pure function of (seed, index); the number of workers and the order of work do not change it.
+`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), and `read_set` reads it.
+A face is a pure function of (seed, index); the number of workers and the order of work do not change it.
 """
 
 import multiprocessing
@@ -14,6 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +23,11 @@ import numpy as np
 from extras.synthetic.face import RenderedFace, render_face
 from pipnet.cores import cores
 from pipnet.errors import UserError
+from pipnet.geometry import box_of
+from utils.data.lists import numbered
+from utils.data.makers import CONTINUOUS, SYNTHETIC, RawSet
 from utils.data.new_folder import new_folder
-from utils.data.pts import write_pts
+from utils.data.pts import read_pts, write_pts
 from utils.settings.progress import progress
 from utils.settings.start import end_with_parent
 
@@ -34,6 +39,24 @@ VERSION = 1  # a change of what is drawn increases it, so that older faces are n
 TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
 HARD_INDEX = 2_000_000  # first difficult test face (ibug)
 SMALLEST = 32  # px
+POINTS = 68  # landmarks of a face
+ORIGIN = 1.0  # coordinate of the first pixel's centre in the .pts files, as in 300W
+SUBSETS = {"helen/testset": "common/helen", "lfpw/testset": "common/lfpw", "ibug": "challenge/ibug"}
+DATASETS = {
+    SYNTHETIC: SimpleNamespace(
+        title="synthetic faces",
+        layout="68",
+        origin=ORIGIN,
+        expected=None,
+        states=(),
+        options=(),
+        label_shift=0.0,
+        clipped=False,
+        gssl=(),
+        norms=(),
+        countable=False,
+    )
+}  # see `utils.data.makers`
 
 
 def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
@@ -49,6 +72,47 @@ def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
 def _check_size(size: int) -> None:
     if size < SMALLEST:
         raise UserError(f"synthetic faces of {size} px are too small; ask for at least {SMALLEST}")
+
+
+def is_rendered(folder: Path) -> bool:
+    """Return whether a folder looks like one that `generate` wrote."""
+    return (folder / VISIBLE_FILE).is_file() and any((folder / part).is_dir() for part in TRAIN_PARTS | TEST_PARTS)
+
+
+def read_set(dataset: str, folder: Path, published: bool = False, **_: Any) -> RawSet:
+    """Return the faces that `generate` wrote into a folder. published: see `extras.datasets.row.Dataset.read_set`."""
+    splits = {}
+    visible = _visible(folder / VISIBLE_FILE)
+    for split, parts in (("train", TRAIN_PARTS), ("test", TEST_PARTS)):
+        files = [(part, file) for part in parts for file in sorted((folder / part).glob("*.jpg"))]
+        if not files:
+            continue
+        names = [file.relative_to(folder).as_posix() for _, file in files]
+        annotated = np.array([read_pts(file.with_suffix(".pts"), POINTS) for _, file in files])
+        landmarks = annotated - (CONTINUOUS if published else ORIGIN) + CONTINUOUS
+        splits[split] = {
+            "file": names,
+            "subset": [SUBSETS.get(part, part) for part, _ in files],
+            "identity": [f"{part.split('/')[0]}/{file.stem}" for part, file in files],
+            "landmarks": landmarks,
+            "box": np.array([box_of(points) for points in landmarks]),
+            "visible": np.array([visible.get(name, np.ones(POINTS, bool)) for name in names]),
+        }
+    if not splits:
+        raise UserError(f"{folder}: no annotated face of synthetic faces with its image in it")
+    return RawSet(splits, "68", [])
+
+
+def _visible(file: Path) -> dict[str, np.ndarray]:
+    """Return {picture: whether each of its landmarks is visible (N,)} from VISIBLE_FILE."""
+    flags = {}
+    for where, line in numbered(file):
+        name, _, text = line.partition("\t")
+        text = text.strip()
+        if len(text) != POINTS or set(text) - {"0", "1"}:
+            raise UserError(f"{where}: a file, a tab and {POINTS} flags 0 or 1 belong here")
+        flags[name] = np.array(list(text)) == "1"
+    return flags
 
 
 def share(total: int, parts: dict[str, int]) -> dict[str, int]:
@@ -67,9 +131,7 @@ def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
     """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
     folder, name, seed, index, size = job
     face = render(seed, index, size)
-    write_face(
-        Path(folder, name), face.image, face.landmarks + 0.5
-    )  # 300W's origin: the centre of the first pixel is 1
+    write_face(Path(folder, name), face.image, face.landmarks + (ORIGIN - CONTINUOUS))
     return name, "".join("01"[int(v)] for v in face.visible)
 
 

@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from extras.datasets import DATASETS, infer
 from pipnet.errors import UserError
 from pipnet.images import is_picture
+from utils.data.makers import dataset_rows, infer
 from utils.data.new_folder import ASIDE
 from utils.settings.config import ROOT, Defaults
+from utils.settings.extras import extra
 from utils.settings.yaml_files import nearest, read_yaml
 
 MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
@@ -30,7 +31,8 @@ def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
 
 def absolute(names: list[str]) -> list[str]:
     """Return names of datasets as they are, folders and files as absolute paths."""
-    return [name if name in DATASETS or not Path(name).exists() else str(Path(name).resolve()) for name in names]
+    known = dataset_rows()
+    return [name if name in known or not Path(name).exists() else str(Path(name).resolve()) for name in names]
 
 
 def prepared_folders(root: Path) -> list[Path]:
@@ -58,23 +60,23 @@ def prepared(name: str, root: Path) -> Path | None:
 
 
 def dataset_of(name: str, root: Path) -> str:
-    """Return the row of DATASETS for the name of a dataset, a prepared set (in `root`) or a raw folder.
+    """Return the dataset that a name means: its own name, that of a prepared set (in `root`), or a raw folder.
     UserError for others.
     """
-    if name in DATASETS:
+    known = dataset_rows()
+    if name in known:
         return name
     if folder := prepared(name, root):
         meta = folder / "meta.yaml"
         dataset = read_yaml(meta).get("dataset")
-        if not isinstance(dataset, str) or dataset not in DATASETS:
-            raise UserError(
-                f"{meta} names the dataset {dataset!r}, which this version does not know; prepare the set again"
-            )
+        if not isinstance(dataset, str):
+            raise UserError(f"{meta} names no dataset; prepare the set again")
         return dataset
     if Path(name).is_dir():
         return infer(Path(name))
+    extra("datasets")  # without that room most datasets are unknown
     raise UserError(
-        f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {root}, nor a folder{nearest(name, DATASETS)}"
+        f"'{name}' is neither a dataset ({', '.join(known)}), a set in {root}, nor a folder{nearest(name, known)}"
     )
 
 
@@ -84,13 +86,25 @@ def is_unlabelled_set(name: str, root: Path) -> bool:
     UserError if it means nothing, or a folder without a picture.
     """
     path = Path(name)
-    if name in DATASETS or prepared(name, root):
+    if name in dataset_rows() or prepared(name, root):
         return True
     if not path.exists():
         raise UserError(f"--unlabelled {name} is neither a dataset, a prepared set, a folder of pictures nor a video")
     if path.is_dir() and not any(map(is_picture, path.rglob("*"))):
         raise UserError(f"--unlabelled: no picture in the folder {name}")
     return False
+
+
+def unpack_sets(given: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Return the given keys with folders in the place of ZIP files. root: folder of the prepared sets."""
+
+    def folder(name: str) -> str:
+        packed = name.lower().endswith(".zip") and Path(name).is_file()
+        return str(extra("datasets").unpack(Path(name), root)) if packed else name
+
+    found = {key: folder(given[key]) for key in ("dataset", "data_dir") if given.get(key)}
+    found |= {key: [folder(name) for name in given[key]] for key in ("train_data", "test_data") if given.get(key)}
+    return {**given, **found}
 
 
 def check_sets(given: dict[str, Any], defaults: Defaults) -> None:

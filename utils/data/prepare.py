@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 from loguru import logger
 
-from extras.datasets import DATASETS, NOT_COUNTABLE, Archive, Dataset, infer
-from extras.datasets.own_layout import layout_of
 from pipnet.cores import cores
 from pipnet.errors import Unreadable, UserError
 from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import contents_checksum, fingerprint, labels_checksum
+from utils.data.makers import CONTINUOUS, NOT_COUNTABLE, RawSet, dataset_rows, infer, read_set
 from utils.data.new_folder import new_folder
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_meta, read_source_image
 from utils.data.table import Splits, Table, complain, image_of, only, tally
@@ -33,7 +32,6 @@ from utils.settings.sections import KEYS
 from utils.settings.yaml_files import nearest
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-CONTINUOUS = 0.5  # origin of annotations that are continuous px already
 LOST = 0.01  # share of the faces that may be damaged
 # meaning of Dataset.gssl, and key of meta.yaml: px that the authors count more in the box's sides; shares of these by
 # which the left, top, right and bottom edge of the crop lie outside the box
@@ -47,7 +45,7 @@ LARGEST = (
 class DataGenerator:
     """Prepares one raw archive: `run()` returns the folder of its set, and writes it if it is missing.
 
-    - data_dir: the archive. dataset: row of archives.DATASETS; None: inferred from the folder
+    - data_dir: the archive. dataset: one of `dataset_rows`; None: inferred from the folder
     - name: of the set; None: the name of the dataset, for a user's own set the name of its folder. out: folder of the sets
     - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of
       args.yaml
@@ -112,7 +110,7 @@ class DataGenerator:
     def _recipe(self, source: Path) -> dict[str, Any]:
         """Return all that decides what is in the set, as it is written to meta.yaml. The archive is not read yet."""
         dataset = self.dataset or infer(source)
-        row = DATASETS[dataset]
+        row = dataset_rows()[dataset]
         name = self.name or (dataset if row.layout else source.resolve().name)
         if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
             raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
@@ -143,10 +141,12 @@ class DataGenerator:
     def _write(self, source: Path, target: Path, recipe: dict[str, Any]) -> None:
         """Read the archive and write its set."""
         logger.info(f"preparing {target.name} from {source}")
-        row, origin, published = DATASETS[recipe["dataset"]], recipe["origin"], self.labels == "published"
-        archive, layout = self._read(source, recipe["dataset"], origin)
-        count = len(archive.columns["landmarks"][0])
-        splits = self._as_published(archive.tables(), row, origin)
+        row, published = dataset_rows()[recipe["dataset"]], self.labels == "published"
+        splits, layout, points = self._read(source, recipe["dataset"])
+        count = next(iter(splits.values()))["landmarks"].shape[1]
+        if published and self._protocol.rounding == "int" and recipe["origin"] != CONTINUOUS and not row.gssl:
+            for table in splits.values():  # as PIPNet's authors prepare 300W
+                table |= {name: np.trunc(table[name]) for name in ("landmarks", "box")}
         listed = 0
         for table in splits.values():
             faces = len(table["file"])
@@ -169,7 +169,7 @@ class DataGenerator:
             found = {
                 "layout": layout,
                 "count": count,
-                **({"points": archive.names} if archive.names else {}),
+                **({"points": points} if points else {}),
                 "found": dict(tally(subset for table in splits.values() for subset in table["subset"])),
                 "checksum": labels_checksum(source, splits),
                 "contents": contents_checksum(splits),
@@ -178,61 +178,38 @@ class DataGenerator:
         faces = ", ".join(f"{len(table['file'])} {split}" for split, table in splits.items())
         logger.info(f"{target}: {faces} faces with {count} landmarks")
 
-    def _read(self, source: Path, dataset: str, origin: float | None) -> tuple[Archive, str]:
-        """Return the parsed archive and the name of its layout."""
-        row, layouts, published = DATASETS[dataset], self.layouts or self.defaults.layouts, self.labels == "published"
+    def _read(self, source: Path, dataset: str) -> RawSet:
+        """Return the faces of the archive. UserError if they have not the landmarks of `layout`."""
+        row, layouts = dataset_rows()[dataset], self.layouts or self.defaults.layouts
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         first = {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
-        archive = row.load(
+        found = read_set(
+            dataset,
             source,
-            self.allow_partial,
-            stored and stored.count,
+            allow_partial=self.allow_partial,
+            layout=stored,
             layouts=Layouts({**first, **layouts.rows}),
-            origin=CONTINUOUS if published else origin,
+            first_pixel=self.first_pixel,
+            published=self.labels == "published",
             **{key: getattr(self, key) for key in row.options},
         )
-        if row.countable:
-            self._check_first_pixel(archive, origin, published)
-        count = len(archive.columns["landmarks"][0])
+        count = next(iter(found.splits.values()))["landmarks"].shape[1]
         if stored and stored.count != count:
             raise UserError(
                 f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out"
             )
-        return archive, (stored if row.layout else layout_of(archive, stored)).name
-
-    def _as_published(self, splits: Splits, row: Dataset, origin: float | None) -> Splits:
-        """Return the splits, with landmarks and boxes cut to whole px if PIPNet's authors do so, as for 300W."""
-        if self.labels == "published" and self._protocol.rounding == "int" and origin != CONTINUOUS and not row.gssl:
-            for table in splits.values():
-                table |= {name: np.trunc(table[name]) for name in ("landmarks", "box")}
-        return splits
-
-    def _check_first_pixel(self, archive: Archive, origin: float, published: bool) -> None:
-        """Log how the files of an own set count pixels. UserError if each of them says so itself, other than the flag."""
-        stated = {first: count for first, count in archive.told.items() if first is not None}
-        silent = len(archive) - sum(stated.values())
-        if not silent and self.first_pixel is not None and set(stated) != {origin}:
-            raise UserError(
-                f"{archive.root}: its files state first_pixel {', '.join(f'{first:g}' for first in stated)} themselves, not "
-                f"{origin:g}; leave --first-pixel out, or correct the files"
-            )
-        lines = [f"from {first:g} in {count} faces, as their files state" for first, count in stated.items()]
-        if silent and not published:
-            lines.append(f"from {origin:g} in {silent} faces, whose files state nothing (--first-pixel 0, 0.5 or 1)")
-        if lines:
-            logger.info(f"{archive.root}: pixels are counted {'; '.join(lines)}")
+        return found
 
     def _check(self) -> None:
-        if self.dataset is not None and self.dataset not in DATASETS:
-            raise UserError(
-                f"no dataset '{self.dataset}' (there are: {', '.join(DATASETS)}){nearest(self.dataset, DATASETS)}"
-            )
+        rows = dataset_rows()
+        if self.dataset is not None and self.dataset not in rows:
+            raise UserError(f"no dataset '{self.dataset}' (there are: {', '.join(rows)}){nearest(self.dataset, rows)}")
         if not (isinstance(self.target_size, int) and self.target_size >= 16):
             raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
         if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
-        if self.first_pixel is not None and not DATASETS[self.dataset or infer(Path(self.data_dir))].countable:
+        if self.first_pixel is not None and not rows[self.dataset or infer(Path(self.data_dir))].countable:
             raise UserError(NOT_COUNTABLE)
         KEYS["frame_step"].check(self.frame_step)
         KEYS["identity"].check(self.identity)
@@ -332,12 +309,12 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
     return found
 
 
-def gssl_crop(dataset: str | None, protocol: Protocol, rows: dict[str, Any]) -> dict[str, list[float]]:
+def gssl_crop(dataset: str, protocol: Protocol, rows: dict[str, Any]) -> dict[str, list[float]]:
     """Return the entry GSSL_CROP of meta.yaml for a dataset whose crops in protocol `gssl` are its own, else {}.
 
     rows: the protocols of args.yaml.
     """
-    own = DATASETS[dataset].gssl if dataset and protocol._asdict() == rows.get("gssl") else ()
+    own = dataset_rows()[dataset].gssl if protocol._asdict() == rows.get("gssl") else ()
     return {GSSL_CROP: list(own)} if own else {}
 
 

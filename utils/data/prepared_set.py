@@ -20,13 +20,13 @@ from pipnet.geometry import Protocol, border_px, check_protocol
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.data.disk import AGAIN, CROPS, FAR, decoded_crop, stored_columns, stored_crop
 from utils.data.faces import Crops, Faces, constant, mapped
+from utils.data.makers import SYNTHETIC
 from utils.data.table import image_of
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts, normalised
 from utils.settings.union import Labelled, labels_to
 from utils.settings.yaml_files import read_yaml
 
-SYNTHETIC = "synthetic"
 SPLITS = ("train", "val", "test", "unlabelled")
 UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
 ALL = "all"  # every face of a set, whatever its split

@@ -13,22 +13,21 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from extras.datasets import DATASETS, infer
 from pipnet.errors import UserError
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.data.faces import Faces
 from utils.data.fingerprint import fingerprint
+from utils.data.makers import SYNTHETIC, dataset_rows, infer
 from utils.data.new_folder import ASIDE, DAY
 from utils.data.paths import MEANFACE_FILES, dataset_of, prepared_folders, set_name
 from utils.data.prepare import DataGenerator
-from utils.data.prepared_set import SYNTHETIC, UNLABELLED, PreparedSet, Split, test_split
+from utils.data.prepared_set import UNLABELLED, PreparedSet, Split, test_split
 from utils.settings.config import ROOT, Defaults, Settings, load_protocol
+from utils.settings.extras import extra
 
 MOST_BYTES = 1 << 22  # of a mean face as text
 UNUSED = 30 * DAY  # after so many seconds a set is named as one that may be removed
 FARTHEST = 2.0  # share of the crop; a mean face has no landmark so far from the crop's centre
-# {set: the set whose archive holds it too}
-HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
 
 
 class SetFinder:
@@ -135,7 +134,7 @@ class SetFinder:
         wanted: dict[str, Any] = {"labels": self.data.labels}
         if self.data.protocol:
             wanted["protocol"] = self.protocol._asdict()
-        if DATASETS[dataset_of(str(folder), self.root)].countable and self.data.first_pixel is not None:
+        if self.data.first_pixel is not None and _is_countable(one.meta["dataset"]):
             wanted["origin"] = self.data.first_pixel
         if why := one.mismatch(**wanted):
             raise UserError(
@@ -153,7 +152,7 @@ class SetFinder:
     def _found_or_made(self, name: str, test: bool) -> PreparedSet:
         """Return the newest set of that name that was prepared as this run asks for, or prepare it from its archive."""
         raw, named = self._source(name), self._named(name)
-        dataset = name if name in DATASETS else infer(raw) if raw else named[0].meta["dataset"] if named else None
+        dataset = name if name in dataset_rows() else infer(raw) if raw else named[0].meta["dataset"] if named else None
         wanted = self._wanted(dataset, test)
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
@@ -210,7 +209,7 @@ class SetFinder:
 
     def _wanted(self, dataset: str | None, test: bool) -> dict[str, Any]:
         """Return the values of meta.yaml that a prepared set must have so that this run can use it."""
-        data, row = self.data, DATASETS.get(str(dataset))
+        data, row = self.data, dataset_rows().get(str(dataset))
         wanted = {
             "protocol": self.protocol._asdict(),
             "margin": data.margin,
@@ -258,7 +257,7 @@ class SetFinder:
         """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared
         before. None: the default.
         """
-        if dataset is None or not DATASETS[dataset].countable:
+        if not _is_countable(dataset):
             return None
         if self.data.first_pixel is not None:
             return self.data.first_pixel
@@ -288,15 +287,13 @@ class SetFinder:
         """Return the raw archive of a set; None if only the meta.yaml of an earlier preparation names it."""
         if name == SYNTHETIC:
             return None
-        if name in DATASETS:
+        if name in dataset_rows():
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
             chosen = name == self.data.dataset
-            if raw is None or infer(raw) in (name, HOSTS.get(name)) or (chosen and _has_own_layout(name)):
+            if raw is None or (chosen and _has_own_layout(name)):
                 return raw
-            folders = sorted(path for path in raw.iterdir() if path.is_dir())  # several archives side by side
-            for wanted in filter(None, (name, HOSTS.get(name))):
-                if found := [folder for folder in folders if wanted in (folder.name.lower(), infer(folder))]:
-                    return found[0]
+            if found := extra("datasets").archive_of(name, raw):
+                return found
             return None if self._named(name) and not chosen else raw
         if Path(name).is_dir():
             return Path(name)
@@ -307,19 +304,15 @@ class SetFinder:
     @property
     def _rendered_name(self) -> str:
         """Return the name of the folder of rendered faces."""
-        from extras.synthetic import VERSION
-
-        return f"synthetic-raw{VERSION}-{self.data.synthetic_train}-{self.data.synthetic_test}"
+        return f"synthetic-raw{extra('synthetic').VERSION}-{self.data.synthetic_train}-{self.data.synthetic_test}"
 
     def _rendered(self) -> Path:
         """Return the folder of rendered faces, which looks like 300W. Render them if they are missing."""
-        from extras.synthetic import generate
-
         folder = self.root / self._rendered_name
         if not folder.is_dir():
             train, test = self.data.synthetic_train, self.data.synthetic_test
             logger.info(f"rendering {train} + {test} synthetic faces into {folder}")
-            generate(folder, train, test)
+            extra("synthetic").generate(folder, train, test)
         return folder
 
     def meanface(self, name: str | None, layout: Layout, faces: Faces) -> np.ndarray:
@@ -366,20 +359,24 @@ def read_meanface(file: Path) -> np.ndarray:
 
 def _said_first_pixel(one: PreparedSet) -> bool:
     """Return whether --first-pixel told the origin of a set. Published labels are read without one."""
-    countable = one.meta["dataset"] in DATASETS and DATASETS[one.meta["dataset"]].countable
-    return countable and bool(one.meta["origin"]) and one.meta["labels"] != "published"
+    return _is_countable(one.meta["dataset"]) and bool(one.meta["origin"]) and one.meta["labels"] != "published"
+
+
+def _is_countable(dataset: str | None) -> bool:
+    """Return whether users say where the first pixel is in the files of a dataset."""
+    row = dataset_rows().get(str(dataset))
+    return row is not None and row.countable
 
 
 def _has_own_layout(dataset: str | None) -> bool:
-    """Return whether a row of DATASETS is for users' own sets, which may have any layout and are named after their
-    folder.
-    """
-    return dataset in DATASETS and DATASETS[dataset].layout is None
+    """Return whether a dataset is of users' own sets, which may have any layout and are named after their folder."""
+    row = dataset_rows().get(str(dataset))
+    return row is not None and row.layout is None
 
 
 def _is_benchmark(name: str) -> bool:
-    """Return whether a name is that of a row of DATASETS whose sets are named after it."""
-    return name in DATASETS and not _has_own_layout(name)
+    """Return whether a name is that of a dataset whose sets are named after it."""
+    return name in dataset_rows() and not _has_own_layout(name)
 
 
 def _raw_folder(text: str) -> Path:

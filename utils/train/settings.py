@@ -13,12 +13,12 @@ from typing import Any
 from nets import NetOptions, check_options
 from pipnet.errors import UserError
 from pipnet.layout import Layout
+from utils.data.makers import NOT_COUNTABLE, dataset_rows
 from utils.data.paths import absolute, dataset_of, is_unlabelled_set, prepared, resolve_paths
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import SetFinder
 from utils.settings.checks import check_given, check_read, check_rooms, check_semi
 from utils.settings.config import ROOT, Defaults, Settings, check_values, make_settings
-from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, ROUNDS
 from utils.settings.yaml_files import read_yaml
@@ -131,7 +131,7 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
             "them, or leave it out"
         )
     chosen = {*used, given.get("dataset", "auto")}
-    if given.get("data_dir") and not chosen & {*extra("datasets").DATASETS, given["data_dir"], "auto"}:
+    if given.get("data_dir") and not chosen & {*dataset_rows(), given["data_dir"], "auto"}:
         raise UserError(
             f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it out"
         )
@@ -168,10 +168,10 @@ def _check_archives(given: dict, names: list[str], root: Path) -> None:
     """Raise UserError if a given key is read by none of the archives that `names` mean. root: of the prepared sets."""
     if not {"first_pixel", "frame_step", "allow_partial", "identity"} & given.keys():
         return
-    datasets = extra("datasets")
-    rows = [datasets.DATASETS[dataset_of(name, root)] for name in names]
+    known = dataset_rows()
+    rows = [known[dataset] for dataset in (dataset_of(name, root) for name in names) if dataset in known]
     if given.get("first_pixel") is not None and not any(row.countable for row in rows):
-        raise UserError(datasets.NOT_COUNTABLE)
+        raise UserError(NOT_COUNTABLE)
     if "frame_step" in given and not any("frame_step" in row.options for row in rows):
         raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
     if "identity" in given and not any("identity" in row.options for row in rows):

@@ -9,8 +9,8 @@ from conftest import made_in, refuses
 from own_sets import FIVE, write_coco, write_cvat, write_pairs, write_rows
 
 from extras.datasets import DATASETS, infer
+from extras.datasets.packed import unpack
 from main import main
-from utils.data.packed import unpack
 from utils.data.prepared_set import read_meta
 
 LABELME = json.dumps({"version": "5.2.1", "shapes": [{"label": "nose", "points": [[1, 2]]}], "imagePath": "0.jpg"})
@@ -78,6 +78,6 @@ def test_a_zip_that_cannot_be_unpacked(tmp_path, monkeypatch):
     locked[locked.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted file
     file.with_name("locked.zip").write_bytes(locked)
     refuses("locked.zip.*password", unpack, file.with_name("locked.zip"), tmp_path / "data")
-    monkeypatch.setattr("utils.data.packed.SPARE", 1 << 60)
+    monkeypatch.setattr("extras.datasets.packed.SPARE", 1 << 60)
     refuses("mine.zip.*no room", unpack, file, tmp_path / "data")
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]

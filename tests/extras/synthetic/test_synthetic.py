@@ -10,10 +10,12 @@ import pytest
 from conftest import LAYOUTS, ROOT, refuses
 
 from extras import synthetic
-from extras.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
+from extras.synthetic import HARD_INDEX, TEST_INDEX, generate, read_set, render, share
 from extras.synthetic.face import RenderedFace
 from extras.synthetic.head import both_lids, head_model, landmarks_3d, pose_vertices
 from pipnet.errors import UserError
+from utils.data.makers import infer
+from utils.data.pts import read_pts
 
 COUNT = 68
 
@@ -125,6 +127,8 @@ def test_rendering_processes_leave_ctrl_c_to_their_caller():
 ATTACKED = """
 import multiprocessing, os, sys, threading, time
 from pipnet.errors import UserError
+from utils.data.makers import infer
+from utils.data.pts import read_pts
 from extras.synthetic import generate
 def attack():
     while len(processes := multiprocessing.active_children()) < 2:
@@ -252,3 +256,18 @@ def test_a_flag_is_no_folder_for_faces(tmp_path):
     assert done.returncode
     assert b"usage" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_rendered_faces_are_read_with_their_visibility(tmp_path):
+    generate(tmp_path / "raw", 4, 3, 64, workers=1)
+    assert infer(tmp_path / "raw") == "synthetic"
+    splits, layout, _ = read_set("synthetic", tmp_path / "raw")
+    assert layout == "68" and [len(table["file"]) for table in splits.values()] == [4, 3]
+    name, file = splits["train"]["file"][0], tmp_path / "raw" / "visible.tsv"
+    points = read_pts((tmp_path / "raw" / name).with_suffix(".pts"))
+    assert np.array_equal(splits["train"]["landmarks"][0], points - 1.0 + 0.5)
+    file.write_text(f"{name}\t{'10' * 34}\n")
+    again = read_set("synthetic", tmp_path / "raw").splits
+    assert again["train"]["visible"][0].tolist() == [True, False] * 34 and again["test"]["visible"].all()
+    file.write_text("afw/a.jpg\t0123\n")
+    refuses("visible.tsv, line 1", read_set, "synthetic", tmp_path / "raw")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, mismatch, refuses, split_of, spoilt
+from conftest import DEFAULTS, LAYOUTS, mismatch, refuses, split_of
 
 from extras.datasets import PARTS_300W, infer
 from pipnet.errors import UserError
@@ -121,15 +121,6 @@ def test_both_trees_of_300w(tmp_path, names):
     ] * 2
     assert len(splits["train"]) == 6
     refuses("ibug: 2 of 135", parse, "300w", tmp_path)
-    (tmp_path / "visible.tsv").write_text(
-        "".join(f"{record.image.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n" for record in splits["train"])
-    )
-    assert infer(tmp_path) == "synthetic"
-    again = parse("synthetic", tmp_path)
-    assert (
-        again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible.all()
-    )  # for the file is silent
-    spoilt(tmp_path / "visible.tsv", "afw/a.jpg\t0123\n", "visible.tsv, line 1", parse, "synthetic", tmp_path)
 
 
 def test_points_folders(tmp_path):

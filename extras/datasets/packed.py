@@ -5,7 +5,6 @@ import os
 import shutil
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from loguru import logger
@@ -20,17 +19,6 @@ PLACE = "unpacked"  # below the folder of prepared sets
 READ = (*SUFFIXES, ".pts", ".csv", ".json", ".xml", ".txt")  # other files stay packed
 SPARE = 1 << 30  # bytes that stay free on the disk
 KEPT = {*SPLITS, *CONTAINERS, "annotations"}  # a single folder of another name in a ZIP is left out of the paths
-
-
-def unpack_sets(given: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Return the given keys with folders in the place of ZIP files. root: folder of the prepared sets."""
-
-    def folder(name: str) -> str:
-        return str(unpack(Path(name), root)) if name.lower().endswith(".zip") and Path(name).is_file() else name
-
-    found = {key: folder(given[key]) for key in ("dataset", "data_dir") if given.get(key)}
-    found |= {key: [folder(name) for name in given[key]] for key in ("train_data", "test_data") if given.get(key)}
-    return {**given, **found}
 
 
 def unpack(file: Path, root: Path) -> Path:
