@@ -177,7 +177,7 @@ def check_modes(mode: Namespace, given: dict[str, Any]) -> None:
     if mode.audit:
         unread = {"test_data", *SECTIONS["test"].keys} - {"norm"}
         _check_unread(given, unread, "is for tests, and --audit tests no net; leave it out")
-    elif mode.train:
+    elif mode.train or mode.prepare:
         _check_unread(given, ("folds",), "is the number of nets of --audit; give that, or leave it out")
 
 
