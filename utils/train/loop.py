@@ -28,6 +28,7 @@ from utils.train.losses import Losses, NonFinite, one_behind
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
 from utils.train.run_folder import Run, net_checksum
+from utils.train.schedule import make_schedule
 from utils.train.solver import Solver
 
 
@@ -132,7 +133,8 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
         phases = Profile(run.folder / "trace.json", ranks.device) if train.profile and ranks.first else None
-        solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks, phases)
+        schedule = make_schedule(train, len(order) // train.accumulate)
+        solver = Solver(net, train, settings.loss, schedule, ranks, phases)
     except ValueError as error:
         raise UserError(str(error)) from None
     if ranks.first and not resume:
@@ -164,7 +166,7 @@ def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], r
         solver.load_state_dict(stored["solver"])
     except ValueError as error:
         raise UserError(f"{run.last} cannot be resumed: {error}; train a new run") from None
-    solver.step = history.epochs * solver.steps  # the number of steps per epoch may have changed
+    solver.step = history.epochs * solver.schedule.epoch  # the number of steps per epoch may have changed
     return history
 
 

@@ -41,7 +41,7 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(train: TrainSettings, steps: int) -> Schedule:
-    """Return the schedule of a training with `steps` steps per epoch. ValueError for unequal lists."""
+    """Return the schedule of a training with `steps` optimizer steps per epoch. ValueError for unequal lists."""
     factors = train.factors or [0.1**place for place in range(1, len(train.milestones) + 1)]
     if len(factors) != len(train.milestones):
         raise ValueError(

@@ -17,7 +17,7 @@ from utils.settings.sections import LossSettings, TrainSettings
 from utils.train.losses import Losses
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
 from utils.train.ranks import Ranks
-from utils.train.schedule import make_schedule
+from utils.train.schedule import Schedule
 
 
 class Phases:
@@ -37,7 +37,7 @@ class Phases:
 class Solver:
     """The state of a training: the net, its optimizer, its averaged weights, the number of the step.
 
-    net: the plain module, not the one that DDP wraps. steps: optimizer steps per epoch.
+    net: the plain module, not the one that DDP wraps.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class Solver:
         net: Trainable,
         train: TrainSettings,
         loss: LossSettings,
-        steps: int,
+        schedule: Schedule,
         ranks: Ranks,
         phases: Phases | None = None,
     ):
-        self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
+        self.net, self.ranks, self.accumulate, self.clip = net, ranks, train.accumulate, train.clip
         self.fixed_norms = freeze(net, train.freeze)
         self.factors = {term: float(getattr(loss, key) * net.factors.get(term, 1)) for term, key in net.terms.items()}
         self.names: list[str] = []  # of the terms, in the order of the net's counts: known from the first step on
         self.weights: Tensor | None = None  # (terms,) their factors
-        self.dtype, self.schedule = precision(train.amp, ranks.device), make_schedule(train, steps)
+        self.dtype, self.schedule = precision(train.amp, ranks.device), schedule
         if ranks.device.type == "cpu":
             patch_convolutions(net)
         self.optimizer: Any = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)

@@ -41,7 +41,7 @@ def plain(**given) -> Settings:
 def make_solver(net: torch.nn.Module, steps: int = 1, ranks: Ranks = ONE, **given) -> Solver:
     """A solver with `plain` settings. steps: of an epoch."""
     found = plain(**given)
-    return Solver(net, found.train, found.loss, steps, ranks)
+    return Solver(net, found.train, found.loss, make_schedule(found.train, steps), ranks)
 
 
 def make_net(num_nb: int = 5, stride: int = 32, size: int = 64, name: str = NET) -> torch.nn.Module:
