@@ -163,13 +163,9 @@ def write_five(root: Path) -> None:
         shutil.copy(file.with_suffix(".jpg"), root / "five" / f"{number}.jpg")
 
 
-def names_of_sets(root: Path) -> dict[str, str]:
-    """Return {folder of a prepared set: a name for it that no version of the code changes}."""
-    found = {}
-    for file in sorted((root / "data").glob("*/meta.yaml")):
-        values = dict(line.split(": ", 1) for line in file.read_text().splitlines() if re.match(r"\w+: ", line))
-        found[file.parent.name] = Path(values["source"]).name if values["dataset"] == "own" else values["dataset"]
-    return found
+def without_names(text: str, root: Path) -> str:
+    """Return a text without the places and the folders of sets, whose names say how a version of the code made them."""
+    return re.sub(r"(synthetic|300w|faces68|five)-[0-9a-z-]+", r"\1", text.replace(str(root), "ROOT"))
 
 
 def weights_of(file: Path) -> list[str]:
@@ -209,26 +205,22 @@ def of_commands(root: Path, trains: bool) -> Iterator[tuple[str, list[str]]]:
         if done.returncode:
             sys.exit(f"failed: {' '.join(words)}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
         if name == "rendered":
-            (rendered,) = (folder for folder, dataset in names_of_sets(root).items() if dataset == "synthetic")
+            (rendered,) = (
+                file.parent.name
+                for file in (root / "data").glob("*/meta.yaml")
+                if "dataset: synthetic" in file.read_text().splitlines()
+            )
     if trains:
         for file in sorted((root / "runs").rglob("*.pt")):
             yield f"weights of {file.relative_to(root / 'runs')}", weights_of(file)
-    names = names_of_sets(root)
-
-    def without_names(text: str) -> str:
-        text = text.replace(str(root), "ROOT")
-        for folder in sorted(names, key=len, reverse=True):
-            text = text.replace(folder, names[folder])
-        return re.sub(r"synthetic-[\w-]+", "synthetic", text)
-
     tables = sorted(
         path for path in (root / "runs").rglob("*") if path.suffix in (".csv", ".tsv") and path.name != "time.csv"
     )
     for file in (*tables, *sorted(root.glob("*.csv")), *sorted(root.glob("*.json"))):
-        lines = without_names(file.read_text(encoding="utf-8")).splitlines()
+        lines = without_names(file.read_text(encoding="utf-8"), root).splitlines()
         if len(lines) > 40 or max(map(len, lines)) > 400:  # a table of faces: a checksum a row would be as long
             lines = [f"{len(lines)} lines", hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]]
-        yield str(file.relative_to(root)), lines
+        yield without_names(str(file.relative_to(root)), root), lines
     pictures = sorted((root / "data").glob("synthetic*/**/*.jpg"))
     yield "rendered pictures", [checksum(np.array([checksum(file) for file in pictures]))]
     pages = [
@@ -236,7 +228,7 @@ def of_commands(root: Path, trains: bool) -> Iterator[tuple[str, list[str]]]:
         for file in sorted((root / "runs").rglob("*.jpg"))
         if file.relative_to(root / "runs").parts[0] not in TRAININGS
     ]
-    yield "pages", [f"{without_names(str(file))} {checksum(file)}" for file in pages]
+    yield "pages", [f"{without_names(str(file), root)} {checksum(file)}" for file in pages]
     for file in sorted((root / "runs").rglob("*.onnx")):
         yield f"outputs of {file.relative_to(root / 'runs')}", outputs(file)
 
