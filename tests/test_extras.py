@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, slow
-from test_imports import UPWARD
 
 from utils.settings.extras import EXTRAS
 
@@ -28,9 +27,6 @@ NEEDS = {  # {room: flags of main.py that need it}
     "systems": "--train --steps flip",
     "tools": "--predict assets/astronaut.jpg",
 }
-STILL = {
-    name.split(".")[1] for names in UPWARD.values() for name in names
-}  # rooms whose imports are to be turned round
 QUICK = "heads"
 
 
@@ -62,7 +58,7 @@ def whole(tmp_path_factory):
     return folder, figures(ROOT, folder, RENDERED)
 
 
-@pytest.mark.parametrize("room", [QUICK, *slow(*sorted(EXTRAS.keys() - {QUICK, *STILL}))])
+@pytest.mark.parametrize("room", [QUICK, *slow(*sorted(EXTRAS.keys() - {QUICK}))])
 def test_a_checkout_without_a_room_does_the_main_job(room, whole, tmp_path):
     listing = "git ls-files -co --exclude-standard -- *.py args.yaml pipnet extras weights assets"
     listed = subprocess.run(listing.split(), cwd=ROOT, capture_output=True, text=True)

@@ -117,7 +117,7 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
         flat = camera.flatten(mesh.seen)
         p, q, r, w = sides = corners(flat)
         area = (r[..., 0] - p[..., 0]) * (w[..., 1] - q[..., 1]) - (r[..., 1] - p[..., 1]) * (w[..., 0] - q[..., 0])
-        near = 0.25 * sum(corners(mesh.seen[..., 2]))
+        near: np.ndarray = 0.25 * sum(corners(mesh.seen[..., 2]))
         show = (np.abs(area) > 1e-3) if mesh.both else area > 1e-3
         if mesh.keep is not None:
             show &= mesh.keep

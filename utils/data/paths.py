@@ -9,7 +9,7 @@ from typing import Any
 
 from pipnet.errors import UserError
 from pipnet.images import is_picture
-from utils.data.makers import dataset_rows, infer
+from utils.data.makers import SYNTHETIC, dataset_rows, infer
 from utils.data.new_folder import ASIDE
 from utils.settings.config import ROOT, Defaults
 from utils.settings.extras import extra
@@ -74,7 +74,7 @@ def dataset_of(name: str, root: Path) -> str:
         return dataset
     if Path(name).is_dir():
         return infer(Path(name))
-    extra("datasets")  # without that room most datasets are unknown
+    extra("synthetic" if name == SYNTHETIC else "datasets")  # a missing room is the reason
     raise UserError(
         f"'{name}' is neither a dataset ({', '.join(known)}), a set in {root}, nor a folder{nearest(name, known)}"
     )
