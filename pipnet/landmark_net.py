@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,8 @@ DETECTS = (
 )
 
 
-class LandmarkNet(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class LandmarkNet:
     """A landmark net and how its crops are made.
 
     predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has
@@ -77,7 +80,7 @@ class LandmarkNet(NamedTuple):
     states: tuple[str | None, ...] = ()
     sure_score: float = 1.0
     sure_error: float = SURE_ERROR
-    member_limits: dict[str, dict[str, float]] = {}
+    member_limits: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def seen_as(self, name: str | None = None) -> "LandmarkNet":
         """Return the net that gives the landmarks of one of its layouts only, see `Layout.chosen`."""
@@ -90,7 +93,8 @@ class LandmarkNet(NamedTuple):
             return {key: value[:, rows] if key in PER_LANDMARK else value for key, value in predict(images).items()}
 
         own: dict[str, Any] = self.member_limits.get(layout.name, {})
-        return self._replace(
+        return replace(
+            self,
             predict=select,
             layout=layout,
             meanface=None if self.meanface is None else self.meanface[rows],
@@ -98,7 +102,7 @@ class LandmarkNet(NamedTuple):
             **own,
         )
 
-    @property
+    @cached_property
     def tight(self) -> bool:
         """Return whether training crops were made from tight landmark boxes: the crop of the mean face's box is then
         [0, 1].
@@ -233,7 +237,7 @@ class LandmarkNet(NamedTuple):
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
         """Return the net of a file that this project exported. UserError if its metadata are incomplete or wrong."""
         net = cls.of(lambda images: opened.run({"image": images}), LandmarkCard.read(opened.values, file))
-        return net._replace(pose="pose" in opened.outputs)
+        return replace(net, pose="pose" in opened.outputs)
 
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:

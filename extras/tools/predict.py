@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Collection, Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -338,7 +339,7 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
         mean = mean_of(find(crops), find(crops.flip(2)).flip(net.layout))
         return {name: value.numpy() for name, value in mean._asdict().items() if value is not None}
 
-    return net._replace(predict=predict)
+    return replace(net, predict=predict)
 
 
 def check_flags(mode: Namespace, settings: Settings, folder: Path) -> None:
@@ -382,7 +383,7 @@ def run_prediction(
         file = test.detector_weights or shipped_weights(test.detector, int8)
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
     protocol = load_protocol(settings.protocols, settings.data.protocol or "square")
-    opened = open_landmark_net(Path(weights), read_defaults(), threads)._replace(protocol=protocol)
+    opened = replace(open_landmark_net(Path(weights), read_defaults(), threads), protocol=protocol)
     net = Landmarker(
         averaged(opened) if test.flip_test else opened,
         finder,

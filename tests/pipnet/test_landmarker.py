@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -167,7 +168,7 @@ def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift,
         points = to_crop(upright, crop_box(landmarker.box_of(truth)[:4], SQUARE, 640, 480))
         return {"landmarks": points[None], "score": np.ones((1, 68), np.float32)}
 
-    landmarker = found_at(net._replace(predict=predict), np.concatenate([centre - half, centre + half]))
+    landmarker = found_at(replace(net, predict=predict), np.concatenate([centre - half, centre + half]))
     assert len(landmarker(coded())) == 1 and seen == [1] * crops
 
 
@@ -178,7 +179,7 @@ def test_a_coarse_net_makes_the_crops():
     """
     image, truth = coded(), mean_face() * 180 + (230, 130)
     net, coarse, seen = known_net(truth), known_net(truth, pull=0.1), []
-    counted = net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images))
+    counted = replace(net, predict=lambda images: seen.append(len(images)) or net.predict(images))
     landmarker = found_at(counted, box_of(truth) + 40, box_of(truth) - 40, coarse=coarse)
     (one,) = landmarker(image)
     assert seen == [1] and one.score == 0.9
@@ -186,7 +187,7 @@ def test_a_coarse_net_makes_the_crops():
 
     once = landmarker(image, second_crop=False)[0]
     assert np.abs(once.box - box_of(truth) - 40).max() < 1e-6 and landmarker.coarse.seconds is landmarker.seconds
-    landmarker.coarse.net = coarse._replace(face_least=1.1)
+    landmarker.coarse.net = replace(coarse, face_least=1.1)
     seen.clear()
     assert not landmarker(image) and not seen
 
@@ -211,14 +212,14 @@ def test_a_face_is_sure_by_its_scores_and_its_expected_errors(score, sigma, sure
     truth = mean_face() * 180
     errors = None if sigma is None else np.full(68, sigma * np.sqrt(np.ptp(truth, axis=0).prod()))
     face = Face(box_of(truth), 1.0, truth, np.full(68, score), errors)
-    assert known_net(truth)._replace(face_limit=0.4).is_sure(face) == sure
+    assert replace(known_net(truth), face_limit=0.4).is_sure(face) == sure
 
 
 def test_detections_with_low_landmark_scores_are_dropped():
     image, truth = coded(), mean_face() * 180 + (230, 130)
     landmarker = found_at(known_net(truth), box_of(truth))  # landmark scores of 1, clipped
     assert len(landmarker(image)) == 1
-    landmarker.net = landmarker.net._replace(face_least=1.1)
+    landmarker.net = replace(landmarker.net, face_least=1.1)
     assert not landmarker(image) and len(landmarker.landmarks_of(image, box_of(truth)[None])) == 1
     assert not Tracker(landmarker).update(image, 0.0)
 
@@ -307,7 +308,7 @@ def test_a_crop_that_is_not_square_follows_both_sides():
 def test_the_detectors_box_becomes_that_of_the_landmarks():
     assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.0]])), [[15, 29, 25, 59]])
     whole = found_at(known_net(mean_face()), [100, 100, 200, 220])
-    inner = Landmarker(whole.net._replace(protocol=Protocol(**DEFAULTS.protocols["inner"])), detector=whole.detector)
+    inner = Landmarker(replace(whole.net, protocol=Protocol(**DEFAULTS.protocols["inner"])), detector=whole.detector)
     image = np.zeros((300, 300, 3), np.uint8)
     crops = [crop_box(one.detect(image)[0][0], one.net.protocol, 300, 300) for one in (whole, inner)]
     assert np.allclose(*crops)  # a net for inner landmarks sees the face as large as a net for all

@@ -1,6 +1,7 @@
 """When a picture is searched again, turned and enhanced."""
 
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -196,7 +197,7 @@ def never_sure(spread: float, **limits) -> LandmarkNet:
         moved = mean.meanface + rng.uniform(-spread, spread, (len(images), 1, 2))
         return {"landmarks": moved, "score": np.full(shape, 0.9), "sigma": np.full(shape, 0.044)}
 
-    return mean._replace(predict=predict, **limits)
+    return replace(mean, predict=predict, **limits)
 
 
 def test_a_search_ends_after_some_crops(portrait):
@@ -219,7 +220,7 @@ def test_a_search_does_not_count_the_crops_of_other_threads(portrait):
                 other.join()
         return net.predict(images)
 
-    landmarker = Landmarker(net._replace(predict=predict), Counted(np.array([[200, 100, 260, 160]])), threads=1)
+    landmarker = Landmarker(replace(net, predict=predict), Counted(np.array([[200, 100, 260, 160]])), threads=1)
     landmarker(portrait)
     alone = own.copy()
     busy.append(True)

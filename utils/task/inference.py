@@ -1,5 +1,6 @@
 """Landmark nets of runs, checkpoints and published files, in the form that pipnet's Landmarker expects."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,4 +35,4 @@ def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> Landm
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
-    return checkpoint.described(net, stored)._replace(predict=predict_arrays)
+    return replace(checkpoint.described(net, stored), predict=predict_arrays)

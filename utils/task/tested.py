@@ -275,7 +275,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
         net = checkpoint.described(torch_net, stored)
     else:
         torch_net, stored, net = None, checkpoint.load(run.weights, defaults), open_net(run.weights)
-    net = (net.seen_as(view) if view else net)._replace(protocol=protocol)
+    net = replace(net.seen_as(view) if view else net, protocol=protocol)
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -303,7 +304,7 @@ def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
         (Protocol(1.1, 1.3, 0.1, "no", "clip", "float"), net.meanface * 0.7),
         (Protocol(2.0, 2.2, -0.05, "max", "zero", "int"), net.meanface),
     ):
-        other = net._replace(protocol=protocol, meanface=meanface)
+        other = replace(net, protocol=protocol, meanface=meanface)
         landmarker = Landmarker(other, SimpleNamespace(face_box=face_box))
         low = rng.uniform(-60, 330, (20, 2))
         boxes = np.column_stack([low, low + rng.uniform(1, 200, (20, 2))])
