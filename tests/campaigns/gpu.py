@@ -195,9 +195,13 @@ def cases(args: Namespace, names: list[str], root: Path, figures: dict) -> Itera
         yield Case(name, [row["why"]] if row["status"] == "failed" else [], row["status"], seconds=row["seconds"])
 
 
+def main() -> int:
+    minutes = {"type": float, "default": 60, "help": "what has not begun by then is skipped"}
+    return campaign("paths", __doc__, cases, PATHS, minutes=minutes)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] in (["memory"], ["group"]):
         main_in(sys.argv.pop(1))
     else:
-        minutes = {"type": float, "default": 60, "help": "what has not begun by then is skipped"}
-        sys.exit(campaign("paths", __doc__, cases, PATHS, minutes=minutes))
+        sys.exit(main())
