@@ -198,7 +198,7 @@ class Campaign:
 def cases(args: Namespace, _kinds: list[str], root: Path, figures: dict) -> Iterator[Case]:
     words = [*command({"modes": "--train"}, root, "x"), "--run-root", root / "runs", "--exp", "teacher"]
     trained(shlex.join(map(str, words)), root)
-    shutil.copy(next((root / "data").glob("synthetic-12-3-64*/meanface.txt")), root)
+    shutil.copy(next((root / "data").glob("synthetic-*/meanface.txt")), root)
     run = Campaign(args.seed, root)
     with ThreadPoolExecutor(args.jobs) as pool:
         for found in pool.map(run.run, range(args.count)):

@@ -10,6 +10,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.files import is_partial, open_regular, set_aside
+from utils.settings.start import GOES_ON
 from utils.train.run_folder import Run, next_id
 
 LOCK, LOG = ".lock", "log.txt"
@@ -46,7 +47,8 @@ def locked(folder: Path) -> Iterator[None]:
 def check_new(folder: Path, overwrite: bool, kept: tuple[Path, ...] = ()) -> None:
     """Raise UserError if no run may begin in `folder`.
 
-    It must be missing or empty; with `overwrite` it may hold a run. It must not contain one of the folders `kept`.
+    It must be missing or empty, or hold a run that ended before its first checkpoint; with `overwrite` any run. It must
+    not contain one of the folders `kept`.
     """
     for place in kept:
         if place.resolve().is_relative_to(folder.resolve()):
@@ -54,7 +56,8 @@ def check_new(folder: Path, overwrite: bool, kept: tuple[Path, ...] = ()) -> Non
     names = _names(folder) - {LOCK}
     if names and not names & RUN:
         raise UserError(f"{folder} holds {min(names)} and no run; give an id, or a new or empty folder")
-    if names and not overwrite:
+    untrained = "args.yaml" in names and not any((folder / file).is_file() for file in ("best.pt", *GOES_ON))
+    if names and not (overwrite or untrained):
         raise UserError(
             f"{folder} already holds a run; give --resume to go on, --overwrite to move it aside, or another --exp"
         )
@@ -64,7 +67,7 @@ def check_new(folder: Path, overwrite: bool, kept: tuple[Path, ...] = ()) -> Non
 def hold(run: Run, new: bool = False, overwrite: bool = False, named: bool = True) -> Iterator[Run]:
     """Lock the folder of a run, make it if it is missing, and yield the run.
 
-    new: a run begins, so the folder must be empty. overwrite: an earlier run in it is moved aside. named: the user has
+    new: a run begins, see `check_new`. An earlier run in the folder is moved aside. named: the user has
     named the folder; otherwise a new run takes the next id that is free. A new folder into which nothing but a log was
     written is removed at the end, and what was moved aside comes back.
     """
@@ -88,7 +91,7 @@ def hold(run: Run, new: bool = False, overwrite: bool = False, named: bool = Tru
         before = _names(run.folder)
         locks.enter_context(locked(run.folder))
         if new:
-            check_new(run.folder, False)  # another process may have begun a run meanwhile
+            check_new(run.folder, False)  # another process may have trained a run meanwhile
         _tidy(run.folder)
         if aside:
             logger.info(f"{run.folder} of an earlier run is moved to {aside}")
