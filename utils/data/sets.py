@@ -47,6 +47,9 @@ class SetFinder:
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.compared: set[Path] = set()  # folders whose archives have been compared with them
         self.made: set[Path] = set()  # folders that were written by this object
+        self.opened: dict[
+            tuple[Path, int], PreparedSet
+        ] = {}  # by folder and time of its meta.yaml, so each is read once
 
     def training_names(self, only_benchmarks: bool = False) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
@@ -76,9 +79,18 @@ class SetFinder:
         found = []
         for root in dict.fromkeys(filter(None, (self.trained, self.root))):
             for folder in prepared_folders(root):
-                with suppress(UserError):  # a damaged one, or one of another format
-                    found.append(PreparedSet(folder, self.layouts, self._drawn(folder)))
+                with suppress(
+                    UserError, FileNotFoundError
+                ):  # a damaged one, one of another format, one that is removed
+                    found.append(self._opened(folder))
         return found
+
+    def _opened(self, folder: Path) -> PreparedSet:
+        """Return the prepared set in a folder, which is read again only if it was written again."""
+        key = folder, (folder / "meta.yaml").stat().st_mtime_ns
+        if key not in self.opened:
+            self.opened[key] = PreparedSet(folder, self.layouts, self._drawn(folder))
+        return self.opened[key]
 
     def log_unused(self) -> None:
         """Log the sets in `root` that were not used for 30 days or were moved aside, and how to delete them."""
