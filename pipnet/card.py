@@ -200,7 +200,7 @@ def stated(kind: Kind, default: Any = REQUIRED) -> Any:
 
 @dataclass(frozen=True)
 class Card:
-    """What an exported net says of itself in its metadata, see `stated`. Its subclasses are frozen dataclasses."""
+    """The metadata of an exported net, see `stated`. Subclasses are frozen dataclasses."""
 
     @classmethod
     def kind(cls) -> Kind:

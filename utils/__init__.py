@@ -4,8 +4,8 @@ Once this is imported, `pipnet.Landmarker` and `pipnet.Detector` also open what 
 and nets that other authors published.
 """
 
-import utils.settings.extras  # noqa: F401 adds the heads of extras to those of nets
 from pipnet.openers import register
+from utils.settings.extras import extra  # this import also adds the heads of extras to those of nets
 
 
 def __getattr__(name):
@@ -24,14 +24,10 @@ def _open_landmark_net(name, threads):
 
 
 def _open_published_graph(file, opened):
-    from utils.settings.extras import extra
-
     return extra("systems").open_graph(file, opened)
 
 
 def _open_detector(file, name, threads):
-    from utils.settings.extras import extra
-
     return extra("detector").open_detector(file, name, threads)
 
 

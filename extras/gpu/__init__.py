@@ -1,4 +1,4 @@
-"""What a training on a GPU does there: batches whose pictures are augmented on the device, steps replayed as one graph."""
+"""Training on a GPU: pictures are augmented on the device, and a step is replayed as one CUDA graph."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What shows a landmark test: the page of the report with its charts, the faces, comparisons with other runs."""
+"""The report page of a landmark test: charts, faces, comparisons with other runs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What nets of other authors need: their files, their published augmentation, the local stage of DPR."""
+"""Nets of other authors: readers of their files, their published augmentation, the local stage of DPR."""
 
 from typing import Any
 

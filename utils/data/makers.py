@@ -1,4 +1,4 @@
-"""What makes faces: the room `datasets` parses archives and own labels, and the room `synthetic` renders.
+"""Makers of faces: the room `datasets` parses archives and own labels, and the room `synthetic` renders.
 
 Each has DATASETS, {name: row}, and `read_set`, which returns the faces of a raw folder as tables.
 """

@@ -1,4 +1,4 @@
-"""What the modes of main.py work with, and the table of these modes."""
+"""The modes of main.py, one table of them, and the job that they share."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -33,7 +33,7 @@ Figures = dict[str, list[dict]]  # {name of a table: its rows}
 
 
 class Job(NamedTuple):
-    """What the modes of one command share. All processes have one.
+    """Settings, sets and run of one command, which its modes share. All processes have one.
 
     mode: the modes and their flags; given: the keys on the command line
     task: the functions of --task, see `utils.task.landmarks`
