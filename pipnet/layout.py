@@ -1,6 +1,7 @@
 """Layouts: the number of a face's landmarks, which of them are mirror partners, and which a drawing joins by lines."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
 MOST_LANDMARKS = 10_000  # of a layout; a file that claims more is refused before any work
 
 
-def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
+def opposite(ring: Sequence[int]) -> list[tuple[int, int]]:
     """Return (upper, lower) pairs of landmarks that lie opposite in a ring. Its two corners are in no pair."""
     half = len(ring) // 2
     return list(zip(ring[1:half], ring[:half:-1], strict=True))
@@ -66,18 +67,6 @@ class Layout(NamedTuple):
         group = self.groups.get(name, ())
         return group if name in self.closed and len(group) >= 4 and len(group) % 2 == 0 else None
 
-    def openings(self) -> list[tuple[int, int, int, int]]:
-        """Return opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
-        if self.members:
-            found = [
-                (m.index[a], m.index[b], m.index[c], m.index[d])
-                for m in self.members.values()
-                for a, b, c, d in m.layout.openings()
-            ]
-            return list(dict.fromkeys(found))
-        rings = filter(None, map(self.ring, (*EYES, INNER_LIPS)))
-        return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
-
     def point_names(self) -> list[str]:
         """Return the names of the landmarks: the group's, numbered from 1 if it has several; without a group, the
         index.
@@ -122,17 +111,6 @@ class Layout(NamedTuple):
         part = self.chosen(name)
         wholes = (one for one in self.members.values() if not part.sets and set(part.index) < set(one.index))
         return next(wholes, part)
-
-    def member_of(self, set_name: str, stored: str) -> "Member | None":
-        """Return the member of a union that has the labels of a set; None if there is none.
-
-        set_name: as in `sets`; stored: the layout in which its labels are stored.
-        """
-        members = [member for member in self.members.values() if member.layout.stored == stored]
-        return next(
-            (member for member in members if set_name in member.sets),
-            next((member for member in members if member.layout.name == stored), None),
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint or a file's metadata."""

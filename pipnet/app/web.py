@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tempfile
 from functools import partial
+from glob import escape
 from http.client import HTTPException
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipnet import detector, images, landmark_net, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
 from pipnet.errors import UserError, one_line
-from pipnet.files import names_folder, partial_name, set_aside, shipped, write_atomic, write_text
+from pipnet.files import is_partial, names_folder, partial_name, set_aside, shipped, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
@@ -94,8 +95,9 @@ def check_page(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} holds a page already; give --overwrite to move it aside, or name a new folder")
 
 
-def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
-    """Write the page into a new or empty folder; with `overwrite`, a page that is there is moved aside.
+def write_page(folder: Path, options: Options, overwrite: bool = False) -> Path | None:
+    """Write the page into a new or empty folder; with `overwrite`, a page that is there is moved aside. Return its new
+    place.
 
     The page works below any path of a web server. UserError if the folder holds something else, if onnxruntime-web is
     missing, or if a file is no net for the page.
@@ -104,8 +106,10 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
     check_page(folder, overwrite)
     found = options.detector or shipped("detector.onnx")
     settings = page_settings(options, found)
-    made = partial_name(folder)
+    made, aside = partial_name(folder), None
     try:
+        for left in filter(is_partial, folder.parent.glob(f".{escape(folder.name)}.partial-*")):
+            shutil.rmtree(left)  # of a process that was killed
         shutil.copytree(PAGE, made, ignore=IGNORED)
         _unpack(made / "vendor")
         nets = {
@@ -119,12 +123,13 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
         write_text(made / SETTINGS, json.dumps(settings) + "\n")
         if folder.exists() and any(folder.iterdir()):
             check_page(folder, overwrite)
-            set_aside(folder)
+            aside = set_aside(folder)
         os.replace(made, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    return aside
 
 
 def page_settings(options: Options, found: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nets.labels import Weak
 from nets.registry import ERRORS
 from nets.trainable import Trainable
 from nets.wrappers.distillation import Distillation
+from utils.train.make_net import lid_openings
 
 BATCH, SIZE, LAYOUT = 4, 64, LAYOUTS.load("68")
 PARTS = {"eyes": list(range(36, 48)), "mouth": list(range(48, 68))}
@@ -89,7 +90,7 @@ def step(net: Trainable, labels, images: int = BATCH) -> None:
     "more",
     [
         {},
-        {"refine": True, "openings": LAYOUT.openings()},
+        {"refine": True, "openings": lid_openings(LAYOUT)},
         {"hard_landmarks": 1.0},
         {"auxiliary": ("pose", "states")},
         {"reinit": True},

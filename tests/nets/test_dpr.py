@@ -129,7 +129,7 @@ def test_published_files_start_the_preset(reference, tmp_path):
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="slim.*dpr"):
-        meanface = load_faces(sources)[0].meanface()
+        meanface = load_faces(sources).train.meanface()
         initialise.start_from(
             net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail, DEFAULTS
         )

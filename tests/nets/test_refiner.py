@@ -24,6 +24,7 @@ from pipnet.errors import UserError
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
 from utils.train.cost import refiner_cost
+from utils.train.make_net import lid_openings
 from utils.train.teacher import add_teacher
 
 refined = partial(net_of, refine=True)
@@ -123,8 +124,8 @@ def test_it_overfits_sixteen_faces():
 
 def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_path):
     layout = LAYOUTS.load("68")
-    assert len(layout.openings()) == 2 + 2 + 3 and {(37, 41, 36, 39), (62, 66, 60, 64)} < set(layout.openings())
-    net, truth = refined(openings=layout.openings()), torch.tensor(FACE).float()[None]
+    assert len(lid_openings(layout)) == 2 + 2 + 3 and {(37, 41, 36, 39), (62, 66, 60, 64)} < set(lid_openings(layout))
+    net, truth = refined(openings=lid_openings(layout)), torch.tensor(FACE).float()[None]
     features = net.extract(pictures(1))
 
     def loss(found: torch.Tensor, truth: torch.Tensor) -> float:

@@ -21,7 +21,7 @@ from utils.evaluate import metric
 from utils.settings import memory
 from utils.settings.conversion import conversion
 from utils.settings.layouts import Layouts
-from utils.settings.union import Labelled
+from utils.settings.union import Labelled, member_of
 
 BATCH = 64  # faces
 SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
@@ -133,7 +133,7 @@ def comparison_of(layout: Layout, labelled: Labelled, layouts: Layouts) -> Compa
     layout of the labels.
     """
     stored = labelled.stored
-    if own := layout.member_of(*labelled):
+    if own := member_of(layout, labelled):
         return Comparison(own.layout, own.index)
     if stored == layout.stored:
         return Comparison(layout)

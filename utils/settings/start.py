@@ -27,7 +27,7 @@ LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun
 SWEPT = "PIPNET_SWEEP" in os.environ  # a run of a sweep
 QUIET = LAUNCHED or SWEPT  # what has started this process says for it that it was stopped
 _says = "stopped"  # when a signal ends the process
-_sockets = None, ""  # id of the process that made a folder for sockets, and that folder
+_at_once = False  # whether a signal ends the process without an exception
 _trained = None  # folder of the run that is trained
 _begun = None  # id of the process that answers signals
 
@@ -92,6 +92,8 @@ def _interrupt(number, _):
     if os.getpid() != _begun:
         os._exit(128 + number)  # a loader process, forked from the one that answers the signal
     ignore_signals()
+    if _at_once:
+        _leave(KeyboardInterrupt(number))
     sys.unraisablehook = lambda lost: _leave(lost.exc_value)  # Python drops an exception that a destructor raises
     raise KeyboardInterrupt(number)  # if a library does not let it through, `end_when_stuck` ends the process
 
@@ -101,21 +103,12 @@ def stops_at_once():
     """In the body, let Ctrl-C and SIGTERM end the process without an exception: in a callback, one could make torch
     abort.
     """
-    ours = signal.getsignal(signal.SIGINT) is _interrupt
-    for number in SIGNALS if ours else ():
-        signal.signal(number, _end)
+    global _at_once
+    _at_once = True
     try:
         yield
     finally:
-        for number in SIGNALS if ours else ():
-            signal.signal(number, _interrupt)
-
-
-def _end(number, _):
-    if os.getpid() == _begun:
-        ignore_signals()
-        _leave(KeyboardInterrupt(number))
-    os._exit(128 + number)  # a process that was forked
+        _at_once = False
 
 
 def when_stopped(text):
@@ -145,7 +138,7 @@ def _stopped():
             flags.append(flag)
     begun = any(os.path.isfile(os.path.join(_trained, file)) for file in GOES_ON)
     says = "stopped; the training goes on from its last whole epoch" if begun else "stopped in the first epoch; anew"
-    return "%s: %s" % (says, shlex.join([*script, *flags, "--exp", _trained, "--resume" if begun else "--overwrite"]))
+    return "%s: %s" % (says, shlex.join([*script, *flags, "--exp", _trained, *["--resume"] * begun]))
 
 
 def _last_words():
@@ -158,19 +151,6 @@ def _leave(error):
     if isinstance(error, KeyboardInterrupt):
         os.write(2, _last_words().encode(errors="surrogateescape"))
         _exit(128 + (error.args or SIGNALS)[0])
-
-
-def share_sockets():
-    """Make one folder for the sockets of this process and its loader processes, which goes with this process.
-
-    Each loader process would make its own, and leave it when a signal ends it.
-    """
-    global _sockets
-    from multiprocessing.util import get_temp_dir
-
-    if "tempdir" not in getattr(multiprocessing.current_process(), "_config", ()):
-        with suppress(OSError):
-            _sockets = os.getpid(), get_temp_dir()
 
 
 def ignore_signals():
@@ -189,8 +169,9 @@ def _exit(status):
         child.terminate()
     for child in children:
         child.join(1)
-    if _sockets[0] == os.getpid():
-        shutil.rmtree(_sockets[1], ignore_errors=True)
+    sockets = getattr(multiprocessing.current_process(), "_config", {}).get("tempdir")
+    if sockets:
+        shutil.rmtree(sockets, ignore_errors=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError):  # a closed pipe, or in the middle of a print
             stream.flush()

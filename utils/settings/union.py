@@ -77,6 +77,15 @@ def labels_to(layout: Layout, labelled: Labelled, layouts: Layouts) -> Conversio
     return conversion(labelled.stored, layout.stored, layouts)
 
 
+def member_of(union: Layout, labelled: Labelled) -> Member | None:
+    """Return the member of a union that has the labels of a set; None if there is none."""
+    members = [member for member in union.members.values() if member.layout.stored == labelled.stored]
+    return next(
+        (member for member in members if labelled.set_name in member.sets),
+        next((member for member in members if member.layout.name == labelled.stored), None),
+    )
+
+
 def to_union(labelled: Labelled, union: Layout, layouts: Layouts) -> Conversion | None:
     """Return the conversion of a set's labels to a union; None if it gives no landmark.
 
@@ -84,7 +93,7 @@ def to_union(labelled: Labelled, union: Layout, layouts: Layouts) -> Conversion 
     that the set labels by a convention of its own.
     """
     stored = labelled.stored
-    mine = union.member_of(*labelled) or Member(layouts.load(stored), ())
+    mine = member_of(union, labelled) or Member(layouts.load(stored), ())
     same, own = _Same(layouts, [stored, *(member.layout.stored for member in union.members.values())]), list(mine.own)
     places = {
         point: i

@@ -59,16 +59,15 @@ def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> tuple[N
 
 
 def _after_restart(mode: Namespace, progress: Run) -> Namespace:
-    """Return the mode. If torchrun has restarted this process, it resumes, or moves aside what has no checkpoint yet.
+    """Return the mode. If torchrun has restarted this process and there is a checkpoint, the training is resumed.
 
     UserError if the run has no name to be found by.
     """
     if variable("TORCHELASTIC_MAX_RESTARTS", 0) and not mode.exp:
         raise UserError("MAX_RESTARTS needs --exp, by which a restarted training finds its run")
-    if not variable("TORCHELASTIC_RESTART_COUNT", 0):
-        return mode
-    begun = progress.last.is_file()
-    return Namespace(**{**vars(mode), "resume": begun, "overwrite": not begun})
+    if variable("TORCHELASTIC_RESTART_COUNT", 0) and progress.last.is_file():
+        return Namespace(**{**vars(mode), "resume": True, "overwrite": False})
+    return mode
 
 
 def _check_begin(mode: Namespace, runs: Runs) -> None:

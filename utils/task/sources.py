@@ -184,10 +184,15 @@ def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.n
     return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
-def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[ValidationPart]]:
-    """Return the faces to train on, and those to validate on, if any.
-    fold: number of the audit's fold that is held out.
-    """
+class LoadedFaces(NamedTuple):
+    """The faces of a training, and those that it is validated on, if any."""
+
+    train: Faces
+    validation: list[ValidationPart] = []
+
+
+def load_faces(sources: Sources, fold: int | None = None) -> LoadedFaces:
+    """Return the faces to train on and to validate on. fold: number of the audit's fold that is held out."""
     settings, layout = sources.settings, sources.layout
     data, seed, held = settings.data, settings.train.seed, None
     faces = sources.load(sources.splits(*() if fold is None else ("train", "val")))
@@ -205,11 +210,11 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[V
     if data.balance:
         faces = balanced(faces, layout)
     if held is not None:
-        return faces, [ValidationPart(held, Comparison(layout))]
+        return LoadedFaces(faces, [ValidationPart(held, Comparison(layout))])
     if data.val == "none":
         if settings.train.early_stop:
             raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
-        return faces, []
+        return LoadedFaces(faces)
     parts = sources.validation(
         sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training]
     )
@@ -221,7 +226,7 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[V
         )
     for part in parts:
         face_norms(part.faces, part.comparison.layout, settings.test.norm)
-    return faces, parts
+    return LoadedFaces(faces, parts)
 
 
 def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:

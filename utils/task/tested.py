@@ -1,6 +1,7 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -119,7 +120,9 @@ class LandmarkTests(Tests):
         int8 = self.run.export_path("int8") if self.run.has("int8") else None
         weights = self.settings.test.detector_weights
         options = Options(self.run.onnx, int8, Path(weights) if weights else None)
-        write_page(folder, options, overwrite or not out)  # in the run's own folder it is an export like the others
+        aside = write_page(folder, options, overwrite or not out)
+        if aside and not out:  # in the run's own folder it is an export like the others, which are replaced
+            shutil.rmtree(aside)
         return f"{files}, the page to {folder}"
 
     def source(self) -> Source:

@@ -8,7 +8,7 @@ import torch
 
 from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
 from nets.stages.auxiliary import TERMS
-from pipnet.layout import Layout
+from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 from utils.settings.sections import LossSettings, NetSettings
 
 
@@ -29,6 +29,16 @@ def auxiliary_outputs(loss: LossSettings) -> list[str]:
     if loss.eyes + loss.mouth > 0:
         outputs.append("states")
     return outputs
+
+
+def lid_openings(layout: Layout) -> list[tuple[int, int, int, int]]:
+    """Return opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
+    found = []
+    for member in layout.parts().values():
+        for name in (*EYES, INNER_LIPS):
+            ring = [member.index[i] for i in member.layout.ring(name) or ()]
+            found += [(upper, lower, ring[0], ring[len(ring) // 2]) for upper, lower in opposite(ring)]
+    return list(dict.fromkeys(found))
 
 
 def state_names(loss: Mapping[str, Any]) -> list[str | None]:
@@ -63,7 +73,7 @@ def make_net(
         groups = list(facial_parts(layout).values())
         if rest := sorted(set(range(layout.count)) - {i for ids in groups for i in ids}):
             groups.append(rest)
-    openings = layout.openings() if loss.openings > 0 else []
+    openings = lid_openings(layout) if loss.openings > 0 else []
     if loss.openings > 0 and not net.refine:
         raise ValueError("openings is a loss term of the refiner; add --refine, or leave --openings out")
     if loss.openings > 0 and not openings:

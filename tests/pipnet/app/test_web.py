@@ -208,14 +208,15 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     write_page(tmp_path / "page", options)
     with pytest.raises(UserError, match="--overwrite"):
         write_page(tmp_path / "page", options)
-    write_page(tmp_path / "page", options, overwrite=True)
+    (tmp_path / ".page.partial-0123abcd").mkdir()  # of a process that was killed
+    aside = write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     refuses("mine", write_page, tmp_path / "mine", options)
     monkeypatch.setattr(web, "SHA512", "another")
     refuses("tgz.*damaged", write_page, tmp_path / "other", options)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert len(names) == 3 and names[:2] == ["mine", "page"] and (tmp_path / names[2] / "settings.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page", aside.name]
+    assert (aside / "settings.json").is_file()
 
 
 @needs_runtime
@@ -225,6 +226,15 @@ def test_a_page_from_the_command_line(cli, tmp_path):
     for name in ("landmarks.onnx", "landmarks.int8.onnx"):
         assert (tmp_path / "page" / name).read_bytes() == shipped(name).read_bytes()
     fails(cli("--export", "onnx", "--exp", "landmarks", "--out", tmp_path / "page"), "give one of these")
+
+
+@pytest.mark.slow
+@needs_runtime
+def test_a_page_in_the_folder_of_its_run_is_replaced(cli, trained, tmp_path):
+    run = shutil.copytree(trained.folder, tmp_path / "run")
+    for _ in range(2):
+        assert cli("--export", "web", "--exp", run).returncode == 0
+    assert [path.name for path in run.iterdir() if "web" in path.name] == ["web"]
 
 
 def test_the_runtime_is_fetched_once_and_only_if_it_is_genuine(tmp_path, monkeypatch, served):

@@ -21,7 +21,7 @@ from pipnet.layout import Layout, contradiction
 from utils.data.faces import aligned
 from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.settings.conversion import conversion
-from utils.settings.union import Labelled, described, labelled_by, to_union, unite
+from utils.settings.union import Labelled, described, labelled_by, member_of, to_union, unite
 from utils.task.check_sets import check_known
 from utils.task.sources import Sources
 from utils.train.initialise import shared_landmarks
@@ -94,7 +94,9 @@ def test_a_convention_has_landmarks_of_its_own():
         and not set(two.index[:17]) & set(one.index)
     )
     assert (
-        union.chosen("faces68") is two and union.member_of("faces68", "68") is two and union.member_of("x", "68") is one
+        union.chosen("faces68") is two
+        and member_of(union, Labelled("faces68", "68")) is two
+        and member_of(union, Labelled("x", "68")) is one
     )
     other = unite(
         "union", [Labelled("faces68", "68"), SETS[2], SETS[0]], layouts
