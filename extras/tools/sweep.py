@@ -15,9 +15,9 @@ import yaml
 
 from pipnet.errors import UserError
 from pipnet.files import read_csv, set_aside, write_csv, write_text
-from utils.data.paths import check_sets, resolve_paths
+from utils.data.paths import resolve_paths
 from utils.evaluate.tables import markdown_table, with_numbers
-from utils.settings.config import ROOT, Defaults, check_files, check_values, flags_of, make_settings, read_value
+from utils.settings.config import ROOT, Defaults, flags_of, make_settings, read_value
 from utils.settings.sections import KEYS, SECTIONS
 from utils.settings.start import names_training
 from utils.settings.yaml_files import nearest, read_yaml
@@ -26,10 +26,9 @@ from utils.train.ranks import variable
 from utils.train.run_folder import Run
 from utils.train.run_lock import check_new, hold, locked
 
-PLAN, RESULT = "sweep.yaml", "sweep.csv"
+RECORD, RESULT = "sweep.yaml", "sweep.csv"
 TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
 DONE = "done"
-MOST_BYTES = 100_000  # of the values of a run; the system limits an argument to 131,072
 PLACES = ("data_root", "run_root")  # keys that say where files are written
 
 
@@ -47,31 +46,19 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             )
     given = resolve_paths(given)
     folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
-    plan: dict[str, Any] = {
-        "sweep": keys,
-        "given": given,
-        "tests": [name for name in TESTS if getattr(mode, name)],
-        "args": {**defaults.values, "presets": defaults.presets},
+    tests = [name for name in TESTS if getattr(mode, name)]
+    values = {**defaults.values, "presets": defaults.presets, **given}
+    record = {
+        "sweep": list(keys),
+        "tests": tests,
+        "values": {key: value for key, value in values.items() if key not in keys},
     }
-    again = False
-    if mode.resume:
-        plan, again = continue_plan(folder, plan)
-        try:  # the flags have been checked before
-            check_files(plan["given"])
-            check_sets(plan["given"], defaults)
-        except UserError as error:
-            raise UserError(f"{folder / PLAN}: given: {error}") from None
-    combinations = [
-        dict(zip(plan["sweep"], chosen, strict=True)) for chosen in itertools.product(*plan["sweep"].values())
-    ]
+    again = mode.resume and differs_in_tests(folder, record)
+    combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
     for chosen in combinations:
-        wanted = {**plan["given"], **chosen}
+        wanted = {**given, **chosen}
         if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
-        if sum(map(len, flags_of(wanted))) > MOST_BYTES:
-            raise UserError(
-                f"the values of a run of this sweep take more than {MOST_BYTES} bytes; give fewer or shorter names"
-            )
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
     with hold(Run(folder, folder / "best.pt"), not mode.resume, mode.overwrite, bool(mode.exp)) as run:
@@ -85,9 +72,9 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
                     set_aside(place)
         if again:
             (folder / RESULT).unlink(missing_ok=True)  # then no run is done
-        write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
+        write_text(folder / RECORD, yaml.safe_dump(record, sort_keys=False))
         names_training(folder)
-        failed = _train_all(mode, plan, combinations, folder)
+        failed = _train_all(mode, given, combinations, folder)
     if failed:
         count = len(combinations)
         raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
@@ -126,79 +113,36 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
     UserError if it is unusable.
     """
     if mode.resume and not mode.exp:
-        plans = sorted(root.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+        plans = sorted(root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)
         if not plans:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
     folder = run_folder.find_run(mode.exp, root, True).folder
     if not mode.resume:
         check_new(folder, mode.overwrite, (ROOT, root))
-    elif not (folder / PLAN).is_file():
+    elif not (folder / RECORD).is_file():
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
     return folder
 
 
-def continue_plan(folder: Path, new: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return (plan of the sweep in `folder` with the values, flags and tests of `new`, whether all runs are tested
-    again).
+def differs_in_tests(folder: Path, record: dict[str, Any]) -> bool:
+    """Return whether the runs of the sweep in `folder` were tested in another way than `record` says. All are tested
+    again then, so that the table compares like with like.
 
-    They are if there is a new test or another flag of tests, so that the table compares like with like. UserError for
-    flags that belong to a new sweep, and if args.yaml was changed since.
+    UserError for another sweep, and if a value differs with which the runs were trained, typed or of args.yaml.
     """
-    old = read_plan(folder / PLAN)
-    for key in PLACES:
-        told = old["given"].pop(key, None)
-        if told and key not in new["given"] and ROOT / told != ROOT / new["args"][key]:
-            raise UserError(
-                f"{folder / PLAN} names the {key} {told}, and no file decides where others are written; give "
-                f"{KEYS[key].flag} again"
-            )
-    if list(old["sweep"]) != list(new["sweep"]):
-        known = ", ".join(old["sweep"])
-        raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(new['sweep'])}; give --exp, or no --resume")
-    changed = [key for key, value in new["given"].items() if old["given"].get(key) != value]
-    for key in changed:
-        if KEYS[key].change != "always":
-            raise UserError(f"{KEYS[key].flag} belongs to a new sweep, {folder} has {old['given'].get(key, 'none')}")
-    told = {*old["given"], *old["sweep"], *(key for key, row in KEYS.items() if row.change == "always")}
-    for key, value in old["args"].items():
-        if key not in told and new["args"].get(key) != value:
-            raise UserError(
-                f"{key} in args.yaml was changed since {folder} began, so its runs could not be compared; change it "
-                "back, or start a new sweep"
-            )
-    before = old["tests"]
-    tests = [name for name in TESTS if name in (*before, *new["tests"])]
-    values = {
-        key: [*known, *(value for value in new["sweep"][key] if value not in known)]
-        for key, known in old["sweep"].items()
-    }
-    again = tests != before or bool(tests and {"test_data", *SECTIONS["test"].keys} & set(changed))
-    return {**new, "sweep": values, "given": {**old["given"], **new["given"]}, "tests": tests}, again
-
-
-def read_plan(file: Path) -> dict[str, Any]:
-    """Return the plan of a sweep, each key checked as if it were typed, since the file may come from anybody.
-
-    UserError, which names file and key, for anything else.
-    """
-    plan = {"tests": [], "args": {}, **read_yaml(file)}
-    keys = plan.get("sweep")
-    if (
-        not isinstance(keys, dict)
-        or not keys
-        or not all(values and isinstance(values, list) for values in keys.values())
-    ):
-        raise UserError(f"{file}: sweep must be a table of keys, each with a list of values, not {keys!r}")
-    plan["sweep"] = {
-        key: [check_values({key: value}, f"{file}: sweep")[key] for value in values] for key, values in keys.items()
-    }
-    plan["given"] = check_values(plan.get("given"), f"{file}: given")
-    if not isinstance(plan["tests"], list) or not all(test in TESTS for test in plan["tests"]):
-        raise UserError(f"{file}: tests must be a list of {', '.join(TESTS)}, not {plan['tests']!r}")
-    if not isinstance(plan["args"], dict):
-        raise UserError(f"{file}: args must be a table of keys and values, not {plan['args']!r}")
-    return plan
+    old, new = read_yaml(folder / RECORD), yaml.safe_load(yaml.safe_dump(record))
+    if old.get("sweep") != new["sweep"] or not isinstance(old.get("values"), dict):
+        raise UserError(f"{folder} is a sweep of {old.get('sweep')}, not of {new['sweep']}; give --exp, or no --resume")
+    free = {*PLACES, *(key for key, row in KEYS.items() if row.change == "always")}
+    changed = {key for key in {**old["values"], **new["values"]} if old["values"].get(key) != new["values"].get(key)}
+    if fixed := sorted(changed - free, key=str):
+        raise UserError(
+            f"{fixed[0]} is not what it was when {folder} began, so its runs could not be compared; give it as before, "
+            "or start a new sweep"
+        )
+    changed_tests = old.get("tests") != new["tests"] or {"test_data", *SECTIONS["test"].keys} & changed
+    return bool(new["tests"] and changed_tests)
 
 
 def _shown(value) -> str:
@@ -215,18 +159,19 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
     return folder.with_name(f"{folder.name}-{name}")
 
 
-def _train_all(mode: Namespace, plan: dict, combinations: list[dict], folder: Path) -> int:
+def _train_all(mode: Namespace, given: dict[str, Any], combinations: list[dict], folder: Path) -> int:
     """Train and test the runs that are not done yet. Return the number of runs that failed."""
     before = read_csv(folder / RESULT, texts=("run", "state"))
     states = {row["run"]: row["state"] for row in before}
-    needed = "report/scores.csv" if plan["tests"] else "last.pt"
+    tests = [name for name in TESTS if getattr(mode, name)]
+    needed = "report/scores.csv" if tests else "last.pt"
     for count, chosen in enumerate(combinations, 1):
         place = _folder(folder, chosen)
         if states.get(place.name) == DONE and (place / needed).is_file():
             continue
         text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
         print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
-        status = _start([*_flags(mode, plan["tests"], place), *flags_of({**plan["given"], **chosen})])
+        status = _start([*_flags(mode, tests, place), *flags_of({**given, **chosen})])
         states[place.name] = DONE if status == 0 else f"failed ({status})"
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
@@ -244,8 +189,6 @@ def _flags(mode: Namespace, tests: list[str], place: Path) -> list[str]:
     flags += [f"--{name.replace('_', '-')}" for name in (*["prepare"] * mode.prepare, *tests)]
     if Run(place, place / "best.pt").first().last.is_file():
         flags.append("--resume")
-    elif place.is_dir():  # it was stopped in its first epoch
-        flags.append("--overwrite")
     return flags
 
 
