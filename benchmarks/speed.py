@@ -2,7 +2,7 @@
 
 training [FLAG ...]: steps against their upper bound, with flags of main.py. gpu [ROW ...]: the same on a GPU, for many
 nets. zoo [NET ...], formats [NET ...]: cost of every net; the shipped nets in every format. demo [NET ...], browser
-[NET.onnx ...]: from pictures to drawn faces. soak [video] [pictures]: the demo for a long time.
+[NET.onnx ...]: from pictures to drawn faces.
 """
 
 from commands import Command, main
@@ -12,7 +12,7 @@ SPEEDS = {
     "gpu": Command("speeds.gpu"),
     "browser": Command("speeds.browser"),
     **{name: Command("speeds.nets") for name in ("zoo", "formats")},
-    **{name: Command("speeds.demo") for name in ("demo", "soak")},
+    "demo": Command("speeds.demo"),
 }
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ OLDER = (
     "scale",
     "semi",
     "sizes",
+    "soak",
     "systems",
     "unions",
 )  # results whose commands were removed or changed

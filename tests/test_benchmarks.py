@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tables
 from conftest import ROOT
-from speeds import demo, gpu, training
+from speeds import gpu, training
 
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
@@ -99,14 +99,6 @@ def test_a_card_is_checked(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_demo_runs_as_long_as_it_must():
-    """Twelve frames and four pictures in place of 30,000 and 10,000."""
-    found = demo.soak(share=0.0004)
-    video, pictures = found["video"], found["pictures"]
-    assert video["lines"] == video["saved_frames"] == 12 and video["playable"] and video["with_a_face"] == 12
-    assert pictures["lines"] == pictures["saved_pictures"] == 4 and pictures["in_order"]
-
-
 def test_a_warp_shuts_an_eye():
     face, ring = render(2, 0, 256, lids=both_lids(1.0, 0.8)), lids.RINGS[0]
     eye, rng = lids.eye_of(face.landmarks, ring), np.random.default_rng(0)

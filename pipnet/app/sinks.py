@@ -54,20 +54,17 @@ class VideoSink:
         self.target, self.written, self.source = Path(opencv_path(target)), 0, source
         self._partial: Path | None = None
         self._writer: OpenCV | PyAV | None = None
-        self._fps, self._aspect, self._fitted = fps, aspect, 0
+        self._fps, self._aspect = fps, aspect
         self._stretch = Fraction(1) if keeps_aspect(target.suffix.lower()) else aspect
-        self._first = self._size = None  # of the first frame, and of the video
+        self._size = None  # of the video
 
     @property
     def note(self) -> str:
         """Return what the source had and the video lacks, empty if nothing."""
-        notes = [self._writer.note] if self._writer and self._writer.note else []
-        if self._fitted:
-            notes.append(f"with black bars in {self._fitted} frames, whose size differs from the first one's")
-        return ", ".join(notes)
+        return self._writer.note if self._writer else ""
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        """Append a frame at its time, fitted into the size of the first one with even sides.
+        """Append a frame at its time, resized to the size of the first one with even sides.
 
         UserError where the video cannot be written or the disk is full; the frames written so far are playable after
         `close`.
@@ -81,9 +78,7 @@ class VideoSink:
             )
         if self._writer is None:
             self._open(image.shape[1::-1])
-        if image.shape[1::-1] != self._first:
-            image, self._fitted = fitted(image, self._size, self._stretch), self._fitted + 1
-        elif self._first != self._size:
+        if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         with writing(self.target):
             self._writer.write(image, frame.seconds)
@@ -91,7 +86,6 @@ class VideoSink:
 
     def _open(self, size: tuple[int, int]) -> None:
         stretched = size[0] * max(self._stretch, Fraction(1)), size[1] / min(self._stretch, Fraction(1))
-        self._first = size
         size = tuple(max(int(side) // 2 * 2, 2) for side in stretched)  # H.264 and VP9 halve the resolution of colours
         with writing(self.target):
             self._partial = partial_file(self.target, self.target.suffix.lower(), "saving")
@@ -122,20 +116,6 @@ class VideoSink:
             ) from None
         with writing(self.target):
             os.replace(self._partial, self.target)
-
-
-def fitted(image: np.ndarray, size: tuple[int, int], aspect: Fraction = Fraction(1)) -> np.ndarray:
-    """Return an image resized with its proportions into the middle of a black one of `size` (width, height).
-
-    aspect: width / height of its pixels.
-    """
-    height, width = image.shape[0], image.shape[1] * aspect
-    scale = min(size[0] / width, size[1] / height)
-    width, height = max(round(width * scale), 1), max(round(height * scale), 1)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    canvas = np.zeros((size[1], size[0], 3), np.uint8)
-    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return canvas
 
 
 def names_picture(file: Path | str) -> bool:

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 
 from pipnet.app.address import failure, fetch_picture
-from pipnet.app.encoders import as_os_error, av
 from pipnet.errors import Unreadable, UserError, tell
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 from pipnet.picture_size import check_size, picture_size
@@ -210,7 +209,6 @@ class Video:
 
     def _read(self) -> None:
         start, clock, index = time.monotonic(), Clock(1 / self.fps), 0
-        sizes = Sizes(self.files[0], self._turned) if self.files else None
         while not self._stop.is_set():
             read, image = self._capture.read()
             if not read and not self._ends and (image := self._returns()) is not None:
@@ -218,7 +216,6 @@ class Video:
             if not read:
                 break
             index += 1
-            image = sizes.restored(image, index) if sizes else image
             stamp = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             self._put(Frame(image, index, clock.at(stamp), self._label))
         self._put(None)
@@ -260,38 +257,6 @@ class Video:
                 if self.live and frame is not None:
                     with suppress(queue.Empty):
                         self._queue.get_nowait()  # drop the older frame
-
-
-class Sizes:
-    """Sizes of a file's frames, since OpenCV stretches all of them to that of the first one; PyAV tells them.
-
-    Only key frames can change the size. Where PyAV is not installed or does not read the file, nothing is known.
-    """
-
-    def __init__(self, file: Path, turned: bool):
-        self._module, self._turned, self._size = av(), turned, None
-        self._changes = self._key_frames(str(file)) if self._module else iter(())
-        self._next = next(self._changes, None)
-
-    def _key_frames(self, file: str) -> Iterator[tuple[int, tuple[int, int]]]:
-        """Yield (index, (width, height)) of key frames, as they are stored."""
-        with suppress(OSError), as_os_error(self._module), self._module.open(file) as container:
-            stream = next(iter(container.streams.video), None)
-            if stream is None or stream.codec_context.codec.intra_only:
-                return  # where each frame is a key frame, all would be decoded twice
-            context = stream.codec_context
-            for index, packet in enumerate(container.demux(stream)):
-                if packet.is_keyframe and packet.size:
-                    frames = [*context.decode(packet), *context.decode(None)]
-                    context.flush_buffers()
-                    yield from ((index, (frame.width, frame.height)) for frame in frames[-1:])
-
-    def restored(self, image: np.ndarray, index: int) -> np.ndarray:
-        """Return the frame of this index, the next one that is asked for, in its own size."""
-        while self._next and self._next[0] <= index:
-            self._size = self._next[1][::-1] if self._turned else self._next[1]
-            self._next = next(self._changes, None)
-        return image if self._size in (None, image.shape[1::-1]) else cv2.resize(image, self._size)
 
 
 class Clock:

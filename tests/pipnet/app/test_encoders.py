@@ -170,24 +170,6 @@ def test_a_stream_gets_the_matrix_that_players_expect(size, matrix, tmp_path):
         assert video.streams.video[0].codec_context.colorspace == matrix
 
 
-def test_a_video_whose_size_changes_is_not_stretched(tmp_path):
-    """A disc stays round, in the frames and in what is saved."""
-    for name, (width, height) in {"a": (320, 240), "b": (240, 320)}.items():
-        image = np.zeros((height, width, 3), np.uint8)
-        cv2.circle(image, (width // 2, height // 2), 80, (255, 255, 255), -1)
-        encode(tmp_path / f"{name}.h264", [image] * 8, format="h264")
-    (tmp_path / "in.h264").write_bytes(b"".join((tmp_path / f"{name}.h264").read_bytes() for name in "ab"))
-    shapes = [frame.image.shape[:2] for frame in Video(str(tmp_path / "in.h264"))]
-    assert shapes == [(240, 320)] * 8 + [(320, 240)] * 8
-    sink = copy(tmp_path / "in.h264", tmp_path / "out.mp4")
-    assert sink.note == "with black bars in 8 frames, whose size differs from the first one's"
-    capture, ratios = cv2.VideoCapture(str(sink.target)), []
-    for _, image in iter(capture.read, (False, None)):
-        rows, columns = np.nonzero(image[..., 0] > 128)
-        ratios.append(np.ptp(columns) / np.ptp(rows))
-    assert len(ratios) == 16 and ratios == pytest.approx([1] * 16, abs=0.03)
-
-
 @pytest.mark.parametrize("kind", ["an empty folder", "an older version", "one that fails"])
 def test_a_package_av_that_cannot_write_counts_as_none(kind, tmp_path, monkeypatch):
     module = ModuleType("av")
