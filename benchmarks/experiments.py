@@ -125,8 +125,9 @@ def trained(file: dict, name: str, row: str, seed: int, given: argparse.Namespac
     words = re.sub("[^a-z0-9]+", "_", f"{name} {row} {given.net}".lower())
     folder = ROOT / "weights" / f"{words}_{epochs}_{given.size}_{seed}"
     if len(read_csv(folder / "step.csv")) < epochs:
-        how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
-        run("--train", how, "--exp", folder.name, "--seed", str(seed), *flags)
+        run(
+            "--train", *["--resume"] * (folder / "last.pt").is_file(), "--exp", folder.name, "--seed", str(seed), *flags
+        )
     return folder
 
 

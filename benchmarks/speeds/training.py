@@ -1,7 +1,5 @@
 """Training speed against its upper bound: the same steps, fed as in a training and fed by batches in device memory, in
 turn.
-
-`memory_given_back` is, on a CPU, the speed of the batches in memory without `keep_memory`, measured before.
 """
 
 import json
@@ -78,7 +76,6 @@ def measured(experiment: Experiment, solver: Solver, order: Order, loader: Any, 
         return time.perf_counter() - begun
 
     seconds(ready)  # kernels are chosen, graphs are captured
-    given_back = [seconds(ready) for _ in range(rounds if device.type == "cpu" else 0)]
     keep_memory()
     steps = max(STEPS, ceil(SECONDS * STEPS / seconds(ready)))
     ahead = loader.num_workers and loader.num_workers * loader.prefetch_factor
@@ -95,9 +92,7 @@ def measured(experiment: Experiment, solver: Solver, order: Order, loader: Any, 
         "pure_compute": round(median(pure), 1),
         "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3),
     }
-    if given_back:
-        found["memory_given_back"] = round(STEPS * order.batch / median(given_back), 1)
-    else:
+    if device.type == "cuda":
         own = sum(batch.images.nbytes for batch in ready)  # which a training has not
         found["peak_gib"] = round((torch.cuda.max_memory_allocated() - own) / 2**30, 2)
     return found | traced(lambda: seconds(islice(cycle(ready), TRACED)), device)
