@@ -1,7 +1,6 @@
 """Sets of users that are named as a ZIP file: their pictures and labels are unpacked into the folder of prepared sets."""
 
 import hashlib
-import os
 import shutil
 import zlib
 from pathlib import Path, PurePosixPath
@@ -11,9 +10,10 @@ from loguru import logger
 
 from extras.datasets.naming import CONTAINERS, SPLITS
 from pipnet.errors import UserError, one_line
-from pipnet.files import own_folder, partial_name
+from pipnet.files import own_folder
 from pipnet.images import SUFFIXES
 from utils.data.lists import path_inside
+from utils.data.new_folder import new_folder
 
 PLACE = "unpacked"  # below the folder of prepared sets
 READ = (*SUFFIXES, ".pts", ".csv", ".json", ".xml", ".txt")  # other files stay packed
@@ -30,24 +30,17 @@ def unpack(file: Path, root: Path) -> Path:
     mark = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode(errors="surrogateescape"))
     try:
         target = own_folder(root, PLACE, mark.hexdigest()[:8]) / file.stem
-        if target.is_dir():
-            return target
-        partial = partial_name(target)
-        try:
-            _extract(file, partial)
+        if not target.is_dir():
+            with new_folder(target) as unfinished:
+                _extract(file, unfinished)
             logger.info(f"{file} is unpacked into {target}")
-            os.replace(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        if target.is_dir():  # another process has unpacked it
-            return target
         raise UserError(f"{error.filename or root}: {error.strerror or error}; unpack {file} yourself") from None
     return target
 
 
 def _extract(file: Path, target: Path) -> None:
-    """Unpack pictures and labels of a ZIP file into a new folder."""
+    """Unpack pictures and labels of a ZIP file into an empty folder."""
     try:
         with ZipFile(file) as packed:
             members = [one for one in packed.infolist() if _is_read(one)]
@@ -61,7 +54,6 @@ def _extract(file: Path, target: Path) -> None:
                     f"{file}: unpacked it has {size / 2**30:.1f} GiB, for which {target.parent} has no room"
                 )
             top = _top([one.filename for one in members])
-            target.mkdir()
             for one in members:
                 name = one.filename.replace("\\", "/").removeprefix(top)
                 path = path_inside(target, name, str(file))
