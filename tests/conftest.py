@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import runpy
+import shlex
 import shutil
 import socket
 import subprocess
@@ -203,7 +204,7 @@ def formula_weights(shapes: dict[str, list[int]], variance: float = 0.5) -> dict
 
 def run(*command: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
     """Run a command in the project's folder, as a user types it; `python` is this interpreter."""
-    command = [sys.executable if part == "python" else part for part in command]
+    command = [sys.executable if part == "python" else part for part in words(command)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout)
 
 
@@ -262,7 +263,7 @@ class Command:
         folder.mkdir(exist_ok=True)
         self.output = str(folder / f"{len(list(folder.iterdir()))}")
         Path(self.output + ".out").touch()
-        self.process = FORKS.Process(target=_child, args=([str(part) for part in argv], self.output, str(script)))
+        self.process = FORKS.Process(target=_child, args=(words(argv), self.output, str(script)))
         self.process.start()
 
     def text(self, suffix: str) -> str:
@@ -301,6 +302,11 @@ def start(tmp_path):
         command.process.kill()
 
 
+def words(argv: tuple) -> list[str]:
+    """Return the words of a command; a text that begins with a dash holds several, as a shell reads them."""
+    return [word for one in map(str, argv) for word in (shlex.split(one) if one.startswith("-") else [one])]
+
+
 def call(command: Callable, name: str, *argv) -> SimpleNamespace:
     """Run the main function of a script of that name here. Return what `Command.result` returns for a process."""
     out, err = io.StringIO(), io.StringIO()
@@ -313,7 +319,7 @@ def call(command: Callable, name: str, *argv) -> SimpleNamespace:
             redirect_stdout(out),
             redirect_stderr(err),
             chdir(ROOT),
-            patch.object(sys, "argv", [name, *map(str, argv)]),
+            patch.object(sys, "argv", [name, *words(argv)]),
             patch.object(ranks, "keep_memory", lambda: None),  # this process would never give memory back
         ):
             stack.enter_context(context)
@@ -562,6 +568,12 @@ def displaced(trained: SimpleNamespace, folder: Path, cells: float) -> Path:
     return folder
 
 
+def works(done):
+    """Return how a command ended, which must be with status 0."""
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def fails(done, message: str) -> None:
     """Assert status 1 and one error line, the last line of stderr, that matches the pattern `message`."""
     assert done.returncode == 1 and done.error is not None, done.stderr
@@ -569,10 +581,11 @@ def fails(done, message: str) -> None:
     assert re.search(message, done.error), done.error
 
 
-def refuses(message: str, call: Callable, *given, **options) -> None:
-    """Assert that a call with these arguments raises a UserError that the pattern `message` matches."""
-    with pytest.raises(UserError, match=message):
+def refuses(message: str, call: Callable, *given, **options) -> str:
+    """Assert that a call with these arguments raises a UserError that the pattern `message` matches; return its text."""
+    with pytest.raises(UserError, match=message or None) as caught:
         call(*given, **options)
+    return str(caught.value)
 
 
 def spoilt(file: Path, content: str | bytes, message: str, call: Callable, *given, **options) -> None:

@@ -4,13 +4,14 @@ import json
 from argparse import Namespace
 
 import experiments
-import gpu as campaign
+import gpu as gpu_campaign
 import lids
 import numpy as np
 import pytest
 import tables
 from conftest import ROOT
 from speeds import gpu, training
+from victims import campaign
 
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
@@ -54,7 +55,9 @@ def test_every_command_of_the_benchmarks_is_one():
     for known, runs in ((file["flags"], file["runs"]), (making["flags"], making["stages"])):
         for run in runs.values():
             resolved(experiments.flags_of(run["flags"], known))
-    jobs = [job.flags for job in campaign.PATHS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags]
+    jobs = [
+        job.flags for job in gpu_campaign.KINDS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags
+    ]
     for flags in (*jobs, *gpu.ROWS.values()):
         resolved(gpu.filled(flags, ROOT, "run"))
     given = Namespace(net="resnet18", size=128, epochs=60)
@@ -92,8 +95,7 @@ def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
 def test_a_card_is_checked(monkeypatch, capsys):
     """Two of the paths, on the processor."""
     monkeypatch.setattr("speeds.gpu.FACES", (16, 8))
-    monkeypatch.setattr("sys.argv", ["gpu.py", "own points", "diverging, bf16", "--minutes", "20"])
-    assert campaign.main() == 0
+    assert not campaign("gpu", ["own points", "diverging, bf16", "--minutes", "20"])
     printed = capsys.readouterr().out
     assert printed.startswith("ok ") and printed.count("\nok ") == 1 and "paths: 2 cases, 0 faults" in printed
 

@@ -21,7 +21,7 @@ import cv2
 import measure
 import pytest
 import speed
-from conftest import ROOT, run
+from conftest import ROOT, run, works
 
 import main
 import pipnet
@@ -221,8 +221,7 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
         ("--show-data", "4", "--train", "--test", *recipe, *extended),
         ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none"),
     ):
-        done = cli(*flags, script=folder / "main.py")
-        assert done.returncode == 0, (flags, done.stderr)
+        done = works(cli(*flags, script=folder / "main.py"))
     cv2.imwrite(str(folder / "close.jpg"), cv2.imread(str(folder / "face.jpg"))[30:170, 155:295])
     demo_flags = ("--source", "close.jpg", "--detector", "whole", "--detector-weights", "face.jpg", "--json", "-")
     done = subprocess.run(
@@ -235,8 +234,7 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
 def test_the_site_is_built_without_a_warning(tmp_path):
     if not (find_spec("material") and find_spec("mkdocstrings_handlers")):
         pytest.skip("no mkdocs-material and mkdocstrings-python; requirements-dev.txt brings them")
-    done = run("python", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    works(run("python", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)))
     public = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
     assert not [name for name in pipnet.__all__ if f'id="pipnet.{name}"' not in public]
     assert (tmp_path / "assets" / "faces.jpg").is_file() and (tmp_path / "benchmarks" / "results").is_dir()

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, run, works
 
 SCRIPTS = ("main.sh", "test.sh", ".ci/run", "utils/settings/environment.sh")
 
@@ -23,8 +23,7 @@ def test_the_shell_scripts_pass_shellcheck():
     program = shutil.which("shellcheck", path=Path(sys.executable).parent) or shutil.which("shellcheck")
     if not program:
         pytest.skip("no shellcheck; requirements-dev.txt brings it")
-    done = run(program, "-x", *SCRIPTS)
-    assert done.returncode == 0, done.stdout
+    works(run(program, "-x", *SCRIPTS))
 
 
 @pytest.mark.slow
@@ -32,8 +31,7 @@ def test_the_code_passes_the_type_checker(tmp_path):
     if not find_spec("mypy"):
         pytest.skip("no mypy; requirements-dev.txt brings it")
     places = "nets", "utils", "extras", "pipnet", "tests/data/typed_use.py"
-    done = run("python", "-m", "mypy", "--cache-dir", str(tmp_path), *places)
-    assert done.returncode == 0, done.stdout
+    works(run("python", "-m", "mypy", "--cache-dir", str(tmp_path), *places))
 
 
 def test_the_lock_holds_every_package_within_its_range():

@@ -5,9 +5,9 @@ minutes.
 fault.
 """
 
-import subprocess
 import sys
-from pathlib import Path
+
+from victims import campaign
 
 CAMPAIGNS = {
     "kills": ["--count", "200"],
@@ -21,15 +21,8 @@ CAMPAIGNS = {
     "gpu": [],
 }
 
-
-def run(name: str, flags: list[str]) -> bool:
-    """Return whether a campaign finds faults."""
-    file = "files" if name == "values" else name
-    return bool(subprocess.run([sys.executable, Path(__file__).with_name(f"{file}.py"), *flags]).returncode)
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] not in CAMPAIGNS:
         sys.exit(f"there are: {', '.join(CAMPAIGNS)}")
     chosen = {sys.argv[1]: sys.argv[2:]} if sys.argv[1:] else CAMPAIGNS
-    sys.exit(any([run(name, flags) for name, flags in chosen.items()]))
+    sys.exit(any([campaign(name, flags) for name, flags in chosen.items()]))

@@ -9,13 +9,12 @@ import hashlib
 import os
 import shlex
 import shutil
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from victims import ROOT, TINY, Case, call, campaign, restore, trained
+from victims import ROOT, TINY, Case, call, restore, trained
 
 ROOTS = "--data-root {root}/data --run-root {root}/runs --threads 1"
 TRAIN = f"main.py --train {ROOTS} {shlex.join(TINY)} --workers 0 --epochs 2"
@@ -149,6 +148,7 @@ KINDS = {
     "paths in a checkpoint": place_values,
     "odd names": place_names,
 }
+COUNT = 200
 
 
 def attack(kind: str, root: Path, rng: np.random.Generator) -> tuple[str, list[str]]:
@@ -183,7 +183,3 @@ def cases(args: Namespace, kinds: list[str], root: Path, _figures: dict) -> Iter
         shutil.rmtree(root / "user", ignore_errors=True)
         command, wrong = attack(kind, root, np.random.default_rng([args.seed, list(KINDS).index(kind), index]))
         yield Case(kind, wrong, what={"case": index, "command": command})
-
-
-if __name__ == "__main__":
-    sys.exit(campaign("attacks", __doc__, cases, KINDS, 200))

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from victims import TINY, Case, call, campaign, fresh, restore, trained
+from victims import TINY, Case, call, fresh, restore, trained
 
 PLACES = "--data-root {root}/data --run-root {root}/runs --exp run"
 TRAIN = f"--train {PLACES} {shlex.join(TINY)} --workers 1"
-COMMANDS = {  # place: (its folder below the root, command, bytes that a file may have)
+KINDS = {  # place: (its folder below the root, command, bytes that a file may have)
     "data root": ("data", f"main.py --prepare --data-root {{root}}/data {shlex.join(TINY)}", 2_000),
     "run folder": ("runs", f"main.py {TRAIN} --resume --epochs 3", 100_000),
     "export": ("runs", f"main.py --test --test-onnx {PLACES} --threads 1", 100_000),
@@ -27,6 +27,7 @@ COMMANDS = {  # place: (its folder below the root, command, bytes that a file ma
     "demo": ("out", "demo.py --source assets/faces.jpg --save {root}/out/faces.png --threads 1", 20_000),
 }
 TROUBLES = ("limit", "full", "read-only")
+FLAGS = {"troubles": {"nargs": "+", "choices": TROUBLES, "default": TROUBLES}}
 FREE = 8_192  # bytes left on the full disk
 
 
@@ -53,7 +54,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def attack(place: str, trouble: str, root: Path) -> list[str] | None:
     """Return what is wrong with a command whose disk is in trouble; None if the trouble could not be made."""
-    name, text, size = COMMANDS[place]
+    name, text, size = KINDS[place]
     folder, command = root / name, shlex.split(text.format(root=root))
     restore(root)
     fresh(root / "out")
@@ -97,8 +98,3 @@ def cases(args: Namespace, places: list[str], root: Path, _figures: dict) -> Ite
     for place, trouble in product(places, args.troubles):
         wrong = attack(place, trouble, root)
         yield Case(f"{place}, {trouble}", wrong or [], "skipped: no right to mount" if wrong is None else "good")
-
-
-if __name__ == "__main__":
-    troubles = {"nargs": "+", "choices": TROUBLES, "default": TROUBLES}
-    sys.exit(campaign("disks", __doc__, cases, COMMANDS, troubles=troubles))

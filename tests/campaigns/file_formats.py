@@ -1,6 +1,5 @@
 """The formats of files that the project reads: whole inputs of each, how it is read, and files with code in them."""
 
-import json
 import os
 import pickle
 import zlib
@@ -35,47 +34,22 @@ def one_folder(folder: Path, files: dict[str, bytes]) -> list[tuple[Path, str]]:
     return made
 
 
-def make_net(name: str = "timm:test_efficientnet"):
-    import torch
-
-    from nets import NetOptions, build_net, make_spec
-
-    torch.manual_seed(0)
-    return build_net(make_spec(NetOptions(name, "pip", 32, 64), np.random.default_rng(0).random((68, 2))))
-
-
 def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
     import torch
+    from conftest import LAYOUTS, contents, mean_face, untrained
 
-    from utils.settings.config import make_settings, read_defaults
-    from utils.train import checkpoint
-
-    net, defaults = make_net(), read_defaults()
     file = one_folder(folder, {"best.pt": b""})[0]
-    values = {
-        "format": checkpoint.FORMAT,
-        "net": net.spec,
-        "layout": defaults.layouts.load("68").to_dict(),
-        "epoch": 1,
-        "protocol": defaults.protocols["square"],
-        "args": make_settings({}, defaults, "quick").flat(),
-        "model": net.state_dict(),
-    }
-    torch.save(values, file[0] / file[1])
+    torch.save(contents(untrained(mean_face()), LAYOUTS.load("68"), epoch=1), file[0] / file[1])
     return [file]
 
 
 def make_weights(folder: Path) -> list[tuple[Path, str]]:
     import torch
-
-    from extras.systems.convert.published import HEAD_NAMES
+    from conftest import mean_face, to_published, untrained
 
     made = one_folder(folder, {"snapshot.pth": b"", "old.pth": b""})
-    heads = {f"head.{ours}": theirs for ours, theirs in HEAD_NAMES["pipnet"].items()}
-    state = {}
-    for name, tensor in make_net("mobilenetv2").state_dict().items():
-        layer, _, last = name.rpartition(".")
-        state[f"module.{heads[layer]}.{last}" if layer in heads else f"module.{name.partition('.')[2]}"] = tensor
+    published = to_published(untrained(mean_face(), name="mobilenetv2").state_dict(), "pipnet")
+    state = {f"module.{name}": tensor for name, tensor in published.items()}
     for place, _ in made:
         (place / "meanface.txt").write_text(" ".join(["0.5 0.4"] * 68))
     torch.save(state, made[0][0] / made[0][1])
@@ -189,31 +163,15 @@ def read_mean(file: Path) -> None:
     read_meanface(file)
 
 
-def make_pts(folder: Path) -> list[tuple[Path, str]]:
-    return [(drawn(folder / "pts"), "face1.pts")]
+def own_set(writer: str, name: str) -> Callable[[Path], list[tuple[Path, str]]]:
+    """Return a function that writes three faces by a function of own_sets.py. name: of the file that is changed."""
 
+    def make(folder: Path) -> list[tuple[Path, str]]:
+        import own_sets
 
-def make_csv(folder: Path) -> list[tuple[Path, str]]:
-    place = drawn(folder / "csv")
-    header = "file," + ",".join(f"x{i},y{i}" for i in range(5))
-    rows = [f"face{index}.png," + ",".join(str(10.5 + 4 * i) for i in range(10)) for index in range(3)]
-    (place / "train.csv").write_text("\n".join([header, *rows]) + "\n")
-    return [(place, "train.csv")]
+        return [(getattr(own_sets, writer)(folder / "set", [own_sets.FIVE + i for i in range(3)]), name)]
 
-
-def make_coco(folder: Path) -> list[tuple[Path, str]]:
-    place = drawn(folder / "coco")
-    points = [[10, 20, 2, 40, 20, 2, 25, 30, 2, 12, 45, 2, 38, 44 + index, 2] for index in range(3)]
-    values = {
-        "images": [{"id": index, "file_name": f"face{index}.png", "width": 64, "height": 64} for index in range(3)],
-        "categories": [{"id": 1, "name": "face", "keypoints": list("abcde")}],
-        "annotations": [
-            {"id": index, "image_id": index, "category_id": 1, "keypoints": points[index], "bbox": [5, 5, 40, 40]}
-            for index in range(3)
-        ],
-    }
-    (place / "train.json").write_text(json.dumps(values))
-    return [(place, "train.json")]
+    return make
 
 
 def parse(dataset: str) -> Callable[[Path], None]:
@@ -303,9 +261,9 @@ FORMATS = {
     "layout file": Format(make_layout, read_layout, TEXT),
     "prepared set": Format(make_prepared, read_prepared, (*BINARY, *TEXT)),
     "mean face": Format(make_meanface, read_mean, (*TEXT, large)),
-    ".pts": Format(make_pts, parse("points"), TEXT),
-    "CSV": Format(make_csv, parse("csv"), TEXT),
-    "COCO": Format(make_coco, parse("coco"), TEXT),
+    ".pts": Format(own_set("write_pairs", "1.pts"), parse("points"), TEXT),
+    "CSV": Format(own_set("write_rows", "labels.csv"), parse("csv"), TEXT),
+    "COCO": Format(own_set("write_coco", "labels.json"), parse("coco"), TEXT),
     ".mat": Format(make_mat, read_matrix),
     "picture": Format(make_pictures, read_picture),
     "video": Format(make_video, read_video),

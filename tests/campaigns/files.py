@@ -12,7 +12,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
 import time
 from argparse import Namespace
 from collections import Counter
@@ -23,20 +22,22 @@ import numpy as np
 from file_formats import FORMATS as BYTES
 from file_formats import harmful
 from value_formats import VALUES
-from victims import FORKS, Case, campaign, fresh, histogram
+from victims import FORKS, Case, fresh, histogram
 
 SECONDS, MEMORY, BATCH = 30, 2 << 30, 200
-FORMATS = {**BYTES, **VALUES}
+KINDS = {**BYTES, **VALUES}
+COUNT = 5000
+FLAGS = {"values": {"action": "store_true", "help": "wrong values in whole files, instead of damaged bytes"}}
 
 
 def inputs(name: str, made: list[tuple[Path, str]], seed: int, index: int, place: Path) -> tuple[Path, str]:
     """Write input `index` of a format into `place`; return (the changed file, its mutator). The first are whole."""
-    rng = np.random.default_rng([seed, list(FORMATS).index(name), index])
+    rng = np.random.default_rng([seed, list(KINDS).index(name), index])
     folder, file = made[index % len(made)]
     target = fresh(place, folder) / file
     if index < len(made):
         return target, "whole"
-    mutator = FORMATS[name].mutators[rng.integers(len(FORMATS[name].mutators))]
+    mutator = KINDS[name].mutators[rng.integers(len(KINDS[name].mutators))]
     target.write_bytes(mutator(target.read_bytes(), rng))
     return target, mutator.__name__
 
@@ -57,7 +58,7 @@ def work(name: str, made: list, seed: int, todo: range, place: Path, report: str
             signal.alarm(SECONDS)
             begun, outcome = time.monotonic(), "read"
             try:
-                FORMATS[name].read(file)
+                KINDS[name].read(file)
             except UserError as error:
                 outcome = (
                     "refused" if mutator != "whole" or "bomb" in file.name else f"a whole file is refused: {error}"
@@ -76,14 +77,14 @@ def warm(name: str, made: list, place: Path) -> None:
     """Read a whole input once, so that packages and their memory are loaded before the limit is set."""
     folder, file = made[0]
     try:
-        FORMATS[name].read(fresh(place, folder) / file)
+        KINDS[name].read(fresh(place, folder) / file)
     except Exception:  # the campaign reads it again
         pass
 
 
 def attack(name: str, count: int, seed: int, root: Path) -> Iterator[tuple[str, str, float, int]]:
     """Yield (mutator, outcome, seconds, index) of each input of a format."""
-    made = FORMATS[name].make(fresh(root / "made"))
+    made = KINDS[name].make(fresh(root / "made"))
     report, begin = root / "report", 0
     while begin < count:
         report.write_text("")
@@ -110,7 +111,7 @@ def run_code(folder: Path, mark: Path, report: str) -> None:
     found = {}
     for name, (kind, file) in harmful(folder, mark).items():
         try:
-            FORMATS[kind].read(file)
+            KINDS[kind].read(file)
             outcome = "read"
         except UserError:
             outcome = "refused"
@@ -123,6 +124,7 @@ def run_code(folder: Path, mark: Path, report: str) -> None:
 
 def cases(args: Namespace, names: list[str], root: Path, figures: dict) -> Iterator[Case]:
     mutators = figures["mutators"] = Counter()
+    names = [name for name in names if (name in VALUES) == args.values]
     for name in names:
         for mutator, outcome, seconds, index in attack(
             name, -(-args.count // len(names)), args.seed, fresh(root / "files")
@@ -136,9 +138,3 @@ def cases(args: Namespace, names: list[str], root: Path, figures: dict) -> Itera
     child.join()
     for name, outcome in json.loads((root / "codes").read_text()).items():
         yield Case("code", [] if outcome == "refused" else [outcome], outcome, {"file": name})
-
-
-if __name__ == "__main__":
-    values = "--values" in sys.argv
-    flag = {"action": "store_true", "help": "wrong values in whole files, instead of damaged bytes"}
-    sys.exit(campaign("values" if values else "files", __doc__, cases, VALUES if values else BYTES, 5000, values=flag))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from victims import Case, campaign
+from victims import Case
 
 # isort: split
 from speeds.gpu import ALIKE, DATA, PLACES, python
@@ -23,14 +23,16 @@ from speeds.gpu import ALIKE, DATA, PLACES, python
 from pipnet.cores import cores
 from pipnet.files import write_text
 
+SAVED = "paths"  # in place of the name
+FLAGS = {"minutes": {"type": float, "default": 60, "help": "what has not begun by then is skipped"}}
 LIMIT = 150 if torch.cuda.is_available() else 600  # seconds of a path
 ENDED = 124, 137  # status of what `timeout` has ended
 SMALL = [*ALIKE, *"--epochs 1 --epoch-steps 14 --batch-size 8 --input-size 128 --threads 2 --workers 2".split()]
-HALF = ["--labelled-fraction", "0.5"]
-DIVERGES = ["--learning-rate", "1e6", "--weight-decay", "1", "--warmup", "0", "--epoch-steps", "40"]
+HALF = "--labelled-fraction 0.5"
+DIVERGES = "--learning-rate 1e6 --weight-decay 1 --warmup 0 --epoch-steps 40"
 DIVERGED = "loss is not finite.*lower --learning-rate"
 RUN = "WORK/runs/short/best.pt"
-MINE = ["--dataset", "WORK/mine", "--layout", "WORK/mine.yaml", "--protocol", "inner", "--preset", "finetune"]
+MINE = "--dataset WORK/mine --layout WORK/mine.yaml --protocol inner --preset finetune"
 LAYOUT = """mine: {count: 10, flip_index: [1, 0, 3, 2, 4, 6, 5, 7, 9, 8], interocular: [0, 1],
   same_as: {"68": {0: 36, 1: 45, 2: 39, 3: 42, 4: 30, 5: 48, 6: 54}}}
 """
@@ -51,9 +53,9 @@ class Job(NamedTuple):
     script: tuple[str, ...] = ("main.py",)
 
 
-def trains(*flags: str, says: str = "epoch 1/1", **more) -> Job:
+def trains(flags: str = "", says: str = "epoch 1/1", **more) -> Job:
     """Return a short training with some flags."""
-    return Job(["--train", *SMALL, *flags], says, **more)
+    return Job(["--train", *SMALL, *flags.split()], says, **more)
 
 
 def launcher(processes: str) -> tuple[str, ...]:
@@ -61,52 +63,50 @@ def launcher(processes: str) -> tuple[str, ...]:
     return "-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes, "main.py"
 
 
-PATHS = {  # those that others need, and those that take long, come first
-    "short": trains("--preset", "short", "--epochs", "2", "--epoch-steps", "12", "--test", says="epoch 2/2"),
+KINDS = {  # those that others need, and those that take long, come first
+    "short": trains("--preset short --epochs 2 --epoch-steps 12 --test", "epoch 2/2"),
     "compile": trains("--compile"),
-    "gssl": trains("--semi", "gssl", *HALF, "--epoch-steps", "5"),
-    "sweep": trains("--sweep", "reg=1,2", says="Best: "),
+    "gssl": trains(f"--semi gssl {HALF} --epoch-steps 5"),
+    "sweep": trains("--sweep reg=1,2", "Best: "),
     "audit": Job(["--audit", "--folds", "2", *SMALL], "labels.csv"),
     "own points": Job(["WORK/mine", "12", "6"], script=("-m", "extras.synthetic.points")),
-    "bf16": trains("--amp", "bf16", says=r"torch\.bfloat16"),
-    "fp16": trains("--amp", "fp16", says=r"torch\.float16", needs="cuda"),
-    "float32, deterministic": trains("--amp", "off", "--deterministic", says="float32"),
+    "bf16": trains("--amp bf16", r"torch\.bfloat16"),
+    "fp16": trains("--amp fp16", r"torch\.float16", needs="cuda"),
+    "float32, deterministic": trains("--amp off --deterministic", "float32"),
     "no graph": trains("--no-graph"),
-    **{f"pixels {where}": trains("--pixels", where) for where in ("cpu", "device")},
-    "accumulate": trains("--accumulate", "2"),
-    "profile": trains("--profile", "--epoch-steps", "26", says="a step takes"),
-    **{f"head {head}": trains("--head", head) for head in ("coordinate", "parts", "heatmap", "simcc")},
+    **{f"pixels {where}": trains(f"--pixels {where}") for where in ("cpu", "device")},
+    "accumulate": trains("--accumulate 2"),
+    "profile": trains("--profile --epoch-steps 26", "a step takes"),
+    **{f"head {head}": trains(f"--head {head}") for head in ("coordinate", "parts", "heatmap", "simcc")},
     "reinit": trains("--reinit"),
     "local parts": trains("--local-parts"),
     **{
-        f"preset {name}": trains("--preset", name)
+        f"preset {name}": trains(f"--preset {name}")
         for name in ("pipnet", "irnet", "drowsiness", "slim", "dpr", "coordinate")
     },
-    "freeze norms": trains("--freeze", "norms"),
-    "mean teacher": trains("--semi", "mean-teacher", *HALF),
-    "detect": trains("--task", "detect", "--preset", "detect-quick", "--crops", "64", "--test"),
-    "diverging, bf16": trains(*DIVERGES, "--amp", "bf16", says=DIVERGED, status=1),
-    "diverging, fp16": trains(*DIVERGES, "--amp", "fp16", says=DIVERGED, status=1, needs="cuda"),
+    "freeze norms": trains("--freeze norms"),
+    "mean teacher": trains(f"--semi mean-teacher {HALF}"),
+    "detect": trains("--task detect --preset detect-quick --crops 64 --test"),
+    "diverging, bf16": trains(f"{DIVERGES} --amp bf16", DIVERGED, status=1),
+    "diverging, fp16": trains(f"{DIVERGES} --amp fp16", DIVERGED, status=1, needs="cuda"),
     "out of memory": trains(
-        *"--batch-size 256 --input-size 256".split(),
-        says="out of memory.*--accumulate",
+        "--batch-size 256 --input-size 256",
+        "out of memory.*--accumulate",
         status=1,
         needs="cuda",
         script=(__file__, "memory"),
     ),
-    "a group of one": trains("--val", "none", says="2 x ", script=(__file__, "group")),
+    "a group of one": trains("--val none", "2 x ", script=(__file__, "group")),
     "too many processes": trains(
         says="processes, but .* GPUs here", status=1, needs="cuda", script=launcher("ONE_MORE")
     ),
     "two processes": trains(says="2 x ", needs="two devices", script=launcher("2")),
     "resumed": Job(
-        [*PLACES, "--train", "--resume", "--exp", "WORK/runs/bf16", "--epochs", "2"], "epoch 2/2", after=("bf16",)
+        [*PLACES, *"--train --resume --exp WORK/runs/bf16 --epochs 2".split()], "epoch 2/2", after=("bf16",)
     ),
-    "freeze backbone": trains("--freeze", "backbone", "--weights", RUN, after=("short",)),
-    "teacher": trains("--teacher", RUN, "--net", "timm:resnet10t", after=("short",)),
-    "finetune": trains(
-        *MINE, "--weights", RUN, "--test", says="7 of 10 landmarks mapped", after=("short", "own points")
-    ),
+    "freeze backbone": trains(f"--freeze backbone --weights {RUN}", after=("short",)),
+    "teacher": trains(f"--teacher {RUN} --net timm:resnet10t", after=("short",)),
+    "finetune": trains(f"{MINE} --weights {RUN} --test", "7 of 10 landmarks mapped", after=("short", "own points")),
     "flip test": Job([*PLACES, "--test", "--flip-test", "--exp", RUN], "NME", after=("short",)),
     "ONNX": Job([*PLACES, "--test-onnx", "--exp", RUN], "onnx", needs="onnxscript", after=("short",)),
 }
@@ -116,7 +116,7 @@ def run(name: str, work: Path, until: float) -> dict:
     """Run a path. Return its status (ok, failed or skipped), seconds, and why it is not ok, or why its step is no
     graph.
     """
-    job, begun = PATHS[name], time.monotonic()
+    job, begun = KINDS[name], time.monotonic()
     there = {"": True, "cuda": torch.cuda.is_available(), "two devices": torch.cuda.device_count() != 1}.get(job.needs)
     if not (find_spec(job.needs) if there is None else there) or until < begun + 15:
         return {"status": "skipped", "seconds": 0, "why": f"needs {job.needs or 'more time'}"}
@@ -147,17 +147,17 @@ def run_all(work: Path, until: float, only: list[str]) -> dict[str, dict]:
     only: these, and what they need.
     """
     write_text(work / "mine.yaml", LAYOUT)
-    wanted = {*only, *(other for name in only for other in PATHS[name].after)}
+    wanted = {*only, *(other for name in only for other in KINDS[name].after)}
     jobs: dict = {}
 
     def done(name: str) -> dict:
-        lost = [other for other in PATHS[name].after if jobs[other].result()["status"] != "ok"]
+        lost = [other for other in KINDS[name].after if jobs[other].result()["status"] != "ok"]
         found = {"status": "skipped", "seconds": 0, "why": f"needs {lost[0]}"} if lost else run(name, work, until)
         print(f"{found['status']:8}{found['seconds']:5} s  {name}  {found['why']}", flush=True)
         return found
 
     with ThreadPoolExecutor(min(max(cores() // 2, 1), 8)) as pool:
-        for name in filter(wanted.__contains__, PATHS):  # a job waits for others that were begun before it
+        for name in filter(wanted.__contains__, KINDS):  # a job waits for others that were begun before it
             jobs[name] = pool.submit(done, name)
     return {name: job.result() for name, job in jobs.items()}
 
@@ -195,13 +195,5 @@ def cases(args: Namespace, names: list[str], root: Path, figures: dict) -> Itera
         yield Case(name, [row["why"]] if row["status"] == "failed" else [], row["status"], seconds=row["seconds"])
 
 
-def main() -> int:
-    minutes = {"type": float, "default": 60, "help": "what has not begun by then is skipped"}
-    return campaign("paths", __doc__, cases, PATHS, minutes=minutes)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] in (["memory"], ["group"]):
-        main_in(sys.argv.pop(1))
-    else:
-        sys.exit(main())
+if __name__ == "__main__":  # a job of this campaign
+    main_in(sys.argv.pop(1))

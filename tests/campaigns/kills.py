@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from victims import TINY, Case, Victim, call, campaign, divided, fresh, keep, restore
+from victims import TINY, Case, Victim, call, divided, fresh, keep, restore
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 PLACES = "--data-root {root}/data --run-root {root}/runs --exp run "
@@ -35,7 +35,7 @@ JOBS = {
     "semi": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 1 --semi self-training --labelled-fraction 0.5",
     "detector": f"--train {PLACES} {SYNTHETIC} --task detect --crops 6 --batch-size 2 --input-size 128 --epochs 2",
 }
-PHASES = {  # name: (job, function, share of the kills)
+KINDS = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "extras.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.data.prepare:DataGenerator._crops", 20),
     "prepare: rename": ("landmarks", "utils.data.new_folder:_finish", 32),
@@ -50,6 +50,7 @@ PHASES = {  # name: (job, function, share of the kills)
     "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
     "detector: save": ("detector", "utils.train.history:Keeper.save", 10),
 }
+COUNT = 200
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
 PREPARED = "synthetic-" + 8 * "[0-9a-f]"  # with the hash
 
@@ -116,7 +117,7 @@ def watch(phases: list[str], file: str, moment: Moment | None) -> None:
         return run
 
     for phase in phases:
-        module, _, name = PHASES[phase][1].partition(":")
+        module, _, name = KINDS[phase][1].partition(":")
         owner = importlib.import_module(module)
         *path, name = name.split(".")
         for part in path:
@@ -126,7 +127,7 @@ def watch(phases: list[str], file: str, moment: Moment | None) -> None:
 
 
 def of_job(job: str) -> list[str]:
-    return [phase for phase, row in PHASES.items() if row[0] == job]
+    return [phase for phase, row in KINDS.items() if row[0] == job]
 
 
 def command(job: str, root: Path, *modes: str) -> list[str]:
@@ -243,9 +244,9 @@ def attack(job: str, root: Path, seen: list[Seen], moment: Moment) -> list[str] 
 
 def cases(args: Namespace, phases: list[str], root: Path, _figures: dict) -> Iterator[Case]:
     rng = np.random.default_rng(args.seed)
-    counts = divided(args.count, {phase: PHASES[phase][2] for phase in phases})
+    counts = divided(args.count, {phase: KINDS[phase][2] for phase in phases})
     (root / "runs").mkdir()
-    wanted = {PHASES[phase][0] for phase in phases}
+    wanted = {KINDS[phase][0] for phase in phases}
     for job in [job for job in JOBS if job in wanted or (job == "landmarks" and "test" in wanted)]:
         if job != "test":
             fresh(root / "runs")
@@ -265,7 +266,3 @@ def cases(args: Namespace, phases: list[str], root: Path, _figures: dict) -> Ite
         restore(root)  # as after the reference run
         if job == "landmarks" and "test" in wanted:
             call(command(job, root), root / "again")
-
-
-if __name__ == "__main__":
-    sys.exit(campaign("kills", __doc__, cases, PHASES, 200))

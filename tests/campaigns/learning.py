@@ -4,13 +4,12 @@ Shapes and a training step of each pair; overfitting of 16 faces by each kind of
 of its export. Rows of benchmarks/results/learning.json that are not named stay.
 """
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from victims import Case, campaign, result
+from victims import Case, result
 
 # isort: split
 from overfitting import memorable, overfit
@@ -55,6 +54,7 @@ LEARNERS = {
     "GSR": {"name": "dpr", "head": "coordinate", "stages": {"reinit": True}, "steps": 300},
     "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {"local_parts": PARTS_68}, "steps": 300},
 }
+KINDS = dict.fromkeys([*NETS, *MORE, *LEARNERS])
 
 
 def pair(name: str, head: str) -> str:
@@ -125,7 +125,3 @@ def cases(_args: Namespace, names: list[str], _root: Path, figures: dict) -> Ite
     ]
     shown = rows_of(heads, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f"))
     figures |= {"size": SIZE, "steps": STEPS, "heads": shown}
-
-
-if __name__ == "__main__":
-    sys.exit(campaign("learning", __doc__, cases, dict.fromkeys([*NETS, *MORE, *LEARNERS])))

@@ -8,7 +8,6 @@ that this line names is dropped then, until the rest runs: so each pair is eithe
 import re
 import shlex
 import shutil
-import sys
 import threading
 from argparse import Namespace
 from collections import Counter
@@ -18,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from victims import Case, Done, call, campaign, fresh, trained
+from victims import Case, Done, call, fresh, trained
 
 from utils.settings.config import read_defaults
 
@@ -102,6 +101,8 @@ VALUES = {  # option: what may be typed for it; it is left out where none is dra
     "touching": ("--touching 1",),
 }
 MOST = 14  # options in a combination
+KINDS, COUNT = (), 280
+FLAGS = {"jobs": {"type": int, "default": 1, "help": "combinations at the same time"}}
 Row = dict[str, str]
 
 
@@ -206,8 +207,3 @@ def cases(args: Namespace, _kinds: list[str], root: Path, figures: dict) -> Iter
     figures["pairs"] = {"all": run.total, "drawn": run.total - len(run.missing), "run": len(run.ran)}
     figures |= {"drawn": args.count, "messages": dict(run.messages.most_common())}
     print(figures["pairs"])
-
-
-if __name__ == "__main__":
-    jobs = {"type": int, "default": 1, "help": "combinations at the same time"}
-    sys.exit(campaign("options", __doc__, cases, count=280, jobs=jobs))

@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from victims import ROOT, TINY, Case, Victim, campaign, divided, fresh, restore, trained
+from victims import ROOT, TINY, Case, Victim, divided, fresh, restore, trained
 
 SECONDS = 10
 PLACES = "--data-root {root}/data --run-root {root}/runs --exp run --overwrite "
 TRAIN = f"main.py --train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 3"
-COMMANDS = {  # name: (command, share of the cases, whether it begins without the prepared set)
+KINDS = {  # name: (command, share of the cases, whether it begins without the prepared set)
     "imports": (f"python {TRAIN}", 3, False),
     "preparation": (TRAIN, 3, True),
     "training": (TRAIN, 5, False),
@@ -37,6 +37,7 @@ COMMANDS = {  # name: (command, share of the cases, whether it begins without th
     "two processes": (f"bash main.sh 2 {TRAIN.removeprefix('main.py ')}", 3, False),
     "sweep": (f"main.py --sweep num_nb=3,5 {TRAIN.removeprefix('main.py ')}", 2, False),
 }
+COUNT = 200
 SIGNALS = {
     "Ctrl-C": (signal.SIGINT, True),
     "SIGINT": (signal.SIGINT, False),
@@ -108,7 +109,7 @@ def wait(begun: Shell | Fork, seconds: float) -> float:
 def attack(name: str, kind: str, share: float, seconds: float, root: Path) -> tuple[float, list[str]] | None:
     """Send a signal after a share of the command's seconds. Return (seconds it took, faults); None if it ended before."""
     number, group = SIGNALS[kind]
-    begun = begin(COMMANDS[name][0], root)
+    begun = begin(KINDS[name][0], root)
     time.sleep(share * seconds)
     if begun.status() is not None:
         wait(begun, 30)
@@ -138,8 +139,8 @@ def attack(name: str, kind: str, share: float, seconds: float, root: Path) -> tu
 def cases(args: Namespace, names: list[str], root: Path, _figures: dict) -> Iterator[Case]:
     trained(TRAIN, root)
     rng = np.random.default_rng(args.seed)
-    for name, count in divided(args.count, {name: COMMANDS[name][1] for name in names}).items():
-        command, _, unprepared = COMMANDS[name]
+    for name, count in divided(args.count, {name: KINDS[name][1] for name in names}).items():
+        command, _, unprepared = KINDS[name]
         seconds = None
         for _ in range(count + 1):
             restore(root)
@@ -152,7 +153,3 @@ def cases(args: Namespace, names: list[str], root: Path, _figures: dict) -> Iter
             if done := attack(name, kind, share, seconds, root):
                 took, wrong = done
                 yield Case(f"{name}, {kind}", wrong, what={"share": share}, seconds=took)
-
-
-if __name__ == "__main__":
-    sys.exit(campaign("signals", __doc__, cases, COMMANDS, 200))

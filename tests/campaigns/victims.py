@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -176,40 +177,44 @@ class Case(NamedTuple):
     seconds: float = 0.0
 
 
-def campaign(
-    name: str, about: str, cases: Callable, kinds: Iterable[str] = (), count: int | None = None, **flags: dict
-) -> int:
-    """Run a campaign of the command line: names of some `kinds`, --count and --seed if it draws cases, --save, and more
-    `flags`. Return 1 if it finds faults.
+def campaign(name: str, argv: list[str]) -> bool:
+    """Run a campaign of the command line `argv`: names of some of its module's KINDS, --count and --seed if it has a
+    COUNT, --save, and its FLAGS. Return whether it finds faults.
 
-    cases(args, the chosen kinds, an empty folder, figures) yields each `Case`, and may add to the figures that are kept.
+    cases(args, the chosen kinds, an empty folder, figures) of the module yields each `Case`, and may add to the figures
+    that are kept.
     """
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module = import_module("files" if name == "values" else name)
+    kinds, count = module.KINDS, getattr(module, "COUNT", None)
+    parser = argparse.ArgumentParser(
+        f"tests/campaigns {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.set_defaults(seed=0)
     if kinds:
         parser.add_argument("kinds", nargs="*", help=f"some of: {', '.join(kinds)}; without: all")
     if count:
         parser.add_argument("--count", type=int, default=count, help="cases of all kinds together")
         parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help=f"write results/{name}.json")
-    for flag, options in flags.items():
+    parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results")
+    for flag, options in getattr(module, "FLAGS", {}).items():
         parser.add_argument(f"--{flag}", **options)
-    args, begun = parser.parse_args(), time.monotonic()
+    args, begun = parser.parse_args(argv), time.monotonic()
     outcomes, slowest, faults, more = Counter(), Counter(), [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases(args, chosen(kinds, args.kinds) if kinds else [], Path(folder).resolve(), more):
+        for case in module.cases(args, chosen(kinds, args.kinds) if kinds else [], Path(folder).resolve(), more):
             outcomes[f"{case.kind}: {'fault' if case.wrong else case.outcome}"] += 1
             slowest[case.kind] = max(slowest[case.kind], round(case.seconds, 2))
             if case.wrong:
                 faults.append({"kind": case.kind, **case.what, "wrong": case.wrong})
                 print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
     minutes = (time.monotonic() - begun) / 60
+    saved = "values" if getattr(args, "values", False) else getattr(module, "SAVED", name)
     print(histogram("cases", outcomes))
-    print(f"{name}: {outcomes.total()} cases, {len(faults)} faults, {minutes:.1f} minutes")
+    print(f"{saved}: {outcomes.total()} cases, {len(faults)} faults, {minutes:.1f} minutes")
     if args.save:
-        command = f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
-        row = {"attack": TITLES[name], "cases": f"{outcomes.total()}", "faults": f"{len(faults)}"}
+        command = f"python tests/campaigns {name} {shlex.join(argv)}"
+        row = {"attack": TITLES[saved], "cases": f"{outcomes.total()}", "faults": f"{len(faults)}"}
         row |= {"minutes": f"{minutes:.0f}", "command": f"`{command}`", "commit": COMMIT}
         figures = {"count": outcomes.total(), "outcomes": outcomes, "slowest_s": slowest, "faults": faults, **more}
-        save(name, command, args.seed, {**figures, "minutes": minutes, "rows": [row]})
+        save(saved, command, args.seed, {**figures, "minutes": minutes, "rows": [row]})
     return bool(faults)

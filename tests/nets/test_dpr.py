@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from archives import wflw_line
-from conftest import DEFAULTS, formula_weights
+from conftest import DEFAULTS, formula_weights, refuses
 
 from extras.systems.local_parts import Place
 from nets import Labels
@@ -92,8 +92,7 @@ def training(reference, root, *flags: str) -> Sources:
 
 
 def test_published_files_need_their_mean_face(reference, tmp_path):
-    with pytest.raises(UserError, match="--meanface.*mean_98_face.npy"):
-        landmark_experiment(training(reference, tmp_path), ONE).net(False)
+    refuses("--meanface.*mean_98_face.npy", lambda: landmark_experiment(training(reference, tmp_path), ONE).net(False))
 
 
 def test_published_files_start_the_preset(reference, tmp_path):
@@ -146,8 +145,7 @@ def test_the_nets_of_the_parts_give_the_published_outputs(reference, tmp_path):
     published_files = [reference / f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
     part_files = [tmp_path / "98_points_local_regress.pth.tar", reference / "dpr_98_points_local_reinit.pth.tar"]
     files = [*published_files, *part_files, tmp_path / "mean_98_face.npy"]
-    with pytest.raises(UserError, match="join mean_parts.pt"):
-        checkpoint.unpack(",".join(map(str, files)), DEFAULTS)
+    refuses("join mean_parts.pt", checkpoint.unpack, ",".join(map(str, files)), DEFAULTS)
     net, layout, values = checkpoint.unpack(",".join(map(str, [*files, tmp_path / "mean_parts.pt"])), DEFAULTS)
     assert layout.name == "98" and values["system"] == "DPR"
     for part, (name, mean) in enumerate(zip(PARTS, means, strict=True)):
@@ -158,7 +156,9 @@ def test_the_nets_of_the_parts_give_the_published_outputs(reference, tmp_path):
         found = 128 * (getattr(net, f"mean_{ours}") + 0.5 * moved) - 0.5  # px of 128, integer at pixel centres
         theirs = 128 * (0.5 * outputs[f"local_regress_{name}"].reshape(-1, 2) + mean)
         assert np.abs(found.numpy() - theirs).max() < 1e-3
-    with pytest.raises(UserError, match="lacks tensors of DPR .places"):
-        checkpoint.unpack(
-            ",".join(map(str, [*published_files, part_files[0], *files[-1:], tmp_path / "mean_parts.pt"])), DEFAULTS
-        )
+    refuses(
+        "lacks tensors of DPR .places",
+        checkpoint.unpack,
+        ",".join(map(str, [*published_files, part_files[0], *files[-1:], tmp_path / "mean_parts.pt"])),
+        DEFAULTS,
+    )

@@ -46,7 +46,7 @@ def test_a_loss_is_one_graph(kind):
     labels = Labels.pack(torch.rand(2, 68, 2), pose=torch.rand(2, 3), states=torch.ones(2, 4), level=[0, 1])
     more = {"net": "slim", "stride": 32, "refine": True, "auxiliary": ("pose", "states"), "hard_landmarks": 0.5}
     if kind == "plain":
-        net = net_of(levels=2, **more)
+        net = net_of(levels=2, head_options={"sigma": True, "error": "l2"}, **more)
     elif kind == "parts":
         net = net_of("coordinate", local_parts=PARTS, **more)
     else:

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEFAULTS, LAYOUTS, NET, doomed, exported_predictor, fails, rows, table, two_train_as_one
+from conftest import (
+    DEFAULTS,
+    LAYOUTS,
+    NET,
+    doomed,
+    exported_predictor,
+    fails,
+    rows,
+    table,
+    two_train_as_one,
+    works,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
@@ -73,15 +84,11 @@ def test_landmarks_that_are_no_numbers_are_no_crash():
 
 
 def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
-    assert cli("--train", *recipe, "--refine", "--exp", "whole").returncode == 0
+    works(cli("--train", *recipe, "--refine --exp whole"))
     whole = tmp_path / "runs" / "whole" / "best.pt"
-    done = cli(
-        *("--train", *recipe, "--refine", "--exp", "eyes", "--weights", whole),
-        *"--layout 12 --learning-rate 1e-9 --ema 0".split(),
-    )
-    assert done.returncode == 0 and re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr), (
-        done.stderr
-    )
+    flags = "--refine --exp eyes --layout 12 --learning-rate 1e-9 --ema 0"
+    done = works(cli("--train", *recipe, flags, "--weights", whole))
+    assert re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr)
     old, new = (checkpoint.load(tmp_path / "runs" / name / "best.pt") for name in ("whole", "eyes"))
     for name in ("refiner.identity", "refiner.move"):
         assert torch.allclose(old["model"][name][36:48], new["model"][name], atol=1e-2)
@@ -144,14 +151,14 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
         net.count(Labels.pack(one))["openings"] for one in (truth, unknown)
     ] == [7, 6]
 
-    assert cli("--train", *recipe, "--refine", "--openings", "1", "--exp", "lids").returncode == 0
+    works(cli("--train", *recipe, "--refine --openings 1 --exp lids"))
     assert float(rows(tmp_path / "runs" / "lids" / "step.csv")[0]["openings"]) > 0
     fails(
-        cli("--train", *recipe, "--openings", "1", "--no-refine"),
+        cli("--train", *recipe, "--openings 1 --no-refine"),
         "openings.*--refine",
     )
     fails(
-        cli("--train", *recipe, "--refine", "--openings", "1", "--norm", "box", "--selected-index", "8", "30", "33"),
+        cli("--train", *recipe, "--refine --openings 1 --norm box --selected-index 8 30 33"),
         "eye_left",
     )
 
@@ -237,7 +244,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is neither a checkpoint of this project nor" in learn(tmp_path / "weights.pt")
     fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "--teacher.*gone.pt")
-    fails(cli("--train", *recipe, "--teacher-weight", "1"), "--teacher-weight")
+    fails(cli("--train", *recipe, "--teacher-weight 1"), "--teacher-weight")
 
 
 # ------------------------------------------------------------------------------------------------ from the command line
@@ -245,8 +252,8 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
 def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli, recipe, trained, tmp_path):
     teacher = shutil.copy(trained.folder / "best.pt", tmp_path / "teacher.pt")
     flags = [*recipe, "--refine", "--teacher", teacher, "--epochs", "2"]
-    whole = cli("--train", "--test", "--test-onnx", *flags, "--exp", "whole", "--thresholds", "50")
-    assert whole.returncode == 0 and "landmarks, maps, features" in whole.stderr, whole.stderr
+    whole = works(cli("--train --test --test-onnx", *flags, "--exp whole --thresholds 50"))
+    assert "landmarks, maps, features" in whole.stderr
     torch_row, onnx_row = (row for row in table(whole.stdout) if row[2].strip())
     assert torch_row[3:] == onnx_row[3:], (torch_row, onnx_row)
     once = rows(tmp_path / "runs" / "whole" / "step.csv")
@@ -264,17 +271,17 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
         own = net.head.decode(net(images)).landmarks
         assert (exported - net.predict(images).landmarks).abs().max() * 64 < 1e-3 < (exported - own).abs().max() * 64
 
-    assert cli("--train", *flags, "--exp", "parts", script=doomed(tmp_path, 6)).returncode == -9
+    assert cli("--train", *flags, "--exp parts", script=doomed(tmp_path, 6)).returncode == -9
     again = ("--train", "--resume", "--exp", tmp_path / "runs" / "parts")
     fails(cli(*again, "--no-refine"), "--refine")
-    assert cli(*again).returncode == 0
+    works(cli(*again))
     assert rows(tmp_path / "runs" / "parts" / "step.csv") == once
     one, two = (checkpoint.load(tmp_path / "runs" / name / "last.pt")["solver"]["net"] for name in ("whole", "parts"))
     assert "adapter.weight" in one and all(torch.equal(one[name], two[name]) for name in one)
     shutil.copy(trained.folder / "last.pt", teacher)
-    fails(cli(*again, "--epochs", "3"), "another net")
+    fails(cli(*again, "--epochs 3"), "another net")
     Path(teacher).unlink()
-    fails(cli(*again, "--epochs", "3"), "teacher.pt")
+    fails(cli(*again, "--epochs 3"), "teacher.pt")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import small_nets
 import torch
-from conftest import rows, table
+from conftest import rows, table, works
 from small_nets import FACE, PARTS, net_of
 
 from extras.systems.local_parts import part_alignment
@@ -201,10 +201,8 @@ def test_states_swap_and_pose_turns_with_the_picture():
 def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     extra = ["--reinit", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5", "--balance", "--hard-landmarks", "0.5"]
     flags = [*recipe, *extra, "--exp", "one", "--norm", "box"]
-    first = cli("--train", *flags)
-    assert first.returncode == 0, first.stderr
-    done = cli("--train", "--resume", "--test", "--test-onnx", *flags, "--epochs", "2", "--thresholds", "50")
-    assert done.returncode == 0, done.stderr
+    works(cli("--train", *flags))
+    done = works(cli("--train --resume --test --test-onnx", *flags, "--epochs 2 --thresholds 50"))
     assert "pose off by" in done.stderr and "left eye closed found" in done.stderr
     steps = rows(tmp_path / "runs" / "one" / "step.csv")
     assert len(steps) == 2 and all(
@@ -220,6 +218,5 @@ def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
 
 
 def test_the_local_stage_trains(cli, recipe, tmp_path):
-    done = cli("--train", "--test", *recipe, "--local-parts", "--head", "coordinate", "--norm", "box")
-    assert done.returncode == 0, done.stderr
+    works(cli("--train --test", *recipe, "--local-parts --head coordinate --norm box"))
     assert float(rows(tmp_path / "runs" / "000" / "step.csv")[0]["local"]) > 0

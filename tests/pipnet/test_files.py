@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet import files
-from pipnet.errors import UserError, printable
+from pipnet.errors import printable
 from pipnet.files import read_csv, write_csv
 
 
@@ -20,8 +20,7 @@ def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
     assert files.shipped("detector.onnx") == tmp_path / "weights" / "detector.onnx"
     with open(tmp_path / "weights" / "detector.onnx", "ab") as file:
         file.write(b"\0")
-    with pytest.raises(UserError, match="detector.onnx"):
-        files.shipped("detector.onnx")
+    refuses("detector.onnx", files.shipped, "detector.onnx")
     (tmp_path / "weights" / "manifest.json").unlink()  # of other nets nothing is known
     assert files.shipped("detector.onnx").is_file()
 
@@ -48,9 +47,8 @@ def test_a_damaged_manifest_is_one_line(tmp_path, content):
         file.mkdir()
     else:
         file.write_bytes(content)
-    with pytest.raises(UserError, match="manifest.json") as error:
-        files.read_manifest(tmp_path, "fetch it again")
-    assert "\n" not in str(error.value)
+    text = refuses("manifest.json", files.read_manifest, tmp_path, "fetch it again")
+    assert "\n" not in text
 
 
 def test_no_link_at_a_temporary_name_is_written_through(tmp_path, monkeypatch):

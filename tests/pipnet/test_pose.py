@@ -3,9 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import LAYOUTS
+from conftest import LAYOUTS, refuses
 
-from pipnet.errors import UserError
 from pipnet.pose import POINTS, head_pose, pose_points
 
 # The points of the head in round numbers, in the order of POINTS, written out so that an exchange in MODEL is seen
@@ -75,5 +74,4 @@ def test_a_layout_of_ones_own_by_the_points_it_shares():
 
 @pytest.mark.parametrize("name, count", [("12", 4), ("5", 0), ("29", 0)])
 def test_a_layout_without_the_points_says_so(name, count):
-    with pytest.raises(UserError, match=f"'{name}'.*{count}"):
-        pose_points(LAYOUTS.load(name))
+    refuses(f"'{name}'.*{count}", pose_points, LAYOUTS.load(name))

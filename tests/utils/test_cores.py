@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, driver
+from conftest import ROOT, driver, works
 
 from pipnet import cores
 from utils.train import checkpoint, ranks
@@ -45,16 +45,14 @@ def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_
     text = "from utils.train import loop, ranks\nranks.cores = loop.cores = lambda: 2\nranks.free_cores = lambda: "
     loaded, free = (driver(tmp_path, name, f"{text}{cores}") for name, cores in (("loaded", 0.2), ("free", 2.0)))
     flags = recipe[: recipe.index("--threads")] + recipe[recipe.index("--threads") + 2 :]
-    done = cli("--train", *flags, script=loaded)
-    assert done.returncode == 0 and "CPU threads: 1 per process, because 0.2 of 2 cores are free" in done.stderr, (
-        done.stderr
-    )
+    done = works(cli("--train", *flags, script=loaded))
+    assert "CPU threads: 1 per process, because 0.2 of 2 cores are free" in done.stderr
     stored = checkpoint.load(tmp_path / "runs" / "000" / "last.pt")
     assert stored["threads"] == 1 and stored["args"]["threads"] == 0
-    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2", script=free)
-    assert again.returncode == 0 and "1 CPU threads, as before" in again.stderr, again.stderr
-    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "3", "--threads", "1", script=free)
-    assert again.returncode == 0 and "CPU threads" not in again.stderr, again.stderr
+    again = works(cli("--train --resume --run-root", tmp_path / "runs", "--epochs 2", script=free))
+    assert "1 CPU threads, as before" in again.stderr
+    again = works(cli("--train --resume --run-root", tmp_path / "runs", "--epochs 3 --threads 1", script=free))
+    assert "CPU threads" not in again.stderr
     assert "preparing" not in again.stderr  # a resumed run, too, names the data root of its sets
 
 

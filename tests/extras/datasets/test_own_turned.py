@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 from archives import picture, prepared
-from conftest import LAYOUTS, load_split
+from conftest import LAYOUTS, load_split, refuses
 from own_sets import FIVE, write_coco, write_pairs, write_rows
 from PIL import Image
-
-from pipnet.errors import UserError
 
 FACES = [FIVE + np.random.default_rng(i).normal(0, 1, (5, 2)) for i in range(4)]
 WRONG = "the face lies as in the picture before its EXIF tag turns it, as {} of {} faces with such a tag do"
@@ -36,15 +34,13 @@ def test_labels_of_the_picture_before_its_tag_turns_it(tmp_path, write, tag):
     folder = prepared(None, root, tmp_path / "data")
     assert len(load_split(folder, "train")) == 4, "labels of the upright picture"
     root = tagged(write(tmp_path / "wrong", [turned(tag, face, upright) for face in FACES]), tag)
-    with pytest.raises(UserError, match="width and height" if stated and tag > 4 else WRONG.format(4, 4)):
-        prepared(None, root, tmp_path / "data")
+    refuses("width and height" if stated and tag > 4 else WRONG.format(4, 4), prepared, None, root, tmp_path / "data")
 
 
 def test_of_some_pictures_with_a_tag(tmp_path):
     faces = [turned(3, face) if i < 2 else face for i, face in enumerate(FACES)]
     root = tagged(write_rows(tmp_path / "two", faces), 3, (0, 1))
-    with pytest.raises(UserError, match=r"line 2: " + WRONG.format(2, 2) + ".*and 1 more"):
-        prepared("csv", root, tmp_path / "data")
+    refuses(r"line 2: " + WRONG.format(2, 2) + ".*and 1 more", prepared, "csv", root, tmp_path / "data")
     layouts = LAYOUTS.with_rows({"own": {"count": 5, "flip_index": [1, 0, 2, 4, 3]}})
     assert prepared("csv", root, tmp_path / "data", layout="own", layouts=layouts), "without eyes nothing tells"
     root = tagged(write_rows(tmp_path / "one", [turned(3), *FACES[1:]]), 3, (0,))
@@ -58,5 +54,4 @@ def test_an_exchange_by_one_pixel_is_no_scale(tmp_path):
     for number in range(4):
         picture(root / f"{number}.jpg", 120, 121)
     assert prepared("coco", root, tmp_path / "data")
-    with pytest.raises(UserError, match="width and height"):
-        prepared("coco", tagged(root, 6), tmp_path / "data")
+    refuses("width and height", prepared, "coco", tagged(root, 6), tmp_path / "data")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, doomed, fails, settings, split_of
+from conftest import LAYOUTS, doomed, fails, settings, split_of, works
 
 from extras.gpu.feed import DeviceLoader
 from pipnet.errors import UserError
@@ -147,14 +147,13 @@ def test_which_way_is_taken(faces):
 @pytest.mark.slow
 def test_a_killed_training_with_pixels_on_the_device_goes_on_where_it_was(cli, recipe, tmp_path):
     flags, runs = ["--train", *recipe, "--pixels", "device", "--epochs", "2"], tmp_path / "runs"
-    assert cli(*flags, "--exp", "whole").returncode == 0
-    assert cli(*flags, "--exp", "killed", script=doomed(tmp_path, 6)).returncode == -9
-    done = cli("--train", "--resume", "--exp", runs / "killed")
-    assert done.returncode == 0, done.stderr
+    works(cli(*flags, "--exp whole"))
+    assert cli(*flags, "--exp killed", script=doomed(tmp_path, 6)).returncode == -9
+    works(cli("--train --resume --exp", runs / "killed"))
     assert (runs / "killed/step.csv").read_bytes() == (runs / "whole/step.csv").read_bytes()
     one, two = (checkpoint.load(runs / name / "last.pt")["model"] for name in ("whole", "killed"))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_detector_has_its_pixels_from_the_loader(cli):
-    fails(cli("--train", "--task", "detect", "--pixels", "device"), "--pixels")
+    fails(cli("--train --task detect --pixels device"), "--pixels")

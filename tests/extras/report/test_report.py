@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, table, write_faces
+from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, table, works, write_faces
 from loguru import logger
 
 from nets.labels import Prediction
@@ -21,7 +21,6 @@ from pipnet.images import write_image
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_splits
 from utils.data.sets import distinct
-from utils.evaluate import metric
 from utils.evaluate.boxes import FEWEST, INSIDE, backgrounds, detected, perturbed, picture, rebox, reboxed
 from utils.evaluate.evaluate import evaluate
 
@@ -51,8 +50,7 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
         "notes.txt",
     ):  # the first two of sets that were tested before
         (run_of / "report" / name).touch()
-    done = cli("--test", "--exp", run_of, "--test-data", *places)
-    assert done.returncode == 0, done.stderr
+    done = works(cli("--test --exp", run_of, "--test-data", *places))
     assert not list((run_of / "report").glob("*_old*")) and (run_of / "report" / "notes.txt").is_file()
     assert [(row[0], row[2]) for row in table(done.stdout)] == [("drawn", "3"), ("drawn-2", "2")]
     assert [len(rows(run_of / "report" / f"faces_{name}.csv")) for name in ("drawn", "drawn-2")] == [3, 2]
@@ -193,8 +191,8 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 
 
 def test_boxes_that_cannot_be(run_of, cli, faces):
-    fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "'mtcnn'")
-    fails(cli("--test", "--exp", run_of, "--box", "loose"), "box.*'loose'")
+    fails(cli("--test --exp", run_of, "--box detector --detector mtcnn"), "'mtcnn'")
+    fails(cli("--test --exp", run_of, "--box loose"), "box.*'loose'")
     own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own["box"][:][1:, None]])
@@ -236,19 +234,13 @@ def tested(trained, tmp_path_factory):
     shutil.copytree(trained.folder, place / "mine")
     shutil.rmtree(place / "mine" / "report")
     flags = (
-        "--test",
-        "--exp",
+        "--test --exp",
         place / "mine",
         "--compare",
         trained.folder,
-        "--box",
-        "true",
-        "perturbed",
-        "--thresholds",
-        "50",
+        "--box true perturbed --thresholds 50",
     )
-    done = Command(place / "output", flags, ROOT / "main.py").result()
-    assert done.returncode == 0, done.stderr
+    done = works(Command(place / "output", flags, ROOT / "main.py").result())
     return place / "mine", done
 
 
@@ -329,20 +321,18 @@ def test_the_page_of_a_test(tested):
 
 
 def test_what_cannot_be_compared(run_of, trained, cli, tmp_path):
-    done = cli("--test", "--exp", trained.folder, "--compare", run_of)
-    fails(done, "--test --exp")
+    fails(cli("--test --exp", trained.folder, "--compare", run_of), "--test --exp")
     fails(
-        cli("--test", "--exp", run_of, "--compare", trained.folder, "--norm", "box"),
+        cli("--test --exp", run_of, "--compare", trained.folder, "--norm box"),
         "interocular.*box",
     )
-    fails(cli("--test", "--exp", run_of, "--compare", trained.folder, "--box", "perturbed"), "--box")
+    fails(cli("--test --exp", run_of, "--compare", trained.folder, "--box perturbed"), "--box")
     fails(cli("--compare", trained.folder, "--list-nets"), "--compare")
-    flipped = cli("--test", "--exp", run_of, "--compare", trained.folder, "--flip-test")
-    fails(flipped, "--flip-test")
+    fails(cli("--test --exp", run_of, "--compare", trained.folder, "--flip-test"), "--flip-test")
     later = shutil.copytree(trained.folder, tmp_path / "later")
     shutil.copy(later / "last.pt", later / "best.pt")
     fails(
-        cli("--test", "--exp", run_of, "--compare", later),
+        cli("--test --exp", run_of, "--compare", later),
         "trained on since",
     )
     assert not (run_of / "report").exists()
@@ -350,7 +340,7 @@ def test_what_cannot_be_compared(run_of, trained, cli, tmp_path):
 
 def test_compared_runs_of_one_name_are_told_apart(trained, run_of, cli, tmp_path):
     twin = shutil.copytree(trained.folder, tmp_path / "twin" / trained.folder.name)
-    done = cli("--test", "--exp", run_of, "--compare", trained.folder, twin)
+    done = cli("--test --exp", run_of, "--compare", trained.folder, twin)
     name = trained.folder.name
     assert [row[1] for row in table(done.stdout)] == ["torch", f"run {name}", f"run {name}-2"], done.stderr
     assert (run_of / "report" / "index.html").read_text().count(f"run {name}-2") > 1  # in the table and in the chart
@@ -360,18 +350,15 @@ def test_runs_of_two_presets_are_compared_as_the_message_says(trained, run_of, c
     """Their crops differ, and how they read labels; the faces are the same."""
     more = write_faces(tmp_path / "more", 3, seed=5)
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
-    done = cli("--train", *recipe, *places, "--preset", "pipnet", "--exp", "theirs")
-    assert done.returncode == 0, done.stderr
-    compare = ("--test", "--exp", "theirs", *places, "--test-data", raw, more, "--compare", run_of)
+    done = works(cli("--train", *recipe, *places, "--preset pipnet --exp theirs"))
+    compare = ("--test --exp theirs", *places, "--test-data", raw, more, "--compare", run_of)
     done = cli(*compare)
     fails(done, f"--exp {run_of}")
     command = shlex.split(done.error.partition("python main.py ")[2])
     assert command[command.index("--test-data") + 1 :][:2] == [str(raw), str(more)]
-    done = cli(*command)
-    assert done.returncode == 0, done.stderr
+    done = works(cli(*command))
     figures = [row[3] for row in table(done.stdout)]
-    done = cli(*compare)
-    assert done.returncode == 0, done.stderr
+    done = works(cli(*compare))
     rows = table(done.stdout)
     assert [row[1] for row in rows] == ["torch", "run mine, labels exact"] * 2
     assert [float(row[3]) for row in rows[1::2]] == pytest.approx(list(map(float, figures)), abs=1e-3)
@@ -379,6 +366,7 @@ def test_runs_of_two_presets_are_compared_as_the_message_says(trained, run_of, c
     fails(cli(*compare), "damaged")
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(tested, tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not browser:
@@ -390,15 +378,8 @@ def test_the_page_in_a_browser(tested, tmp_path):
         subprocess.run(
             [
                 browser,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--hide-scrollbars",
+                *"--headless --no-sandbox --disable-gpu --disable-quic --no-first-run".split(),
+                *"--disable-background-networking --disable-component-update --disable-sync --hide-scrollbars".split(),
                 *flags,
                 f"--user-data-dir={tmp_path / 'browser'}",
                 f"--screenshot={picture}",
@@ -415,8 +396,3 @@ def test_the_page_in_a_browser(tested, tmp_path):
         assert (edge == edge[0, 0]).all()
         brightness[look] = np.median(image)
     assert brightness["light"] > 200 and brightness["phone"] > 200 and brightness["dark"] < 60
-
-
-def test_the_size_norm_is_the_mean_of_the_sides():
-    box = np.array([[10, 20, 40, 80.0]])
-    assert metric.norms(np.zeros((1, 68, 2)), LAYOUT, "size", box) == pytest.approx([45])

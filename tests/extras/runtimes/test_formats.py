@@ -13,14 +13,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, ROOT, exported_predictor, fails, mean_face, refuses, slow, unfolded, untrained, write_faces
+from conftest import (
+    NET,
+    ROOT,
+    exported_predictor,
+    fails,
+    mean_face,
+    refuses,
+    slow,
+    unfolded,
+    untrained,
+    works,
+    write_faces,
+)
 from small_nets import pictures
 
 from extras.runtimes.runtimes import Arithmetic
 from extras.synthetic import VERSION, generate
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.wrappers.affine import inverse
-from pipnet.errors import UserError
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file, stored_values
@@ -148,8 +159,7 @@ def test_a_full_disk_for_temporary_files_is_named(tmp_path, refined, name, monke
     for room in (10_000, 200_000):  # at once, and in the middle of the weights
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-            with pytest.raises(UserError, match="TMPDIR"):
-                write_format(name, refined[1], tmp_path / f"net{FORMATS[name].suffix}")
+            refuses("TMPDIR", write_format, name, refined[1], tmp_path / f"net{FORMATS[name].suffix}")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert set(tmp_path.iterdir()) == before
@@ -253,7 +263,7 @@ def test_peppas_published_files_run(reference, suffix):
 def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     """A net of two epochs is so rough that its 8-bit file may be beyond its bound; then the command must say so."""
     run = shutil.copytree(trained.folder, tmp_path / "run")
-    done = cli("--test-formats", "onnx", "int8", "--exp", run)
+    done = cli("--test-formats onnx int8 --exp", run)
     rows = {row["format"]: row for row in csv.DictReader(open(run / "report" / "formats.csv"))}
     assert list(rows) == ["torch", "onnx", "int8"] and float(rows["onnx"]["figure apart"]) <= 0.01
     assert done.returncode == (float(rows["int8"]["figure apart"]) > 0.05), done.stderr
@@ -275,10 +285,10 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     stored = checkpoint.load(run / "best.pt")
     stored["args"]["train_data"] = ["a<script>alert(1)\n# b"]
     checkpoint.save(run / "best.pt", stored)
-    assert cli("--export", "onnx", "--exp", run).returncode == 0
+    works(cli("--export onnx --exp", run))
     foreign = (run / "card.md").read_text()
     assert "a&lt;script>" in foreign and "<script>" not in foreign and "\n# b" not in foreign
-    assert cli("--export", "tflite", "--exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
+    assert cli("--export tflite --exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
 
 
@@ -311,9 +321,11 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, start, tra
     picture = ROOT / "assets" / "astronaut.jpg"
     fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
-    fails(cli("--test", "--exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
-    done = start("--test-formats", "torchscript", "--exp", run).result()  # instead of the foreign file it tests its own
-    assert done.returncode == 0 and "| torchscript" in done.stdout, done.stderr
+    fails(cli("--test --exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
+    done = works(
+        start("--test-formats torchscript --exp", run).result()
+    )  # instead of the foreign file it tests its own
+    assert "| torchscript" in done.stdout
     assert victim.read_bytes() == b"mine"
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
 
@@ -331,8 +343,8 @@ def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_pa
     """The shipped net was trained on four sets, each with its own --label-shift."""
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
     for faces in (raw, write_faces(tmp_path / "more" / "train", 6, seed=9).parent):  # each time anew
-        done = cli("--export", "int8", "--exp", "landmarks-fast", "--train-data", faces, *places)
-        assert done.returncode == 0 and f"8-bit numbers are calibrated on faces of {faces}" in done.stderr, done.stderr
+        done = works(cli("--export int8 --exp landmarks-fast --train-data", faces, *places))
+        assert f"8-bit numbers are calibrated on faces of {faces}" in done.stderr
     assert find_run("landmarks-fast", tmp_path / "runs", train=False).has("int8")
 
 
@@ -341,21 +353,20 @@ def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
     """They are compared on synthetic faces; `--test` asks for real ones. The 8-bit file is the shipped one."""
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
     generate(tmp_path / "data" / f"synthetic-raw{VERSION}-2000-400", 12, 3)  # instead of so many
-    done = cli("--test-formats", "onnx", "int8", "--exp", "landmarks-fast", *places)
+    done = cli("--test-formats onnx int8 --exp landmarks-fast", *places)
     assert "calibrated on" not in done.stderr and "| synthetic faces, net habits as 68 | int8" in done.stdout, (
         done.stderr
     )
-    done = cli("--export", "int8", "onnx", "--exp", "landmarks-fast", *places[:2], "--data-root", tmp_path / "none")
-    assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
+    done = works(cli("--export int8 onnx --exp landmarks-fast", *places[:2], "--data-root", tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
     assert "weights/landmarks-fast.int8.onnx" in done.stderr + done.stdout
-    fails(cli("--test", "--exp", "landmarks-fast", *places), "--test-data")
+    fails(cli("--test --exp landmarks-fast", *places), "--test-data")
 
 
 @pytest.mark.slow
 def test_one_layout_of_a_shipped_net_is_exported_without_any_data(cli, tmp_path):
     places = ("--run-root", tmp_path, "--data-root", tmp_path / "none")
-    done = cli("--export", "onnx", "int8", "--exp", "landmarks-fast", "--layout", "faces68", *places)
-    assert done.returncode == 0, done.stderr
+    works(cli("--export onnx int8 --exp landmarks-fast --layout faces68", *places))
     whole = Landmarker("landmarks-fast", layout="faces68", threads=1)
     image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     for name in ("onnx", "int8"):

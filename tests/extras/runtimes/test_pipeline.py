@@ -11,14 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import ROOT, refuses, unfolded
+from conftest import ROOT, refuses, unfolded, works
 
 from extras.runtimes import pipeline
 from extras.runtimes.pipeline import write_pipeline
 from pipnet import Landmarker
 from pipnet.app.web import Options, page_settings
 from pipnet.detector import LARGE_FACE, Detections, Detector, joined
-from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import turn_picture
@@ -230,30 +229,37 @@ def test_the_file_is_standard_folded_and_says_what_it_is(file):
 
 def test_what_has_no_pipeline_is_refused(tmp_path):
     net, detector = shipped("landmarks.onnx"), shipped("detector.onnx")
-    with pytest.raises(UserError, match="FaceBoxesV2.pth"):
-        write_pipeline(Source(net, lambda: (), detector=Path("FaceBoxesV2.pth")), tmp_path / "out.onnx")
+    refuses(
+        "FaceBoxesV2.pth",
+        write_pipeline,
+        Source(net, lambda: (), detector=Path("FaceBoxesV2.pth")),
+        tmp_path / "out.onnx",
+    )
     model = onnx.load(net)
     next(
         entry for entry in model.metadata_props if entry.key == "protocol"
     ).value = '{"scale_x": 1.1, "scale_y": 1.1, "shift_y": 0, "square": "no", "border": "clip", "rounding": "int"}'
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(UserError, match="other.onnx.*--protocol"):
-        write_pipeline(Source(tmp_path / "other.onnx", lambda: (), detector=detector), tmp_path / "out.onnx")
+    refuses(
+        "other.onnx.*--protocol",
+        write_pipeline,
+        Source(tmp_path / "other.onnx", lambda: (), detector=detector),
+        tmp_path / "out.onnx",
+    )
     assert not (tmp_path / "out.onnx").exists()
 
 
 @pytest.mark.slow
 def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
     run = shutil.copytree(trained.folder, tmp_path / "run")
-    done = cli("--export", "pipeline", "--export-raw", "--exp", run)
-    assert done.returncode == 0, done.stderr
+    works(cli("--export pipeline --export-raw --exp", run))
     session = open_session(run / "best.pipeline.onnx", 1)
     assert session.run(["landmarks"], {"image": ASTRONAUT})[0].shape[1:] == (68, 2)
     refuses("best.pipeline.onnx", Landmarker, run / "best.pipeline.onnx")
     raw = open_session(run / "best.raw.onnx", 1)
     assert raw.native.get_outputs()[0].name == "score" and len(metadata(raw)["neighbor_index"]) == 68
     refuses("best.raw.onnx", Landmarker, run / "best.raw.onnx")
-    assert cli("--test-formats", "pipeline", "--exp", run).error.startswith(
+    assert cli("--test-formats pipeline --exp", run).error.startswith(
         "argument --test-formats: invalid choice: 'pipeline'"
     )
 

@@ -18,11 +18,11 @@ from conftest import (
     rows,
     split_of,
     two_train_as_one,
+    works,
     write_faces,
 )
 
 from extras.semi.unlabelled import check_apart
-from pipnet.errors import UserError
 from utils.data.prepare import DataGenerator
 from utils.task.experiment import check_collapse
 from utils.train import checkpoint
@@ -42,7 +42,7 @@ def target(shared, data_root):
 @pytest.fixture
 def semi(recipe):
     """Flags of a training of a few steps."""
-    return [*recipe, "--preset", "quick", "--stride", "16", "--epoch-steps", "4", "--label-shift", "0"]
+    return [*recipe, "--preset quick --stride 16 --epoch-steps 4 --label-shift 0"]
 
 
 def pictures(folder, count: int = 3, size: int = 96):
@@ -60,19 +60,9 @@ def weights(folder):
 @pytest.mark.slow
 def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, tmp_path):
     """A run on poisoned labels that is killed in its third round ends with the same weights, bit for bit."""
-    flags = [
-        "--train",
-        *semi,
-        "--semi",
-        "gssl",
-        "--ema",
-        "0",
-        "--epoch-steps",
-        "12",
-    ]  # after four, faces may look alike
+    flags = ["--train", *semi, "--semi gssl --ema 0 --epoch-steps 12"]  # after four, faces may look alike
     one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
-    done = cli(*flags, "--test", "--unlabelled", target, "--exp", "one")
-    assert done.returncode == 0, done.stderr
+    done = works(cli(*flags, "--test --unlabelled", target, "--exp one"))
     assert (
         "36 faces" in done.stderr
         and "12 unlabelled faces, pseudo-labelled" in done.stderr
@@ -95,8 +85,7 @@ def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, t
         *flags,
         "--unlabelled",
         poisoned,
-        "--exp",
-        "two",
+        "--exp two",
         script=driver(
             tmp_path,
             "third",
@@ -112,20 +101,19 @@ rounds.write_pseudo_labels = doomed""",
     )
     assert killed.returncode == -9 and (two / "round2" / "best.pt").is_file() and not (two / "best.pt").exists()
     (two / "round2" / "step.csv").unlink()  # as if it had been killed before it wrote this
-    done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
+    done = cli("--train --resume --exp two --run-root", tmp_path / "runs")
     assert (two / "round2" / "step.csv").read_text() == (one / "round2" / "step.csv").read_text()
     assert done.returncode == 0 and "round 3 of 5" in done.stderr and "round 2 of 5" not in done.stderr, done.stderr
     assert all(torch.equal(tensor, weights(two)[name]) for name, tensor in weights(one).items())
     for flag, message in (("--epochs", "--epochs .* stays 1"), ("--early-stop", "--early-stop .* stays 0")):
-        fails(cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs", flag, "2"), message)
-    shown = cli("--show-data", "4", "--exp", "two", "--run-root", tmp_path / "runs", "--data-root", target.parent)
-    assert shown.returncode == 0 and "round1.jpg" in shown.stdout and (two / "pseudo_labels" / "round5.jpg").is_file()
+        fails(cli("--train --resume --exp two --run-root", tmp_path / "runs", flag, "2"), message)
+    shown = works(cli("--show-data 4 --exp two --run-root", tmp_path / "runs", "--data-root", target.parent))
+    assert "round1.jpg" in shown.stdout and (two / "pseudo_labels" / "round5.jpg").is_file()
     first = two / "round0" / "last.pt"
     checkpoint.save(first, {**checkpoint.load(first), "data": ["labels that were corrected since"]})
-    done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
-    fails(done, "round0/last.pt")
-    again = cli(*flags, "--semi", "self-training", "--unlabelled", target, "--exp", "two", "--overwrite")
-    assert again.returncode == 0 and "round 3 of 3" in again.stderr, again.stderr
+    fails(cli("--train --resume --exp two --run-root", tmp_path / "runs"), "round0/last.pt")
+    again = works(cli(*flags, "--semi self-training --unlabelled", target, "--exp two --overwrite"))
+    assert "round 3 of 3" in again.stderr
     assert len(list((two / "pseudo_labels").glob("round*.csv"))) == 3 and not (two / "round3").exists()
 
 
@@ -134,26 +122,23 @@ def test_a_net_that_says_the_same_for_any_face_is_noticed():
         0, 0.02, (20, 1, 2)
     )
     check_collapse(points, "the net")
-    with pytest.raises(UserError, match="--learning-rate"):
-        check_collapse(points[:1].repeat(20, 0), "the net")
-    with pytest.raises(UserError, match="one place"):
-        check_collapse(points[:, :1].repeat(68, 1), "the net")
+    refuses("--learning-rate", check_collapse, points[:1].repeat(20, 0), "the net")
+    refuses("one place", check_collapse, points[:, :1].repeat(68, 1), "the net")
     refuses("collapsed", check_collapse, points * np.nan, "the net")
 
 
 @pytest.mark.slow
 def test_a_collapsed_round_stops_the_training(cli, semi, target, tmp_path):
-    done = cli(
-        "--train",
-        *semi,
-        "--semi",
-        "self-training",
-        "--unlabelled",
-        target,
-        script=driver(
-            tmp_path,
-            "constant",
-            """
+    fails(
+        cli(
+            "--train",
+            *semi,
+            "--semi self-training --unlabelled",
+            target,
+            script=driver(
+                tmp_path,
+                "constant",
+                """
 from utils.task.experiment import check_collapse
 from utils.train import checkpoint
 save = checkpoint.save
@@ -163,10 +148,8 @@ def constant(file, values):
             tensor.zero_()
     save(file, values)
 checkpoint.save = constant""",
+            ),
         ),
-    )
-    fails(
-        done,
         "round 0",
     )
 
@@ -181,20 +164,19 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
         "--detector-weights",
         detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84), (0, 0, 20, 20)], [0.9, 0.95]),
     ]
-    flags = [*semi, "--semi", "mean-teacher", "--unlabelled", folder, *finds, "--val", "0.1", "--epochs", "2"]
-    done = cli("--train", *flags, "--labelled-fraction", "0.5", "--exp", "a")
-    assert done.returncode == 0, done.stderr
+    flags = [*semi, "--semi mean-teacher --unlabelled", folder, *finds, "--val 0.1 --epochs 2"]
+    done = works(cli("--train", *flags, "--labelled-fraction 0.5 --exp a"))
     assert "3 faces of 5 pictures; 0 pictures without a sure face" in done.stderr
     assert "5 smaller than 32 px, 1 blurred (--least-sharpness), 1 near-duplicates" in done.stderr
     assert "18 faces" in done.stderr and "21 unlabelled faces" in done.stderr  # 3, and half of 36
     assert float(rows(tmp_path / "runs" / "a" / "step.csv")[0]["pseudo_score"]) > 0
-    again = cli("--train", *flags, "--labelled-fraction", "0.5", "--exp", "b")
-    assert again.returncode == 0 and "5 pictures" not in again.stderr  # the faces are cut out once
+    again = works(cli("--train", *flags, "--labelled-fraction 0.5 --exp b"))
+    assert "5 pictures" not in again.stderr  # the faces are cut out once
     assert all(
         torch.equal(tensor, weights(tmp_path / "runs" / "b")[name])
         for name, tensor in weights(tmp_path / "runs" / "a").items()
     )
-    few = [*semi, "--semi", "mean-teacher", "--unlabelled", folder]
+    few = [*semi, "--semi mean-teacher --unlabelled", folder]
     nothing = detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84)], [0.1])  # another detector in the same file
     fails(cli("--train", *few, "--detector-weights", nothing), "5 pictures")
 
@@ -212,15 +194,21 @@ def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
         video.write(draw_face(np.random.default_rng([9, number]), 96)[0])
     video.release()
     finder = detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84)], [0.9])
-    done = cli(
-        "--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--detector-weights", finder
+    done = works(
+        cli(
+            "--train",
+            *semi,
+            "--semi mean-teacher --unlabelled",
+            tmp_path / "talk.avi",
+            "--detector-weights",
+            finder,
+        )
     )
-    assert done.returncode == 0, done.stderr
     assert "3 faces of 6 pictures" in done.stderr and "3 near-duplicates" in done.stderr
-    stepped = cli(
-        "--train", *semi, "--semi", "mean-teacher", "--unlabelled", tmp_path / "talk.avi", "--frame-step", "2"
+    fails(
+        cli("--train", *semi, "--semi mean-teacher --unlabelled", tmp_path / "talk.avi", "--frame-step 2"),
+        "--frame-step",
     )
-    fails(stepped, "--frame-step")
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
@@ -235,30 +223,26 @@ def test_test_pictures_are_no_unlabelled_ones(faces, raw, target, tmp_path):
         shutil.copy(file, folder / "x" / f"new{number}.jpg")
         shutil.copy(file.with_suffix(".pts"), folder / "x" / f"new{number}.pts")
     same = DataGenerator(folder, 64, "points", "renamed", tmp_path / "data").run()
-    with pytest.raises(UserError, match="7 of .*x/new"):
-        check_apart([apart, split_of(same, "train"), split_of(same, "val")], tested)
+    refuses("7 of .*x/new", check_apart, [apart, split_of(same, "train"), split_of(same, "val")], tested)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--semi", "gssl"], "needs faces to learn from: --unlabelled"),
-        (["--semi", "gssl", "--unlabelled", "gone"], "--unlabelled gone is neither a dataset"),
-        (["--semi", "gssl", "--unlabelled", "EMPTY"], "no picture in the folder"),
-        (["--unlabelled", "PICTURE"], "--unlabelled is not read by a training without --semi"),
-        (
-            ["--semi", "gssl", "--unlabelled", "PICTURE", "--unlabelled-share", "0.2"],
-            "--unlabelled-share is not read by --semi gssl",
-        ),
-        (["--semi", "gssl", "--unlabelled", "PICTURE", "--head", "coordinate"], "head pip.*--semi self-training"),
-        (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--reinit"], "leave these out"),
-        (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--teacher", "landmarks"], "makes its own teacher"),
+        ("--semi gssl", "needs faces to learn from: --unlabelled"),
+        ("--semi gssl --unlabelled gone", "--unlabelled gone is neither a dataset"),
+        ("--semi gssl --unlabelled EMPTY", "no picture in the folder"),
+        ("--unlabelled PICTURE", "--unlabelled is not read by a training without --semi"),
+        ("--semi gssl --unlabelled PICTURE --unlabelled-share 0.2", "--unlabelled-share is not read by --semi gssl"),
+        ("--semi gssl --unlabelled PICTURE --head coordinate", "head pip.*--semi self-training"),
+        ("--semi mean-teacher --unlabelled PICTURE --reinit", "leave these out"),
+        ("--semi mean-teacher --unlabelled PICTURE --teacher landmarks", "makes its own teacher"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_refused_in_one_line(cli, recipe, tmp_path, flags, message):
-    places = {name: tmp_path / name for name in ("EMPTY", "PICTURE")}
-    for folder in places.values():
-        folder.mkdir()
-    cv2.imwrite(str(places["PICTURE"] / "face.png"), np.zeros((64, 64, 3), np.uint8))
-    fails(cli("--train", *recipe, *(str(places.get(flag, flag)) for flag in flags)), message)
+    for name in ("EMPTY", "PICTURE"):
+        (tmp_path / name).mkdir()
+        flags = flags.replace(name, str(tmp_path / name))
+    cv2.imwrite(str(tmp_path / "PICTURE" / "face.png"), np.zeros((64, 64, 3), np.uint8))
+    fails(cli("--train", *recipe, flags), message)
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())

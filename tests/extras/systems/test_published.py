@@ -11,7 +11,6 @@ from conftest import DEFAULTS, LAYOUTS, REFERENCE, SMALL, fails, load_split, mad
 from scipy.io import savemat
 
 from extras.datasets import PARTS_300W
-from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import read_meta
@@ -88,11 +87,6 @@ def test_labels_of_cofw_and_of_continuous_sets_as_published(tmp_path):
     assert np.array_equal(exact["landmarks"][:], published["landmarks"])
 
 
-def test_labels_must_be_a_choice(tmp_path):
-    with pytest.raises(UserError, match="labels.*'truncated'"):
-        DataGenerator(tmp_path, 64, labels="truncated").run()
-
-
 def test_the_published_presets_prepare_so():
     for preset in ("pipnet", "irnet", "drowsiness"):
         assert (settings(preset).data.labels, settings(preset).data.val) == ("published", "none")
@@ -133,12 +127,12 @@ def test_small_faces_are_left_out(tmp_path, cli):
         write_faces(tmp_path / f"raw/train/{size}", 12, size=size, seed=size)
     places = ["--train-data", tmp_path / "raw", "--data-root", tmp_path / "data"]
     flags = ["--train", *places, "--val", "none", *SMALL, "--epochs", "1"]
-    done = cli(*flags, "--least-box", "50", "--run-root", tmp_path)
+    done = cli(*flags, "--least-box 50 --run-root", tmp_path)
     table = load_split(made_in(tmp_path / "data", "raw"), "train")
     large = ((table["box"][:][:, 2:] - table["box"][:][:, :2]).min(1) >= 50).sum()
     assert done.returncode == 0 and 0 < large < 24 and f"; {large} faces of" in done.stderr, done.stderr
     fails(
-        cli(*flags, "--least-box", "500", "--run-root", tmp_path),
+        cli(*flags, "--least-box 500 --run-root", tmp_path),
         "least_box 500",
     )
 

@@ -24,12 +24,12 @@ from conftest import (
     table,
     to_published,
     untrained,
+    works,
 )
 from onnx import helper, numpy_helper
 from torch import nn
 
 from nets.backbones.slim import Slim
-from pipnet.errors import UserError
 from pipnet.landmark_net import open_net
 from utils.settings.config import ROOT, parse
 from utils.train import checkpoint
@@ -110,8 +110,7 @@ def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
     wrapped = checkpoint.load(tmp_path / "w.pth", DEFAULTS)
     assert plain["model"].keys() == wrapped["model"].keys() and plain["net"] == wrapped["net"]
     torch.save({"module.conv13.4.weight": torch.zeros(1), "conv13.4.weight": torch.zeros(1)}, tmp_path / "two.pth")
-    with pytest.raises(UserError, match="two.pth"):
-        checkpoint.load(tmp_path / "two.pth", DEFAULTS)
+    refuses("two.pth", checkpoint.load, tmp_path / "two.pth", DEFAULTS)
 
 
 def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
@@ -134,22 +133,20 @@ def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
     )
     begin = [LAYOUTS.load("68"), mean_face() + 0.01, pytest.fail]
     for name in ("imagenet", "epoch59"):
-        with pytest.raises(UserError, match=f"{name}.pth.*--net resnet34"):
-            initialise(nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS)
+        refuses(
+            f"{name}.pth.*--net resnet34", initialise, nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS
+        )
         words = initialise(nets["resnet34"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS).words
         assert re.search(
             rf"tensors of .*{name}.pth, resnet34{' of PIPNet' * (name == 'epoch59')}, \d\d.\d\d M parameters", words
         )
-    with pytest.raises(UserError, match="shallow.pth.*resnet34"):
-        initialise(nets["resnet34"], str(tmp_path / "shallow.pth"), *begin, DEFAULTS)
-    with pytest.raises(UserError, match="deeper.pth.*layer3.6.conv1"):
-        initialise(nets["resnet34"], str(tmp_path / "deeper.pth"), *begin, DEFAULTS)
+    refuses("shallow.pth.*resnet34", initialise, nets["resnet34"], str(tmp_path / "shallow.pth"), *begin, DEFAULTS)
+    refuses("deeper.pth.*layer3.6.conv1", initialise, nets["resnet34"], str(tmp_path / "deeper.pth"), *begin, DEFAULTS)
 
 
 def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
-    with pytest.raises(UserError, match="neither a checkpoint"):
-        checkpoint.load(tmp_path / "r.pth", DEFAULTS)
+    refuses("neither a checkpoint", checkpoint.load, tmp_path / "r.pth", DEFAULTS)
     whole = torch.load(slim, weights_only=True)
     state = dict(whole)
     del state["conv5.0.weight"]
@@ -164,15 +161,14 @@ def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
         refuses(message, checkpoint.load, slim, DEFAULTS)
     snapshot(tmp_path / "p.pth", "pipnet")
     (tmp_path / "five.txt").write_text("0.5 " * 10)
-    with pytest.raises(UserError, match="five.txt.*68"):
-        checkpoint.load(f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}", DEFAULTS)
+    refuses("five.txt.*68", checkpoint.load, f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}", DEFAULTS)
 
 
 def test_a_published_file_is_tested_in_any_protocol_and_leaves_nothing_beside_it(slim, raw, data_root, cli, tmp_path):
     places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
     for protocol in ("slim", "gssl", "box"):  # the export follows too
-        done = cli("--test", "--test-onnx", "--exp", slim, "--test-data", raw, "--protocol", protocol, *places)
-        assert done.returncode == 0 and f"crops {protocol}\n" in done.stdout, done.stderr
+        done = works(cli("--test --test-onnx --exp", slim, "--test-data", raw, "--protocol", protocol, *places))
+        assert f"crops {protocol}\n" in done.stdout
         torch_row, onnx_row = table(done.stdout)
         assert torch_row[1:3] == ["torch", "8"] and onnx_row[1] == "onnx"
         (folder,) = (tmp_path / "runs" / "files").glob("slim-pth-*")
@@ -180,18 +176,17 @@ def test_a_published_file_is_tested_in_any_protocol_and_leaves_nothing_beside_it
         assert (folder / "report" / "index.html").is_file()
     assert "Net:   slim.pth: slim of Peppa's Slim, 0.23 M parameters" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
-    fails(cli("--test", "--exp", slim, *places), "slim.pth.*--test-data")
+    fails(cli("--test --exp", slim, *places), "slim.pth.*--test-data")
     out = tmp_path / "out.csv"
-    done = cli("--predict", raw / "test", "--exp", slim, "--protocol", "box", "--out", out, *places)
-    assert done.returncode == 0 and out.is_file(), done.stderr
+    done = works(cli("--predict", raw / "test", "--exp", slim, "--protocol box --out", out, *places))
+    assert out.is_file()
 
 
 def test_an_exported_file_is_tested_by_itself(trained, raw, data_root, cli, tmp_path):
     alone = tmp_path / "mine.onnx"
     shutil.copy(trained.folder / "best.onnx", alone)
     places = ("--data-root", data_root, "--run-root", tmp_path / "runs")
-    done = cli("--test", "--exp", alone, "--test-data", raw, *places, "--thresholds", "50", "100")
-    assert done.returncode == 0, done.stderr
+    done = works(cli("--test --exp", alone, "--test-data", raw, *places, "--thresholds 50 100"))
     ((_, model, count, error, *_),) = table(done.stdout)
     assert (model, count) == ("onnx", "8") and float(error) == pytest.approx(
         float(table(trained.done.stdout)[1][3]), rel=0.05
@@ -200,8 +195,8 @@ def test_an_exported_file_is_tested_by_itself(trained, raw, data_root, cli, tmp_
     run = tmp_path / "000"
     shutil.copytree(trained.folder, run)
     (run / "best.pt").write_bytes((run / "last.pt").read_bytes())  # whatever lies beside the file
-    done = cli("--test", "--exp", run / "best.onnx", "--data-root", data_root)
-    assert done.returncode == 0 and [row[1] for row in table(done.stdout)] == ["onnx"], done.stderr
+    done = works(cli("--test --exp", run / "best.onnx", "--data-root", data_root))
+    assert [row[1] for row in table(done.stdout)] == ["onnx"]
 
 
 # ---------------------------------------------------------------------------------------------------------- --weights
@@ -232,22 +227,20 @@ def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path)
 
 def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
     net = ["--net", "mobilenetv2"] + recipe[recipe.index(NET) + 1 :]
-    done = cli("--train", *recipe[: recipe.index("--net")], *net, "--weights", trained.folder)
-    fails(done, f"best.pt.*--net {NET}")
+    fails(cli("--train", *recipe[: recipe.index("--net")], *net, "--weights", trained.folder), f"best.pt.*--net {NET}")
 
 
 def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
     given = chosen("--train-data", faces, "--weights", "landmarks", "--teacher", "landmarks")
     assert given.net.weights == given.train.teacher and Path(given.train.teacher).name == "landmarks.pt"
     assert (given.net.net, given.net.input_size, given.net.refine) == ("resnet10t_early", 192, True)
-    done = cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
-    assert done.returncode == 0, done.stderr
+    works(cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector none --threads 1"))
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
     nowhere = tmp_path / "file"  # with --out nothing else is written, not even a log
     nowhere.touch()
-    done = cli("--predict", raw / "test", "--run-root", nowhere, "--out", tmp_path / "out.csv", "--detector", "none")
-    assert done.returncode == 0 and (tmp_path / "out.csv").is_file(), done.stderr
-    fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks")
+    works(cli("--predict", raw / "test", "--run-root", nowhere, "--out", tmp_path / "out.csv", "--detector none"))
+    assert (tmp_path / "out.csv").is_file()
+    fails(cli("--train --exp landmarks --run-root", tmp_path), "--exp landmarks")
 
 
 @pytest.mark.parametrize(
@@ -305,9 +298,10 @@ def test_pfld_is_known_by_its_shapes(raw, data_root, cli, demo, tmp_path, batch)
     assert np.abs(found.reshape(3, -1) - (pooled.reshape(3, -1) @ weight + bias)).max() < 1e-5
     assert net.protocol._asdict() == DEFAULTS.protocols["cunjian_camera"] and net.meanface is None
     places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
-    done = cli("--test", "--exp", file, "--test-data", raw, *places)
-    assert done.returncode == 0 and "PFLD of pytorch_face_landmark" in done.stdout, done.stderr
-    done = cli("--predict", raw / "test", "--exp", file, "--out", tmp_path / "out.csv", "--detector", "none", *places)
-    assert done.returncode == 0 and (tmp_path / "out.csv").is_file(), done.stderr
-    done = demo("--exp", file, "--source", ROOT / "assets" / "astronaut.jpg", "--json", "-")
-    assert done.returncode == 0, done.stderr
+    done = works(cli("--test --exp", file, "--test-data", raw, *places))
+    assert "PFLD of pytorch_face_landmark" in done.stdout
+    done = works(
+        cli("--predict", raw / "test", "--exp", file, "--out", tmp_path / "out.csv", "--detector none", *places)
+    )
+    assert (tmp_path / "out.csv").is_file()
+    done = works(demo("--exp", file, "--source", ROOT / "assets" / "astronaut.jpg", "--json", "-"))

@@ -269,12 +269,12 @@ def test_steps_from_real_pixels_and_with_a_margin():
 def test_a_key_that_no_step_reads_is_an_error(cli, recipe):
     for flags, message in [
         (
-            ["--preset", "pipnet", "--scale", "0.1"],
+            "--preset pipnet --scale 0.1",
             "--scale is read by none of the steps .translation, occlusion, flip",
         ),
-        (["--shear", "0.1"], "--shear is read by none of the steps .there are none.*give --steps"),
-        (["--steps", "turn"], "steps must be one of sides, translation, .*not 'turn'"),
-        (["--steps", "sides", "--sides", "0.5", "0.4", "0.5", "1"], "sides must be four shares of the face box"),
-        (["--steps", "sides"], "the step sides needs --sides"),
+        ("--shear 0.1", "--shear is read by none of the steps .there are none.*give --steps"),
+        ("--steps turn", "steps must be one of sides, translation, .*not 'turn'"),
+        ("--steps sides --sides 0.5 0.4 0.5 1", "sides must be four shares of the face box"),
+        ("--steps sides", "the step sides needs --sides"),
     ]:
-        fails(cli("--train", *recipe, *flags), message)
+        fails(cli("--train", *recipe, flags), message)

@@ -6,7 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from conftest import LAYOUTS, fails, refuses, rows, sets_of, settings, split_of, write_faces
+from conftest import LAYOUTS, fails, refuses, rows, sets_of, settings, split_of, works, write_faces
 
 from extras.tools import audit
 from utils.data.prepare import DataGenerator
@@ -102,9 +102,8 @@ def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------- as it is typed
 def test_an_audit_resumes(cli, recipe, tmp_path):
-    flags, folder = ["--exp", "noise", "--folds", "2", *recipe], tmp_path / "runs" / "noise"
-    done = cli("--audit", *flags)
-    assert done.returncode == 0, done.stderr
+    flags, folder = ["--exp noise --folds 2", *recipe], tmp_path / "runs" / "noise"
+    done = works(cli("--audit", *flags))
     assert {path.name for path in (folder / "audit").iterdir()} == {
         "labels.csv",
         "errors.csv",
@@ -117,21 +116,17 @@ def test_an_audit_resumes(cli, recipe, tmp_path):
     assert sorted({row["fold"] for row in rows(folder / "audit" / "labels.csv")}) == ["0", "1"]
     fails(cli("--audit", *flags), "--resume")
     assert len(rows(folder / "audit" / "labels.csv")) == 40  # those that validate too
-    fails(
-        cli("--audit", *flags, "--overwrite", "--folds", "90"), "40 identities .* 90 folds"
-    )  # before anything is removed
+    fails(cli("--audit", *flags, "--overwrite --folds 90"), "40 identities .* 90 folds")  # before anything is removed
     before = (folder / "audit" / "weights.csv").read_bytes()
     finished = checkpoint.load(folder / "fold0" / "last.pt")["model"], (folder / "fold0" / "last.pt").stat().st_mtime_ns
     shutil.rmtree(folder / "fold1")  # as if killed after the first net
     shutil.rmtree(folder / "audit")
-    done = cli("--audit", "--exp", "noise", "--resume", "--run-root", str(tmp_path / "runs"))
-    assert done.returncode == 0, done.stderr
+    done = works(cli("--audit --exp noise --resume --run-root", str(tmp_path / "runs")))
     assert (folder / "audit" / "weights.csv").read_bytes() == before
     assert (folder / "fold0" / "last.pt").stat().st_mtime_ns == finished[1]
     first = folder / "fold0" / "last.pt"
     checkpoint.save(first, {**checkpoint.load(first), "data": ["labels that were corrected since"]})
-    done = cli("--audit", "--exp", "noise", "--resume", "--run-root", str(tmp_path / "runs"))
-    fails(done, "fold0/last.pt")
+    fails(cli("--audit --exp noise --resume --run-root", str(tmp_path / "runs")), "fold0/last.pt")
 
 
 def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):
@@ -139,40 +134,28 @@ def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):
     file = raw / "face05.pts"
     write_pts(file, read_pts(file)[::-1] - 0.5)
     DataGenerator(tmp_path / "raw", 64, "points", "raw", tmp_path / "data").run()
-    done = cli(
-        "--audit",
-        "--exp",
-        "noise",
-        "--folds",
-        "2",
-        *recipe,
-        "--train-data",
-        str(tmp_path / "raw"),
-        "--data-root",
-        str(tmp_path / "data"),
-        "--val",
-        "test",
-        "--epochs",
-        "6",
-        "--rotation",
-        "0",
-        "--translation",
-        "0",
-        "--flip",
-        "0",
+    works(
+        cli(
+            "--audit --exp noise --folds 2",
+            *recipe,
+            "--train-data",
+            str(tmp_path / "raw"),
+            "--data-root",
+            str(tmp_path / "data"),
+            "--val test --epochs 6 --rotation 0 --translation 0 --flip 0",
+        )
     )
-    assert done.returncode == 0, done.stderr
     worst = [row["file"] for row in rows(tmp_path / "runs" / "noise" / "audit" / "labels.csv")]
     assert worst[0] == "train/face05.jpg"
 
 
 def test_what_cannot_be_audited_says_so(cli, recipe):
     for flags, message in [
-        (["--train"], "leave --train, "),
-        (["--resume"], "--resume needs the name of the audit: --exp"),
-        (["--folds", "90"], "40 identities .* 90 folds"),
-        (["--labelled-fraction", "0.5"], "--labelled-fraction hides labels that are to be judged"),
-        (["--early-stop", "2"], "--early-stop"),
-        (["--flip-test"], "--flip-test is for tests, and --audit tests no net"),
+        ("--train", "leave --train, "),
+        ("--resume", "--resume needs the name of the audit: --exp"),
+        ("--folds 90", "40 identities .* 90 folds"),
+        ("--labelled-fraction 0.5", "--labelled-fraction hides labels that are to be judged"),
+        ("--early-stop 2", "--early-stop"),
+        ("--flip-test", "--flip-test is for tests, and --audit tests no net"),
     ]:
-        fails(cli("--audit", *recipe, *flags), message)
+        fails(cli("--audit", *recipe, flags), message)

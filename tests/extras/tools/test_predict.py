@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, sure_of_faces, table
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, fails, refuses, rows, sure_of_faces, table, works
 
 from extras.tools.predict import Results, averaged, check_out, chosen_pictures, predict, tables_of, whole_box
 from pipnet.geometry import box_of, crop_box, mirrored
@@ -46,9 +46,8 @@ def test_a_folder_of_pictures(trained, cli, pictures, raw, tmp_path):
     (pictures / "empty.bmp").touch()
     os.mkfifo(pictures / "pipe.jpg")
     out = tmp_path / "made" / "points"
-    flags = ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out", out)
-    done = cli(*flags)
-    assert done.returncode == 0, done.stderr
+    flags = ("--predict", pictures, "--exp", trained.folder, "--detector none --out", out)
+    done = works(cli(*flags))
     assert f"8 faces in 8 pictures -> {out}" in done.stdout and "predicted error, % of the box" in done.stdout
     assert "2 of 10 pictures are left out" in done.stderr
     assert "broken.jpg: not a readable image" in done.stderr and "empty.bmp: not a readable image" in done.stderr
@@ -59,21 +58,19 @@ def test_a_folder_of_pictures(trained, cli, pictures, raw, tmp_path):
     assert {row["points"] for row in listed} == {path.relative_to(out).as_posix() for path in out.rglob("*.pts")}
     assert "more/face07.pts" in {row["points"] for row in listed} and read_pts(out / "face00.pts").shape == (68, 2)
     fails(cli(*flags), "--out.*--overwrite")
-    assert cli(*flags, "--overwrite").returncode == 0
+    works(cli(*flags, "--overwrite"))
 
 
 def test_all_its_nets_have_32_bits_unless_8_are_wanted(cli, tmp_path):
     found = []
     for name, flags in (("default", ()), ("32", ("--no-int8",)), ("8", ("--int8",))):
-        done = cli("--predict", ROOT / "assets/astronaut.jpg", *flags, "--out", tmp_path / f"{name}.csv")
-        assert done.returncode == 0, done.stderr
+        works(cli("--predict", ROOT / "assets/astronaut.jpg", *flags, "--out", tmp_path / f"{name}.csv"))
         found.append((tmp_path / f"{name}.csv").read_text())
     assert found[0] == found[1] != found[2]
 
 
 def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli, tmp_path):
-    done = cli("--predict", raw / "test", "--exp", trained.folder, "--out", tmp_path / "found.csv")
-    assert done.returncode == 0, done.stderr
+    works(cli("--predict", raw / "test", "--exp", trained.folder, "--out", tmp_path / "found.csv"))
     shutil.copytree(raw / "test", tmp_path / "images", ignore=shutil.ignore_patterns("*.pts"))
     errors = []
     for record in parse("csv", tmp_path)["train"]:
@@ -88,10 +85,11 @@ def test_it_reads_and_writes_files_that_count_pixels_from_1(trained, raw, cli, t
         moved.mkdir()
         shutil.copy(raw / "test" / f"{name}.jpg", moved)
         write_pts(moved / f"{name}.pts", read_pts(raw / "test" / f"{name}.pts") + origin)
-        done = cli(
-            "--predict", moved, "--exp", trained.folder, "--first-pixel", origin, "--out", tmp_path / f"out{origin}"
+        works(
+            cli(
+                "--predict", moved, "--exp", trained.folder, "--first-pixel", origin, "--out", tmp_path / f"out{origin}"
+            )
         )
-        assert done.returncode == 0, done.stderr
     found = [read_pts(tmp_path / f"out{origin}" / f"{name}.pts") for origin in (0, 1)]
     assert np.allclose(found[1], found[0] + 1, atol=1e-3)
 
@@ -132,12 +130,7 @@ def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, c
         write_pts(source / f"{name}.pts", (points if step > 0 else mirrored(points, flip, image.shape[1])) - 0.5)
     found = {}
     for flag in ((), ("--flip-test",)):
-        assert (
-            cli(
-                "--predict", source, "--exp", trained.folder, "--out", tmp_path / "out", "--overwrite", *flag
-            ).returncode
-            == 0
-        )
+        works(cli("--predict", source, "--exp", trained.folder, "--out", tmp_path / "out", "--overwrite", *flag))
         plain, turned = (read_pts(tmp_path / "out" / f"{name}.pts") + 0.5 for name in ("plain", "turned"))
         found[flag] = np.abs(mirrored(turned, flip, image.shape[1]) - plain).max()
     assert found[()] > 0.2 and found["--flip-test",] < 0.02
@@ -208,15 +201,15 @@ def test_a_whole_picture_is_a_crop(name, size):
 def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     flags = ("--exp", trained.folder, "--predict")
     fails(cli(*flags, tmp_path / "nowhere"), "--predict.*nowhere")
-    fails(cli(*flags, pictures, "--detector", "mtcn"), "'mtcn'.*'mtcnn'")
-    fails(cli(*flags, pictures, "--norm", "box"), "--norm")
+    fails(cli(*flags, pictures, "--detector mtcn"), "'mtcn'.*'mtcnn'")
+    fails(cli(*flags, pictures, "--norm box"), "--norm")
     fails(cli(*flags, pictures, "--test-data", pictures), "--test-data")
-    fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed")
+    fails(cli(*flags, pictures, "--box perturbed"), "--box perturbed")
     fails(
-        cli(*flags, pictures, "--detector", "none", "--threshold", "0.9"),
+        cli(*flags, pictures, "--detector none --threshold 0.9"),
         "--threshold",
     )
-    fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format.*'xml'")
+    fails(cli(*flags, pictures, "--predict-format xml"), "--predict-format.*'xml'")
     fails(
         cli(*flags, pictures, "--out", tmp_path / "x.xml"),
         "--out.*x.xml",
@@ -228,7 +221,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     with pytest.raises(Exception, match="--predict-format coco"):
         check_out("out.csv", "coco", tmp_path, False)
     assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
-    fails(cli(*flags, pictures, "--detector", "yunet"), "'yunet'")
+    fails(cli(*flags, pictures, "--detector yunet"), "'yunet'")
 
 
 def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(trained, pictures, tmp_path):
@@ -264,7 +257,7 @@ def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name
     (tmp_path / "many").mkdir()
     for index in range(400):
         os.link(raw / "test" / "face00.jpg", tmp_path / "many" / f"{index}.jpg")
-    command = start("--predict", tmp_path / "many", "--exp", trained.folder, "--detector", "none", "--out", out)
+    command = start("--predict", tmp_path / "many", "--exp", trained.folder, "--detector none --out", out)
     table, part = tables_of(out, {"": "pts", ".csv": "csv", ".json": "coco"}[out.suffix])
     table, whole, until = part, table, time.monotonic() + 100
     while not (table.is_file() and table.stat().st_size):
@@ -284,17 +277,17 @@ def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name
 def test_an_earlier_prediction_is_moved_aside_and_nothing_else(trained, cli, pictures, tmp_path):
     out, flags = (
         tmp_path / "out",
-        ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--overwrite", "--out"),
+        ("--predict", pictures, "--exp", trained.folder, "--detector none --overwrite --out"),
     )
-    assert cli(*flags, out).returncode == 0
+    works(cli(*flags, out))
     (pictures / "face03.jpg").unlink()
     (out / "face04.pts").write_text("corrected by hand")
-    assert cli(*flags, out).returncode == 0
+    works(cli(*flags, out))
     assert not (out / "face03.pts").exists() and read_pts(out / "face04.pts").shape == (68, 2)
     [aside] = [path for path in tmp_path.iterdir() if path.name.startswith("out-")]
     assert (aside / "face03.pts").is_file() and (aside / "face04.pts").read_text() == "corrected by hand"
     for name in ("found.csv", "found.csv"):
-        assert cli(*flags, tmp_path / name).returncode == 0
+        works(cli(*flags, tmp_path / name))
     assert len(list(tmp_path.glob("found-*.csv"))) == 1
     fails(cli(*flags, pictures), "pictures.*--out")
     shutil.copy(out / "uncertain.csv", pictures)
@@ -312,17 +305,15 @@ def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp
         sure_of_faces(trained.folder / "best.onnx", tmp_path / "net.onnx"),
         "--detector-weights",
         file,
-        "--upright",
-        "--overwrite",
-        "--out",
+        "--upright --overwrite --out",
         tmp_path / "found.csv",
     )
-    for given, count in (((), 2), (("--threshold", "0.2"), 3), (("--threshold", "0.2", "--max-faces", "1"), 1)):
-        done = cli(*flags, *given, "--threads", "1")
-        assert done.returncode == 0 and f"{count} faces in 1 pictures" in done.stdout, done.stderr
-    fails(cli(*flags, "--max-faces", "0"), "max_faces")
-    fails(cli("--test", "--exp", trained.folder, "--upright"), "--upright")
-    fails(cli("--test", "--exp", trained.folder, "--no-int8"), "--int8")
+    for given, count in (((), 2), (("--threshold 0.2",), 3), (("--threshold 0.2 --max-faces 1",), 1)):
+        done = works(cli(*flags, *given, "--threads 1"))
+        assert f"{count} faces in 1 pictures" in done.stdout
+    fails(cli(*flags, "--max-faces 0"), "max_faces")
+    fails(cli("--test --exp", trained.folder, "--upright"), "--upright")
+    fails(cli("--test --exp", trained.folder, "--no-int8"), "--int8")
 
 
 @pytest.mark.parametrize("name", ("out", "out.csv"))

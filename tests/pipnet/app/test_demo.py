@@ -21,7 +21,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails, refuses, run, sure_of_faces
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, refuses, run, sure_of_faces, words, works
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
@@ -41,16 +41,9 @@ BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
 def nets(trained, tmp_path_factory) -> list[str]:
     """A net that is hardly trained and a detector that always finds BOX: what they say is not the point here."""
     folder = tmp_path_factory.mktemp("detector")
+    net = sure_of_faces(trained.folder / "best.onnx", folder / "best.onnx")
     file = detector_file(folder / "detector.onnx", [BOX], [0.9])
-    return [
-        "--exp",
-        sure_of_faces(trained.folder / "best.onnx", folder / "best.onnx"),
-        "--detector-weights",
-        file,
-        "--threads",
-        "1",
-        "--upright",
-    ]
+    return ["--exp", net, "--detector-weights", file, "--threads", "1", "--upright"]
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +81,11 @@ def frames_of(file: Path) -> list[np.ndarray]:
     return found
 
 
+def show(*flags) -> None:
+    """Run demo.py with these flags."""
+    demo.main(words(flags))
+
+
 def lines(file) -> list[dict]:
     return [json.loads(line) for line in Path(file).read_text().splitlines()]
 
@@ -96,7 +94,7 @@ def test_shipped_nets_run_in_8_bits_or_in_32(tmp_path):
     shutil.copy(ROOT / "assets" / "astronaut.jpg", tmp_path / "face.jpg")
     found = {}
     for flags in ("", "--int8", "--no-int8"):
-        demo.main(["--source", "face.jpg", "--json", "found.json", "--threads", "1", *flags.split()])
+        show("--source face.jpg --json found.json --threads 1", *flags.split())
         found[flags] = np.array(lines("found.json")[0]["faces"][0]["landmarks"])
     assert 0 < np.abs(found["--int8"] - found["--no-int8"]).mean() < 1
     net, coarse = (ROOT / "weights" / f"{name}.onnx" for name in ("landmarks", "landmarks-fast"))
@@ -135,7 +133,7 @@ def test_pictures_of_every_kind(nets, tmp_path, capfd):
     cv2.imwrite(str(folder / "16_1x1.png"), np.zeros((1, 1, 3), np.uint8))
     (folder / "notes.txt").write_text("no picture")
     (folder / "17_cut.jpg").write_bytes((folder / "08.jpg").read_bytes()[:-500])
-    demo.main(["--source", str(folder), "--save", "out", "--json", "out.jsonl", *nets])
+    show("--source", folder, "--save out --json out.jsonl", *nets)
     rows = lines("out.jsonl")
     assert [row["file"] for row in rows] == sorted(file.name for file in folder.iterdir())[:16]
     assert "left out" in (said := capfd.readouterr().err) and "17_cut.jpg: the image is cut short" in said
@@ -157,40 +155,34 @@ def test_a_folder_with_its_subfolders_and_a_folder_to_save_in(nets, tmp_path, ca
     Path("in/bad.jpg").write_text("no picture")
     os.mkfifo("in/pipe.png")
     for again in ((), ("--overwrite",)):  # the second run does not take what the first one has drawn
-        demo.main(["--source", "in", "--save", "in/drawn", "--json", "out.jsonl", *nets, *again])
+        show("--source in --save in/drawn --json out.jsonl", *nets, *again)
         assert [row["file"] for row in lines("out.jsonl")] == ["b/face.bmp", "face2.png", "face10.webp"]
         assert "left out: in/bad.jpg: not a readable image" in capfd.readouterr().err
     drawn = {str(file.relative_to("in/drawn")) for file in Path("in/drawn").rglob("*.*")}
     assert drawn == {"b/face.bmp", "face2.png", "face10.webp"}
     for folder in ("new", "in/b"):
-        demo.main(["--source", "face.png", "--save", folder, *nets])
+        show("--source face.png --save", folder, *nets)
     assert Path("new/face.png").is_file() and Path("in/b/face.png").is_file()
     write_video(tmp_path / "talk.avi", 2)
-    demo.main(["--source", "talk.avi", "--save", "new", *nets])
+    show("--source talk.avi --save new", *nets)
     assert len(frames_of(tmp_path / "new" / "talk.mp4")) == 2
-    refuses("source itself", demo.main, ["--source", "new/face.png", "--save", "new", *nets])
+    refuses("source itself", show, "--source new/face.png --save new", *nets)
 
 
 def test_several_pictures_and_folders_are_one_source(nets, tmp_path, capfd):
     for name in ("a.png", "b.png", "in/a.png", "in/sub/c.png"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(name, face_picture())
-    demo.main(["b.png", "--json", "found.jsonl", "a.png", *nets, "--save", "new", "./b.png"])
+    show("b.png", "--json found.jsonl a.png", *nets, "--save new ./b.png")
     assert [row["file"] for row in lines("found.jsonl")] == ["b.png", "a.png"]
     assert sorted(path.name for path in Path("new").iterdir()) == ["a.png", "b.png"]
-    demo.main(["--source", "a.png", str(tmp_path / "in"), *nets, "--json", "found.jsonl"])
+    show("--source a.png", tmp_path / "in", *nets, "--json found.jsonl")
     assert [row["file"] for row in lines("found.jsonl")] == ["a.png", "in/a.png", "in/sub/c.png"]
-    refuses(
-        "new/a.png is the source itself", demo.main, ["new/a.png", "new/b.png", "--save", "new", "--overwrite", *nets]
-    )
-    refuses(
-        "out.png: several pictures or videos go into a folder",
-        demo.main,
-        ["a.png", "b.png", "--save", "out.png", *nets],
-    )
+    refuses("new/a.png is the source itself", show, "new/a.png", "new/b.png", "--save new --overwrite", *nets)
+    refuses("out.png: several pictures or videos go into a folder", show, "a.png", "b.png", "--save out.png", *nets)
     capfd.readouterr()
     for places in (["in"], ["in"], ["in/a.png", "in/sub"]):  # without a display and a flag: a folder with a free name
-        demo.main([*places, *nets])
+        show(*places, *nets)
     assert "2 pictures; saved output/in_2\n" in capfd.readouterr().err
     found = sorted(str(path.relative_to("output")) for path in Path("output").rglob("*.png"))
     assert found == [f"{folder}/{name}" for folder in ("in", "in_2", "in_3") for name in ("a.png", "sub/c.png")]
@@ -200,14 +192,14 @@ def test_pictures_and_videos_in_one_run(nets, tmp_path, capfd):
     write_video(tmp_path / "one.avi", 3)
     write_video(tmp_path / "two.avi", 2)
     cv2.imwrite("face.png", face_picture())
-    demo.main(["one.avi", "face.png", "two.avi", "--save", "new", "--json", "found.jsonl", *nets])
+    show("one.avi", "face.png", "two.avi", "--save new --json found.jsonl", *nets)
     files = [(row["file"], row["frame"]) for row in lines("found.jsonl")]
     assert files == [("face.png", 0), *(("one.avi", i) for i in range(3)), *(("two.avi", i) for i in range(2))]
     assert {path.name for path in Path("new").iterdir()} == {"face.png", "one.mp4", "two.mp4"}
     assert len(frames_of(Path("new/one.mp4"))) == 3 and len(frames_of(Path("new/two.mp4"))) == 2
     said = capfd.readouterr().err
     assert all(f"saved {place} and found.jsonl" in said for place in ("new", "new/one.mp4", "new/two.mp4"))
-    demo.main(["one.avi", "face.png", *nets])
+    show("one.avi", "face.png", *nets)
     saved = {str(path) for path in Path("output").rglob("*.*")}
     assert "output/one.mp4" in saved and len(saved) == 2
 
@@ -247,33 +239,23 @@ def owned(tmp_path) -> dict[Path, bytes]:
     ],
 )
 def test_no_output_takes_the_place_of_a_file_that_is_there(nets, owned, flags, tmp_path):
-    with pytest.raises(
-        UserError,
-        match="is there already|are there already|is the source itself|written twice|no picture in|name of a picture",
-    ):
-        demo.main([*flags.split(), *nets])
+    refuses(
+        "is there already|are there already|is the source itself|written twice|no picture in|name of a picture",
+        show,
+        flags,
+        *nets,
+    )
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()} == owned
 
 
-def test_what_is_saved_unasked_gets_a_free_name(nets, owned):
-    for _ in range(2):
-        demo.main(["--source", "mine.png", *nets])
-    assert sorted(path.name for path in Path("output").iterdir()) == ["mine.png", "mine_2.png"]
-    demo.main(["--source", "mine.png", "--save", "c.gif.png", "--json", "notes.json", "--overwrite", *nets])
+def test_overwrite_replaces_what_is_there(nets, owned):
+    show("--source mine.png --save c.gif.png --json notes.json --overwrite", *nets)
     assert (
         lines("notes.json")[0]["file"] == "mine.png"
         and Path("c.gif.png").read_bytes() != owned[Path.cwd() / "c.gif.png"]
     )
-    demo.main(["--source", "ph/sub/b.jpg", "--json", "notes.json", *nets])  # our own lines
+    show("--source ph/sub/b.jpg --json notes.json", *nets)  # our own lines
     assert [line["file"] for line in lines("notes.json")] == ["b.jpg"]
-
-
-def test_what_is_transparent_is_white(tmp_path):
-    values = np.dstack([face_picture(), np.full((160, 160), 255, np.uint8)])
-    values[:50, :, 3] = 0
-    cv2.imwrite("alpha.png", values)
-    image = read_image(tmp_path / "alpha.png")
-    assert (image[:50] == 255).all() and (image[50:] == values[50:, :, :3]).all()
 
 
 @pytest.mark.slow
@@ -294,41 +276,39 @@ def test_a_picture_that_needs_more_memory_than_there_is_is_named(tmp_path):
 
 def test_without_a_display_it_saves_and_says_where(nets, capfd):
     cv2.imwrite("face.png", face_picture())
-    demo.main(["--source", "face.png", *nets])
+    show("--source face.png", *nets)
     assert "1 face in 1 picture; saved output/face.png" in capfd.readouterr().err and Path("output/face.png").is_file()
     Image.fromarray(face_picture()).save("face.gif")
     Image.fromarray(face_picture()).save("face.jfif", "JPEG")
     for name in ("face.gif", "face.gif", "face.jfif"):
-        demo.main(["--source", name, *nets])
+        show("--source", name, *nets)
     capfd.readouterr()
     assert {"face.gif.png", "face.gif_2.png", "face.jfif.png"} <= {path.name for path in Path("output").iterdir()}
-    demo.main(["--source", "face.png", "--json", "-", *nets])
+    show("--source face.png --json -", *nets)
     said = capfd.readouterr()
     assert json.loads(said.out)["faces"][0]["score"] == 0.9 and "saved" not in said.err
     Path("my.pictures").mkdir()
     shutil.copy("face.png", "my.pictures")
     for _ in range(2):
-        demo.main(["my.pictures", *nets])
+        show("my.pictures", *nets)
     assert Path("output/my.pictures/face.png").is_file() and Path("output/my.pictures_2/face.png").is_file()
 
 
 def test_a_video_with_all_there_is(nets, tmp_path, cli):
     write_video(tmp_path / "talk.mp4")
-    done = cli(
-        "--source",
-        tmp_path / "talk.mp4",
-        "--save",
-        tmp_path / "new" / "out.mp4",
-        "--json",
-        tmp_path / "out.jsonl",
-        "--pose",
-        "--drowsiness",
-        "--detect-every",
-        "3",
-        *nets,
-        script=ROOT / "demo.py",
+    done = works(
+        cli(
+            "--source",
+            tmp_path / "talk.mp4",
+            "--save",
+            tmp_path / "new" / "out.mp4",
+            "--json",
+            tmp_path / "out.jsonl",
+            "--pose --drowsiness --detect-every 3",
+            *nets,
+            script=ROOT / "demo.py",
+        )
     )
-    assert done.returncode == 0, done.stderr
     assert re.search(r"12 frames, \d+ frames/s; saved .*out.mp4 and .*out.jsonl", done.stderr)
     rows, frames = lines(tmp_path / "out.jsonl"), frames_of(tmp_path / "new" / "out.mp4")
     assert len(rows) == len(frames) == 12 and frames[0].shape == (160, 160, 3)
@@ -347,21 +327,20 @@ def test_a_video_with_all_there_is(nets, tmp_path, cli):
 
 
 def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
-    done = cli("--train", "--test-onnx", *recipe, "--exp", "posed", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5")
-    assert done.returncode == 0, done.stderr
+    works(cli("--train --test-onnx", *recipe, "--exp posed --pose 1 --eyes 0.8 --mouth 0.5"))
     exported = sure_of_faces(tmp_path / "runs" / "posed" / "best.onnx", tmp_path / "posed.onnx")
     found = detector_file(tmp_path / "detector.onnx", [BOX], [0.9])
     monkeypatch.setattr(demo, "head_pose", None)  # must not be used
     flags = ["--exp", exported, "--detector-weights", found, "--threads", "1", "--pose", "--upright"]
     cv2.imwrite("face.png", face_picture())
-    demo.main(["--source", "face.png", "--json", "picture.jsonl", "--save", "drawn.png", *flags])
+    show("--source face.png --json picture.jsonl --save drawn.png", *flags)
     said = lines("picture.jsonl")[0]["faces"][0]
     (face,) = Landmarker(exported, Detector(weights=found), threads=1, any_roll=False)(read_image(Path("face.png")))
     assert said["pose"] == pytest.approx(face.pose.tolist(), abs=0.01) and list(said["states"]) == list(STATES)
     assert said["states"] == pytest.approx(face.states, abs=0.001) and all(
         0 < value < 1 for value in said["states"].values()
     )
-    demo.main(["--source", str(write_video(tmp_path / "talk.avi", 3)), "--json", "video.jsonl", "--drowsiness", *flags])
+    show("--source", write_video(tmp_path / "talk.avi", 3), "--json video.jsonl --drowsiness", *flags)
     for row in lines("video.jsonl"):
         said = row["faces"][0]
         shut = [said["states"][f"{side}_eye_closed"] > 0.5 for side in ("left", "right")]
@@ -377,8 +356,9 @@ def test_names_that_are_not_utf8(nets, tmp_path):
     folder.mkdir()
     for name, content in zip(names[:3], (data, data, b"no picture"), strict=True):
         (folder / name).write_bytes(content)
-    done = run("python", "demo.py", folder, "--save", tmp_path / "drawn", "--json", tmp_path / "out.jsonl", *nets)
-    assert done.returncode == 0, done.stderr
+    done = works(
+        run("python", "demo.py", folder, "--save", tmp_path / "drawn", "--json", tmp_path / "out.jsonl", *nets)
+    )
     assert [row["file"] for row in lines("out.jsonl")] == [names[1], names[0]]
     assert {path.name for path in Path("drawn").iterdir()} == {names[0], f"{names[1]}.png"}
     video, moved = write_video(tmp_path / "talk.avi", 3), tmp_path / names[3]
@@ -397,14 +377,14 @@ def test_names_that_are_not_utf8(nets, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov", ".webm"])
 def test_videos_of_every_kind(nets, suffix, tmp_path):
-    demo.main(["--source", str(write_video(tmp_path / f"in{suffix}", 3)), "--save", f"out{suffix}", *nets])
+    show("--source", write_video(tmp_path / f"in{suffix}", 3), "--save", f"out{suffix}", *nets)
     assert len(frames_of(tmp_path / f"out{suffix}")) == 3
 
 
 def test_a_moving_gif_is_a_video(nets, tmp_path):
     pictures = [Image.fromarray(np.roll(face_picture(), 4 * i, 1)[..., ::-1]) for i in range(3)]
     pictures[0].save("wave.gif", save_all=True, append_images=pictures[1:], duration=100)
-    demo.main(["--source", "wave.gif", "--json", "out.jsonl", *nets])
+    show("--source wave.gif --json out.jsonl", *nets)
     assert [row["time"] for row in lines("out.jsonl")] == [0, 0.1, 0.2]
 
 
@@ -412,7 +392,7 @@ def test_a_video_that_ends_too_early(nets, tmp_path, capfd):
     file = write_video(tmp_path / "in.avi", 20)
     data = file.read_bytes()
     file.write_bytes(data[: len(data) * 7 // 10])
-    demo.main(["--source", str(file), "--save", "out.mp4", *nets])
+    show("--source", file, "--save out.mp4", *nets)
     count = len(frames_of(tmp_path / "out.mp4"))
     assert 8 <= count < 20 and f"{count} of 20 frames could be read" in capfd.readouterr().err
 
@@ -513,8 +493,7 @@ def test_a_checkpoint_says_what_its_export_says(nets, trained, cli, tmp_path):
     cv2.imwrite("face.png", face_picture())
     found = []
     for exp in (trained.folder / "best.onnx", trained.folder / "best.pt"):
-        done = cli("--source", tmp_path / "face.png", "--json", "-", *nets, "--exp", exp, script=ROOT / "demo.py")
-        assert done.returncode == 0, done.stderr
+        done = works(cli("--source", tmp_path / "face.png", "--json -", *nets, "--exp", exp, script=ROOT / "demo.py"))
         found.append(json.loads(done.stdout)["faces"][0]["landmarks"])
     assert np.abs(np.subtract(*found)).max() < 0.5
 
@@ -524,11 +503,11 @@ def test_forty_faces_and_none(nets, tmp_path):
     boxes = [[80 * c + 27, 80 * r + 27, 80 * c + 53, 80 * r + 53] for r in range(5) for c in range(8)]
     many = detector_file(tmp_path / "many.onnx", boxes, np.linspace(0.99, 0.7, 40))
     cv2.imwrite("crowd.png", np.tile(face_picture(80), (5, 8, 1)))
-    demo.main(["--source", "crowd.png", "--save", "a.jpg", "--json", "a.jsonl", *nets, "--detector-weights", many])
+    show("--source crowd.png --save a.jpg --json a.jsonl", *nets, "--detector-weights", many)
     assert len(lines("a.jsonl")[0]["faces"]) == 40
-    demo.main(["--source", "crowd.png", "--json", "b.jsonl", *nets, "--detector-weights", many, "--max-faces", "3"])
+    show("--source crowd.png --json b.jsonl", *nets, "--detector-weights", many, "--max-faces 3")
     assert len(lines("b.jsonl")[0]["faces"]) == 3
-    demo.main(["--source", "crowd.png", "--save", "c.png", "--json", "c.jsonl", *nets, "--threshold", "0.95"])
+    show("--source crowd.png --save c.png --json c.jsonl", *nets, "--threshold 0.95")
     assert lines("c.jsonl")[0]["faces"] == [] and (cv2.imread("c.png") == cv2.imread("crowd.png")).all()
 
 
@@ -560,63 +539,64 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
     (tmp_path / "text.mp4").write_text("no video" * 100)
     (tmp_path / "cut.png").write_bytes(Path("face.png").read_bytes()[:300])
     for flags, message in (
-        (["--source", "77"], "camera 77"),
-        (["--source", "gone.mp4"], "no file or folder gone.mp4"),
-        (["--source", "empty"], "no picture in the folder empty"),
-        (["--source", "none.mp4"], "none.mp4 is empty"),
-        (["--source", "text.mp4"], "text.mp4 cannot be played"),
-        (["--source", "cut.png"], "cut.png: the image is cut short"),
-        (["--source", "rtsp://127.0.0.1:9/x"], "127.0.0.1.* cannot be played: .* does not answer"),
-        (["--source", "face.png", "--save", "face.png"], "source itself"),
-        (["--source", "face.png", "--json", "face.png"], "source itself"),
-        (["--source", "face.png", "--save", "out.txt"], "no picture's name"),
-        (["--source", "talk.avi", "--save", "out.png"], "a name that ends in .mp4"),
-        (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
-        (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
-        (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
+        (["--source 77"], "camera 77"),
+        (["--source gone.mp4"], "no file or folder gone.mp4"),
+        (["--source empty"], "no picture in the folder empty"),
+        (["--source none.mp4"], "none.mp4 is empty"),
+        (["--source text.mp4"], "text.mp4 cannot be played"),
+        (["--source cut.png"], "cut.png: the image is cut short"),
+        (["--source rtsp://127.0.0.1:9/x"], "127.0.0.1.* cannot be played: .* does not answer"),
+        (["--source face.png --save face.png"], "source itself"),
+        (["--source face.png --json face.png"], "source itself"),
+        (["--source face.png --save out.txt"], "no picture's name"),
+        (["--source talk.avi --save out.png"], "a name that ends in .mp4"),
+        (["--source talk.avi --save face.png/out.mp4"], "cannot be written"),
+        (["--source face.png --drowsiness"], "--drowsiness needs a video"),
+        (["--source face.png --exp gone.onnx"], "no file at gone.onnx"),
+        (["--source face.png --exp no-such-run"], "trained net"),
         (["gone.jpg"], "no file or folder gone.jpg"),
-        (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
+        (["face.png", "--source 0"], "face.png and --source 0 are two sources"),
         (["face.png", "talk.avi", "--drowsiness"], "--drowsiness needs a video"),
-        (["face.png", "talk.avi", "--save", "out.mp4"], "out.mp4: several pictures or videos go into a folder"),
-        (["talk.avi", "talk.avi", "--save", "new"], "talk.mp4 would be written twice"),
+        (["face.png", "talk.avi", "--save out.mp4"], "out.mp4: several pictures or videos go into a folder"),
+        (["talk.avi", "talk.avi", "--save new"], "talk.mp4 would be written twice"),
         (["face.png", "gone.png"], "no file or folder gone.png"),
         (["--overwrite"], "--overwrite is for the files of --save and --json"),
-        (["--source", "\u00b2"], "no file or folder"),
-        (["--source", "99999999999"], "no file or folder 99999999999"),
+        (["--source ²"], "no file or folder"),
+        (["--source 99999999999"], "no file or folder 99999999999"),
         (
-            ["--source", "face.png", "--save", "a.png", "--json", "./a.png"],
+            ["--source face.png --save a.png --json ./a.png"],
             "a.png would be written twice, by --save and",
         ),
         (
-            ["--source", "face.png", "--json", "a.mp4"],
+            ["--source face.png --json a.mp4"],
             "--json a.mp4: the name of a picture or video; give one that ends in",
         ),
-        (["--source", "full", "--save", "all.mp4"], "--save all.mp4: several pictures or videos go into a folder"),
-        (["--source", "face.png", "--threads", "-1"], "--threads"),
-        (["--source", "face.png", "--threads", "100000"], "--threads is a number of threads up to 1024"),
-        (["--source", "face.png", "--save", "-"], "--save - : pictures and videos are not written to the terminal"),
-        (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
+        (["--source full --save all.mp4"], "--save all.mp4: several pictures or videos go into a folder"),
+        (["--source face.png --threads -1"], "--threads"),
+        (["--source face.png --threads 100000"], "--threads is a number of threads up to 1024"),
+        (["--source face.png --save -"], "--save - : pictures and videos are not written to the terminal"),
+        (["--source face.png --detector-weights gone.pth"], "needs its weights .no file at gone.pth"),
         (["http://[x"], r"http://\[x"),
         (["file://[x"], r"file://\[x"),
-        (["face.png", "--json", "/proc/self/mem"], "/proc/self/mem is there already"),
+        (["face.png", "--json /proc/self/mem"], "/proc/self/mem is there already"),
         ([""], "--source is empty; give it a value, or leave it out"),
         (["face.png", "--json", ""], "--json is empty"),
-        (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
-        (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),
-        (["--source", "talk.avi", "--detect-every", "0"], "--detect-every"),
+        (["--source face.png --threshold 2"], "threshold of a detector must be from 0 to 1"),
+        (["--source face.png --detector-scale 0"], "scale of a detector must be above 0"),
+        (["--source talk.avi --detect-every 0"], "--detect-every"),
     ):
-        refuses(message, demo.main, [*nets, *flags])
+        refuses(message, show, *nets, *flags)
     assert not {"out.mp4", "out.txt", "out.png", "output"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_what_cannot_be_written_is_one_line(nets, tmp_path):
     cv2.imwrite("wide.png", np.zeros((8, 66000, 3), np.uint8))
     for flags, message in (
-        (["--save", "out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
-        (["--json", "/dev/full"], "/dev/full cannot be written .No space left"),
+        (["--save out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
+        (["--json /dev/full"], "/dev/full cannot be written .No space left"),
     ):
         if Path("/dev/full").exists() or "/dev/full" not in flags:
-            refuses(message, demo.main, ["--source", "wide.png", *nets, *flags])
+            refuses(message, show, "--source wide.png", *nets, *flags)
     assert not list(tmp_path.glob("*.jpg"))
 
 
@@ -626,8 +606,7 @@ def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
     free = iter([2 * sinks.RESERVE] * 5)
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=next(free, 0)))
-    with pytest.raises(UserError, match="out.mp4.*5 frames"):
-        demo.main(["--source", "talk.avi", "--save", "out.mp4", *nets])
+    refuses("out.mp4.*5 frames", show, "--source talk.avi --save out.mp4", *nets)
     assert len(frames_of(tmp_path / "out.mp4")) == 5
     monkeypatch.undo()
     noise = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
@@ -667,18 +646,6 @@ def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
         cv2.setNumThreads(before[1])
 
 
-def test_a_source_without_a_flag(nets, tmp_path):
-    cv2.imwrite("face.png", face_picture())
-    demo.main(["face.png", "--json", "a.jsonl", *nets])
-    done = subprocess.run(
-        [sys.executable, "-m", "pipnet", "face.png", "--json", "-", *nets],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0 and json.loads(done.stdout) == lines("a.jsonl")[0], done.stderr
-
-
 @pytest.mark.slow
 def test_an_export_of_the_weights_needs_no_torch(nets, trained, tmp_path):
     cv2.imwrite("face.png", face_picture())
@@ -693,15 +660,6 @@ def test_an_export_of_the_weights_needs_no_torch(nets, trained, tmp_path):
         )
         assert done.returncode == 0 and done.stdout == f"{needed}\n", done.stderr
         shutil.copy("run/last.pt", "run/best.pt")  # the weights are no longer those of the export
-
-
-def test_errors_of_the_command_itself(nets, cli, tmp_path):
-    fails(cli("--source", "77", *nets, script=ROOT / "demo.py"), "camera 77")
-    cv2.imwrite("face.png", face_picture())
-    fails(
-        cli("--source", tmp_path / "face.png", *nets, "--exp", "no-such-run", script=ROOT / "demo.py"),
-        "trained net",
-    )
 
 
 class Desktop:
@@ -726,7 +684,7 @@ def test_keys(nets, tmp_path, monkeypatch):
     desk = Desktop(
         monkeypatch, "..d.dd.m.s. ... .q"
     )  # d: points, numbers, nothing; m: mirror; s: save; space: pause and go on
-    demo.main(["--source", "talk.avi", *nets])
+    show("--source talk.avi", *nets)
     plain = frames_of(tmp_path / "talk.avi")
     assert not Path("output/talk.mp4").exists()  # it is looked at, not saved
     shown = [int((image != plain[0]).any(2).sum()) for image in desk.shown[:1]]
@@ -742,10 +700,10 @@ def test_pictures_wait_for_a_key(nets, tmp_path, monkeypatch):
     for index in range(3):
         cv2.imwrite(f"in/{index}.png", face_picture())
     desk = Desktop(monkeypatch, ".. ..q")
-    demo.main(["--source", "in", *nets])
+    show("--source in", *nets)
     assert len(desk.shown) == 6
     desk = Desktop(monkeypatch, "q")
-    demo.main(["--source", "in", "--save", "out", *nets])  # what is only to be saved needs no window
+    show("--source in --save out", *nets)  # what is only to be saved needs no window
     assert not desk.shown and len(list((tmp_path / "out").iterdir())) == 3
 
 
@@ -790,7 +748,7 @@ def test_the_camera_is_the_usual_source(tmp_path, monkeypatch):
     monkeypatch.setattr(
         cv2, "VideoCapture", lambda target, *options: opened("camera.avi" if target == 0 else target, *options)
     )
-    demo.main(["--threads", "1", "--json", "faces.json"])  # what pytorch_face_landmark's test_camera does
+    show("--threads 1 --json faces.json")  # what pytorch_face_landmark's test_camera does
     lines = [json.loads(line) for line in Path("faces.json").read_text().splitlines()]
     assert lines and {line["file"] for line in lines} == {"camera0"} and {len(line["faces"]) for line in lines} == {1}
 
@@ -827,7 +785,7 @@ def test_a_camera_that_vanishes_and_returns_with_another_size(monkeypatch, capfd
         "VideoCapture",
         lambda target, *options: real(target, *options) if target != 3 else opened.pop(0) if opened else Camera(1, 0),
     )
-    demo.main(["--threads", "1", "--source", "3", "--save", "out.mp4", "--json", "out.jsonl", "--smooth", "flow"])
+    show("--threads 1 --source 3 --save out.mp4 --json out.jsonl --smooth flow")
     said, rows = capfd.readouterr().err, lines("out.jsonl")
     assert said.count("camera 3 gives no picture; waiting") == 2 and said.count("camera 3 is back") == 1
     assert "camera 3 gives no more pictures" in said
@@ -846,7 +804,7 @@ def test_a_video_whose_size_changes(nets):
         writer.release()
         whole += Path("part.ts").read_bytes()
     Path("in.ts").write_bytes(whole)
-    demo.main(["--source", "in.ts", "--save", "out.mp4", "--json", "out.jsonl", *nets])
+    show("--source in.ts --save out.mp4 --json out.jsonl", *nets)
     assert [row["frame"] for row in lines("out.jsonl")] == list(range(12)) and len(frames_of(Path("out.mp4"))) == 12
 
 
@@ -881,7 +839,7 @@ def test_what_is_shown_changes_no_terminal_and_tells_no_password(tmp_path, capfd
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / f"{odd}.png").write_bytes(b"no picture")
     cv2.imwrite(f"faces/{odd}2.png", np.zeros((64, 64, 3), np.uint8))
-    demo.main(["faces", "--save", f"faces/{odd}/", "--upright"])
+    show("faces", "--save", f"faces/{odd}/", "--upright")
     said = capfd.readouterr().err
     assert r"left out: faces/a\x1b]0;owned\x07\nerror: b.png" in said and r"saved faces/a\x1b" in said
     assert "\x1b]" not in said and "\nerror: b" not in said

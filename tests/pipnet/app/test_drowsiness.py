@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import LAYOUTS, mean_face
+from conftest import LAYOUTS, mean_face, refuses
 
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
 from pipnet.app.drowsiness import ALARM_CLOSED, Drowsiness, ring_aspect
-from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
@@ -184,8 +183,7 @@ def test_faces_are_told_apart_and_forgotten():
 
 @pytest.mark.parametrize("name", ["5", "19", "39"])
 def test_a_layout_without_eyes_says_so(name):
-    with pytest.raises(UserError, match=f"'{name}'.*eye_left"):
-        Drowsiness(LAYOUTS.load(name))
+    refuses(f"'{name}'.*eye_left", Drowsiness, LAYOUTS.load(name))
 
 
 @pytest.mark.parametrize(("net", "share"), [("landmarks", 0.2), ("landmarks-fast", 0.4)])

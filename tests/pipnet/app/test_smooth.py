@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import LAYOUTS, mean_face
+from conftest import LAYOUTS, mean_face, refuses
 
 from pipnet.app.smooth import Flow, OneEuro, make_smooth
-from pipnet.errors import UserError
 
 SHAPE = (mean_face() - 0.5) * 280  # px: a face of 200
 
@@ -103,5 +102,4 @@ def test_published_tracker(reference):
 
 
 def test_unknown_smoothing():
-    with pytest.raises(UserError, match="'kalman'"):
-        make_smooth("kalman", LAYOUTS.load("68"))
+    refuses("'kalman'", make_smooth, "kalman", LAYOUTS.load("68"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, fails, refuses
+from conftest import ROOT, fails, refuses, works
 from speeds.browser import BROWSER, Listener, in_browser, two_faces
 
 from pipnet.app import demo, web
@@ -29,7 +29,6 @@ from pipnet.app.sources import Frame
 from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
 from pipnet.detector import Detector
-from pipnet.errors import UserError
 from pipnet.files import shipped, write_atomic
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
@@ -206,8 +205,7 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     (tmp_path / "page").mkdir()
     options = Options(shipped("landmarks.onnx"))
     write_page(tmp_path / "page", options)
-    with pytest.raises(UserError, match="--overwrite"):
-        write_page(tmp_path / "page", options)
+    refuses("--overwrite", write_page, tmp_path / "page", options)
     (tmp_path / ".page.partial-0123abcd").mkdir()  # of a process that was killed
     aside = write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
@@ -221,8 +219,10 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
 
 @needs_runtime
 def test_a_page_from_the_command_line(cli, tmp_path):
-    done = cli("--export", "web", "--exp", "landmarks", "--out", tmp_path / "page", "--run-root", tmp_path / "runs")
-    assert done.returncode == 0 and f"the page to {tmp_path / 'page'}" in done.stderr, done.stderr
+    done = works(
+        cli("--export", "web", "--exp", "landmarks", "--out", tmp_path / "page", "--run-root", tmp_path / "runs")
+    )
+    assert f"the page to {tmp_path / 'page'}" in done.stderr
     for name in ("landmarks.onnx", "landmarks.int8.onnx"):
         assert (tmp_path / "page" / name).read_bytes() == shipped(name).read_bytes()
     fails(cli("--export", "onnx", "--exp", "landmarks", "--out", tmp_path / "page"), "give one of these")
@@ -233,7 +233,7 @@ def test_a_page_from_the_command_line(cli, tmp_path):
 def test_a_page_in_the_folder_of_its_run_is_replaced(cli, trained, tmp_path):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     for _ in range(2):
-        assert cli("--export", "web", "--exp", run).returncode == 0
+        works(cli("--export", "web", "--exp", run))
     assert [path.name for path in run.iterdir() if "web" in path.name] == ["web"]
 
 
@@ -258,8 +258,7 @@ def test_the_runtime_is_fetched_once_and_only_if_it_is_genuine(tmp_path, monkeyp
 
 
 def test_a_page_is_no_file(tmp_path):
-    with pytest.raises(UserError, match="page.html"):
-        write_page(tmp_path / "page.html", Options(shipped("landmarks.onnx")))
+    refuses("page.html", write_page, tmp_path / "page.html", Options(shipped("landmarks.onnx")))
     assert not list(tmp_path.iterdir())
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, rewrite, settings, split_of, write_faces
+from conftest import LAYOUTS, refuses, rewrite, settings, split_of, write_faces
 
-from pipnet.errors import UserError
 from utils.data.batches import Batches
 from utils.data.faces import Faces
 from utils.data.prepare import DataGenerator
@@ -80,11 +79,9 @@ def test_hidden_and_unknown_landmarks(tmp_path):
 
 
 def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
-    with pytest.raises(UserError, match="68 landmarks .*layout 98"):
-        opened(faces, layout=LAYOUTS.load("98"))
+    refuses("68 landmarks .*layout 98", opened, faces, layout=LAYOUTS.load("98"))
     other = tmp_path / "other"
     shutil.copytree(faces, other)
     meta = yaml.safe_load((other / "meta.yaml").read_text())
     (other / "meta.yaml").write_text(yaml.safe_dump({**meta, "margin": 1.5}))
-    with pytest.raises(UserError, match="other.*protocol"):
-        load_splits([split_of(faces), split_of(other)], L68, 64, 4.0)
+    refuses("other.*protocol", load_splits, [split_of(faces), split_of(other)], L68, 64, 4.0)

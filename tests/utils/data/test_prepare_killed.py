@@ -8,11 +8,10 @@ from pathlib import Path
 from socket import gethostname
 
 import pytest
-from conftest import mismatch
+from conftest import mismatch, refuses
 from test_prepare import leftovers, load_split, points_folder, prepare
 
 from pipnet import images
-from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
 from utils.data.fingerprint import fingerprint
@@ -94,11 +93,7 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
         exact = cut(read_source_image(source / table["file"][index]), table["crop"][index], 32, 1.25)
         assert abs(table.crops[index].astype(int) - exact).mean() < 4
     (source / "train" / names[50]).write_bytes(b"")
-    with pytest.raises(
-        UserError,
-        match=f"{names[7]}.*2 of 120",
-    ):
-        prepare(source, tmp_path / "other", val=0)
+    refuses(f"{names[7]}.*2 of 120", prepare, source, tmp_path / "other", val=0)
     assert leftovers(tmp_path / "other") == []
 
 
@@ -114,8 +109,7 @@ def test_a_picture_that_the_system_does_not_let_us_read_stops_the_preparation(tm
         return read(file, *most)
 
     monkeypatch.setattr(images, "read_bytes", denied)
-    with pytest.raises(UserError, match=f"{name}: cannot be read"):
-        prepare(source, tmp_path / "data", val=0)
+    refuses(f"{name}: cannot be read", prepare, source, tmp_path / "data", val=0)
     monkeypatch.undo()
     assert len(load_split(prepare(source, tmp_path / "data", val=0), "train")["file"]) == 120
 
@@ -130,5 +124,4 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", denied)
     for function in (images.picture_files, fingerprint, lambda folder: list(walk(folder))):
-        with pytest.raises(UserError, match=f"{source / 'train'}: cannot be read"):
-            function(source)
+        refuses(f"{source / 'train'}: cannot be read", function, source)

@@ -45,6 +45,7 @@ def test_other_norms():
     assert metric.norms(truth, LAYOUT, "diagonal") == pytest.approx([50])
     assert metric.norms(truth, LAYOUT, "box") == pytest.approx([1200**0.5])
     assert metric.norms(truth, LAYOUT, "interpupil") == pytest.approx([10])
+    assert metric.norms(truth, LAYOUT, "size", np.array([[10, 20, 40, 80.0]])) == pytest.approx([45])
     with pytest.raises(ValueError, match="layout 39.*interocular"):
         metric.norms(np.zeros((1, 39, 2)), LAYOUTS.load("39"))
 

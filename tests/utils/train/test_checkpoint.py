@@ -104,15 +104,13 @@ class Code:
 @pytest.mark.parametrize("write", (torch.save, lambda values, file: file.write_bytes(pickle.dumps(values))))
 def test_code_is_refused_and_not_run(packed, tmp_path, write):
     write({**packed, "more": Code(tmp_path / "harm")}, tmp_path / "best.pt")
-    with pytest.raises(UserError, match="best.pt.*state_dict"):
-        checkpoint.load(tmp_path / "best.pt")
+    refuses("best.pt.*state_dict", checkpoint.load, tmp_path / "best.pt")
     assert not (tmp_path / "harm").exists()
 
 
 def test_a_file_of_another_kind_is_no_checkpoint(tmp_path):
     shutil.copy(ROOT / "weights" / "detector.onnx", tmp_path / "net")
-    with pytest.raises(UserError, match=r"net is .*\.onnx"):
-        checkpoint.load(tmp_path / "net")
+    refuses(r"net is .*\.onnx", checkpoint.load, tmp_path / "net")
 
 
 def test_damaged_files_are_one_clear_line(packed, tmp_path):
@@ -140,18 +138,9 @@ def test_damaged_files_are_one_clear_line(packed, tmp_path):
     "change",
     [
         {"format": 99},
-        {"net": None},
-        {"net": {}},
-        {"net": 5},
-        {"layout": {}},
-        {"layout": {"groups": 3}},
-        {"layout": []},
         {"model": {}},
         {"model": None},
         {"model": {"x": 3}},
-        {"args": None},
-        "format",
-        "args",
         "model",
     ],
 )
@@ -162,9 +151,7 @@ def test_a_checkpoint_whose_values_do_not_fit_together_is_one_line(packed, tmp_p
     else:
         values.update(change)
     checkpoint.save(tmp_path / "best.pt", values)
-    with pytest.raises(UserError, match="best.pt") as caught:
-        checkpoint.unpack(tmp_path / "best.pt")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in refuses("best.pt", checkpoint.unpack, tmp_path / "best.pt")
 
 
 def test_a_file_of_other_values_is_not_a_checkpoint(tmp_path):

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, ROOT, SMALL, free_port, refuses, rewrite, rows, run, split_of
+from conftest import LAYOUTS, ROOT, SMALL, driver, free_port, refuses, rewrite, rows, run, split_of, works
 
 from nets import Prediction
 from utils.data.batches import Order, Part
 from utils.data.prepared_set import load_splits
 from utils.evaluate.evaluate import evaluate
 from utils.train import checkpoint
-from utils.train.ranks import Ranks, _leave, _short, start_ranks
+from utils.train.ranks import Ranks, _leave, _short
 
 LAYOUT = LAYOUTS.load("68")
 
@@ -69,8 +69,7 @@ def nodes(count: int, *flags: str, last: list[str] | None = None) -> list[subpro
 def test_two_nodes_train_like_one_process(cli, gaps, tmp_path, head, apart):
     """The same global batches: 12 faces of one process, or 6 of each node."""
     gaps += ["--head", head]
-    done = cli("--train", *gaps, "--exp", "one", "--batch-size", "12")
-    assert done.returncode == 0, done.stderr
+    works(cli("--train", *gaps, "--exp one --batch-size 12"))
     several = nodes(2, "--train", *gaps, "--exp", "two", "--batch-size", "6")
     assert [done.returncode for done in several] == [0, 0], several
     assert "2 x cpu" in several[0].stderr and "x cpu" not in several[1].stderr
@@ -104,16 +103,6 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
 
 
 # --------------------------------------------------------------------------------------------------------------- tests
-def _tested(rank: int, port: str, folder: str, prepared: str) -> None:
-    """Test the 8 faces, and then the first two, as one of three processes."""
-    os.environ.update(WORLD_SIZE="3", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    ranks, faces = start_ranks(), load_splits([split_of(Path(prepared), "test")], LAYOUT, 64, 4.0)
-    results = {"all": evaluate(by_brightness, faces, LAYOUT, "interocular", 2, ranks)._asdict()}
-    results["few"] = evaluate(by_brightness, faces.only(np.arange(2)), LAYOUT, "interocular", 2, ranks)._asdict()
-    np.save(Path(folder) / f"{rank}.npy", np.concatenate([results[name]["nme"] for name in results]))
-    ranks.wait()
-
-
 def by_brightness(images: torch.Tensor) -> Prediction:
     """Predict other landmarks for each picture."""
     mean = images.float().mean((1, 2, 3)) / 255
@@ -121,22 +110,6 @@ def by_brightness(images: torch.Tensor) -> Prediction:
 
 
 @pytest.mark.slow
-def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
-    port = free_port()
-    processes = [FORKS.Process(target=_tested, args=(rank, port, str(tmp_path), str(faces))) for rank in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    alone = evaluate(
-        by_brightness, load_splits([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8
-    ).nme
-    assert len(set(alone)) == 8
-    for rank in range(3):
-        assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
-
-
 def test_nodes_with_other_settings_are_told_which_key(gaps):
     """Other epochs waited for half an hour; another learning rate trained on without a word."""
     base = ["--train", *gaps, "--exp", "apart"]
@@ -211,51 +184,47 @@ def test_after_an_error_a_process_on_a_gpu_ends_at_once(monkeypatch):
 
 
 # -------------------------------------------------------------------------------------------------------------- memory
-def driver(folder: Path, text: str) -> Path:
-    """Write a script that runs main.py after `text`, which defines `short`, the solver's step; `step` is the original."""
-    file = folder / "driver.py"
-    file.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, os, resource, torch\n"
-        "from utils.train import solver\n"
-        f"step = solver.Solver.train_step\n{text}\nsolver.Solver.train_step = short\n"
-        "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n"
-    )
-    return file
-
-
 @pytest.mark.slow
 def test_too_little_memory_names_the_flags_that_help(cli, recipe, tmp_path):
     limited = driver(
         tmp_path,
+        "driver",
         """
+import resource
+step = solver.Solver.train_step
 def short(self, batches):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
-    return step(self, batches)""",
+    return step(self, batches)
+solver.Solver.train_step = short""",
     )
-    done = cli("--train", *recipe, "--batch-size", "32", "--exp", "short", script=limited)
+    done = cli("--train", *recipe, "--batch-size 32 --exp short", script=limited)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.error == "out of memory with --batch-size 32 and --input-size 64; give --batch-size 16 --accumulate 2"
     assert not list((tmp_path / "runs").rglob("*.pt"))
-    assert cli("--train", *recipe, "--exp", "short", "--batch-size", "16", "--accumulate", "2").returncode == 0
+    works(cli("--train", *recipe, "--exp short --batch-size 16 --accumulate 2"))
 
 
 @pytest.mark.slow
 def test_too_little_memory_in_a_later_epoch_can_be_resumed(cli, recipe, tmp_path):
     late = driver(
         tmp_path,
+        "driver",
         """
+import resource
+step = solver.Solver.train_step
 def short(self, batches):
     if self.step == 5:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    return step(self, batches)""",
+    return step(self, batches)
+solver.Solver.train_step = short""",
     )
-    done = cli("--train", *recipe, "--epochs", "2", "--exp", "late", script=late)
+    done = cli("--train", *recipe, "--epochs 2 --exp late", script=late)
     advice = "--batch-size 4 --accumulate 2; with --resume --exp (.*) it goes on from epoch 1$"
     assert done.returncode == 1 and (said := re.search(advice, done.error)), done.stderr
     assert checkpoint.load(tmp_path / "runs" / "late" / "last.pt")["epoch"] == 0
-    done = cli("--train", "--resume", "--exp", said[1], "--batch-size", "4", "--accumulate", "2")
-    assert done.returncode == 0 and len(rows(tmp_path / "runs" / "late" / "step.csv")) == 2, done.stderr
+    done = works(cli("--train --resume --exp", said[1], "--batch-size 4 --accumulate 2"))
+    assert len(rows(tmp_path / "runs" / "late" / "step.csv")) == 2
 
 
 def test_too_little_memory_for_a_test(faces):
@@ -281,11 +250,15 @@ def test_a_process_that_is_killed_is_named(gaps, tmp_path):
     """The other processes print nothing; the launcher ends them."""
     file = driver(
         tmp_path,
+        "driver",
         """
+import resource
+step = solver.Solver.train_step
 def short(self, batches):
     if self.step == 1 and self.ranks.rank == 1:
         os.kill(os.getpid(), 9)
-    return step(self, batches)""",
+    return step(self, batches)
+solver.Solver.train_step = short""",
     )
     launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(file))
     done = run(*launch, "--train", *gaps, "--batch-size", "4", OMP_NUM_THREADS="1")
@@ -298,7 +271,10 @@ def test_a_process_that_hangs_is_named_and_the_job_is_restarted(cli, gaps, tmp_p
     """The restart goes on from the last epoch, without a hand; then one process goes on where two were."""
     file = driver(
         tmp_path,
+        "driver",
         """
+import resource
+step = solver.Solver.train_step
 from datetime import timedelta
 import time, types
 from utils.train import ranks
@@ -307,7 +283,8 @@ ranks.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 10
 def short(self, batches):
     if self.step == 6 and self.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), 19)
-    return step(self, batches)""",
+    return step(self, batches)
+solver.Solver.train_step = short""",
     )
     launch = (
         "python",
@@ -321,11 +298,11 @@ def short(self, batches):
         str(file),
     )
     flags = ("--batch-size", "6", "--exp", "hung")
-    done = run(*launch, "--train", *gaps, *flags, OMP_NUM_THREADS="1")
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    done = works(run(*launch, "--train", *gaps, *flags, OMP_NUM_THREADS="1"))
+    assert "Traceback" not in done.stderr
     assert [re.sub("for .* minutes", "", error) for error in re.findall("error: (.*)", done.stderr)] == [
         "process 1 has not answered ; look at it and at its node, then go on with --resume"
     ]
     assert len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 3
-    done = cli("--train", "--resume", "--exp", tmp_path / "runs" / "hung", "--epochs", "4", "--batch-size", "12")
-    assert done.returncode == 0 and len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 4, done.stderr
+    done = works(cli("--train --resume --exp", tmp_path / "runs" / "hung", "--epochs 4 --batch-size 12"))
+    assert len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 4

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import driver, fails
+from conftest import driver, fails, works
 from test_solver import gradients, make_batch, make_net, make_solver
 
 from utils.train.losses import NonFinite
@@ -28,11 +28,9 @@ def test_a_label_that_is_not_finite_is_named_in_every_try(cli, recipe, tmp_path)
     fails(first, fault.format(1) + "$")
     again = cli(*flags, "--overwrite", script=spoilt)
     assert again.error == first.error and not list((tmp_path / "runs").rglob("*.pt"))
-    assert cli(*flags, "--overwrite").returncode == 0
+    works(cli(*flags, "--overwrite"))
     kept = (tmp_path / "runs" / "nan" / "last.pt").read_bytes()
-    again = [
-        cli("--train", "--resume", "--exp", tmp_path / "runs" / "nan", "--epochs", "2", script=spoilt) for _ in range(2)
-    ]
+    again = [cli("--train --resume --exp", tmp_path / "runs" / "nan", "--epochs 2", script=spoilt) for _ in range(2)]
     fails(again[0], fault.format(2) + "; --resume goes on from epoch 1$")
     assert again[0].error == again[1].error and (tmp_path / "runs" / "nan" / "last.pt").read_bytes() == kept
 
@@ -86,6 +84,6 @@ def validator(*given):
     return lambda: validate()._replace(figure=next(figures))
 loop.train_epoch, experiment.validator = rising, validator""",
     )
-    done = cli("--train", *recipe, "--epochs", "2", script=rising)
-    assert done.returncode == 0 and done.stderr.count("epoch 2/2: loss") == 1, done.stderr
+    done = works(cli("--train", *recipe, "--epochs 2", script=rising))
+    assert done.stderr.count("epoch 2/2: loss") == 1
     assert ("from 1 to 2: the net has diverged; lower --learning-rate" in done.stderr) == (figures[1] > figures[0])

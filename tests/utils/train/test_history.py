@@ -48,14 +48,14 @@ def test_a_last_pt_of_something_else_is_not_resumed(trained, cli, tmp_path, key,
     stored[key] = other if key == "data" else {**stored[key], **other}
     checkpoint.save(folder / "last.pt", stored)
     before = (folder / "last.pt").read_bytes()
-    fails(cli("--train", "--resume", "--exp", folder, "--epochs", "3"), f"last.pt.*{key}")
+    fails(cli("--train --resume --exp", folder, "--epochs 3"), f"last.pt.*{key}")
     assert (folder / "last.pt").read_bytes() == before
 
 
 def test_weights_alone_are_not_resumed(trained, cli, tmp_path):
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     shutil.copy(folder / "best.pt", folder / "last.pt")
-    fails(cli("--train", "--resume", "--exp", folder, "--epochs", "3"), "last.pt.*--weights .*last.pt")
+    fails(cli("--train --resume --exp", folder, "--epochs 3"), "last.pt.*--weights .*last.pt")
 
 
 def test_a_run_folder_that_is_removed_during_the_training_is_one_line(cli, recipe, tmp_path):
@@ -71,6 +71,6 @@ def removing(self, batches):
     return step(self, batches)
 solver.Solver.train_step = removing""",
     )
-    done = cli("--train", *recipe, "--epochs", "4", "--exp", "gone", script=script)
+    done = cli("--train", *recipe, "--epochs 4 --exp gone", script=script)
     fails(done, "gone/last.pt.*folder was moved or removed")
     assert "Traceback" not in done.stderr and not (tmp_path / "runs" / "gone").exists()

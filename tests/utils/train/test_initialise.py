@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
+from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, fails, mean_face, refuses, untrained, works, write_faces
 
 from extras.synthetic.points import own_points
 from nets.heads.pip import PIPHead, nearest_neighbors
 from nets.heads.transplant import transplant
-from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.data.pts import read_pts, write_pts
 from utils.settings.layouts import Layouts
@@ -178,8 +177,7 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
     """
     roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
     small = ["--epochs", "8", *SMALL]
-    done = cli("--train", "--train-data", raw, *roots, *small, "--num-nb", "3", "--exp", "base", "--epochs", "24")
-    assert done.returncode == 0, done.stderr
+    done = works(cli("--train --train-data", raw, *roots, *small, "--num-nb 3 --exp base --epochs 24"))
     for split, count in (("train", 50), ("test", 20)):
         write_own(tmp_path / "own" / split, count, seed=7 + count)
     (tmp_path / "mine.yaml").write_text(TEXT)
@@ -198,8 +196,7 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
     places["mine.yaml"].with_name("fresh").mkdir()  # other faces; their layout stands in the checkpoint only
     write_own(tmp_path / "fresh" / "own2" / "test", 6, seed=99)
     alone = cli(
-        "--test-onnx",
-        "--exp",
+        "--test-onnx --exp",
         tmp_path / "runs/tuned/best.pt",
         "--test-data",
         tmp_path / "fresh/own2",
@@ -207,8 +204,8 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
         tmp_path / "data2",
     )
     assert nme(alone) < 0.8 * figures["scratch"]
-    done = cli("--train", "--resume", "--exp", tmp_path / "runs/tuned", "--epochs", "9", "--threads", "1")
-    assert done.returncode == 0 and "epoch 9/9" in done.stderr, done.stderr
+    done = works(cli("--train --resume --exp", tmp_path / "runs/tuned", "--epochs 9 --threads 1"))
+    assert "epoch 9/9" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -225,8 +222,7 @@ def test_a_bad_layout_file_is_named(cli, tmp_path, raw, text, message):
     if text is not None:
         (tmp_path / "own.yaml").write_text(text)
     roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
-    done = cli("--train", "--dataset", raw, "--layout", tmp_path / "own.yaml", *roots)
-    assert done.returncode == 1 and re.search(message, done.error or ""), done.stderr
+    fails(cli("--train --dataset", raw, "--layout", tmp_path / "own.yaml", *roots), message)
     assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
 
 
@@ -242,8 +238,9 @@ def test_without_common_landmarks_only_the_backbone_is_loaded(tmp_path):
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], trained.backbone.state_dict()[name])
     other = untrained(face, 0, name="irnet18")
-    with pytest.raises(UserError, match="test_efficientnet.*irnet18"):
-        initialise(other, str(tmp_path / "best.pt"), five, face, said.append, DEFAULTS)
+    refuses(
+        "test_efficientnet.*irnet18", initialise, other, str(tmp_path / "best.pt"), five, face, said.append, DEFAULTS
+    )
 
 
 def test_without_imagenet_weights_a_warning_and_random_weights():

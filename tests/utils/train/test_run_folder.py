@@ -2,11 +2,9 @@
 
 import os
 
-import pytest
 from conftest import ROOT, refuses
 
 from pipnet import files
-from pipnet.errors import UserError
 from utils.train.run_folder import find_run, next_id
 
 
@@ -86,5 +84,4 @@ def test_shipped_nets_have_names(tmp_path, monkeypatch):
     assert found.fastest.name == "landmarks.onnx" and found.exported
     refuses("--exp detector", find_run, "detector", tmp_path, train=True)
     monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
-    with pytest.raises(UserError, match="'landmarks-fast'"):
-        find_run("landmarks-fast", tmp_path, train=False)
+    refuses("'landmarks-fast'", find_run, "landmarks-fast", tmp_path, train=False)

@@ -45,10 +45,10 @@ def begin(run: Run, **options) -> Path:
     [
         (["--train"], ["report/index.html", "events/party.txt", "best.onnx", "step.csv", ".draft.partial-me"]),
         (["--train"], ["log.txt"]),
-        (["--train", "--overwrite"], ["notes.txt", "report/scores.csv"]),
-        (["--train", "--semi", "self-training", "--labelled-fraction", "0.5"], ["pseudo_labels/a.csv"]),
+        (["--train --overwrite"], ["notes.txt", "report/scores.csv"]),
+        (["--train --semi self-training --labelled-fraction 0.5"], ["pseudo_labels/a.csv"]),
         (["--audit"], ["audit/notes.txt"]),
-        (["--train", "--sweep", "reg=1,2"], ["sweep.csv"]),
+        (["--train --sweep reg=1,2"], ["sweep.csv"]),
     ],
 )
 def test_nothing_is_trained_among_the_files_of_others(cli, recipe, tmp_path, flags, names):
@@ -182,7 +182,7 @@ def test_a_run_of_somebody_else_writes_nowhere_else(trained, cli, tmp_path):
         shutil.copytree(trained.folder, run)
         shutil.rmtree(run / name) if name == "report" else (run / name).unlink()
         (run / name).symlink_to(target)
-        fails(cli("--test", "--exp", run, "--thresholds", "5"), re.escape(name))
+        fails(cli("--test --exp", run, "--thresholds 5"), re.escape(name))
         assert contents(victim) == {"scores.csv": b"mine"} and (run / name).is_symlink()
 
 
@@ -207,7 +207,7 @@ def test_names_of_others_forge_no_line(trained, cli, recipe, tmp_path):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     name = "$(touch x)\n2026-01-01 00:00:00 INFO forged\x1b[2J"
     fill(tmp_path / name, "train/a.txt")
-    done = cli("--train", "--overwrite", *recipe, "--exp", run, "--train-data", tmp_path / name)
+    done = cli("--train --overwrite", *recipe, "--exp", run, "--train-data", tmp_path / name)
     assert done.returncode == 1 and done.error
     text = done.stderr
     assert r"\n2026-01-01 00:00:00 INFO forged\x1b[2J" in text and "\n2026-01-01" not in text and "\x1b[2J" not in text

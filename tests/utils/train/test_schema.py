@@ -127,9 +127,11 @@ def test_settings_are_brought_to_their_types(whole):
 def test_the_commands_name_the_file_and_the_value(trained, faces, cli, tmp_path):
     stored = checkpoint.load(trained.folder / "best.pt")
     checkpoint.save(tmp_path / "best.pt", {**stored, "args": {**stored["args"], "norm": 5}})
-    fails(cli("--test", "--exp", tmp_path / "best.pt", "--test-data", faces), r"best\.pt .*args\.norm")
-    done = cli("--train", *trained.flags, "--run-root", tmp_path / "runs", "--weights", tmp_path / "best.pt")
-    fails(done, r"best\.pt .*args\.norm")
+    fails(cli("--test --exp", tmp_path / "best.pt", "--test-data", faces), r"best\.pt .*args\.norm")
+    fails(
+        cli("--train", *trained.flags, "--run-root", tmp_path / "runs", "--weights", tmp_path / "best.pt"),
+        r"best\.pt .*args\.norm",
+    )
 
 
 @pytest.mark.parametrize(
