@@ -16,8 +16,9 @@ from victims import campaign
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
 from pipnet.app.drowsiness import ring_aspect
-from utils.settings.checks import check_read, check_semi
+from utils.settings.checks import check_read
 from utils.settings.config import make_settings, parse, read_defaults
+from utils.settings.extras import extra
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -48,7 +49,8 @@ def test_every_command_of_the_benchmarks_is_one():
         given = parse(flags, defaults)[1]
         settings = make_settings(given, defaults, given.get("preset"))
         check_read(given, settings)
-        check_semi(settings)
+        if settings.train.semi:
+            extra("semi").check(settings)
         return settings.train
 
     file, making = experiments.read(), experiments.read(ROOT / "weights" / "making" / "stages.yaml")

@@ -27,6 +27,11 @@ NEEDS = {  # {room: flags of main.py that need it}
     "systems": "--train --steps flip",
     "tools": "--predict assets/astronaut.jpg",
 }
+KEY_OF = {  # {room: flags of main.py with one of its keys, typed or in a preset}
+    "detector": ("--train --crops 8", "--train --preset detect-quick"),
+    "semi": ("--train --unlabelled-share 0.5",),
+    "tools": ("--train --folds 2",),
+}
 QUICK = "heads"
 
 
@@ -70,6 +75,9 @@ def test_a_checkout_without_a_room_does_the_main_job(room, whole, tmp_path):
     (meta,) = (folder / "data").glob("synthetic*/meta.yaml")
     sets = f"--train-data {meta.parent}" if room == "synthetic" else RENDERED
     assert figures(tmp_path / "copy", tmp_path, sets) == expected
-    done = command(tmp_path / "copy", "main.py", f"{NEEDS[room]} {places(tmp_path)}")
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert done.stderr.count("error: ") == 1 and f"extras/{room}" in done.stderr.strip().split("\n")[-1], done.stderr
+    for flags in (NEEDS[room], *KEY_OF.get(room, ())):
+        done = command(tmp_path / "copy", "main.py", f"{flags} {places(tmp_path)}")
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        assert done.stderr.count("error: ") == 1 and f"extras/{room}" in done.stderr.strip().split("\n")[-1], (
+            done.stderr
+        )

@@ -17,6 +17,7 @@ from extras.detector.find_faces import Detect, completed, find_faces, torch_dete
 from extras.detector.loaders import weights_of
 from extras.detector.scene_sources import Cutouts, backgrounds, decoded, portraits
 from extras.detector.scenes import Material, Scenes
+from extras.detector.settings import DetectSettings
 from extras.detector.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from pipnet.errors import UserError
 from pipnet.files import checksum
@@ -58,7 +59,7 @@ class PictureSets:
         All processes must call this, because they share the teacher's work.
         """
         settings, wider, sets, tested = self.settings, self.wider, self.sets, self.tested
-        data, partial_events = settings.data, tuple(settings.detect.partial_events)
+        data, partial_events = settings.data, tuple(settings.of(DetectSettings).partial_events)
         pictures = [picture for folder in wider for picture in read_wider(folder, "train", partial_events)]
         check_events(partial_events, pictures)
         splits = [Split(one, name) for one in sets for name in trained_splits(data.val)]
@@ -98,7 +99,7 @@ def find_sources(sets: SetFinder, names: list[str], test: bool = False) -> tuple
 
 def read_tests(settings: Settings, sets: SetFinder) -> dict[str, list[Picture]]:
     """Return {name: pictures}: validation photographs of WIDER folders, composites of the test faces of landmark sets."""
-    data, partial_events = settings.data, tuple(settings.detect.partial_events)
+    data, partial_events = settings.data, tuple(settings.of(DetectSettings).partial_events)
     wider, prepared = find_sources(sets, data.test_data or data.train_data, test=True)
     alone = [sum(other.name == folder.name for other in wider) == 1 for folder in wider]
     names = [folder.name if one else "-".join(folder.parts[1:]) for folder, one in zip(wider, alone, strict=True)]
@@ -137,13 +138,11 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
     if not len(cutouts):
         folders = ", ".join(str(split.set.folder) for split in splits)
         raise UserError(f"{folders} has no faces in its split {splits[0].name}; give --val none or --val 0.1")
-    plain = make_settings(
-        {}, read_defaults()
-    )  # not those of the run, so that different detectors get the same pictures
-    detect = replace(plain.detect, mosaic=0.0, face_sides=settings.detect.face_sides)
-    plain = plain._replace(detect=detect, net=settings.net)
-    pictures = backgrounds(settings.net.input_size, plain.train.seed + 1)
-    scenes = make_scenes(Material(pictures, cutouts, []), plain, min(len(cutouts), COMPOSITES))
+    # not the settings of the run, so that different detectors get the same pictures
+    plain, size = make_settings({}, read_defaults()), settings.net.input_size
+    detect = replace(plain.of(DetectSettings), mosaic=0.0, face_sides=settings.of(DetectSettings).face_sides)
+    material = Material(backgrounds(size, plain.train.seed + 1), cutouts, [])
+    scenes = Scenes(material, detect, plain.augment, size, plain.train.seed, min(len(cutouts), COMPOSITES))
     made = [scenes.scene(LATER, index) for index in range(len(scenes))]
     nothing = [np.zeros(len(scene.boxes), bool) for scene in made]
     return [
@@ -154,7 +153,8 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
 
 def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
     """Return a dataset of `count` training crops per epoch."""
-    return Scenes(material, settings.detect, settings.augment, settings.net.input_size, settings.train.seed, count)
+    detect = settings.of(DetectSettings)
+    return Scenes(material, detect, settings.augment, settings.net.input_size, settings.train.seed, count)
 
 
 def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
@@ -178,7 +178,7 @@ def detector_experiment(sources: PictureSets) -> Experiment:
         f"{len(held)} pictures to validate"
     )
     lists = [checksum(list_file(folder, "train")) for folder in sources.wider]
-    scenes = make_scenes(material, settings, settings.detect.crops)
+    scenes = make_scenes(material, settings, settings.of(DetectSettings).crops)
     samples = TrainingSet(scenes, lists + [one.checksum for one in sources.sets], words)
     return Experiment(
         settings,
@@ -227,7 +227,7 @@ def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks
     The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs.
     """
     figures, portrait = [], {set_name(one.folder) for one in sources.sets}
-    for scale in sources.settings.detect.scales:
+    for scale in sources.settings.of(DetectSettings).scales:
         found = find_faces(detect, held, scale, ranks)
         groups: dict[tuple[bool, bool], list[int]] = {}
         for index, picture in enumerate(held):

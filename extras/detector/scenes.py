@@ -15,12 +15,13 @@ from torchvision.ops import box_iou
 
 from extras.detector.faceboxes import BoxTargets, anchors, corners, encode
 from extras.detector.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
+from extras.detector.settings import DetectSettings
 from extras.detector.wider import Picture
 from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.data.batches import Batch
 from utils.data.changes import DRAWS, Field, changes, shadows, uniforms
 from utils.data.pixels import darken, pixels
-from utils.settings.sections import AugmentSettings, DetectSettings
+from utils.settings.sections import AugmentSettings
 
 SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this side
 LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss

@@ -14,6 +14,7 @@ from extras.detector.experiment import PictureSets, calibration
 from extras.detector.export import export_detector
 from extras.detector.find_faces import SUPPRESS, Detect, Found, exported_detector, find_faces, torch_detector
 from extras.detector.loaders import weights_of
+from extras.detector.settings import DetectSettings
 from extras.detector.show import draw_boxes
 from extras.detector.wider import Picture
 from pipnet.detector import EXPORTED_FACE_BOX
@@ -87,7 +88,7 @@ class DetectorTests(Tests):
                 "command": stored.get("command"),
                 "figures": {
                     "validation, 100 - AP %": miss,
-                    "scales": stored["args"]["scales"],
+                    "scales": stored["args"].get("scales"),
                     "val": stored["args"]["val"],
                 },
                 "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
@@ -100,7 +101,7 @@ class DetectorTests(Tests):
         )
 
     def cases(self) -> Iterator[Scaled]:
-        scales = self.sources.settings.detect.scales
+        scales = self.sources.settings.of(DetectSettings).scales
         for name, pictures in self.sources.tested.items():
             for number, scale in enumerate(scales, 1):
                 yield Scaled(name, pictures, scale, number == len(scales))

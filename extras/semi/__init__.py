@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from extras.semi.settings import check
+
+__all__ = ["check", "show_labels", "train"]
+
 
 def train(sources: Any, ranks: Any, run: Any, resume: bool) -> None:
     """Train a landmark net with --semi, see `extras.semi.rounds.train_semi`."""

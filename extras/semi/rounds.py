@@ -28,7 +28,8 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.faces import Faces
 from utils.evaluate.evaluate import predict_all, torch_predictor
-from utils.settings.sections import KEYS, ROUNDS
+from utils.settings.rules import ROUNDS
+from utils.settings.sections import KEYS
 from utils.task.experiment import check_collapse
 from utils.task.sources import Sources
 from utils.train import checkpoint

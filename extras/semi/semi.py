@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from extras.semi.mean_teacher import MeanTeacher
+from extras.semi.settings import SemiSettings
 from extras.semi.unlabelled import check_apart, unlabelled_splits
 from nets import Trainable
 from pipnet.errors import UserError
@@ -14,7 +15,7 @@ from pipnet.geometry import to_crop, to_image
 from utils.data.batches import Batches, recipes
 from utils.data.faces import Faces, constant
 from utils.data.prepared_set import Split
-from utils.settings.sections import MEAN_TEACHER
+from utils.settings.rules import MEAN_TEACHER
 from utils.task.experiment import landmark_experiment
 from utils.task.sources import Sources, labelled_rows
 from utils.train.experiment import Experiment, TrainingSet
@@ -45,9 +46,7 @@ def find_unlabelled(sources: Sources, ranks: Ranks) -> UnlabelledFaces:
     """
     settings, sets = sources.settings, sources.sets
     data = settings.data
-    splits = ranks.one_by_one(
-        lambda: unlabelled_splits(sets, sources.training[0], data.unlabelled or [], settings.test)
-    )
+    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, sources.training[0], data.unlabelled or [], settings))
     tested = sources.tested or [Split(one, "test") for one in sources.training if "test" in one.splits]
     ranks.agree(lambda: check_apart(splits, tested))
     hidden = [split._replace(labelled=False) for split in sources.splits() if data.labelled_fraction < 1]
@@ -94,6 +93,7 @@ def with_views(samples: TrainingSet, sources: Sources, unlabelled: UnlabelledFac
         batches=batches,
         checksums=samples.checksums + unlabelled.checksums,
         labelled=len(labelled),
+        unlabelled_share=settings.of(SemiSettings).unlabelled_share,
         words=f"{samples.words}; {len(unlabelled.faces)} unlabelled faces",
     )
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from loguru import logger
 
+from extras.semi.settings import SemiSettings
 from pipnet.app.sources import Frame, Pictures, open_source
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError
@@ -29,6 +30,7 @@ from utils.data.pixels import sharpness
 from utils.data.prepare import JPEG
 from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, source_picture
 from utils.data.sets import SetFinder
+from utils.settings.config import Settings
 from utils.settings.formats import files_of
 from utils.settings.progress import progress
 from utils.settings.sections import TestSettings
@@ -57,20 +59,21 @@ class Cut(NamedTuple):
     least_sharpness: float
 
 
-def unlabelled_splits(sets: SetFinder, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
+def unlabelled_splits(sets: SetFinder, like: PreparedSet, names: list[str], settings: Settings) -> list[Split]:
     """Return the splits of --unlabelled with hidden labels, prepared if need be. Test splits are left out.
 
     names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose faces pictures are
     cropped.
-    test: names the detector. UserError for a set that has test faces only, and if no face is found.
+    UserError for a set that has test faces only, and if no face is found.
     """
     found: list[Split] = []
+    semi = settings.of(SemiSettings)
     for name in names:
         if is_unlabelled_set(name, sets.root):
             one = sets.prepare(name, test=True)
         else:
-            how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], sets.data.least_sharpness)
-            one = _cut_out(name, sets, how, test)
+            how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], semi.least_sharpness)
+            one = _cut_out(name, sets, how, settings.test, semi.least_face_score)
         splits = [split for split in one.splits if split != "test"]
         if not splits:
             raise UserError(f"--unlabelled {name} has test faces only; give a set with others")
@@ -78,9 +81,12 @@ def unlabelled_splits(sets: SetFinder, like: PreparedSet, names: list[str], test
     return found
 
 
-def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings) -> PreparedSet:
-    """Return the prepared set of a folder of pictures or a video. Make it if it is missing."""
-    source, weights, least = Path(name).resolve(), test.detector_weights, sets.data.least_face_score
+def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings, least: float) -> PreparedSet:
+    """Return the prepared set of a folder of pictures or a video. Make it if it is missing.
+
+    test: names the detector. least: score of a face.
+    """
+    source, weights = Path(name).resolve(), test.detector_weights
     files = files_of(Path(weights)) if weights else filter(None, [shipped_weights(test.detector)])
     content = [checksum(file) for file in files if file.is_file()]
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"

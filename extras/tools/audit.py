@@ -1,10 +1,13 @@
 """--audit: finds doubtful labels by cross-validation: each face is predicted by a net that was not trained on it."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from extras.tools.settings import ToolSettings
 from pipnet.draw import FOUND, TRUTH, WHITE, draw_circle, draw_line, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_csv
@@ -12,13 +15,13 @@ from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.faces import Faces
-from utils.data.prepared_set import load_splits
+from utils.data.prepared_set import load_splits, name_hash
 from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.tables import markdown_table
 from utils.settings.config import Settings
 from utils.task.experiment import landmark_experiment
-from utils.task.sources import Sources, fold_of
+from utils.task.sources import Sources
 from utils.train import checkpoint
 from utils.train.history import resumable
 from utils.train.loop import train
@@ -48,14 +51,14 @@ def audit(sources: Sources, ranks: Ranks, run: Run) -> None:
             "of each layout by themselves"
         )
     settings, splits = sources.settings, sources.splits("train", "val")
-    test, folds = settings.test, settings.data.folds
+    test, folds = settings.test, settings.of(ToolSettings).folds
     faces = sources.crops(splits)
     truth = faces["landmarks"][:]
     fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
-            train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())
+            train(landmark_experiment(sources, ranks, apart=fold == number), one, ranks, one.last.is_file())
         else:  # its labels may have been corrected since
             resumable(one, {"layout": layout.to_dict(), "data": sources.learnt_from()})
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
@@ -76,6 +79,21 @@ def audit(sources: Sources, ranks: Ranks, run: Run) -> None:
             f"\n{text}\n\nFiles: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, "
             "prediction red)\nNext:  look at the pictures; then correct the labels, or leave out the faces"
         )
+
+
+def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:
+    """Return the fold (M,) of each face. All faces of an identity are in one fold.
+
+    Identities are taken in the order of a hash, and each goes to the fold that has the fewest faces so far.
+    """
+    faces = Counter(identities)
+    if len(faces) < folds:
+        raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")
+    size, fold = np.zeros(folds, int), {}
+    for name in sorted(faces, key=lambda name: name_hash(f"{seed}/fold/{name}")):
+        fold[name] = int(size.argmin())
+        size[fold[name]] += faces[name]
+    return np.array([fold[name] for name in identities])
 
 
 def fold_runs(run: Run, folds: int) -> list[Run]:

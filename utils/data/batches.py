@@ -140,17 +140,18 @@ def make_order(
     rank: int = 0,
     ranks: int = 1,
     shares: Sequence[tuple[int, float]] = (),
+    unlabelled_share: float = 0.0,
 ) -> Order:
     """Return the order of the batches of `count` faces. Fewer faces than a batch make one small batch.
 
-    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are
-    labelled.
+    labelled: number of labelled faces, which come first; each batch then has `unlabelled_share` of
+    others. None: all are labelled.
     shares: (number of faces, share of the batches) of each set among the labelled faces, in order. The number of
     batches in an epoch stays the same, so a set with a large share comes several times.
     """
     kinds = [(0, count, train.batch_size)]
     if labelled is not None:
-        unlabelled = max(round(train.unlabelled_share * train.batch_size), 1)
+        unlabelled = max(round(unlabelled_share * train.batch_size), 1)
         kinds = [(0, labelled, max(train.batch_size - unlabelled, 1)), (labelled, count - labelled, unlabelled)]
     for _, faces, _ in kinds:
         if faces < ranks:

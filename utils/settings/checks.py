@@ -6,7 +6,7 @@ from nets.registry import HEADS
 from pipnet.errors import UserError
 from utils.settings.config import Settings
 from utils.settings.extras import extra
-from utils.settings.sections import KEYS, MEAN_TEACHER, ONLY_STEPS, SECTIONS, STEPS
+from utils.settings.sections import KEYS, ONLY_STEPS, SECTIONS, STEPS
 
 
 def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) -> None:
@@ -57,33 +57,9 @@ def check_rooms(settings: Settings) -> None:
     """Raise UserError if a new training needs a folder of extras that this checkout lacks. (The heads say so themselves.)"""
     train = settings.train
     needs = {
-        "semi": train.semi,
         "systems": settings.augment.steps or settings.net.local_parts,
         "gpu": train.pixels == "device",
         "detector": train.task == "detect",
     }
     for room in [room for room, needed in needs.items() if needed]:
         extra(room)
-
-
-def check_semi(settings: Settings) -> None:
-    """Raise UserError for settings of a new training with --semi that do not fit together."""
-    train, data, net = settings.train, settings.data, settings.net
-    if not train.semi:
-        return
-    if not data.unlabelled and data.labelled_fraction == 1:
-        raise UserError(
-            f"--semi {train.semi} needs faces to learn from: --unlabelled NAMES, folders or videos, or a "
-            "--labelled-fraction below 1"
-        )
-    if train.teacher:
-        raise UserError(f"--semi {train.semi} makes its own teacher; leave out --teacher")
-    if train.semi == "gssl" and net.head != "pip":
-        raise UserError(
-            f"--semi gssl trains score maps of the head pip; for --head {net.head} give --semi self-training"
-        )
-    if train.semi == MEAN_TEACHER and (net.reinit or net.local_parts):
-        raise UserError(
-            "--reinit and --local-parts make a crop of their own, to which pseudo-labels of the mean teacher do not "
-            "belong; leave these out"
-        )

@@ -6,13 +6,14 @@ import re
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
 from pipnet.app.flags import Parser, check_flags
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
+from utils.settings.extras import EXTRAS, extra, has_extra
 from utils.settings.layouts import KEYS as LAYOUT_KEYS
 from utils.settings.layouts import Layouts
 from utils.settings.modes import add_modes
@@ -21,7 +22,6 @@ from utils.settings.sections import (
     SECTIONS,
     AugmentSettings,
     DataSettings,
-    DetectSettings,
     LossSettings,
     NetSettings,
     TestSettings,
@@ -32,6 +32,7 @@ from utils.settings.yaml_files import Loader, nearest, read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "args.yaml"
 TABLES = ("presets", "views", "protocols", "layouts")
+Kind = TypeVar("Kind")
 VIEWS = ("weak", "strong")
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 # fmt: off
@@ -43,18 +44,22 @@ LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file sy
 
 
 class Defaults(NamedTuple):
-    """args.yaml, checked. values: {key: default}; the tables as they stand there."""
+    """args.yaml, checked. values: {key: default}; the tables as they stand there.
+    unread: {key: the room of extras that reads it, which this checkout lacks}.
+    """
 
     values: dict[str, Any]
     presets: dict[str, Any]
     views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
     layouts: Layouts
+    unread: dict[str, str]
 
 
 class Settings(NamedTuple):
     """The settings of a run, a frozen object per section of args.yaml. Functions take the sections that they use.
 
+    rooms: the sections that rooms of extras declare, see `of`
     trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since
     the file may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts;
     None: the default of each of these.
@@ -66,26 +71,34 @@ class Settings(NamedTuple):
     loss: LossSettings
     augment: AugmentSettings
     test: TestSettings
-    detect: DetectSettings
     views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
     layouts: Layouts
+    rooms: dict[str, Any]
     trained_root: Path | None = None
     view: str | None = None
+
+    def of(self, kind: type[Kind]) -> Kind:
+        """Return the section that a room of extras declares as the dataclass `kind`."""
+        return next(section for section in self.rooms.values() if isinstance(section, kind))
+
+    def _sections(self) -> dict[str, dict[str, Any]]:
+        """Return {section: {key: value}}."""
+        found = {**self._asdict(), **self.rooms}
+        return {name: asdict(found[name]) for name in SECTIONS}
 
     def flat(self) -> dict[str, Any]:
         """Return {key: value} of all sections, for a checkpoint.
         data_root is `trained_root` if the sets are read from there.
         """
-        values = {key: value for name in SECTIONS for key, value in asdict(getattr(self, name)).items()}
+        values = {key: value for section in self._sections().values() for key, value in section.items()}
         moved = self.trained_root and self.trained_root != ROOT / self.data.data_root
         return {**values, "data_root": str(self.trained_root)} if moved else values
 
     def dump(self) -> str:
         """Return the sections and tables as YAML, in the shape of args.yaml."""
-        values = {name: asdict(getattr(self, name)) for name in SECTIONS}
         return yaml.safe_dump(
-            {**values, "views": self.views, "protocols": self.protocols, "layouts": self.layouts.rows},
+            {**self._sections(), "views": self.views, "protocols": self.protocols, "layouts": self.layouts.rows},
             sort_keys=False,
             width=130,
             allow_unicode=True,
@@ -97,9 +110,10 @@ def read_defaults(file: Path = FILE) -> Defaults:
     range.
     """
     found = read_yaml(file)
-    if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, ANCHORS)]:
+    absent = [name for name in found if name in EXTRAS and not has_extra(name)]
+    if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, *absent, ANCHORS)]:
         raise UserError(f"unknown section '{unknown[0]}' in args.yaml{_hint(unknown[0], [*SECTIONS, *TABLES])}")
-    for name in (*SECTIONS, *TABLES):
+    for name in (*SECTIONS, *TABLES, *absent):
         if not isinstance(found.get(name), dict):
             raise UserError(f"{name} in args.yaml must be a table of names and values, not {found.get(name)!r}")
     values = {key: row.default for key, row in KEYS.items() if row.default is not ...}
@@ -113,8 +127,9 @@ def read_defaults(file: Path = FILE) -> Defaults:
             values[key] = KEYS[key].check(value)
         if missing := [key for key in section.keys if key not in values]:
             raise UserError(f"section {name} of args.yaml lacks the key '{missing[0]}'; restore its line")
+    unread = {key: room for room in absent for key in found[room]}
     views = _views(found["views"])
-    return Defaults(values, found["presets"], views, found["protocols"], Layouts(found["layouts"]))
+    return Defaults(values, found["presets"], views, found["protocols"], Layouts(found["layouts"]), unread)
 
 
 def _hint(name: Any, names: Collection[str]) -> str:
@@ -176,8 +191,12 @@ def _check_path(key: str, path: str) -> None:
 
 
 class _Parser(Parser):
+    unread: dict[str, str]  # {flag: the room of extras that it needs and this checkout lacks}
+
     def error(self, message):
         if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            if match[1] in self.unread:
+                extra(self.unread[match[1]])
             names = [flag for action in self._actions for flag in action.option_strings]
             message = f"unknown flag {match[1]}{nearest(match[1], names)} (--help lists them)"
         raise UserError(message)
@@ -193,6 +212,7 @@ def parser(defaults: Defaults) -> argparse.ArgumentParser:
         "--prepare, --show-data, --train, --audit, --export, tests, --predict. The value of a key in preset "
         "`default` is in brackets; if it is null, the text says what that means.",
     )
+    top.unread = {f"--{key.replace('_', '-')}": room for key, room in defaults.unread.items()}
     add_modes(top)
     names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
     usual = {**defaults.values, **(defaults.presets.get("default") or {})}
@@ -283,8 +303,9 @@ def make_settings(
     start = start or {}
     row = {} if preset is None else _preset(preset, {**start, **given}, defaults, datasets)
     values = {**defaults.values, **(trained or {}), **row, **start, **given}
-    sections = (section.kind(**{key: values[key] for key in section.keys}) for section in SECTIONS.values())
-    return Settings(*sections, defaults.views, defaults.protocols, defaults.layouts)
+    made = {name: row.kind(**{key: values[key] for key in row.keys}) for name, row in SECTIONS.items()}
+    rooms = {name: made.pop(name) for name in SECTIONS if name in EXTRAS}
+    return Settings(**made, views=defaults.views, protocols=defaults.protocols, layouts=defaults.layouts, rooms=rooms)
 
 
 def _preset(name: str, over: dict[str, Any], defaults: Defaults, datasets: Collection[str]) -> dict[str, Any]:
@@ -295,6 +316,8 @@ def _preset(name: str, over: dict[str, Any], defaults: Defaults, datasets: Colle
     row = defaults.presets[name] or {}
     if not isinstance(row, dict):
         raise UserError(f"preset {name} in args.yaml must be a table of keys and values, not {row!r}")
+    for key in defaults.unread.keys() & row.keys():
+        extra(defaults.unread[key])
     row = {**row, "preset": name}
     chosen = {**defaults.values, **row, **over}
     if isinstance(by_dataset := row.get("protocol"), dict):

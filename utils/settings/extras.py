@@ -11,6 +11,7 @@ from types import ModuleType
 
 from nets.registry import HEADS, STAGES, HeadRow
 from pipnet.errors import UserError
+from utils.settings.keys import Section
 
 FOLDER = Path(__file__).resolve().parents[2] / "extras"
 EXTRAS = {  # {room: what cannot be done without it}
@@ -37,6 +38,12 @@ def extra(room: str) -> ModuleType:
     if not has_extra(room):
         raise UserError(f"{EXTRAS[room]} needs the folder extras/{room}, which this checkout lacks")
     return import_module(f"extras.{room}")
+
+
+def sections_of_rooms() -> dict[str, Section]:
+    """Return {room: its section of args.yaml}, of the rooms that declare one in their `settings.py`."""
+    rooms = [room for room in EXTRAS if (FOLDER / room / "settings.py").is_file()]
+    return {room: import_module(f"extras.{room}.settings").SECTION for room in rooms}
 
 
 # names of a room that is missing stay known, so that who asks for one is told which folder is missing

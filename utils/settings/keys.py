@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 import numpy as np
 
@@ -103,10 +103,23 @@ def key(text: str, least: float | None = None, most: float | None = None, **rule
     return field(metadata={"key": Key(text, least, most, **rules)})
 
 
-def keys_of(section: type, task: str, change: str) -> dict[str, Key]:
-    """Return {name: key} of a section's fields. task, change: of the fields that say nothing else."""
+class Section(NamedTuple):
+    """A section of args.yaml. kind: its dataclass; title: its heading in --help; keys: {name: key} of the fields."""
+
+    kind: type
+    title: str
+    keys: dict[str, Key]
+
+
+def section(kind: type, title: str, task: str = "", change: str = "never") -> Section:
+    """Return a section. task: the only task that reads it, "" for all; change: which runs may change it, see `Key`."""
+    return Section(kind, title, _keys_of(kind, task, change))
+
+
+def _keys_of(kind: type, task: str, change: str) -> dict[str, Key]:
+    """Return {name: key} of the fields."""
     found = {}
-    for one in fields(section):
+    for one in fields(kind):
         row: Key = one.metadata["key"]
         types = get_args(one.type) if isinstance(one.type, UnionType) else (one.type,)
         many = get_origin(types[0]) is list

@@ -4,14 +4,14 @@ A field is a key. Its type, its range, its help, the task that reads it and who 
 nowhere else. Flags, checks and --help follow from the fields; the comments of args.yaml repeat the help.
 """
 
-import re
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from nets.registry import ACTS, ERRORS, HEADS, POOLS
 from pipnet.card import MOST_PX
 from pipnet.runtimes import MOST_THREADS
-from utils.settings.keys import Key, key, keys_of
+from utils.settings import rules
+from utils.settings.extras import sections_of_rooms
+from utils.settings.keys import key, section
 
 # {published step of the augmentation: the keys of `augment` that it reads, beside fill and interpolation}
 STEPS = {
@@ -30,53 +30,7 @@ STEPS = {
     "noise": ("noise", "noise_reach"),
 }
 ONLY_STEPS = ("sides", "shear", "shear_prob", "padding", "padding_prob", "noise_reach")  # keys that only steps read
-# {--semi: the level of each round}. A level says which terms pseudo-labelled faces train, see nets.labels.Labels.level
-ROUNDS = {"gssl": (2, 1, 0, 0, 0), "self-training": (0, 0, 0)}
-MEAN_TEACHER = "mean-teacher"
 STRIDES = sorted({stride for head in HEADS.values() for stride in head.strides})
-
-NAMES = (bool, "a name or a folder")
-ONCE = (lambda boxes: boxes and len(set(boxes)) == len(boxes), "one or several of true, perturbed, detector, each once")
-VAL = (lambda value: isinstance(value, str) or 0 < value < 1, "a share between 0 and 1, 'test' or 'none'")
-REACH = (
-    lambda sides: not sides or (len(sides) == 4 and 0 < sides[0] <= sides[1] and 0 < sides[2] <= sides[3]),
-    "four shares of the face box, least and most of its width and of its height, or empty",
-)
-SIDES = (lambda sides: len(sides) == 2 and 1 <= sides[0] <= sides[1], "the least and the largest side in px")
-BELOW_ONE = (lambda value: value < 1, "below 1")
-ABOVE_ZERO = (lambda value: value > 0, "above 0")
-PERCENT = (lambda values: values and min(values) > 0, "one or several numbers above 0 %")
-RISING = (lambda values: values == sorted(set(values)), "numbers in rising order")
-FACTORS = (lambda factors: factors and min(factors) > 0, "factors above 0")
-
-UNREAD = "is not read by {how}; leave it out, or give another --semi"
-SEMI = (lambda settings: settings.train.semi, UNREAD)
-NO_ROUNDS = (lambda settings: settings.train.semi not in ROUNDS, UNREAD)
-SHARES = (
-    lambda shares: (
-        all(re.fullmatch(r".+=(\d+\.?\d*|\.\d+)", one) and float(one.rpartition("=")[2]) > 0 for one in shares)
-        and len({one.rpartition("=")[0] for one in shares}) == len(shares)
-    ),
-    "a list of NAME=NUMBER, numbers above 0, each name once",
-)
-STEPPED = (
-    lambda settings: settings.train.schedule == "steps",
-    "is read by --schedule steps; give that, or leave it out",
-)
-COSINE = (
-    lambda settings: settings.train.schedule in ("cosine", "epochs"),
-    "is read by --schedule cosine and epochs; give one, or leave it out",
-)
-AVERAGED = (
-    lambda settings: settings.train.ema,
-    "is of the moving average of --ema, which is 0; leave it out, or give --ema",
-)
-TEACHES = (lambda settings: settings.train.semi == MEAN_TEACHER, UNREAD)
-MOVES = (
-    lambda settings: settings.net.reinit or settings.net.local_parts,
-    "weights a loss of --reinit and --local-parts; leave it out, or give one of these",
-)
-TAUGHT = (lambda settings: settings.train.teacher, "weights what is learnt from a --teacher; leave it out, or give one")
 
 
 @dataclass(frozen=True)
@@ -90,10 +44,10 @@ class DataSettings:
     data_dir: str | None = key(
         "folder of the raw archive; null: the set must have been prepared (synthetic renders itself)", change="test"
     )
-    train_data: list[str] | None = key("[names or folders] training sets; null: the dataset", valid=NAMES)
+    train_data: list[str] | None = key("[names or folders] training sets; null: the dataset", valid=rules.NAMES)
     test_data: list[str] | None = key(
         "[names or folders] test sets, a table row each; null: the test splits of the training sets",
-        valid=NAMES,
+        valid=rules.NAMES,
         change="always",
     )
     layout: str | None = key(
@@ -113,7 +67,7 @@ class DataSettings:
         "share of the training identities that picks best.pt; none: train on all and keep the last epoch; test: the test set "
         "picks it",
         words=("test", "none"),
-        valid=VAL,
+        valid=rules.VAL,
     )
     identity: str = key(
         "own sets: which faces are of one person or clip; folder, name (without its last number), picture, or auto: folder if "
@@ -154,27 +108,13 @@ class DataSettings:
         "share of the training identities that keep their labels; the others are unlabelled faces for --semi",
         0,
         1,
-        valid=ABOVE_ZERO,
+        valid=rules.ABOVE_ZERO,
         task="landmarks",
     )
     unlabelled: list[str] | None = key(
         "--semi: [datasets, prepared sets, folders of pictures, videos] to learn from without their labels",
-        valid=NAMES,
-        needs=SEMI,
-        task="landmarks",
-    )
-    least_face_score: float = key(
-        "unlabelled pictures and videos: least detector score of a face", 0, 1, needs=SEMI, task="landmarks"
-    )
-    least_sharpness: float = key(
-        "unlabelled pictures and videos: least variance of the Laplacian of a face's box at 128 px",
-        0,
-        needs=SEMI,
-        task="landmarks",
-    )
-    folds: int = key(
-        "--audit: number of folds; the labels of each fold are compared with a net that was trained on the others",
-        2,
+        valid=rules.NAMES,
+        needs=rules.SEMI,
         task="landmarks",
     )
     synthetic_train: int = key("training faces of the set `synthetic`, which the project renders", 8)
@@ -237,8 +177,8 @@ class TrainSettings:
     shares: list[str] = key(
         "[NAME=NUMBER] shares of the training sets in a batch; a set that is not named has share 1; empty: in proportion to "
         "their numbers of faces",
-        valid=SHARES,
-        needs=NO_ROUNDS,
+        valid=rules.SHARES,
+        needs=rules.NO_ROUNDS,
         task="landmarks",
     )
     accumulate: int = key(
@@ -248,24 +188,29 @@ class TrainSettings:
         "adam (weight decay in the gradient, as published) or adamw (decoupled)", choices=("adam", "adamw")
     )
     learning_rate: float = key("peak rate, per step; it is not scaled by the batch size", 0)
-    final_learning_rate: float = key("rate at the end of the cosine", 0, needs=COSINE)
+    final_learning_rate: float = key("rate at the end of the cosine", 0, needs=rules.COSINE)
     warmup: float = key("epochs of linear warm-up", 0)
     warmup_learning_rate: float = key("rate at the first step of the warm-up", 0)
     schedule: str = key(
         "cosine, steps, or epochs (the IRNet fork's cosine: a step an epoch, not to its end)",
         choices=("cosine", "steps", "epochs"),
     )
-    milestones: list[float] = key("[epochs] at which `schedule: steps` changes the rate", valid=RISING, needs=STEPPED)
+    milestones: list[float] = key(
+        "[epochs] at which `schedule: steps` changes the rate", valid=rules.RISING, needs=rules.STEPPED
+    )
     factors: list[float] = key(
-        "[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0, needs=STEPPED
+        "[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0, needs=rules.STEPPED
     )
     weight_decay: float = key("decay of the weights of convolutions and linear maps", 0)
     decay_norms: bool = key("decay biases, norms and PReLU slopes too, as in PIPNet and Slim")
     clip: float = key("maximum norm of the gradient; 0: no clipping", 0)
     ema: float = key(
-        "decay of the moving average of the weights, which is tested and kept; 0: no averaging", 0, 1, valid=BELOW_ONE
+        "decay of the moving average of the weights, which is tested and kept; 0: no averaging",
+        0,
+        1,
+        valid=rules.BELOW_ONE,
     )
-    ema_ramp: int = key("steps after which the decay reaches 63 % of its value", 1, needs=AVERAGED)
+    ema_ramp: int = key("steps after which the decay reaches 63 % of its value", 1, needs=rules.AVERAGED)
     amp: str = key(
         "bf16, fp16 (CUDA only) or off; auto: bf16 if it is faster on this machine",
         choices=("auto", "bf16", "fp16", "off"),
@@ -310,17 +255,9 @@ class TrainSettings:
     )
     semi: str | None = key(
         "learn from unlabelled faces: gssl, self-training (rounds of pseudo-labels) or mean-teacher; null: from labels only",
-        choices=(*ROUNDS, MEAN_TEACHER),
+        choices=(*rules.ROUNDS, rules.MEAN_TEACHER),
         task="landmarks",
         change="never",
-    )
-    unlabelled_share: float = key(
-        "mean-teacher: share of each batch that is unlabelled; its crops are always strongly augmented",
-        0,
-        1,
-        valid=BELOW_ONE,
-        needs=TEACHES,
-        task="landmarks",
     )
     teacher: str | None = key(
         "landmark net to learn from, what --exp takes; detect: FaceBoxesV2 weights that label faces without a box; null: none",
@@ -354,7 +291,7 @@ class LossSettings:
     alignment: float = key(
         "reinit, local_parts: distance of the labels from the mean face in the new crop; 0: the crop is not moved",
         0,
-        needs=MOVES,
+        needs=rules.MOVES,
         task="landmarks",
     )
     hard_landmarks: float = key(
@@ -379,8 +316,8 @@ class LossSettings:
     teacher_weight: float = key(
         "with a teacher: factor of all losses on what is learnt from it, see docs/training.md",
         0,
-        valid=ABOVE_ZERO,
-        needs=TAUGHT,
+        valid=rules.ABOVE_ZERO,
+        needs=rules.TAUGHT,
         task="landmarks",
     )
 
@@ -397,7 +334,7 @@ class AugmentSettings:
         0,
         1,
     )
-    scale: float = key("zoom, uniform in 1 +- this", 0, 1, valid=BELOW_ONE, task="landmarks")
+    scale: float = key("zoom, uniform in 1 +- this", 0, 1, valid=rules.BELOW_ONE, task="landmarks")
     translation: float = key("share of the crop, uniform in +- this, each axis", 0, 1, task="landmarks")
     translation_prob: float = key("probability of a translation", 0, 1, task="landmarks")
     brightness: float = key("share of the full range, uniform in +- this", 0, 1)
@@ -445,7 +382,7 @@ class AugmentSettings:
     sides: list[float] = key(
         "step sides: least and largest distance of the crop's sides from the box's centre, as shares of the box's width, then of "
         "its height",
-        valid=REACH,
+        valid=rules.REACH,
         task="landmarks",
     )
     shear: float = key(
@@ -476,12 +413,12 @@ class TestSettings:
         choices=("interocular", "interpupil", "box", "diagonal", "size"),
         change="test",
     )
-    thresholds: list[float] = key("% NME, of the failure rate and the area under the curve", valid=PERCENT)
+    thresholds: list[float] = key("% NME, of the failure rate and the area under the curve", valid=rules.PERCENT)
     flip_test: bool = key("average the prediction with that of the mirror image")
     box: list[str] = key(
         "[true, perturbed, detector] boxes from which the test's crops are made, a table row each",
         choices=("true", "perturbed", "detector"),
-        valid=ONCE,
+        valid=rules.ONCE,
     )
     detector: str = key(
         "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet, scrfd, retinaface, faceboxes-v1; "
@@ -493,50 +430,14 @@ class TestSettings:
     )
 
 
-@dataclass(frozen=True)
-class DetectSettings:
-    """Keys of a face detector, which only --task detect reads."""
-
-    partial_events: list[str] = key(
-        "[events] of WIDER folders whose photographs show faces without a box; only the surroundings of boxes train background",
-        change="test",
-    )
-    crops: int = key("training crops of input_size px per epoch", 1)
-    mosaic: float = key(
-        "probability that a crop consists of four parts; a part of 256 px or more may again consist of four", 0, 1
-    )
-    parts: float = key(
-        "probability that a part shows the inside of a face, an eye or a cheek, which is background", 0, 1
-    )
-    pasted: int = key("maximum number of landmark-set faces pasted into a crop", 0)
-    touching: float = key("probability that a pasted face touches another face, cheek to cheek", 0, 1)
-    face_sides: list[float] = key("px of the crop, range of face sizes, log-uniform", valid=SIDES)
-    scales: list[float] = key(
-        "test photographs are resized by each of these; 2 finds smaller faces", valid=FACTORS, change="test"
-    )
-
-
-class Section(NamedTuple):
-    """A section of args.yaml. kind: its dataclass; title: its heading in --help; keys: {name: key} of the fields."""
-
-    kind: type
-    title: str
-    keys: dict[str, Key]
-
-
-def _section(kind: type, title: str, task: str = "", change: str = "never") -> Section:
-    """Return a section. task: the only task that reads it, "" for all; change: which runs may change it, see `Key`."""
-    return Section(kind, title, keys_of(kind, task, change))
-
-
 SECTIONS = {
-    "data": _section(DataSettings, "data"),
-    "net": _section(NetSettings, "net", "landmarks"),
-    "train": _section(TrainSettings, "recipe", change="resume"),
-    "loss": _section(LossSettings, "loss (weights of its terms)", change="resume"),
-    "augment": _section(AugmentSettings, "augmentation", change="resume"),
-    "test": _section(TestSettings, "evaluation", "landmarks", "always"),
-    "detect": _section(DetectSettings, "face detection", "detect"),
+    "data": section(DataSettings, "data"),
+    "net": section(NetSettings, "net", "landmarks"),
+    "train": section(TrainSettings, "recipe", change="resume"),
+    "loss": section(LossSettings, "loss (weights of its terms)", change="resume"),
+    "augment": section(AugmentSettings, "augmentation", change="resume"),
+    "test": section(TestSettings, "evaluation", "landmarks", "always"),
+    **sections_of_rooms(),
 }
 KEYS = {name: row for section in SECTIONS.values() for name, row in section.keys.items()}
 # keys of older checkpoints, and the value that this version has for them; None: any value means the same for a finished

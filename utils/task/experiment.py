@@ -17,7 +17,7 @@ from utils.data.faces import Faces
 from utils.evaluate.boxes import backgrounds
 from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
 from utils.settings.extras import extra
-from utils.settings.sections import MEAN_TEACHER
+from utils.settings.rules import MEAN_TEACHER
 from utils.settings.union import labelled_by
 from utils.task.check_sets import check_known, check_tests, check_training
 from utils.task.sources import Sources, ValidationPart, load_faces
@@ -35,16 +35,16 @@ SAME = 0.002  # of the crop: landmarks that vary less than this between faces, o
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
-def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None, levels: int = 1) -> Experiment:
+def landmark_experiment(sources: Sources, ranks: Ranks, apart: np.ndarray | None = None, levels: int = 1) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
-    fold: number of the audit's fold that validates. levels: score maps in training, see `PIPHead`.
+    apart: the faces that validate, see `load_faces`. levels: score maps in training, see `PIPHead`.
     """
     check_training(sources)
     check_tests(sources)
     settings, layout = sources.settings, sources.layout
     net, data = settings.net, settings.data
-    faces, held = load_faces(sources, fold)
+    faces, held = load_faces(sources, apart)
     check_known(layout, faces)
     words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
     if data.val == "test":

@@ -11,7 +11,7 @@ from loguru import logger
 from utils.data.sets import SetFinder
 from utils.settings.config import Settings
 from utils.settings.extras import extra
-from utils.settings.sections import ROUNDS
+from utils.settings.rules import ROUNDS
 from utils.task import sources
 from utils.task.check_sets import doubts
 from utils.task.experiment import train_landmarks as train

@@ -191,15 +191,16 @@ class LoadedFaces(NamedTuple):
     validation: list[ValidationPart] = []
 
 
-def load_faces(sources: Sources, fold: int | None = None) -> LoadedFaces:
-    """Return the faces to train on and to validate on. fold: number of the audit's fold that is held out."""
+def load_faces(sources: Sources, apart: np.ndarray | None = None) -> LoadedFaces:
+    """Return the faces to train on and to validate on.
+    apart: (M,) bool, whether each face of the splits train and val validates; None: --val decides.
+    """
     settings, layout = sources.settings, sources.layout
     data, seed, held = settings.data, settings.train.seed, None
-    faces = sources.load(sources.splits(*() if fold is None else ("train", "val")))
+    faces = sources.load(sources.splits(*() if apart is None else ("train", "val")))
     if data.labelled_fraction < 1:
         faces = faces.only(np.flatnonzero(labelled_rows(faces["identity"], data.labelled_fraction, seed)))
-    if fold is not None:  # before rare faces are repeated, which would change the folds
-        apart = fold_of(faces["identity"], data.folds, seed) == fold
+    if apart is not None:
         faces, held = faces.only(np.flatnonzero(~apart)), faces.only(np.flatnonzero(apart))
     if data.least_box:
         box = faces["box"][:]
@@ -227,18 +228,3 @@ def load_faces(sources: Sources, fold: int | None = None) -> LoadedFaces:
     for part in parts:
         face_norms(part.faces, part.comparison.layout, settings.test.norm)
     return LoadedFaces(faces, parts)
-
-
-def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:
-    """Return the fold (M,) of each face. All faces of an identity are in one fold.
-
-    Identities are taken in the order of a hash, and each goes to the fold that has the fewest faces so far.
-    """
-    faces = Counter(identities)
-    if len(faces) < folds:
-        raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")
-    size, fold = np.zeros(folds, int), {}
-    for name in sorted(faces, key=lambda name: name_hash(f"{seed}/fold/{name}")):
-        fold[name] = int(size.argmin())
-        size[fold[name]] += faces[name]
-    return np.array([fold[name] for name in identities])

@@ -22,6 +22,7 @@ class TrainingSet(NamedTuple):
     checksums: of the prepared sets
     words: a description for the log
     labelled: number of labelled samples, which come before the unlabelled ones; None: all are labelled
+    unlabelled_share: share of each batch that is unlabelled, if there are such samples
     shares: (number of samples, share of the batches) of each set of labelled samples, in order; empty: sets are not
     told apart
     """
@@ -30,6 +31,7 @@ class TrainingSet(NamedTuple):
     checksums: list[str]
     words: str
     labelled: int | None = None
+    unlabelled_share: float = 0.0
     shares: tuple[tuple[int, float], ...] = ()
 
 

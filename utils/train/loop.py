@@ -127,7 +127,15 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
     train = settings.train
     torch.manual_seed(train.seed)
     try:
-        order = make_order(len(samples.batches), samples.labelled, train, ranks.rank, ranks.count, samples.shares)
+        order = make_order(
+            len(samples.batches),
+            samples.labelled,
+            train,
+            ranks.rank,
+            ranks.count,
+            samples.shares,
+            samples.unlabelled_share,
+        )
         net, started = experiment.net(resume)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)

@@ -33,6 +33,7 @@ from pipnet.card import (
     whole,
 )
 from pipnet.errors import UserError
+from utils.settings.extras import EXTRAS, has_extra
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS, REMOVED
 from utils.settings.yaml_files import nearest
@@ -127,7 +128,7 @@ STATE = record(  # what a training goes on from
         ),
     ),
 )
-ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
+ALWAYS = ("task", "val", "epochs")  # args that are read as they stand in the file
 
 
 def check_checkpoint(values: dict[str, Any]) -> None:
@@ -159,9 +160,11 @@ def _check_args(args: dict[str, Any]) -> None:
             raise ValueError(f"args.{key} is missing, it must be a value of that setting")
     for key in REMOVED:
         args.pop(key, None)
-    for key, value in args.items():
-        if key not in KEYS:
+    for key in [key for key in args if key not in KEYS]:
+        if all(map(has_extra, EXTRAS)):
             raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")
+        del args[key]  # it may be of a room that this checkout lacks
+    for key, value in args.items():
         try:
             args[key] = KEYS[key].check(value)
         except UserError as error:

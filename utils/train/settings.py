@@ -17,10 +17,12 @@ from utils.data.makers import NOT_COUNTABLE, dataset_rows
 from utils.data.paths import absolute, dataset_of, is_unlabelled_set, prepared, resolve_paths
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import SetFinder
-from utils.settings.checks import check_given, check_read, check_rooms, check_semi
+from utils.settings.checks import check_given, check_read, check_rooms
 from utils.settings.config import ROOT, Defaults, Settings, check_values, make_settings
+from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
-from utils.settings.sections import KEYS, ROUNDS
+from utils.settings.rules import ROUNDS
+from utils.settings.sections import KEYS
 from utils.settings.yaml_files import read_yaml
 from utils.train import checkpoint, run_folder
 from utils.train.checkpoint import weights_and_mean_face
@@ -148,8 +150,9 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     start = _start(settings, defaults)
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
     check_read(given, settings)
-    check_semi(settings)
     check_rooms(settings)
+    if settings.train.semi:
+        extra("semi").check(settings)
     if (mode.train or mode.audit) and settings.train.task == "landmarks":  # before sets are prepared
         net = settings.net
         try:

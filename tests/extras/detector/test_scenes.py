@@ -11,6 +11,7 @@ from extras.detector.faceboxes import anchors, decode
 from extras.detector.find_faces import completed
 from extras.detector.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
 from extras.detector.scenes import Material, Scene, Scenes, targets
+from extras.detector.settings import DetectSettings
 from extras.detector.wider import Picture, read_wider
 from pipnet.geometry import iou, transform, turn_about, turned_boxes
 from utils.data.prepare import DataGenerator
@@ -29,7 +30,7 @@ def make_scenes(
     )
     found = settings("detect", **{"input_size": 128, "face_sides": [14.0, 60.0], **plain, **given})
     material = Material(pictures, cutouts or Cutouts([]), list(alone))
-    return Scenes(material, found.detect, found.augment, found.net.input_size, found.train.seed, count)
+    return Scenes(material, found.of(DetectSettings), found.augment, found.net.input_size, found.train.seed, count)
 
 
 def white_faces(count: int) -> list[Picture]:

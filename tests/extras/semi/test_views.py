@@ -21,7 +21,6 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(faces, steps):
         rotation=90.0,
         scale=0.2,
         batch_size=8,
-        unlabelled_share=0.25,
         epoch_steps=7,
         accumulate=2,
         steps=steps,
@@ -33,7 +32,7 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(faces, steps):
     )
     joined = Faces.join([some, hidden])
     batches = Batches(joined, chosen.augment, L68.flip_index, 0, len(some), both)
-    order = make_order(len(joined), len(some), chosen.train)
+    order = make_order(len(joined), len(some), chosen.train, unlabelled_share=0.25)
     assert order.batch == 8 and len(order) == 14 == len(list(order.epochs(0, 1)))
     numbers, indices = next(order.epochs(0, 1))
     batch = batches[numbers, indices]

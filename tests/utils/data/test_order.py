@@ -25,10 +25,8 @@ def order(
     share: float = 0.25,
     shares=(),
 ) -> Order:
-    train = SimpleNamespace(
-        batch_size=batch_size, accumulate=accumulate, seed=seed, epoch_steps=steps, unlabelled_share=share
-    )
-    return make_order(count, labelled, train, rank, ranks, shares)
+    train = SimpleNamespace(batch_size=batch_size, accumulate=accumulate, seed=seed, epoch_steps=steps)
+    return make_order(count, labelled, train, rank, ranks, shares, share)
 
 
 def keys(found: Order, epoch: int = 0) -> list[list[tuple[int, int]]]:

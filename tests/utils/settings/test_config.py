@@ -10,6 +10,7 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, refuses, settings
 
 import main
 from extras.datasets import DATASETS
+from extras.detector.settings import DetectSettings
 from extras.systems import steps
 from nets import HEADS
 from pipnet.app import demo
@@ -183,7 +184,7 @@ def test_the_comments_of_args_yaml_are_the_help_of_the_fields():
 def test_the_type_of_a_field_is_that_of_its_key():
     found = settings("slim")
     for name, section in SECTIONS.items():
-        hints, values = get_type_hints(section.kind), vars(getattr(found, name))
+        hints, values = get_type_hints(section.kind), vars({**found._asdict(), **found.rooms}[name])
         assert hints.keys() == values.keys()
         for key, value in values.items():
             plain = value[0] if isinstance(value, list) and value else value
@@ -197,10 +198,9 @@ def test_the_type_of_a_field_is_that_of_its_key():
 
 def test_settings_hold_each_key_in_its_section():
     found = settings(epochs=3, pasted=4)
-    assert {name: list(vars(getattr(found, name))) for name in SECTIONS} == {
-        name: list(SECTIONS[name].keys) for name in SECTIONS
-    }
-    assert (found.train.epochs, found.detect.pasted) == (3, 4) and found.flat().keys() == KEYS.keys()
+    written = yaml.safe_load(found.dump())
+    assert {name: list(written[name]) for name in SECTIONS} == {name: list(SECTIONS[name].keys) for name in SECTIONS}
+    assert (found.train.epochs, found.of(DetectSettings).pasted) == (3, 4) and found.flat().keys() == KEYS.keys()
     with pytest.raises(AttributeError):
         found.train.epochs = 4
 
