@@ -37,7 +37,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         from utils.task.job import STEPS, Job, task_of
         from utils.task.run_access import find_runs, opened
         from utils.train.ranks import keep_memory, set_threads, start_ranks
-        from utils.train.settings import read_settings
+        from utils.train.settings import read_settings, read_trained
     except (ImportError, OSError) as missing:
         stop_without(missing)
     end_loading()
@@ -53,13 +53,14 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         ranks.check_alike({**software(), **flags, **tables})
     root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
     mode, runs = find_runs(mode, given, root, ranks)
-    settings = read_settings(given, mode, runs.progress, defaults)
+    stored = read_trained(mode, runs.progress, defaults)
+    settings = read_settings(given, mode, runs.progress, defaults, stored)
     task = task_of(mode, settings, runs)
     with opened(mode, runs, ranks) as run:
         ranks.check_alike({key: value for key, value in settings.flat().items() if key not in PER_NODE})
         set_threads(settings.train.threads, settings.train.deterministic)
         keep_memory()
-        job = Job(mode, given, settings, task, ranks, runs, run).prepared(defaults)
+        job = Job(mode, given, settings, task, ranks, runs, run, None if mode.train else stored).prepared(defaults)
         printed: dict[str, list[dict]] = {}
         for flags, step in STEPS.items():
             if any(getattr(mode, flag) for flag in flags):

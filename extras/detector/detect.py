@@ -1,6 +1,7 @@
 """The training and the tests of a face detector, as main.py calls them; `utils.task.landmarks` describes the functions."""
 
 from argparse import Namespace
+from typing import Any
 
 from extras.detector.experiment import PictureSets, detector_experiment, prepare
 from extras.detector.show import show
@@ -29,6 +30,8 @@ def train(sources: PictureSets, ranks: Ranks, run: Run, resume: bool) -> None:
     train_experiment(detector_experiment(sources), run, ranks, resume)
 
 
-def tests(sources: PictureSets, ranks: Ranks, run: Run, compare: list[Run]) -> DetectorTests:
+def tests(
+    sources: PictureSets, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
+) -> DetectorTests:
     """Return the tests of a run."""
-    return DetectorTests(sources, run, checkpoint.load(run.weights))
+    return DetectorTests(sources, run, stored or checkpoint.load(run.weights))

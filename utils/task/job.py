@@ -38,6 +38,7 @@ class Job(NamedTuple):
     mode: the modes and their flags; given: the keys on the command line
     task: the functions of --task, see `utils.task.landmarks`
     runs: the runs that the flags mean; run: the one that is written to, None for a preparation
+    stored: the values of the run's checkpoint; None: they are read when they are needed, behind a training
     sources: the sets of the run, as `task` prepares them
     """
 
@@ -48,6 +49,7 @@ class Job(NamedTuple):
     ranks: Ranks
     runs: Runs
     run: Run | None
+    stored: dict[str, Any] | None
     sources: Any = None
 
     def prepared(self, defaults: Defaults) -> "Job":
@@ -70,7 +72,8 @@ class Job(NamedTuple):
 
     def tests(self) -> Any:
         """Return the `Tests` of the run."""
-        return self.task.tests(self.sources, self.ranks, self.run, self.runs.compare)
+        stored = self.stored if self.run.weights == self.run.settings_file else None
+        return self.task.tests(self.sources, self.ranks, self.run, self.runs.compare, stored)
 
     def figures(self, *names: str) -> Figures:
         """Return tables of the run's folder by their names in TABLES; none in processes other than the first."""

@@ -3,7 +3,8 @@
 prepare(settings, sets, ranks, train, test): prepares and returns the sources to train on and to test on
 show(sources, ranks, count, run): draws training samples as the net gets them; returns the text to print
 train(sources, ranks, run, resume): trains in the run's folder
-tests(sources, ranks, run, compare): returns the `Tests` of a run; compare: runs whose figures are shown too
+tests(sources, ranks, run, compare, stored): returns the `Tests` of a run; compare: runs whose figures are shown too;
+stored: the values of its checkpoint, None: not read yet
 """
 
 from loguru import logger

@@ -262,9 +262,13 @@ class LandmarkTests(Tests):
         return "\n".join(lines)
 
 
-def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
+def landmark_tests(
+    sources: Sources, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
+) -> LandmarkTests:
     """Return the tests of a run. UserError if a run of `compare` cannot be compared, or if the net was trained on test
     faces.
+
+    stored: the values of its checkpoint; None: they are read here.
     """
     tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
     view, protocol = sources.settings.view, sources.sets.protocol
@@ -272,12 +276,12 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
     if compare:
         extra("report")  # or one line that says that it is missing
+    stored = stored or checkpoint.load(run.weights, defaults)
     if run.model == "torch":
-        run = run._replace(view=view)
-        torch_net, _, stored = checkpoint.unpack(run.weights, defaults)
+        run, torch_net = run._replace(view=view), checkpoint.built(run.weights, stored)
         net = checkpoint.described(torch_net, stored)
     else:
-        torch_net, stored, net = None, checkpoint.load(run.weights, defaults), open_net(run.weights)
+        torch_net, net = None, open_net(run.weights)
     net = replace(net.seen_as(view) if view else net, protocol=protocol)
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:

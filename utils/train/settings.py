@@ -35,15 +35,27 @@ ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "u
 # fmt: on
 
 
-def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
+def read_trained(mode: Namespace, run: Run | None, defaults: Defaults) -> dict[str, Any] | None:
+    """Return the values of the checkpoint that a command goes on from or uses; None for a new run.
+
+    run: the run that --exp means; None without one.
+    """
+    if run is None or not (mode.resume or not (mode.train or mode.audit)):
+        return None
+    return checkpoint.load(run.last if mode.resume else run.settings_file, defaults)
+
+
+def read_settings(
+    given: dict, mode: Namespace, run: Run | None, defaults: Defaults, stored: dict[str, Any] | None = None
+) -> Settings:
     """Return the settings of a run.
     The command line overrides the settings of a trained run, or args.yaml for a new run.
 
-    given: keys from the command line. run: the run that --exp means; None without one.
+    given: keys from the command line. run, stored: see `read_trained`.
     """
     given = _resolve_files(resolve_paths(given), defaults)
-    if run and (mode.resume or not (mode.train or mode.audit)):
-        return _of_trained_run(given, mode, run, defaults)
+    if run and stored:
+        return _of_trained_run(given, mode, run, stored, defaults)
     return _of_new_run(*_with_layout_file(given, defaults), mode)
 
 
@@ -55,9 +67,8 @@ def _with_layout_file(given: dict, defaults: Defaults) -> tuple[dict, Defaults]:
     return {**given, "layout": name}, defaults._replace(layouts=layouts)
 
 
-def _of_trained_run(given: dict, mode: Namespace, run: Run, defaults: Defaults) -> Settings:
+def _of_trained_run(given: dict, mode: Namespace, run: Run, stored: dict[str, Any], defaults: Defaults) -> Settings:
     """Return the settings of a trained run that is resumed, tested or used."""
-    stored = checkpoint.load(run.last if mode.resume else run.settings_file, defaults)
     args, trained_root, view = stored["args"], None, None
     if run.alone:
         args = _elsewhere(args, defaults.layouts)

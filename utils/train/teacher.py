@@ -20,10 +20,6 @@ def add_teacher(
     layout and protocol: those of the training faces. UserError if the file is not our landmark net, or if its landmarks
     or crops differ from those of the training faces.
     """
-    if checkpoint.load(file, defaults)["args"].get("task") == "detect":
-        raise UserError(
-            f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net"
-        )
     teacher, there, stored = checkpoint.unpack(file, defaults)
     same = initialise.shared_landmarks(layout, there)
     if len(same) < layout.count:

@@ -26,7 +26,7 @@ from utils.data.sets import SetFinder
 from utils.settings.config import read_defaults
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
-from utils.train.settings import read_settings
+from utils.train.settings import read_settings, read_trained
 
 State = dict[str, torch.Tensor]
 CROWDS, PORTRAITS, SIDE, BATCH = (
@@ -87,7 +87,7 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
         test_formats=[],
         predict=None,
     )
-    settings = read_settings({}, mode, run, defaults)
+    settings = read_settings({}, mode, run, defaults, read_trained(mode, run, defaults))
     images = squares(
         shown(prepare(settings, SetFinder(settings, defaults), Ranks(0, 1, torch.device("cpu")), True, False))
     )

@@ -16,7 +16,7 @@ from utils.settings.config import Settings
 from utils.task.sources import Sources, prepare
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
-from utils.train.settings import read_settings
+from utils.train.settings import read_settings, read_trained
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -114,7 +114,7 @@ def opened(folder, root, given=None, train=False, test=False, **modes) -> Source
     )
     defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
     run = run_folder.find_run(str(folder), root, False)
-    settings = read_settings(given or {}, mode, run, defaults)
+    settings = read_settings(given or {}, mode, run, defaults, read_trained(mode, run, defaults))
     return prepare(settings, SetFinder(settings, defaults), ONE, train, test)
 
 
