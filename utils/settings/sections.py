@@ -440,16 +440,3 @@ SECTIONS = {
     **sections_of_rooms(),
 }
 KEYS = {name: row for section in SECTIONS.values() for name, row in section.keys.items()}
-# keys of older checkpoints, and the value that this version has for them; None: any value means the same for a finished
-# training
-REMOVED = {
-    "train_hidden": True,
-    "target_norms": False,
-    "pseudo_labels": 1.0,
-    "teacher_landmarks": 1.0,
-    "teacher_maps": 10.0,
-    "teacher_features": 1.0,
-    "test_batch_size": None,
-    "box_jitter": None,
-    "rank_timeout": None,
-}

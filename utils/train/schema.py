@@ -35,7 +35,7 @@ from pipnet.card import (
 from pipnet.errors import UserError
 from utils.settings.extras import EXTRAS, has_extra
 from utils.settings.layouts import Layouts
-from utils.settings.sections import KEYS, REMOVED
+from utils.settings.sections import KEYS
 from utils.settings.yaml_files import nearest
 
 FORMAT = 2
@@ -137,9 +137,6 @@ def check_checkpoint(values: dict[str, Any]) -> None:
     Settings are converted in place: a single name becomes a list if the setting is a list.
     """
     check(values, record(args=table_of(ANY)), "")
-    for key, value in REMOVED.items():
-        if "solver" in values and value is not None and values["args"].get(key, value) != value:
-            raise ValueError(f"args.{key} is {values['args'][key]}, with which this version cannot go on training")
     _check_args(values["args"])
     task = values["args"]["task"]
     check(values, DETECTOR if task == "detect" else LANDMARKS, "")
@@ -158,8 +155,6 @@ def _check_args(args: dict[str, Any]) -> None:
     for key in ALWAYS:
         if key not in args:
             raise ValueError(f"args.{key} is missing, it must be a value of that setting")
-    for key in REMOVED:
-        args.pop(key, None)
     for key in [key for key in args if key not in KEYS]:
         if all(map(has_extra, EXTRAS)):
             raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")

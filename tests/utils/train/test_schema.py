@@ -10,7 +10,6 @@ from conftest import DEFAULTS, LAYOUTS, contents, fails, refuses, untrained
 from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
 from utils.settings.config import make_settings
-from utils.settings.sections import REMOVED
 from utils.train import checkpoint
 from utils.train.schema import check_checkpoint
 
@@ -106,16 +105,6 @@ def test_every_wrong_value_is_named_or_harmless(whole):
 def test_what_contradicts_itself_is_refused(whole, change, message):
     with pytest.raises(ValueError, match=message):
         check_checkpoint({**whole, **change})
-
-
-def test_keys_of_older_versions_are_dropped_if_the_training_goes_on_as_before(whole):
-    older = {**whole["args"], **{key: 7.0 if value is None else value for key, value in REMOVED.items()}}
-    check_checkpoint(values := {**whole, "args": older})
-    assert not REMOVED.keys() & values["args"].keys()
-    other = {**whole["args"], "train_hidden": False}
-    with pytest.raises(ValueError, match="args.train_hidden"):
-        check_checkpoint({**whole, "args": dict(other)})
-    check_checkpoint({**{key: value for key, value in whole.items() if key not in ("solver", "rows")}, "args": other})
 
 
 def test_settings_are_brought_to_their_types(whole):
