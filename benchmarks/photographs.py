@@ -130,7 +130,8 @@ def landmarker_for(name: str | None, net: str | Path | None = None, **options) -
 
 def without_detector(net: str | Path, name: str | None = None, **options) -> Landmarker:
     """Return `landmarker_for` a set without a detector, for boxes that are given."""
-    return landmarker_for(name, net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)), **options)
+    blind = {"detector": lambda image: (np.zeros((0, 4)), np.zeros(0)), "finder": "none"}
+    return landmarker_for(name, net, **blind, **options)
 
 
 def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Upright, aligned pictures of faces (chips), as face recognition nets take them."""
 
+import math
 from numbers import Integral
 
 import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.geometry import opencv_matrix, similarity
+from pipnet.geometry import carry, opencv_matrix, similarity, transform, turn_about
 from pipnet.layout import Layout
 
 # ArcFace's template (Deng et al., CVPR 2019, after SphereFace): eyes, tip of the nose, corners of the mouth, the one on
@@ -15,6 +16,12 @@ TEMPLATE = (
     np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) + 0.5
 )
 LARGEST = 2**14  # px of a chip
+MIRRORED = [1, 0, 2, 4, 3]  # the five points in the mirror image
+# weights of the five points of an upright face, about their mean, by which the edges of its landmark box are found:
+# least squares over the faces of 300W, FACES68 and 1,686 people of all ages
+LEFT = np.array([1.70, -0.52, -1.61, 0.29, 0.14])
+TOP = np.array([0.46, 0.46, -0.13, -0.43, -0.43])
+BOTTOM = np.array([-0.58, -0.58, -0.14, 0.61, 0.61])
 # {stored layout: groups of landmarks whose means are these five points}
 FIVE = {
     "68": (range(36, 42), range(42, 48), [30], [48], [54]),
@@ -40,6 +47,18 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
             "net of another layout, or name these landmarks in the layout's same_as"
         )
     return np.array([landmarks[group].mean(0) for group in groups])
+
+
+def box_of_points(points: np.ndarray) -> np.ndarray:
+    """Return the landmark box (5,) that a face with these five points (5, 2) is likely to have, same frame.
+
+    The last value is its roll in degrees, see `Landmarker.landmarks_of`.
+    """
+    matrix, centre = similarity(TEMPLATE, points), points.mean(0)
+    roll = math.atan2(matrix[1, 0], matrix[0, 0])
+    x, y = (transform(points, turn_about(centre, -roll)) - centre).T
+    box = np.array([LEFT @ x, TOP @ y, -(LEFT @ -x[MIRRORED]), BOTTOM @ y]) + np.tile(centre, 2)
+    return np.append(carry(box, turn_about(centre, roll)), math.degrees(roll))
 
 
 def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:

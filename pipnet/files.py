@@ -20,16 +20,12 @@ from typing import Any
 
 from pipnet.errors import Unreadable, UserError, one_line
 
-SHIPPED = (
-    "landmarks",
-    "landmarks-fast",
-    "detector",
-)  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
+# the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
+SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder")
 PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 # of files that are missing, no regular ones, too large, or named so
 FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
-COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
 
 
 def shipped(name: str) -> Path:

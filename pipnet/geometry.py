@@ -244,6 +244,15 @@ def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1)
 
 
+def upright_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Return the tight boxes (M, 4) of ellipses that fill the boxes (M, 5) turned clockwise by the fifth value, degrees."""
+    tight = boxes[:, :4].copy()
+    for row in np.flatnonzero(boxes[:, 4]):
+        centre = (boxes[row, :2] + boxes[row, 2:4]) / 2
+        tight[row] = turned_boxes(tight[row : row + 1], turn_about(centre, np.radians(boxes[row, 4])))[0]
+    return tight
+
+
 def transform(points, matrix):
     """Return points (..., N, 2) mapped by `matrix` (..., 2, 3), in continuous coordinates; numpy or torch."""
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]

@@ -38,10 +38,7 @@ LARGEST_ERROR = (
 )
 # a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by
 # NEAR_TURN
-NEAR, NEAR_TURN = 0.06, math.radians(10)
-NEAR_LEANING = (
-    0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
-)
+NEAR, NEAR_TURN = 0.08, math.radians(10)
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 PER_LANDMARK = ("landmarks", "score", "sigma")  # outputs with a row for each landmark
 DETECTS = (
@@ -169,16 +166,12 @@ class LandmarkNet:
             side, centre = np.sqrt(np.linalg.det(matrix[:, :2])), transform(np.full((1, 2), 0.5), matrix)[0]
         return box_of_crop(centre, side, self.protocol)
 
-    def is_far(self, box: np.ndarray, other: np.ndarray, close: bool) -> bool:
-        """Return whether the crops of two landmark boxes (5,) of a face differ so much that it is cropped again.
-
-        box: the present one; other: the next one; close: see `Landmarker.faces_of`.
-        """
+    def is_far(self, box: np.ndarray, other: np.ndarray) -> bool:
+        """Return whether the crops of two landmark boxes (5,) of a face differ so much that it is cropped again."""
         protocol = self.protocol._replace(border="real")
         one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
-        turn, lean = (math.cos(math.radians(angle)) for angle in (other[4] - box[4], other[4]))
-        near = NEAR_LEANING if close or lean < math.cos(NEAR_TURN) else NEAR
-        return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > near * (one[2:] - one[:2]).max())
+        turn = math.cos(math.radians(other[4] - box[4]))
+        return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > NEAR * (one[2:] - one[:2]).max())
 
     def check_box(self, box: np.ndarray, width: int, height: int) -> None:
         """Raise UserError unless a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of
@@ -200,15 +193,29 @@ class LandmarkNet:
         return True
 
     def boxes_round(self, boxes: np.ndarray) -> np.ndarray:
-        """Return the landmark boxes (M, 4) for this net's crops, from tight boxes (M, 4) of 68 landmarks.
+        """Return the landmark boxes (M, 5) for this net's crops, from tight boxes (M, 5) of 68 landmarks.
 
         An `inner` protocol gets boxes whose crop is the one that `square` makes of the whole face; other protocols get
         the boxes as they are.
         """
         if not self.protocol.inner:
             return boxes
-        side = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * SQUARE.scale_x
-        return box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side, self.protocol)
+        centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
+        side = (boxes[:, 2:4] - boxes[:, :2]).max(1, keepdims=True) * SQUARE.scale_x
+        round_ = box_of_crop(centre, side, self.protocol)
+        turned = [
+            carry(box, turn_about(*pair)) for box, *pair in zip(round_, centre, np.radians(boxes[:, 4]), strict=True)
+        ]
+        return np.column_stack([np.reshape(turned, (-1, 4)), boxes[:, 4]])
+
+    def whole_faces(self, boxes: np.ndarray) -> np.ndarray:
+        """Return the square boxes (M, 5) of whole faces from upright boxes (M, 5): the inverse of `boxes_round`."""
+        if not self.protocol.inner:
+            return boxes
+        protocol = self.protocol._replace(border="real")
+        crops = np.array([crop_box(box, protocol, 0, 0) for box in boxes[:, :4]]).reshape(-1, 4)
+        side = (crops[:, 2:] - crops[:, :2]).max(1, keepdims=True)
+        return np.column_stack([box_of_crop((crops[:, :2] + crops[:, 2:]) / 2, side, SQUARE), boxes[:, 4]])
 
     def name_states(self, values: np.ndarray) -> dict[str, float]:
         """Return {name: probability} of the trained states from a face's output `states` (K,)."""
@@ -259,7 +266,7 @@ def open_net(
 ) -> LandmarkNet:
     """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
-    if {*opened.outputs} == {"boxes", "scores"}:
+    if {"boxes", "scores"} <= {*opened.outputs}:
         raise UserError(f"{file} {DETECTS}")
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
         return open_with("published graph", file, opened)

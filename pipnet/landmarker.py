@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable
 from numbers import Integral
@@ -11,39 +10,37 @@ from typing import Any, overload
 
 import numpy as np
 
-from pipnet.align import chip
+from pipnet.align import box_of_points, chip
 from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face, boxes_of
-from pipnet.files import COARSE, SHIPPED, lasting
+from pipnet.files import SHIPPED, lasting
 from pipnet.geometry import (
     border_px,
     box_of,
     crop_box,
     cut,
+    greedy_nms,
     iou,
     shared,
     to_image,
     transform,
     turn_about,
-    turned_boxes,
+    upright_boxes,
 )
-from pipnet.images import Image, as_bgr
+from pipnet.images import Image, as_bgr, enhanced
 from pipnet.landmark_net import LandmarkNet, checked, open_net
 from pipnet.layout import Layout
 from pipnet.openers import open_with
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES
-from pipnet.search import search
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-MOST_CROPS = 6  # most crops of a face after that of the detector's box
-FEW_CROPS = (
-    2  # the same for a face that the scores do not confirm: with more, a crop of background could drift to a face
-)
-QUARTERS = 90, 180, 270  # degrees; if a face is not sure in its first crop, it is also tried with these turns
+TURNS = 0, 180  # degrees by which the box of a face that the finder is not sure of is turned for its further looks
+MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
+OTHER = 0.3  # IoU of the boxes of two faces above which they are one, found in the image and in the enhanced image
 BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
 
 
@@ -69,8 +66,8 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
 
 
 def largest_first(boxes: np.ndarray) -> np.ndarray:
-    """Return the places (M,) of boxes (M, 4), those of the largest ones first."""
-    return np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], 1), kind="stable")
+    """Return the places (M,) of boxes (M, 4) or (M, 5), those of the largest ones first."""
+    return np.argsort(-np.prod(boxes[:, 2:4] - boxes[:, :2], 1), kind="stable")
 
 
 def apart(faces: list[Face]) -> list[Face]:
@@ -83,12 +80,6 @@ def apart(faces: list[Face]) -> list[Face]:
     part = (shared(boxes, boxes) >= WITHIN) & (area[:, None] * PART < area) & (scores[:, None] <= scores)
     again = (iou(boxes, boxes) >= SAME) & (place < place[:, None])
     return [face for face, drops in zip(faces, (part | again).any(1), strict=True) if not drops]
-
-
-class _Crops(threading.local):
-    """Number of crops that a net has seen in this thread: a search must not end because of the crops of others."""
-
-    crops = 0
 
 
 class Landmarker:
@@ -104,11 +95,12 @@ class Landmarker:
       FaceBoxesV2's map is used.
     - `max_faces`: only so many faces are kept, the largest ones.
     - `threads`: CPU threads of each net that is opened here; 0 takes all cores.
-    - `any_roll`: a face that is not sure is also tried at quarter turns. If no face is sure, the image is searched
-      again, enhanced and turned.
+    - `any_roll`: where the finder is not sure of a face, it looks again, also upside down. If no face is sure, the
+      detector also looks at the enhanced image.
     - `rgb`: arrays are RGB, not BGR.
-    - `coarse`: a cheaper net of the same layout that finds the crops, so that the main net runs about once a face.
-      None: `landmarks-fast` for the net named `landmarks`, else no net.
+    - `finder`: a small landmark net, trained at any roll, that finds the place and the roll of a face in the box of a
+      detector that gives no points. It has the landmarks of the whole face. None: the one that comes with the project;
+      "none": the boxes are taken as they are, upright.
     - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first
       set. If it is a part of another one, such as the eyes, the landmarker `whole` finds the faces.
 
@@ -124,21 +116,14 @@ class Landmarker:
         threads: int = 0,
         any_roll: bool = True,
         rgb: bool = False,
-        coarse: Path | str | LandmarkNet | None = None,
+        finder: Path | str | LandmarkNet | None = None,
         layout: str | None = None,
     ):
-        self._given = lasting(landmarks), detector, max_faces, threads, any_roll, rgb, lasting(coarse), layout
+        self._given = lasting(landmarks), detector, max_faces, threads, any_roll, rgb, lasting(finder), layout
         if max_faces is not None and (not isinstance(max_faces, Integral) or max_faces < 1):
             raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
-        if landmarks is None or str(landmarks) in SHIPPED:
-            name = str(landmarks or SHIPPED[0])
-            landmarks, coarse = shipped_onnx(name), coarse or COARSE.get(name)
-        if isinstance(landmarks, LandmarkNet):
-            self.net = landmarks
-        elif Path(landmarks).suffix in RUNTIMES:
-            self.net = open_net(landmarks, threads)
-        else:
-            self.net = open_with("landmark net", landmarks, threads)
+        self.net = _opened(landmarks or SHIPPED[0], threads)
+        self.finder = None if finder == "none" else _opened(finder or "finder", threads).seen_as()
         if isinstance(detector, (str, Path)):
             raise UserError(
                 f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
@@ -148,27 +133,20 @@ class Landmarker:
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)
         self.whole = (
-            Landmarker(self.net, self.detector, max_faces, threads, any_roll, rgb, coarse, whole.layout.name)
+            Landmarker(
+                self.net, self.detector, max_faces, threads, any_roll, rgb, self.finder or "none", whole.layout.name
+            )
             if whole != part
             else None
         )
         self._rows = [whole.index.index(place) for place in part.index] if self.whole else None
-        self.net, coarse = self.net.seen_as(layout), None if self.whole else coarse
+        self.net = self.net.seen_as(layout)
         if any_roll and not self.whole and not self.net.can_search:
             logging.getLogger("pipnet").warning(
                 "the landmark net is so unsure of faces that pictures are not searched again, "
                 "turned and enhanced; train it longer"
             )
-        self._seen = _Crops()
         self.seconds: dict[str, float] = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
-        self.coarse = coarse and Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll, layout=layout)
-        if self.coarse:
-            self.coarse.seconds = self.seconds
-            if self.coarse.layout != self.layout or self.coarse.net.protocol.inner != self.net.protocol.inner:
-                raise UserError(
-                    "the coarse net finds other landmarks than the net, or needs other boxes; name one that was "
-                    "trained with the same layout and protocol"
-                )
 
     def __reduce__(self):
         return type(self), self._given
@@ -206,7 +184,24 @@ class Landmarker:
             if sum(map(self.net.is_sure, faces)) >= self.max_faces:  # those in the rest of the image are smaller
                 return faces
         faces = self._largest(image, *self.detect(image, large=large), second_crop)
-        return search(self, image, faces, second_crop) if self.any_roll else faces
+        if any(map(self.net.is_sure, faces)):
+            return faces
+        more = self.enhanced_faces(image, second_crop)
+        return best(faces + more, self.max_faces) if more else faces
+
+    def enhanced_faces(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
+        """Return the faces that are found in the enhanced image (H, W, 3), for dark and noisy pictures.
+        None if the net cannot tell sure faces, or without `any_roll`.
+
+        Their landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy.
+        """
+        if not (self.any_roll and self.net.can_search):
+            return []
+        clear = as_bgr(enhanced(image))
+        faces = self.faces_of(clear, *self.detect(clear), second_crop)
+        faces += self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
+        # enhanced background looks more like a face, so a face must be more certain here
+        return best([face for face in faces if face.scores.mean() >= self.net.sure], self.max_faces)
 
     def part(self, face: Face) -> Face:
         """Return a face of `whole` with the landmarks of this layout only."""
@@ -228,51 +223,48 @@ class Landmarker:
         return faces
 
     def faces_of(
-        self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool, close: bool = False
+        self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool = True
     ) -> list[Face]:
         """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`.
         Only faces that landmark scores confirm.
 
-        scores (M,): the detector's. second_crop: see `__call__`. close: crop every face again until its crop moves by
-        less than NEAR_LEANING; for boxes that are turned like the faces.
+        scores (M,): the detector's. second_crop: see `__call__`.
         """
-        image, coarse = as_bgr(image, self.rgb), self.coarse if second_crop else None
-        if coarse:
-            found = coarse.faces_of(image, boxes, scores, second_crop, close)
-            boxes, scores = self._next_boxes(image, found), np.array([face.score for face in found])
-        faces, boxes = np.fromiter(self._found(image, boxes, scores), object), with_roll(boxes)
-        turning = second_crop and self.any_roll and not (coarse or close or self.net.protocol.inner)
-        first = boxes.copy()
-        if turning:  # what may well be a face is cropped again before it is turned
-            likely = np.fromiter(map(self.is_face, faces, first), bool)
-            self._turn(image, faces, boxes, first, ~likely)
+        image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
+        first = upright_boxes(boxes)
+        if second_crop and self.finder and not boxes[:, 4].any():
+            boxes = self._aimed(image, boxes)
+        faces = np.fromiter(self._found(image, boxes, scores), object)
         moving = np.arange(len(faces))
-        for crop in range(MOST_CROPS if second_crop else 0):
-            if crop == 1 and turning:
-                self._turn(image, faces, boxes, first, likely)
+        for _ in range(MOST_CROPS if second_crop else 0):
             again = self._next_boxes(image, faces[moving])
-            due = np.array([self.net.is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
-            if crop == 0 and not coarse:
-                due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
-            if close or crop >= FEW_CROPS:
-                due &= np.fromiter(map(self.is_face, faces[moving], first[moving]), bool)
-            moving = moving[due]
+            far = np.array([self.net.is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
+            moving = moving[far]
             if not len(moving):
                 break
-            boxes[moving] = again[due]
+            boxes[moving] = again[far]
             faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
         return apart([face for face, box in zip(faces, first, strict=True) if self.is_face(face, box)])
 
-    @property
-    def crops(self) -> int:
-        """Return the number of crops that the net has seen in this thread, or that of the coarse net if it has seen
-        more.
+    def _aimed(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector.
+
+        Where it is not sure, it looks again: in the box that it has found, and in this box upside down. The face with
+        the highest scores counts.
         """
-        return max(self._seen.crops, self.coarse.crops if self.coarse else 0)
+        net = self.finder
+        faces = np.fromiter(self._found(image, self.net.whole_faces(boxes), np.ones(len(boxes)), net), object)
+        aimed = self._next_boxes(image, faces, net)
+        unsure = np.array([i for i, face in enumerate(faces) if not net.is_sure(face)], int)
+        for turn in TURNS if self.any_roll else ():
+            again = self._found(image, aimed[unsure] + (0, 0, 0, 0, turn), np.ones(len(unsure)), net)
+            for i, face in zip(unsure, again, strict=True):
+                faces[i] = max(faces[i], face, key=lambda face: face.scores.mean())
+        aimed = self._next_boxes(image, faces, net)
+        return self.net.boxes_round(aimed)
 
     def is_face(self, face: Face, box: np.ndarray) -> bool:
-        """Return whether the landmark scores confirm a detection, whose landmark box is `box` (4,) or (5,), its roll
-        ignored.
+        """Return whether the landmark scores confirm a detection, whose upright landmark box is `box` (4,).
 
         The surer the detector is, the lower they may be, unless the landmarks lie beside that box.
         """
@@ -281,20 +273,17 @@ class Landmarker:
             return bool(score >= least)
         sure = min(face.score, SUREST)
         least -= getattr(self.detector, "trust", 0) * math.log(sure / (1 - sure)) * (1 - least)
-        return bool(score >= least and iou(box_of(face.landmarks)[None], box[None, :4])[0, 0] >= BESIDE)
+        return bool(score >= least and iou(box_of(face.landmarks)[None], box[None])[0, 0] >= BESIDE)
 
-    def detect(
-        self, image: np.ndarray, once: bool = False, large: Detections | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best
+    def detect(self, image: np.ndarray, large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return landmark boxes (M, 5) in image px, from the brows to the chin, and the detector's scores (M,), best
         first.
 
-        once: do not look for large faces in a small copy of the image. large: what that look has found, if it was made
-        already.
+        The boxes are turned like the faces if the detector gives points, see `landmarks_of`. large: what `Detector.large`
+        has found, if it was called already.
         """
         start, image = time.perf_counter(), as_bgr(image, self.rgb)
-        detector = getattr(self.detector, "once", self.detector) if once else self.detector
-        found = detector(image) if large is None else detector(image, large)
+        found = self.detector(image) if large is None else self.detector(image, large)
         self.seconds["detect"] += time.perf_counter() - start
         return self._landmark_boxes(image, found)
 
@@ -316,7 +305,13 @@ class Landmarker:
             raise UserError(
                 f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed"
             )
-        boxes, scores = self.net.boxes_round(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
+        scores = scores.reshape(-1)
+        points = found[2] if len(found) > 2 else None
+        if points is None:
+            boxes = with_roll(self.face_box(boxes.reshape(-1, 4)))
+        else:
+            boxes = np.reshape([box_of_points(one) for one in np.asarray(points, np.float64)], (-1, 5))
+        boxes = self.net.boxes_round(boxes)
         inside = np.array([self.net.shows(box, width, height) for box in boxes], bool)
         return boxes[inside], scores[inside]
 
@@ -338,15 +333,16 @@ class Landmarker:
             self.net.check_box(box, width, height)
         return self._found(image, boxes, scores)
 
-    def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
-        """Return faces as `landmarks_of`, without its checks: the upright box of a turned face may lie outside the
-        image.
+    def _found(
+        self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, net: LandmarkNet | None = None
+    ) -> list[Face]:
+        """Return the faces of boxes (M, 5) as `landmarks_of`, without its checks: the upright box of a turned face may
+        lie outside the image. net: None: the landmark net.
         """
-        start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
-        rows = with_roll(boxes)
-        boxes, angles = rows[:, :4], np.radians(rows[:, 4])
+        start, (height, width), net = time.perf_counter(), image.shape[:2], net or self.net
+        angles, upright = np.radians(boxes[:, 4]), upright_boxes(boxes)
         crops = np.array(
-            [crop_box(box, net.protocol, width, height, angle) for box, angle in zip(boxes, angles, strict=True)]
+            [crop_box(box, net.protocol, width, height, angle) for box, angle in zip(boxes[:, :4], angles, strict=True)]
         ).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
         faces: list[Face] = []
@@ -358,14 +354,12 @@ class Landmarker:
                     for crop, angle in zip(crops[part], angles[part], strict=True)
                 ]
             )
-            self._seen.crops += len(images)
             found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             poses = np.array(found["pose"]) if net.pose else None
             for i in np.flatnonzero(angles[part]):
-                crop, box, angle = crops[part][i], boxes[part][i], angles[part][i]
+                crop, angle = crops[part][i], angles[part][i]
                 points[i] = transform(points[i], turn_about((crop[:2] + crop[2:]) / 2, angle))
-                box[:] = turned_boxes(box[None], turn_about((box[:2] + box[2:]) / 2, angle))[0]
                 if net.pose:
                     poses[i] = turn_pose(poses[i], angle)
             point_scores = np.clip(found["score"], 0, 1)
@@ -375,7 +369,7 @@ class Landmarker:
             pose = np.degrees(poses) if net.pose else unknown
             states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
             faces += map(
-                Face, boxes[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states
+                Face, upright[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states
             )
         self.seconds["landmarks"] += time.perf_counter() - start
         return faces
@@ -394,30 +388,30 @@ class Landmarker:
         aligned = chip(as_bgr(image, self.rgb), getattr(face, "landmarks", None), self.layout, size)
         return aligned[..., ::-1].copy() if self.rgb and isinstance(image, np.ndarray) else aligned
 
-    def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:
-        """Return landmark boxes (M, 5) for the next crops of faces.
+    def _next_boxes(self, image: np.ndarray, faces: Iterable[Face], net: LandmarkNet | None = None) -> np.ndarray:
+        """Return landmark boxes (M, 5) for the next crops of the faces that a net has found; None: the landmark net.
         A box that would lie outside the image is replaced by the present one, upright.
         """
-        height, width = image.shape[:2]
-        pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
-        boxes = [box if self.net.shows(box, width, height) else (*present, 0) for box, present in pairs]
+        (height, width), net = image.shape[:2], net or self.net
+        pairs = [(net.box_of(face.landmarks), face.box) for face in faces]
+        boxes = [box if net.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
-    def _turn(
-        self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray, first: np.ndarray, tried: np.ndarray
-    ) -> None:
-        """Try quarter turns of the faces (M,) that are `tried` (M,) and not sure.
-        Replace a face, in place, by its best turn if that has higher landmark scores, and its box (M, 5) too.
 
-        first (M, 5): the upright boxes that are turned.
-        """
-        unsure = np.array([i for i in np.flatnonzero(tried) if not self.net.is_sure(faces[i])], int)
-        if not len(unsure):
-            return
-        turned = np.concatenate([self.face_box.turned(first[unsure, :4], degrees) for degrees in QUARTERS])
-        shown = np.array([self.net.shows(box, image.shape[1], image.shape[0]) for box in turned], bool)
-        unsure, turned = np.tile(unsure, len(QUARTERS))[shown], turned[shown]
-        found = self._found(image, turned, np.array([faces[i].score for i in unsure]))
-        for i, box, face in zip(unsure, turned, found, strict=True):
-            if face.scores.mean() > faces[i].scores.mean():
-                faces[i], boxes[i] = face, box
+def _opened(net: Path | str | LandmarkNet, threads: int) -> LandmarkNet:
+    """Return a landmark net: what `Landmarker` takes, or the name of a net that comes with the project."""
+    if isinstance(net, LandmarkNet):
+        return net
+    file = shipped_onnx(str(net)) if str(net) in SHIPPED else Path(net)
+    return open_net(file, threads) if file.suffix in RUNTIMES else open_with("landmark net", net, threads)
+
+
+def best(faces: list[Face], most: int | None) -> list[Face]:
+    """Return the `most` largest faces, best first.
+    Of faces that overlap or lie in another one, that with the highest landmark scores is kept.
+    """
+    faces = sorted(faces, key=lambda face: -face.scores.mean())
+    boxes = boxes_of(faces)
+    kept = greedy_nms((iou(boxes, boxes) > OTHER) | (shared(boxes, boxes).T >= WITHIN))
+    faces = sorted((faces[place] for place in kept), key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
+    return sorted(faces, key=lambda face: -face.score)

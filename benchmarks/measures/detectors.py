@@ -140,7 +140,7 @@ def face_boxes(net: str, *files: str) -> dict:
     landmarks is fitted on training photographs: medians of shift and sides, the rows of pipnet/detector.py. Then the
     net's error on test faces is measured in the boxes of the labels, in these moved and resized by up to 20 %, and in
     the detectors' boxes; each time from one crop, and from a second one around the landmarks that the net, or the
-    shipped landmarks-fast, finds in the first.
+    shipped finder, finds in the first.
     """
     names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in map(name_and_file, files)}
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
@@ -149,13 +149,13 @@ def face_boxes(net: str, *files: str) -> dict:
     rows: dict[str, dict] = {}
     for name in names:
         records = photographs(name, "test", TESTED)
-        landmarker, coarse = (without_detector(one, name) for one in (net, "landmarks-fast"))
+        landmarker, finder = (without_detector(one, name) for one in (net, "finder"))
         truth = [box_of(record.landmarks) for record in records]
         kinds = {"labels": truth, "labels, moved 20 %": [moved(rng, box) for box in truth]}
         for kind, detector in detectors.items():
             kinds[kind] = [None if box is None else maps[kind](box) for box in detected(detector, records)]
         for kind, some in kinds.items():
-            ways = {"one crop": [landmarker], "two": [landmarker, landmarker], "coarse net": [coarse, landmarker]}
+            ways = {"one crop": [landmarker], "two": [landmarker, landmarker], "finder": [finder, landmarker]}
             rows.setdefault(kind, {"box": TITLES.get(kind, kind)}).update(
                 {f"{name}, {way}": f"{nme(nets, records, some):.2f}" for way, nets in ways.items()}
             )
@@ -192,7 +192,7 @@ def face_score(net: str, detector: str) -> dict:
     """
     require("300W")
     other = open_detector(*name_and_file(detector), threshold=0.2, scale=1.0)
-    rng, landmarker = np.random.default_rng(0), Landmarker(net, other)
+    rng, landmarker = np.random.default_rng(0), Landmarker(net, other, finder="none")
     crops: dict[str, list] = {"faces": [], "moved": [], "backgrounds": []}
     for record in photographs("300W", "train", PICTURES):
         image, box = cv2.imread(str(record.file)), box_of(record.landmarks)

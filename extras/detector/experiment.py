@@ -13,7 +13,7 @@ from loguru import logger
 
 from extras.detector import metric
 from extras.detector.faceboxes import FaceBoxesV2
-from extras.detector.find_faces import Detect, completed, find_faces, torch_detector
+from extras.detector.find_faces import Detect, completed, find_faces, torch_detector, turned
 from extras.detector.loaders import weights_of
 from extras.detector.scene_sources import Cutouts, backgrounds, decoded, portraits
 from extras.detector.scenes import Material, Scenes
@@ -36,6 +36,7 @@ COMPOSITES = 200  # test and validation pictures if there are no photographs
 CALIBRATION = 100  # pictures on which 8-bit numbers are calibrated
 NORMS = 16  # crops on which batch norms that are folded into an export are measured
 HELD = 160  # portraits to validate on, in addition to photographs
+GOLDEN = 137.508  # degrees, the golden angle: its multiples are spread evenly over all rolls
 LATER = 10**6  # the epoch whose draws make pictures for validation and calibration; no training reaches it
 
 
@@ -224,15 +225,21 @@ def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: S
 def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks) -> float:
     """Return 100 % minus the mean of a detector's figures over all scales and kinds of pictures.
 
-    The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs.
+    The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs. At
+    the first scale the pictures are also turned, each by another angle.
     """
-    figures, portrait = [], {set_name(one.folder) for one in sources.sets}
-    for scale in sources.settings.of(DetectSettings).scales:
-        found = find_faces(detect, held, scale, ranks)
+    figures, portrait, scales = (
+        [],
+        {set_name(one.folder) for one in sources.sets},
+        sources.settings.of(DetectSettings).scales,
+    )
+    turns = [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
+    for pictures, scale in [*((held, scale) for scale in scales), (turns, scales[0])]:
+        found = find_faces(detect, pictures, scale, ranks)
         groups: dict[tuple[bool, bool], list[int]] = {}
         for index, picture in enumerate(held):
             groups.setdefault((picture.whole, picture.event in portrait), []).append(index)
         for (whole, _), some in groups.items():
-            scores = metric.score([found[index] for index in some], [held[index] for index in some])
+            scores = metric.score([found[index] for index in some], [pictures[index] for index in some])
             figures.append(scores.ap if whole else scores.recall)
     return 100 * (1 - float(np.nanmean(figures)))

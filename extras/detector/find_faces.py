@@ -11,7 +11,7 @@ from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.loaders import faceboxes_finder
 from extras.detector.wider import Picture
 from pipnet.detector import Find, load_exported
-from pipnet.geometry import iou
+from pipnet.geometry import iou, turn_picture, turned_boxes
 from utils.train.ranks import Ranks
 
 FLOOR, SUPPRESS = (
@@ -54,6 +54,12 @@ def find_faces(detect: Detect, pictures: list[Picture], scale: float, ranks: Ran
     mine = [detected_at_scale(detect, picture.read(), scale) for picture in pictures[rank::count]]
     shares = ranks.gather(mine) if ranks else [mine]
     return [shares[index % count][index // count] for index in range(len(pictures))]
+
+
+def turned(picture: Picture, degrees: float) -> Picture:
+    """Return a picture that is turned clockwise on black, with its faces."""
+    image, matrix = turn_picture(picture.read(), np.radians(degrees))
+    return picture._replace(boxes=turned_boxes(picture.boxes, matrix), image=image)
 
 
 def completed(detect: Detect, pictures: list[Picture], ranks: Ranks, sure: float = 0.5) -> list[Picture]:

@@ -12,7 +12,7 @@ import yaml
 from extras.detector import metric
 from extras.detector.experiment import PictureSets, calibration
 from extras.detector.export import export_detector
-from extras.detector.find_faces import SUPPRESS, Detect, Found, exported_detector, find_faces, torch_detector
+from extras.detector.find_faces import SUPPRESS, Detect, Found, exported_detector, find_faces, torch_detector, turned
 from extras.detector.loaders import weights_of
 from extras.detector.settings import DetectSettings
 from extras.detector.show import draw_boxes
@@ -31,13 +31,16 @@ from utils.train.run_folder import Run
 HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "plain"]
 
 
+ROLLS = 45, 90, 135, 180  # degrees: each test set is also tested with its pictures turned clockwise
+
+
 class Scaled(NamedTuple):
-    """A test set at one scale. last: whether this is the last scale of the set."""
+    """A test set at one scale. drawn: whether its worst pictures are drawn in the report."""
 
     name: str
     pictures: list[Picture]
     scale: float
-    last: bool
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,11 @@ class DetectorTests(Tests):
     def cases(self) -> Iterator[Scaled]:
         scales = self.sources.settings.of(DetectSettings).scales
         for name, pictures in self.sources.tested.items():
-            for number, scale in enumerate(scales, 1):
-                yield Scaled(name, pictures, scale, number == len(scales))
+            for scale in scales:
+                yield Scaled(name, pictures, scale, scale == scales[-1])
+            for degrees in ROLLS:
+                lying = [turned(picture, degrees) for picture in pictures]
+                yield Scaled(f"{name}, turned by {degrees}", lying, scales[0])
 
     def evaluate(self, model: Detect, case: Scaled) -> Found:
         return find_faces(model, case.pictures, case.scale, self.sources.ranks)
@@ -119,7 +125,7 @@ class DetectorTests(Tests):
     def with_result(
         self, report: tuple[list[str], ...], case: Scaled, model: str, result: Found
     ) -> tuple[list[str], ...]:
-        if case.last and model == self.run.model:
+        if case.drawn and model == self.run.model:
             write_sheet(self.run.folder / "report" / f"pictures_{case.name}.jpg", case.pictures, result)
         return (*report, *score_rows(case, model, result))
 

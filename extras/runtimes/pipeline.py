@@ -7,6 +7,7 @@ and the sine of a roll, so that no angle has to be computed.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,9 +18,10 @@ from onnxscript.values import Opset
 
 from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, SUREST, TRUST, WITHIN, Detector
 from pipnet.errors import UserError
+from pipnet.files import shipped
 from pipnet.geometry import border_px
-from pipnet.landmark_net import LEVEL, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, open_net
-from pipnet.landmarker import BESIDE, FEW_CROPS, MOST_CROPS, PART, SAME
+from pipnet.landmark_net import LEVEL, NEAR, NEAR_TURN, SQUARE, LandmarkNet, open_net
+from pipnet.landmarker import BESIDE, MOST_CROPS, PART, SAME
 from utils.export.files import OPSET, Source, folded, give_only, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -161,6 +163,17 @@ def is_visible(box, size):
 
 
 @script(STEPS, default_opset=op)
+def upright_box(boxes, directions):
+    """Return the upright boxes (..., 4) that hold boxes (..., 4) which are turned, see `upright_boxes`."""
+    low, high = op.Split(boxes, axis=-1, num_outputs=2)
+    centre, wide_high = (low + high) / 2.0, (high - low) / 2.0
+    wide, tall = op.Split(wide_high * wide_high, axis=-1, num_outputs=2)
+    cosine, sine = op.Split(directions * directions, axis=-1, num_outputs=2)
+    half = op.Sqrt(op.Concat(wide * cosine + tall * sine, wide * sine + tall * cosine, axis=-1))
+    return op.Concat(centre - half, centre + half, axis=-1)
+
+
+@script(STEPS, default_opset=op)
 def to_landmark_boxes(boxes, scores, down, grow, size):
     """Return the landmark boxes (M, 4) of detections, and their scores; see `FaceBox`."""
     low, high = op.Split(boxes, axis=1, num_outputs=2)
@@ -182,7 +195,7 @@ def crop(image, size, box, direction, px, margin):
     """Return the square crop (1, S, S, 3) uint8 of a box (4,), its centre (2,), and the side (1,) of the nominal crop,
     as `cut`.
 
-    px (1,): S, `margin` (1,): S as a multiple of the net's input size.
+    px (1,): S, `margin` (1,): S as a multiple of the input size of the net.
     """
     low, high = op.Split(box, axis=0, num_outputs=2)
     centre, side = (low + high) / 2.0, GROW * op.ReduceMax(high - low, keepdims=1)
@@ -218,16 +231,10 @@ def crop(image, size, box, direction, px, margin):
 
 
 @script(STEPS, default_opset=op)
-def to_picture(landmarks, score, box, direction, centre, side):
-    """Return the landmarks (N, 2) in the picture, their scores (N,), and the upright box (4,) that holds the turned
-    `box`.
-    """
-    turn = turn_by(direction)
-    low, high = op.Split(box, axis=0, num_outputs=2)
-    half = (high - low) / 2.0
-    half = op.Sqrt(op.MatMul(half * half, turn * turn))
-    points = op.MatMul((op.Squeeze(landmarks, [0]) - 0.5) * side, turn) + centre
-    return points, op.Clip(op.Squeeze(score, [0]), 0.0, 1.0), op.Concat(centre - half, centre + half, axis=0)
+def to_picture(landmarks, score, direction, centre, side):
+    """Return the landmarks (N, 2) in the picture and their scores (N,)."""
+    points = op.MatMul((op.Squeeze(landmarks, [0]) - 0.5) * side, turn_by(direction)) + centre
+    return points, op.Clip(op.Squeeze(score, [0]), 0.0, 1.0)
 
 
 @script(STEPS, default_opset=op)
@@ -265,18 +272,10 @@ def hull(points):
 
 
 @script(STEPS, default_opset=op)
-def is_sure(scores, least, errors, most, points):
-    """Return whether a face has high scores (N,) and low expected errors (1, N), see `LandmarkNet.is_sure`."""
-    extent = op.ReduceMax(points, [0], keepdims=0) - op.ReduceMin(points, [0], keepdims=0)
-    size = op.Sqrt(op.ReduceProd(extent, keepdims=0))
-    return op.And(op.ReduceMean(scores, keepdims=0) >= least, op.ReduceMean(errors, keepdims=0) <= most * size)
-
-
-@script(STEPS, default_opset=op)
 def is_face(mean, score, least, box, start):
     """Return whether a mean landmark score confirms a detection, see `Landmarker.is_face`.
 
-    score: the detector's; box and start (4,): of the landmarks and of the detection.
+    score: the detector's; box and start (4,): upright, of the landmarks and of the detection.
     """
     sure = op.Clip(score, 0.5, SUREST)
     trusted = mean >= least - TRUST * op.Log(sure / (1.0 - sure)) * (1.0 - least)
@@ -288,19 +287,15 @@ def is_face(mean, score, least, box, start):
 
 
 @script(STEPS, default_opset=op)
-def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction):
-    """Return whether a face is cropped again: after the first crop if it is not sure, after any crop if that of `box`
-    (4,) lies far from it. After FEW_CROPS, only a `likely` face is.
+def is_far(centre, side, direction, box, next_direction):
+    """Return whether a face is cropped again: whether the crop of `box` (4,) lies far from the present one, see
+    `LandmarkNet.is_far`.
     """
     low, high = op.Split(box, axis=0, num_outputs=2)
     off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
     grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
-    cosine = op.Gather(next_direction, 0)
-    near = op.Where(cosine < TURN_COSINE, NEAR_LEANING, NEAR)
-    far = op.Squeeze(off + op.Abs(grown) / 2.0 > near * side)
-    far = op.Or(far, op.ReduceSum(direction * next_direction, keepdims=0) < TURN_COSINE)
-    due = op.Or(far, op.And(trip == 0, op.Not(sure)))
-    return op.And(due, op.Or(trip < FEW_CROPS, likely))
+    turned = op.ReduceSum(direction * next_direction, keepdims=0) < TURN_COSINE
+    return op.Or(op.Squeeze(off + op.Abs(grown) / 2.0 > NEAR * side), turned)
 
 
 @script(STEPS, default_opset=op)
@@ -338,6 +333,7 @@ FUNCTIONS = (
     any_of,
     join,
     is_visible,
+    upright_box,
     to_landmark_boxes,
     turn_by,
     crop,
@@ -345,14 +341,13 @@ FUNCTIONS = (
     roll_of,
     next_box,
     hull,
-    is_sure,
     is_face,
-    needs_crop,
+    is_far,
     apart,
     faces,
 )
-# det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes
-# their image
+# det_*, find_* and net_* are tensors of the detector, the finder and the landmark net, whose nodes are put in behind the
+# node that makes their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
 pipeline (uint8[height, width, 3] image)
@@ -377,21 +372,21 @@ pipeline (uint8[height, width, 3] image)
         go_on = Identity(go)
         start = Gather(starts, index)
         found = Gather(start_scores, index)
+        find_image, find_centre, find_side = pipnet.steps.crop(image, size, start, upright, find_px, find_margin)
+        find_points, find_scores = pipnet.steps.to_picture(find_landmarks, find_score, upright, find_centre, find_side)
+        find_roll = pipnet.steps.roll_of(find_points, find_along, find_across)
+        first, direction = pipnet.steps.next_box(find_points, find_roll, start, size)
         last_cut, last_turn, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
                 float[4] cut, float[2] turn, float[4] old_box, float[COUNT, 2] old_points, float[COUNT] old_scores) => (
                 bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float[COUNT, 2] new_points,
                 float[COUNT] new_scores) {
-            net_image, centre, side = pipnet.steps.crop(image, size, cut, turn, crop_px, crop_margin)
-            new_points, new_scores, new_box = pipnet.steps.to_picture(net_landmarks, net_score, cut, turn, centre, side)
-            roll = pipnet.steps.roll_of(new_points, mean_along, mean_across)
+            net_image, centre, side = pipnet.steps.crop(image, size, cut, turn, net_px, net_margin)
+            new_points, new_scores = pipnet.steps.to_picture(net_landmarks, net_score, turn, centre, side)
+            new_box = pipnet.steps.upright_box(cut, turn)
+            roll = pipnet.steps.roll_of(new_points, net_along, net_across)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
-            errors = Mul(SIGMA, side)
-            sure = pipnet.steps.is_sure(new_scores, least_sure, errors, sure_error, new_points)
-            new_mean = ReduceMean<keepdims = 0>(new_scores)
-            new_hull = pipnet.steps.hull(new_points)
-            likely = pipnet.steps.is_face(new_mean, found, face_least, new_hull, start)
-            again = pipnet.steps.needs_crop(trip, sure, likely, centre, side, turn, next_cut, next_turn)
-        }>(most_crops, yes, start, upright, start, no_points, no_scores)
+            again = pipnet.steps.is_far(centre, side, turn, next_cut, next_turn)
+        }>(most_crops, yes, first, direction, first, no_points, no_scores)
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         hull = pipnet.steps.hull(points)
         shown = pipnet.steps.is_face(mean_score, found, face_least, hull, start)
@@ -407,69 +402,71 @@ def write_pipeline(source: Source, file: Path) -> None:
     N).
 
     These are `box`, `score`, `landmarks` and `scores` of a `Face`. A net of several layouts gives the landmarks of the
-    first one. UserError for a net with another crop protocol than `square`.
+    first one. The finder is the one that comes with the project. UserError for a net with another crop protocol than
+    `square`.
     """
     if source.detector.suffix != ".onnx":
         raise UserError(
             f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights"
         )
-    whole, detector = open_net(source.onnx, 1), Detector(weights=source.detector, threads=1)
-    net, index = whole.seen_as(), whole.layout.chosen().index
-    if net.protocol != SQUARE or not net.tight or net.meanface is None:
-        raise UserError(
-            f"{source.onnx}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
-            "landmarks, and all landmarks of a layout; leave this format out"
-        )
-    px = net.size + 2 * border_px(net.size, net.margin)
-    mean = net.meanface - net.meanface.mean(0)
+    detector = Detector(weights=source.detector, threads=1)
+    net, landmarks, crops = opened(source.onnx, "net_")
+    _, aiming, first_crops = opened(shipped("finder.onnx"), "find_")
     values = {
         "det_threshold": detector.threshold,
         "det_overlap": detector.overlap,
         "box_down": [0, detector.face_box.down],
         "box_grow": detector.face_box[1:],
-        "crop_px": [px],
-        "crop_margin": [px / net.size],
-        "mean_along": mean,
-        "mean_across": mean[:, ::-1] * (-1, 1),
         "upright": [1, 0],
         "none": np.zeros((0, 4)),
         "none_scores": [],
-        "no_points": np.zeros((len(mean), 2)),
-        "no_scores": np.zeros(len(mean)),
-        "no_errors": [0],
+        "no_points": np.zeros((net.layout.count, 2)),
+        "no_scores": np.zeros(net.layout.count),
         "face_least": net.face_least,
-        "least_sure": net.sure,
-        "sure_error": net.sure_error,
+        **crops,
+        **first_crops,
     }
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
-    landmarks = onnx.load(source.onnx)
-    if whole.layout.members:
-        give_only(landmarks.graph, index)
-    sigma = "net_sigma" if "sigma" in [output.name for output in landmarks.graph.output] else "no_errors"
-    graph = GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)).replace("SIGMA", sigma)
+    graph = GRAPH.replace("COUNT", str(net.layout.count)).replace("OPSET", str(OPSET))
     model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     each_look, each_face = loops(model.graph)
     insert(each_look, onnx.load(source.detector), "det_")
     insert(*loops(each_face), landmarks, "net_")
-    metadata = (
-        source.metadata()
-        | ({"layout": net.layout.to_dict()} if whole.layout.members else {})
-        | {
-            "task": "pipeline",
-            "threshold": detector.threshold,
-            "overlap": detector.overlap,
-            "face_least": net.face_least,
-            "channels": "BGR, uint8, of any size",
-            "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)",
-        }
-    )
+    insert(each_face, aiming, "find_")
+    metadata = source.metadata() | {
+        "layout": net.layout.to_dict(),
+        "task": "pipeline",
+        "threshold": detector.threshold,
+        "overlap": detector.overlap,
+        "face_least": net.face_least,
+        "channels": "BGR, uint8, of any size",
+        "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)",
+    }
     once = folded(
         inliner.inline_local_functions(model)
     )  # each CastLike of a constant is a Cast now, which the next call folds
     write_onnx(folded(once), file, metadata)
+
+
+def opened(file: Path, prefix: str) -> tuple[LandmarkNet, onnx.ModelProto, dict[str, Any]]:
+    """Return the landmark net of an ONNX file, with the first of its layouts, its graph, and the constants of its crops
+    by name, with a prefix. UserError for a net with another crop protocol than `square`.
+    """
+    whole, model = open_net(file, 1), onnx.load(file)
+    net = whole.seen_as()
+    if net.protocol != SQUARE or not net.tight or net.meanface is None:
+        raise UserError(
+            f"{file}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
+            "landmarks, and all landmarks of a layout; leave this format out"
+        )
+    if whole.layout.members:
+        give_only(model.graph, whole.layout.chosen().index)
+    px, mean = net.size + 2 * border_px(net.size, net.margin), net.meanface - net.meanface.mean(0)
+    values = {"px": [px], "margin": [px / net.size], "along": mean, "across": mean[:, ::-1] * (-1, 1)}
+    return net, model, {prefix + name: value for name, value in values.items()}
 
 
 def loops(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

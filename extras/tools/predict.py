@@ -19,7 +19,7 @@ from loguru import logger
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError, one_line, printable
 from pipnet.face import Face
-from pipnet.files import COARSE, SHIPPED, names_folder, set_aside, shipped, write_atomic, write_csv, write_text
+from pipnet.files import SHIPPED, names_folder, set_aside, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of, box_of_crop
 from pipnet.images import is_picture, picture_files, read_image
 from pipnet.landmark_net import LandmarkNet
@@ -373,11 +373,11 @@ def run_prediction(
     exp: the text that names the run. mode: the flags that are not settings. origin: --first-pixel.
     """
     source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
-    weights, coarse, int8 = run.fastest, COARSE.get(exp), bool(mode.int8)  # 32 bits by default, unlike in the demo
+    weights, int8 = run.fastest, bool(mode.int8)  # 32 bits by default, unlike in the demo
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or (test.detector == "faceboxes" and shipped("detector.onnx").is_file())
     if exp in SHIPPED:
-        weights, coarse = shipped_onnx(exp, int8), coarse and shipped_onnx(coarse, int8)
+        weights = shipped_onnx(exp, int8)
     threads, finder = settings.train.threads, lambda image: None
     if detects:
         file = test.detector_weights or shipped_weights(test.detector, int8)
@@ -390,7 +390,6 @@ def run_prediction(
         mode.max_faces,
         threads,
         not mode.upright,
-        coarse=coarse if detects else None,
         layout=settings.view,
     )
     root = source if source.is_dir() else source.parent

@@ -22,7 +22,7 @@ from pipnet.console import open_console
 from pipnet.detector import DETECTORS, Detector, shipped_weights
 from pipnet.errors import UserError, tell
 from pipnet.face import Face
-from pipnet.files import COARSE, SHIPPED
+from pipnet.files import SHIPPED
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose, pose_points
 from pipnet.runtimes import MOST_THREADS
@@ -219,16 +219,10 @@ def _interrupt(number, _) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _nets(args: argparse.Namespace, int8: bool | None) -> tuple[Path | str, Path | None]:
-    """Return the landmark net that --exp means, and the coarse one that goes with it.
-
-    int8: which file of a shipped one without --int8, see `shipped_onnx`.
-    """
+def _net(args: argparse.Namespace, int8: bool | None) -> Path | str:
+    """Return the landmark net that --exp means. int8: which file of a shipped one without --int8, see `shipped_onnx`."""
     name = args.exp or SHIPPED[0]
-    if name not in SHIPPED:
-        return name, None
-    int8 = int8 if args.int8 is None else args.int8
-    return shipped_onnx(name, int8), shipped_onnx(COARSE[name], int8) if name in COARSE else None
+    return shipped_onnx(name, int8 if args.int8 is None else args.int8) if name in SHIPPED else name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -237,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.web:
         weights = args.detector_weights and Path(args.detector_weights)
-        landmarks, int8 = (Path(_nets(args, bits)[0]) for bits in (False, True))
+        landmarks, int8 = (Path(_net(args, bits)) for bits in (False, True))
         serve(
             Options(
                 landmarks,
@@ -254,9 +248,8 @@ def main(argv: list[str] | None = None) -> None:
             stack.callback(source.close)
         weights = args.detector_weights or shipped_weights(args.detector, args.int8)
         detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
-        net, coarse = _nets(args, None)
         landmarker = Landmarker(
-            net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse, layout=args.layout
+            _net(args, None), detector, args.max_faces, args.threads, not args.upright, layout=args.layout
         )
         lines = Lines(args.json) if args.json else None
         if lines:

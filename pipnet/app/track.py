@@ -5,7 +5,6 @@ frames.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import compress
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,10 +13,9 @@ from pipnet.app.smooth import make_smooth
 from pipnet.card import HALFWAY
 from pipnet.errors import UserError
 from pipnet.face import Face, boxes_of
-from pipnet.geometry import box_of, greedy_nms, iou
+from pipnet.geometry import box_of, greedy_nms, iou, upright_boxes
 from pipnet.images import as_bgr
 from pipnet.landmarker import Landmarker, largest_first
-from pipnet.search import QUARTERS, best, search, stands
 
 STEP = 0.03  # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
@@ -27,7 +25,6 @@ TWICE = 0.7  # least IoU of two tracks of one face
 AGAIN = 0.1  # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
 RETRY = 3  # frames after which the detector looks again while a face is lost or none is tracked
-TURNS = QUARTERS  # degrees: if the detector finds no face, one of these rolls is searched, each time the next one
 
 
 def face_score(face: Face, limit: float = HALFWAY) -> float:
@@ -60,8 +57,8 @@ class Tracker:
     The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every`
     frames, and at once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector
     finds it and `Landmarker.is_face` holds. While there is such a face, or a face is lost or none is tracked, the
-    detector runs at least every RETRY frames. If no face is found then, the enhanced frame is also searched at one of
-    TURNS, each time the next one. A face's `score` is its face score, see `face_score`; it is low for a face that only
+    detector runs at least every RETRY frames. If no face is found then, it also looks at the enhanced frame. A face's
+    `score` is its face score, see `face_score`; it is low for a face that only
     the detector is sure of. Such a face is returned once the detector has found it twice.
 
     - `landmarker`: a `Landmarker`.
@@ -81,9 +78,7 @@ class Tracker:
         self.max_faces = landmarker.max_faces if max_faces is None else max_faces
         self.smooth = make_smooth(smooth, self.landmarker.layout)
         self.tracks: dict[int, _Track] = {}
-        self.wait = self.ids = self.searches = (
-            0  # frames until the detector runs; number of ids, of searched frames so far
-        )
+        self.wait = self.ids = 0  # frames until the detector runs; number of ids
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Return the faces of an image, `seconds` after the start, ordered by id, with smoothed landmarks.
@@ -144,7 +139,8 @@ class Tracker:
         """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector
         finds.
         """
-        boxes, scores = self.landmarker.detect(image)
+        turned, scores = self.landmarker.detect(image)
+        boxes = upright_boxes(turned)
         ids = list(tracked)
         found = {ids[i]: j for i, j in match(boxes_of(tracked.values()), boxes, SAME)}
         kept = {
@@ -158,9 +154,9 @@ class Tracker:
         rest = rest[largest_first(boxes[rest])] if room < len(rest) else rest
         while len(rest) and len(faces) < room:  # the largest ones may show no faces
             some, rest = np.split(rest, [room - len(faces)])
-            faces += self._new(image, boxes[some], scores[some], [*kept.values(), *faces])
-        if not kept and not faces and self.landmarker.any_roll:
-            faces = self._search(image)
+            faces += self._new(image, turned[some], scores[some], [*kept.values(), *faces])
+        if not kept and not faces:
+            faces = self._scored(self.landmarker.enhanced_faces(image))[: self.max_faces]
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), boxes_of(faces), AGAIN)}
         for j, face in enumerate(faces):
@@ -170,30 +166,14 @@ class Tracker:
         return kept
 
     def _new(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, known: list[Face]) -> list[Face]:
-        """Return the faces of a detector's landmark boxes (M, 4), with its scores (M,), that are none of the known
+        """Return the faces of a detector's landmark boxes (M, 5), with its scores (M,), that are none of the known
         ones.
         """
-        found = (self.landmarker.coarse or self.landmarker).landmarks_of(image, boxes, scores)
-        again = [self.landmarker.box_of(face.landmarks) for face in found]  # crop again, as for tracked faces
-        shown = np.array([self._shows(box, image) for box in again], bool)
-        faces = self.landmarker.landmarks_of(image, np.array(again)[shown], scores[shown]) if shown.any() else []
-        confirmed = map(self.landmarker.is_face, faces, boxes[shown])
         return [
             face
-            for face in self._scored(compress(faces, confirmed))
+            for face in self._scored(self.landmarker.faces_of(image, boxes, scores))
             if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE
         ]
-
-    def _search(self, image: np.ndarray) -> list[Face]:
-        """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright
-        there.
-        """
-        turn = TURNS[self.searches % len(TURNS)]
-        self.searches += 1
-        faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))
-        return best(
-            [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])], self.max_faces
-        )
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 from urllib.request import urlopen
 
-from pipnet import detector, images, landmark_net, landmarker, search
+from pipnet import detector, images, landmark_net, landmarker
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
 from pipnet.errors import UserError, one_line
 from pipnet.files import is_partial, names_folder, partial_name, set_aside, shipped, write_atomic, write_text
 from pipnet.geometry import border_px
-from pipnet.landmark_net import LandmarkNet
+from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.layout import Layout
 from pipnet.pose import FAR, MODEL, pose_points
 from pipnet.runtimes import open_file
@@ -43,7 +43,7 @@ NEEDED = (
 MOST = 2**26  # bytes that are read of it
 HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is called
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
-NETS = "landmarks.onnx", "landmarks.int8.onnx", "detector.onnx"
+NETS = "landmarks.onnx", "landmarks.int8.onnx", "finder.onnx", "detector.onnx"
 IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
 # flags which go with --web
 WEB = (
@@ -115,6 +115,7 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> Path 
         nets = {
             options.landmarks: settings["net"]["file"],
             options.int8: settings["net"]["int8"],
+            shipped("finder.onnx"): settings["finder"]["file"],
             found: settings["detector"]["file"],
         }
         for file, name in nets.items():
@@ -154,65 +155,44 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     whole = LandmarkNet.of_export(opened, options.landmarks)
     chosen, searched = whole.layout.chosen(options.layout), whole.layout.whole(options.layout)
     net, index, layout = whole.seen_as(searched.layout.name), searched.index, chosen.layout
-    finder = detector.Detector(weights=found, threshold=options.threshold)
-    landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
+    faces = detector.Detector(weights=found, threshold=options.threshold)
+    finder = open_net(shipped("finder.onnx"))
+    landmarker.Landmarker(net, faces, options.max_faces, finder=finder)  # checks the number
     if options.pose and not net.pose:
         pose_points(layout)
     if options.drowsiness:
         drowsiness.Drowsiness(layout)
-    protocol, euro = net.protocol._asdict(), smooth.OneEuro
+    euro = smooth.OneEuro
     return {
         "net": {
             "file": "landmarks.onnx",
             "int8": options.int8 and "landmarks.int8.onnx",
             "name": options.landmarks.stem,
-            "size": net.size,
-            "count": whole.layout.count,
-            "index": index,
+            **_crops(net, whole, index),
             "part": None if searched == chosen else [index.index(place) for place in chosen.index],
-            "border": border_px(net.size, net.margin),
-            "protocol": protocol,
-            "tight": net.tight,
             "inner": net.protocol.inner,
             "pose": net.pose,
-            "states": net.states,
-            "meanface": None if net.meanface is None else net.meanface.tolist(),
             "face_limit": net.face_limit,
             "face_least": net.face_least,
-            "sure": net.sure,
-            "sure_error": net.sure_error,
             "can_search": net.can_search,
         },
+        "finder": {"file": "finder.onnx", **_crops(finder.seen_as(), finder, finder.layout.chosen().index)},
         "detector": {
             "file": "detector.onnx",
-            "threshold": finder.threshold,
-            "overlap": finder.overlap,
-            "face_box": finder.face_box,
+            "threshold": faces.threshold,
+            "overlap": faces.overlap,
+            "face_box": faces.face_box,
             **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN"),
-            "trust": finder.trust,
+            "trust": faces.trust,
             "surest": detector.SUREST,
         },
         "landmarker": {
-            **_constants(
-                landmarker,
-                "MOST_FACES",
-                "MOST_CROPS",
-                "FEW_CROPS",
-                "QUARTERS",
-                "SAME",
-                "PART",
-                "WITHIN",
-                "BESIDE",
-            ),
-            **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_LEANING", "NEAR_TURN"),
+            **_constants(landmarker, "MOST_FACES", "TURNS", "MOST_CROPS", "SAME", "PART", "OTHER", "WITHIN", "BESIDE"),
+            **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_TURN"),
+            **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
             "square_scale": landmark_net.SQUARE.scale_x,
         },
-        "search": {
-            **dict(zip(("side", "quarters", "most_crops"), search.STEPS[0], strict=True)),
-            **_constants(search, "SAME", "LEAN", "LARGER", "WITHIN"),
-            **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
-        },
-        "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY", "TURNS"),
+        "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY"),
         "smooth": {
             **_constants(smooth, "JUMP"),
             "floor": euro.floor.tolist(),
@@ -226,6 +206,22 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
             **_constants(panel, "UNCERTAIN"),
         },
         "options": {"max_faces": options.max_faces, "detect_every": options.detect_every, "smooth": options.smooth},
+    }
+
+
+def _crops(net: LandmarkNet, whole: LandmarkNet, index: tuple[int, ...]) -> dict[str, Any]:
+    """Return how the crops of a net are made and read. index: its landmarks among all of the file's net `whole`."""
+    return {
+        "size": net.size,
+        "border": border_px(net.size, net.margin),
+        "protocol": net.protocol._asdict(),
+        "tight": net.tight,
+        "meanface": None if net.meanface is None else net.meanface.tolist(),
+        "states": net.states,
+        "sure": net.sure,
+        "sure_error": net.sure_error,
+        "count": whole.layout.count,
+        "index": index,
     }
 
 

@@ -3,24 +3,24 @@
 const VENDOR = new URL("vendor/", import.meta.url);
 
 /**
- * Return {title, image(data, dims), number(value), landmarks, detector}: words for the page, makers of inputs, and both sessions.
+ * Return {title, image(data, dims), number(value), landmarks, finder, detector}: words for the page, makers of inputs, and sessions.
  *
- * landmarks, detector: {input: tensor} -> promise of {output: tensor}. side: px of the net's input.
- * files: addresses of {landmarks, int8, detector}; int8 is the landmark net for WebAssembly, since WebGPU has no 8-bit convolutions.
+ * landmarks, finder, detector: {input: tensor} -> promise of {output: tensor}. sides: px of the inputs of both landmark nets.
+ * files: addresses of {landmarks, int8, finder, detector}; int8 is the landmark net for WebAssembly, since WebGPU has no 8-bit convolutions.
  */
-export async function openRuntime(files, side) {
+export async function openRuntime(files, sides) {
   const gpu = await navigator.gpu?.requestAdapter();
   if (gpu) {
     try {
-      return await open("webgpu", files, side);
+      return await open("webgpu", files, sides);
     } catch (error) {
       console.warn(`WebGPU cannot run these nets (${error.message}); WebAssembly does`);
     }
   }
-  return open("wasm", files, side);
+  return open("wasm", files, sides);
 }
 
-async function open(provider, files, side) {
+async function open(provider, files, sides) {
   const ort = await import(new URL(`ort.${provider}.min.mjs`, VENDOR).href);
   ort.env.wasm.wasmPaths = VENDOR.href;
   if (globalThis.crossOriginIsolated) {
@@ -28,7 +28,8 @@ async function open(provider, files, side) {
   }
   const options = { executionProviders: [provider], logSeverityLevel: 3 };
   const net = provider === "wasm" ? files.int8 : files.landmarks;
-  const landmarks = await ort.InferenceSession.create(net, options);  // one after the other: WebGPU refuses both at once
+  const landmarks = await ort.InferenceSession.create(net, options);  // one after the other: WebGPU refuses several at once
+  const finder = await ort.InferenceSession.create(files.finder, options);
   const detector = await ort.InferenceSession.create(files.detector, options);
   const threads = ort.env.wasm.numThreads;  // one where the page is not isolated
   const runtime = {
@@ -36,11 +37,12 @@ async function open(provider, files, side) {
     image: (data, dims) => new ort.Tensor("uint8", data, dims),
     number: (value) => new ort.Tensor("float32", Float32Array.of(value), []),
     landmarks: (feeds) => landmarks.run(feeds),
+    finder: (feeds) => finder.run(feeds),
     detector: (feeds) => detector.run(feeds),
   };
-  const black = runtime.image(new Uint8Array(3 * side * side), [1, side, side, 3]);
-  const small = runtime.image(new Uint8Array(3 * side * side), [side, side, 3]);
-  await runtime.landmarks({ image: black });  // what a provider cannot run fails here, not at the first frame
-  await runtime.detector({ image: small, threshold: runtime.number(0.5), overlap: runtime.number(0.5) });
+  const black = (side, ...batch) => runtime.image(new Uint8Array(3 * side * side), [...batch, side, side, 3]);
+  await runtime.landmarks({ image: black(sides[0], 1) });  // what a provider cannot run fails here, not at the first frame
+  await runtime.finder({ image: black(sides[1], 1) });
+  await runtime.detector({ image: black(sides[0]), threshold: runtime.number(0.5), overlap: runtime.number(0.5) });
   return runtime;
 }

@@ -3,7 +3,6 @@
 import { boxOf, iou } from "./geometry.js";
 import { largestFirst } from "./landmarker.js";
 import { mean } from "./numbers.js";
-import { search, stands } from "./search.js";
 
 export class Tracker {
   /** landmarker: of the frames. smooth: a filter of smooth.js. settings: of the page. */
@@ -16,7 +15,6 @@ export class Tracker {
     this.tracks = new Map();  // id -> {box, next, score, seconds, shown, lost}
     this.wait = 0;            // frames until the detector runs
     this.ids = 0;             // in use so far
-    this.searches = 0;        // of enhanced frames so far
   }
 
   /** Return the faces of a frame at `seconds`, ordered by id, each with its `id`, its face score and smoothed landmarks. */
@@ -50,8 +48,8 @@ export class Tracker {
   /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
   async follow(frame) {
     const ids = [...this.tracks].filter(([, { lost, next }]) => !lost && this.shows(next, frame)).map(([id]) => id).sort((a, b) => a - b);
-    const boxes = ids.map((id) => this.tracks.get(id).next), tracked = new Map();
-    const faces = this.scored(await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN)));
+    const boxes = ids.map((id) => ({ box: this.tracks.get(id).next, score: NaN })), tracked = new Map();
+    const faces = this.scored(await this.landmarker.landmarksOf(frame, boxes));
     ids.forEach((id, i) => {  // of two tracks of one face the older one stays
       if (overlap(faces[i], tracked.values()) < this.limits.twice) tracked.set(id, faces[i]);
     });
@@ -72,47 +70,29 @@ export class Tracker {
 
   /** Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds. */
   async detect(frame, tracked) {
-    const found = await this.landmarker.detect(frame), boxes = found.map(({ box }) => box);
+    const found = await this.landmarker.detect(frame), boxes = found.map(({ box }) => box.slice(0, 4));
     const ids = [...tracked.keys()], { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
     const places = new Map(pairs.map(([i, j]) => [ids[i], j]));
-    const isConfirmed = (face, one) => one && this.landmarker.isFace({ ...face, score: one.score }, one.box);
-    const kept = new Map([...tracked].filter(([id, face]) => (
-      face.score >= limits.least_score || isConfirmed(face, found[places.get(id)]))));
+    const isConfirmed = (face, j) => j !== undefined && this.landmarker.isFace({ ...face, score: found[j].score }, boxes[j]);
+    const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || isConfirmed(face, places.get(id))));
     const used = new Set(places.values());
     let rest = found.filter((_, j) => !used.has(j)), faces = [];
     const room = this.most - kept.size;
     if (room < rest.length) rest = largestFirst(rest);
     while (rest.length && faces.length < room) {  // the largest ones may show no faces
-      const some = rest.slice(0, room - faces.length);
-      rest = rest.slice(some.length);
-      faces = [...faces, ...await this.fresh(frame, some, [...kept.values(), ...faces])];
+      const some = rest.splice(0, room - faces.length), known = [...kept.values(), ...faces];
+      const more = this.scored(await this.landmarker.confirmed(frame, some));
+      faces.push(...more.filter((face) => overlap(face, known) < limits.twice));
     }
-    if (!kept.size && !faces.length) faces = await this.search(frame);
+    if (!kept.size && !faces.length) faces = this.scored(await this.landmarker.enhancedFaces(frame)).slice(0, this.most);
     const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));
-    const known = match(lost.map((id) => this.tracks.get(id).box), faces.map((face) => boxOf(face.landmarks)), limits.again);
+    const again = match(lost.map((id) => this.tracks.get(id).box), faces.map((face) => boxOf(face.landmarks)), limits.again);
     faces.forEach((face, j) => {
-      const pair = known.find(([, place]) => place === j);
+      const pair = again.find(([, place]) => place === j);
       kept.set(pair ? lost[pair[0]] : this.ids++, face);
     });
     return kept;
-  }
-
-  /** Return the faces of a detector's landmark boxes {box, score} that are none of the known ones. */
-  async fresh(frame, found, known) {
-    const landmarksOf = (some) => this.landmarker.landmarksOf(frame, some.map(({ box }) => box), some.map(({ score }) => score));
-    const again = (await landmarksOf(found))
-      .map(({ landmarks, score }, i) => ({ box: this.landmarker.boxOf(landmarks), score, first: found[i].box }))
-      .filter(({ box }) => this.shows(box, frame));  // crop again, as for tracked faces
-    const faces = (await landmarksOf(again)).filter((face, i) => this.landmarker.isFace(face, again[i].first));
-    return this.scored(faces).filter((face) => overlap(face, known) < this.limits.twice);
-  }
-
-  /** Return the faces that the enhanced frame shows upright at the next turn. */
-  async search(frame) {
-    const turn = this.limits.turns[this.searches++ % this.limits.turns.length];
-    const faces = this.scored(await search(this.landmarker, frame, [], [turn]));
-    return faces.filter((face) => stands(this.landmarker, face, [turn]));
   }
 }
 

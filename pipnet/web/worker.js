@@ -59,9 +59,9 @@ self.onmessage = async ({ data }) => {
   try {
     if (data.settings) {
       settings = data.settings;
-      const { net, detector } = settings;
-      const files = { landmarks: net.file, int8: net.int8 ?? net.file, detector: detector.file };
-      const runtime = await openRuntime(files, net.size + 2 * net.border);
+      const { net, finder, detector } = settings;
+      const files = { landmarks: net.file, int8: net.int8 ?? net.file, finder: finder.file, detector: detector.file };
+      const runtime = await openRuntime(files, [net, finder].map(({ size, border }) => size + 2 * border));
       landmarker = new Landmarker(settings, runtime);
       restart();
       self.postMessage({ ready: runtime.title });

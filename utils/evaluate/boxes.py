@@ -9,7 +9,7 @@ from loguru import logger
 
 from pipnet import images
 from pipnet.errors import UserError
-from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, shared, transform
+from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, shared, transform, upright_boxes
 from utils.data.faces import Crops, Faces, evenly
 from utils.data.prepared_set import name_hash, read_source_image, source_picture
 
@@ -143,7 +143,7 @@ def rebox(faces: Faces, kind: str, cache: float, detect: Callable | None) -> tup
     A missed face keeps its own box.
 
     kind: true, perturbed (by up to JITTER of its sides) or detector. cache: GiB of crops in memory. detect: picture ->
-    (boxes (K, 4) that fit the landmarks, ...).
+    (boxes (K, 5) that fit the landmarks, see `Landmarker.detect`, ...).
     """
     if kind == "true":
         return faces, 0
@@ -155,6 +155,6 @@ def rebox(faces: Faces, kind: str, cache: float, detect: Callable | None) -> tup
         )
     if kind == "perturbed":
         return reboxed(faces, perturbed(faces["box"][:], faces["file"], JITTER), cache), 0
-    boxes = detected(faces, lambda image: detect(image)[0])
+    boxes = detected(faces, lambda image: upright_boxes(detect(image)[0]))
     missed = np.isnan(boxes[:, 0])
     return reboxed(faces, np.where(missed[:, None], faces["box"][:], boxes), cache), int(missed.sum())

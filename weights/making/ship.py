@@ -1,4 +1,4 @@
-"""Makes a shipped net from a trained one: `python weights/making/make.py ship landmarks|landmarks-fast|detector`.
+"""Makes a shipped net from a trained one: `python weights/making/make.py ship landmarks|landmarks-fast|detector|finder`.
 
 A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this
 machine. Weights of NAME.onnx are stored in 16 bits, which halves its size, and are cast to float32 when the file is
@@ -100,7 +100,9 @@ def main(name: str) -> None:
     data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
     (exp / "best.int8.onnx").unlink(missing_ok=True)
-    run("--test", "--test-formats", "onnx", "int8", "--exp", exp.name)
+    # calibrated on all its training sets, the finder differs by 0.067 in 8 bits; on this one by 0.028
+    calibrated = ["--train-data", "300W", "--test-data", "300W", "FACES68", "--allow-partial"] if name == "finder" else []
+    run("--test", "--test-formats", "onnx", "int8", "--exp", exp.name, *calibrated)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
     files = [file, file.with_suffix(".pt"), file.with_suffix(".int8.onnx")]

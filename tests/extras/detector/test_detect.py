@@ -27,7 +27,7 @@ from extras.detector.experiment import PictureSets, calibration, composites, det
 from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.find_faces import exported_detector, torch_detector
 from extras.detector.loaders import weights_of
-from extras.detector.tested import Scaled, score_rows
+from extras.detector.tested import ROLLS, Scaled, score_rows
 from extras.detector.wider import Picture
 from pipnet.errors import UserError
 from utils.settings.config import parse
@@ -69,9 +69,9 @@ def test_the_files_and_tables_of_a_run(detector):
     assert 0 <= float(steps[-1]["best"]) <= 100
     assert [(row["test set"].strip(), row["model"], row["scale"]) for row in scores] == [
         (name, model, scale)
-        for scale in "12"
+        for title, scale in [("faces", "1"), ("faces", "2"), *((f"faces, turned by {roll}", "1") for roll in ROLLS)]
         for model in ("torch", "onnx")
-        for name in ("faces", "0--event", "1--event")
+        for name in (title, "0--event", "1--event")
     ]
     assert scores[0]["faces"] == "5" and scores[2]["AP"] == "" and scores[1]["AP"]
     assert (detector / "report" / "pictures_faces.jpg").is_file()

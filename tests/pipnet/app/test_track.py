@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 
 from pipnet.app.track import LEAST_SCORE, MEMORY, RETRY, Tracker, face_score, match
 from pipnet.card import HALFWAY
-from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
-from pipnet.search import STEPS
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
@@ -46,7 +44,7 @@ class Scene:
 
     layout = LAYOUTS.load("68")
     net = known_net()
-    any_roll, coarse, box_of = False, None, staticmethod(box_of)
+    box_of, enhanced_faces = staticmethod(box_of), staticmethod(lambda image: [])
     rgb, max_faces, whole, part = False, None, None, staticmethod(lambda face: face)
     is_face = staticmethod(lambda face, box: True)
 
@@ -56,8 +54,12 @@ class Scene:
 
     def detect(self, image):
         self.detections += 1
-        boxes = [box_of(face.landmarks()) for face in self.faces if face.detected]
-        return np.array(boxes).reshape(-1, 4), np.ones(len(boxes))
+        boxes = [[*box_of(face.landmarks()), 0] for face in self.faces if face.detected]
+        return np.array(boxes).reshape(-1, 5), np.ones(len(boxes))
+
+    def faces_of(self, image, boxes, scores):
+        found = self.landmarks_of(image, boxes[:, :4])
+        return [face for face, box in zip(found, boxes[:, :4], strict=True) if self.is_face(face, box)]
 
     def landmarks_of(self, image, boxes, scores=None):
         found = []
@@ -207,7 +209,10 @@ def test_a_face_that_walks_out_of_the_image_is_gone():
 def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
     class Misled(Scene):
         def detect(self, image):
-            return np.array([(600.0, 200.0, 639.0, 280.0)]), np.ones(1)
+            return np.array([(600.0, 200.0, 639.0, 280.0, 0.0)]), np.ones(1)
+
+        def faces_of(self, image, boxes, scores):
+            return []
 
         def landmarks_of(self, image, boxes, scores=None):
             assert all(box[0] < image.shape[1] for box in boxes)
@@ -292,37 +297,17 @@ def test_a_head_that_rolls_keeps_its_id(smooth):
         assert face.id == 0 and face.score > 0.9 and apart < 0.15, frame
 
 
-def test_a_face_on_its_head_is_found_in_the_turned_picture():
-    image, truth = draw_face(np.random.default_rng(3), STEPS[0][0])  # the search takes it in this size
-    boxes, scores, _ = Detector(threads=1)(image)
-
-    def upright_only(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        known = picture.shape == image.shape and np.abs(picture.astype(int) - image).mean() < 5
-        return (boxes[:1], scores[:1]) if known else (np.zeros((0, 4)), np.zeros(0))
-
-    turned, tracker = cv2.rotate(image, cv2.ROTATE_180), Tracker(Landmarker(detector=upright_only, threads=1))
-    found = [tracker.update(turned, frame / 30) for frame in range(10)]
-    (face,) = found[-1]
-    assert np.linalg.norm(face.landmarks - (len(image) - truth), axis=1).mean() < 0.15 * np.linalg.norm(
-        truth[36] - truth[45]
-    )
-    upright = Tracker(Landmarker(detector=upright_only, threads=1, any_roll=False))
-    assert not any(upright.update(turned, frame / 30) for frame in range(10))
-
-
-def test_the_search_keeps_as_many_faces_as_are_tracked(monkeypatch):
-    scene, found = Scene(), [Seen(100, size=80), Seen(300), Seen(500, size=90)]
-    scene.any_roll = True
-    scene.net = known_net(roll_of=lambda landmarks: 0.0)
+def test_the_enhanced_frame_gives_as_many_faces_as_are_tracked():
+    scene, found = Scene(), [Seen(300), Seen(100, size=80), Seen(500, size=90)]
     faces = [Face(box_of(face.landmarks()), 0.9, face.landmarks(), np.full(68, 0.85)) for face in found]
-    monkeypatch.setattr("pipnet.app.track.search", lambda *given, rolls: faces)
+    scene.enhanced_faces = lambda image: faces
     assert len(Tracker(scene).update(IMAGE, 0.0)) == 3
     (face,) = Tracker(scene, max_faces=1).update(IMAGE, 0.0)
-    assert np.array_equal(face.landmarks, found[1].landmarks())
+    assert np.array_equal(face.landmarks, found[0].landmarks())
 
 
 def test_no_frame_without_a_face_takes_much_longer():
-    """The frame is searched at one more roll where the detector finds nothing, not at all of them."""
+    """Where the detector finds nothing, it also looks at the enhanced frame."""
     runs = []
 
     def blind(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -333,4 +318,4 @@ def test_no_frame_without_a_face_takes_much_longer():
     for frame in range(12):
         before = len(runs)
         assert not tracker.update(IMAGE, frame / 30) and len(runs) - before in (0, 2)
-    assert len(runs) == 8 and {(480, 640, 3), (192, 256, 3), (256, 192, 3)} == set(runs)
+    assert len(runs) == 8

@@ -69,7 +69,7 @@ def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]
 def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     net = shipped("landmarks.int8.onnx" if int8 else "landmarks.onnx")
     page, detector = tmp_path / "below" / "page", Detector(weights=shipped("detector.onnx"), threads=1)
-    landmarker = Landmarker(net, detector, threads=1)
+    landmarker = Landmarker(net, detector, threads=1, finder=shipped("finder.onnx"))
     page.parent.mkdir()
     write_page(page, Options(shipped("landmarks.onnx"), net if int8 else None))
     for name in ("out.mp4", "out.webm"):
@@ -79,7 +79,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
                 sink.write(Frame(image, index, index / 20, name), image)
     portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     dark = np.clip(portrait / 4 + np.random.default_rng(0).normal(0, 10, portrait.shape), 0, 255).astype(np.uint8)
-    lying = cv2.rotate(dark, cv2.ROTATE_90_COUNTERCLOCKWISE)  # found in the enhanced picture only
+    lying = cv2.rotate(dark, cv2.ROTATE_90_COUNTERCLOCKWISE)
     stills = {"face.png": portrait, "dark.png": dark, "lying.png": lying}
     for name, image in stills.items():
         cv2.imwrite(str(page / name), image)
@@ -115,7 +115,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     assert np.quantile(apart, 0.99) < most and np.max(apart) < 3
     for picture, still in (upright, dark, lying):
         faces = landmarker(picture)
-        # turned background that looks almost like a face may be one here and none there
+        # background that looks almost like a face may be one here and none there
         assert picture is lying[0] or len(still["faces"]) == len(faces)
         largest = (
             max(map(np.array, some), key=lambda points: np.ptp(points, axis=0).prod())

@@ -17,29 +17,29 @@ class Scene extends Landmarker {
     const runtime = { image: (data, [height, width]) => ({ data, height, width }), number: (value) => value,
       detector: ({ image }) => this.find(image) };
     super({ ...settings, detector: { ...settings.detector, face_box: [0, 1, 1] } }, runtime);
-    Object.assign(this, { size, background });
+    Object.assign(this, { size, background, crops: 0 });
   }
 
   find({ data, height, width }) {
-    const corners = [0, height * width - width, height * width - 1, width - 1].map((place) => data[3 * place]);
-    const quarters = corners.indexOf(Math.max(...corners)), { size } = this, zoom = Math.max(height, width) / size.width;
-    const turns = [[1, 0, 0, 0, 1, 0], [0, 1, 0, -1, 0, size.width], [-1, 0, size.width, 0, -1, size.height],
-      [0, -1, size.height, 1, 0, 0]];
-    const seen = this.faces.filter(({ turn }) => turn === quarters);
-    const boxes = seen.flatMap(({ landmarks }) => geometry.boxOf(geometry.transform(landmarks, turns[quarters]))
-      .map((edge) => zoom * (edge + 10 * (zoom === 0.5))));
+    const zoom = Math.max(height, width) / this.size.width;
+    const seen = this.faces.filter(({ found, dark }) => found && (data[0] > 50 || !dark));
+    const boxes = seen.flatMap(({ landmarks }) => geometry.boxOf(landmarks).map((edge) => zoom * (edge + 10 * (zoom === 0.5))));
     return { boxes: { data: boxes }, scores: { data: seen.map(({ found }) => found) } };
   }
 
-  async landmarksOf(frame, boxes, scores) {
-    this.crops += boxes.length;
-    return boxes.map((box, i) => {
+  async landmarksOf(frame, found, net) {
+    this.crops += found.length;
+    return found.map(({ box, score }) => {
       const tight = box[4] ? geometry.turnedBox(box.slice(0, 4), box[4]) : box.slice(0, 4);
       const shared = this.faces.map((face) => geometry.iou(geometry.boxOf(face.landmarks), tight)), most = Math.max(0, ...shared);
-      const nearest = this.faces[shared.indexOf(most)], hit = most > 0.2 && nearest.score ? nearest : this.background;
-      const moved = hit === this.background ? [tight[0], tight[1]] : [0, 0];
-      return { box: tight, score: scores[i], landmarks: hit.landmarks.map(([x, y]) => [x + moved[0], y + moved[1]]),
-        scores: hit.landmarks.map(() => hit.score), sigma: null, pose: null, states: null };
+      const hit = this.faces[shared.indexOf(most)], face = { box: tight, crop: box, score, sigma: null, pose: null, states: null };
+      const seen = (landmarks, one) => ({ ...face, landmarks, scores: landmarks.map(() => one) });
+      if (most <= 0.2 || !hit.score) {
+        return seen(this.background.landmarks.map(([x, y]) => [x + tight[0], y + tight[1]]), this.background.score);
+      }
+      const over = Math.cos(box[4] - hit.roll) <= 0, turn = geometry.turnAbout(geometry.meanOf(hit.landmarks), over ? Math.PI : 0);
+      const off = () => geometry.transform(hit.landmarks, turn).map(([x, y]) => [x + 4, y + 4]);
+      return seen(net ? off() : hit.landmarks, over ? hit.score / 2 : hit.score);
     });
   }
 }
@@ -51,7 +51,7 @@ const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numb
 
 const several = new Landmarker({ ...settings, net: { ...settings.net, count: 5, index: [4, 0] } });
 const outputs = Object.fromEntries(Object.entries(chosen.outputs).map(([name, data]) => [name, { data }]));
-answers.chosen = several.faceOf(outputs, 1, chosen.crop, [...chosen.crop, 0], 0.9);
+answers.chosen = several.faceOf(outputs, 1, chosen.crop, { box: [...chosen.crop, 0], score: 0.9 });
 answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose));
 
 const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * form.border;
@@ -59,7 +59,7 @@ const frameOf = (lines) => ({ data: Uint8ClampedArray.from(lines.flat(2)), width
 const noise = frameOf(rows);
 answers.pixels = {
   resized: factors.map((factor) => resized(noise, factor)).map(({ data, ...size }) => ({ data: [...data], ...size })),
-  enhanced: [noise, frameOf(pixels.grainy), frameOf(pixels.red)].map((one) => [...enhanced(one, settings.search).data]),
+  enhanced: [noise, frameOf(pixels.grainy), frameOf(pixels.red)].map((one) => [...enhanced(one, settings.landmarker).data]),
   crops: crops.map(([crop, angle]) => {
     const target = new Uint8Array(3 * side * side);
     cut(noise, crop, form, angle, target, 0);
@@ -80,26 +80,23 @@ answers.drowsy = drowsy.map(({ eyes, mouth, frames }) => {
 answers.protocols = protocols.map(({ net, boxes, faces }) => {
   const landmarker = new Landmarker({ ...settings, net: { ...settings.net, ...net } });
   return {
-    detected: boxes.map((box) => landmarker.fromDetector(box)),
-    turned: net.inner ? [] : boxes.map((box) => landmarker.fromDetector(box))
-      .flatMap((box) => [1, 2, 3].map((quarters) => landmarker.turned(box, quarters))),
+    detected: landmarker.landmarkBoxes(boxes.map((box) => ({ box, score: 1 })), frame).map(({ box }) => box),
     next: faces.map((face) => landmarker.boxOf(face.landmarks)),
     shown: boxes.map((box) => landmarker.shows([...box, 0.3], frame)),
     sure: faces.map((face) => landmarker.isSure(face)),
-    far: boxes.slice(1).map((box, i) => landmarker.isFar([...boxes[i], 0.1], [...box, 0.2], false)),
+    far: boxes.slice(1).map((box, i) => landmarker.isFar([...boxes[i], 0.1], [...box, 0.2])),
   };
 });
 
-const picture = { ...frame, data: new Uint8ClampedArray(4 * frame.width * frame.height) };
-for (let row = 0; row < 40; row++) picture.data.fill(255, 4 * row * frame.width, 4 * (row * frame.width + 40));
+const picture = { ...frame, data: new Uint8ClampedArray(4 * frame.width * frame.height).fill(scene.grey) };
 
 /** Return what is found in each frame of the scene, with the number of crops that it took. */
 async function inFrames(frames, landmarker, find) {
   const found = [];
   for (const { seconds, faces } of frames) {
     landmarker.faces = faces;
-    const before = landmarker.crops;
-    found.push({ faces: await find(seconds), crops: landmarker.crops - before });
+    const before = landmarker.crops, seen = await find(seconds);
+    found.push({ faces: seen.map(({ crop, ...face }) => face), crops: landmarker.crops - before });
   }
   return found;
 }
