@@ -37,7 +37,7 @@ from pipnet.runtimes import RUNTIMES
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-TURNS = 0, 180  # degrees by which the box of a face that the finder is not sure of is turned for its further looks
+LOOKS = (0, 90, 180, 270), (0,)  # degrees: turns of the box of a face in the further looks of a finder that is not sure
 MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 OTHER = 0.3  # IoU of the boxes of two faces above which they are one, found in the image and in the enhanced image
@@ -95,7 +95,7 @@ class Landmarker:
       FaceBoxesV2's map is used.
     - `max_faces`: only so many faces are kept, the largest ones.
     - `threads`: CPU threads of each net that is opened here; 0 takes all cores.
-    - `any_roll`: where the finder is not sure of a face, it looks again, also upside down. If no face is sure, the
+    - `any_roll`: where the finder is not sure of a face, it looks again, also turned. If no face is sure, the
       detector also looks at the enhanced image.
     - `rgb`: arrays are RGB, not BGR.
     - `finder`: a small landmark net, trained at any roll, that finds the place and the roll of a face in the box of a
@@ -249,18 +249,18 @@ class Landmarker:
     def _aimed(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector.
 
-        Where it is not sure, it looks again: in the box that it has found, and in this box upside down. The face with
-        the highest scores counts.
+        Where it is not sure, it looks again, see LOOKS. The face with the highest scores counts.
         """
         net = self.finder
         faces = np.fromiter(self._found(image, self.net.whole_faces(boxes), np.ones(len(boxes)), net), object)
         aimed = self._next_boxes(image, faces, net)
-        unsure = np.array([i for i, face in enumerate(faces) if not net.is_sure(face)], int)
-        for turn in TURNS if self.any_roll else ():
-            again = self._found(image, aimed[unsure] + (0, 0, 0, 0, turn), np.ones(len(unsure)), net)
-            for i, face in zip(unsure, again, strict=True):
+        for turns in LOOKS if self.any_roll else ():
+            unsure = np.array([i for i, face in enumerate(faces) if not net.is_sure(face)], int)
+            turned = [aimed[unsure] + (0, 0, 0, 0, turn) for turn in turns]
+            again = self._found(image, np.concatenate(turned), np.ones(len(turns) * len(unsure)), net)
+            for i, face in zip(np.tile(unsure, len(turns)), again, strict=True):
                 faces[i] = max(faces[i], face, key=lambda face: face.scores.mean())
-        aimed = self._next_boxes(image, faces, net)
+            aimed = self._next_boxes(image, faces, net)
         return self.net.boxes_round(aimed)
 
     def is_face(self, face: Face, box: np.ndarray) -> bool:

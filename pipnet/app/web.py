@@ -187,7 +187,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
             "surest": detector.SUREST,
         },
         "landmarker": {
-            **_constants(landmarker, "MOST_FACES", "TURNS", "MOST_CROPS", "SAME", "PART", "OTHER", "WITHIN", "BESIDE"),
+            **_constants(landmarker, "MOST_FACES", "LOOKS", "MOST_CROPS", "SAME", "PART", "OTHER", "WITHIN", "BESIDE"),
             **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_TURN"),
             **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
             "square_scale": landmark_net.SQUARE.scale_x,

@@ -75,15 +75,17 @@ export class Landmarker {
     return apart(faces.filter((face, i) => this.isFace(face, found[i].box.slice(0, 4))), this.limits);
   }
 
-  /** Return the landmark boxes of the faces that the finder sees. Where it is not sure, it looks again, also upside down. */
+  /** Return the landmark boxes of the faces that the finder sees. Where it is not sure, it looks again, also turned. */
   async aimed(frame, found) {
     const { finder } = this, whole = found.map(({ box, score }) => ({ box: this.wholeFace(box), score }));
     const faces = await this.landmarksOf(frame, whole, finder);
-    const unsure = faces.filter((face) => !this.isSure(face, finder)), next = unsure.map((face) => this.next(face, frame, finder));
-    for (const turn of this.limits.turns) {
-      const turned = next.map(({ box, score }) => ({ box: [...box.slice(0, 4), box[4] + (turn * Math.PI) / 180], score }));
+    for (const turns of this.limits.looks) {
+      const unsure = faces.filter((face) => !this.isSure(face, finder));
+      const next = unsure.map((face) => this.next(face, frame, finder)), turned = turns.flatMap((turn) => next
+        .map(({ box, score }) => ({ box: [...box.slice(0, 4), box[4] + (turn * Math.PI) / 180], score })));
       (await this.landmarksOf(frame, turned, finder)).forEach((face, i) => {
-        if (mean(face.scores) > mean(unsure[i].scores)) Object.assign(unsure[i], face);
+        const before = unsure[i % unsure.length];
+        if (mean(face.scores) > mean(before.scores)) Object.assign(before, face);
       });
     }
     return faces.map((face) => this.next(face, frame, finder))
