@@ -37,7 +37,8 @@ from pipnet.runtimes import RUNTIMES
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-LOOKS = (0, 90, 180, 270), (0,)  # degrees: turns of the box of a face in the further looks of a finder that is not sure
+LOOKS = (0, 90, 180, 270), (0,)  # degrees: turns of the box of a face in the further looks of a finder with low scores
+LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
 MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 OTHER = 0.3  # IoU of the boxes of two faces above which they are one, found in the image and in the enhanced image
@@ -95,7 +96,7 @@ class Landmarker:
       FaceBoxesV2's map is used.
     - `max_faces`: only so many faces are kept, the largest ones.
     - `threads`: CPU threads of each net that is opened here; 0 takes all cores.
-    - `any_roll`: where the finder is not sure of a face, it looks again, also turned. If no face is sure, the
+    - `any_roll`: where the finder's scores are low, it looks again, also turned. If no face is sure, the
       detector also looks at the enhanced image.
     - `rgb`: arrays are RGB, not BGR.
     - `finder`: a small landmark net, trained at any roll, that finds the place and the roll of a face in the box of a
@@ -233,7 +234,7 @@ class Landmarker:
         image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
         first = upright_boxes(boxes)
         if second_crop and self.finder and not boxes[:, 4].any():
-            boxes = self._aimed(image, boxes)
+            boxes = self._aimed(image, boxes, scores)
         faces = np.fromiter(self._found(image, boxes, scores), object)
         moving = np.arange(len(faces))
         for _ in range(MOST_CROPS if second_crop else 0):
@@ -246,18 +247,22 @@ class Landmarker:
             faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
         return apart([face for face, box in zip(faces, first, strict=True) if self.is_face(face, box)])
 
-    def _aimed(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector.
+    def _aimed(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector, with its
+        scores (M,).
 
-        Where it is not sure, it looks again, see LOOKS. The face with the highest scores counts.
+        Where its scores are low, it looks again, see LOOKS. The face with the highest scores counts.
         """
         net = self.finder
-        faces = np.fromiter(self._found(image, self.net.whole_faces(boxes), np.ones(len(boxes)), net), object)
+        faces = np.fromiter(self._found(image, self.net.whole_faces(boxes), scores, net), object)
         aimed = self._next_boxes(image, faces, net)
         for turns in LOOKS if self.any_roll else ():
-            unsure = np.array([i for i, face in enumerate(faces) if not net.is_sure(face)], int)
+            low = [face.score >= LIKELY and face.scores.mean() < net.face_limit for face in faces]
+            unsure = np.flatnonzero(low)
+            if not len(unsure):
+                break
             turned = [aimed[unsure] + (0, 0, 0, 0, turn) for turn in turns]
-            again = self._found(image, np.concatenate(turned), np.ones(len(turns) * len(unsure)), net)
+            again = self._found(image, np.concatenate(turned), np.tile(scores[unsure], len(turns)), net)
             for i, face in zip(np.tile(unsure, len(turns)), again, strict=True):
                 faces[i] = max(faces[i], face, key=lambda face: face.scores.mean())
             aimed = self._next_boxes(image, faces, net)

@@ -176,7 +176,11 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
             "face_least": net.face_least,
             "can_search": net.can_search,
         },
-        "finder": {"file": "finder.onnx", **_crops(finder.seen_as(), finder, finder.layout.chosen().index)},
+        "finder": {
+            "file": "finder.onnx",
+            **_crops(finder.seen_as(), finder, finder.layout.chosen().index),
+            "face_limit": finder.face_limit,
+        },
         "detector": {
             "file": "detector.onnx",
             "threshold": faces.threshold,
@@ -187,7 +191,9 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
             "surest": detector.SUREST,
         },
         "landmarker": {
-            **_constants(landmarker, "MOST_FACES", "LOOKS", "MOST_CROPS", "SAME", "PART", "OTHER", "WITHIN", "BESIDE"),
+            **_constants(
+                landmarker, "MOST_FACES", "LOOKS", "LIKELY", "MOST_CROPS", "SAME", "PART", "OTHER", "WITHIN", "BESIDE"
+            ),
             **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_TURN"),
             **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
             "square_scale": landmark_net.SQUARE.scale_x,

@@ -75,12 +75,13 @@ export class Landmarker {
     return apart(faces.filter((face, i) => this.isFace(face, found[i].box.slice(0, 4))), this.limits);
   }
 
-  /** Return the landmark boxes of the faces that the finder sees. Where it is not sure, it looks again, also turned. */
+  /** Return the landmark boxes of the faces that the finder sees. Where its scores are low, it looks again, also turned. */
   async aimed(frame, found) {
     const { finder } = this, whole = found.map(({ box, score }) => ({ box: this.wholeFace(box), score }));
     const faces = await this.landmarksOf(frame, whole, finder);
     for (const turns of this.limits.looks) {
-      const unsure = faces.filter((face) => !this.isSure(face, finder));
+      const unsure = faces.filter(({ score, scores }) => score >= this.limits.likely && mean(scores) < finder.face_limit);
+      if (!unsure.length) break;
       const next = unsure.map((face) => this.next(face, frame, finder)), turned = turns.flatMap((turn) => next
         .map(({ box, score }) => ({ box: [...box.slice(0, 4), box[4] + (turn * Math.PI) / 180], score })));
       (await this.landmarksOf(frame, turned, finder)).forEach((face, i) => {
@@ -106,9 +107,9 @@ export class Landmarker {
     return Math.cos(other[4] - box[4]) < Math.cos(turn) || off > near * side;
   }
 
-  /** Return whether a net is so certain of a face that it is not searched again. */
-  isSure({ sigma, scores, landmarks }, net = this.net) {
-    const most = net.sure_error * Math.sqrt(areaOf(boxOf(landmarks)));
+  /** Return whether the net is so certain of a face that the picture needs no second look. */
+  isSure({ sigma, scores, landmarks }) {
+    const { net } = this, most = net.sure_error * Math.sqrt(areaOf(boxOf(landmarks)));
     return mean(scores) >= net.sure && (!sigma || mean(sigma) <= most);
   }
 
