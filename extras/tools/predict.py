@@ -390,6 +390,7 @@ def run_prediction(
         mode.max_faces,
         threads,
         not mode.upright,
+        finder=shipped_onnx("finder", int8),
         layout=settings.view,
     )
     root = source if source.is_dir() else source.parent

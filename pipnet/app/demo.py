@@ -249,7 +249,13 @@ def main(argv: list[str] | None = None) -> None:
         weights = args.detector_weights or shipped_weights(args.detector, args.int8)
         detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
         landmarker = Landmarker(
-            _net(args, None), detector, args.max_faces, args.threads, not args.upright, layout=args.layout
+            _net(args, None),
+            detector,
+            args.max_faces,
+            args.threads,
+            not args.upright,
+            finder=shipped_onnx("finder", args.int8),
+            layout=args.layout,
         )
         lines = Lines(args.json) if args.json else None
         if lines:

@@ -97,9 +97,8 @@ def test_shipped_nets_run_in_8_bits_or_in_32(tmp_path):
         show("--source face.jpg --json found.json --threads 1", *flags.split())
         found[flags] = np.array(lines("found.json")[0]["faces"][0]["landmarks"])
     assert 0 < np.abs(found["--int8"] - found["--no-int8"]).mean() < 1
-    net, coarse = (ROOT / "weights" / f"{name}.onnx" for name in ("landmarks", "landmarks-fast"))
-    detector = Detector(weights=ROOT / "weights" / "detector.onnx", threads=1)
-    face = Landmarker(net, detector, threads=1, coarse=coarse)("face.jpg")[0]
+    net, file, finder = (ROOT / "weights" / f"{name}.onnx" for name in ("landmarks", "detector", "finder"))
+    face = Landmarker(net, Detector(weights=file, threads=1), threads=1, finder=finder)("face.jpg")[0]
     np.testing.assert_array_equal(found["--no-int8"], face.landmarks.round(2))
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         np.testing.assert_array_equal(found[""], found["--int8"])
