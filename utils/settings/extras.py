@@ -8,10 +8,10 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from nets.registry import HEADS, STAGES, HeadRow
 from pipnet.errors import UserError
-from utils.settings.keys import Section
 
 FOLDER = Path(__file__).resolve().parents[2] / "extras"
 EXTRAS = {  # {room: what cannot be done without it}
@@ -40,8 +40,8 @@ def extra(room: str) -> ModuleType:
     return import_module(f"extras.{room}")
 
 
-def sections_of_rooms() -> dict[str, Section]:
-    """Return {room: its section of args.yaml}, of the rooms that declare one in their `settings.py`."""
+def sections_of_rooms() -> dict[str, Any]:
+    """Return {room: its `Section` of args.yaml}, of the rooms that declare one in their `settings.py`."""
     rooms = [room for room in EXTRAS if (FOLDER / room / "settings.py").is_file()]
     return {room: import_module(f"extras.{room}.settings").SECTION for room in rooms}
 
