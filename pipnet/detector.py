@@ -11,7 +11,7 @@ import numpy as np
 from pipnet.card import DetectorCard
 from pipnet.errors import UserError, one_line
 from pipnet.files import lasting
-from pipnet.geometry import greedy_nms, iou, shared
+from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.openers import open_with
 from pipnet.runtimes import RUNTIMES, open_file
@@ -65,6 +65,22 @@ class FaceBox(NamedTuple):
         centre, half = (low + high) / 2, (high - low) / 2
         centre = centre + 2 * half * (0, self.down)
         return np.concatenate([centre - half * (self.wide, self.high), centre + half * (self.wide, self.high)], -1)
+
+    def turned(self, boxes: np.ndarray, degrees: int) -> np.ndarray:
+        """Return landmark boxes (M, 5), px, for faces that lean clockwise by `degrees`, a multiple of 90.
+
+        boxes (M, 4): those that `__call__` made, from the same detector boxes, for upright faces. The last value is the
+        roll, see `Landmarker.landmarks_of`.
+        """
+        half = (boxes[:, 2:] - boxes[:, :2]) / 2 / (self.wide, self.high)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 - 2 * half * (0, self.down)
+        if degrees % 180:
+            half = half[:, ::-1]
+        upright = self(np.concatenate([centre - half, centre + half], -1))
+        moved = [
+            carry(box, turn_about(middle, np.radians(degrees))) for box, middle in zip(upright, centre, strict=True)
+        ]
+        return np.column_stack([np.reshape(moved, (-1, 4)), np.full(len(boxes), degrees)])
 
 
 Find = Callable[[np.ndarray, float, float], Detections]  # image (H, W, 3), threshold, overlap -> boxes in its px

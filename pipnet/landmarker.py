@@ -37,7 +37,7 @@ from pipnet.runtimes import RUNTIMES
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-LOOKS = (0, 90, 180, 270), (0,)  # degrees: turns of the box of a face in the further looks of a finder with low scores
+LOOKS, QUARTERS = 2, (90, 180, 270)  # further looks of a finder with low scores; degrees by which the face is turned
 LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
 MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
@@ -251,21 +251,25 @@ class Landmarker:
         """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector, with its
         scores (M,).
 
-        Where its scores are low, it looks again, see LOOKS. The face with the highest scores counts.
+        Where its scores are low, it looks again: in the box that it has found and in those that the detector's box
+        stands for if the face lies or is upside down, then once more in the best one. The highest scores count.
         """
-        net = self.finder
-        faces = np.fromiter(self._found(image, self.net.whole_faces(boxes), scores, net), object)
-        aimed = self._next_boxes(image, faces, net)
-        for turns in LOOKS if self.any_roll else ():
+        net, boxes = self.finder, self.net.whole_faces(boxes)
+        faces = np.fromiter(self._found(image, boxes, scores, net), object)
+        for look in range(LOOKS if self.any_roll else 0):
             low = [face.score >= LIKELY and face.scores.mean() < net.face_limit for face in faces]
             unsure = np.flatnonzero(low)
             if not len(unsure):
                 break
-            turned = [aimed[unsure] + (0, 0, 0, 0, turn) for turn in turns]
-            again = self._found(image, np.concatenate(turned), np.tile(scores[unsure], len(turns)), net)
-            for i, face in zip(np.tile(unsure, len(turns)), again, strict=True):
+            own = self._next_boxes(image, faces[unsure], net)
+            tried = [own]
+            if look == 0:
+                tried += [own + (0, 0, 0, 0, degrees) for degrees in QUARTERS]
+                tried += [self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS]
+            again = self._found(image, np.concatenate(tried), np.tile(scores[unsure], len(tried)), net)
+            for i, face in zip(np.tile(unsure, len(tried)), again, strict=True):
                 faces[i] = max(faces[i], face, key=lambda face: face.scores.mean())
-            aimed = self._next_boxes(image, faces, net)
+        aimed = self._next_boxes(image, faces, net)
         return self.net.boxes_round(aimed)
 
     def is_face(self, face: Face, box: np.ndarray) -> bool:

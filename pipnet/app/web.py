@@ -192,7 +192,17 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
         },
         "landmarker": {
             **_constants(
-                landmarker, "MOST_FACES", "LOOKS", "LIKELY", "MOST_CROPS", "SAME", "PART", "OTHER", "WITHIN", "BESIDE"
+                landmarker,
+                "MOST_FACES",
+                "LOOKS",
+                "QUARTERS",
+                "LIKELY",
+                "MOST_CROPS",
+                "SAME",
+                "PART",
+                "OTHER",
+                "WITHIN",
+                "BESIDE",
             ),
             **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_TURN"),
             **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),

@@ -79,13 +79,18 @@ export class Landmarker {
   async aimed(frame, found) {
     const { finder } = this, whole = found.map(({ box, score }) => ({ box: this.wholeFace(box), score }));
     const faces = await this.landmarksOf(frame, whole, finder);
-    for (const turns of this.limits.looks) {
-      const unsure = faces.filter(({ score, scores }) => score >= this.limits.likely && mean(scores) < finder.face_limit);
-      if (!unsure.length) break;
-      const next = unsure.map((face) => this.next(face, frame, finder)), turned = turns.flatMap((turn) => next
-        .map(({ box, score }) => ({ box: [...box.slice(0, 4), box[4] + (turn * Math.PI) / 180], score })));
-      (await this.landmarksOf(frame, turned, finder)).forEach((face, i) => {
-        const before = unsure[i % unsure.length];
+    for (let look = 0; look < this.limits.looks; look++) {
+      const places = [...faces.keys()].filter((i) => faces[i].score >= this.limits.likely
+        && mean(faces[i].scores) < finder.face_limit);
+      if (!places.length) break;
+      const own = places.map((i) => this.next(faces[i], frame, finder)), tried = [...own];
+      for (const degrees of look === 0 ? this.limits.quarters : []) {
+        const angle = (degrees * Math.PI) / 180;
+        tried.push(...own.map(({ box, score }) => ({ box: [...box.slice(0, 4), box[4] + angle], score })));
+        tried.push(...places.map((i) => ({ box: this.turned(whole[i].box, angle), score: whole[i].score })));
+      }
+      (await this.landmarksOf(frame, tried, finder)).forEach((face, k) => {
+        const before = faces[places[k % places.length]];
         if (mean(face.scores) > mean(before.scores)) Object.assign(before, face);
       });
     }
@@ -142,6 +147,15 @@ export class Landmarker {
     const [x, y] = centreOf(box), width = (box[2] - box[0]) / 2, height = (box[3] - box[1]) / 2;
     const middle = y + 2 * height * down;
     return [x - width * wide, middle - height * high, x + width * wide, middle + height * high];
+  }
+
+  /** Return the landmark box of a face that leans by quarter turns, from that of an upright face in the same detector's box. */
+  turned(box, angle) {
+    const [down, wide, high] = this.detector.limits.face_box, [x, y] = centreOf(box);
+    const half = [(box[2] - box[0]) / 2 / wide, (box[3] - box[1]) / 2 / high], middle = y - 2 * half[1] * down;
+    const [across, along] = Math.abs(Math.sin(angle)) > 0.5 ? half.reverse() : half;
+    const upright = this.fromDetector([x - across, middle - along, x + across, middle + along]);
+    return [...carry(upright, turnAbout([x, middle], angle)), angle];
   }
 
   /** Return the box for this net's crops from the tight box of a whole face, see `LandmarkNet.boxes_round`. */

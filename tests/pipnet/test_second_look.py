@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, draw_face
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipnet.app.track import Tracker
 from pipnet.card import SURE_ERROR
 from pipnet.detector import Detections, Detector, FaceBox, joined
 from pipnet.face import Face
 from pipnet.files import shipped
-from pipnet.geometry import box_of, transform, turn_picture
+from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
 from pipnet.images import enhanced
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.landmarker import Landmarker, apart
@@ -76,6 +78,18 @@ def test_a_turned_face_is_found_in_the_detector_s_box(net, degrees, portrait):
     turned = box_of(transform(box.reshape(2, 2), matrix))
     (face,) = Landmarker(net, lambda picture: (turned[None], np.ones(1)), threads=1)(image)
     assert share_off(face, transform(upright.landmarks, matrix)) < 0.02
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(1, 500)] * 2), max_size=4),
+    st.sampled_from([90, 180, 270]),
+)
+def test_a_turned_box_is_the_box_in_the_turned_picture(boxes, degrees):
+    boxes, face_box = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4), FaceBox(0.12, 0.9, 0.8)
+    back = turn_about(np.zeros(2), -np.radians(degrees))  # shows the faces upright
+    upright = face_box(np.array([box_of(transform(box.reshape(2, 2), back)) for box in boxes]).reshape(-1, 4))
+    found = face_box.turned(face_box(boxes), degrees)
+    assert np.allclose(found[:, :4], carry(upright, invert(back)), atol=1e-6) and (found[:, 4] == degrees).all()
 
 
 def at_night(image: np.ndarray, seed: int = 0, light: float = 4) -> np.ndarray:

@@ -107,7 +107,8 @@ def beside_a_portrait(image: np.ndarray) -> np.ndarray:
 def test_it_finds_what_the_landmarker_finds(pair, change, count):
     faces, found = pair(np.ascontiguousarray(change(ASTRONAUT)))
     sides = [np.ptp(face.landmarks, axis=0).max() for face in faces]
-    assert len(faces) == count  # the second term: of a landmark with two almost equal cells in its score map
+    assert len(faces) >= count  # an enlarged picture may show a false one too
+    # the second term: of a landmark with two almost equal cells in its score map
     assert (apart(faces, found) < 0.3 + 0.003 * np.array(sides)).all()
     for face, box, score, scores in zip(faces, found["boxes"], found["scores"], found["landmark_scores"], strict=True):
         assert np.abs(face.box - box).max() < 0.2 and abs(face.score - score) < 0.01
