@@ -28,7 +28,7 @@ from pipnet.geometry import (
     turn_about,
     upright_boxes,
 )
-from pipnet.images import Image, as_bgr, enhanced
+from pipnet.images import Image, as_bgr, enhanced, resized
 from pipnet.landmark_net import LandmarkNet, checked, open_net
 from pipnet.layout import Layout
 from pipnet.openers import open_with
@@ -38,6 +38,10 @@ from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 LOOKS, QUARTERS = 2, (90, 180, 270)  # further looks of a finder with low scores; degrees by which the face is turned
+LEAST_SIDE, LARGER = (
+    512,
+    2.0,
+)  # px, longer side to which a small enhanced image is enlarged; most by which it is enlarged
 LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
 MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
@@ -191,7 +195,8 @@ class Landmarker:
         return best(faces + more, self.max_faces) if more else faces
 
     def enhanced_faces(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
-        """Return the faces that are found in the enhanced image (H, W, 3), for dark and noisy pictures.
+        """Return the faces that are found in the enhanced image (H, W, 3), a small one enlarged, for dark and noisy
+        pictures.
         None if the net cannot tell sure faces, or without `any_roll`.
 
         Their landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy.
@@ -199,7 +204,10 @@ class Landmarker:
         if not (self.any_roll and self.net.can_search):
             return []
         clear = as_bgr(enhanced(image))
-        faces = self.faces_of(clear, *self.detect(clear), second_crop)
+        zoom = min(max(LEAST_SIDE / max(image.shape[:2]), 1), LARGER)
+        boxes, scores = self.detect(resized(clear, zoom))
+        boxes[:, :4] /= zoom
+        faces = self.faces_of(clear, boxes, scores, second_crop)
         faces += self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
         # enhanced background looks more like a face, so a face must be more certain here
         return best([face for face in faces if face.scores.mean() >= self.net.sure], self.max_faces)

@@ -197,6 +197,8 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                 "LOOKS",
                 "QUARTERS",
                 "LIKELY",
+                "LEAST_SIDE",
+                "LARGER",
                 "MOST_CROPS",
                 "SAME",
                 "PART",

@@ -11,16 +11,16 @@ export class Detector {
     this.runtime = runtime;
   }
 
-  /** Return the detections in a frame, best first. large: those that `large` found in it, if known. */
-  async find(frame, large = null) {
-    const scale = this.scaleOf(frame), found = await this.look(toBgr(frame, scale), scale);
-    return joined(large ?? await this.large(frame), found, this.limits);
+  /** Return the detections in a frame that is enlarged by `zoom`, best first. large: those that `large` found in it, if known. */
+  async find(frame, large = null, zoom = 1) {
+    const scale = zoom * this.scaleOf(frame), found = await this.look(toBgr(frame, scale), scale);
+    return joined(large ?? await this.large(frame, zoom), found, this.limits);
   }
 
   /** Return the faces that fill a good part of a frame, found in a small picture of it; none if the frame is hardly larger. */
-  async large(frame) {
+  async large(frame, zoom = 1) {
     const { width, height } = frame, { large_side: side, large_face: least } = this.limits;
-    if ((1.5 * side) / Math.max(width, height) > this.scaleOf(frame)) return [];
+    if ((1.5 * side) / Math.max(width, height) > zoom * this.scaleOf(frame)) return [];
     const scale = Math.max(side / Math.max(width, height), 1 / Math.min(width, height));
     const found = await this.look(resized(frame, scale), scale);
     return found.filter(({ box }) => Math.sqrt(areaOf(box)) * scale >= least);

@@ -44,7 +44,9 @@ export class Landmarker {
   /** Return the faces that are found in the enhanced picture, then in the picture itself, since the blur costs accuracy. */
   async enhancedFaces(frame) {
     if (!this.net.can_search) return [];
-    const clear = enhanced(frame, this.limits), faces = await this.confirmed(clear, await this.detect(clear));
+    const { least_side: least, larger } = this.limits, clear = enhanced(frame, this.limits);
+    const zoom = Math.min(Math.max(least / Math.max(frame.width, frame.height), 1), larger);
+    const faces = await this.confirmed(clear, await this.detect(clear, null, zoom));
     faces.push(...await this.landmarksOf(frame, faces.map((face) => this.next(face, frame))));
     return this.best(faces.filter((face) => mean(face.scores) >= this.net.sure));  // enhanced background looks like a face
   }
@@ -130,9 +132,9 @@ export class Landmarker {
       && iou(boxOf(landmarks), box) >= this.limits.beside;
   }
 
-  /** Return the landmark boxes of a frame, best first. large: see `Detector.find`. */
-  async detect(frame, large = null) {
-    return this.landmarkBoxes(await this.timed("detect", () => this.detector.find(frame, large)), frame);
+  /** Return the landmark boxes of a frame, best first. large, zoom: see `Detector.find`. */
+  async detect(frame, large = null, zoom = 1) {
+    return this.landmarkBoxes(await this.timed("detect", () => this.detector.find(frame, large, zoom)), frame);
   }
 
   /** Return the landmark boxes of detections that show a part of a frame, upright. */
