@@ -195,8 +195,8 @@ class Landmarker:
         return best(faces + more, self.max_faces) if more else faces
 
     def enhanced_faces(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
-        """Return the faces that are found in the enhanced image (H, W, 3), a small one enlarged, for dark and noisy
-        pictures.
+        """Return the faces that are found in the enhanced image (H, W, 3), for dark and noisy pictures; in a small one
+        also enlarged.
         None if the net cannot tell sure faces, or without `any_roll`.
 
         Their landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy.
@@ -205,8 +205,11 @@ class Landmarker:
             return []
         clear = as_bgr(enhanced(image))
         zoom = min(max(LEAST_SIDE / max(image.shape[:2]), 1), LARGER)
-        boxes, scores = self.detect(resized(clear, zoom))
-        boxes[:, :4] /= zoom
+        boxes, scores = self.detect(clear)
+        if zoom > 1:
+            larger, more = self.detect(resized(clear, zoom))
+            boxes = np.concatenate([boxes, larger / (zoom, zoom, zoom, zoom, 1)])
+            scores = np.concatenate([scores, more])
         faces = self.faces_of(clear, boxes, scores, second_crop)
         faces += self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
         # enhanced background looks more like a face, so a face must be more certain here

@@ -46,7 +46,8 @@ export class Landmarker {
     if (!this.net.can_search) return [];
     const { least_side: least, larger } = this.limits, clear = enhanced(frame, this.limits);
     const zoom = Math.min(Math.max(least / Math.max(frame.width, frame.height), 1), larger);
-    const faces = await this.confirmed(clear, await this.detect(clear, null, zoom));
+    const found = await this.detect(clear), more = zoom > 1 ? await this.detect(clear, null, zoom) : [];
+    const faces = await this.confirmed(clear, [...found, ...more]);
     faces.push(...await this.landmarksOf(frame, faces.map((face) => this.next(face, frame))));
     return this.best(faces.filter((face) => mean(face.scores) >= this.net.sure));  // enhanced background looks like a face
   }
