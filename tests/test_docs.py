@@ -166,7 +166,7 @@ CHECKS = {  # page: what its snippets have found, beside that they run
     "names = [f'weights/{name}.onnx' for name in ('landmarks', 'detector', 'finder')]\n"
     "landmarker = Landmarker(names[0], Detector(weights=names[1]), finder=names[2])\n"
     "boxes, scores = landmarker._landmark_boxes(image, landmarker.detector.once(image))\n"
-    "face, = landmarker.faces_of(image, landmarker._aimed(image, boxes), scores, second_crop=False)\n"
+    "face, = landmarker.faces_of(image, landmarker._aimed(image, boxes, scores), scores, second_crop=False)\n"
     "assert np.abs(points - face.landmarks).max() < 0.2",
 }
 EDITED = re.compile(r"# (\S+\.(?:py|yaml))(?:, below: (.+))?\n")  # first line of a snippet that belongs into a file

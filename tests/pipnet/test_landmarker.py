@@ -835,13 +835,14 @@ def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     (source / "weights" / "000").mkdir(parents=True)
     (source / "weights" / "000" / "best.onnx").write_text("a run is no part of it")
     (source / "weights" / "manifest.json").write_text("{}")
-    for name in ("landmarks", "landmarks-fast"):
+    for name in ("landmarks", "landmarks-fast", "finder"):
         shutil.copy(trained.folder / "best.onnx", source / "weights" / f"{name}.onnx")
     detector_file(source / "weights" / "detector.onnx", [[20, 20, 80, 80]], [0.9])
     words = "-m pip install --quiet --no-deps --no-build-isolation --no-index --target"
     subprocess.run([sys.executable, *words.split(), target, source], check=True, cwd=tmp_path)
     assert sorted(path.name for path in (target / "pipnet" / "weights").iterdir()) == [
         "detector.onnx",
+        "finder.onnx",
         "landmarks-fast.onnx",
         "landmarks.onnx",
         "manifest.json",

@@ -9,16 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
-from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from pipnet.errors import UserError
-from utils.settings.start import end_with_parent
+from utils.settings.start import end_with_parent, share_sockets
 
 # a loader process that cannot send a batch exits with the number of the system's error, which also ends torch's
 # messages
@@ -48,8 +47,7 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> L
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
     if workers:
-        with suppress(OSError):
-            get_temp_dir()  # one for the sockets of all workers; each would leave its own when a signal ends it
+        share_sockets()
     return Loader(
         batches,
         sampler=keys,

@@ -27,6 +27,7 @@ LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun
 SWEPT = "PIPNET_SWEEP" in os.environ  # a run of a sweep
 QUIET = LAUNCHED or SWEPT  # what has started this process says for it that it was stopped
 _says = "stopped"  # when a signal ends the process
+_sockets = None, ""  # id of the process that made a folder for sockets, and that folder
 _at_once = False  # whether a signal ends the process without an exception
 _trained = None  # folder of the run that is trained
 _begun = None  # id of the process that answers signals
@@ -153,6 +154,19 @@ def _leave(error):
         _exit(128 + (error.args or SIGNALS)[0])
 
 
+def share_sockets():
+    """Make one folder for the sockets of this process and its loader processes, which goes with this process.
+
+    Each loader process would make its own, and leave it when a signal ends it.
+    """
+    global _sockets
+    from multiprocessing.util import get_temp_dir
+
+    if "tempdir" not in getattr(multiprocessing.current_process(), "_config", ()):
+        with suppress(OSError):
+            _sockets = os.getpid(), get_temp_dir()
+
+
 def ignore_signals():
     """Ignore Ctrl-C and SIGTERM from now on: the process is ending."""
     for number in SIGNALS:
@@ -169,9 +183,8 @@ def _exit(status):
         child.terminate()
     for child in children:
         child.join(1)
-    sockets = getattr(multiprocessing.current_process(), "_config", {}).get("tempdir")
-    if sockets:
-        shutil.rmtree(sockets, ignore_errors=True)
+    if _sockets[0] == os.getpid():
+        shutil.rmtree(_sockets[1], ignore_errors=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError):  # a closed pipe, or in the middle of a print
             stream.flush()

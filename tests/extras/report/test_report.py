@@ -195,7 +195,7 @@ def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test --exp", run_of, "--box loose"), "box.*'loose'")
     own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", 1.0, None) == (own, 0)
-    found = iter([np.empty((0, 4)), *own["box"][:][1:, None]])
+    found = iter([np.empty((0, 5)), *np.pad(own["box"][:][1:, None], ((0, 0), (0, 0), (0, 1)))])  # upright
     again, missed = rebox(own, "detector", 1.0, lambda image: (next(found), None))
     assert missed == 1 and again["crop"][:] == pytest.approx(
         own["crop"][:], abs=1e-3

@@ -79,7 +79,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
                 sink.write(Frame(image, index, index / 20, name), image)
     portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     dark = np.clip(portrait / 4 + np.random.default_rng(0).normal(0, 10, portrait.shape), 0, 255).astype(np.uint8)
-    lying = cv2.rotate(dark, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    lying = cv2.rotate(portrait, cv2.ROTATE_90_COUNTERCLOCKWISE)
     stills = {"face.png": portrait, "dark.png": dark, "lying.png": lying}
     for name, image in stills.items():
         cv2.imwrite(str(page / name), image)

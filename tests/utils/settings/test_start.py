@@ -383,7 +383,7 @@ def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, packa
 def test_what_a_stopped_command_says_and_leaves(tmp_path):
     """A prediction does not speak of trainings; a folder of sockets goes with the processes that use it."""
     work = (
-        "    import multiprocessing.util\n    start.when_stopped('stopped; see list.csv')\n"
+        "    import multiprocessing.util\n    start.when_stopped('stopped; see list.csv')\n    start.share_sockets()\n"
         f"    print(multiprocessing.util.get_temp_dir(), flush=True)\n{AT_WORK}"
     )
     process = subprocess.Popen(
