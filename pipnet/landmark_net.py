@@ -266,7 +266,7 @@ def open_net(
 ) -> LandmarkNet:
     """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
-    if {"boxes", "scores"} <= {*opened.outputs}:
+    if {*opened.outputs} == {"boxes", "scores"}:
         raise UserError(f"{file} {DETECTS}")
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
         return open_with("published graph", file, opened)

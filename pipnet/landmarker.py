@@ -38,10 +38,7 @@ from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 LOOKS, QUARTERS = 2, (90, 180, 270)  # further looks of a finder with low scores; degrees by which the face is turned
-LEAST_SIDE, LARGER = (
-    512,
-    2.0,
-)  # px, longer side to which a small enhanced image is enlarged; most by which it is enlarged
+LEAST_SIDE, LARGER = 512, 2.0  # px, longer side to which a small enhanced image is enlarged; most of that factor
 LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
 MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
@@ -148,8 +145,7 @@ class Landmarker:
         self.net = self.net.seen_as(layout)
         if any_roll and not self.whole and not self.net.can_search:
             logging.getLogger("pipnet").warning(
-                "the landmark net is so unsure of faces that pictures are not searched again, "
-                "turned and enhanced; train it longer"
+                "the landmark net is so unsure of faces that no picture is enhanced and looked at again; train it longer"
             )
         self.seconds: dict[str, float] = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
 

@@ -58,8 +58,8 @@ class Tracker:
     frames, and at once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector
     finds it and `Landmarker.is_face` holds. While there is such a face, or a face is lost or none is tracked, the
     detector runs at least every RETRY frames. If no face is found then, it also looks at the enhanced frame. A face's
-    `score` is its face score, see `face_score`; it is low for a face that only
-    the detector is sure of. Such a face is returned once the detector has found it twice.
+    `score` is its face score, see `face_score`; it is low for a face that only the detector is sure of. Such a face is
+    returned once the detector has found it twice.
 
     - `landmarker`: a `Landmarker`.
     - `smooth`: `one-euro`, `flow` or `none`.

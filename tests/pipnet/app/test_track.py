@@ -307,7 +307,7 @@ def test_the_enhanced_frame_gives_as_many_faces_as_are_tracked():
 
 
 def test_no_frame_without_a_face_takes_much_longer():
-    """Where the detector finds nothing, it also looks at the enhanced frame."""
+    """The detector also looks at the enhanced frame if it finds nothing."""
     runs = []
 
     def blind(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
