@@ -1,4 +1,4 @@
-"""Drawing of landmarks: points, edges, numbers, tiles and sheets of tiles."""
+"""Drawing of faces and landmarks: points, edges, numbers, labels, tiles and sheets of tiles."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +6,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.layout import Layout
 
+STYLES = ("edges", "points", "numbers", "nothing")  # in the order in which key d goes through them
+UNCERTAIN = 0.4  # score below which a landmark is drawn hollow
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
 TRUTH, FOUND = (80, 220, 80), RED  # of labels and of predictions
 FARTHEST = 1e6  # px; OpenCV cannot draw at places far beyond this, where a diverged net may put a landmark
@@ -86,7 +91,7 @@ def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float
     text = text.encode(errors="replace").decode()  # of a name that is not UTF-8, at which OpenCV would end the process
     around = [(x, y, BLACK) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y, shade in (*around, (0, 0, colour)):  # thicker strokes would be wider letters
-        cv2.putText(image, text, (corner[0] + x, corner[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, shade, 1, cv2.LINE_AA)
+        cv2.putText(image, text, (corner[0] + x, corner[1] + y), FONT, size, shade, 1, cv2.LINE_AA)
 
 
 def draw_numbers(
@@ -105,9 +110,77 @@ def draw_numbers(
             continue
         away = landmarks[i] - middles.get(i, landmarks[known].mean(0))
         away = away / max(np.linalg.norm(away), 1e-6)
-        (width, height), _ = cv2.getTextSize(str(i), cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        (width, height), _ = cv2.getTextSize(str(i), FONT, size, 1)
         centre = landmarks[i] + away * (np.abs(away) @ (width, height) / 2 + 5)
         draw_text(image, str(i), (round(centre[0] - width / 2), round(centre[1] + height / 2)), size, colours[i])
+
+
+def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
+    """Draw landmarks, corners of the boxes, labels and the alarm into `image`. Sizes are proportional to the face.
+
+    style: one of STYLES; with "nothing", only an alarm is drawn. UserError for others.
+    """
+    if style not in STYLES:
+        raise UserError(f"there is no style {style!r} of drawing; take one of {', '.join(STYLES)}")
+    colours = group_colours(layout)
+    for face in faces if style != "nothing" else ():
+        side = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
+        width = max(1, round(side / 300))
+        pen = Pen(max(1.0, side / 130), width if style == "edges" else 0)
+        draw(image, face.landmarks, layout, colours, face.scores < UNCERTAIN, pen)
+        if style == "numbers":
+            draw_numbers(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
+        x1, y1, x2, y2 = face.box
+        dx, dy = (face.box[2:] - face.box[:2]) / 5
+        for x, y, right, down in ((x1, y1, dx, dy), (x2, y1, -dx, dy), (x1, y2, dx, -dy), (x2, y2, -dx, -dy)):
+            for end in ((x + right, y), (x, y + down)):
+                draw_line(image, np.array((x, y)), np.array(end), WHITE, width)
+        draw_label(image, face, side)
+    draw_alarm(image, faces)
+
+
+def draw_label(image: np.ndarray, face: Face, side: float) -> None:
+    """Write id, score, pose, states and drowsiness above the box, or below it where there is no room, inside the
+    picture.
+    """
+    words = [f"#{face.id}"] if face.id is not None else []
+    words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
+    lines = [" ".join(words)] if words else []
+    if face.pose is not None and np.isfinite(face.pose).all():
+        lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
+    if likely := [name.replace("_", " ") for name, value in (face.states or {}).items() if value > 0.5]:
+        lines.append(", ".join(likely))
+    if face.drowsiness:
+        lines.append("eyes {open:.0%} blinks {blinks} yawns {yawns}".format(**face.drowsiness))
+    if not lines:
+        return
+    size = float(np.clip(side / 400, 0.4, 3))
+    step, (height, width) = round(26 * size) + 4, image.shape[:2]
+    across = max(cv2.getTextSize(text, FONT, size, 1)[0][0] for text in lines)
+    rest = 6 + step * (len(lines) - 1)
+    x, top = max(1, min(round(face.box[0]), width - across - 2)), round(face.box[1]) - rest
+    if top < step:
+        top = min(round(face.box[3]) + step, height - rest)
+    for row, text in enumerate(lines):
+        draw_text(image, text, (x, top + row * step), size)
+
+
+def draw_alarm(image: np.ndarray, faces: list[Face]) -> None:
+    """Draw a red frame round the picture, with the reason at the bottom, if a face is drowsy."""
+    drowsy = next((face.drowsiness for face in faces if face.drowsiness and face.drowsiness["alarm"]), None)
+    if drowsy is None:
+        return
+    text = (
+        "EYES CLOSED"
+        if drowsy["alarm"] == "eyes closed"
+        else f"DROWSY: eyes closed {drowsy['perclos']:.0%} of the time"
+    )
+    height, width = image.shape[:2]
+    edge = max(2, min(width, height) // 60)
+    cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)
+    size = float(np.clip(width / 900, 0.4, 3))
+    across = cv2.getTextSize(text, FONT, size, 1)[0][0]
+    draw_text(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))
 
 
 def tile(

@@ -15,7 +15,7 @@ from victims import campaign
 
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
-from pipnet.app.drowsiness import ring_aspect
+from pipnet.video.drowsiness import ring_aspect
 from utils.settings.checks import check_read
 from utils.settings.config import make_settings, parse, read_defaults
 from utils.settings.extras import extra

@@ -29,7 +29,7 @@ from extras.datasets import DATASETS
 from nets import HEADS
 from pipnet.app import demo
 from pipnet.app.sinks import VideoSink
-from pipnet.app.sources import Frame
+from pipnet.video.sources import Frame
 from utils.settings.config import parse, read_defaults
 
 DEFAULTS = read_defaults()

@@ -10,8 +10,8 @@ from photographs import found_in_box, labelled_sets, photographs, require, title
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from pipnet.app.track import Tracker
 from pipnet.landmarker import Landmarker
+from pipnet.video.track import Tracker
 
 DEPTH, PROMINENCE = 0.7, 0.2  # relative height below which all nets together see a blink, and how far it falls
 AROUND, APART = 2.0, 0.3  # s: window of the median; least time between two blinks

@@ -25,10 +25,10 @@ from extras.detector import metric
 from extras.detector.find_faces import FLOOR, detected_at_scale, exported_detector, find_faces, torch_detector
 from extras.detector.loaders import weights_of
 from extras.detector.wider import read_wider
-from pipnet.app import track
 from pipnet.detector import FaceBox
 from pipnet.geometry import box_of, grow, iou
 from pipnet.landmarker import Landmarker
+from pipnet.video import track
 
 # ------------------------------------------------------------------------------------------------------------- detector
 PARTIAL = ("1--people",)

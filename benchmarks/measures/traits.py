@@ -9,9 +9,9 @@ from extras.synthetic import render
 from extras.synthetic.face import RenderedFace
 from extras.synthetic.head import both_lids
 from extras.synthetic.people import Person, sample_person
-from pipnet.app.drowsiness import ring_aspect
 from pipnet.landmarker import Landmarker
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
+from pipnet.video.drowsiness import ring_aspect
 from utils.evaluate import metric
 
 SEED, SIDE, PEOPLE = 2, 256, 300  # seeds 0 and 1 draw training faces

@@ -10,12 +10,12 @@ from photographs import name_and_file, open_detector
 from shown import rows_of
 
 from extras.synthetic import render
-from pipnet.app.sources import open_source
-from pipnet.app.track import Tracker
 from pipnet.draw import draw, group_colours
 from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
+from pipnet.video.sources import open_source
+from pipnet.video.track import Tracker
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
 GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # {faces: (columns, rows) of the picture}

@@ -17,11 +17,11 @@ import numpy as np
 from loguru import logger
 
 from extras.semi.settings import SemiSettings
-from pipnet.app.sources import Frame, Pictures, open_source
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError
 from pipnet.files import checksum, own_folder
 from pipnet.geometry import Protocol, crop_box, cut
+from pipnet.video.sources import Frame, Pictures, open_source
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import fingerprint
 from utils.data.new_folder import new_folder

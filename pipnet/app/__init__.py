@@ -1,1 +1,1 @@
-"""The demo: sources and sinks of frames, tracking, smoothing, drowsiness, drawing."""
+"""The demo: flags, drawing, sinks of frames, the page for the browser."""

@@ -11,12 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pipnet import __version__
-from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.flags import Parser, add_face_flags, check_flags
 from pipnet.app.output import KEYS, Lines, Output, check_targets
-from pipnet.app.smooth import SMOOTH
-from pipnet.app.sources import Frame, Source, open_sources, silence_opencv
-from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
 from pipnet.console import open_console
 from pipnet.detector import DETECTORS, Detector, shipped_weights
@@ -28,6 +24,10 @@ from pipnet.pose import head_pose, pose_points
 from pipnet.runtimes import MOST_THREADS
 from pipnet.session import shipped_onnx
 from pipnet.stop import SIGNALS, answer, end_when_stuck
+from pipnet.video.drowsiness import Drowsiness
+from pipnet.video.smooth import SMOOTH
+from pipnet.video.sources import Frame, Source, open_sources, silence_opencv
+from pipnet.video.track import Tracker
 
 LANDMARK_NETS = [name for name in SHIPPED if name != "detector"]
 

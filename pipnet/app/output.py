@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipnet.app.encoders import CODECS, drawback
-from pipnet.app.panel import STYLES, Panel, alarm, draw_faces, plural
+from pipnet.app.panel import Panel, plural
 from pipnet.app.sinks import (
     PictureSink,
     VideoSink,
@@ -26,12 +26,13 @@ from pipnet.app.sinks import (
     unused,
     writing,
 )
-from pipnet.app.sources import Frame, Source
+from pipnet.draw import STYLES, draw_faces
 from pipnet.errors import UserError, printable, tell
 from pipnet.face import Face, plain_values
 from pipnet.files import names_folder
 from pipnet.layout import Layout
 from pipnet.module_path import python
+from pipnet.video.sources import Frame, Source
 
 OUTPUT = Path("output")  # folder for what is saved without a name
 KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
@@ -212,7 +213,6 @@ class Output:
         if not self.source.still and style != "nothing":
             self.panel.draw(image, len(faces))
         draw_faces(image, faces, self.layout, style)
-        alarm(image, faces)
         return image
 
     def add(self, frame: Frame, faces: list[Face], stages: dict[str, float], total: float) -> bool:

@@ -1,14 +1,10 @@
-"""Drawings of the demo: faces, the time of each stage, the drowsiness alarm."""
+"""The panel of the demo: frames per second and the time of each stage."""
 
 import cv2
 import numpy as np
 
-from pipnet.draw import WHITE, Pen, draw, draw_line, draw_numbers, draw_text, group_colours
-from pipnet.face import Face
-from pipnet.layout import Layout
+from pipnet.draw import draw_text
 
-STYLES = ("edges", "points", "numbers", "nothing")  # in the order in which key d goes through them
-UNCERTAIN = 0.4  # score below which a landmark is drawn hollow
 STAGES = {
     "decode": (200, 160, 90),
     "detect": (90, 190, 250),
@@ -17,58 +13,11 @@ STAGES = {
     "draw": (170, 170, 240),
     "save": (200, 200, 120),
 }  # BGR
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def plural(count: int, noun: str) -> str:
     """Return a number with its noun."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
-    """Draw landmarks, corners of the boxes and labels into `image`. Sizes are proportional to the face."""
-    if style == "nothing":
-        return
-    colours = group_colours(layout)
-    for face in faces:
-        side = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
-        width = max(1, round(side / 300))
-        pen = Pen(max(1.0, side / 130), width if style == "edges" else 0)
-        draw(image, face.landmarks, layout, colours, face.scores < UNCERTAIN, pen)
-        if style == "numbers":
-            draw_numbers(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
-        x1, y1, x2, y2 = face.box
-        dx, dy = (face.box[2:] - face.box[:2]) / 5
-        for x, y, right, down in ((x1, y1, dx, dy), (x2, y1, -dx, dy), (x1, y2, dx, -dy), (x2, y2, -dx, -dy)):
-            for end in ((x + right, y), (x, y + down)):
-                draw_line(image, np.array((x, y)), np.array(end), WHITE, width)
-        draw_label(image, face, side)
-
-
-def draw_label(image: np.ndarray, face: Face, side: float) -> None:
-    """Write id, score, pose, states and drowsiness above the box, or below it where there is no room, inside the
-    picture.
-    """
-    words = [f"#{face.id}"] if face.id is not None else []
-    words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
-    lines = [" ".join(words)] if words else []
-    if face.pose is not None and np.isfinite(face.pose).all():
-        lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
-    if likely := [name.replace("_", " ") for name, value in (face.states or {}).items() if value > 0.5]:
-        lines.append(", ".join(likely))
-    if face.drowsiness:
-        lines.append("eyes {open:.0%} blinks {blinks} yawns {yawns}".format(**face.drowsiness))
-    if not lines:
-        return
-    size = float(np.clip(side / 400, 0.4, 3))
-    step, (height, width) = round(26 * size) + 4, image.shape[:2]
-    across = max(cv2.getTextSize(text, FONT, size, 1)[0][0] for text in lines)
-    rest = 6 + step * (len(lines) - 1)
-    x, top = max(1, min(round(face.box[0]), width - across - 2)), round(face.box[1]) - rest
-    if top < step:
-        top = min(round(face.box[3]) + step, height - rest)
-    for row, text in enumerate(lines):
-        draw_text(image, text, (x, top + row * step), size)
 
 
 class Panel:
@@ -103,21 +52,3 @@ class Panel:
                 image, (start, y - step // 2), (start + round(reach * seconds / longest), y), STAGES[name], -1
             )
             draw_text(image, f"{name} {1000 * seconds:.1f} ms", (6, y), size)
-
-
-def alarm(image: np.ndarray, faces: list[Face]) -> None:
-    """Draw a red frame round the picture, with the reason at the bottom, if a face is drowsy."""
-    drowsy = next((face.drowsiness for face in faces if face.drowsiness and face.drowsiness["alarm"]), None)
-    if drowsy is None:
-        return
-    text = (
-        "EYES CLOSED"
-        if drowsy["alarm"] == "eyes closed"
-        else f"DROWSY: eyes closed {drowsy['perclos']:.0%} of the time"
-    )
-    height, width = image.shape[:2]
-    edge = max(2, min(width, height) // 60)
-    cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)
-    size = float(np.clip(width / 900, 0.4, 3))
-    across = cv2.getTextSize(text, FONT, size, 1)[0][0]
-    draw_text(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))

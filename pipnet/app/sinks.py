@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from pipnet.app.encoders import CODECS, OpenCV, PyAV, keeps_aspect, open_encoder
-from pipnet.app.sources import Frame
 from pipnet.errors import UserError
 from pipnet.files import partial_file
 from pipnet.images import opencv_path, write_image
+from pipnet.video.sources import Frame
 
 RESERVE = 2**23  # bytes that stay free on the disk, for what is written when a video ends, above all its index
 

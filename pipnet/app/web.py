@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 from urllib.request import urlopen
 
-from pipnet import detector, images, landmark_net, landmarker
-from pipnet.app import drowsiness, panel, smooth, track
-from pipnet.draw import group_colours
+from pipnet import detector, draw, images, landmark_net, landmarker
 from pipnet.errors import UserError, one_line
 from pipnet.files import is_partial, names_folder, partial_name, set_aside, shipped, write_atomic, write_text
 from pipnet.geometry import border_px
@@ -27,6 +25,7 @@ from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.layout import Layout
 from pipnet.pose import FAR, MODEL, pose_points
 from pipnet.runtimes import open_file
+from pipnet.video import drowsiness, smooth, track
 
 PAGE = Path(__file__).parent.parent / "web"
 RUNTIME = "onnxruntime-web-1.30.0.tgz"  # of the npm registry, which states this checksum
@@ -220,8 +219,8 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
         "drowsiness": _drowsiness(layout),
         "layout": {
             "edges": layout.edges(),
-            "colours": [f"#{r:02x}{g:02x}{b:02x}" for b, g, r in group_colours(layout)],
-            **_constants(panel, "UNCERTAIN"),
+            "colours": [f"#{r:02x}{g:02x}{b:02x}" for b, g, r in draw.group_colours(layout)],
+            **_constants(draw, "UNCERTAIN"),
         },
         "options": {"max_faces": options.max_faces, "detect_every": options.detect_every, "smooth": options.smooth},
     }

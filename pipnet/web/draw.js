@@ -1,4 +1,4 @@
-/** Drawing of a frame and its faces, as pipnet/app/panel.py. */
+/** Drawing of a frame and its faces, as pipnet/draw.py. */
 
 import { areaOf } from "./geometry.js";
 

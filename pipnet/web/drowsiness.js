@@ -1,4 +1,4 @@
-/** Drowsiness from landmarks: how open eyes and mouth are, blinks, yawns, closed eyes, as pipnet/app/drowsiness.py. */
+/** Drowsiness from landmarks: how open eyes and mouth are, blinks, yawns, closed eyes, as pipnet/video/drowsiness.py. */
 
 import { distance } from "./geometry.js";
 import { mean, median, weightedQuantile } from "./numbers.js";

@@ -1,4 +1,4 @@
-/** Filters that steady landmarks in a video, as pipnet/app/smooth.py. */
+/** Filters that steady landmarks in a video, as pipnet/video/smooth.py. */
 
 import { boxOf, distance, iou, similarity, transform } from "./geometry.js";
 import { median } from "./numbers.js";

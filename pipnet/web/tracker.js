@@ -1,4 +1,4 @@
-/** Tracking of faces in a video: the next crop comes from this frame's landmarks, as pipnet/app/track.py. */
+/** Tracking of faces in a video: the next crop comes from this frame's landmarks, as pipnet/video/track.py. */
 
 import { boxOf, iou } from "./geometry.js";
 import { largestFirst } from "./landmarker.js";

@@ -240,7 +240,7 @@ def make_video(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_video(file: Path) -> None:
-    from pipnet.app.sources import open_source, silence_opencv
+    from pipnet.video.sources import open_source, silence_opencv
 
     silence_opencv()
     source = open_source(str(file))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS
 
-from pipnet.draw import WHITE, draw, draw_circle, draw_line, draw_numbers, draw_text, tile
+from pipnet.draw import WHITE, draw, draw_circle, draw_label, draw_line, draw_numbers, draw_text, tile
+from pipnet.face import Face
 
 
 @pytest.mark.parametrize("far", (1e7, -1e12, 1e300, -1e300))
@@ -36,3 +37,22 @@ def test_text_that_is_no_utf8_is_drawn():
     image = np.zeros((40, 200, 3), np.uint8)
     draw_text(image, "Stra\udcdfe_1.jpg", (4, 30))
     assert image.any()
+
+
+def test_a_label_is_never_cut():
+    def lit(height: int, width: int, box: tuple) -> int:
+        image = np.zeros((height, width, 3), np.uint8)
+        face = Face(
+            np.array(box, float),
+            0.9,
+            np.zeros((68, 2)),
+            np.ones(68),
+            pose=np.array([10.0, -20, 30]),
+            states={"left_eye_closed": 0.9, "mouth_closed": 0.1},
+        )
+        draw_label(image, face, 100)
+        return int(image.any(2).sum())
+
+    whole = lit(900, 900, (300, 300, 400, 400))
+    for box in ((2, 2, 298, 298), (280, 100, 380, 200), (-50, 3, 50, 103), (100, 180, 200, 310)):
+        assert lit(300, 300, box) == whole > 300

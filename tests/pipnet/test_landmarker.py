@@ -22,13 +22,13 @@ from PIL import Image
 import pipnet.openers
 from pipnet import Detector, Face, Landmarker, UserError
 from pipnet.align import FIVE, TEMPLATE, box_of_points, chip, five_points
-from pipnet.app.drowsiness import Drowsiness
-from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matrix, to_crop, transform, turn_about
 from pipnet.images import as_bgr
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.pose import head_pose
+from pipnet.video.drowsiness import Drowsiness
+from pipnet.video.track import Tracker
 from utils.task.find import find_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])

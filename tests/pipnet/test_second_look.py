@@ -9,7 +9,6 @@ from conftest import ROOT, draw_face
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipnet.app.track import Tracker
 from pipnet.card import SURE_ERROR
 from pipnet.detector import Detections, Detector, FaceBox, joined
 from pipnet.face import Face
@@ -18,6 +17,7 @@ from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_p
 from pipnet.images import enhanced
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.landmarker import Landmarker, apart
+from pipnet.video.track import Tracker
 
 
 class Counting(Detector):

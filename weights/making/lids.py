@@ -23,9 +23,9 @@ from photographs import Photograph, found_in_box, photographs, require, without_
 from record import ROOT
 from scipy.interpolate import CubicSpline
 
-from pipnet.app.drowsiness import ring_aspect
 from pipnet.images import read_image, write_image
 from pipnet.layout import EYES, opposite
+from pipnet.video.drowsiness import ring_aspect
 from utils.data.prepare import split_identities
 from utils.data.pts import read_pts, write_pts
 from utils.settings.config import read_defaults

@@ -25,11 +25,12 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, refuses,
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
-from pipnet.app import demo, encoders, output, sinks, sources
+from pipnet.app import demo, encoders, output, sinks
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.images import read_image
 from pipnet.landmarker import Landmarker
+from pipnet.video import sources
 from utils.task import inference
 from utils.train.run_folder import Run
 from utils.train.run_lock import hold

@@ -13,7 +13,7 @@ import pytest
 
 from pipnet.app.encoders import CODECS, LONGEST, PYAV, drawback, keeps_aspect
 from pipnet.app.sinks import VideoSink
-from pipnet.app.sources import Frame, Video
+from pipnet.video.sources import Frame, Video
 
 COUNT, RATE = 30, 20
 

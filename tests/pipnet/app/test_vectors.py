@@ -17,9 +17,6 @@ from test_drowsiness import blinking, face
 
 from extras.synthetic import render
 from pipnet import geometry
-from pipnet.app.drowsiness import Drowsiness
-from pipnet.app.smooth import OneEuro
-from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, Options, page_settings
 from pipnet.detector import WITHIN, Detections, Detector, FaceBox, joined
 from pipnet.face import Face, plain_values
@@ -29,6 +26,9 @@ from pipnet.images import enhanced, resized
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose, turn_pose
+from pipnet.video.drowsiness import Drowsiness
+from pipnet.video.smooth import OneEuro
+from pipnet.video.track import Tracker
 
 pytestmark = pytest.mark.skipif(
     shutil.which("node") is None, reason="no node on this machine, which runs the page's JavaScript"

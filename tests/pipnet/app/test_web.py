@@ -22,17 +22,17 @@ from conftest import ROOT, fails, refuses, works
 from speeds.browser import BROWSER, Listener, in_browser, two_faces
 
 from pipnet.app import demo, web
-from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.output import json_line
 from pipnet.app.sinks import VideoSink
-from pipnet.app.sources import Frame
-from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
 from pipnet.detector import Detector
 from pipnet.files import shipped, write_atomic
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
+from pipnet.video.drowsiness import Drowsiness
+from pipnet.video.sources import Frame
+from pipnet.video.track import Tracker
 
 needs_runtime = pytest.mark.usefixtures("runtime")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")

@@ -13,8 +13,8 @@ import pytest
 from conftest import refuses
 from PIL import Image
 
-from pipnet.app import address, sources
-from pipnet.app.sources import open_source, silence_opencv
+from pipnet.video import address, sources
+from pipnet.video.sources import open_source, silence_opencv
 
 
 class Site(BaseHTTPRequestHandler):
@@ -154,7 +154,7 @@ def test_what_begins_again_with_the_same_frame_is_not_back(monkeypatch, capfd):
 
 
 def test_pictures_without_end_are_a_stream(site, monkeypatch):
-    monkeypatch.setattr("pipnet.app.address.PATIENCE", 0.3)
+    monkeypatch.setattr("pipnet.video.address.PATIENCE", 0.3)
     Site.answers = {"/endless": ("image/jpeg", picture(), False)}
     silence_opencv()
     source = open_source(f"http://{site}/endless")

@@ -9,13 +9,13 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from pipnet.app.smooth import make_smooth
 from pipnet.card import HALFWAY
 from pipnet.errors import UserError
 from pipnet.face import Face, boxes_of
 from pipnet.geometry import box_of, greedy_nms, iou, upright_boxes
 from pipnet.images import as_bgr
 from pipnet.landmarker import Landmarker, largest_first
+from pipnet.video.smooth import make_smooth
 
 STEP = 0.03  # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once

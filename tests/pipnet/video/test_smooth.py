@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face, refuses
 
-from pipnet.app.smooth import Flow, OneEuro, make_smooth
+from pipnet.video.smooth import Flow, OneEuro, make_smooth
 
 SHAPE = (mean_face() - 0.5) * 280  # px: a face of 200
 

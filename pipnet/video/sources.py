@@ -18,10 +18,10 @@ from urllib.request import url2pathname
 import cv2
 import numpy as np
 
-from pipnet.app.address import failure, fetch_picture
 from pipnet.errors import Unreadable, UserError, tell
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 from pipnet.picture_size import check_size, picture_size
+from pipnet.video.address import failure, fetch_picture
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4  # frames that are decoded ahead of their use

@@ -11,7 +11,6 @@ from conftest import LAYOUTS, ROOT, draw_face, mean_face, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipnet.app.track import LEAST_SCORE, MEMORY, RETRY, Tracker, face_score, match
 from pipnet.card import HALFWAY
 from pipnet.errors import UserError
 from pipnet.face import Face
@@ -19,6 +18,7 @@ from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
+from pipnet.video.track import LEAST_SCORE, MEMORY, RETRY, Tracker, face_score, match
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 

@@ -6,10 +6,10 @@ from conftest import LAYOUTS, mean_face, refuses
 
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
-from pipnet.app.drowsiness import ALARM_CLOSED, Drowsiness, ring_aspect
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
+from pipnet.video.drowsiness import ALARM_CLOSED, Drowsiness, ring_aspect
 
 
 def lens(count: int, centre: tuple, width: float, height: float) -> np.ndarray:

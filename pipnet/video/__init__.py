@@ -1,0 +1,1 @@
+"""Videos and other sources of frames: reading, tracking, smoothing, drowsiness."""
