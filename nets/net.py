@@ -85,9 +85,9 @@ class Net(Trainable):
         total = torch.stack([maps.sum() for maps in features if maps is not None]).sum()
         return any(gradient is None for gradient in torch.autograd.grad(total, parameters, allow_unused=True))
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
-        refined = self.refiner.count(labels) if self.refiner else {}
-        return {**self.head.count(labels, self.grid), **self.auxiliary.count(labels), **refined}
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
+        refined = self.refiner.denominators(labels) if self.refiner else {}
+        return {**self.head.denominators(labels, self.grid), **self.auxiliary.denominators(labels), **refined}
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return images uint8 BGR (B, S, S, 3) as float (B, 3, S, S) in the channel order and range of the backbone's

@@ -41,7 +41,7 @@ class Trainable(nn.Module):
         """Return whether a training step leaves parameters without a gradient."""
         return False
 
-    def count(self, labels: Any) -> dict[str, Tensor]:
+    def denominators(self, labels: Any) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`, without looking at pictures."""
         raise NotImplementedError
 

@@ -72,7 +72,7 @@ def largest_first(boxes: np.ndarray) -> np.ndarray:
     return np.argsort(-np.prod(boxes[:, 2:4] - boxes[:, :2], 1), kind="stable")
 
 
-def apart(faces: list[Face]) -> list[Face]:
+def without_duplicates(faces: list[Face]) -> list[Face]:
     """Return the faces except those that show another face again, or a part of a larger face that is not less certain."""
     if len(faces) < 2:
         return faces
@@ -227,7 +227,7 @@ class Landmarker:
             first, rest = np.split(rest, [most - len(faces)])
             first.sort()  # best first
             more = self.faces_of(image, boxes[first], scores[first], second_crop)
-            faces = sorted(apart(faces + more), key=lambda face: -face.score) if faces else more
+            faces = sorted(without_duplicates(faces + more), key=lambda face: -face.score) if faces else more
         return faces
 
     def faces_of(
@@ -252,7 +252,7 @@ class Landmarker:
                 break
             boxes[moving] = again[far]
             faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
-        return apart([face for face, box in zip(faces, first, strict=True) if self.is_face(face, box)])
+        return without_duplicates([face for face, box in zip(faces, first, strict=True) if self.is_face(face, box)])
 
     def _aimed(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector, with its

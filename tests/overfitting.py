@@ -44,7 +44,7 @@ def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, batches
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
         labels = Labels.pack(landmarks[chosen])
-        sums, counts = net.loss(images[chosen], labels), net.count(labels)
+        sums, counts = net.loss(images[chosen], labels), net.denominators(labels)
         optimizer.zero_grad()
         sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)

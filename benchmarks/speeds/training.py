@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from utils.data.batches import Batch, Order
+from utils.data.batches import Batch, Shuffle
 from utils.data.sets import SetFinder
 from utils.settings.config import parse, read_defaults
 from utils.task.experiment import landmark_experiment
-from utils.task.sources import prepare
+from utils.task.task_data import prepare
 from utils.train.experiment import Experiment
 from utils.train.loop import make_loader, make_solver
-from utils.train.losses import one_behind
 from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks
 from utils.train.run_folder import Run
 from utils.train.settings import read_settings
 from utils.train.solver import Solver
+from utils.train.step_values import one_behind
 
 STEPS, SECONDS, ROUNDS = (
     20,
@@ -37,7 +37,7 @@ STEPS, SECONDS, ROUNDS = (
 TRACED = 5  # steps
 
 
-def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Any]:
+def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Shuffle, Any]:
     """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first
     step.
     """
@@ -61,7 +61,7 @@ def training(*flags: str, rounds: int = ROUNDS) -> dict:
         return measured(*begun, loader, rounds)
 
 
-def measured(experiment: Experiment, solver: Solver, order: Order, loader: Any, rounds: int) -> dict:
+def measured(experiment: Experiment, solver: Solver, order: Shuffle, loader: Any, rounds: int) -> dict:
     """Return the figures of a training that has begun."""
     net, device = experiment.settings.net, solver.ranks.device
     solver.begin()

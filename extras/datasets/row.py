@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
     norms: tuple[str, ...] = ()  # norms that publications use for this set; reports mark them
 
     @property
-    def countable(self) -> bool:
+    def origin_is_ambiguous(self) -> bool:
         """Return whether users may count the first pixel as 0 or 1: in own sets whose format does not say it."""
         return self.layout is None and self.origin == 0
 
@@ -93,7 +93,7 @@ class Dataset(NamedTuple):
         origin = self.origin if first_pixel is None else first_pixel
         read_as = CONTINUOUS if published else origin
         archive = self.load(folder, allow_partial, layout and layout.count, read_as, layouts, **options)
-        if self.countable:
+        if self.origin_is_ambiguous:
             check_first_pixel(archive, origin, first_pixel is not None, published)
         found = layout.name if layout and self.layout else layout_of(archive, layout).name
         return RawSet(archive.tables(), found, archive.names)

@@ -3,9 +3,9 @@
 from argparse import Namespace
 from typing import Any
 
+from extras.detector.evaluation import DetectorEvaluation
 from extras.detector.experiment import PictureSets, detector_experiment, prepare
 from extras.detector.show import show
-from extras.detector.tested import DetectorTests
 from pipnet.errors import UserError
 from utils.train import checkpoint
 from utils.train.loop import train as train_experiment
@@ -25,13 +25,13 @@ def check(mode: Namespace) -> None:
         raise UserError("--compare is for landmark nets; leave it out of --task detect")
 
 
-def train(sources: PictureSets, ranks: Ranks, run: Run, resume: bool) -> None:
+def train(task_data: PictureSets, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a detector in the run's folder."""
-    train_experiment(detector_experiment(sources), run, ranks, resume)
+    train_experiment(detector_experiment(task_data), run, ranks, resume)
 
 
 def tests(
-    sources: PictureSets, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
-) -> DetectorTests:
+    task_data: PictureSets, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
+) -> DetectorEvaluation:
     """Return the tests of a run."""
-    return DetectorTests(sources, run, stored or checkpoint.load(run.weights))
+    return DetectorEvaluation(task_data, run, stored or checkpoint.load(run.weights))

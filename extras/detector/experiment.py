@@ -158,11 +158,11 @@ def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
     return Scenes(material, detect, settings.augment, settings.net.input_size, settings.train.seed, count)
 
 
-def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
+def calibration(task_data: PictureSets) -> Iterator[np.ndarray]:
     """Yield pictures of the training sets to calibrate 8-bit numbers on."""
     kinds = [
-        [picture for folder in sources.wider for picture in read_wider(folder, "train")],
-        composites([Split(one, "train") for one in sources.sets], sources.settings) if sources.sets else [],
+        [picture for folder in task_data.wider for picture in read_wider(folder, "train")],
+        composites([Split(one, "train") for one in task_data.sets], task_data.settings) if task_data.sets else [],
     ]
     kinds = [pictures for pictures in kinds if pictures]
     for pictures in kinds:
@@ -171,16 +171,16 @@ def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-def detector_experiment(sources: PictureSets) -> Experiment:
-    """Return the training of a detector on `sources`, whose pictures are loaded here."""
-    settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
+def detector_experiment(task_data: PictureSets) -> Experiment:
+    """Return the training of a detector on `task_data`, whose pictures are loaded here."""
+    settings, ranks, (material, held) = task_data.settings, task_data.ranks, task_data.loaded
     words = (
         f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
         f"{len(held)} pictures to validate"
     )
-    lists = [checksum(list_file(folder, "train")) for folder in sources.wider]
+    lists = [checksum(list_file(folder, "train")) for folder in task_data.wider]
     scenes = make_scenes(material, settings, settings.of(DetectSettings).crops)
-    samples = TrainingSet(scenes, lists + [one.checksum for one in sources.sets], words)
+    samples = TrainingSet(scenes, lists + [one.checksum for one in task_data.sets], words)
     return Experiment(
         settings,
         f"a face detector ({settings.train.preset}), crops of {settings.net.input_size} px",
@@ -189,7 +189,7 @@ def detector_experiment(sources: PictureSets) -> Experiment:
         samples,
         partial(start_net, settings, scenes, ranks),
         {"layout": {}, "protocol": {}, "command": " ".join(["python main.py", *sys.argv[1:]])},
-        partial(validator, sources, held, ranks),
+        partial(validator, task_data, held, ranks),
     )
 
 
@@ -207,7 +207,7 @@ def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) ->
     return net, InitialWeights("the checkpoint" if resume else weights)
 
 
-def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: Solver):
+def validator(task_data: PictureSets, held: list[Picture], ranks: Ranks, solver: Solver):
     """Return a function that validates the weights of `solver` on the pictures `held`."""
     net = FaceBoxesV2()
 
@@ -216,13 +216,13 @@ def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: S
         check_finite(state)
         net.load_state_dict(state)
         return ValidationResult(
-            state, miss(torch_detector(net, ranks.device), sources, held, ranks) if held else float("nan")
+            state, miss(torch_detector(net, ranks.device), task_data, held, ranks) if held else float("nan")
         )
 
     return validate
 
 
-def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks) -> float:
+def miss(detect: Detect, task_data: PictureSets, held: list[Picture], ranks: Ranks) -> float:
     """Return 100 % minus the mean of a detector's figures over all scales and kinds of pictures.
 
     The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs. At
@@ -230,8 +230,8 @@ def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks
     """
     figures, portrait, scales = (
         [],
-        {set_name(one.folder) for one in sources.sets},
-        sources.settings.of(DetectSettings).scales,
+        {set_name(one.folder) for one in task_data.sets},
+        task_data.settings.of(DetectSettings).scales,
     )
     turns = [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
     for pictures, scale in [*((held, scale) for scale in scales), (turns, scales[0])]:

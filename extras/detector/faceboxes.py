@@ -122,7 +122,7 @@ class FaceBoxesV2(Trainable):
     def loss(self, images: Tensor, targets: BoxTargets) -> dict[str, Tensor]:
         return multibox_loss(*self(images), targets)
 
-    def count(self, targets: BoxTargets) -> dict[str, Tensor]:
+    def denominators(self, targets: BoxTargets) -> dict[str, Tensor]:
         """Return {term: count}: the matched anchors, for `conf` at least those that LEAST background anchors stand for."""
         faces = (targets.label == 1).sum(1).float()
         return {"conf": faces.clamp(min=LEAST / NEGATIVES).sum(), "loc": faces.sum()}

@@ -19,7 +19,7 @@ from extras.detector.settings import DetectSettings
 from extras.detector.wider import Picture
 from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.data.batches import Batch
-from utils.data.changes import DRAWS, Field, changes, shadows, uniforms
+from utils.data.changes import DRAWS, CropGeometry, changes, shadows, uniforms
 from utils.data.pixels import darken, pixels
 from utils.settings.sections import AugmentSettings
 
@@ -89,7 +89,7 @@ class Scenes(Dataset):
         rng, labels, field = (
             np.random.default_rng((self.seed, number, index)),
             [],
-            Field(self.size, self.size, self.size),
+            CropGeometry(self.size, self.size, self.size),
         )
         canvas = np.zeros((self.size, self.size, 3), np.uint8)
         self._fill(canvas, np.zeros(2, int), index, labels, rng)

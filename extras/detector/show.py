@@ -12,15 +12,15 @@ from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 
-def show(sources: PictureSets, ranks: Ranks, count: int, run: Run | None) -> str:
+def show(task_data: PictureSets, ranks: Ranks, count: int, run: Run | None) -> str:
     """Draw training crops as the detector gets them; return what to print. All processes call it."""
-    material, _ = sources.loaded
+    material, _ = task_data.loaded
 
     def draw() -> str:
-        scenes = make_scenes(material, sources.settings, count)
+        scenes = make_scenes(material, task_data.settings, count)
         made = [scenes.scene(0, index) for index in range(count)]
         tiles = [draw_boxes(scene.image, [(scene.unknown, FOUND), (scene.boxes, TRUTH)]) for scene in made]
-        file = own_folder(ROOT / sources.settings.data.data_root, "detect", "show") / "samples.jpg"
+        file = own_folder(ROOT / task_data.settings.data.data_root, "detect", "show") / "samples.jpg"
         write_image(file, sheet(tiles, min(6, count)))
         return f"{file}: {count} training crops, faces green, regions that are not trained red"
 

@@ -1,7 +1,7 @@
 """Changes of pixels.py for a whole batch, made by a few large operations of torch on the device of the batch.
 
 `orders` decides on the host which operation changes which rows. `to_device` copies all numbers of a batch to the device
-at once. `carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an
+at once. `apply_changes` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an
 offset of 0.5 until the end, so that truncating them rounds them.
 """
 
@@ -31,8 +31,8 @@ PLACES = 768  # offsets along an axis at which noise is cut out of a larger pict
 
 
 # ------------------------------------------------------------------------------------------------------------ the host
-def orders(made: Sequence[Change]) -> list[tuple]:
-    """Return the operations for `carried_out`: (function, rows that it changes or None for all, its arguments for these
+def compile_changes(made: Sequence[Change]) -> list[tuple]:
+    """Return the operations for `apply_changes`: (function, rows that it changes or None for all, its arguments for these
     rows).
     """
     done: list[tuple] = [(torch.add, None, [HALF])]
@@ -126,7 +126,7 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------------- the device
-def carried_out(crops: Tensor, orders: list) -> Tensor:
+def apply_changes(crops: Tensor, orders: list) -> Tensor:
     """Return crops (B, S, S, 3) uint8 BGR, changed by uploaded `orders`. The given crops stay as they are."""
     x = crops.permute(0, 3, 1, 2)
     for act, rows, numbers in orders:

@@ -10,7 +10,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from extras.gpu.device_pixels import carried_out, orders, to_device
+from extras.gpu.device_pixels import apply_changes, compile_changes, to_device
 from utils.data.batches import Batch, Batches, assembled
 from utils.data.faces import GIB
 from utils.data.threads import Threads
@@ -106,8 +106,8 @@ class DeviceLoader:
         plan = self.batches.planned(key)
         slots = None if self.kept is None else self.slots[key[1]]
         work, packed, maps, slots = to_device(
-            [list(map(orders, plan.changes)), plan.labels.packed.numpy(), plan.maps, slots], self.device
+            [list(map(compile_changes, plan.changes)), plan.labels.packed.numpy(), plan.maps, slots], self.device
         )
         crops = self._decoded(key[1]) if self.kept is None else self.kept[slots]
         moved = plan._replace(changes=work, labels=plan.labels._replace(packed=packed), maps=maps)
-        return assembled(carried_out, crops, moved)
+        return assembled(apply_changes, crops, moved)

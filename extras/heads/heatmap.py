@@ -50,7 +50,7 @@ class HeatmapHead(Head):
         """Return maps (B, N, H, W) from features (B, C, H, W)."""
         return self.score(features)
 
-    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
         return {"score": weights_inside(labels, self.reach).sum()}
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:

@@ -41,6 +41,6 @@ class PartsHead(RegressionHead):
         moved = torch.cat([branch(features).flatten(1).unflatten(1, (-1, 2)) for branch in self.branches], 1).float()
         return CoordinateMaps(self.meanface + UNIT * moved[:, self.order])
 
-    def grafted(self, *_args) -> dict[str, Tensor]:
+    def remapped(self, *_args) -> dict[str, Tensor]:
         """Raise ValueError: a branch fits its own group of landmarks only."""
         raise ValueError("the branches of head parts fit no other landmarks; start from a net with another head")

@@ -50,7 +50,7 @@ class SimCCHead(Head):
         vectors = self.attention(self.embed(self.points(features).flatten(2)))
         return SimCCMaps(self.x(vectors), self.y(vectors))
 
-    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
         return {"score": weights_inside(labels, MARGIN).sum()}
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:

@@ -7,15 +7,15 @@ from extras.semi.settings import check
 __all__ = ["check", "show_labels", "train"]
 
 
-def train(sources: Any, ranks: Any, run: Any, resume: bool) -> None:
+def train(task_data: Any, ranks: Any, run: Any, resume: bool) -> None:
     """Train a landmark net with --semi, see `extras.semi.rounds.train_semi`."""
     from extras.semi.rounds import train_semi
 
-    train_semi(sources, ranks, run, resume)
+    train_semi(task_data, ranks, run, resume)
 
 
-def show_labels(sources: Any, ranks: Any, run: Any, count: int) -> str:
+def show_labels(task_data: Any, ranks: Any, run: Any, count: int) -> str:
     """Draw faces with their pseudo-labels, see `extras.semi.rounds.show_labels`."""
     from extras.semi import rounds
 
-    return rounds.show_labels(sources, ranks, run, count)
+    return rounds.show_labels(task_data, ranks, run, count)

@@ -60,9 +60,9 @@ class MeanTeacher(Wrapper):
             norm.track_running_stats = False  # those of the average stay as they are
         self.teacher = (teacher.requires_grad_(False),)  # a module in a tuple is not registered
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
         unlabelled = Labels.pack(labels.packed.new_zeros(len(labels.weak.images), *labels.landmarks.shape[1:]))
-        return {**self.net.count(labels), **imitated("pseudo_", self.net, self.net.count(unlabelled))}
+        return {**self.net.denominators(labels), **imitated("pseudo_", self.net, self.net.denominators(unlabelled))}
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         outputs, count = self.net.run(self.net.extract(images)), len(labels.packed)

@@ -31,7 +31,7 @@ from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.settings.rules import ROUNDS
 from utils.settings.sections import KEYS
 from utils.task.experiment import check_collapse
-from utils.task.sources import Sources
+from utils.task.task_data import TaskData
 from utils.train import checkpoint
 from utils.train.history import make_whole, resumable
 from utils.train.loop import train
@@ -47,22 +47,22 @@ def label_file(run: Run, number: int) -> Path:
     return run.folder / FOLDER / f"round{number}.csv"
 
 
-def train_semi(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+def train_semi(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net with --semi; in several rounds if this is one of ROUNDS."""
-    unlabelled = find_unlabelled(sources, ranks)  # first of all, since it may fail
-    if sources.settings.train.semi in ROUNDS:
-        train_rounds(sources, ranks, unlabelled, run, resume)
+    unlabelled = find_unlabelled(task_data, ranks)  # first of all, since it may fail
+    if task_data.settings.train.semi in ROUNDS:
+        train_rounds(task_data, ranks, unlabelled, run, resume)
     else:
-        train(semi_experiment(sources, ranks, unlabelled), run, ranks, resume)
+        train(semi_experiment(task_data, ranks, unlabelled), run, ranks, resume)
 
 
-def train_rounds(sources: Sources, ranks: Ranks, unlabelled: UnlabelledFaces, run: Run, resume: bool) -> None:
+def train_rounds(task_data: TaskData, ranks: Ranks, unlabelled: UnlabelledFaces, run: Run, resume: bool) -> None:
     """Train all rounds. A resumed run continues in the round where it was stopped.
 
     UserError if a net has collapsed, if the length of a resumed run differs, or if what a finished round has learnt
     from does.
     """
-    settings, layout = sources.settings, sources.layout
+    settings, layout = task_data.settings, task_data.layout
     semi, epochs = settings.train.semi, settings.train.epochs
     runs = [*(run.part(f"round{number}") for number in range(len(ROUNDS[semi]))), run]
     begun_with = checkpoint.load(runs[0].last)["args"] if resume else settings.flat()
@@ -75,26 +75,26 @@ def train_rounds(sources: Sources, ranks: Ranks, unlabelled: UnlabelledFaces, ru
     for number, one in enumerate(runs):
         pseudo = PseudoLabels(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
         if pseudo and not pseudo.file.is_file():
-            write_pseudo_labels(sources, ranks, unlabelled.faces, run, number)
+            write_pseudo_labels(task_data, ranks, unlabelled.faces, run, number)
         if one.epochs == epochs:
-            data = learnt_from(sources.learnt_from(), unlabelled, pseudo)
+            data = learnt_from(task_data.learnt_from(), unlabelled, pseudo)
             stored = resumable(one, {"layout": layout.to_dict(), "data": data})
             ranks.agree(partial(make_whole, one, "val_nme", stored))
             continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
-        train(semi_experiment(sources, ranks, unlabelled, pseudo), one, ranks, one.last.is_file())
+        train(semi_experiment(task_data, ranks, unlabelled, pseudo), one, ranks, one.last.is_file())
     if ranks.first:
         draw_changed(unlabelled.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
     ranks.wait()
 
 
-def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
+def write_pseudo_labels(task_data: TaskData, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
     """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled
     faces.
     """
-    teacher, count, file = run.part(f"round{number - 1}"), sources.layout.count, label_file(run, number)
+    teacher, count, file = run.part(f"round{number - 1}"), task_data.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
-    found = predict_all(predict, faces, sources.layout, ranks=ranks)
+    found = predict_all(predict, faces, task_data.layout, ranks=ranks)
     landmarks = found.landmarks.numpy()
     check_collapse(landmarks, f"the net of round {number - 1}")
     if ranks.first:
@@ -131,13 +131,13 @@ def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
     )
 
 
-def show_labels(sources: Sources, ranks: Ranks, run: Run, count: int) -> str:
+def show_labels(task_data: TaskData, ranks: Ranks, run: Run, count: int) -> str:
     """Draw `count` faces with the pseudo-labels of each round, least certain first. Return what to print.
 
     All processes call this.
     """
-    faces = find_unlabelled(sources, ranks).faces
-    return ranks.agree(lambda: _draw_least_certain(faces, sources.layout, run, count))
+    faces = find_unlabelled(task_data, ranks).faces
+    return ranks.agree(lambda: _draw_least_certain(faces, task_data.layout, run, count))
 
 
 def _draw_least_certain(faces: Faces, layout: Layout, run: Run, count: int) -> str:

@@ -17,7 +17,7 @@ from utils.data.faces import Faces, constant
 from utils.data.prepared_set import Split
 from utils.settings.rules import MEAN_TEACHER
 from utils.task.experiment import landmark_experiment
-from utils.task.sources import Sources, labelled_rows
+from utils.task.task_data import TaskData, labelled_rows
 from utils.train.experiment import Experiment, TrainingSet
 from utils.train.ranks import Ranks
 
@@ -38,19 +38,19 @@ class PseudoLabels(NamedTuple):
     level: int
 
 
-def find_unlabelled(sources: Sources, ranks: Ranks) -> UnlabelledFaces:
+def find_unlabelled(task_data: TaskData, ranks: Ranks) -> UnlabelledFaces:
     """Return the unlabelled faces that --unlabelled and --labelled-fraction mean. Prepare missing sets.
     All processes call this.
 
     UserError if test pictures are among them, and if there is no face.
     """
-    settings, sets = sources.settings, sources.sets
+    settings, sets = task_data.settings, task_data.sets
     data = settings.data
-    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, sources.training[0], data.unlabelled or [], settings))
-    tested = sources.tested or [Split(one, "test") for one in sources.training if "test" in one.splits]
+    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, task_data.training[0], data.unlabelled or [], settings))
+    tested = task_data.tested or [Split(one, "test") for one in task_data.training if "test" in one.splits]
     ranks.agree(lambda: check_apart(splits, tested))
-    hidden = [split._replace(labelled=False) for split in sources.splits() if data.labelled_fraction < 1]
-    faces = sources.crops([*splits, *hidden], cache=data.cache)
+    hidden = [split._replace(labelled=False) for split in task_data.splits() if data.labelled_fraction < 1]
+    faces = task_data.crops([*splits, *hidden], cache=data.cache)
     others = sum(len(split.set.read(split.name)) for split in splits)
     rows = labelled_rows(faces["identity"][others:], data.labelled_fraction, settings.train.seed)
     faces = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
@@ -60,31 +60,33 @@ def find_unlabelled(sources: Sources, ranks: Ranks) -> UnlabelledFaces:
 
 
 def semi_experiment(
-    sources: Sources, ranks: Ranks, unlabelled: UnlabelledFaces, pseudo: PseudoLabels | None = None
+    task_data: TaskData, ranks: Ranks, unlabelled: UnlabelledFaces, pseudo: PseudoLabels | None = None
 ) -> Experiment:
     """Return the training with a mean teacher, or of one round; pseudo: what the round learns from, None: labels only."""
-    settings = sources.settings
-    plain = landmark_experiment(sources, ranks, levels=3 if settings.train.semi == "gssl" else 1)
+    settings = task_data.settings
+    plain = landmark_experiment(task_data, ranks, levels=3 if settings.train.semi == "gssl" else 1)
     labelled = plain.samples.batches.faces
     if settings.train.semi != MEAN_TEACHER:
         return (
-            plain._replace(samples=with_pseudo_labels(plain.samples, sources, unlabelled, pseudo)) if pseudo else plain
+            plain._replace(samples=with_pseudo_labels(plain.samples, task_data, unlabelled, pseudo))
+            if pseudo
+            else plain
         )
 
     def start_net(resume: bool) -> tuple[Trainable, Any]:
         net, weights = plain.net(resume)
-        return MeanTeacher(net, sources.layout, float(labelled.shift().mean())), weights
+        return MeanTeacher(net, task_data.layout, float(labelled.shift().mean())), weights
 
-    return plain._replace(samples=with_views(plain.samples, sources, unlabelled), net=start_net)
+    return plain._replace(samples=with_views(plain.samples, task_data, unlabelled), net=start_net)
 
 
-def with_views(samples: TrainingSet, sources: Sources, unlabelled: UnlabelledFaces) -> TrainingSet:
+def with_views(samples: TrainingSet, task_data: TaskData, unlabelled: UnlabelledFaces) -> TrainingSet:
     """Return the samples, and behind them the unlabelled faces, with a weak and a strong crop for a mean teacher."""
-    settings, labelled = sources.settings, samples.batches.faces
+    settings, labelled = task_data.settings, samples.batches.faces
     batches = Batches(
         Faces.join([labelled, unlabelled.faces]),
         settings.augment,
-        sources.layout.flip_index,
+        task_data.layout.flip_index,
         settings.train.seed,
         len(labelled),
         recipes(settings.augment, settings.views),
@@ -99,14 +101,14 @@ def with_views(samples: TrainingSet, sources: Sources, unlabelled: UnlabelledFac
 
 
 def with_pseudo_labels(
-    samples: TrainingSet, sources: Sources, unlabelled: UnlabelledFaces, pseudo: PseudoLabels
+    samples: TrainingSet, task_data: TaskData, unlabelled: UnlabelledFaces, pseudo: PseudoLabels
 ) -> TrainingSet:
     """Return the samples, and behind them the unlabelled faces with pseudo-labels."""
     labelled, faces = samples.batches.faces, unlabelled.faces
     learnt = pseudo_labelled(faces, read_labels(pseudo.file, faces), float(labelled.shift().mean()), pseudo.level)
     true = labelled.with_columns(level=constant(0, len(labelled)))
     return TrainingSet(
-        sources.batches(Faces.join([true, learnt])),
+        task_data.batches(Faces.join([true, learnt])),
         learnt_from(samples.checksums, unlabelled, pseudo),
         f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {pseudo.file}",
     )

@@ -54,7 +54,7 @@ DATASETS = {
         clipped=False,
         gssl=(),
         norms=(),
-        countable=False,
+        origin_is_ambiguous=False,
     )
 }  # see `utils.data.makers`
 

@@ -100,9 +100,9 @@ class LocalParts(Wrapper):
     def terms(self) -> dict[str, str]:
         return {**self.net.terms, "local": "reg", "local_alignment": "alignment"}
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
         local = labels.weight[:, self.joined].sum()
-        return {**self.net.count(labels), "local": local, "local_alignment": local}
+        return {**self.net.denominators(labels), "local": local, "local_alignment": local}
 
     def locate(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[LocatedPart]:
         """Yield each part; face (B, N, 2): landmarks in the inner frame of theta (B, 2, 3)."""

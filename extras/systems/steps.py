@@ -5,8 +5,8 @@ the published code, each warp loses what leaves the crop. The key `steps` gives 
 `augment` give probabilities and strengths. PIPNet, its IRNet fork and Peppa's Slim differ in order, in colours and in
 how corners are filled.
 
-A step gets uniform numbers (B, STEP_DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not
-neutral.
+A step gets uniform numbers (B, STEP_DRAWS), the section and the `CropGeometry`. It returns the columns of its `Change`
+that are not neutral.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from utils.data.changes import (
     LUMA,
     STEP_DRAWS,
     Change,
-    Field,
+    CropGeometry,
     affines,
     colours,
     filling,
@@ -33,7 +33,7 @@ TRIANGLE = np.array([(10, 100), (200, 50), (100, 250)]) / 160  # of Slim's affin
 Columns = dict[str, Any]
 
 
-def sides(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def sides(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Cut a new crop, whose sides lie at random distances from the centre of the face box."""
     near_x, far_x, near_y, far_y = recipe.sides
     low, high = field.box[:, 0], field.box[:, 1]
@@ -44,20 +44,20 @@ def sides(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     return {"matrix": matrix, "interpolation": interpolations(recipe, u[:, 4])}
 
 
-def translation(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def translation(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Shift by whole px. The landmarks are clipped to the crop, as in PIPNet."""
     acts = u[:, 0] < recipe.translation_prob
     shift = np.trunc((2 * u[:, 1:3] - 1) * recipe.translation * field.size) * acts[:, None]
     return {"matrix": affines(np.tile(np.eye(2), (len(u), 1, 1)), 0, shift), "clips": acts}
 
 
-def rotation(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def rotation(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Turn about the crop's centre."""
     angle = np.radians(recipe.rotation) * (2 * u[:, 1] - 1) * (u[:, 0] < recipe.rotation_prob)
     return {"matrix": affines(turns(angle), field.size / 2), "interpolation": interpolations(recipe, u[:, 2], "cubic")}
 
 
-def shear(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def shear(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Shift three points by random shares of a random distance; the affine map that takes them back is applied."""
     reach = recipe.shear * u[:, 1] * (2 * u[:, 2] - 1) * (u[:, 0] < recipe.shear_prob)
     points = field.size * (TRIANGLE + reach[:, None, None] * u[:, 3:9].reshape(-1, 3, 2))
@@ -70,14 +70,14 @@ def shear(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     }
 
 
-def flip(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def flip(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Mirror; left and right landmarks change places after the last step."""
     acts = u[:, 0] < recipe.flip
     mirror = np.array([[-1.0, 0, field.size], [0, 1, 0]])
     return {"matrix": np.where(acts[:, None, None], mirror, np.eye(2, 3)), "mirrored": acts}
 
 
-def occlusion(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def occlusion(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Cover a rectangle: of a random colour, or of the colour of the corners where these are grey."""
     free = 0 if recipe.fill == "grey" else FREE * field.side
     box = rectangles(u[:, 1:3] * recipe.occlusion_size, u[:, 3:5], field.side, 0, free)
@@ -85,7 +85,7 @@ def occlusion(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     return {"box": box * (u[:, :1] < recipe.occlusion), "shade": shade}
 
 
-def padding(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def padding(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Cover a band along one of the four sides: top, bottom, left or right."""
     side, thick, where = field.side, (u[:, 1] * recipe.padding * field.side).astype(int), (4 * u[:, 0]).astype(int)
     flat, last = where < 2, where % 2 * (side - thick)
@@ -94,18 +94,18 @@ def padding(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     return {"box": box * acts, "shade": np.full((len(u), 3), filling(recipe))}
 
 
-def hsv(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def hsv(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Multiply hue, saturation and value by random gains."""
     gains = (2 * u[:, 1:4] - 1) * (recipe.hue, recipe.saturation, recipe.brightness)
     return {"hsv": 1 + gains * (u[:, :1] < recipe.colour_prob)}
 
 
-def colour(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def colour(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Change brightness, contrast, saturation and hue as our own augmentation does."""
     return {"colour": colours(recipe, u)}
 
 
-def infrared(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def infrared(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Replace all three channels by the brightened blue one."""
     acts = u[:, 0] < recipe.infrared
     matrix = np.where(acts[:, None, None], np.array([[1.0, 0, 0, 0]] * 3), np.eye(3, 4))
@@ -113,18 +113,18 @@ def infrared(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     return {"colour": matrix}
 
 
-def grayscale(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def grayscale(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Remove the colours."""
     grey = np.tile(np.append(LUMA, 0), (3, 1))
     return {"colour": np.where((u[:, 0] < recipe.grayscale)[:, None, None], grey, np.eye(3, 4))}
 
 
-def blur(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def blur(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Blur by a random radius."""
     return {"blur": u[:, 1] * recipe.blur_sigma * field.size / 256 * (u[:, 0] < recipe.blur)}
 
 
-def noise(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
+def noise(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
     """Add uniform noise to each level."""
     return {"jitter": np.stack([recipe.noise_reach * (u[:, 0] < recipe.noise), np.floor(u[:, 1] * 2**31)], 1)}
 
@@ -147,7 +147,7 @@ STEPS = {
 }
 
 
-def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Change]:
+def in_steps(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> list[Change]:
     """Return a change for each step. u: uniform numbers (B, steps * STEP_DRAWS) in [0, 1).
 
     With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step,

@@ -21,11 +21,11 @@ def run_sweep(mode: Any, given: dict[str, Any], defaults: Any) -> list[dict]:
     return sweep(mode, given, defaults)
 
 
-def show_sets(sources: Any, ranks: Any, count: int) -> str:
+def show_sets(task_data: Any, ranks: Any, count: int) -> str:
     """Draw training faces, see `extras.tools.show.show_sets`."""
     from extras.tools import show
 
-    return show.show_sets(sources, ranks, count)
+    return show.show_sets(task_data, ranks, count)
 
 
 def check_audit(settings: Any) -> None:
@@ -39,7 +39,7 @@ def run_audit(job: Any) -> dict[str, list[dict]]:
     """Find wrong labels, see `extras.tools.audit.audit`. job: a `utils.task.job.Job`."""
     from extras.tools import audit
 
-    audit.audit(job.sources, job.ranks, job.run)
+    audit.audit(job.task_data, job.ranks, job.run)
     return job.figures("audit")
 
 

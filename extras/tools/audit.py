@@ -21,7 +21,7 @@ from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.tables import markdown_table
 from utils.settings.config import Settings
 from utils.task.experiment import landmark_experiment
-from utils.task.sources import Sources
+from utils.task.task_data import TaskData
 from utils.train import checkpoint
 from utils.train.history import resumable
 from utils.train.loop import train
@@ -42,30 +42,30 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 # fmt: on
 
 
-def audit(sources: Sources, ranks: Ranks, run: Run) -> None:
+def audit(task_data: TaskData, ranks: Ranks, run: Run) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
-    sources, layout = replace(sources, tested=[]), sources.layout
+    task_data, layout = replace(task_data, tested=[]), task_data.layout
     if layout.members:
         raise UserError(
             f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "
             "of each layout by themselves"
         )
-    settings, splits = sources.settings, sources.splits("train", "val")
+    settings, splits = task_data.settings, task_data.splits("train", "val")
     test, folds = settings.test, settings.of(ToolSettings).folds
-    faces = sources.crops(splits)
+    faces = task_data.crops(splits)
     truth = faces["landmarks"][:]
     fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
-            train(landmark_experiment(sources, ranks, apart=fold == number), one, ranks, one.last.is_file())
+            train(landmark_experiment(task_data, ranks, apart=fold == number), one, ranks, one.last.is_file())
         else:  # its labels may have been corrected since
-            resumable(one, {"layout": layout.to_dict(), "data": sources.learnt_from()})
+            resumable(one, {"layout": layout.to_dict(), "data": task_data.learnt_from()})
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, ranks=ranks).landmarks
     if ranks.first:
         text = write_audit(run.folder / "audit", load_splits(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
-        if settings.augment.flip > 0 and not any(sources.label_shifts()):
+        if settings.augment.flip > 0 and not any(task_data.label_shifts()):
             # nets trained on mirrored faces have no offset to one side, so an offset comes from the labels
             right = np.nanmedian(truth[..., 0] - found[..., 0])
             if (apart := np.nanmedian(disagreement(found, faces, layout, test.norm))) < ROUGH:

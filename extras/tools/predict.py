@@ -44,7 +44,7 @@ SELDOM = 20  # after a write, the next one waits for so many times as long as th
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
 
 
-class Found(NamedTuple):
+class PredictedFace(NamedTuple):
     """A predicted face.
 
     file: its picture, relative to the folder; number: of the face in that picture, from 1; size: width and height of
@@ -61,7 +61,9 @@ class Found(NamedTuple):
     points: str = ""
 
 
-def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: float = ORIGIN) -> Generator[Found]:
+def predict(
+    source: Path, net: Landmarker, detects: bool, always: bool, origin: float = ORIGIN
+) -> Generator[PredictedFace]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
     The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the
@@ -92,7 +94,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool, origin: 
             count += len(faces)
             without += [] if faces else [name]
             for number, face in enumerate(faces, 1):
-                yield Found(name, number, image.shape[1::-1], face, uncertainty(face))
+                yield PredictedFace(name, number, image.shape[1::-1], face, uncertainty(face))
     finally:
         if damaged:
             for line in (f"{len(damaged)} of {len(images)} pictures are left out:", *damaged):
@@ -138,7 +140,7 @@ def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
 
 
 def uncertainty(face: Face) -> float:
-    """Return the uncertainty of a face, see `Found`."""
+    """Return the uncertainty of a face, see `PredictedFace`."""
     if face.sigma is None:
         return float(100 * (1 - face.scores.mean()))
     return float(100 * face.sigma.mean() / np.sqrt(np.prod(face.box[2:] - face.box[:2])))
@@ -206,12 +208,12 @@ class Results:
         origin: float = ORIGIN,
     ):
         self.out, self.kind, self.layout, self.origin = out, kind, layout, origin
-        self.found: list[Found] = []  # most uncertain first after `close`
+        self.found: list[PredictedFace] = []  # most uncertain first after `close`
         self._done = False
         self.table, self.part = tables_of(out, kind)
         self._due, self._names, self._overwrite = 0.0, set(stems), overwrite
 
-    def add(self, one: Found) -> None:
+    def add(self, one: PredictedFace) -> None:
         """Add a face, and write its file or, if that is due, the table."""
         try:
             if not self.found:
@@ -247,7 +249,7 @@ class Results:
             os.replace(self.part, self.table)
             self._done = True
 
-    def _with_points(self, one: Found) -> Found:
+    def _with_points(self, one: PredictedFace) -> PredictedFace:
         """Write the .pts file of a face. Return the face with its name.
 
         The second face of a picture has _2 in the name; __2 if another picture has that name.

@@ -31,7 +31,7 @@ from utils.data.faces import Faces
 from utils.data.prepared_set import Split, load_splits
 from utils.evaluate.tables import markdown_table
 from utils.task.check_sets import check_known
-from utils.task.sources import Sources
+from utils.task.task_data import TaskData
 from utils.train.ranks import Ranks
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
@@ -40,24 +40,24 @@ LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
 
 
-def show_sets(sources: Sources, ranks: Ranks, count: int) -> str:
+def show_sets(task_data: TaskData, ranks: Ranks, count: int) -> str:
     """Draw `count` training faces of each set. Return the text to print. All processes call this."""
-    return "\n".join(ranks.agree(lambda: [_show_set(sources, split, count) for split in sources.splits("train")]))
+    return "\n".join(ranks.agree(lambda: [_show_set(task_data, split, count) for split in task_data.splits("train")]))
 
 
-def _show_set(sources: Sources, split: Split, count: int) -> str:
-    net, layout = sources.settings.net, sources.layout_of(split.set)
-    faces = sources.crops([split], layout)
+def _show_set(task_data: TaskData, split: Split, count: int) -> str:
+    net, layout = task_data.settings.net, task_data.layout_of(split.set)
+    faces = task_data.crops([split], layout)
     check_known(layout, faces)
     try:
-        meanface = sources.sets.meanface(net.meanface, layout, faces)
+        meanface = task_data.sets.meanface(net.meanface, layout, faces)
         most = (
-            layout.count - 1 if sources.layout.members else net.num_nb
+            layout.count - 1 if task_data.layout.members else net.num_nb
         )  # one layout of several may have few landmarks
         neighbors = nearest_neighbors(meanface, min(net.num_nb, most) if net.head == "pip" else 0)
     except ValueError as error:
         raise UserError(str(error)) from None
-    return show(split, sources.batches(faces, layout), layout, neighbors, count)
+    return show(split, task_data.batches(faces, layout), layout, neighbors, count)
 
 
 def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[int]], count: int) -> str:

@@ -1,4 +1,4 @@
-"""The interface of a head: its verbs count, encode, forward, loss and decode, and its neck, which joins it to a
+"""The interface of a head: its verbs denominators, encode, forward, loss and decode, and its neck, which joins it to a
 backbone.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.heads.transplant import Origins
+from nets.heads.remap import Origins
 from nets.labels import Labels, Prediction
 from nets.necks import Neck
 
@@ -27,7 +27,7 @@ class Head(nn.Module):
     It is made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in
     nets/registry.py holds strides, options and loss terms. A head that predicts its error has a module `log_scale` for
     the logarithm of that error.
-    rows: {module: number of its outputs for one landmark}, for `grafted`; outputs are ordered by landmark.
+    rows: {module: number of its outputs for one landmark}, for `remapped`; outputs are ordered by landmark.
     """
 
     size_multiple = 32  # px, of the net's input
@@ -47,7 +47,7 @@ class Head(nn.Module):
         """
         return {"meanface": np.asarray(meanface, np.float64).tolist()}
 
-    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss` on a feature map of `grid` (H, W) cells."""
         raise NotImplementedError
 
@@ -78,7 +78,7 @@ class Head(nn.Module):
         name = "head.log_scale.bias"
         return {**state, name: state[name] + math.log(factor)}
 
-    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
+    def remapped(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
         """Return the head's tensors for the net of spec `new`, from `state`, those of the head of the net of spec
         `old`.
 

@@ -39,7 +39,7 @@ class RegressionHead(Head):
         self.log_scale: nn.Module | None = None
         self.register_buffer("meanface", torch.tensor(meanface, dtype=torch.float32), persistent=False)
 
-    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
         return dict.fromkeys(("coordinate", "log_scale") if self.log_scale else ("coordinate",), labels.weight.sum())
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:

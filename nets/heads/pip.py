@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nets.blocks import start_small
 from nets.heads.base import Head, from_cells, in_cells
-from nets.heads.transplant import Origins, transplant
+from nets.heads.remap import Origins, remap
 from nets.labels import Labels, Prediction
 from nets.losses import ERROR_FORMS, bounded, laplace_loss
 
@@ -205,7 +205,7 @@ class PIPHead(Head):
             score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale, tuple(coarser)
         )
 
-    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
         weight = labels.weight_of(0)
         own, others = weight.sum(), self._of_neighbors(weight).sum()
         counts = {"score": own, "offset_x": own, "offset_y": own}
@@ -273,12 +273,12 @@ class PIPHead(Head):
     def scores(self, maps: PIPMaps) -> Tensor:
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
 
-    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
-        """Return the head's tensors, see `Head.grafted`; each landmark is also shifted from its origin to its own
+    def remapped(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
+        """Return the head's tensors, see `Head.remapped`; each landmark is also shifted from its origin to its own
         place.
         """
         cells = new["input_size"] / new["stride"]
-        return transplant(
+        return remap(
             state,
             old["neighbor_index"],
             new["neighbor_index"],

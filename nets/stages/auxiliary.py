@@ -38,7 +38,7 @@ class AuxiliaryHeads(nn.ModuleDict):
         vector = features.mean((2, 3))
         return {name: layer(vector).float() for name, layer in self.items()}
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: number of faces with this label}."""
         counts = {}
         for name in self:

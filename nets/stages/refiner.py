@@ -72,7 +72,7 @@ class Refiner(nn.Module):
         # no matrix product: autocast would round it. Sums along the last axis are the fastest ones in exports
         return self.cell * (read[:, :, None] * self.move.transpose(1, 2)).sum(3)
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`."""
         weight = labels.weight_of(0)
         return {"refine": weight.sum(), **({"openings": self._of_pairs(weight).sum()} if len(self.openings) else {})}

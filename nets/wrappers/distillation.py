@@ -69,8 +69,8 @@ class Distillation(Wrapper):
             "teacher_features": "teacher_weight",
         }
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
-        counts = self.net.count(labels)
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
+        counts = self.net.denominators(labels)
         counts |= imitated("teacher_", self.net, counts)
         if not self.compares["maps"]:
             counts["teacher_maps"] = labels.weight.sum()

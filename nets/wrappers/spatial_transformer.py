@@ -110,10 +110,10 @@ class Reinit(Wrapper):
     def terms(self) -> dict[str, str]:
         return {**self.net.terms, "alignment": "alignment"}
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
         # the inner frame is not known yet, so every landmark counts as if it lay inside
         inside = labels.replace(landmarks=torch.full_like(labels.landmarks, 0.5))
-        return {**self.net.count(inside), "alignment": labels.weight.sum()}
+        return {**self.net.denominators(inside), "alignment": labels.weight.sum()}
 
     def theta(self, images: Tensor) -> Tensor:
         """Return the float32 maps (B, 2, 3) from the outer to the inner frame."""

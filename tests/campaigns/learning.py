@@ -68,7 +68,7 @@ def pair(name: str, head: str) -> str:
         return str(error)
     images, labels = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8), Labels.pack(torch.rand(4, 68, 2))
     found = net.eval().predict(images)
-    sums, counts = net.train().loss(images, labels), net.count(labels)
+    sums, counts = net.train().loss(images, labels), net.denominators(labels)
     sum(total / counts[term] for term, total in sums.items()).backward()
     checks = {
         "shapes": found.landmarks.shape == (4, 68, 2) and found.score.shape == (4, 68),

@@ -80,7 +80,7 @@ def step(net: Trainable, labels, images: int = BATCH) -> None:
     pictures = torch.zeros(images, side, side, 3, dtype=torch.uint8, device="meta")
     net.train()
     with watched():
-        counts, sums = net.count(labels), net.loss(pictures, labels)
+        counts, sums = net.denominators(labels), net.loss(pictures, labels)
         assert counts.keys() == sums.keys() <= net.terms.keys()
         sum(sums[term] / counts[term].clamp(min=1) for term in sums).backward()
     assert net.graphs and any(p.grad is not None for p in net.parameters())

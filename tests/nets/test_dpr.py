@@ -19,7 +19,7 @@ from utils.data.sets import SetFinder
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.settings.config import parse
 from utils.task.experiment import landmark_experiment
-from utils.task.sources import Sources, load_faces, prepare
+from utils.task.task_data import TaskData, load_faces, prepare
 from utils.train import checkpoint, initialise
 from utils.train.ranks import Ranks
 from utils.train.settings import read_settings
@@ -68,7 +68,7 @@ def test_every_published_intermediate(reference, face):
             agree(moved, stored["local_reinit_out_4x6"][row])
 
 
-def training(reference, root, *flags: str) -> Sources:
+def training(reference, root, *flags: str) -> TaskData:
     """The sets of a training on the published photographs, in the folders of WFLW, with the documented flags, then
     more.
     """
@@ -101,12 +101,12 @@ def test_published_files_start_the_preset(reference, tmp_path):
     """
     stored = np.load(reference / "dpr_gsr.npz")
     np.save(tmp_path / "mean_98_face.npy", stored["mean_98_face"])
-    sources = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))
-    net, started = landmark_experiment(sources, ONE).net(False)
+    task_data = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))
+    net, started = landmark_experiment(task_data, ONE).net(False)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
-    faces, published_nme = sources.load(sources.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
+    faces, published_nme = task_data.load(task_data.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
     predict = torch_predictor(net.net, torch.device("cpu"))  # without the nets of the parts, which are not trained
-    found = evaluate(predict, faces, sources.layout, "interocular", 5)
+    found = evaluate(predict, faces, task_data.layout, "interocular", 5)
     assert np.mean(found.nme) / 100 == pytest.approx(published_nme, abs=0.001)
     files = [reference / f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
     files.append(tmp_path / "mean_98_face.npy")
@@ -128,9 +128,9 @@ def test_published_files_start_the_preset(reference, tmp_path):
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="slim.*dpr"):
-        meanface = load_faces(sources).train.meanface()
+        meanface = load_faces(task_data).train.meanface()
         initialise.start_from(
-            net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail, DEFAULTS
+            net, str(reference / "slim_160_latest.pth"), task_data.layout, meanface, pytest.fail, DEFAULTS
         )
 
 

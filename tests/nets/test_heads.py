@@ -16,7 +16,7 @@ from overfitting import overfit, teach
 from extras.heads.heatmap import HeatmapHead
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.heads.pip import nearest_neighbors
-from nets.heads.transplant import Origins
+from nets.heads.remap import Origins
 from utils.data.paths import resolve_paths
 from utils.data.sets import read_meanface
 from utils.train import checkpoint
@@ -84,14 +84,14 @@ def test_unknown_landmarks_teach_nothing(head, options):
         Labels.pack(landmarks.numpy(), known.float().numpy()),
     ):
         net.zero_grad()
-        sums, counts = net.loss(images, part), net.count(part)
+        sums, counts = net.loss(images, part), net.denominators(part)
         assert sums.keys() == counts.keys() <= net.terms.keys()
         sum(total / counts[name] for name, total in sums.items()).backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
         found.append([(sums[name] / counts[name]).item() for name in sums])
     assert found[0] == pytest.approx(found[1]) and found[0] == pytest.approx(found[2])
     nothing = Labels.pack(torch.full((4, 12, 2), float("nan")))
-    assert not any((*net.loss(images, nothing).values(), *net.count(nothing).values()))
+    assert not any((*net.loss(images, nothing).values(), *net.denominators(nothing).values()))
 
 
 @pytest.mark.parametrize("head", ("heatmap", "simcc"))
@@ -99,7 +99,7 @@ def test_what_a_map_cannot_show_is_not_trained(head):
     net = make(head, {})
     landmarks = torch.full((1, 12, 2), 0.5)
     landmarks[0, :3] = torch.tensor([[-0.2, 0.5], [0.5, 1.2], [1.01, 0.5]])
-    assert float(net.count(Labels.pack(landmarks))["score"]) == 10
+    assert float(net.denominators(Labels.pack(landmarks))["score"]) == 10
 
 
 @pytest.mark.parametrize("autocast", (False, True))
@@ -210,7 +210,7 @@ def test_a_head_for_other_landmarks_says_what_its_sources_said(head, options):
             **old.state_dict(),
             **{
                 f"head.{name}": tensor
-                for name, tensor in old.head.grafted(state, old.spec, new.spec, sources, FACE[chosen]).items()
+                for name, tensor in old.head.remapped(state, old.spec, new.spec, sources, FACE[chosen]).items()
             },
         }
     )
@@ -224,4 +224,4 @@ def test_a_head_for_other_landmarks_says_what_its_sources_said(head, options):
         features = old.extract(images).coarse
         assert torch.allclose(old.head.points(features)[:, chosen], new.head.points(features), atol=1e-5)
     with pytest.raises(ValueError, match="4 landmarks"):
-        old.head.grafted(state, new.spec, new.spec, sources, FACE[chosen])
+        old.head.remapped(state, new.spec, new.spec, sources, FACE[chosen])

@@ -54,8 +54,8 @@ def test_a_loss_is_one_graph(kind):
         net, labels = FaceBoxesV2(), BoxTargets(boxes.expand(2, -1, -1))
     side = round(64 * net.input_margin)
     images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
-    wanted = net.eval().loss(images, labels), net.count(labels)
-    for before, how in zip(wanted, (net.loss, lambda _, labels: net.count(labels)), strict=True):
+    wanted = net.eval().loss(images, labels), net.denominators(labels)
+    for before, how in zip(wanted, (net.loss, lambda _, labels: net.denominators(labels)), strict=True):
         torch.compiler.reset()
         found = torch.compile(how, backend="eager", fullgraph=True)(images, labels)
         assert found.keys() == before.keys() and all(torch.allclose(found[term], before[term]) for term in found)

@@ -108,7 +108,7 @@ def test_published_targets_loss_and_merge(reference, name):
     labels = Labels.pack(torch.from_numpy(stored[f"{name}_target_landmarks"]))
     targets = head.encode(labels, (8, 8))
     assert np.array_equal(targets.cell.numpy(), stored[f"{name}_target_cell"])
-    counts = head.count(labels, (8, 8))
+    counts = head.denominators(labels, (8, 8))
     terms = [float(total / counts[term]) for term, total in head.loss(maps, targets).items()]
     assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
 
@@ -180,7 +180,7 @@ def test_expected_errors_learn_the_mean_error():
     optimizer = torch.optim.Adam([log_scale], 0.05)
     for _ in range(300):
         total = head.loss(maps._replace(log_scale=log_scale.expand(64, 15, 4, 4)), targets)["log_scale"]
-        (total / head.count(labels, (4, 4))["log_scale"]).backward()
+        (total / head.denominators(labels, (4, 4))["log_scale"]).backward()
         optimizer.step()
         optimizer.zero_grad()
     own = log_scale.detach().exp().reshape(5, 3)[:, 0]

@@ -117,7 +117,7 @@ def test_any_head_is_refined(head, stages):
     landmarks[0, 60], landmarks[1] = torch.nan, torch.nan
     labels = Labels.pack(landmarks)
     images = pictures(4, 80 if "reinit" in stages else 64)
-    terms, counts = net.loss(images, labels), net.count(labels)
+    terms, counts = net.loss(images, labels), net.denominators(labels)
     assert terms.keys() == counts.keys() <= net.terms.keys() and counts["refine"] == 3 * 68 - 1
     sum(terms.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
@@ -148,7 +148,7 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
     assert loss(truth + 0.1, truth) == pytest.approx(0, abs=1e-4)  # a shift changes no opening
     assert 0 < loss(lowered(truth), truth) < 0.5 * loss(lowered(shut), shut)  # the same error costs more in a shut eye
     assert loss(lowered(truth), unknown) == 0 and [
-        net.count(Labels.pack(one))["openings"] for one in (truth, unknown)
+        net.denominators(Labels.pack(one))["openings"] for one in (truth, unknown)
     ] == [7, 6]
 
     works(cli("--train", *recipe, "--refine --openings 1 --exp lids"))
@@ -177,7 +177,7 @@ def pair(student=None, teacher=None) -> Distillation:
 def test_what_a_teacher_teaches():
     """A teacher equal to its student gives a zero loss of the maps; kept weights hold neither teacher nor adapter."""
     whole, labels = pair().eval(), some_labels()
-    terms, counts = whole.loss(pictures(4), labels), whole.count(labels)
+    terms, counts = whole.loss(pictures(4), labels), whole.denominators(labels)
     assert terms.keys() == counts.keys() <= whole.terms.keys()
     assert {"teacher_score", "teacher_neighbor_x", "teacher_maps", "teacher_features"} <= terms.keys()
     assert terms["teacher_maps"] == 0 < terms["teacher_features"]
@@ -190,7 +190,7 @@ def test_what_a_teacher_teaches():
         "maps": "of head pip, the teacher's of coordinate",
         "features": "of 2 x 2 cells, the teacher's of 3 x 3",
     }
-    assert other.adapter is None and not {"teacher_maps", "teacher_features"} & other.count(labels).keys()
+    assert other.adapter is None and not {"teacher_maps", "teacher_features"} & other.denominators(labels).keys()
 
 
 def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
@@ -198,9 +198,11 @@ def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
     whole, images = pair(teacher=teacher), pictures(4)
     told = whole.ask(images.float())
     sigma = teacher.eval().predict(images).sigma
-    assert torch.allclose(told.trust, 1 / (1 + (sigma / 0.02) ** 2)) and "teacher_log_scale" not in whole.count(labels)
+    assert torch.allclose(told.trust, 1 / (1 + (sigma / 0.02) ** 2)) and "teacher_log_scale" not in whole.denominators(
+        labels
+    )
     none = labels.replace(weight=torch.zeros(4, 68))
-    assert not any(whole.loss(images, none)[term] for term in whole.count(none) if term != "teacher_features")
+    assert not any(whole.loss(images, none)[term] for term in whole.denominators(none) if term != "teacher_features")
     before = whole.loss(images, labels)["teacher_offset_x"]
     with torch.no_grad():
         teacher.head.log_scale.bias += 3  # its predicted errors become twenty times as large

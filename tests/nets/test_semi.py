@@ -27,7 +27,7 @@ def test_the_score_loss_is_one_mean_over_the_entries_that_the_levels_of_the_face
     """Labelled faces, which are of level 0, train all other terms alone."""
     net, images, points = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), faces()
     labels = Labels.pack(points, level=torch.tensor(levels))
-    terms, counts, maps = net.loss(images, labels), net.count(labels), net(images)
+    terms, counts, maps = net.loss(images, labels), net.denominators(labels), net(images)
     entries, total = 0, 0.0
     for face, level in enumerate(levels):
         found = (maps.score, *maps.coarser)[level][face]
@@ -47,7 +47,9 @@ def test_the_score_loss_is_one_mean_over_the_entries_that_the_levels_of_the_face
 def test_levels_change_nothing_without_unlabelled_samples():
     images, labels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), Labels.pack(faces())
     plain, net = untrained(mean_face(), size=64, stride=16).eval(), leveled().eval()
-    assert plain.loss(images, labels) == net.loss(images, labels) and plain.count(labels) == net.count(labels)
+    assert plain.loss(images, labels) == net.loss(images, labels) and plain.denominators(labels) == net.denominators(
+        labels
+    )
     assert plain.state_dict().keys() == net.state_dict().keys()
 
 
@@ -118,7 +120,7 @@ def test_unlabelled_crops_train_their_own_terms():
     net.teacher = (Oracle(faces(2), 0.0),)
     images = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8)
     labels = Labels.pack(faces(3))._replace(weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1)))
-    terms, counts = net.loss(images, labels), net.count(labels)
+    terms, counts = net.loss(images, labels), net.denominators(labels)
     assert terms.keys() == counts.keys() == net.terms.keys() and "pseudo_log_scale" not in terms
     assert counts["score"] == 3 * 68 and counts["pseudo_score"] == 2 * 68
     assert all(torch.isfinite(term) for term in terms.values()) and terms["pseudo_score"] > 0

@@ -62,7 +62,7 @@ def test_preset_slim_weighs_landmarks_as_slim():
     labels = Labels.pack(truth)
     term = (
         net.head.loss(CoordinateMaps(found), net.head.encode(labels, (5, 5)))["coordinate"]
-        / net.count(labels)["coordinate"]
+        / net.denominators(labels)["coordinate"]
     )
     wing = 10 * torch.log1p((found - truth).abs() / 2)
     assert float(chosen.loss.reg * term) == pytest.approx(float(2 * wing.mean()), rel=1e-5)

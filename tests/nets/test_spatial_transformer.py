@@ -75,7 +75,7 @@ def test_all_of_it_learns(head, parts, power):
     landmarks = torch.tensor(FACE).float() + 0.05 * torch.randn(4, 68, 2)
     landmarks[0, 60], landmarks[1] = torch.nan, torch.nan
     labels = Labels.pack(landmarks)
-    terms, counts = net.loss(pictures(4), labels), net.count(labels)
+    terms, counts = net.loss(pictures(4), labels), net.denominators(labels)
     assert terms.keys() == counts.keys() <= net.terms.keys()
     sum(terms.values()).backward()
     for name, parameter in net.named_parameters():
@@ -144,9 +144,9 @@ def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
     set_constant(net.transformer.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
     landmarks[0, 60] = torch.nan
     labels = Labels.pack(landmarks)
-    assert int(net.count(labels)["score"]) == 2 * 68 - 1
+    assert int(net.denominators(labels)["score"]) == 2 * 68 - 1
     with torch.no_grad():
-        assert 0.1 < float(net.loss(pictures(2), labels)["score"] / net.count(labels)["score"]) < 100
+        assert 0.1 < float(net.loss(pictures(2), labels)["score"] / net.denominators(labels)["score"]) < 100
 
 
 def test_hard_landmarks_weigh_more():
@@ -162,12 +162,12 @@ def test_pose_and_states_train_where_they_are_known():
     net = reinit_net(auxiliary=("pose", "states"))
     images, landmarks = pictures(4), torch.rand(4, 68, 2)
     nothing = Labels.pack(landmarks)
-    terms, counts = net.loss(images, nothing), net.count(nothing)
+    terms, counts = net.loss(images, nothing), net.denominators(nothing)
     assert not terms["pose"] and not terms["left_eye_closed"] and not counts["pose"]
     pose, states = torch.randn(4, 3), torch.ones(4, 4)
     pose[1, 2], states[2, 1] = torch.nan, torch.nan
     known = Labels.pack(landmarks, pose=pose, states=states)
-    terms, counts = net.loss(images, known), net.count(known)
+    terms, counts = net.loss(images, known), net.denominators(known)
     assert {term: int(counts[term]) for term in net.auxiliary.terms} == {
         "pose": 3,
         "left_eye_closed": 4,

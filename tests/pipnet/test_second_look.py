@@ -16,7 +16,7 @@ from pipnet.files import shipped
 from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
 from pipnet.images import enhanced
 from pipnet.landmark_net import LandmarkNet, open_net
-from pipnet.landmarker import Landmarker, apart
+from pipnet.landmarker import Landmarker, without_duplicates
 from pipnet.video.track import Tracker
 
 
@@ -160,9 +160,10 @@ def test_of_a_face_and_its_parts_the_face_stays():
         return Face(np.zeros(4), 1.0, mean * side + x, np.full(68, score))
 
     whole, lens, twin, other = face(0, 300, 0.6), face(60, 80, 0.5), face(4, 300, 0.59), face(500, 100, 0.3)
-    assert apart([lens, whole, twin, other]) == [whole, other]
+    assert without_duplicates([lens, whole, twin, other]) == [whole, other]
     sure = face(60, 80, 0.7)
-    assert apart([sure, whole]) == [sure, whole] and apart([whole, whole]) == [whole] and apart([]) == []
+    assert without_duplicates([sure, whole]) == [sure, whole]
+    assert without_duplicates([whole, whole]) == [whole] and without_duplicates([]) == []
 
 
 def never_sure(spread: float, **limits) -> LandmarkNet:

@@ -19,7 +19,7 @@ from nets.labels import Labels, Weak
 from pipnet.errors import UserError
 from pipnet.geometry import compose, invert
 from utils.data import changes
-from utils.data.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
+from utils.data.changes import Change, CropGeometry, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
 from utils.data.faces import Faces
 from utils.data.pixels import pixels
 from utils.data.threads import Threads
@@ -91,7 +91,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class Shuffle:
     """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without an incomplete
     last batch.
 
@@ -141,7 +141,7 @@ def make_order(
     ranks: int = 1,
     shares: Sequence[tuple[int, float]] = (),
     unlabelled_share: float = 0.0,
-) -> Order:
+) -> Shuffle:
     """Return the order of the batches of `count` faces. Fewer faces than a batch make one small batch.
 
     labelled: number of labelled faces, which come first; each batch then has `unlabelled_share` of
@@ -163,7 +163,9 @@ def make_order(
     batches = whole[0] - whole[0] % train.accumulate
     if shares:
         parts = (*_shared_parts(parts[0].batch, shares, ranks), *parts[1:])
-    return Order(parts, train.epoch_steps * train.accumulate if train.epoch_steps else batches, train.seed, rank, ranks)
+    return Shuffle(
+        parts, train.epoch_steps * train.accumulate if train.epoch_steps else batches, train.seed, rank, ranks
+    )
 
 
 def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Part, ...]:
@@ -206,7 +208,7 @@ def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipe
 
 
 def drawn_changes(
-    seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0
+    seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: CropGeometry, view: int = 0
 ) -> list[Change]:
     """Return the changes of faces in their passes, in the order in which they act.
     view: number of a face's crop, from 0.
@@ -289,7 +291,7 @@ class Batches(Dataset):
             frame = self.faces.frame(indices)
             frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
             box = frame[:, 0]
-        field = Field(crops.size, crops.side, crops.size + 2 * crops.seen, box)
+        field = CropGeometry(crops.size, crops.side, crops.size + 2 * crops.seen, box)
         made = drawn_changes(self.seed, numbers, indices, recipe, field, view)
         if recipe.fill == "grey":
             low, high = np.split(frame[:, 1].reshape(-1, 4) + crops.border, 2, 1)

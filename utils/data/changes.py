@@ -64,7 +64,7 @@ class Change(NamedTuple):
     )
 
 
-class Field(NamedTuple):
+class CropGeometry(NamedTuple):
     """The crops that changes are drawn for.
 
     Sides in px: size of the nominal crop, stored of the crop, side of the net's input.
@@ -196,7 +196,7 @@ def filling(recipe: AugmentSettings) -> int:
     return GREY if recipe.fill == "grey" else 0
 
 
-def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
+def changes(uniform: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Change:
     """Return the changes of B crops for `uniform` numbers (B, DRAWS).
 
     One warp comes first, then a shadow, light, colour, blur, noise and a rectangle.

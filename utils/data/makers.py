@@ -11,7 +11,7 @@ from utils.settings.extras import extra, has_extra
 
 SYNTHETIC = "synthetic"
 CONTINUOUS = 0.5  # coordinate of the first pixel's centre in annotations that are continuous px already
-NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"
+ORIGIN_IS_KNOWN = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"
 
 
 class RawSet(NamedTuple):

@@ -20,7 +20,7 @@ from pipnet.errors import Unreadable, UserError
 from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import contents_checksum, fingerprint, labels_checksum
-from utils.data.makers import CONTINUOUS, NOT_COUNTABLE, RawSet, dataset_rows, infer, read_set
+from utils.data.makers import CONTINUOUS, ORIGIN_IS_KNOWN, RawSet, dataset_rows, infer, read_set
 from utils.data.new_folder import new_folder
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_meta, read_source_image
 from utils.data.table import Splits, Table, complain, image_of, only, tally
@@ -209,8 +209,8 @@ class DataGenerator:
             raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
         if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
-        if self.first_pixel is not None and not rows[self.dataset or infer(Path(self.data_dir))].countable:
-            raise UserError(NOT_COUNTABLE)
+        if self.first_pixel is not None and not rows[self.dataset or infer(Path(self.data_dir))].origin_is_ambiguous:
+            raise UserError(ORIGIN_IS_KNOWN)
         KEYS["frame_step"].check(self.frame_step)
         KEYS["identity"].check(self.identity)
         KEYS["labels"].check(self.labels)

@@ -146,7 +146,7 @@ class SetFinder:
         wanted: dict[str, Any] = {"labels": self.data.labels}
         if self.data.protocol:
             wanted["protocol"] = self.protocol._asdict()
-        if self.data.first_pixel is not None and _is_countable(one.meta["dataset"]):
+        if self.data.first_pixel is not None and _has_ambiguous_origin(one.meta["dataset"]):
             wanted["origin"] = self.data.first_pixel
         if why := one.mismatch(**wanted):
             raise UserError(
@@ -233,7 +233,7 @@ class SetFinder:
         if row:
             wanted |= {"dataset": dataset}
             wanted |= {key: getattr(data, key) for key in row.options if not (test and key == "identity")}
-        if row and row.countable and data.first_pixel is not None:
+        if row and row.origin_is_ambiguous and data.first_pixel is not None:
             wanted["origin"] = data.first_pixel
         if _has_own_layout(dataset) and self.layout:
             wanted["layout"] = self.layouts.load(self.layout).stored
@@ -269,7 +269,7 @@ class SetFinder:
         """Return the coordinate of the first pixel in an own set: the one given now, else when `raw` was prepared
         before. None: the default.
         """
-        if not _is_countable(dataset):
+        if not _has_ambiguous_origin(dataset):
             return None
         if self.data.first_pixel is not None:
             return self.data.first_pixel
@@ -371,13 +371,13 @@ def read_meanface(file: Path) -> np.ndarray:
 
 def _said_first_pixel(one: PreparedSet) -> bool:
     """Return whether --first-pixel told the origin of a set. Published labels are read without one."""
-    return _is_countable(one.meta["dataset"]) and bool(one.meta["origin"]) and one.meta["labels"] != "published"
+    return _has_ambiguous_origin(one.meta["dataset"]) and bool(one.meta["origin"]) and one.meta["labels"] != "published"
 
 
-def _is_countable(dataset: str | None) -> bool:
+def _has_ambiguous_origin(dataset: str | None) -> bool:
     """Return whether users say where the first pixel is in the files of a dataset."""
     row = dataset_rows().get(str(dataset))
-    return row is not None and row.countable
+    return row is not None and row.origin_is_ambiguous
 
 
 def _has_own_layout(dataset: str | None) -> bool:

@@ -16,18 +16,18 @@ from utils.data.sets import check_same_protocol
 from utils.evaluate.evaluate import face_norms
 from utils.settings.conversion import HALF
 from utils.settings.union import check_names
-from utils.task.sources import Sources
+from utils.task.task_data import TaskData
 from utils.train.initialise import ALIKE
 
 APART = 0.3  # distance of two mean faces / size of the face; sets with the same order of points have 0.12 at most
 MOST = 50_000  # faces of a split whose pictures are compared with those of others
 
 
-def check_training(sources: Sources) -> None:
+def check_training(task_data: TaskData) -> None:
     """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or
     several.
     """
-    settings, sets = sources.settings, sources.training
+    settings, sets = task_data.settings, task_data.training
     for place, one in enumerate(sets):
         if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
             raise UserError(
@@ -42,12 +42,12 @@ def check_training(sources: Sources) -> None:
         check_names(f"layout '{layout}': conventions", settings.layouts.conventions(layout), names)
 
 
-def check_tests(sources: Sources) -> None:
+def check_tests(task_data: TaskData) -> None:
     """Raise UserError, before the training, if the net could not be tested on a test set."""
-    for split in sources.tested:
-        check_same_protocol(split.set, sources.training[0].meta["protocol"])
-        there = sources.comparison(split).layout
-        face_norms(sources.crops([split], there), there, sources.settings.test.norm)
+    for split in task_data.tested:
+        check_same_protocol(split.set, task_data.training[0].meta["protocol"])
+        there = task_data.comparison(split).layout
+        face_norms(task_data.crops([split], there), there, task_data.settings.test.norm)
 
 
 def check_known(layout: Layout, faces: Faces) -> None:
@@ -64,31 +64,31 @@ def check_known(layout: Layout, faces: Faces) -> None:
         )
 
 
-def doubts(sources: Sources) -> Iterator[str]:
+def doubts(task_data: TaskData) -> Iterator[str]:
     """Yield a line for each doubt about the sets of a training that is no error for certain."""
-    yield from _misplaced(sources)
-    trained = sources.splits()
-    held = [] if any(split.name == "val" for split in trained) else sources.splits("val")
-    yield from _seen_in_training([*sources.tested, *held], trained)
+    yield from _misplaced(task_data)
+    trained = task_data.splits()
+    held = [] if any(split.name == "val" for split in trained) else task_data.splits("val")
+    yield from _seen_in_training([*task_data.tested, *held], trained)
 
 
-def doubts_about_tests(sources: Sources, stored: dict[str, Any]) -> Iterator[str]:
+def doubts_about_tests(task_data: TaskData, stored: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each doubt about the test splits of a trained net. stored: the values of its checkpoint.
 
     Its training sets are the prepared sets with their checksums. A user's own set may have changed since the training.
     Nothing is yielded if this command has trained the net: `doubts` knew its sets.
     """
     names, known = stored["args"].get("train_data") or (), stored.get("data", ())
-    if {one.checksum for one in sources.training} & {*known}:
+    if {one.checksum for one in task_data.training} & {*known}:
         return
     trained = [
         Split(one, name)
-        for one in sources.sets.with_checksums(known[: len(names)])
+        for one in task_data.sets.with_checksums(known[: len(names)])
         for name in trained_splits(stored["args"]["val"])
         if name in one.splits
     ]
-    yield from _seen_in_training(sources.tested, trained)
-    for one in (split.set for split in sources.tested):
+    yield from _seen_in_training(task_data.tested, trained)
+    for one in (split.set for split in task_data.tested):
         trained_on = {one.meta["source"], str(one.folder)} & {*names}
         if one.meta["own"] and trained_on and known and one.checksum not in known:
             yield (
@@ -97,13 +97,13 @@ def doubts_about_tests(sources: Sources, stored: dict[str, Any]) -> Iterator[str
             )
 
 
-def _misplaced(sources: Sources) -> Iterator[str]:
+def _misplaced(task_data: TaskData) -> Iterator[str]:
     """Yield a line for each training set whose mean face does not fit that of an earlier set at the landmarks of both.
 
     It has another shape, or another size than in the crops of the first set. A set of profiles has no mean face.
     """
-    splits = [split for split in sources.splits("train") if split.set.meta["layout"] not in HALF]
-    faces = [sources.crops([split]).meanface() for split in splits if len(splits) > 1]
+    splits = [split for split in task_data.splits("train") if split.set.meta["layout"] not in HALF]
+    faces = [task_data.crops([split]).meanface() for split in splits if len(splits) > 1]
     for place, one in enumerate(faces):
         for split, other in zip(splits, faces[:place], strict=False):
             both = np.isfinite(one + other).all(1)

@@ -20,7 +20,7 @@ from utils.settings.extras import extra
 from utils.settings.rules import MEAN_TEACHER
 from utils.settings.union import labelled_by
 from utils.task.check_sets import check_known, check_tests, check_training
-from utils.task.sources import Sources, ValidationPart, load_faces
+from utils.task.task_data import TaskData, ValidationPart, load_faces
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights, initialise
@@ -35,66 +35,72 @@ SAME = 0.002  # of the crop: landmarks that vary less than this between faces, o
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
-def landmark_experiment(sources: Sources, ranks: Ranks, apart: np.ndarray | None = None, levels: int = 1) -> Experiment:
-    """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
+def landmark_experiment(
+    task_data: TaskData, ranks: Ranks, apart: np.ndarray | None = None, levels: int = 1
+) -> Experiment:
+    """Return the training of a landmark net on the sets in `task_data.training`. Their faces are loaded here.
 
     apart: the faces that validate, see `load_faces`. levels: score maps in training, see `PIPHead`.
     """
-    check_training(sources)
-    check_tests(sources)
-    settings, layout = sources.settings, sources.layout
+    check_training(task_data)
+    check_tests(task_data)
+    settings, layout = task_data.settings, task_data.layout
     net, data = settings.net, settings.data
-    faces, held = load_faces(sources, apart)
+    faces, held = load_faces(task_data, apart)
     check_known(layout, faces)
     words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
     if data.val == "test":
         words += " (the TEST set: --val test)"
-    samples = TrainingSet(sources.batches(faces), sources.learnt_from(), words, shares=sources.shares(faces))
+    samples = TrainingSet(task_data.batches(faces), task_data.learnt_from(), words, shares=task_data.shares(faces))
     return Experiment(
         settings,
         f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
         "val_nme",
         "NME {:.3f} %",
         samples,
-        partial(start_net, sources, faces, ranks, levels),
-        describe(sources, faces),
-        partial(validator, sources, faces, held, ranks),
+        partial(start_net, task_data, faces, ranks, levels),
+        describe(task_data, faces),
+        partial(validator, task_data, faces, held, ranks),
     )
 
 
-def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+def train_landmarks(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net in the run's folder."""
-    if sources.settings.train.semi:
-        extra("semi").train(sources, ranks, run, resume)
+    if task_data.settings.train.semi:
+        extra("semi").train(task_data, ranks, run, resume)
         return
-    train(landmark_experiment(sources, ranks), run, ranks, resume)
+    train(landmark_experiment(task_data, ranks), run, ranks, resume)
 
 
-def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
+def describe(task_data: TaskData, faces: Faces) -> dict[str, Any]:
     """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training
     faces.
     """
-    layout, rows = sources.layout, sources.settings.layouts.rows
-    used = (sources.settings.data.layout, layout.stored, *(member.layout.stored for member in layout.members.values()))
+    layout, rows = task_data.layout, task_data.settings.layouts.rows
+    used = (
+        task_data.settings.data.layout,
+        layout.stored,
+        *(member.layout.stored for member in layout.members.values()),
+    )
     return {
         "layout": layout.to_dict(),
-        "protocol": sources.training[0].meta["protocol"],
+        "protocol": task_data.training[0].meta["protocol"],
         "layouts": {name: row for name, row in rows.items() if name in used},
         "meanface": faces.meanface().tolist(),
     }
 
 
 def start_net(
-    sources: Sources, faces: Faces, ranks: Ranks, levels: int, resume: bool
+    task_data: TaskData, faces: Faces, ranks: Ranks, levels: int, resume: bool
 ) -> tuple[Trainable, InitialWeights]:
     """Return the net of a training on `faces` with its initial weights, and their origin.
 
     A resumed net gets its weights later. levels: see `landmark_experiment`.
     """
-    settings, layout = sources.settings, sources.layout
+    settings, layout = task_data.settings, task_data.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
     labelled = labelled_by(layout, settings.layouts)
-    meanface = sources.sets.meanface(settings.net.meanface, layout, faces)
+    meanface = task_data.sets.meanface(settings.net.meanface, layout, faces)
     net = make_net(settings.net, loss, layout, meanface, labelled, levels)
     if settings.net.refine:
         logger.info(refiner_cost(net.spec))
@@ -102,7 +108,9 @@ def start_net(
         check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
     started = InitialWeights("the checkpoint")
     if not resume:
-        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning, sources.sets.defaults)
+        started = initialise(
+            net, settings.net.weights, layout, faces.meanface(), logger.warning, task_data.sets.defaults
+        )
         if train.freeze == "backbone" and started == RANDOM:
             raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
     if train.teacher:
@@ -111,20 +119,20 @@ def start_net(
             Path(train.teacher),
             loss.teacher_weight,
             layout,
-            sources.training[0].meta["protocol"],
-            sources.sets.defaults,
+            task_data.training[0].meta["protocol"],
+            task_data.sets.defaults,
         )
         logger.info(words)
     return net, started
 
 
 def validator(
-    sources: Sources, faces: Faces, held: list[ValidationPart], ranks: Ranks, solver: Solver
+    task_data: TaskData, faces: Faces, held: list[ValidationPart], ranks: Ranks, solver: Solver
 ) -> Callable[[], ValidationResult]:
     """Return a function that validates the weights of `solver` on the faces `held`.
     The figure is the mean over their layouts. The limits also need background of the training pictures of `faces`.
     """
-    train, test = sources.settings.train, sources.settings.test
+    train, test = task_data.settings.train, task_data.settings.test
     net = build_net(solver.net.spec).to(ranks.device) if held else None
     beside = backgrounds(faces) if held else None
 
@@ -148,7 +156,7 @@ def validator(
             if beside:
                 scores = predict_all(way(predict), beside, way.layout, ranks=ranks).score.mean(1).numpy()
             limits[way.layout.name] = result.limits(factor, scores)
-        several = {"member_limits": limits} if sources.layout.members else {}
+        several = {"member_limits": limits} if task_data.layout.members else {}
         return ValidationResult(
             state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several
         )

@@ -39,7 +39,7 @@ class Job(NamedTuple):
     task: the functions of --task, see `utils.task.landmarks`
     runs: the runs that the flags mean; run: the one that is written to, None for a preparation
     stored: the values of the run's checkpoint; None: they are read when they are needed, behind a training
-    sources: the sets of the run, as `task` prepares them
+    task_data: the sets of the run, as `task` prepares them
     """
 
     mode: Namespace
@@ -50,7 +50,7 @@ class Job(NamedTuple):
     runs: Runs
     run: Run | None
     stored: dict[str, Any] | None
-    sources: Any = None
+    task_data: Any = None
 
     def prepared(self, defaults: Defaults) -> "Job":
         """Return the job with its sets, which are prepared if they are missing.
@@ -65,15 +65,15 @@ class Job(NamedTuple):
         needs_training = mode.prepare or trains or mode.show_data or calibrates
         needs_tests = tests or (mode.train and data.val == "test") or (mode.prepare and data.test_data)
         sets = SetFinder(self.settings, defaults, mode.prepare and mode.overwrite and self.ranks.first)
-        sources = self.task.prepare(self.settings, sets, self.ranks, needs_training, needs_tests)
+        task_data = self.task.prepare(self.settings, sets, self.ranks, needs_training, needs_tests)
         if mode.prepare and self.ranks.first:
             sets.log_unused()
-        return self._replace(sources=sources)
+        return self._replace(task_data=task_data)
 
     def tests(self) -> Any:
-        """Return the `Tests` of the run."""
+        """Return the `Evaluation` of the run."""
         stored = self.stored if self.run.weights == self.run.settings_file else None
-        return self.task.tests(self.sources, self.ranks, self.run, self.runs.compare, stored)
+        return self.task.tests(self.task_data, self.ranks, self.run, self.runs.compare, stored)
 
     def figures(self, *names: str) -> Figures:
         """Return tables of the run's folder by their names in TABLES; none in processes other than the first."""
@@ -97,7 +97,7 @@ def task_of(mode: Namespace, settings: Settings, runs: Runs) -> ModuleType:
 
 def show_data(job: Job) -> Figures:
     """Draw training samples."""
-    text = job.task.show(job.sources, job.ranks, job.mode.show_data, job.run)
+    text = job.task.show(job.task_data, job.ranks, job.mode.show_data, job.run)
     if job.ranks.first:
         print(lines(text))
     return {}
@@ -105,7 +105,7 @@ def show_data(job: Job) -> Figures:
 
 def train(job: Job) -> Figures:
     """Train in the run's folder."""
-    job.task.train(job.sources, job.ranks, job.run, job.mode.resume)
+    job.task.train(job.task_data, job.ranks, job.run, job.mode.resume)
     return job.figures("train")
 
 

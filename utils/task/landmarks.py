@@ -1,9 +1,9 @@
 """The landmark task as main.py calls it; `extras.detector.detect` has the same functions. All processes call them.
 
-prepare(settings, sets, ranks, train, test): prepares and returns the sources to train on and to test on
-show(sources, ranks, count, run): draws training samples as the net gets them; returns the text to print
-train(sources, ranks, run, resume): trains in the run's folder
-tests(sources, ranks, run, compare, stored): returns the `Tests` of a run; compare: runs whose figures are shown too;
+prepare(settings, sets, ranks, train, test): prepares and returns the sets to train on and to test on
+show(task_data, ranks, count, run): draws training samples as the net gets them; returns the text to print
+train(task_data, ranks, run, resume): trains in the run's folder
+tests(task_data, ranks, run, compare, stored): returns the `Evaluation` of a run; compare: runs whose figures are shown too;
 stored: the values of its checkpoint, None: not read yet
 """
 
@@ -13,28 +13,28 @@ from utils.data.sets import SetFinder
 from utils.settings.config import Settings
 from utils.settings.extras import extra
 from utils.settings.rules import ROUNDS
-from utils.task import sources
 from utils.task.check_sets import doubts
+from utils.task.evaluation import landmark_evaluation as tests
 from utils.task.experiment import train_landmarks as train
-from utils.task.sources import Sources
-from utils.task.tested import landmark_tests as tests
+from utils.task.task_data import TaskData
+from utils.task.task_data import prepare as prepare_sets
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 __all__ = ["prepare", "show", "tests", "train"]
 
 
-def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> Sources:
-    """Return the sets of a run, see `utils.task.sources.prepare`. Log what is doubtful about the training sets."""
-    prepared = sources.prepare(settings, sets, ranks, train, test)
+def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> TaskData:
+    """Return the sets of a run, see `utils.task.task_data.prepare`. Log what is doubtful about the training sets."""
+    prepared = prepare_sets(settings, sets, ranks, train, test)
     for line in doubts(prepared) if train and ranks.first else ():
         logger.warning(line)
     return prepared
 
 
-def show(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> str:
+def show(task_data: TaskData, ranks: Ranks, count: int, run: Run | None) -> str:
     """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return the text to print."""
-    texts = [extra("tools").show_sets(sources, ranks, count)]
-    if run and sources.settings.train.semi in ROUNDS:
-        texts.append(extra("semi").show_labels(sources, ranks, run, count))
+    texts = [extra("tools").show_sets(task_data, ranks, count)]
+    if run and task_data.settings.train.semi in ROUNDS:
+        texts.append(extra("semi").show_labels(task_data, ranks, run, count))
     return "\n".join(filter(None, texts))

@@ -18,7 +18,7 @@ LEAST, SECONDS = 20, 1.0  # a latency is measured over at least so many calls an
 
 
 def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
-    """Evaluate each case with each model, write the report and print its tables. tests: see export/tested.py.
+    """Evaluate each case with each model, write the report and print its tables. tests: see export/evaluation.py.
 
     formats: they are exported first if necessary. UserError if an export differs from torch by more than its bounds; an
     exported file that is tested by itself is not compared. timed: also write and print a table of the formats with

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nets import Trainable, net_row
-from nets.heads.transplant import Origins
+from nets.heads.remap import Origins
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, similarity, to_crop, transform
@@ -275,8 +275,8 @@ class _Graft(NamedTuple):
                 self._compare_sizes(trained_on[list(same.values())], list(same))
             origins = nearest_origins(same, self.meanface, trained_on)
             rows = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
-            grafted = self.net.head.grafted(rows, spec, self.net.spec, origins, self.meanface)
-            made = {f"head.{name}": tensor for name, tensor in grafted.items()}
+            remapped = self.net.head.remapped(rows, spec, self.net.spec, origins, self.meanface)
+            made = {f"head.{name}": tensor for name, tensor in remapped.items()}
             made |= {name: stored[name][origins.landmark] for name in PER_LANDMARK[1:] if name in stored}
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(

@@ -13,23 +13,23 @@ from torch.utils.data import Dataset
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_text
-from utils.data.batches import Batches, Order, make_order
+from utils.data.batches import Batches, Shuffle, make_order
 from utils.data.loader import explaining_errors, train_loader
 from utils.settings import memory
 from utils.settings.config import Settings
 from utils.settings.extras import extra, has_extra
 from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
-from utils.train import checkpoint, faults
+from utils.train import checkpoint, nonfinite
 from utils.train.batchnorm import share_batch_norm
 from utils.train.experiment import Experiment
 from utils.train.history import History, Keeper, make_whole, resumable
-from utils.train.losses import Losses, NonFinite, one_behind
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
 from utils.train.run_folder import Run, net_checksum
 from utils.train.schedule import make_schedule
 from utils.train.solver import Solver
+from utils.train.step_values import NonFinite, StepValues, one_behind
 
 
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
@@ -121,7 +121,7 @@ def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: 
     return train_loader(batches, keys, workers, gpu)
 
 
-def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
+def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Shuffle]:
     """Return the solver of a net with initial weights, and the order of the batches. Write the settings of a new run."""
     settings, samples = experiment.settings, experiment.samples
     train = settings.train
@@ -186,7 +186,7 @@ def _memory(settings: Settings, batch: int, run: Run, epoch: int):
 
 
 def train_epoch(
-    solver: Solver, batches: Iterator, order: Order, epoch: int, name: Callable[[int], str], bar
+    solver: Solver, batches: Iterator, order: Shuffle, epoch: int, name: Callable[[int], str], bar
 ) -> tuple[dict, float, float]:
     """Train one epoch. Return ({loss term: mean}, seconds, seconds spent waiting for data).
 
@@ -196,7 +196,7 @@ def train_epoch(
     torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # for dropout
     start, waited, sums, steps = time.perf_counter(), 0.0, {}, len(order) // solver.accumulate
 
-    def trained() -> Iterator[Losses]:
+    def trained() -> Iterator[StepValues]:
         nonlocal waited
         for _ in range(steps):
             before = time.perf_counter()
@@ -214,7 +214,7 @@ def train_epoch(
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
             bar.update(solver.accumulate * order.batch * solver.ranks.count)
     except NonFinite as error:
-        raise UserError(faults.error_with_samples(error, solver, epoch, name)) from None
+        raise UserError(nonfinite.error_with_samples(error, solver, epoch, name)) from None
     except ValueError as error:  # batch norm cannot normalise a single value per channel
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

@@ -13,7 +13,7 @@ from typing import Any
 from nets import NetOptions, check_options
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.data.makers import NOT_COUNTABLE, dataset_rows
+from utils.data.makers import ORIGIN_IS_KNOWN, dataset_rows
 from utils.data.paths import absolute, dataset_of, is_unlabelled_set, prepared, resolve_paths
 from utils.data.prepared_set import SYNTHETIC, PreparedSet
 from utils.data.sets import SetFinder
@@ -184,8 +184,8 @@ def _check_archives(given: dict, names: list[str], root: Path) -> None:
         return
     known = dataset_rows()
     rows = [known[dataset] for dataset in (dataset_of(name, root) for name in names) if dataset in known]
-    if given.get("first_pixel") is not None and not any(row.countable for row in rows):
-        raise UserError(NOT_COUNTABLE)
+    if given.get("first_pixel") is not None and not any(row.origin_is_ambiguous for row in rows):
+        raise UserError(ORIGIN_IS_KNOWN)
     if "frame_step" in given and not any("frame_step" in row.options for row in rows):
         raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
     if "identity" in given and not any("identity" in row.options for row in rows):

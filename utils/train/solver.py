@@ -14,10 +14,10 @@ from nets.trainable import Trainable
 from pipnet.errors import one_line
 from utils.settings.extras import extra, has_extra
 from utils.settings.sections import LossSettings, TrainSettings
-from utils.train.losses import Losses
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
 from utils.train.ranks import Ranks
 from utils.train.schedule import Schedule
+from utils.train.step_values import StepValues
 
 
 class Phases:
@@ -89,11 +89,11 @@ class Solver:
         for norm in self.fixed_norms:
             norm.eval()
 
-    def train_step(self, batches: list) -> Losses:
+    def train_step(self, batches: list) -> StepValues:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
         Return the losses; they are copied from the device while the next step runs. A step that is not finite changes
-        no weight, nor does any later step; `Losses.read` then raises NonFinite. fp16 differs in two ways. A gradient
+        no weight, nor does any later step; `StepValues.read` then raises NonFinite. fp16 differs in two ways. A gradient
         that overflows only lowers the loss scale; it is an error once the scale is 1. A loss that is not finite refuses
         its own step only.
         """
@@ -103,7 +103,7 @@ class Solver:
             with self.phases("optimiser"):
                 self.average.update(self.step)
         self.step += 1
-        return Losses(self.step - 1, [*self.names, "loss"], values, batches)
+        return StepValues(self.step - 1, [*self.names, "loss"], values, batches)
 
     def _moved(self, images: Tensor, labels) -> tuple:
         """Return images and labels on the device. On a GPU they are copied while the step before still runs."""
@@ -169,7 +169,7 @@ class Solver:
 
         Sums are divided by these counts, so that a landmark has the same weight in any micro-batch and process.
         """
-        counted = [self.net.count(part) for part in labels]
+        counted = [self.net.denominators(part) for part in labels]
         counts = reduce(torch.add, [torch.stack(list(part.values())) for part in counted])
         if self.weights is None:
             self.names = list(counted[0])

@@ -6,7 +6,7 @@ Theirs have backbone, neck and head side by side; ours are `backbone.<published 
 
 from torch import Tensor
 
-from nets.heads.transplant import PARTS
+from nets.heads.remap import PARTS
 from utils.train.checkpoint import are_our_names
 
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")

@@ -23,11 +23,11 @@ from conftest import (
 )
 
 import main
+from extras.detector.evaluation import ROLLS, Scaled, score_rows
 from extras.detector.experiment import PictureSets, calibration, composites, detector_experiment, prepare
 from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.find_faces import exported_detector, torch_detector
 from extras.detector.loaders import weights_of
-from extras.detector.tested import ROLLS, Scaled, score_rows
 from extras.detector.wider import Picture
 from pipnet.errors import UserError
 from utils.settings.config import parse

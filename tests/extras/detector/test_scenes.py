@@ -194,9 +194,9 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     chosen = settings(
         "detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0]
     )
-    sources = prepare(chosen, sets_of(chosen), ONE, True, False)
-    _, held = sources.loaded
-    assert sources.loaded is sources.loaded  # --show-data and --train read the pictures once
+    task_data = prepare(chosen, sets_of(chosen), ONE, True, False)
+    _, held = task_data.loaded
+    assert task_data.loaded is task_data.loaded  # --show-data and --train read the pictures once
     alone = [picture for picture in held if picture.event not in ("0--event", "1--event")]
     assert 0 < len(alone) < len(held) and all(picture.whole and len(picture.boxes) == 1 for picture in alone)
     every = held + [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
@@ -209,7 +209,7 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
             boxes = known[image.tobytes()][: 0 if blind and image.shape[:2] not in photographs else None]
             return boxes, np.ones(len(boxes))
 
-        missed.append(miss(find, sources, held, ONE))
+        missed.append(miss(find, task_data, held, ONE))
     assert missed[0] == 0 and missed[1] == pytest.approx(50)
 
 

@@ -10,9 +10,9 @@ from changed import GEOMETRY, PLAIN, crops, neutral
 from conftest import settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extras.gpu.device_pixels import carried_out, orders, to_device
+from extras.gpu.device_pixels import apply_changes, compile_changes, to_device
 from utils.data.batches import drawn_changes
-from utils.data.changes import DRAWS, INTERPOLATION, Change, Field, changes, moved, shadows, uniforms
+from utils.data.changes import DRAWS, INTERPOLATION, Change, CropGeometry, changes, moved, shadows, uniforms
 from utils.data.pixels import pixels
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ ROWS, SIZE, STORED = 24, 64, 80
 
 def on_device(stored: np.ndarray, *drawn: Change) -> np.ndarray:
     before, given = stored.copy(), torch.from_numpy(stored)
-    made = carried_out(given, to_device(orders(drawn), CPU))
+    made = apply_changes(given, to_device(compile_changes(drawn), CPU))
     assert np.array_equal(stored, before) and made.is_contiguous() and made.dtype == torch.uint8
     return made.numpy()
 
@@ -49,7 +49,7 @@ def some(count: int, given: np.ndarray, plain) -> np.ndarray:
 @pytest.mark.parametrize("way", (*INTERPOLATION, "random"))
 def test_a_warp(way, seen, fill):
     u = uniforms(3, 0, np.arange(ROWS), DRAWS)
-    made = changes(u, replace(PLAIN, **GEOMETRY, interpolation=way), Field(SIZE, STORED, SIZE))._replace(
+    made = changes(u, replace(PLAIN, **GEOMETRY, interpolation=way), CropGeometry(SIZE, STORED, SIZE))._replace(
         seen=seen, fill=fill
     )
     made.matrix[5:8] = np.eye(2, 3)
@@ -96,7 +96,9 @@ def test_the_presets(name, margin):
     recipe = recipe if recipe.steps else replace(recipe, shadow=0.5, edge=0.5)
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (ROWS, 1, 1)) * SIZE
     source = np.tile([10.4, -np.inf, 71.5, 90], (ROWS, 1)) if recipe.fill == "grey" else None
-    made = drawn_changes(1, np.zeros(ROWS, int), np.arange(ROWS), recipe, Field(SIZE, STORED, SIZE + 2 * margin, box))
+    made = drawn_changes(
+        1, np.zeros(ROWS, int), np.arange(ROWS), recipe, CropGeometry(SIZE, STORED, SIZE + 2 * margin, box)
+    )
     assert_close(crops(ROWS), made[0]._replace(source=source), *made[1:])
 
 
@@ -106,9 +108,9 @@ def test_landmarks_go_where_the_pixels_go():
     """
     places, axis = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75]]), np.arange(160) + 40.0
     stored = np.stack(np.broadcast_arrays(axis, axis[:, None], 255.0))[None].astype(np.float32).repeat(ROWS, 0)
-    made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), Field(128, 160, 128))
+    made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), CropGeometry(128, 160, 128))
     landmarks = moved(np.tile(places, (ROWS, 1, 1)), np.zeros(ROWS), [made], range(4)) * 128
-    act, _, numbers = orders([made])[1]
+    act, _, numbers = compile_changes([made])[1]
     images = act(torch.from_numpy(stored), *to_device(numbers, CPU)).numpy()
     grid = np.stack([*np.meshgrid(np.arange(128) + 0.5, np.arange(128) + 0.5), np.ones((128, 128))], -1)
     for image, points in zip(images, landmarks, strict=True):
@@ -156,10 +158,12 @@ class Counted(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "most"), (("default", 60), ("short", 60), ("slim", 180), ("irnet", 400)))
 def test_the_host_does_not_wait_and_starts_few_operations(name, most):
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (128, 1, 1)) * 256
-    made = drawn_changes(1, np.zeros(128, int), np.arange(128), settings(name).augment, Field(256, 320, 256, box))
-    work = to_device(orders(made), torch.device("meta"))
+    made = drawn_changes(
+        1, np.zeros(128, int), np.arange(128), settings(name).augment, CropGeometry(256, 320, 256, box)
+    )
+    work = to_device(compile_changes(made), torch.device("meta"))
     with Counted() as counted:
-        found = carried_out(torch.empty((128, 320, 320, 3), dtype=torch.uint8, device="meta"), work)
+        found = apply_changes(torch.empty((128, 320, 320, 3), dtype=torch.uint8, device="meta"), work)
     assert found.shape == (128, 256, 256, 3) and counted.count <= most
 
 

@@ -11,7 +11,7 @@ from conftest import LAYOUTS, doomed, fails, settings, split_of, works
 
 from extras.gpu.feed import DeviceLoader
 from pipnet.errors import UserError
-from utils.data.batches import Batch, Batches, Order, Part, recipes
+from utils.data.batches import Batch, Batches, Part, Shuffle, recipes
 from utils.data.faces import Faces
 from utils.data.loader import explaining_errors
 from utils.data.prepared_set import load_splits
@@ -27,8 +27,8 @@ def opened(folder, **options) -> Faces:
     return load_splits([split_of(folder)], L68, 64, 4.0, **options)
 
 
-def order_of(faces: Faces, batch: int = 8) -> Order:
-    return Order((Part(0, len(faces), batch),), len(faces) // batch, 0)
+def order_of(faces: Faces, batch: int = 8) -> Shuffle:
+    return Shuffle((Part(0, len(faces), batch),), len(faces) // batch, 0)
 
 
 def fed(views: Batches, keys, free: int = 0) -> list[Batch]:

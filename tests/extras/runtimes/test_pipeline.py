@@ -22,7 +22,7 @@ from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import turn_picture
 from pipnet.landmark_net import open_net
-from pipnet.landmarker import apart as without_parts
+from pipnet.landmarker import without_duplicates as without_parts
 from pipnet.layout import Member
 from pipnet.runtimes import stored_values
 from pipnet.session import metadata, open_session

@@ -92,10 +92,10 @@ def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, t
             """
 from extras.semi import rounds
 label = rounds.write_pseudo_labels
-def doomed(sources, ranks, faces, run, number):
+def doomed(task_data, ranks, faces, run, number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    label(sources, ranks, faces, run, number)
+    label(task_data, ranks, faces, run, number)
 rounds.write_pseudo_labels = doomed""",
         ),
     )

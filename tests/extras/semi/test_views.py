@@ -8,7 +8,7 @@ from conftest import LAYOUTS, settings, split_of
 from utils.data.batches import Batches, labels_of, make_order, recipes
 from utils.data.faces import Faces
 from utils.data.prepared_set import load_splits
-from utils.task.sources import labelled_rows
+from utils.task.task_data import labelled_rows
 
 L68 = LAYOUTS.load("68")
 

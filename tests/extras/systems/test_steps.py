@@ -12,9 +12,9 @@ import torch
 from conftest import LAYOUTS, fails, settings
 from scipy.ndimage import gaussian_filter
 
-from extras.gpu.device_pixels import carried_out, orders, to_device
+from extras.gpu.device_pixels import apply_changes, compile_changes, to_device
 from utils.data.batches import drawn_changes
-from utils.data.changes import GREY, INTERPOLATION, STEP_DRAWS, Field, moved, uniforms, whole_matrix
+from utils.data.changes import GREY, INTERPOLATION, STEP_DRAWS, CropGeometry, moved, uniforms, whole_matrix
 from utils.data.pixels import framed, pixels
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def augment(
     """Return image, landmarks (N, 2) in [0, 1] and affine (2, 3). margin: px that the net sees round the nominal crop."""
     seed, number, index = key
     image = framed(crop.stored, crop.source, GREY) if recipe.fill == "grey" else crop.stored
-    field = Field(SIZE, len(image), SIZE + 2 * margin, crop.box[None] * SIZE)
+    field = CropGeometry(SIZE, len(image), SIZE + 2 * margin, crop.box[None] * SIZE)
     made = drawn_changes(seed, number, np.array([index]), recipe, field)
     images = [image]
     for change in made:
@@ -214,7 +214,7 @@ def test_the_interpolations_of_slim():
     """Any of four for the crop, cubic for the rotation, linear for the affine map."""
     recipe, field = (
         settings("slim").augment,
-        Field(SIZE, SIZE + 2 * BORDER, SIZE, np.tile(stored(0).box * SIZE, (60, 1, 1))),
+        CropGeometry(SIZE, SIZE + 2 * BORDER, SIZE, np.tile(stored(0).box * SIZE, (60, 1, 1))),
     )
     made = dict(zip(recipe.steps, drawn_changes(0, 0, np.arange(60), recipe, field), strict=True))
     assert {*made["sides"].interpolation.tolist()} == {*INTERPOLATION.values()}
@@ -225,12 +225,12 @@ def test_the_interpolations_of_slim():
 
 
 def on_device(crops: np.ndarray, change) -> np.ndarray:
-    return carried_out(torch.from_numpy(crops), to_device(orders([change]), CPU)).numpy()
+    return apply_changes(torch.from_numpy(crops), to_device(compile_changes([change]), CPU)).numpy()
 
 
 @pytest.mark.parametrize("act", [pixels, on_device])
 def test_the_noise_of_slim_is_uniform_in_five_levels(act):
-    recipe, field = replace(settings("slim").augment, steps=["noise"]), Field(SIZE, SIZE, SIZE)
+    recipe, field = replace(settings("slim").augment, steps=["noise"]), CropGeometry(SIZE, SIZE, SIZE)
     made = drawn_changes(0, 0, np.arange(20), recipe, field)
     noise = act(np.full((20, SIZE, SIZE, 3), 100, np.uint8), *made).astype(int) - 100
     acts = (noise != 0).any((1, 2, 3))

@@ -12,7 +12,7 @@ from extras.tools import audit
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_splits
 from utils.data.pts import read_pts, write_pts
-from utils.task import sources
+from utils.task import task_data
 from utils.train import checkpoint
 from utils.train.ranks import start_ranks
 
@@ -87,14 +87,14 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
 def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
     """Each net judges exactly the faces of its fold, however many copies of other faces it was trained on."""
     chosen = settings(input_size=64, balance=True, train_data=[str(faces)])
-    ours = sources.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
+    ours = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
     whole = ours.crops(ours.splits("train", "val"))
     monkeypatch.setattr(
-        sources, "balanced", lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some))))
+        task_data, "balanced", lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some))))
     )
     fold = audit.fold_of(whole["identity"], 3, chosen.train.seed)
     for number in range(3):
-        train, [(held, *_)] = sources.load_faces(ours, fold == number)
+        train, [(held, *_)] = task_data.load_faces(ours, fold == number)
         assert list(held["file"]) == [whole["file"][i] for i in np.flatnonzero(fold == number)]
         assert len(train) > len(whole) and not set(train["file"]) & set(held["file"])
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import LAYOUTS, rewrite, settings, split_of
 
-from utils.data.batches import Batches, Order, Part, plain
+from utils.data.batches import Batches, Part, Shuffle, plain
 from utils.data.batches import test_batches as share_of
 from utils.data.faces import Faces
 from utils.data.loader import train_loader
@@ -88,7 +88,7 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
     both = load_splits([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
     assert np.isnan(both["pose"][:4]).all() and np.isnan(both["states"][0]).all()
     assert both.only(np.array([4]))["states"][:].tolist() == [[1, 0, 1]]
-    order = Order((Part(0, len(posed), 8),), 4, 0)
+    order = Shuffle((Part(0, len(posed), 8),), 4, 0)
     loader = train_loader(Batches(posed, PLAIN, L68.flip_index, 0), order.epochs(0, 1), 0, False)
     assert next(iter(loader)).labels.to("cpu").pose.shape == (8, 3)
 
@@ -114,7 +114,7 @@ def test_a_face_is_changed_by_its_key_alone(faces, name):
 
 def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
     several, found = opened(faces), {}
-    views, order = Batches(several, PRESETS["default"], L68.flip_index, 0), Order((Part(0, len(several), 8),), 4, 0)
+    views, order = Batches(several, PRESETS["default"], L68.flip_index, 0), Shuffle((Part(0, len(several), 8),), 4, 0)
     for workers in (0, 2):
         found[workers] = list(train_loader(views, order.epochs(0, 2), workers, False))
     found["resumed"] = found[0][:4] + list(train_loader(views, order.epochs(1, 2), 1, False))

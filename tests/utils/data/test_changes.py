@@ -10,14 +10,25 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from utils.data.changes import DRAWS, LUMA, Change, Field, changes, exchanged, moved, turned, uniforms, whole_matrix
+from utils.data.changes import (
+    DRAWS,
+    LUMA,
+    Change,
+    CropGeometry,
+    changes,
+    exchanged,
+    moved,
+    turned,
+    uniforms,
+    whole_matrix,
+)
 
 DEFAULT = settings("default").augment
 PLAIN = replace(DEFAULT, **{key: 0.0 for key, value in asdict(DEFAULT).items() if isinstance(value, float)})
-FIELD = Field(64, 80, 64)
+FIELD = CropGeometry(64, 80, 64)
 
 
-def draw(recipe, count: int = 4000, field: Field = FIELD, number: int = 0) -> Change:
+def draw(recipe, count: int = 4000, field: CropGeometry = FIELD, number: int = 0) -> Change:
     return changes(uniforms(0, number, np.arange(count), DRAWS), recipe, field)
 
 

@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from scipy.stats import chi2, kstest
 
-from utils.data.batches import Order, make_order, permuted
+from utils.data.batches import Shuffle, make_order, permuted
 
 
 def order(
@@ -24,12 +24,12 @@ def order(
     labelled: int | None = None,
     share: float = 0.25,
     shares=(),
-) -> Order:
+) -> Shuffle:
     train = SimpleNamespace(batch_size=batch_size, accumulate=accumulate, seed=seed, epoch_steps=steps)
     return make_order(count, labelled, train, rank, ranks, shares, share)
 
 
-def keys(found: Order, epoch: int = 0) -> list[list[tuple[int, int]]]:
+def keys(found: Shuffle, epoch: int = 0) -> list[list[tuple[int, int]]]:
     return [list(zip(*(part.tolist() for part in batch), strict=True)) for batch in found.epochs(epoch, epoch + 1)]
 
 

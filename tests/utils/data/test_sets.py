@@ -15,7 +15,7 @@ from utils import util
 from utils.data import sets
 from utils.data.prepared_set import PreparedSet, read_meta
 from utils.settings.config import Settings
-from utils.task import sources
+from utils.task import task_data
 from utils.train.ranks import start_ranks
 from utils.train.settings import read_settings
 
@@ -265,7 +265,7 @@ def test_a_training_on_all_faces_has_them_in_one_order(tmp_path):
         given = {"data_root": str(tmp_path / name), "target_size": 32, "input_size": 32, "train_data": [mine]}
         for val in (first, "none"):
             chosen = new_settings(**given, val=val)
-            ours = sources.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
+            ours = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
         found.append((list(ours.crops(ours.splits())["file"]), ours.learnt_from()))
     assert found[0] == found[1] and len(found[0][0]) == 24
 

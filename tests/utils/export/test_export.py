@@ -17,8 +17,8 @@ from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import export_onnx, folded
+from utils.task.evaluation import export
 from utils.task.find import find_net
-from utils.task.tested import export
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 

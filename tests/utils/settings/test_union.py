@@ -23,7 +23,7 @@ from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.settings.conversion import conversion
 from utils.settings.union import Labelled, described, labelled_by, member_of, to_union, unite
 from utils.task.check_sets import check_known
-from utils.task.sources import Sources
+from utils.task.task_data import TaskData
 from utils.train.initialise import shared_landmarks
 
 SETS = [
@@ -131,8 +131,8 @@ def test_wrong_conventions_are_refused(ids, message):
 
 def test_a_union_has_no_selection():
     chosen = SimpleNamespace(layout="union", selected_index=[9, 8])
-    sources = Sources(SimpleNamespace(data=chosen, net=SimpleNamespace(num_lms=None), layouts=LAYOUTS), None, [], [])
-    refuses("--selected-index", lambda: sources.layout)
+    task_data = TaskData(SimpleNamespace(data=chosen, net=SimpleNamespace(num_lms=None), layouts=LAYOUTS), None, [], [])
+    refuses("--selected-index", lambda: task_data.layout)
 
 
 def test_malformed_rows_are_refused():

@@ -15,7 +15,7 @@ import torch
 from conftest import LAYOUTS, ROOT, SMALL, driver, free_port, refuses, rewrite, rows, run, split_of, works
 
 from nets import Prediction
-from utils.data.batches import Order, Part
+from utils.data.batches import Part, Shuffle
 from utils.data.prepared_set import load_splits
 from utils.evaluate.evaluate import evaluate
 from utils.train import checkpoint
@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     )
     assert said, done.stderr
     faces, step = load_splits([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
-    order = Order(
+    order = Shuffle(
         (Part(0, len(faces), 4),), len(faces) // 4, 0
     )  # of one process: the batches of both, in the same order
     batch = list(order.epochs(0, 1))[step][1].tolist()

@@ -1,4 +1,4 @@
-"""A net for one's own points from a net for others: common landmarks, the transplanted head, docs/finetuning.md."""
+"""A net for one's own points from a net for others: common landmarks, the remapped head, docs/finetuning.md."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, fails, mean_face,
 
 from extras.synthetic.points import own_points
 from nets.heads.pip import PIPHead, nearest_neighbors
-from nets.heads.transplant import transplant
+from nets.heads.remap import remap
 from pipnet.layout import Layout
 from utils.data.pts import read_pts, write_pts
 from utils.settings.layouts import Layouts
@@ -69,7 +69,7 @@ def test_the_lines_of_the_tutorial_are_a_layout():
     assert layout.pupils is None and layout.closed == ()
 
 
-# ------------------------------------------------------------------------------------------------------- transplants
+# ---------------------------------------------------------------------------------------------------------- remap
 def random_head(index: list[list[int]], seed: int = 0) -> PIPHead:
     """A head whose maps differ in every cell."""
     torch.manual_seed(seed)
@@ -79,9 +79,9 @@ def random_head(index: list[list[int]], seed: int = 0) -> PIPHead:
     return head
 
 
-def transplanted(old: PIPHead, old_index: list, new_index: list, sources, meanface: np.ndarray) -> PIPHead:
+def remapped(old: PIPHead, old_index: list, new_index: list, sources, meanface: np.ndarray) -> PIPHead:
     head = random_head(new_index, 1)
-    head.load_state_dict(transplant(old.state_dict(), old_index, new_index, sources, meanface))
+    head.load_state_dict(remap(old.state_dict(), old_index, new_index, sources, meanface))
     return head
 
 
@@ -91,7 +91,7 @@ def test_a_permutation_of_the_same_landmarks_decodes_the_same(num_nb):
     old_index, new_index = nearest_neighbors(face, num_nb), nearest_neighbors(face[order], num_nb)
     old = random_head(old_index)
     sources = nearest_origins(dict(enumerate(order.tolist())), face[order])
-    new, features = transplanted(old, old_index, new_index, sources, face[order]), torch.randn(5, 16, CELLS, CELLS)
+    new, features = remapped(old, old_index, new_index, sources, face[order]), torch.randn(5, 16, CELLS, CELLS)
     before, after = old.decode(old(features)), new.decode(new(features))
     # the merge repeats a landmark's voters cyclically, which depends on their order: where all vote, it is a plain mean
     if num_nb in (0, 11):
@@ -107,7 +107,7 @@ def test_a_subset_decodes_the_same_without_neighbors():
     face, chosen = np.random.default_rng(0).random((12, 2)) * CELLS, [7, 2, 5]
     old_index, new_index = nearest_neighbors(face, 4), nearest_neighbors(face[chosen], 0)
     old, features = random_head(old_index), torch.randn(5, 16, CELLS, CELLS)
-    new = transplanted(old, old_index, new_index, nearest_origins(dict(enumerate(chosen)), face[chosen]), face[chosen])
+    new = remapped(old, old_index, new_index, nearest_origins(dict(enumerate(chosen)), face[chosen]), face[chosen])
     corner_free = random_head([[]] * 12)
     corner_free.load_state_dict({name: tensor for name, tensor in old.state_dict().items() if "neighbor" not in name})
     wanted = corner_free.decode(corner_free(features)).landmarks[:, chosen]
@@ -130,9 +130,7 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
     if known:
         nearest = [int(np.linalg.norm(turned - place, axis=1).argmin()) for place in mine[3:]]
         assert sources.landmark[3:] == nearest and np.allclose(sources.place, turned[sources.landmark])
-    made = transplant(
-        old.state_dict(), old_index, new_index, sources._replace(place=sources.place * CELLS), mine * CELLS
-    )
+    made = remap(old.state_dict(), old_index, new_index, sources._replace(place=sources.place * CELLS), mine * CELLS)
     seen = [(i, m) for i, neighbors in enumerate(new_index) for m in neighbors]
     for axis, name in enumerate("xy"):
         for landmark, source in enumerate(sources.landmark):
@@ -152,9 +150,7 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
 def test_a_head_with_another_number_of_landmarks_than_its_index_is_refused():
     head = random_head([[1], [0]])
     with pytest.raises(ValueError, match="3 landmarks"):
-        transplant(
-            head.state_dict(), [[1], [0], [0]], [[]], nearest_origins({0: 0}, np.zeros((1, 2))), np.zeros((1, 2))
-        )
+        remap(head.state_dict(), [[1], [0], [0]], [[]], nearest_origins({0: 0}, np.zeros((1, 2))), np.zeros((1, 2)))
 
 
 # ----------------------------------------------------------------------------------------------------------- as typed

@@ -13,7 +13,7 @@ from extras.tools.show import show_sets
 from utils.data.prepared_set import PreparedSet
 from utils.data.sets import SetFinder
 from utils.settings.config import Settings
-from utils.task.sources import Sources, prepare
+from utils.task.task_data import TaskData, prepare
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
 from utils.train.settings import read_settings, read_trained
@@ -74,11 +74,11 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
 
     def shifts(**given):
         chosen = new_settings(dataset="300w", val=0.1, **given)
-        sources = Sources(
+        task_data = TaskData(
             chosen, sets_of(chosen), [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)], []
         )
-        assert [split.label_shift for split in sources.splits()] == sources.label_shifts()
-        return sources.label_shifts()
+        assert [split.label_shift for split in task_data.splits()] == task_data.label_shifts()
+        return task_data.label_shifts()
 
     assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
     assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
@@ -99,7 +99,7 @@ def from_elsewhere(trained, folder, **args):
     return folder
 
 
-def opened(folder, root, given=None, train=False, test=False, **modes) -> Sources:
+def opened(folder, root, given=None, train=False, test=False, **modes) -> TaskData:
     """Return the sets of a run to train or test on, as main.py opens them where args.yaml names `root` for prepared
     sets.
     """
@@ -133,17 +133,17 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
         (victim / name / "meta.yaml").write_text("dataset: mine\n")
     before = state(victim)
     folder = from_elsewhere(trained, tmp_path / "run", data_root=str(victim), run_root=str(victim), protocol=protocol)
-    sources = opened(folder, root, test=True)
+    task_data = opened(folder, root, test=True)
     assert state(victim) == before
-    (prepared,) = {split.set.folder for split in sources.tested}
+    (prepared,) = {split.set.folder for split in task_data.tested}
     assert prepared.parent == root and prepared.name.startswith("drawn-") and len(prepared.name) < 80
-    assert sources.tested[0].set.meta["protocol"] == checkpoint.load(folder / "best.pt")["protocol"]
+    assert task_data.tested[0].set.meta["protocol"] == checkpoint.load(folder / "best.pt")["protocol"]
     shutil.copytree(faces, victim / "whole")
     before = state(victim)
     folder = from_elsewhere(trained, tmp_path / "other", data_root=str(victim), train_data=["whole"])
-    sources = opened(folder, root, train=True, show_data=4)
-    shown = show_sets(sources, ONE, 4)
-    assert sources.training[0].folder == victim / "whole" and str(root / "show" / "whole") in shown
+    task_data = opened(folder, root, train=True, show_data=4)
+    shown = show_sets(task_data, ONE, 4)
+    assert task_data.training[0].folder == victim / "whole" and str(root / "show" / "whole") in shown
     assert state(victim) == before
 
 
@@ -172,5 +172,5 @@ def test_a_detector_is_refused_where_nothing_reads_it(trained, tmp_path):
 
 
 def test_a_run_is_tested_on_the_sets_that_its_data_root_holds(trained, tmp_path):
-    sources = opened(trained.folder, tmp_path / "data", test=True)
-    assert str(sources.tested[0].set.folder).startswith(trained.flags[3]) and not (tmp_path / "data").exists()
+    task_data = opened(trained.folder, tmp_path / "data", test=True)
+    assert str(task_data.tested[0].set.folder).startswith(trained.flags[3]) and not (tmp_path / "data").exists()

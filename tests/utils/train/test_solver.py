@@ -14,18 +14,18 @@ import torch
 from conftest import FORKS, LAYOUTS, NET, free_port, mean_face, settings, split_of, untrained, works
 
 from nets import Labels
-from utils.data.batches import Batch, Batches, Order, Part
+from utils.data.batches import Batch, Batches, Part, Shuffle
 from utils.data.loader import train_loader
 from utils.data.prepared_set import load_splits
 from utils.settings.config import Settings
 from utils.train import solver as module
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
-from utils.train.losses import NonFinite
 from utils.train.optimizer import Average, make_optimizer, precision
 from utils.train.ranks import Ranks, start_ranks
 from utils.train.schedule import Schedule, make_schedule
 from utils.train.solver import Solver
+from utils.train.step_values import NonFinite
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 LAYOUT = LAYOUTS.load("12")
@@ -275,7 +275,7 @@ def dropout_net() -> torch.nn.Module:
     return net
 
 
-def loaded(views: Batches, order: Order, first: int = 0, last: int | None = None, workers: int = 0):
+def loaded(views: Batches, order: Shuffle, first: int = 0, last: int | None = None, workers: int = 0):
     """Return the batches of some epochs, by default of one."""
     return iter(train_loader(views, order.epochs(first, first + 1 if last is None else last), workers, False))
 
@@ -285,7 +285,7 @@ def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
     views = Batches(several, plain().augment, LAYOUT.flip_index, 0)
 
     def epoch(solver, number):
-        order = Order((Part(0, len(views), 8),), 4, 0)
+        order = Shuffle((Part(0, len(views), 8),), 4, 0)
         return train_epoch(solver, loaded(views, order, number), order, number, views.name, NoBar())[0]
 
     whole = make_solver(dropout_net(), 2, ema=0.9, accumulate=2, epochs=3)

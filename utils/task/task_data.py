@@ -26,7 +26,7 @@ from utils.train.ranks import Ranks
 
 
 @dataclass(frozen=True)
-class Sources:
+class TaskData:
     """The sets that a run's modes need: those to train on, and the splits to test on."""
 
     settings: Settings
@@ -142,24 +142,24 @@ class ValidationPart(NamedTuple):
     comparison: Comparison
 
 
-def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> Sources:
+def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> TaskData:
     """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
-    sources, data = Sources(settings, sets, [], []), settings.data
+    task_data, data = TaskData(settings, sets, [], []), settings.data
     if train:
-        sources = replace(sources, training=ranks.one_by_one(sets.training))
-        net, most, usual = settings.net, sources.layout.count - 1, sets.defaults.values["num_nb"]
+        task_data = replace(task_data, training=ranks.one_by_one(sets.training))
+        net, most, usual = settings.net, task_data.layout.count - 1, sets.defaults.values["num_nb"]
         if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # a number that was given is an error
-            sources = replace(sources, settings=settings._replace(net=replace(net, num_nb=most)))
+            task_data = replace(task_data, settings=settings._replace(net=replace(net, num_nb=most)))
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
-        if sources.layout.members:
-            for line in described(sources.layout, settings.layouts):
+        if task_data.layout.members:
+            for line in described(task_data.layout, settings.layouts):
                 logger.info(line)
     if test:
         tested = ranks.one_by_one(sets.test_splits)
         if data.unlabelled and not data.test_data:
             tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
-        sources = replace(sources, tested=tested)
-    return sources
+        task_data = replace(task_data, tested=tested)
+    return task_data
 
 
 def unlabelled_tests(sets: SetFinder, like: PreparedSet, names: list[str]) -> list[Split]:
@@ -191,13 +191,13 @@ class LoadedFaces(NamedTuple):
     validation: list[ValidationPart] = []
 
 
-def load_faces(sources: Sources, apart: np.ndarray | None = None) -> LoadedFaces:
+def load_faces(task_data: TaskData, apart: np.ndarray | None = None) -> LoadedFaces:
     """Return the faces to train on and to validate on.
     apart: (M,) bool, whether each face of the splits train and val validates; None: --val decides.
     """
-    settings, layout = sources.settings, sources.layout
+    settings, layout = task_data.settings, task_data.layout
     data, seed, held = settings.data, settings.train.seed, None
-    faces = sources.load(sources.splits(*() if apart is None else ("train", "val")))
+    faces = task_data.load(task_data.splits(*() if apart is None else ("train", "val")))
     if data.labelled_fraction < 1:
         faces = faces.only(np.flatnonzero(labelled_rows(faces["identity"], data.labelled_fraction, seed)))
     if apart is not None:
@@ -216,11 +216,11 @@ def load_faces(sources: Sources, apart: np.ndarray | None = None) -> LoadedFaces
         if settings.train.early_stop:
             raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
         return LoadedFaces(faces)
-    parts = sources.validation(
-        sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training]
+    parts = task_data.validation(
+        task_data.tested if data.val == "test" else [Split(one, "val") for one in task_data.training]
     )
     if not any(len(part.faces) for part in parts):
-        folders = ", ".join(str(one.folder) for one in sources.training)
+        folders = ", ".join(str(one.folder) for one in task_data.training)
         raise UserError(
             f"{folders} has no validation faces with --val {data.val}; give a larger share, "
             "--val test, or --val none to keep the last epoch"

@@ -22,8 +22,8 @@ from pipnet.draw import FOUND, TRUTH, sheet
 from pipnet.files import write_csv, write_text
 from pipnet.images import write_image
 from utils.evaluate.tables import TEST, markdown_table
+from utils.export.evaluation import Bounds, Evaluation
 from utils.export.files import Source
-from utils.export.tested import Bounds, Tests
 from utils.settings.formats import SOURCE
 from utils.train import checkpoint
 from utils.train.run_folder import Run
@@ -44,20 +44,20 @@ class Scaled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DetectorTests(Tests):
-    """Tests of the detector of a run on the pictures `sources.tested`. stored: values of the checkpoint.
+class DetectorEvaluation(Evaluation):
+    """Tests of the detector of a run on the pictures `task_data.tested`. stored: values of the checkpoint.
 
     The report is its rows.
     """
 
-    sources: PictureSets
+    task_data: PictureSets
     run: Run
     stored: dict[str, Any]
     report = ()
     bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.02), "openvino": Bounds(0.002)}  # of AP and recall
 
     def torch_model(self) -> Detect:
-        return torch_detector(weights_of(self.run.weights), self.sources.ranks.device)
+        return torch_detector(weights_of(self.run.weights), self.task_data.ranks.device)
 
     def open(self, file: Path, threads: int, sha256: str | None = None) -> Detect:
         return exported_detector(file, threads)
@@ -66,7 +66,7 @@ class DetectorTests(Tests):
         options = {"threshold": np.array(0.5, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
         return Source(
             self.run.onnx,
-            lambda: ({"image": picture, **options} for picture in calibration(self.sources)),
+            lambda: ({"image": picture, **options} for picture in calibration(self.task_data)),
             origin=self.run.source,
         )
 
@@ -104,8 +104,8 @@ class DetectorTests(Tests):
         )
 
     def cases(self) -> Iterator[Scaled]:
-        scales = self.sources.settings.of(DetectSettings).scales
-        for name, pictures in self.sources.tested.items():
+        scales = self.task_data.settings.of(DetectSettings).scales
+        for name, pictures in self.task_data.tested.items():
             for scale in scales:
                 yield Scaled(name, pictures, scale, scale == scales[-1])
             for degrees in ROLLS:
@@ -113,7 +113,7 @@ class DetectorTests(Tests):
                 yield Scaled(f"{name}, turned by {degrees}", lying, scales[0])
 
     def evaluate(self, model: Detect, case: Scaled) -> Found:
-        return find_faces(model, case.pictures, case.scale, self.sources.ranks)
+        return find_faces(model, case.pictures, case.scale, self.task_data.ranks)
 
     def differences(self, case: Scaled, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from utils.train.losses import NonFinite
 from utils.train.solver import Solver
+from utils.train.step_values import NonFinite
 
 SHOWN = 32  # names in an error
 

@@ -23,7 +23,7 @@ class Origins(NamedTuple):
     place: np.ndarray
 
 
-def transplant(
+def remap(
     state: dict[str, Tensor],
     old_index: list[list[int]],
     new_index: list[list[int]],

@@ -15,7 +15,7 @@ class NonFinite(ArithmeticError):
         self.step, self.terms, self.batches = step, terms, batches
 
 
-class Losses:
+class StepValues:
     """The losses of one optimizer step.
     They are copied from the device while the next step runs, so that reading does not stall.
 

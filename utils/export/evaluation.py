@@ -19,7 +19,7 @@ class Bounds(NamedTuple):
     px: float | None = None
 
 
-class Tests:
+class Evaluation:
     """Tests of one run's weights.
 
     bounds                    {format: Bounds} of the formats that the task can be exported to

@@ -32,14 +32,14 @@ from utils.evaluate.boxes import rebox
 from utils.evaluate.evaluate import Comparison, Predict, Result, comparison_of, evaluate, face_norms, torch_predictor
 from utils.evaluate.report import Report
 from utils.evaluate.tables import Case, Compared
+from utils.export.evaluation import Bounds, Evaluation
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
-from utils.export.tested import Bounds, Tests
 from utils.settings.config import ROOT, Settings
 from utils.settings.extras import extra, has_extra
 from utils.settings.formats import FORMATS, SOURCE
 from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
-from utils.task.sources import Sources
+from utils.task.task_data import TaskData
 from utils.train import checkpoint
 from utils.train.make_net import state_names
 from utils.train.ranks import Ranks
@@ -50,15 +50,15 @@ LOST = 100  # % NME; even a net that gives the same landmarks for any face has l
 
 
 @dataclass(frozen=True)
-class LandmarkTests(Tests):
-    """Tests of the landmark net of a run on the splits `sources.tested`, see `landmark_tests`.
+class LandmarkEvaluation(Evaluation):
+    """Tests of the landmark net of a run on the splits `task_data.tested`, see `landmark_evaluation`.
 
     compare: other runs, whose figures are shown too; compared: their figures on each split
     stored: values of the checkpoint; net: the net that they describe; torch_net: with its weights, None for an exported
     file ways: how the net is compared with the labels of each split
     """
 
-    sources: Sources
+    task_data: TaskData
     ranks: Ranks
     run: Run
     compare: list[Run]
@@ -73,7 +73,7 @@ class LandmarkTests(Tests):
 
     @property
     def settings(self) -> Settings:
-        return self.sources.settings
+        return self.task_data.settings
 
     @property
     def report(self) -> Report:
@@ -128,8 +128,8 @@ class LandmarkTests(Tests):
     def source(self) -> Source:
         def feeds() -> Iterator[dict[str, np.ndarray]]:
             logger.info(f"8-bit numbers are calibrated on faces of {', '.join(self.settings.data.train_data)}")
-            hidden = [split._replace(labelled=False) for split in self.sources.splits("train")]
-            faces = self.sources.crops(hidden, self.net.layout)
+            hidden = [split._replace(labelled=False) for split in self.task_data.splits("train")]
+            faces = self.task_data.crops(hidden, self.net.layout)
             for index in evenly(len(faces), CALIBRATION):
                 yield {"image": faces.crops.plain(index)[None]}
 
@@ -152,9 +152,9 @@ class LandmarkTests(Tests):
         return {count: partial(model, pictures[:count]) for count in (1, 16)}
 
     def cases(self) -> Iterator[Case]:
-        for line in doubts_about_tests(self.sources, self.stored) if self.ranks.first else ():
+        for line in doubts_about_tests(self.task_data, self.stored) if self.ranks.first else ():
             logger.warning(line)
-        test, splits, layout = self.settings.test, self.sources.tested, self.net.layout
+        test, splits, layout = self.settings.test, self.task_data.tested, self.net.layout
         outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states)
         detect = None
         if "detector" in test.box:
@@ -245,7 +245,7 @@ class LandmarkTests(Tests):
                 f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
                 "lower --learning-rate, or train longer"
             )
-        synthetic = [split.set.synthetic for split in self.sources.tested]
+        synthetic = [split.set.synthetic for split in self.task_data.tested]
         if any(synthetic):
             lines.append(
                 "Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs"
@@ -262,16 +262,16 @@ class LandmarkTests(Tests):
         return "\n".join(lines)
 
 
-def landmark_tests(
-    sources: Sources, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
-) -> LandmarkTests:
+def landmark_evaluation(
+    task_data: TaskData, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
+) -> LandmarkEvaluation:
     """Return the tests of a run. UserError if a run of `compare` cannot be compared, or if the net was trained on test
     faces.
 
     stored: the values of its checkpoint; None: they are read here.
     """
-    tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
-    view, protocol = sources.settings.view, sources.sets.protocol
+    tested, test, defaults = task_data.tested, task_data.settings.test, task_data.sets.defaults
+    view, protocol = task_data.settings.view, task_data.sets.protocol
     if compare and "true" not in test.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
     if compare:
@@ -286,8 +286,8 @@ def landmark_tests(
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
-    if view and not sources.settings.data.test_data:  # the sets of other layouts
-        layouts = sources.settings.layouts
+    if view and not task_data.settings.data.test_data:  # the sets of other layouts
+        layouts = task_data.settings.layouts
         foreign = [split for split in tested if not comparison_of(net.layout, split.set.labelled, layouts)]
         if tested and len(foreign) == len(tested):
             raise UserError(
@@ -297,9 +297,9 @@ def landmark_tests(
             logger.info(
                 f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}"
             )
-        sources = replace(sources, tested=[split for split in tested if split not in foreign])
-        tested = sources.tested
-    ways = [sources.comparison(split, net.layout) for split in tested]
+        task_data = replace(task_data, tested=[split for split in tested if split not in foreign])
+        tested = task_data.tested
+    ways = [task_data.comparison(split, net.layout) for split in tested]
     for split, way in zip(tested, ways, strict=True):  # all of them before the first one is tested
         check_same_protocol(split.set, protocol._asdict())
         face_norms(load_splits([split], way.layout, net.size, 0, net.margin), way.layout, test.norm)
@@ -309,7 +309,7 @@ def landmark_tests(
         tuple(extra("report").read_compared(other, name, split, test, way.layout, flags) for other, name in others)
         for split, way in zip(tested, ways, strict=True)
     ]
-    return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
+    return LandmarkEvaluation(task_data, ranks, run, compare, stored, net, torch_net, ways, compared)
 
 
 def export(run: Run, net: Trainable, stored: dict[str, Any], protocol: Protocol) -> None:

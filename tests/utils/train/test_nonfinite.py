@@ -5,7 +5,7 @@ import torch
 from conftest import driver, fails, works
 from test_solver import gradients, make_batch, make_net, make_solver
 
-from utils.train.losses import NonFinite
+from utils.train.step_values import NonFinite
 
 SPOILT = """
 from utils.data import batches
