@@ -13,7 +13,7 @@ import yaml
 from pipnet.app.flags import Parser, check_flags
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
-from utils.settings.extras import EXTRAS, extra, has_extra
+from utils.settings.extras import EXTRAS, extra, flags_of_missing_rooms, has_extra
 from utils.settings.layouts import KEYS as LAYOUT_KEYS
 from utils.settings.layouts import Layouts
 from utils.settings.modes import add_modes
@@ -212,7 +212,9 @@ def parser(defaults: Defaults) -> argparse.ArgumentParser:
         "--prepare, --show-data, --train, --audit, --export, tests, --predict. The value of a key in preset "
         "`default` is in brackets; if it is null, the text says what that means.",
     )
-    top.unread = {f"--{key.replace('_', '-')}": room for key, room in defaults.unread.items()}
+    missing = flags_of_missing_rooms()
+    top.unread = {**missing, **{f"--{key.replace('_', '-')}": room for key, room in defaults.unread.items()}}
+    top.set_defaults(**{flag[2:].replace("-", "_"): None for flag in missing})
     add_modes(top)
     names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
     usual = {**defaults.values, **(defaults.presets.get("default") or {})}

@@ -4,6 +4,7 @@ A room's public face is its package, `extras/<room>/__init__.py`, which imports 
 Importing this module adds the heads and the nets' stages of the rooms to the tables of nets. It does not load torch.
 """
 
+import re
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +45,17 @@ def sections_of_rooms() -> dict[str, Any]:
     """Return {room: its `Section` of args.yaml}, of the rooms that declare one in their `settings.py`."""
     rooms = [room for room in EXTRAS if (FOLDER / room / "settings.py").is_file()]
     return {room: import_module(f"extras.{room}.settings").SECTION for room in rooms}
+
+
+def modes_of_rooms() -> list[ModuleType]:
+    """Return `modes.py` of the rooms that have one, see `utils.settings.modes`."""
+    return [import_module(f"extras.{room}.modes") for room in EXTRAS if (FOLDER / room / "modes.py").is_file()]
+
+
+def flags_of_missing_rooms() -> dict[str, str]:
+    """Return {flag: the room that declares it}, of the modes of rooms that this checkout lacks."""
+    missing = [room for room in EXTRAS if not has_extra(room)]
+    return {flag: room for room in missing for flag in re.findall(r"--[\w-]+", EXTRAS[room])}
 
 
 # names of a room that is missing stay known, so that who asks for one is told which folder is missing
