@@ -281,11 +281,16 @@ def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarra
     before.
     """
     height, width = image.shape[:2]
+    matrix, size = turned_frame(width, height, angle)
+    return cv2.warpAffine(image, opencv_matrix(matrix), size, flags=cv2.INTER_LINEAR), matrix
+
+
+def turned_frame(width: int, height: int, angle: float) -> tuple[np.ndarray, list[int]]:
+    """Return the map (2, 3) of `turn_picture` for an image of width x height, and [width, height] of its result."""
     matrix = turn_about(np.array([width, height]) / 2, angle)
     corners = transform(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64), matrix)
     matrix[:, 2] -= corners.min(0)
-    size = np.ceil(np.ptp(corners, axis=0) - 1e-6).astype(int).tolist()
-    return cv2.warpAffine(image, opencv_matrix(matrix), size, flags=cv2.INTER_LINEAR), matrix
+    return matrix, np.ceil(np.ptp(corners, axis=0) - 1e-6).astype(int).tolist()
 
 
 def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -210,30 +210,30 @@ def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) ->
 def validator(task_data: PictureSets, held: list[Picture], ranks: Ranks, solver: Solver):
     """Return a function that validates the weights of `solver` on the pictures `held`."""
     net = FaceBoxesV2()
+    turns = [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
 
     def validate() -> ValidationResult:
         state = solver.averaged()
         check_finite(state)
         net.load_state_dict(state)
         return ValidationResult(
-            state, miss(torch_detector(net, ranks.device), task_data, held, ranks) if held else float("nan")
+            state, miss(torch_detector(net, ranks.device), task_data, held, turns, ranks) if held else float("nan")
         )
 
     return validate
 
 
-def miss(detect: Detect, task_data: PictureSets, held: list[Picture], ranks: Ranks) -> float:
+def miss(detect: Detect, task_data: PictureSets, held: list[Picture], turns: list[Picture], ranks: Ranks) -> float:
     """Return 100 % minus the mean of a detector's figures over all scales and kinds of pictures.
 
-    The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs. At
-    the first scale the pictures are also turned, each by another angle.
+    The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs.
+    turns: the pictures `held`, each turned by another angle, which count at the first scale.
     """
     figures, portrait, scales = (
         [],
         {set_name(one.folder) for one in task_data.sets},
         task_data.settings.of(DetectSettings).scales,
     )
-    turns = [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
     for pictures, scale in [*((held, scale) for scale in scales), (turns, scales[0])]:
         found = find_faces(detect, pictures, scale, ranks)
         groups: dict[tuple[bool, bool], list[int]] = {}

@@ -1,6 +1,7 @@
 """Detectors on the photographs of a set, for average precision and for a teacher's boxes."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.loaders import faceboxes_finder
 from extras.detector.wider import Picture
 from pipnet.detector import Find, load_exported
-from pipnet.geometry import iou, turn_picture, turned_boxes
+from pipnet.geometry import iou, turn_picture, turned_boxes, turned_frame
 from utils.train.ranks import Ranks
 
 FLOOR, SUPPRESS = (
@@ -57,9 +58,15 @@ def find_faces(detect: Detect, pictures: list[Picture], scale: float, ranks: Ran
 
 
 def turned(picture: Picture, degrees: float) -> Picture:
-    """Return a picture that is turned clockwise on black, with its faces."""
-    image, matrix = turn_picture(picture.read(), np.radians(degrees))
-    return picture._replace(boxes=turned_boxes(picture.boxes, matrix), image=image)
+    """Return a picture that is turned clockwise on black, with its faces. Its image is made each time it is read."""
+    height, width = picture.read().shape[:2]
+    matrix, _ = turned_frame(width, height, np.radians(degrees))
+    boxes = turned_boxes(picture.boxes, matrix)
+    return picture._replace(boxes=boxes, image=None, crop=partial(_turned_image, picture, np.radians(degrees)))
+
+
+def _turned_image(picture: Picture, angle: float) -> np.ndarray:
+    return turn_picture(picture.read(), angle)[0]
 
 
 def completed(detect: Detect, pictures: list[Picture], ranks: Ranks, sure: float = 0.5) -> list[Picture]:
@@ -68,10 +75,10 @@ def completed(detect: Detect, pictures: list[Picture], ranks: Ranks, sure: float
 
     A found box with a score below `sure` is an ignored one.
     """
-    partial = [index for index, picture in enumerate(pictures) if not picture.whole]
-    result, some = list(pictures), [pictures[index] for index in partial]
+    labelled_in_part = [index for index, picture in enumerate(pictures) if not picture.whole]
+    result, some = list(pictures), [pictures[index] for index in labelled_in_part]
     passes = [find_faces(detect, some, scale, ranks) for scale in (1.0, 2.0)]
-    for index, *found in zip(partial, *passes, strict=True):
+    for index, *found in zip(labelled_in_part, *passes, strict=True):
         picture = pictures[index]
         boxes, ignored = picture.boxes, picture.ignored
         values = np.concatenate([scores for _, scores in found])

@@ -126,7 +126,7 @@ def start_from(
     held = _check_backbone(file, tensors, held, stored, net, bool(known))
     words, head = "", {}
     if known:
-        head, words = _Graft(net, file, layout, meanface, warn, defaults.protocols).head(stored, known)
+        head, words = _Remap(net, file, layout, meanface, warn, defaults.protocols).head(stored, known)
         if head is not None:
             stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | head
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
@@ -242,7 +242,7 @@ def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarr
         )
 
 
-class _Graft(NamedTuple):
+class _Remap(NamedTuple):
     """A net that starts from the file of a net with other landmarks."""
 
     net: Trainable

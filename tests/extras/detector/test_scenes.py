@@ -199,7 +199,9 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     assert task_data.loaded is task_data.loaded  # --show-data and --train read the pictures once
     alone = [picture for picture in held if picture.event not in ("0--event", "1--event")]
     assert 0 < len(alone) < len(held) and all(picture.whole and len(picture.boxes) == 1 for picture in alone)
-    every = held + [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
+    turns = [turned(picture, GOLDEN * index) for index, picture in enumerate(held)]
+    assert not any(picture.image is not None for picture in turns)  # they are made when they are read
+    every = held + turns
     known = {picture.read().tobytes(): picture.boxes for picture in every}
     photographs = {picture.read().shape[:2] for picture in every if picture.event in ("0--event", "1--event")}
     missed = []
@@ -209,7 +211,7 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
             boxes = known[image.tobytes()][: 0 if blind and image.shape[:2] not in photographs else None]
             return boxes, np.ones(len(boxes))
 
-        missed.append(miss(find, task_data, held, ONE))
+        missed.append(miss(find, task_data, held, turns, ONE))
     assert missed[0] == 0 and missed[1] == pytest.approx(50)
 
 
