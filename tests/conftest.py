@@ -35,7 +35,7 @@ REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path[:] = [
     str(ROOT),
     *sys.path,
-    *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns")),
+    *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns", "tests/pipnet/video")),
 ]
 import main  # noqa: E402
 import pipnet.app.demo  # noqa: E402

@@ -7,6 +7,8 @@ from small_nets import PARTS, net_of
 
 from extras.detector.faceboxes import BoxTargets, FaceBoxesV2, anchors, encode
 from nets import Labels
+from nets.labels import turned
+from pipnet.pose import turn_pose
 
 
 def test_what_is_unknown_is_finite_and_weighs_nothing():
@@ -37,6 +39,14 @@ def test_fields_are_views_and_others_stay():
         and some.weight.shape == (2, 2)
     )
     assert torch.equal(some.pose, labels.pose) and torch.equal(some.level, labels.level)
+
+
+def test_a_pose_turns_in_torch_as_in_numpy():
+    """The page's JavaScript has the vectors of numpy too, in pipnet/app/test_vectors.py."""
+    rng = np.random.default_rng(0)
+    poses, angles = rng.uniform(-1, 1, (99, 3)), rng.uniform(-np.pi, np.pi, 99)
+    found = turned(torch.from_numpy(poses), torch.from_numpy(angles))
+    assert np.allclose(found.numpy(), turn_pose(poses, angles), atol=1e-12)
 
 
 @pytest.mark.slow
