@@ -8,7 +8,6 @@ try:
     from pipnet.errors import UserError  # noqa: F401 those who call main() catch UserError
     from utils.data.paths import check_sets, unpack_sets
     from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
-    from utils.settings.extras import extra
     from utils.settings.formats import lacking
     from utils.settings.machine import software
     from utils.settings.modes import check_modes
@@ -34,17 +33,16 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):
         stop_without(ModuleNotFoundError(name=missing))
     try:  # torch takes seconds to load, so the flags are checked before
-        from utils.task.job import STEPS, Job, task_of
+        from utils.task.job import ALONE, STEPS, Job, task_of
         from utils.task.run_access import find_runs, opened
         from utils.train.ranks import keep_memory, set_threads, start_ranks
         from utils.train.settings import read_settings, read_trained
     except (ImportError, OSError) as missing:
         stop_without(missing)
     end_loading()
-    if mode.list_nets is not None:
-        return {"nets": extra("tools").list_nets(mode.list_nets)}
-    if mode.sweep:
-        return {"sweep": extra("tools").run_sweep(mode, given, defaults)}
+    for name, command in ALONE.items():
+        if getattr(mode, name) is not None:
+            return command(mode, given, defaults)
 
     ranks = start_ranks()
     if ranks.count > 1:

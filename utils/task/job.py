@@ -123,6 +123,10 @@ def test(job: Job) -> Figures:
     return job.figures("scores", "groups", *["formats"] * bool(formats))
 
 
+ALONE: dict[str, Callable[[Namespace, dict[str, Any], Defaults], Figures]] = {  # modes that need no run
+    "list_nets": lambda mode, given, defaults: {"nets": extra("tools").list_nets(mode.list_nets)},
+    "sweep": lambda mode, given, defaults: {"sweep": extra("tools").run_sweep(mode, given, defaults)},
+}
 STEPS: dict[tuple[str, ...], Callable[[Job], Figures]] = {  # {flags that ask for it: what does it}; in this order
     ("show_data",): show_data,
     ("train",): train,
