@@ -337,7 +337,8 @@ def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
             f"{name}: prediction",
             [f"{field} {told(part)}" for field, part in zip(found._fields, found, strict=True) if part is not None],
         )
-        sums, counts = net.train().loss(images, labels), net.denominators(labels)
+        denominators = net.denominators if hasattr(net, "denominators") else net.count  # its name in older commits
+        sums, counts = net.train().loss(images, labels), denominators(labels)
         sum(sums[term] / counts[term].clamp(min=1) for term in sums).backward()
         gradients = [p.grad.flatten() for _, p in sorted(net.named_parameters()) if p.grad is not None]
         yield (
