@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from extras.report.plot import Style, chart
-from pipnet.draw import FOUND, TRUTH, sheet, tile
+from pipnet.draw import sheet
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
-from pipnet.geometry import to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from pipnet.pose import head_pose, pose_points
@@ -21,30 +20,13 @@ from utils.data.pixels import sharpness
 from utils.data.prepared_set import PreparedSet, Split
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Result
+from utils.evaluate.pictures import extremes, shown_face
 from utils.evaluate.tables import TEST, Case, Compared
 from utils.settings.formats import SOURCE
 from utils.settings.sections import TestSettings
 from utils.settings.yaml_files import read_yaml
 
 CONDITIONS = ("yaw", "size", "sharpness")
-
-
-def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
-    """Return the indices of the best, the median and the worst `each` faces by their NME (M,)."""
-    order = np.argsort(values)
-    order = order[np.isfinite(values[order])]
-    each = min(each, len(order))
-    middle = max((len(order) - each) // 2, 0)
-    return {"best": order[:each], "median": order[middle : middle + each], "worst": order[len(order) - each :]}
-
-
-def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size: int, title: str) -> np.ndarray:
-    """Return the crop of a face, drawn at `size` px with a title: the truth green, the prediction red.
-
-    found (N, 2): the prediction, in px of the picture.
-    """
-    pair = [(faces.nominal(index), TRUTH), (to_crop(found, faces["crop"][index]), FOUND)]
-    return tile(faces.crops.plain(index, 0), pair, layout, size, title)
 
 
 def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -113,14 +95,7 @@ def show_case(folder: Path, case: Case, result: Result, norm: str) -> Shown:
     file = case.file if case.box == "true" else f"{case.file}_{case.box}"
     hard = conditions(faces, layout)
     chosen = {
-        word: [
-            (
-                faces["file"][i],
-                float(result.nme[i]),
-                shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %"),
-            )
-            for i in which
-        ]
+        word: [(faces["file"][i], float(result.nme[i]), shown_face(faces, i, result, layout)) for i in which]
         for word, which in extremes(result.nme).items()
     }
     shares = result.errors / metric.norms(faces["landmarks"][:], layout, norm, faces["box"][:])[:, None]

@@ -42,13 +42,14 @@ KINDS = {  # name: (job, function, share of the kills)
     "start": ("landmarks", "utils.train.loop:make_solver", 12),
     "step": ("landmarks", "utils.train.solver:Solver.train_step", 20),
     "validation": ("landmarks", "utils.task.experiment:evaluate", 10),
-    "save": ("landmarks", "utils.train.history:Keeper.save", 44),
+    "save": ("landmarks", "utils.train.loop:save", 34),
+    "tables": ("landmarks", "utils.train.callbacks:Callbacks.epoch", 10),
     "export": ("test", "utils.task.evaluation:LandmarkEvaluation.export", 8),
     "report": ("test", "utils.task.evaluation:LandmarkEvaluation.close", 7),
     "semi: label": ("semi", "extras.semi.rounds:write_pseudo_labels", 6),
-    "semi: save": ("semi", "utils.train.history:Keeper.save", 6),
+    "semi: save": ("semi", "utils.train.loop:save", 6),
     "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
-    "detector: save": ("detector", "utils.train.history:Keeper.save", 10),
+    "detector: save": ("detector", "utils.train.loop:save", 10),
 }
 COUNT = 200
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set

@@ -21,6 +21,10 @@ RISING = (lambda values: values == sorted(set(values)), "numbers in rising order
 UNREAD = "is not read by {how}; leave it out, or give another --semi"
 SEMI = (lambda settings: settings.train.semi, UNREAD)
 NO_ROUNDS = (lambda settings: settings.train.semi not in ROUNDS, UNREAD)
+LOGS = (
+    lambda names: all(re.fullmatch(r"csv|tensorboard|wandb|mlflow|[\w.]+:\w+", name) for name in names),
+    "a list of csv, tensorboard, wandb, mlflow and module:Class",
+)
 SHARES = (
     lambda shares: (
         all(re.fullmatch(r".+=(\d+\.?\d*|\.\d+)", one) and float(one.rpartition("=")[2]) > 0 for one in shares)

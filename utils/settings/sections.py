@@ -244,6 +244,10 @@ class TrainSettings:
         choices=("auto", "cpu", "device"),
         task="landmarks",
     )
+    log: list[str] = key(
+        "[csv, tensorboard, wandb, mlflow or module:Class] where the figures of each epoch go; csv is always among them",
+        valid=rules.LOGS,
+    )
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
     epoch_steps: int | None = key("optimizer steps per epoch; null: one pass over the training faces", 1)
     freeze: str | None = key(

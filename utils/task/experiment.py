@@ -16,6 +16,7 @@ from pipnet.geometry import to_crop
 from utils.data.faces import Faces
 from utils.evaluate.boxes import backgrounds
 from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
+from utils.evaluate.pictures import worst_faces
 from utils.settings.extras import extra
 from utils.settings.rules import MEAN_TEACHER
 from utils.settings.union import labelled_by
@@ -157,8 +158,12 @@ def validator(
                 scores = predict_all(way(predict), beside, way.layout, ranks=ranks).score.mean(1).numpy()
             limits[way.layout.name] = result.limits(factor, scores)
         several = {"member_limits": limits} if task_data.layout.members else {}
+        shown = zip(held, results, strict=True) if ranks.first else ()
         return ValidationResult(
-            state, float(np.mean([np.nanmean(result.nme) for result in results])), next(iter(limits.values())) | several
+            state,
+            float(np.mean([np.nanmean(result.nme) for result in results])),
+            next(iter(limits.values())) | several,
+            {f"worst/{way.layout.name}": worst_faces(part, result, way.layout) for (part, way), result in shown},
         )
 
     return validate

@@ -5,6 +5,7 @@ The training loop, each fold of --audit and each round of --semi take one.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,11 +42,13 @@ class ValidationResult(NamedTuple):
     state: the weights to save
     figure: their validation figure; NaN without validation data
     limits: values for inference that were measured on the validation faces, see `LandmarkNet`
+    pictures: {name: BGR uint8 (H, W, 3)} of the worst faces, for --log; only in the first process
     """
 
     state: dict[str, Tensor]
     figure: float
     limits: dict[str, Any] = {}
+    pictures: dict[str, np.ndarray] = {}
 
 
 class Experiment(NamedTuple):

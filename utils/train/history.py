@@ -1,8 +1,7 @@
-"""The past epochs of a training, and the files in the run's folder that are written after each."""
+"""The past epochs of a training, and what is written after each: its checkpoints and tables."""
 
-import secrets
-import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
@@ -11,11 +10,6 @@ from pipnet.errors import UserError
 from pipnet.files import write_csv
 from utils.train import checkpoint
 from utils.train.run_folder import Run
-
-try:
-    from torch.utils.tensorboard import SummaryWriter
-except ImportError:
-    SummaryWriter = None
 
 ONLY_LAST = ("solver", "rows", "times", "best")  # values of last.pt that best.pt lacks
 
@@ -61,6 +55,12 @@ class History:
         self.times.append(times)
         return better
 
+    def write_tables(self, folder: Path) -> None:
+        """Write step.csv and time.csv to a run's folder, a row for each epoch."""
+        for name, table in (("step.csv", self.rows), ("time.csv", self.times)):
+            if table:
+                write_csv(folder / name, list(table[0]), [row.values() for row in table])
+
 
 def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
     """Return a run's last checkpoint.
@@ -94,52 +94,14 @@ def make_whole(run: Run, figure: str, stored: dict[str, Any]) -> float:
             )
             history.rows[-1]["best"] = history.best = history.rows[-1][figure]
         checkpoint.save(run.weights, {key: value for key, value in stored.items() if key not in ONLY_LAST})
-    write_tables(run, history.rows, history.times)
+    history.write_tables(run.folder)
     return history.best
 
 
-def _without_write_errors(failed) -> None:
-    """Print an exception of a thread, except an OSError of TensorBoard's writer: its next call raises that error again."""
-    if not isinstance(failed.exc_value, OSError):
-        threading.__excepthook__(failed)
-
-
-class Keeper:
-    """Writes a training's files. Each file is whole, whenever the process is killed."""
-
-    def __init__(self, run: Run, history: History):
-        self.run, self.history = run, history
-        threading.excepthook = _without_write_errors
-        self.events = SummaryWriter and SummaryWriter(
-            run.folder / "events", purge_step=history.epochs + 1, filename_suffix=f".{secrets.token_hex(4)}"
-        )  # nobody can foresee the name, and place a link at it
-        if not self.events:
-            logger.info(
-                "no events for TensorBoard are written, because its package is missing: pip install tensorboard"
-            )
-
-    def save(self, inference: dict, solver: dict, better: bool) -> None:
-        """Write the files of an epoch: last.pt, best.pt if it is `better`, the tables, TensorBoard's events."""
-        state = (solver, self.history.rows, self.history.times, self.history.best)
-        checkpoint.save(self.run.last, {**inference, **dict(zip(ONLY_LAST, state, strict=True))})
-        # after last.pt, from which `make_whole` can make it; the nets of an audit are those of the last epoch
-        if better and self.run.weights != self.run.last:
-            checkpoint.save(self.run.weights, inference)
-        write_tables(self.run, self.history.rows, self.history.times)
-        if not self.events:
-            return
-        row, times = self.history.rows[-1], self.history.times[-1]
-        try:
-            for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
-                if not key.endswith("epoch"):
-                    self.events.add_scalar(key, value, row["epoch"] + 1)
-            self.events.flush()
-        except FileNotFoundError:
-            raise UserError(f"{self.run.folder / 'events'} was moved or removed during the training") from None
-
-
-def write_tables(run: Run, rows: list[dict], times: list[dict]) -> None:
-    """Write step.csv and time.csv of a run, a row for each epoch."""
-    for name, table in (("step.csv", rows), ("time.csv", times)):
-        if table:
-            write_csv(run.folder / name, list(table[0]), [row.values() for row in table])
+def save(run: Run, history: History, inference: dict, solver: dict, better: bool) -> None:
+    """Write last.pt, and best.pt if the epoch is `better`. Each is whole, whenever the process is killed."""
+    state = (solver, history.rows, history.times, history.best)
+    checkpoint.save(run.last, {**inference, **dict(zip(ONLY_LAST, state, strict=True))})
+    # after last.pt, from which `make_whole` can make it; the nets of an audit are those of the last epoch
+    if better and run.weights != run.last:
+        checkpoint.save(run.weights, inference)

@@ -22,8 +22,9 @@ from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
 from utils.train import checkpoint, nonfinite
 from utils.train.batchnorm import share_batch_norm
+from utils.train.callbacks import Callbacks
 from utils.train.experiment import Experiment
-from utils.train.history import History, Keeper, make_whole, resumable
+from utils.train.history import History, make_whole, resumable, save
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
 from utils.train.run_folder import Run, net_checksum
@@ -33,14 +34,13 @@ from utils.train.step_values import NonFinite, StepValues, one_behind
 
 
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
-    """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's
-    folder.
-    """
+    """Train until the last epoch. Write best.pt and last.pt to the run's folder, and what the callbacks of --log write."""
     settings, samples, says = experiment.settings, experiment.samples, experiment.says
     teacher = (
         [net_checksum(settings.train.teacher)] if settings.train.teacher else []
     )  # a resumed run must have the same
     checksums = [*samples.checksums, *teacher]
+    callbacks = Callbacks(settings.train.log if ranks.first else [])
     solver, order = make_solver(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
     ranks.check_alike(described)
@@ -48,13 +48,14 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     loader = make_loader(
         samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device
     )
-    validate, keeper = experiment.validator(solver), Keeper(run, history) if ranks.first else None
+    validate = experiment.validator(solver)
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(
             f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs"
         )
     with (
+        callbacks,
         closing(loader),
         closing(solver.phases),
         explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""),
@@ -66,6 +67,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
             smoothing=0.05,
         ) as bar,
     ):
+        callbacks.start(run.folder, settings.flat(), history)
         batches = iter(loader)
         for epoch in range(history.epochs, epochs):
             if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
@@ -76,14 +78,16 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             with _memory(settings, order.batch, run, epoch):
                 terms, seconds, waited = train_epoch(solver, batches, order, epoch, samples.batches.name, bar)
-            state, figure, limits = validate()
+            state, figure, limits, pictures = validate()
             speed = per_epoch / seconds
             better = history.add(
                 {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, experiment.figure: figure},
                 {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": speed},
             )
-            if keeper:
-                keeper.save(
+            if ranks.first:
+                save(
+                    run,
+                    history,
                     {
                         "format": checkpoint.FORMAT,
                         **described,
@@ -97,6 +101,8 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
                     solver.state_dict(),
                     better,
                 )
+                speeds = {f"time/{key}": value for key, value in history.times[-1].items() if key != "epoch"}
+                callbacks.epoch({**history.rows[-1], **speeds}, pictures)
                 if resume:  # its values may differ from those of the epochs before
                     write_text(run.folder / "args.yaml", settings.dump())
             validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"

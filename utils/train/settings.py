@@ -98,6 +98,12 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, stored: dict[str, An
             "--test-data picks the best epoch of this run (--val test), so --resume keeps it; leave it out, "
             "and test on other faces later: --test --test-data"
         )
+    foreign = [name for name in args.get("log") or () if ":" in name]
+    if mode.resume and foreign and "log" not in given:
+        raise UserError(
+            f"{run.last} was logged by {foreign[0]}, and a checkpoint imports nothing; type it again: "
+            f"--log {' '.join(args['log'])}"
+        )
     settings = make_settings(given, defaults, trained=args)
     needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
     if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
