@@ -30,6 +30,7 @@ from extras.datasets.w300 import PARTS_300W, PRIVATE, parse_300w, parse_300w_pri
 from extras.datasets.w300lp import W300LP, parse_300wlp
 from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
 from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
+from pipnet.errors import UserError
 from pipnet.files import read_bytes
 from utils.data.makers import RawSet
 
@@ -137,6 +138,7 @@ DATASETS = {
 }
 
 
+FORMATS = {".csv": "csv", ".json": "coco", ".xml": "cvat"}  # {ending of a file of labels: how it is read}
 # {set: the set whose archive holds it too}
 HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
 
@@ -162,7 +164,11 @@ def read_within(file: Path) -> np.ndarray:
 
 
 def infer(data_dir: Path) -> str:
-    """Return the row of DATASETS that a folder looks like: by signs; 300w for its tree; else points."""
+    """Return the row of DATASETS that a folder looks like: by signs; 300w for its tree; else points. A file: by its
+    ending. UserError for one that holds no labels.
+    """
+    if data_dir.is_file():
+        return _format_of(data_dir)
     folders = (
         data_dir,
         *split_folders(data_dir).values(),
@@ -186,6 +192,15 @@ def infer(data_dir: Path) -> str:
         return "points"
     lists = signed[0] == "coco" and any(_begins_list(file) for folder in folders for file in folder.glob("*.json"))
     return LABEL_STUDIO if lists else signed[0]
+
+
+def _format_of(file: Path) -> str:
+    """Return the row of DATASETS that reads a file of labels. UserError for another file."""
+    if file.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"{file} is no file of labels ({', '.join(FORMATS)}) and no ZIP; name one, or the folder of the set"
+        )
+    return LABEL_STUDIO if _begins_list(file) else FORMATS[file.suffix.lower()]
 
 
 def _begins_list(file: Path) -> bool:

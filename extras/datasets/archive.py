@@ -42,9 +42,9 @@ class Archive:
 
     origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts:
     those of args.yaml, for parsers that mirror or convert landmarks. pictures: that of each face. For a user's own set:
-    names of the points in their order, if there are any; stated: size of each image according to the annotation; told:
-    faces by the coordinate of the first pixel that their file states, None where it states none; left_out: what is not
-    used, and how often; notes: lines for the log.
+    annotation: the one file that is read, None for all; names of the points in their order, if there are any; stated:
+    size of each image according to the annotation; told: faces by the coordinate of the first pixel that their file
+    states, None where it states none; left_out: what is not used, and how often; notes: lines for the log.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class Archive:
         count: int | None,
         splits: tuple[str, ...],
         layouts: Layouts = NO_LAYOUTS,
+        annotation: str | None = None,
     ):
         self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
+        self.annotation = annotation
         self.splits = list(splits)
         self.columns: Table = {"file": []}
         self.absent: list[Path] = []

@@ -30,7 +30,9 @@ RULES = {
     "picture": "their pictures",
 }  # {--identity: what tells the identities}
 COPY = re.compile(r"[_-](mirror(ed)?|flip(ped)?)$|[._](jpe?g|png)\.rf\.[0-9A-Za-z]{8,}$", re.IGNORECASE)
-NUMBER = re.compile(r"[\s_.()-]*\d+[\s)]*$")  # of a picture in its series: clip_0007, "clip (7)"
+NUMBER = re.compile(
+    r"(?<=\d)_\d+[a-z]$|[\s_.()-]*\d+[\s)]*$"
+)  # of a picture in its series: 091_07b, clip_0007, "clip (7)"
 
 
 def split_folders(root: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from extras.datasets.own import check_boxes, check_inside, header, lost_landmark
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.data.table import complain
-from utils.settings.layouts import Layouts, normalised
+from utils.settings.layouts import normalised
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # {EXIF orientation: degrees by which faces lean before it turns them}
@@ -27,42 +27,24 @@ def own_order(archive: Archive, names: list[str]) -> list[str]:
     they are.
     """
     given = {normalised(name): name for name in names}
-    orders = (list(map(normalised, layout.point_names())) for layout in _with_count(archive.layouts, len(names)))
+    orders = (list(map(normalised, layout.point_names())) for layout in archive.layouts.with_count(len(names)))
     wanted = next((order for order in orders if set(order) == set(given)), None)
     archive.names = [given[name] for name in wanted] if wanted else names
     return archive.names
 
 
-def _with_count(layouts: Layouts, count: int) -> list[Layout]:
-    """Return the layouts of that many landmarks."""
-    return [layouts.load(name) for name, row in layouts.rows.items() if row.get("count") == count]
-
-
 def layout_of(archive: Archive, given: Layout | None) -> Layout:
-    """Return the layout of a user's own set: the given one, else that of its names, else the one with its number of
-    points. Log what is unusual about the set.
+    """Return the layout of a user's own set: the given one, else that of its names, else the one with the name of its
+    folder, else the only one with its number of points. If there is none, or if the names contradict it, one is made
+    from the names and added to `archive.layouts`. Log what is unusual about the set.
 
     UserError without a layout, if several have that number, if the names contradict it, and for labels that belong to
     other pictures.
     """
     for note in archive.notes:
         logger.info(note)
-    names, faces = archive.names, archive.columns["landmarks"]
-    fitting = [given] if given else _with_count(archive.layouts, len(faces[0]))
-    if not fitting:
-        raise UserError(
-            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many; add a row with count "
-            f"and flip_index under layouts, or write it to a file and give that, --layout FILE.yaml{_proposed(names, faces)}"
-        )
-    named = [one for one in fitting if _same(names, one)]
-    if len(fitting) > 1 and not named:
-        raise UserError(
-            f"{archive.root} has {len(faces[0])} landmarks, as layouts {' and '.join(one.name for one in fitting)} have; "
-            "say which one it has: --layout NAME; for a net of several layouts, --prepare this set alone first, with that "
-            "and the same other flags"
-        )
-    layout = (named or fitting)[0]
-    check_names(names, layout, archive.root, faces)
+    layout = given or _known_layout(archive) or _made_layout(archive) or _only_layout(archive)
+    check_names(archive.names, layout, archive.root, archive.columns["landmarks"])
     check_upright(archive, layout)
     check_boxes(archive)
     check_inside(archive)
@@ -70,9 +52,66 @@ def layout_of(archive: Archive, given: Layout | None) -> Layout:
     return layout
 
 
+def _known_layout(archive: Archive) -> Layout | None:
+    """Return the layout with the names of the set's points, the name of its folder or, alone, its number of points. None
+    without one, and if the names contradict it.
+    """
+    names = archive.names
+    fitting = archive.layouts.with_count(archive.columns["landmarks"].shape[1])
+    chosen = [one for one in fitting if _same(names, one)]
+    chosen = chosen or [one for one in fitting if one.name == archive.root.name] or fitting
+    return chosen[0] if len(chosen) == 1 and not _contradiction(names, chosen[0]) else None
+
+
+def _made_layout(archive: Archive) -> Layout | None:
+    """Return a layout that is made from the names of the set's points, and log it; None if they do not tell all."""
+    names, faces = archive.names, archive.columns["landmarks"]
+    partners = _partners(names)
+    if not partners or any(_is_open(name) for i, name in enumerate(names) if i not in partners):
+        return None
+    name = archive.root.name
+    while name in archive.layouts.rows:
+        name += "-own"
+    archive.layouts = archive.layouts.with_rows({name: _row(names, faces)})
+    layout = archive.layouts.load(name)
+    pairs = [f"{names[i]} - {names[j]}" for i, j in enumerate(layout.flip_index) if i < j]
+    middle = [names[i] for i, j in enumerate(layout.flip_index) if i == j]
+    eyes = layout.interocular
+    norm = f"the distance {names[eyes[0]]} - {names[eyes[1]]}" if eyes else "none, as no eye is named: add --norm box"
+    logger.info(
+        f"layout '{name}' is made from the names of the points. Mirror pairs: {', '.join(pairs)}. In the middle: "
+        f"{', '.join(middle) or 'none'}. Norm of errors: {norm}"
+    )
+    return layout
+
+
+def _only_layout(archive: Archive) -> Layout:
+    """Return the layout with the set's number of points. UserError if there is none, or several."""
+    names, faces = archive.names, archive.columns["landmarks"]
+    fitting = archive.layouts.with_count(len(faces[0]))
+    if not fitting:
+        raise UserError(
+            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many; add a row with count "
+            f"and flip_index under layouts, or write it to a file and give that, --layout FILE.yaml{_proposed(names, faces)}"
+        )
+    if len(fitting) > 1:
+        raise UserError(
+            f"{archive.root} has {len(faces[0])} landmarks, as layouts {' and '.join(one.name for one in fitting)} have; "
+            f"say which one it has: --layout NAME; for a net of several layouts, a row '{archive.root.name}' in --layouts "
+            "FILE.yaml"
+        )
+    return fitting[0]
+
+
 def _same(names: list[str], layout: Layout) -> bool:
     """Return whether these are the names of the points of a layout, in its order."""
     return list(map(normalised, names)) == list(map(normalised, layout.point_names()))
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Return the words of a name in lower case: those of eyeL and LEye too."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
+    return tuple(filter(None, re.split(r"[^a-z0-9]+|(left|right)", spaced)))
 
 
 def _partners(names: list[str]) -> dict[int, int]:
@@ -82,8 +121,7 @@ def _partners(names: list[str]) -> dict[int, int]:
     Names with numbers do not tell: the first point of the left eye may be the last one of the right eye in a mirror
     image.
     """
-    words = [re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower() for name in names]  # eyeL, LEye
-    parts = [tuple(filter(None, re.split(r"[^a-z0-9]+|(left|right)", word))) for word in words]
+    parts = list(map(_words, names))
     turned = [tuple(SIDES.get(part, part) for part in one) for one in parts]
     for i, one in enumerate(parts):  # leye, reye
         other = (f"{SIDES[one[0][0]]}{one[0][1:]}", *one[1:]) if one and one[0][0] in SIDES else one
@@ -95,13 +133,25 @@ def _partners(names: list[str]) -> dict[int, int]:
     }
 
 
+def _is_open(name: str) -> bool:
+    """Return whether a point without a mirror image among the names may still have one: it has a side or a number."""
+    return bool(re.search(r"\d", name)) or any(part in SIDES for part in _words(name))
+
+
 def _proposed(names: list[str], faces: np.ndarray) -> str:
-    """Return "; check this row: " and a row of `layouts:` on one line for named points of faces (M, N, 2); empty where
-    the names tell nothing. Points are mirrored, and grouped, by their names.
+    """Return "; check this row: " and a row of `layouts:` on one line; empty where the names tell nothing."""
+    if not _partners(names):
+        return ""
+    row = {"mine": _row(names, faces)}
+    text = yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=np.inf).strip()[1:-1]
+    return f"; check this row: {text}"
+
+
+def _row(names: list[str], faces: np.ndarray) -> dict[str, Any]:
+    """Return a row of `layouts:` for named points of faces (M, N, 2), which are mirrored and grouped by their names. Its
+    norm is the distance of the outermost pair of an eye.
     """
     partners = _partners(names)
-    if not partners:
-        return ""
     flip = [partners.get(i, i) for i in range(len(names))]
     x: list[float] = np.nanmean(faces[..., 0], 0).tolist()
     pupils = [i for i, name in enumerate(names) if re.search(r"eye(?!_?brow|s?_?brow)|pupil", name.lower())]
@@ -111,8 +161,7 @@ def _proposed(names: list[str], faces: np.ndarray) -> str:
         widest = max(eyes, key=lambda pair: x[pair[1]] - x[pair[0]])
         row["interocular"] = list(widest)
     row["groups"] = _groups(names)
-    text = yaml.safe_dump({"mine": row}, default_flow_style=True, sort_keys=False, width=np.inf).strip()[1:-1]
-    return f"; check this row: {text}"
+    return row
 
 
 def _groups(names: list[str]) -> dict[str, list[int]]:
@@ -135,25 +184,29 @@ def check_names(names: list[str], layout: Layout, source: Path, faces: np.ndarra
 
     faces: (M, N, 2), by which a layout is proposed.
     """
+    if what := _contradiction(names, layout):
+        raise UserError(
+            f"{source}: by the names of its points {what}; name and order them as the layout does "
+            f"({', '.join(layout.point_names())}), or write a row of your own to a file and give that, --layout FILE.yaml"
+            f"{_proposed(names, faces)}"
+        )
+
+
+def _contradiction(names: list[str], layout: Layout) -> str:
+    """Return in words how the names of points contradict a layout; "" if they do not."""
     if _same(names, layout):
-        return
+        return ""
     partners = _partners(names)
     wrong = next((i for i, j in partners.items() if layout.flip_index[i] != j), None)
     part = _misplaced(names, layout)
     if wrong is not None:
-        what = (
+        return (
             f"'{names[wrong]}' and '{names[partners[wrong]]}' are mirror images, but layout {layout.name} exchanges "
             f"'{names[wrong]}' and '{names[layout.flip_index[wrong]]}'"
         )
-    elif part is not None:
-        what = f"point {part} is '{names[part]}', where layout {layout.name} has '{layout.point_names()[part]}'"
-    else:
-        return
-    raise UserError(
-        f"{source}: by the names of its points {what}; name and order them as the layout does "
-        f"({', '.join(layout.point_names())}), or write a row of your own to a file and give that, --layout FILE.yaml"
-        f"{_proposed(names, faces)}"
-    )
+    if part is not None:
+        return f"point {part} is '{names[part]}', where layout {layout.name} has '{layout.point_names()[part]}'"
+    return ""
 
 
 def _misplaced(names: list[str], layout: Layout) -> int | None:

@@ -46,12 +46,15 @@ class Dataset(NamedTuple):
         count: int | None = None,
         origin: float | None = None,
         layouts: Layouts = NO_LAYOUTS,
+        annotation: str | None = None,
         **options,
     ) -> tuple[Archive, list[str]]:
-        """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
+        """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation.
+        annotation: the file of a user's own set that alone is read; None: all of them.
+        """
         if count is None and self.layout is not None:
             count = int(self.layout)
-        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits, layouts)
+        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits, layouts, annotation)
         missing = self.parser(archive, **options)
         complain(archive.faults)
         return archive, archive.shortfall(self.expected or {}) if missing is None else missing
@@ -96,7 +99,8 @@ class Dataset(NamedTuple):
         if self.origin_is_ambiguous:
             check_first_pixel(archive, origin, first_pixel is not None, published)
         found = layout.name if layout and self.layout else layout_of(archive, layout).name
-        return RawSet(archive.tables(), found, archive.names)
+        made = None if found in layouts.rows else archive.layouts.rows[found]
+        return RawSet(archive.tables(), found, archive.names, made)
 
 
 def check_first_pixel(archive: Archive, origin: float, given: bool, published: bool) -> None:

@@ -33,11 +33,11 @@ NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a poin
 def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
     """Return (split, file), train first: files at the top, else one in each of its folders train, val and test.
 
-    At the top the word train, val or test in a name is the split; a single file is train. The archive has these splits
-    then.
+    At the top the word train, val or test in a name is the split; a single file is train, and so is the one that the
+    user has named. The archive has these splits then.
     """
     root = archive.root
-    files = _visible(root, patterns)
+    files = [root / archive.annotation] if archive.annotation else _visible(root, patterns)
     named = [(split, path) for path in files if (split := split_of(path))]
     if len(files) == 1:
         named = named or [("train", files[0])]
@@ -50,7 +50,8 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
     if not named or twice or len(named) != len(files):
         there = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
         raise UserError(
-            f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, not {there}"
+            f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, not {there}; "
+            f"name the one to read: --dataset {root}/FILE"
         )
     for _, path in named:
         path_inside(root, path.relative_to(root).as_posix(), str(root))

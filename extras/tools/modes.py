@@ -11,7 +11,15 @@ from utils.settings.modes import WORK as MAIN_JOB
 from utils.settings.sections import KEYS, SECTIONS
 
 WORK = ("show_data", "audit", "predict", "list_nets")
-TESTED_ONLY = ("norm", "thresholds", "data_dir", "test_data", "frame_step", "allow_partial")  # --predict reads none
+TESTED_ONLY = (
+    "norm",
+    "thresholds",
+    "data_dir",
+    "test_data",
+    "frame_step",
+    "allow_partial",
+    "layouts",
+)  # --predict reads none
 OTHERS = (*MAIN_JOB, "show_data", "audit", "predict", "sweep", "resume", "overwrite")
 MODES = {  # checked in this order
     "list_nets": Mode((), OTHERS, "--list-nets only lists; leave the other modes out"),

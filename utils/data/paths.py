@@ -2,6 +2,7 @@
 Paths are made absolute, so that they are valid in any working directory.
 """
 
+import hashlib
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from utils.data.makers import SYNTHETIC, dataset_rows, infer
 from utils.data.new_folder import ASIDE
 from utils.settings.config import ROOT, Defaults
 from utils.settings.extras import extra
+from utils.settings.layouts import Layouts
 from utils.settings.yaml_files import nearest, read_yaml
 
 MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
@@ -21,7 +23,7 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
     """Return the given keys with absolute paths."""
     found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
-    files = ["data_dir", "detector_weights"]
+    files = ["data_dir", "detector_weights", "layouts"]
     if mean := given.get("meanface"):
         found["meanface"] = absolute([mean])[0]
         if mean.endswith(MEANFACE_FILES):
@@ -33,6 +35,38 @@ def absolute(names: list[str]) -> list[str]:
     """Return names of datasets as they are, folders and files as absolute paths."""
     known = dataset_rows()
     return [name if name in known or not Path(name).exists() else str(Path(name).resolve()) for name in names]
+
+
+def archive_and_labels(path: Path) -> tuple[Path, str | None]:
+    """Return the folder of an archive and, if `path` is a file of labels, its name there; COCO's may be in annotations/."""
+    if not path.is_file():
+        return path, None
+    folder = path.parent.parent if path.resolve().parent.name == "annotations" else path.parent
+    return folder, path.relative_to(folder).as_posix()
+
+
+def layout_file(root: Path, source: Path) -> Path:
+    """Return the file in `root`, beside the prepared sets, of the layout that is made for the own set in a raw folder."""
+    mark = hashlib.sha256(str(source.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    return root / f"{source.resolve().name}-{mark}.yaml"
+
+
+def edited_layout(root: Path, source: Path, layouts: Layouts) -> tuple[str | None, Layouts]:
+    """Return the name of the layout in the `layout_file` of a raw folder, None without one, and layouts with it.
+
+    If `layouts` has one with its name, or with its names of points, as those of a trained run may, that is taken.
+    """
+    file = layout_file(root, source)
+    if not file.is_file():
+        return None, layouts
+    name = str(next(iter(read_yaml(file)), None))
+    if name in layouts.rows:
+        return name, layouts
+    name, known = layouts.with_file(str(file))
+    points = known.load(name).point_names()
+    alike = (one.name for one in layouts.with_count(len(points)) if one.point_names() == points)
+    same = None if points[0].isdecimal() else next(alike, None)  # they have no names
+    return (same, layouts) if same else (name, known)
 
 
 def prepared_folders(root: Path) -> list[Path]:
@@ -72,11 +106,12 @@ def dataset_of(name: str, root: Path) -> str:
         if not isinstance(dataset, str):
             raise UserError(f"{meta} names no dataset; prepare the set again")
         return dataset
-    if Path(name).is_dir():
+    if Path(name).exists():
         return infer(Path(name))
     extra("synthetic" if name == SYNTHETIC else "datasets")  # a missing room is the reason
     raise UserError(
-        f"'{name}' is neither a dataset ({', '.join(known)}), a set in {root}, nor a folder{nearest(name, known)}"
+        f"'{name}' is neither a dataset ({', '.join(known)}), a set in {root}, nor a folder or a file of labels"
+        f"{nearest(name, known)}"
     )
 
 

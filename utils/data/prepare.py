@@ -13,15 +13,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from loguru import logger
 
 from pipnet.cores import cores
 from pipnet.errors import Unreadable, UserError
+from pipnet.files import write_text
 from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import contents_checksum, fingerprint, labels_checksum
 from utils.data.makers import CONTINUOUS, ORIGIN_IS_KNOWN, RawSet, dataset_rows, infer, read_set
 from utils.data.new_folder import new_folder
+from utils.data.paths import archive_and_labels, edited_layout, layout_file
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_meta, read_source_image
 from utils.data.table import Splits, Table, complain, image_of, only, tally
 from utils.data.threads import Threads
@@ -45,12 +48,14 @@ LARGEST = (
 class DataGenerator:
     """Prepares one raw archive: `run()` returns the folder of its set, and writes it if it is missing.
 
-    - data_dir: the archive. dataset: one of `dataset_rows`; None: inferred from the folder
+    - data_dir: the archive: a folder, or of a user's own set one file of labels in it
+    - dataset: one of `dataset_rows`; None: inferred from data_dir
     - name: of the set; None: the name of the dataset, for a user's own set the name of its folder. out: folder of the sets
     - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of
       args.yaml
     - val: share of the training identities in the val split; with 0 or "test" none is split off, and the archive's own
       val/ stays
+    - test_split: share of the training identities of a user's own set that is the test, where it has no test split
     - allow_partial: accept an incomplete archive. overwrite: write the set anew; the folder that is there is moved aside
     - layout: row of `layouts`. layouts: the rows; None: those of `defaults`. defaults: args.yaml
     - seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of a video
@@ -78,10 +83,11 @@ class DataGenerator:
     first_pixel: float | None = None
     labels: str = "exact"
     overwrite: bool = False
+    test_split: float | None = None
 
     def run(self) -> Path:
         """Return the set's folder. Write it if it is missing. UserError, with nothing written, if anything is wrong."""
-        source = Path(self.data_dir)
+        source, annotation = archive_and_labels(Path(self.data_dir))
         if not source.is_dir():
             raise UserError(
                 f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug"
@@ -89,13 +95,16 @@ class DataGenerator:
         self._check()
         try:
             recipe = self._recipe(source)
-            points = (
-                (self.layouts or self.defaults.layouts).rows if recipe["own"] else None
-            )  # they may be in another order
+            layouts = self.layouts or self.defaults.layouts
+            if recipe["own"]:
+                recipe |= {"annotation": annotation, "test_split": self.test_split}
+                if not self.layout:
+                    recipe["layout"], layouts = edited_layout(Path(self.out), source, layouts)
+            points = layouts.rows if recipe["own"] else None  # they may be in another order
             key = repr((sorted(recipe.items()), points)).encode(errors="surrogateescape")
             target = Path(self.out) / f"{recipe['name']}-{hashlib.sha256(key).hexdigest()[:8]}"
             if self.overwrite or not target.exists():
-                self._write(source, target, recipe)
+                self._write(source, target, recipe, layouts)
             read_meta(target)  # a damaged one is named
         except OSError as error:
             raise UserError(f"{error.filename or self.out}: {error.strerror or error}") from None
@@ -138,11 +147,11 @@ class DataGenerator:
             **gssl_crop(dataset, self._protocol, self.defaults.protocols),
         }
 
-    def _write(self, source: Path, target: Path, recipe: dict[str, Any]) -> None:
-        """Read the archive and write its set."""
+    def _write(self, source: Path, target: Path, recipe: dict[str, Any], layouts: Layouts) -> None:
+        """Read the archive and write its set, and beside it the file of a layout that is made for it."""
         logger.info(f"preparing {target.name} from {source}")
         row, published = dataset_rows()[recipe["dataset"]], self.labels == "published"
-        splits, layout, points = self._read(source, recipe["dataset"])
+        splits, layout, points, made = self._read(source, recipe, layouts)
         count = next(iter(splits.values()))["landmarks"].shape[1]
         if published and self._protocol.rounding == "int" and recipe["origin"] != CONTINUOUS and not row.gssl:
             for table in splits.values():  # as PIPNet's authors prepare 300W
@@ -154,10 +163,13 @@ class DataGenerator:
             listed += faces
             if GSSL_CROP in recipe:
                 table["box"] = gssl_boxes(table["box"], self._protocol, *recipe[GSSL_CROP])
-        if "val" not in splits and "train" in splits:
-            table = splits["train"]
-            held = split_identities(table["identity"], float(recipe["val"]), self.seed)
-            splits["train"], splits["val"] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
+        for split, share in (("test", recipe.get("test_split") or 0), ("val", float(recipe["val"]))):
+            if split not in splits and "train" in splits:
+                table = splits["train"]
+                held = split_identities(table["identity"], share, self.seed)
+                splits["train"], splits[split] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
+            elif split == "test" and share:
+                logger.info(f"{source} has test faces of its own, so --test-split is not used for it")
         splits = {split: splits[split] for split in SPLITS if split in splits and splits[split]["file"]}
         with new_folder(target, self.overwrite) as folder:
             rule = self._protocol._replace(rounding="float") if GSSL_CROP in recipe else self._protocol
@@ -166,9 +178,11 @@ class DataGenerator:
             if published and row.clipped:  # as PIPNet's authors prepare WFLW and AFLW
                 for table in splits.values():
                     table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
+            row = made or layouts.rows.get(layout)
             found = {
                 "layout": layout,
                 "count": count,
+                **({"row": row} if layout not in self.defaults.layouts.rows else {}),
                 **({"points": points} if points else {}),
                 "found": dict(tally(subset for table in splits.values() for subset in table["subset"])),
                 "checksum": labels_checksum(source, splits),
@@ -177,11 +191,18 @@ class DataGenerator:
             write_set(folder, source, splits, recipe | found)
         faces = ", ".join(f"{len(table['file'])} {split}" for split, table in splits.items())
         logger.info(f"{target}: {faces} faces with {count} landmarks")
+        if made:
+            file = layout_file(target.parent, source)
+            write_text(
+                file,
+                yaml.safe_dump({layout: made}, sort_keys=False, default_flow_style=None, allow_unicode=True, width=130),
+            )
+            logger.info(f"{file} holds the layout '{layout}'; edit it if it is wrong, and the set is prepared again")
 
-    def _read(self, source: Path, dataset: str) -> RawSet:
-        """Return the faces of the archive. UserError if they have not the landmarks of `layout`."""
-        row, layouts = dataset_rows()[dataset], self.layouts or self.defaults.layouts
-        wanted = self.layout or row.layout
+    def _read(self, source: Path, recipe: dict[str, Any], layouts: Layouts) -> RawSet:
+        """Return the faces of the archive. UserError if they have not the landmarks of the recipe's layout."""
+        dataset, wanted = recipe["dataset"], recipe["layout"]
+        row = dataset_rows()[dataset]
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         first = {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
         found = read_set(
@@ -193,6 +214,7 @@ class DataGenerator:
             first_pixel=self.first_pixel,
             published=self.labels == "published",
             **{key: getattr(self, key) for key in row.options},
+            **({"annotation": recipe["annotation"]} if recipe["own"] else {}),
         )
         count = next(iter(found.splits.values()))["landmarks"].shape[1]
         if stored and stored.count != count:
@@ -214,6 +236,8 @@ class DataGenerator:
         KEYS["frame_step"].check(self.frame_step)
         KEYS["identity"].check(self.identity)
         KEYS["labels"].check(self.labels)
+        if self.test_split is not None:
+            KEYS["test_split"].check(self.test_split)
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
@@ -224,7 +248,7 @@ class DataGenerator:
         """
 
         def one(index: int) -> tuple[list[float], bytes] | str:
-            source = image_of(Path(self.data_dir), table["file"][index])
+            source = image_of(archive, table["file"][index])
             try:
                 return self._crop(source, table["landmarks"][index], table["box"][index], protocol)
             except Unreadable:  # it may be sound: a set without it would be kept
@@ -232,6 +256,7 @@ class DataGenerator:
             except UserError as error:
                 return str(error)
 
+        archive, _ = archive_and_labels(Path(self.data_dir))
         count = len(table["file"])
         done: list[list[float] | str] = []
         folder.mkdir()

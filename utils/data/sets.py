@@ -19,11 +19,19 @@ from utils.data.faces import Faces
 from utils.data.fingerprint import fingerprint
 from utils.data.makers import SYNTHETIC, dataset_rows, infer
 from utils.data.new_folder import ASIDE, DAY
-from utils.data.paths import MEANFACE_FILES, dataset_of, prepared_folders, set_name
+from utils.data.paths import (
+    MEANFACE_FILES,
+    archive_and_labels,
+    dataset_of,
+    edited_layout,
+    prepared_folders,
+    set_name,
+)
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import UNLABELLED, PreparedSet, Split, test_split
 from utils.settings.config import ROOT, Defaults, Settings, load_protocol
 from utils.settings.extras import extra
+from utils.settings.layouts import Layouts
 
 MOST_BYTES = 1 << 22  # of a mean face as text
 UNUSED = 30 * DAY  # after so many seconds a set is named as one that may be removed
@@ -38,7 +46,10 @@ class SetFinder:
     """
 
     def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
-        self.data, self.layouts, self.protocols = settings.data, settings.layouts, settings.protocols
+        self.data, self.protocols = settings.data, settings.protocols
+        self.layouts = Layouts(
+            {**settings.layouts.rows}
+        )  # one table for all sets; those of own sets join it when they are used
         self.defaults, self.overwrite = defaults, overwrite
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.layout = (
@@ -103,9 +114,10 @@ class SetFinder:
         if found:
             logger.info(f"sets that were not used for 30 days; to delete them: rm -r {shlex.join(sorted(found))}")
 
-    def with_checksums(self, checksums: list[str]) -> list[PreparedSet]:
-        """Return a prepared set for each of these checksums that one has."""
-        found = {one.checksum: one for one in reversed(self._prepared())}
+    def with_checksums(self, checksums: list[str], states: list[str], val: float | str) -> list[PreparedSet]:
+        """Return a prepared set for each of these checksums that one has, if possible with one of these states for `val`."""
+        best_first = sorted(self._prepared(), key=lambda one: not {*one.state(val)} & {*states})
+        found = {one.checksum: one for one in reversed(best_first)}
         return [found[one] for one in checksums if one in found]
 
     def training(self) -> list[PreparedSet]:
@@ -138,6 +150,8 @@ class SetFinder:
         one = self._as_it_is(Path(name)) if named else self._found_or_made(name, test)
         if one.folder.resolve().is_relative_to(self.root.resolve()):
             one.touch()
+        if "row" in one.meta:
+            self.layouts.rows.setdefault(one.meta["layout"], one.meta["row"])
         return one
 
     def _as_it_is(self, folder: Path) -> PreparedSet:
@@ -165,9 +179,13 @@ class SetFinder:
         """Return the newest set of that name that was prepared as this run asks for, or prepare it from its archive."""
         raw, named = self._source(name), self._named(name)
         dataset = name if name in dataset_rows() else infer(raw) if raw else named[0].meta["dataset"] if named else None
+        test_split = self.data.test_split if name in (self.data.train_data or ()) else None
         wanted = self._wanted(dataset, test)
         if raw:
-            wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
+            source, annotation = archive_and_labels(raw)
+            wanted |= {"source": str(source.resolve()), "fingerprint": fingerprint(source)}
+            if _has_own_layout(dataset):
+                wanted |= {"annotation": annotation, "test_split": test_split, **self._edited_layout(source)}
         fits = [one for one in (self._prepared() if raw else named) if not one.mismatch(**wanted)]
         if fits and (not self.overwrite or fits[0].folder in self.made):
             one = fits[0]
@@ -183,18 +201,31 @@ class SetFinder:
         if name == SYNTHETIC:
             return self._made(self._rendered(), name, name)
         if raw:
-            return self._made(raw, dataset, name if _is_benchmark(name) else raw.resolve().name)
+            return self._made(raw, dataset, name if _is_benchmark(name) else source.resolve().name, False, test_split)
         earlier = next((one for one in named if Path(one.meta["source"]).is_dir()), None)
         if not earlier:
             raise UserError(self._lacking(name, named, wanted))
         archive = Path(earlier.meta["source"])
         accepted = fingerprint(archive) == earlier.meta["fingerprint"]  # what is missing was accepted then
-        return self._made(archive, earlier.meta["dataset"], set_name(earlier.folder), accepted)
+        archive = archive / (earlier.meta.get("annotation") or "")
+        return self._made(archive, earlier.meta["dataset"], set_name(earlier.folder), accepted, test_split)
 
-    def _made(self, raw: Path, dataset: str | None, name: str, accepted: bool = False) -> PreparedSet:
-        """Prepare an archive as this run asks for. accepted: it may be incomplete."""
+    def _edited_layout(self, source: Path) -> dict[str, Any]:
+        """Return the layout and its row that a prepared own set must have, by its `layout_file`; {} without one, and if
+        --layout says which layout it has.
+        """
+        name, known = (None, self.layouts) if self.layout else edited_layout(self.root, source, self.layouts)
+        if not name:
+            return {}
+        self.layouts.rows.update(known.rows)
+        return {"layout": name, "row": None if name in self.defaults.layouts.rows else known.rows[name]}
+
+    def _made(
+        self, raw: Path, dataset: str | None, name: str, accepted: bool = False, test_split: float | None = None
+    ) -> PreparedSet:
+        """Prepare an archive, a folder or a file of labels, as this run asks for. accepted: it may be incomplete."""
         data = self.data
-        first_pixel = self._first_pixel(dataset, raw)
+        first_pixel = self._first_pixel(dataset, archive_and_labels(raw)[0])
         if first_pixel and data.first_pixel is None:
             logger.info(f"{raw}: pixels are counted from {first_pixel:g}, as --first-pixel said before")
         folder = DataGenerator(
@@ -215,6 +246,7 @@ class SetFinder:
             first_pixel=first_pixel,
             labels=data.labels,
             overwrite=self.overwrite,
+            test_split=test_split,
         ).run()
         self.made.add(folder)
         return PreparedSet(folder, self.layouts)
@@ -307,7 +339,7 @@ class SetFinder:
             if found := extra("datasets").archive_of(name, raw):
                 return found
             return None if self._named(name) and not chosen else raw
-        if Path(name).is_dir():
+        if Path(name).exists():
             return Path(name)
         if not self._named(name):
             dataset_of(name, self.root)  # an unknown name is an error

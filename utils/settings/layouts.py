@@ -50,6 +50,10 @@ class Layouts(NamedTuple):
         with _malformed(name):
             return subset(others.load(row["of"]), name, indices(selected_index or row["selected_index"]))
 
+    def with_count(self, count: int) -> list[Layout]:
+        """Return the layouts of that many landmarks."""
+        return [self.load(name) for name, row in self.rows.items() if row.get("count") == count]
+
     def is_union(self, name: str | None) -> bool:
         """Return whether a row stands for the layouts of all training sets together: it has `conventions` instead of
         `count`.
@@ -84,13 +88,20 @@ class Layouts(NamedTuple):
 
         Beside the row of a union, a file may hold layouts of its training sets.
         """
+        names, layouts = self.with_rows_of(file)
+        names = [name for name in names if layouts.is_union(name)] or names
+        if len(names) != 1:
+            raise UserError(
+                f"{file} must hold one layout, not {len(names)}; give a file of several as --layouts FILE.yaml"
+            )
+        return names[0], layouts
+
+    def with_rows_of(self, file: str) -> tuple[list[str], "Layouts"]:
+        """Return (names of the rows in `file`, layouts with them). UserError for a file that holds something else."""
         rows = {str(name): row for name, row in read_yaml(Path(file)).items()}
         layouts = self.with_rows(rows)
-        names = [name for name in rows if layouts.is_union(name)] or list(rows)
-        if len(names) != 1 or not all(isinstance(row, dict) for row in rows.values()):
-            raise UserError(
-                f"{file} must hold one layout: a line 'NAME:' and below it, indented, count, flip_index, ..."
-            )
+        if not rows or not all(isinstance(row, dict) for row in rows.values()):
+            raise UserError(f"{file} must hold layouts: a line 'NAME:' and below it, indented, count, flip_index, ...")
         for name, row in rows.items():
             if name in self.rows and self.rows[name] != row:
                 raise UserError(
@@ -98,7 +109,7 @@ class Layouts(NamedTuple):
                     "another name, or leave --layout out"
                 )
             (layouts.conventions if layouts.is_union(name) else layouts.load)(name)
-        return names[0], layouts
+        return list(rows), layouts
 
     def _row(self, name: str) -> dict[str, Any]:
         """Return the row of that name. UserError for an unknown name or key."""

@@ -54,6 +54,11 @@ class DataSettings:
         "row of `layouts` in args.yaml, or a .yaml file with one; null: the layout of the prepared set. If a trained net has "
         "several layouts (union): the one to test, export or predict"
     )
+    layouts: str | None = key(
+        ".yaml file with rows of `layouts`, for own sets: a set has the row with its names of points, or with the name of its "
+        "folder; null: args.yaml only",
+        change="always",
+    )
     selected_index: list[int] | None = key(
         "[index] landmarks to train, given as the flip index of that subset; null: the layout's own", task="landmarks"
     )
@@ -68,6 +73,9 @@ class DataSettings:
         "picks it",
         words=("test", "none"),
         valid=rules.VAL,
+    )
+    test_split: float | None = key(
+        "own sets without a test split: share of the identities to test on; null: all are for training", 0.01, 0.9
     )
     identity: str = key(
         "own sets: which faces are of one person or clip; folder, name (without its last number), picture, or auto: folder if "

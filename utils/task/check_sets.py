@@ -83,7 +83,7 @@ def doubts_about_tests(task_data: TaskData, stored: dict[str, Any]) -> Iterator[
         return
     trained = [
         Split(one, name)
-        for one in task_data.sets.with_checksums(known[: len(names)])
+        for one in task_data.sets.with_checksums(known[: len(names)], known[len(names) :], stored["args"]["val"])
         for name in trained_splits(stored["args"]["val"])
         if name in one.splits
     ]

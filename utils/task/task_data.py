@@ -144,6 +144,7 @@ class ValidationPart(NamedTuple):
 
 def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> TaskData:
     """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
+    settings = settings._replace(layouts=sets.layouts)  # with those of own sets that are prepared here
     task_data, data = TaskData(settings, sets, [], []), settings.data
     if train:
         task_data = replace(task_data, training=ranks.one_by_one(sets.training))

@@ -60,7 +60,9 @@ def read_settings(
 
 
 def _with_layout_file(given: dict, defaults: Defaults) -> tuple[dict, Defaults]:
-    """Return the given keys, and args.yaml with the layout of the file that --layout names, if it names one."""
+    """Return the given keys, and args.yaml with the layouts of the files that --layouts and --layout name, if they do."""
+    if given.get("layouts"):
+        defaults = defaults._replace(layouts=defaults.layouts.with_rows_of(given["layouts"])[1])
     if not str(given.get("layout")).endswith((".yaml", ".yml")):
         return given, defaults
     name, layouts = defaults.layouts.with_file(given["layout"])
@@ -186,7 +188,7 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
 
 def _check_archives(given: dict, names: list[str], root: Path) -> None:
     """Raise UserError if a given key is read by none of the archives that `names` mean. root: of the prepared sets."""
-    if not {"first_pixel", "frame_step", "allow_partial", "identity"} & given.keys():
+    if not {"first_pixel", "frame_step", "allow_partial", "identity", "test_split"} & given.keys():
         return
     known = dataset_rows()
     rows = [known[dataset] for dataset in (dataset_of(name, root) for name in names) if dataset in known]
@@ -196,6 +198,8 @@ def _check_archives(given: dict, names: list[str], root: Path) -> None:
         raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
     if "identity" in given and not any("identity" in row.options for row in rows):
         raise UserError("--identity is for own sets, official ones say who is who; leave it out")
+    if "test_split" in given and not any(row.layout is None for row in rows):
+        raise UserError("--test-split is for own sets, official ones have a test; leave it out")
     if "allow_partial" in given and all(row.layout is None for row in rows):
         raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
 
@@ -206,7 +210,7 @@ def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
     """
     wanted = {
         key: getattr(settings.data, key)
-        for key in ("val", "target_size", "margin", "frame_step", "identity")
+        for key in ("val", "test_split", "target_size", "margin", "frame_step", "identity")
         if key in given
     }
     if wanted.get("val") in ("test", "none"):  # they take the split as it is

@@ -178,24 +178,65 @@ def test_no_row_is_guessed_from_the_places_of_points(tmp_path):
     assert "mine" not in text
 
 
-def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):
+def test_a_layout_is_made_from_the_names_of_points_in_every_format(tmp_path, said):
     names = ["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"]
     face = FIVE[[0, 3, 4, 2, 1]]
     columns = ",".join(f"{name}_{axis}" for name in names for axis in "xy")
-    csv = write_rows(tmp_path / "csv", [face])
+    csv, data = write_rows(tmp_path / "csv", [face]), tmp_path / "data"
     (csv / "labels.csv").write_text((csv / "labels.csv").read_text().replace(header(5)[5:], columns))
-    layouts = LAYOUTS.with_rows({"own": {"count": 5, "flip_index": [4, 2, 1, 3, 0]}})
     for name, root in (
         ("coco", write_coco(tmp_path / "coco", [face], names=names)),
         ("csv", csv),
         ("label-studio", write_studio(tmp_path / "ls", [face], names=names)),
     ):
-        refuses("'left_eye'.*'right_eye'", prepared, name, root, tmp_path / "data")
-        folder = prepared(name, root, tmp_path / "data", layout="own", layouts=layouts)
-        assert read_meta(folder)["layout"] == "own"
+        meta = read_meta(prepared(name, root, data))
+        assert (meta["layout"], meta["row"]["flip_index"]) == (root.name, [4, 2, 1, 3, 0]) and meta["points"] == names
+        assert meta["row"]["interocular"] == [0, 4] and "left_eye - right_eye" in "".join(said)
+        file = next(data.glob(f"{root.name}-*.yaml"))
+        file.write_text(file.read_text().replace("[0, 4]", "[1, 2]"))
+        folder = prepared(name, root, data)
+        assert read_meta(folder)["row"]["interocular"] == [1, 2], "the edited file is read"
         assert np.allclose(
             load_split(folder, "train")["landmarks"][0] - (0 if name == "label-studio" else 0.5), face, atol=0.01
         )
+
+
+def test_no_layout_is_made_where_a_name_has_a_side_or_a_number(tmp_path):
+    for name in ("ear_left", "tip_2"):
+        names = ["left_eye", "right_eye", "nose", name, "lips"]
+        root = write_coco(tmp_path / name, [FIVE], names=names)
+        layouts = Layouts({"68": LAYOUTS.rows["68"]})
+        refuses(f"5 landmarks.*{name}", prepared, "coco", root, tmp_path / "data", layouts=layouts)
+
+
+def test_one_of_several_files_of_labels_can_be_named(tmp_path):
+    root = write_rows(tmp_path / "set", [FIVE, FIVE + 1])
+    lines = (root / "labels.csv").read_text().splitlines()
+    (root / "more.csv").write_text("\n".join([lines[0], lines[2]]))
+    assert infer(root / "more.csv") == "csv"
+    refuses("labels.csv, more.csv", prepared, "csv", root, tmp_path / "data")
+    faces = load_split(prepared("csv", root / "more.csv", tmp_path / "data"), "train")
+    assert len(faces) == 1 and np.allclose(faces["landmarks"][0] - 0.5, FIVE + 1)
+    refuses("0.jpg", infer, root / "0.jpg")
+
+
+def test_a_test_split_of_whole_identities(tmp_path):
+    root = write_rows(tmp_path / "set", [FIVE + i for i in range(10)])
+    lines = (root / "labels.csv").read_text().splitlines()
+    text = [f"{lines[0]},identity", *(f"{line},{i // 2}" for i, line in enumerate(lines[1:]))]
+    (root / "labels.csv").write_text("\n".join(text))
+    folder = prepared("csv", root, tmp_path / "data", test_split=0.4)
+    test, train = (load_split(folder, name)["identity"] for name in ("test", "train"))
+    assert len(test) == 4 and not {*test} & {*train}
+
+
+def test_a_set_has_the_layout_with_the_name_of_its_folder(tmp_path):
+    rows = {name: {"count": 5, "flip_index": [1, 0, 2, 4, 3]} for name in ("one", "set")}
+    file = tmp_path / "rows.yaml"
+    file.write_text(json.dumps(rows))
+    layouts = LAYOUTS.with_rows_of(str(file))[1]
+    folder = prepared("points", write_pairs(tmp_path / "set", [FIVE]), tmp_path / "data", layouts=layouts)
+    assert read_meta(folder)["layout"] == "set" and read_meta(folder)["row"] == rows["set"]
 
 
 def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
@@ -318,6 +359,7 @@ def test_a_mirror_image_has_the_identity_of_its_picture():
         ([f"{i:04d}.jpg" for i in range(9)], 9, "name"),
         ([*(f"a/{i}.jpg" for i in range(9)), "b/1.jpg"], 10, "name"),
         (["a (1).jpg", "a (2).jpg", "b-1.png", "b-2.png", "c.png"], 3, "name"),
+        (["091_00a.jpg", "091_00b.jpg", "091_10a.jpg", "092_00a.jpg", "093_1a.jpg", "093_v.jpg"], 4, "name"),
     ],
 )
 def test_which_faces_are_of_one_identity(names, told, rule):

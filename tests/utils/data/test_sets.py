@@ -304,3 +304,21 @@ def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
     named = {"test_data": [mine]}
     for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
         refuses(message, sets_of(new_settings(**common, **given)).test_splits)
+
+
+def test_own_sets_get_layouts_by_their_names_and_test_splits(tmp_path):
+    five = ["nose", "left_eye", "right_eye", "left_lip", "right_lip"]
+    folders = [
+        write_coco(tmp_path / name, [FIVE[: len(points)] + i for i in range(4)], names=points, first=4 * number)
+        for number, (name, points) in enumerate({"a": five, "b": five[1:] + ["chin"], "c": five}.items())
+    ]
+    a, b, c = map(str, folders)
+    how = {"target_size": 32, "data_root": str(tmp_path / "data")}
+    chosen = new_settings(layout="union", train_data=[a, b], test_split=0.5, **how)
+    found = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, True)
+    assert [name for name, one in found.layout.members.items() if one.sets] == ["a", "b"]
+    assert [len(found.crops([split])) for split in found.tested] == [2, 2]
+    chosen = new_settings(train_data=[a], test_data=[c], test_split=0.5, **how)
+    found = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, True)
+    assert found.layout.name == "a" and len(found.crops(found.tested)) == 4, "the same points, none of them trained on"
+    assert [one.meta["layout"] for one in (found.training[0], found.tested[0].set)] == ["a", "a"]

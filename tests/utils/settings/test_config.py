@@ -31,12 +31,12 @@ NOT_WHEN_RESUMED = set(
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val synthetic_train
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error cls_error score_width sigma weights
     seed identity label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step
-    partial_events teacher face_sides pasted touching parts mosaic crops scales labels least_box
+    partial_events teacher face_sides pasted touching parts mosaic crops scales labels least_box test_split
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split()
 )
 IN_TESTS = set(
     """
-    test_data data_dir data_root run_root allow_partial
+    test_data data_dir data_root run_root allow_partial layouts
     cache norm thresholds flip_test threads workers deterministic graph
     profile box detector detector_weights first_pixel frame_step scales partial_events""".split()
 )

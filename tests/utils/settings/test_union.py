@@ -381,8 +381,8 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
                 tmp_path,
                 "foreign",
                 """
-from utils.task import tested
-tested.comparison_of = lambda *given: None""",
+from utils.task import evaluation
+evaluation.comparison_of = lambda *given: None""",
             ),
         ),
         "test sets to mine",
