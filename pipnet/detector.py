@@ -15,7 +15,7 @@ from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.openers import open_with
 from pipnet.runtimes import RUNTIMES, open_file
-from pipnet.session import open_session, shipped_onnx
+from pipnet.session import on_device, open_session, refuse_cuda, shipped_onnx
 
 SHORT_SIDE = (
     600  # px; without a scale, an image whose shorter side is longer is shrunk to this (published for FaceBoxesV2)
@@ -115,6 +115,7 @@ class Detector:
       is above 600 px, it is shrunk to 600 px; for mtcnn, whose pyramid has all sizes, 1. Images above 8 megapixels are
       shrunk to that.
     - `threads`: CPU threads of the net; 0 takes all cores.
+    - `device`: where the net runs, see `Landmarker`.
 
     A detector of this project also looks at a small copy of the image, see `large`. UserError for an unknown name, a
     missing or foreign file, an option out of its range, a bad image. Pickle stores these arguments, so a detector can
@@ -129,8 +130,9 @@ class Detector:
         overlap: float | None = None,
         scale: float | None = None,
         threads: int = 0,
+        device: str = "auto",
     ):
-        self._given = name, lasting(weights), threshold, overlap, scale, threads
+        self._given = name, lasting(weights), threshold, overlap, scale, threads, device
         if name not in DETECTORS:
             raise UserError(f"no detector '{name}' (there are: {', '.join(DETECTORS)})")
         row = DETECTORS[name]
@@ -141,15 +143,16 @@ class Detector:
             raise UserError(f"scale of a detector must be above 0, not {scale}")
         if not row.any_size and scale not in (None, 1):
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
-        if weights in (None, "detector"):
-            weights = shipped_weights(name) or weights
-        if weights is None or not Path(weights).is_file():
-            missing = "no file is given" if weights is None else f"no file at {weights}"
-            raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
-        if row.load is None or (row.in_torch and Path(weights).suffix not in RUNTIMES):
-            self._find, card = open_with("detector", Path(weights), name, threads)
-        else:
-            self._find, card = row.load(Path(weights), threads)
+        with on_device(device):
+            if weights in (None, "detector"):
+                weights = shipped_weights(name) or weights
+            if weights is None or not Path(weights).is_file():
+                missing = "no file is given" if weights is None else f"no file at {weights}"
+                raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
+            if row.load is None or (row.in_torch and Path(weights).suffix not in RUNTIMES):
+                self._find, card = open_with("detector", Path(weights), name, threads)
+            else:
+                self._find, card = row.load(Path(weights), threads)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = card is not None  # a published one has no card in its file, and gives the published boxes
         self.trust = TRUST if self._twice else 0.0  # scores of others mean something else
@@ -278,6 +281,7 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
 
 def load_yunet(file: Path, threads: int) -> Loaded:
     """Load YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023), which OpenCV runs."""
+    refuse_cuda(file)
     if threads:
         cv2.setNumThreads(threads)
     level = OPENCV_LOG.getLogLevel()

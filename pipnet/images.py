@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,8 +39,7 @@ OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Return the picture files in a folder and its subfolders, in natural order: face2 before face10.
-    Hidden files are left out.
+    """Return the picture files in a folder and its subfolders, see `in_order`. Hidden files are left out.
 
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
     """
@@ -47,8 +47,13 @@ def picture_files(folder: Path) -> list[Path]:
     for base, folders, names in walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found += filter(is_picture, [Path(base, name) for name in names if not name.startswith(".")])
+    return in_order(found)
+
+
+def in_order(files: Iterable[Path]) -> list[Path]:
+    """Return paths in natural order: face2 before face10."""
     return sorted(
-        found,
+        files,
         key=lambda path: [
             (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix().lower())
         ],

@@ -3,15 +3,16 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from pipnet.align import box_of_points, chip
 from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, FaceBox
+from pipnet.draw import draw_faces
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face, boxes_of
 from pipnet.files import SHIPPED, lasting
@@ -28,15 +29,19 @@ from pipnet.geometry import (
     turn_about,
     upright_boxes,
 )
-from pipnet.images import Image, as_bgr, enhanced, resized
+from pipnet.images import Bgr, Image, as_bgr, enhanced, resized
 from pipnet.landmark_net import LandmarkNet, checked, open_net
 from pipnet.layout import Layout
 from pipnet.openers import open_with
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES
-from pipnet.session import shipped_onnx
+from pipnet.session import on_device, shipped_onnx
+
+if TYPE_CHECKING:
+    from pipnet.video.sources import Frame, Source
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
+MOST_IMAGES, MOST_PIXELS = 16, 2**23  # images whose crops go through the nets together; no image follows so many pixels
 LOOKS, QUARTERS = 2, (90, 180, 270)  # further looks of a finder with low scores; degrees by which the face is turned
 LEAST_SIDE, LARGER = 512, 2.0  # px, longer side to which a small enhanced image is enlarged; most of that factor
 LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
@@ -44,6 +49,21 @@ MOST_CROPS = 2  # most crops of a face after that of the detector
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 OTHER = 0.3  # IoU of the boxes of two faces above which they are one, found in the image and in the enhanced image
 BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
+Item = TypeVar("Item")
+
+
+def batches(items: Iterable[Item], image: Callable[[Item], np.ndarray]) -> Iterator[list[Item]]:
+    """Yield lists of at most MOST_IMAGES items, fewer if their images are large. image(item): returns its image."""
+    batch: list[Item] = []
+    pixels = 0
+    for item in items:
+        batch.append(item)
+        pixels += image(item).size // 3
+        if len(batch) == MOST_IMAGES or pixels >= MOST_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
 
 
 def with_roll(boxes: np.ndarray) -> np.ndarray:
@@ -105,9 +125,12 @@ class Landmarker:
       "none": the boxes are taken as they are, upright.
     - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first
       set. If it is a part of another one, such as the eyes, the landmarker `whole` finds the faces.
+    - `device`: where the nets that are opened here run: `cpu`, `cuda` (a GPU) or `auto`, a GPU if there is one that
+      works. Nets that come with the project run in 8 bits on a CPU and in 32 on a GPU.
+    - `threshold`: least score of a face, in [0, 1], of the detector that comes with the project; None: its own.
 
-    UserError for what cannot be loaded. The attribute `seconds` is the time spent so far, by stage. Pickle stores these
-    arguments, so a landmarker can be sent to other processes.
+    UserError for what cannot be loaded, and for a device that does not work here. The attribute `seconds` is the time
+    spent so far, by stage. Pickle stores these arguments, so a landmarker can be sent to other processes.
     """
 
     def __init__(
@@ -120,24 +143,28 @@ class Landmarker:
         rgb: bool = False,
         finder: Path | str | LandmarkNet | None = None,
         layout: str | None = None,
+        device: str = "auto",
+        threshold: float | None = None,
     ):
-        self._given = lasting(landmarks), detector, max_faces, threads, any_roll, rgb, lasting(finder), layout
+        options = max_faces, threads, any_roll, rgb
+        self._given = lasting(landmarks), detector, *options, lasting(finder), layout, device, threshold
         if max_faces is not None and (not isinstance(max_faces, Integral) or max_faces < 1):
             raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
-        self.net = _opened(landmarks or SHIPPED[0], threads)
-        self.finder = None if finder == "none" else _opened(finder or "finder", threads).seen_as()
+        with on_device(device):
+            self.net = _opened(landmarks or SHIPPED[0], threads)
+            self.finder = None if finder == "none" else _opened(finder or "finder", threads).seen_as()
         if isinstance(detector, (str, Path)):
             raise UserError(
                 f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
                 "Detector(weights=FILE)"
             )
-        self.detector = Detector(threads=threads) if detector is None else detector
+        if detector is not None and threshold is not None:
+            raise UserError("threshold is for the detector that comes with the project; give it to your own detector")
+        self.detector = Detector(threshold=threshold, threads=threads, device=device) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)
         self.whole = (
-            Landmarker(
-                self.net, self.detector, max_faces, threads, any_roll, rgb, self.finder or "none", whole.layout.name
-            )
+            Landmarker(self.net, self.detector, *options, self.finder or "none", whole.layout.name)
             if whole != part
             else None
         )
@@ -147,7 +174,8 @@ class Landmarker:
             logging.getLogger("pipnet").warning(
                 "the landmark net is so unsure of faces that no picture is enhanced and looked at again; train it longer"
             )
-        self.seconds: dict[str, float] = self.whole.seconds if self.whole else {"detect": 0.0, "landmarks": 0.0}
+        stages = ("decode", "detect", "landmarks", "track")
+        self.seconds: dict[str, float] = self.whole.seconds if self.whole else dict.fromkeys(stages, 0.0)
 
     def __reduce__(self):
         return type(self), self._given
@@ -171,24 +199,67 @@ class Landmarker:
     def __call__(self, image: Any, second_crop: bool = True) -> Any:
         """Return the faces of an image, best first; for a list of images, a list of faces for each.
 
-        second_crop: crop a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad
-        image.
+        Crops of several images go through the nets together, and files are read when they are needed. second_crop: crop
+        a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad image.
         """
-        if isinstance(image, (list, tuple)):
-            return [self(one, second_crop) for one in image]
+        several = isinstance(image, (list, tuple))
+        images = (as_bgr(one, self.rgb) for one in (image if several else [image]))
+        found = [faces for batch in batches(images, np.asarray) for faces in self._faces_in(batch, second_crop)]
+        return found if several else found[0]
+
+    def stream(
+        self,
+        source: "str | int | Path | Sequence[str | int | Path] | Source",
+        detect_every: int = 10,
+        smooth: str = "one-euro",
+        pose: bool = False,
+        drowsiness: bool = False,
+    ) -> "Iterator[tuple[Frame, list[Face]]]":
+        """Return an iterator over (frame, its faces) of pictures, videos and cameras, which holds few frames at a time.
+
+        A frame has an `image` (H, W, 3) uint8 BGR, `index`, `seconds` since the start (None: a picture) and `name`. In
+        pictures, faces are found anew, best first. In videos and cameras they are tracked, see `Tracker`.
+
+        - `source`: a picture, a folder of pictures, a video, a pattern such as `clips/*.mp4`, an address, a camera's
+          number, or a list of these; or what `pipnet.video.sources.open_sources` returned.
+        - `detect_every`, `smooth`: see `Tracker`.
+        - `pose`: add `Face.pose` by `head_pose` if the net does not predict it.
+        - `drowsiness`: add `Face.drowsiness`, see `Drowsiness`; not for pictures.
+
+        UserError for a source that cannot be opened, before the first frame. A picture that cannot be read is left out
+        and named on stderr.
+        """
+        from pipnet.video.stream import stream  # reads videos and addresses, which pictures do not need
+
+        return stream(self, source, detect_every, smooth, pose, drowsiness)
+
+    def draw(self, image: Image, faces: list[Face], style: str = "edges") -> np.ndarray:
+        """Return a copy of an image with its faces drawn as in the demo: uint8 (H, W, 3), BGR, or RGB with `rgb`.
+
+        style: `edges`, `points`, `numbers` or `nothing`. UserError for another one, and for a bad image.
+        """
+        drawn = np.array(as_bgr(image, self.rgb))
+        draw_faces(drawn, faces, self.layout, style)
+        return drawn[..., ::-1].copy() if self.rgb else drawn
+
+    def _faces_in(self, images: list[Bgr], second_crop: bool) -> list[list[Face]]:
+        """Return the faces of each image, see `__call__`."""
         if self.whole:
-            return list(map(self.part, self.whole(image, second_crop)))
-        image = as_bgr(image, self.rgb)
-        large = self._large(image) if self.max_faces is not None else None
-        if large:
-            faces = self._largest(image, *self._landmark_boxes(image, large), second_crop)
-            if sum(map(self.net.is_sure, faces)) >= self.max_faces:  # those in the rest of the image are smaller
-                return faces
-        faces = self._largest(image, *self.detect(image, large=large), second_crop)
-        if any(map(self.net.is_sure, faces)):
-            return faces
-        more = self.enhanced_faces(image, second_crop)
-        return best(faces + more, self.max_faces) if more else faces
+            return [list(map(self.part, faces)) for faces in self.whole._faces_in(images, second_crop)]
+        found: list[list[Face]] = [[] for _ in images]
+        large: list[Detections | None] = [None] * len(images)
+        rest = list(range(len(images)))
+        if self.max_faces is not None and hasattr(self.detector, "large"):
+            large = list(map(self._large, images))
+            found = self._largest(images, list(map(self._landmark_boxes, images, large)), second_crop)
+            # where there are enough, those in the rest of the image are smaller
+            rest = [i for i in rest if sum(map(self.net.is_sure, found[i])) < self.max_faces]
+        detected = [self.detect(images[i], large[i]) for i in rest]
+        for i, faces in zip(rest, self._largest([images[i] for i in rest], detected, second_crop), strict=True):
+            sure = any(map(self.net.is_sure, faces))
+            more = [] if sure else self.enhanced_faces(images[i], second_crop)
+            found[i] = best(faces + more, self.max_faces) if more else faces
+        return found
 
     def enhanced_faces(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Return the faces that are found in the enhanced image (H, W, 3), for dark and noisy pictures; in a small one
@@ -207,7 +278,8 @@ class Landmarker:
             boxes = np.concatenate([boxes, larger / (zoom, zoom, zoom, zoom, 1)])
             scores = np.concatenate([scores, more])
         faces = self.faces_of(clear, boxes, scores, second_crop)
-        faces += self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
+        views = _views([image], [len(faces)])
+        faces += self._found(views, self._next_boxes(views, faces), np.array([face.score for face in faces]))
         # enhanced background looks more like a face, so a face must be more certain here
         return best([face for face in faces if face.scores.mean() >= self.net.sure], self.max_faces)
 
@@ -218,17 +290,28 @@ class Landmarker:
         sigma = None if face.sigma is None else face.sigma[self._rows]
         return face._replace(landmarks=face.landmarks[self._rows], scores=face.scores[self._rows], sigma=sigma)
 
-    def _largest(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
-        """Return the faces of landmark boxes (M, 4), best first; of `max_faces`, those in the largest boxes that show
-        faces.
+    def _largest(
+        self, images: list[Bgr], detected: list[tuple[np.ndarray, np.ndarray]], second_crop: bool
+    ) -> list[list[Face]]:
+        """Return the faces of each image, best first; of `max_faces`, those in the largest boxes that show faces.
+
+        detected: for each image, what `detect` returns.
         """
-        most, rest, faces = self.max_faces or len(boxes), largest_first(boxes), []
-        while len(rest) and len(faces) < most:
-            first, rest = np.split(rest, [most - len(faces)])
-            first.sort()  # best first
-            more = self.faces_of(image, boxes[first], scores[first], second_crop)
-            faces = sorted(without_duplicates(faces + more), key=lambda face: -face.score) if faces else more
-        return faces
+        found: list[list[Face]] = [[] for _ in images]
+        rest = [largest_first(boxes) for boxes, _ in detected]
+        room = [self.max_faces or len(boxes) for boxes, _ in detected]
+        looked = [i for i in range(len(images)) if len(rest[i])]
+        while looked:
+            first = [np.sort(rest[i][: room[i]]) for i in looked]  # best first
+            parts = [(detected[i][0][some], detected[i][1][some]) for i, some in zip(looked, first, strict=True)]
+            for i, more in zip(looked, self._faces_of([images[i] for i in looked], parts, second_crop), strict=True):
+                rest[i] = rest[i][room[i] :]
+                found[i] = (
+                    sorted(without_duplicates(found[i] + more), key=lambda face: -face.score) if found[i] else more
+                )
+                room[i] = (self.max_faces or 0) - len(found[i])
+            looked = [i for i in looked if len(rest[i]) and room[i] > 0]
+        return found
 
     def faces_of(
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool = True
@@ -238,23 +321,32 @@ class Landmarker:
 
         scores (M,): the detector's. second_crop: see `__call__`.
         """
-        image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
+        return self._faces_of([as_bgr(image, self.rgb)], [(with_roll(boxes), scores)], second_crop)[0]
+
+    def _faces_of(
+        self, images: list[Bgr], detected: list[tuple[np.ndarray, np.ndarray]], second_crop: bool
+    ) -> list[list[Face]]:
+        """Return the faces of each image, as `faces_of`. detected: landmark boxes (M, 5) and scores (M,) of each image."""
+        counts = [len(boxes) for boxes, _ in detected]
+        views, place = _views(images, counts), np.repeat(np.arange(len(images)), counts)
+        boxes, scores = map(np.concatenate, zip(*detected, strict=True))
         first = upright_boxes(boxes)
         if second_crop and self.finder and not boxes[:, 4].any():
-            boxes = self._aimed(image, boxes, scores)
-        faces = np.fromiter(self._found(image, boxes, scores), object)
+            boxes = self._aimed(views, boxes, scores)
+        faces = np.fromiter(self._found(views, boxes, scores), object)
         moving = np.arange(len(faces))
         for _ in range(MOST_CROPS if second_crop else 0):
-            again = self._next_boxes(image, faces[moving])
+            again = self._next_boxes(views[moving], faces[moving])
             far = np.array([self.net.is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
             moving = moving[far]
             if not len(moving):
                 break
             boxes[moving] = again[far]
-            faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
-        return without_duplicates([face for face, box in zip(faces, first, strict=True) if self.is_face(face, box)])
+            faces[moving] = np.fromiter(self._found(views[moving], boxes[moving], scores[moving]), object)
+        real = np.array([self.is_face(face, box) for face, box in zip(faces, first, strict=True)], bool)
+        return [without_duplicates(list(faces[real & (place == i)])) for i in range(len(images))]
 
-    def _aimed(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def _aimed(self, views: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector, with its
         scores (M,).
 
@@ -262,21 +354,22 @@ class Landmarker:
         stands for if the face lies or is upside down, then once more in the best one. The highest scores count.
         """
         net, boxes = self.finder, self.net.whole_faces(boxes)
-        faces = np.fromiter(self._found(image, boxes, scores, net), object)
+        faces = np.fromiter(self._found(views, boxes, scores, net), object)
         for look in range(LOOKS if self.any_roll else 0):
             low = [face.score >= LIKELY and face.scores.mean() < net.face_limit for face in faces]
             unsure = np.flatnonzero(low)
             if not len(unsure):
                 break
-            own = self._next_boxes(image, faces[unsure], net)
+            own = self._next_boxes(views[unsure], faces[unsure], net)
             tried = [own]
             if look == 0:
                 tried += [own + (0, 0, 0, 0, degrees) for degrees in QUARTERS]
                 tried += [self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS]
-            again = self._found(image, np.concatenate(tried), np.tile(scores[unsure], len(tried)), net)
-            for i, face in zip(np.tile(unsure, len(tried)), again, strict=True):
+            places = np.tile(unsure, len(tried))
+            again = self._found(views[places], np.concatenate(tried), scores[places], net)
+            for i, face in zip(places, again, strict=True):
                 faces[i] = max(faces[i], face, key=lambda face: face.scores.mean())
-        aimed = self._next_boxes(image, faces, net)
+        aimed = self._next_boxes(views, faces, net)
         return self.net.boxes_round(aimed)
 
     def is_face(self, face: Face, box: np.ndarray) -> bool:
@@ -303,10 +396,10 @@ class Landmarker:
         self.seconds["detect"] += time.perf_counter() - start
         return self._landmark_boxes(image, found)
 
-    def _large(self, image: np.ndarray) -> Detections | None:
-        """Return the large faces that the detector finds in a small copy of the image; None if it has no `large`."""
+    def _large(self, image: np.ndarray) -> Detections:
+        """Return the large faces that the detector finds in a small copy of the image."""
         start = time.perf_counter()
-        found = self.detector.large(image) if hasattr(self.detector, "large") else None
+        found = self.detector.large(image)
         self.seconds["detect"] += time.perf_counter() - start
         return found
 
@@ -347,18 +440,21 @@ class Landmarker:
             )
         for box in boxes:
             self.net.check_box(box, width, height)
-        return self._found(image, boxes, scores)
+        return self._found(_views([image], [len(boxes)]), boxes, scores)
 
     def _found(
-        self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, net: LandmarkNet | None = None
+        self, views: np.ndarray, boxes: np.ndarray, scores: np.ndarray, net: LandmarkNet | None = None
     ) -> list[Face]:
         """Return the faces of boxes (M, 5) as `landmarks_of`, without its checks: the upright box of a turned face may
-        lie outside the image. net: None: the landmark net.
+        lie outside the image. views (M,): the image of each box. net: None: the landmark net.
         """
-        start, (height, width), net = time.perf_counter(), image.shape[:2], net or self.net
+        start, net = time.perf_counter(), net or self.net
         angles, upright = np.radians(boxes[:, 4]), upright_boxes(boxes)
         crops = np.array(
-            [crop_box(box, net.protocol, width, height, angle) for box, angle in zip(boxes[:, :4], angles, strict=True)]
+            [
+                crop_box(box, net.protocol, *view.shape[1::-1], angle)
+                for view, box, angle in zip(views, boxes[:, :4], angles, strict=True)
+            ]
         ).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
         faces: list[Face] = []
@@ -366,8 +462,8 @@ class Landmarker:
             part = slice(first, first + MOST_FACES)
             images = np.stack(
                 [
-                    cut(image, crop, net.size, margin, net.protocol.border, angle, halve=True)
-                    for crop, angle in zip(crops[part], angles[part], strict=True)
+                    cut(view, crop, net.size, margin, net.protocol.border, angle, halve=True)
+                    for view, crop, angle in zip(views[part], crops[part], angles[part], strict=True)
                 ]
             )
             found = checked(net.predict(images), len(images), net.layout.count)
@@ -404,14 +500,21 @@ class Landmarker:
         aligned = chip(as_bgr(image, self.rgb), getattr(face, "landmarks", None), self.layout, size)
         return aligned[..., ::-1].copy() if self.rgb and isinstance(image, np.ndarray) else aligned
 
-    def _next_boxes(self, image: np.ndarray, faces: Iterable[Face], net: LandmarkNet | None = None) -> np.ndarray:
+    def _next_boxes(self, views: np.ndarray, faces: Iterable[Face], net: LandmarkNet | None = None) -> np.ndarray:
         """Return landmark boxes (M, 5) for the next crops of the faces that a net has found; None: the landmark net.
-        A box that would lie outside the image is replaced by the present one, upright.
+
+        views (M,): the image of each face. A box that would lie outside it is replaced by the present one, upright.
         """
-        (height, width), net = image.shape[:2], net or self.net
-        pairs = [(net.box_of(face.landmarks), face.box) for face in faces]
-        boxes = [box if net.shows(box, width, height) else (*present, 0) for box, present in pairs]
+        net, boxes = net or self.net, []
+        for view, face in zip(views, faces, strict=True):
+            box = net.box_of(face.landmarks)
+            boxes.append(box if net.shows(box, *view.shape[1::-1]) else (*face.box, 0))
         return np.reshape(boxes, (-1, 5))
+
+
+def _views(images: Sequence[np.ndarray], counts: list[int]) -> np.ndarray:
+    """Return an array (M,) of images, each as often as its count says."""
+    return np.fromiter((image for image, count in zip(images, counts, strict=True) for _ in range(count)), object)
 
 
 def _opened(net: Path | str | LandmarkNet, threads: int) -> LandmarkNet:

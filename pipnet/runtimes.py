@@ -12,7 +12,7 @@ import numpy as np
 from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
-from pipnet.session import import_package, metadata, open_session
+from pipnet.session import import_package, metadata, open_session, refuse_cuda
 
 Arrays = dict[str, np.ndarray]
 MOST_METADATA = 2**24  # bytes
@@ -45,6 +45,8 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
         raise UserError(f"{file} has none of the suffixes of exported nets ({', '.join(RUNTIMES)}); {remedy}")
     if not file.is_file():
         raise UserError(f"no file at {file}; {remedy}")
+    if file.suffix != ".onnx":
+        refuse_cuda(file)
     opened = RUNTIMES[file.suffix](file, int(threads))
 
     def run(feeds: Arrays) -> Arrays:

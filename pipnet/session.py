@@ -5,6 +5,9 @@ import importlib
 import logging
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +25,32 @@ IDENTITY = (
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x'
     b"\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
+DEVICES = ("auto", "cpu", "cuda")  # auto: CUDA if it works, else the CPU
 _sessions: weakref.WeakSet = weakref.WeakSet()
+_device = ContextVar("device", default="auto")
+
+
+@contextmanager
+def on_device(name: str) -> Iterator[None]:
+    """Let nets that are opened inside of the block run on a device of DEVICES. UserError for another name."""
+    if name not in DEVICES:
+        raise UserError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}")
+    token = _device.set(name)
+    try:
+        yield
+    finally:
+        _device.reset(token)
+
+
+def wanted_device() -> str:
+    """Return the device on which nets are opened now, see `on_device`."""
+    return _device.get()
+
+
+def refuse_cuda(what: object) -> None:
+    """Raise UserError if a net that runs on the CPU only is opened for CUDA. what: its file."""
+    if wanted_device() == "cuda":
+        raise UserError(f"{what} runs on the CPU only; leave device cuda out, or give an ONNX file")
 
 
 def import_package(name: str, needed: str) -> ModuleType:
@@ -46,9 +74,24 @@ def _runtime() -> ModuleType:
     return import_package("onnxruntime", "ONNX files need")
 
 
-@lru_cache
 def providers() -> list[str]:
-    """Return the execution providers that sessions run on: CUDA before the CPU if it works on this machine.
+    """Return the execution providers of a session that is opened now, see `on_device`.
+
+    UserError if CUDA is wanted and does not work on this machine.
+    """
+    device = wanted_device()
+    found = [CPU] if device == "cpu" else _working_providers()
+    if device == "cuda" and CUDA not in found:
+        raise UserError(
+            "device cuda: onnxruntime cannot use CUDA here; pip install onnxruntime-gpu in place of onnxruntime, with "
+            "the CUDA and cuDNN that it needs, or leave device out"
+        )
+    return found
+
+
+@lru_cache
+def _working_providers() -> list[str]:
+    """Return the execution providers that work on this machine: CUDA before the CPU.
 
     onnxruntime-gpu lists CUDA also where its libraries or a GPU are missing; its sessions then run on the CPU.
     """
@@ -89,14 +132,14 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
 
 
 class Session:
-    """An onnxruntime session of a file, on CUDA if onnxruntime has it, else on the CPU. threads: 0 takes all cores.
+    """An onnxruntime session of a file, on the device that `on_device` says. threads: 0 takes all cores.
 
     A child made by fork opens the file again at its first run, since the threads of a session stay with the parent.
     UserError for a file that cannot be loaded, and if its graph fails.
     """
 
     def __init__(self, file: Path, threads: int):
-        self.file, self.threads = file.absolute(), threads
+        self.file, self.threads, self._device = file.absolute(), threads, wanted_device()
         self._native = _native_session(file, threads)
         _sessions.add(self)
 
@@ -113,7 +156,8 @@ class Session:
     def native(self):
         """Return the session of onnxruntime."""
         if self._native is None:
-            self._native = _native_session(self.file, self.threads)
+            with on_device(self._device):
+                self._native = _native_session(self.file, self.threads)
         return self._native
 
     def forget(self) -> None:

@@ -156,7 +156,7 @@ def test_the_front_page_is_short():
 
 
 CHECKS = {  # page: what its snippets have found, beside that they run
-    "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == state['blinks'] == 0",
+    "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == face.drowsiness['blinks'] == 0",
     "docs/contributing.md": "import sys\nsys.path.insert(0, 'benchmarks')\nimport argparse\nimport experiments\n"
     "from nets.build import net_row\nassert net_row('convnext_atto').imagenet\n"
     "given = argparse.Namespace(net='resnet18', size=128, epochs=10)\n"
@@ -166,7 +166,8 @@ CHECKS = {  # page: what its snippets have found, beside that they run
     "names = [f'weights/{name}.onnx' for name in ('landmarks', 'detector', 'finder')]\n"
     "landmarker = Landmarker(names[0], Detector(weights=names[1]), finder=names[2])\n"
     "boxes, scores = landmarker._landmark_boxes(image, landmarker.detector.once(image))\n"
-    "face, = landmarker.faces_of(image, landmarker._aimed(image, boxes, scores), scores, second_crop=False)\n"
+    "aimed = landmarker._aimed(np.fromiter([image] * len(boxes), object), boxes, scores)\n"
+    "face, = landmarker.faces_of(image, aimed, scores, second_crop=False)\n"
     "assert np.abs(points - face.landmarks).max() < 0.2",
 }
 EDITED = re.compile(r"# (\S+\.(?:py|yaml))(?:, below: (.+))?\n")  # first line of a snippet that belongs into a file

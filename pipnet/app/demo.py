@@ -7,27 +7,23 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from pipnet import __version__
 from pipnet.app.flags import Parser, add_face_flags, check_flags
-from pipnet.app.output import KEYS, Lines, Output, check_targets
+from pipnet.app.output import KEYS, OUTPUT, Lines, Output, check_targets
 from pipnet.app.web import WEB, Options, serve
 from pipnet.console import open_console
 from pipnet.detector import DETECTORS, Detector, shipped_weights
 from pipnet.errors import UserError, tell
-from pipnet.face import Face
 from pipnet.files import SHIPPED
 from pipnet.landmarker import Landmarker
-from pipnet.pose import head_pose, pose_points
 from pipnet.runtimes import MOST_THREADS
 from pipnet.session import shipped_onnx
 from pipnet.stop import SIGNALS, answer, end_when_stuck
-from pipnet.video.drowsiness import Drowsiness
 from pipnet.video.smooth import SMOOTH
-from pipnet.video.sources import Frame, Source, open_sources, silence_opencv
-from pipnet.video.track import Tracker
+from pipnet.video.sources import open_sources, silence_opencv
+from pipnet.video.stream import Faces
 
 LANDMARK_NETS = [name for name in SHIPPED if name != "detector"]
 
@@ -46,13 +42,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--source",
         nargs="+",
-        help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
-        "or device file (default: camera 0); several may be named",
+        help="picture, folder (with its subfolders), video, pattern ('clips/*.mp4'), address (https://..., rtsp://...) or "
+        "camera, by number or device file (default: camera 0); several may be named",
     )
     add(
         "--save",
         metavar="FILE",
-        help="save the drawn picture or video (.mp4, .avi, ...); if FILE is a folder, under the name of the source",
+        nargs="?",
+        const=True,
+        help="save the drawn picture or video (.mp4, .avi, ...); if FILE is a folder, under the name of the source; "
+        f"without FILE in {OUTPUT}/, under a free name",
     )
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
     add("--overwrite", action="store_true", help="replace existing files that --save and --json name")
@@ -120,6 +119,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             raise UserError(f"{args.places[0]} and --source {args.source[0]} are two sources; name all in one of them")
         args.source = args.places
     check_flags(vars(args) | {"places": None})
+    if not args.source and isinstance(args.save, str) and Path(args.save).is_file():
+        raise UserError(f"--save {args.save} is the file to write, and no picture is named: give {args.save} --save")
     args.source = args.source or ["0"]
     if args.port is not None and not args.web:
         raise UserError("--port is the port of --web; give that too")
@@ -140,44 +141,15 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-class Pipeline:
-    """pipeline(frame) -> its faces: found anew in every picture, tracked and smoothed in a video."""
+def process(faces_of: Faces, seconds: dict[str, float], output: Output) -> bool:
+    """Send all frames with their faces to the output. Return False when the user quits.
 
-    def __init__(self, args: argparse.Namespace, landmarker: Landmarker, still: bool):
-        self.landmarker, self.tracker, self.drowsiness = landmarker, None, None
-        self.pose = args.pose and not landmarker.net.pose
-        if self.pose:
-            pose_points(landmarker.layout)  # fails now, not at the first face, if the layout lacks the points
-        if not still:
-            self.tracker = Tracker(landmarker, args.detect_every, args.smooth, args.max_faces)
-        if args.drowsiness and still:
-            raise UserError(
-                "--drowsiness needs a video or a camera: it measures how long eyes are closed; leave it out"
-            )
-        if args.drowsiness:
-            self.drowsiness = Drowsiness(landmarker.layout)
-
-    def __call__(self, frame: Frame) -> list[Face]:
-        image = frame.image
-        faces = self.tracker.update(image, frame.seconds) if self.tracker else self.landmarker(image)
-        if self.drowsiness:
-            faces = [
-                face._replace(drowsiness=self.drowsiness.update(face.id, face.landmarks, frame.seconds, face.states))
-                for face in faces
-            ]
-        if self.pose:
-            layout = self.landmarker.layout
-            faces = [face._replace(pose=np.array(head_pose(face.landmarks, layout))) for face in faces]
-        return faces
-
-
-def process(pipeline: Pipeline, source: Source, output: Output) -> bool:
-    """Send all frames through the pipeline to the output. Return False when the user quits.
+    seconds: those that the landmarker has spent, by stage.
 
     The first Ctrl-C or SIGTERM stops after the current frame and raises KeyboardInterrupt(number) then; the second at
     once.
     """
-    seconds, stopped, goes_on = pipeline.landmarker.seconds, 0, True
+    source, stopped, goes_on = output.source, 0, True
 
     def stop(number, stack) -> None:
         nonlocal stopped
@@ -195,16 +167,12 @@ def process(pipeline: Pipeline, source: Source, output: Output) -> bool:
             disable=source.live or source.count == 1,
             mininterval=0.5 if sys.stderr.isatty() else 60,
         ) as bar:
-            start = time.perf_counter()
-            for frame in source:
-                decoded, earlier = time.perf_counter(), dict(seconds)
-                faces = pipeline(frame)
-                done = time.perf_counter()
-                stages = {"decode": decoded - start, **{name: seconds[name] - earlier[name] for name in seconds}}
-                stages["track"] = done - decoded - stages["detect"] - stages["landmarks"]
-                goes_on = output.add(frame, faces, stages, done - start)
+            start, earlier = time.perf_counter(), dict(seconds)
+            for frame, faces in faces_of:
+                stages = {name: seconds[name] - earlier[name] for name in seconds}
+                goes_on = output.add(frame, faces, stages, time.perf_counter() - start)
                 bar.update()
-                start = time.perf_counter()
+                start, earlier = time.perf_counter(), dict(seconds)
                 if stopped or not goes_on:
                     break
     finally:
@@ -260,19 +228,21 @@ def main(argv: list[str] | None = None) -> None:
         lines = Lines(args.json) if args.json else None
         if lines:
             stack.callback(lines.close)
-        outputs = [Output(args, source, landmarker.layout, lines, len(sources) > 1) for source in sources]
+        taken: set[Path] = set()
+        outputs = [Output(args, source, landmarker.layout, lines, len(sources) > 1, taken) for source in sources]
         check_targets(args, outputs)
-        pipelines = [Pipeline(args, landmarker, source.still) for source in sources]
-        for pipeline, output in zip(pipelines, outputs, strict=True):
-            if not _run(pipeline, output):
+        options = args.detect_every, args.smooth, args.pose, args.drowsiness
+        streams = [landmarker.stream(source, *options) for source in sources]
+        for faces_of, output in zip(streams, outputs, strict=True):
+            if not _run(faces_of, landmarker.seconds, output):
                 break
 
 
-def _run(pipeline: Pipeline, output: Output) -> bool:
+def _run(faces_of: Faces, seconds: dict[str, float], output: Output) -> bool:
     """Process the source of an output, finish its files and tell what was found. Return False when the user quits."""
     output.open_window()
     try:
-        return process(pipeline, output.source, output)
+        return process(faces_of, seconds, output)
     finally:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C must not leave the video unfinished
         try:

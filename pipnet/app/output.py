@@ -111,7 +111,7 @@ class Window:
             if key in (ord("q"), 27) or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
                 return False
             if key == ord("s"):
-                file = unused(OUTPUT / f"{name}.png")
+                file = unused(OUTPUT / f"{name}.png", os.path.lexists)
                 save_picture(file, image)
                 tqdm.write(printable(f"saved {file}"), file=sys.stderr)
             elif key == ord("d"):
@@ -156,25 +156,29 @@ class Output:
     """The outputs of one source that the command line asks for. No file is made before the first frame is processed.
 
     A live source, and a source with no other output, is shown in a window. Without a display, a source with no other
-    output is saved to OUTPUT. lines: of all sources. several: whether there are more sources. The attribute `targets`
-    holds the files that will be written, except that of the lines.
+    output is saved to OUTPUT, as with --save without a name. lines: of all sources. several: whether there are more
+    sources. taken: files that those before write. The attribute `targets` holds the files that will be written, except
+    that of the lines.
     """
 
     def __init__(
-        self, args: argparse.Namespace, source: Source, layout: Layout, lines: Lines | None, several: bool = False
+        self,
+        args: argparse.Namespace,
+        source: Source,
+        layout: Layout,
+        lines: Lines | None,
+        several: bool,
+        taken: set[Path],
     ):
         self.source, self.layout, self.panel, self.lines = source, layout, Panel(), lines
         self.window: Window | None = None
         self.sink: PictureSink | VideoSink | None = None
         self.shows, target = (source.live or not (args.save or args.json)) and has_display(), args.save
-        if target is None and not self.shows and not args.json:
-            target = self._unasked()
-        elif target and not names_folder(target) and (several or (source.still and source.folder is not None)):
-            raise UserError(
-                f"--save {target}: several pictures or videos go into a folder; give a name without "
-                f"{Path(target).suffix}, or {target}{os.sep}"
-            )
-        self.targets = [] if target is None else self._open_sink(str(target))
+        self.targets: list[Path] = []
+        if target is True or (target is None and not self.shows and not args.json):
+            self._save_unnamed(taken, args.overwrite)
+        elif target:
+            self._save(target, several or (source.still and source.folder is not None))
         self.faces = self.frames = 0
 
     def open_window(self) -> None:
@@ -183,28 +187,49 @@ class Output:
             self.window = Window(self.source.still, float(self.source.aspect))
             print(KEYS, file=sys.stderr)
 
-    def _unasked(self) -> str:
-        """Return where a source is saved without --save: a free name."""
-        source = self.source
-        if not source.still:
-            return str(unused(OUTPUT / f"{source.name}.mp4"))
-        if source.folder is None:
-            return str(unused(named_as_picture(OUTPUT / source.name)))
-        return f"{unused(OUTPUT / source.name, folder=True)}{os.sep}"
+    def _save_unnamed(self, taken: set[Path], overwrite: bool) -> None:
+        """Open the sink of a source that is saved to OUTPUT, under free names unless `overwrite`."""
+        source, folder = self.source, OUTPUT
+        used = taken.__contains__ if overwrite else lambda path: path in taken or os.path.lexists(path)
+        if source.still and source.searched:
+            source.leave_out(OUTPUT)
+            folder = unused(OUTPUT / source.name, used, folder=True)
+        names = [named_as_picture(Path(name)) for name in source.names] if source.still else [f"{source.name}.mp4"]
+        for name in names:
+            self.targets.append(unused(folder / name, used))
+            taken.add(self.targets[-1])
+        self._open_sink(folder)
 
-    def _open_sink(self, target: str) -> list[Path]:
-        """Open the sink of --save and return the files that it writes."""
-        source, into, place = self.source, names_folder(target), Path(target)
-        if not source.still:
-            place = place / f"{source.name}.mp4" if into else place
-            self.sink = VideoSink(place, source.fps, next(iter(source.files), None), source.aspect)
-            if lacks := drawback(place.suffix.lower(), not source.live):
-                tell(f"{place}: {lacks}")
-            return [place]
-        if source.folder is not None:
-            source.leave_out(place)
-        self.sink = sink = PictureSink(place, into)
-        return [sink.file(name) for name in source.names]
+    def _save(self, target: str, several: bool) -> None:
+        """Open the sink of --save. several: whether more than one picture or video is saved there."""
+        source, place = self.source, Path(target)
+        if names_folder(target):
+            if source.still and source.folder is not None:
+                source.leave_out(place)
+            names = source.names if source.still else [f"{source.name}.mp4"]
+            self.targets = [place / name for name in names]
+        elif several:
+            raise UserError(
+                f"--save {target}: several pictures or videos go into a folder; give a name without "
+                f"{place.suffix}, or {target}{os.sep}"
+            )
+        elif source.still and not names_picture(place):
+            raise UserError(f"--save {target}: no picture's name; give one that ends in .jpg or .png")
+        else:
+            self.targets = [place]
+        if source.still:
+            self.targets = list(map(named_as_picture, self.targets))
+        self._open_sink(place)
+
+    def _open_sink(self, place: Path) -> None:
+        """Open the sink of `targets`, which lie in `place` or are that file."""
+        source = self.source
+        if source.still:
+            self.sink = PictureSink(self.targets, place)
+            return
+        self.sink = VideoSink(self.targets[0], source.fps, next(iter(source.files), None), source.aspect)
+        if lacks := drawback(self.targets[0].suffix.lower(), not source.live):
+            tell(f"{self.targets[0]}: {lacks}")
 
     def draw(self, frame: Frame, faces: list[Face], style: str) -> np.ndarray:
         """Return the frame with faces, panel and alarm drawn on it."""

@@ -3,7 +3,7 @@
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -21,20 +21,14 @@ RESERVE = 2**23  # bytes that stay free on the disk, for what is written when a 
 
 
 class PictureSink:
-    """Writes pictures to one file, or to a folder under their own names (as .png if OpenCV cannot write the format)."""
+    """Writes the pictures of a source to `files`, in their order. place: the folder of several files, or the only one."""
 
-    def __init__(self, target: Path, folder: bool):
-        if not folder and not names_picture(target):
-            raise UserError(f"--save {target}: no picture's name; give one that ends in .jpg or .png")
-        self.target, self.folder, self.written = target, folder, 0
-
-    def file(self, name: str) -> Path:
-        """Return the file to which the picture of this name is written."""
-        return named_as_picture(self.target / name if self.folder else self.target)
+    def __init__(self, files: list[Path], place: Path):
+        self.files, self.target, self.written = files, files[0] if len(files) == 1 else place, 0
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
         """Write one picture atomically."""
-        save_picture(self.file(frame.name), image)
+        save_picture(self.files[frame.index], image)
         self.written += 1
 
     def close(self) -> None:
@@ -133,11 +127,11 @@ def named_as_picture(file: Path) -> Path:
     return file.with_name(f"{file.name}.png")
 
 
-def unused(path: Path, folder: bool = False) -> Path:
-    """Return the path; if it is in use, with _2, _3, ... in its name, before the ending if it is no folder."""
+def unused(path: Path, used: Callable[[Path], bool], folder: bool = False) -> Path:
+    """Return the path; if it is used, with _2, _3, ... in its name, before the ending if it is no folder."""
     stem, suffix = (path.name, "") if folder else (path.stem, path.suffix)
     names = (path.with_name(f"{stem}_{number}{suffix}") for number in itertools.count(2))
-    return next(one for one in itertools.chain([path], names) if not os.path.lexists(one))
+    return next(one for one in itertools.chain([path], names) if not used(one))
 
 
 def save_picture(file: Path, image: np.ndarray) -> None:

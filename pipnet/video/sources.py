@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
+from glob import glob
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -19,7 +21,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import Unreadable, UserError, tell
-from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
+from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, in_order, is_picture, opencv_path, picture_files, read_image
 from pipnet.picture_size import check_size, picture_size
 from pipnet.video.address import failure, fetch_picture
 
@@ -39,7 +41,7 @@ class Frame(NamedTuple):
     """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), and its
     name.
 
-    The name is that of the file; if the source is a folder, with the path in it.
+    The name is that of the file; with the path in the folder if the source is one, or if several are named.
     """
 
     image: np.ndarray
@@ -129,8 +131,7 @@ class Video:
 
     Frames of a file, or of a whole video at an address, are decoded a few ahead. Of a live source only the newest frame
     is kept, and one that vanishes is opened again when it returns. answered: why a picture could not be fetched from the
-    address. UserError where the source cannot be opened or has
-    no frame.
+    address. UserError where the source cannot be opened or has no frame.
     """
 
     still = False
@@ -168,10 +169,26 @@ class Video:
         self.live &= device or not self._ends
         self.count = int(count) if not self.live and 0 < count < 1e9 else None
         self._label = self.name if self.live else path.name
-        self._first = Frame(first, 0, 0.0, self._label)
+        self._first: Frame | None = Frame(first, 0, 0.0, self._label)
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
 
+    def wait(self) -> None:
+        """Release the source until its frames are asked for, so that any number of sources may be named."""
+        self._capture.release()
+        self._first = None
+
+    def name_below(self, root: str) -> None:
+        """Let the name begin in the folder `root`, if the source is a file."""
+        for file in self.files:
+            self._label = Path(os.path.relpath(file, root)).as_posix()
+            self.name = os.path.splitext(self._label)[0]
+
     def __iter__(self) -> Iterator[Frame]:
+        if self._first is None:
+            image = self._open()
+            if image is None:
+                raise UserError(f"{self._title} gives no more pictures; leave it out")
+            self._first = Frame(image, 0, 0.0, self._label)
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         try:
@@ -282,28 +299,55 @@ Source = Pictures | Video
 
 
 def open_sources(texts: list[str]) -> list[Source]:
-    """Return the sources that `open_source` opens. Where several are named, all pictures and folders are one, the first.
+    """Return the sources that `open_source` opens, in the order of their texts, which may be patterns (clips/*.mp4).
 
-    UserError as there.
+    Where there are several, pictures and folders that follow each other are one source, and the names of files begin in
+    the folder that all of them share. UserError as there, and for a pattern that no file matches.
     """
+    places = [place for text in texts for place in _matching(text)]
+    if len(places) == 1:
+        return [open_source(places[0])]
     sources: list[Source] = []
     with ExitStack() as opened:
-        for text in texts:
-            sources.append(open_source(text))
-            opened.callback(sources[-1].close)
+        for place in places:
+            source = open_source(place)
+            opened.callback(source.close)
+            if isinstance(source, Video):
+                source.wait()
+            sources.append(source)
         opened.pop_all()
-    pictures = [source for source in sources if isinstance(source, Pictures)]
-    if len(sources) == 1 or not pictures:
-        return sources
-    return [_joined(pictures), *(source for source in sources if isinstance(source, Video))]
+    local = [_folder_of(source) for source in sources if source.files and not (source.still and source.fetched)]
+    root = os.path.commonpath(local) if local else "pictures"
+    joined: list[Source] = []
+    for _, group in groupby(sources, type):
+        parts = [*group]
+        pictures = [part for part in parts if isinstance(part, Pictures)]
+        joined += [_joined(pictures, Path(root))] if pictures else parts
+    for source in joined:
+        if isinstance(source, Video):
+            source.name_below(root)
+    return joined
 
 
-def _joined(parts: list[Pictures]) -> Pictures:
-    """Return one source of several. The names of its pictures begin in the folder that all of them share."""
+def _matching(text: str) -> list[str]:
+    """Return the places that a text names: those that match it if it is a pattern, else itself."""
+    if "://" in text or not re.search(r"[*?[]", text) or os.path.lexists(text):
+        return [text]
+    found = [str(path) for path in in_order(map(Path, glob(text, recursive=True)))]
+    if not found:
+        raise UserError(f"no file or folder matches {text}")
+    return found
+
+
+def _folder_of(source: Source) -> str:
+    """Return the absolute path of the folder in which the files of a source lie."""
+    return os.path.abspath((source.still and source.folder) or source.files[0].parent)
+
+
+def _joined(parts: list[Pictures], root: Path) -> Pictures:
+    """Return one source of several. The names of its pictures begin in the folder `root`."""
     files = {os.path.abspath(file): file for part in parts for file in part.files}
-    local = [os.path.abspath(part.folder or part.files[0].parent) for part in parts if not part.fetched]
-    fetched = [folder for part in parts for folder in part.fetched]
-    return Pictures([*files.values()], Path(os.path.commonpath(local) if local else "pictures"), fetched=fetched)
+    return Pictures([*files.values()], root, fetched=[folder for part in parts for folder in part.fetched])
 
 
 def _received(data: bytes, name: str) -> Pictures:
@@ -345,7 +389,7 @@ def open_source(text: str) -> Source:
         return Video(text, answered)
     if path.is_dir():
         if not (files := picture_files(path)):
-            raise UserError(f"no picture in the folder {path}")
+            raise UserError(f"no picture in the folder {path}; name videos themselves, such as '{path}/*.mp4'")
         return Pictures(files, path, searched=True)
     if not path.is_file():
         raise UserError(f"no file or folder {path}")

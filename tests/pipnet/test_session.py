@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
+from conftest import refuses
 
 from pipnet import session
 from pipnet.detector import shipped_weights
-from pipnet.session import CPU, CUDA, IDENTITY, providers, shipped_onnx
+from pipnet.landmarker import Landmarker
+from pipnet.session import CPU, CUDA, IDENTITY, on_device, shipped_onnx
 
 
 @pytest.fixture
@@ -29,9 +31,9 @@ def runtime(monkeypatch):
         )
         monkeypatch.setitem(sys.modules, "onnxruntime", fake)
 
-    providers.cache_clear()
+    session._working_providers.cache_clear()
     yield choose
-    providers.cache_clear()
+    session._working_providers.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,11 @@ def test_nets_are_those_of_the_provider_that_works(runtime, caplog, listed, work
     assert session.providers() == expected
     assert len(caplog.records) == (CUDA in listed and expected == [CPU])
     assert not shipped_onnx("landmarks", False).name.endswith(".int8.onnx")
+    with on_device("cpu"):
+        assert shipped_onnx("landmarks").name.endswith(".int8.onnx") and session.providers() == [CPU]
+    if expected == [CPU]:
+        refuses("device cuda", Landmarker, device="cuda")
+    refuses("device is 'gpu'", Landmarker, device="gpu")
 
 
 def test_the_file_that_asks_is_one_that_onnxruntime_runs():

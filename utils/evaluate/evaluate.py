@@ -14,6 +14,7 @@ from pipnet.card import SURE_ERROR
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
 from pipnet.layout import Layout
+from pipnet.session import wanted_device
 from utils.data.batches import test_batches
 from utils.data.faces import Faces
 from utils.data.table import BESIDE
@@ -76,11 +77,16 @@ def calibration(results: list[Result]) -> float | None:
 
 
 def prepare_torch(threads: int) -> torch.device:
-    """Set the CPU threads of torch and OpenCV (0: no change). Return the GPU if there is one, else the CPU."""
+    """Set the CPU threads of torch and OpenCV (0: no change). Return the device, see `on_device` of pipnet.session.
+
+    UserError if CUDA is wanted and does not work on this machine.
+    """
     if threads:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted_device() == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch cannot use CUDA here; install the torch that has it, or leave device out")
+    return torch.device("cuda" if torch.cuda.is_available() and wanted_device() != "cpu" else "cpu")
 
 
 def torch_predictor(net: Trainable, device: torch.device) -> Predict:

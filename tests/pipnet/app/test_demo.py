@@ -30,7 +30,7 @@ from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.images import read_image
 from pipnet.landmarker import Landmarker
-from pipnet.video import sources
+from pipnet.video import sources, stream
 from utils.task import inference
 from utils.train.run_folder import Run
 from utils.train.run_lock import hold
@@ -181,27 +181,37 @@ def test_several_pictures_and_folders_are_one_source(nets, tmp_path, capfd):
     refuses("new/a.png is the source itself", show, "new/a.png", "new/b.png", "--save new --overwrite", *nets)
     refuses("out.png: several pictures or videos go into a folder", show, "a.png", "b.png", "--save out.png", *nets)
     capfd.readouterr()
-    for places in (["in"], ["in"], ["in/a.png", "in/sub"]):  # without a display and a flag: a folder with a free name
+    # without a display and a flag, or with --save alone: free names
+    for places in (["in"], ["in", "--save"], ["in/a.png", "in/sub"], ["in/?.png", "in/sub", "--save"]):
         show(*places, *nets)
     assert "2 pictures; saved output/in_2\n" in capfd.readouterr().err
-    found = sorted(str(path.relative_to("output")) for path in Path("output").rglob("*.png"))
-    assert found == [f"{folder}/{name}" for folder in ("in", "in_2", "in_3") for name in ("a.png", "sub/c.png")]
+    found = {str(path.relative_to("output")) for path in Path("output").rglob("*.png")}
+    assert found == {
+        *(f"{folder}{name}" for folder in ("in/", "in_2/", "") for name in ("a.png", "sub/c.png")),
+        "a_2.png",
+        "sub/c_2.png",
+    }
+    refuses("no file or folder matches in/[*].jpg", show, "in/*.jpg", *nets)
+    refuses("give a.png --save", show, "--save", "a.png", *nets)
 
 
 def test_pictures_and_videos_in_one_run(nets, tmp_path, capfd):
-    write_video(tmp_path / "one.avi", 3)
-    write_video(tmp_path / "two.avi", 2)
+    for name, frames in (("one.avi", 3), ("in/two10.avi", 2), ("in/two9.avi", 1)):
+        Path(name).parent.mkdir(exist_ok=True)
+        write_video(Path(name), frames)
     cv2.imwrite("face.png", face_picture())
-    show("one.avi", "face.png", "two.avi", "--save new --json found.jsonl", *nets)
+    show("one.avi", "face.png", "in/two*.avi", "--save new --json found.jsonl", *nets)
     files = [(row["file"], row["frame"]) for row in lines("found.jsonl")]
-    assert files == [("face.png", 0), *(("one.avi", i) for i in range(3)), *(("two.avi", i) for i in range(2))]
-    assert {path.name for path in Path("new").iterdir()} == {"face.png", "one.mp4", "two.mp4"}
-    assert len(frames_of(Path("new/one.mp4"))) == 3 and len(frames_of(Path("new/two.mp4"))) == 2
+    one, (first, second) = [("one.avi", i) for i in range(3)], [("in/two10.avi", i) for i in range(2)]
+    assert files == [*one, ("face.png", 0), ("in/two9.avi", 0), first, second]
+    assert len(frames_of(Path("new/one.mp4"))) == 3 and len(frames_of(Path("new/in/two10.mp4"))) == 2
     said = capfd.readouterr().err
-    assert all(f"saved {place} and found.jsonl" in said for place in ("new", "new/one.mp4", "new/two.mp4"))
-    show("one.avi", "face.png", *nets)
-    saved = {str(path) for path in Path("output").rglob("*.*")}
-    assert "output/one.mp4" in saved and len(saved) == 2
+    assert all(f"saved new/{name} and found.jsonl" in said for name in ("face.png", "one.mp4", "in/two9.mp4"))
+    for _ in range(2):
+        show("one.avi", "face.png", "one.avi", "--save", *nets)
+    show("one.avi", "face.png", "--save --overwrite", *nets)
+    saved = {path.name for path in Path("output").iterdir()}
+    assert saved == {"face.png", "face_2.png", *(f"one{number}.mp4" for number in ("", "_2", "_3", "_4"))}
 
 
 @pytest.fixture
@@ -330,7 +340,7 @@ def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
     works(cli("--train --test-onnx", *recipe, "--exp posed --pose 1 --eyes 0.8 --mouth 0.5"))
     exported = sure_of_faces(tmp_path / "runs" / "posed" / "best.onnx", tmp_path / "posed.onnx")
     found = detector_file(tmp_path / "detector.onnx", [BOX], [0.9])
-    monkeypatch.setattr(demo, "head_pose", None)  # must not be used
+    monkeypatch.setattr(stream, "head_pose", None)  # must not be used
     flags = ["--exp", exported, "--detector-weights", found, "--threads", "1", "--pose", "--upright"]
     cv2.imwrite("face.png", face_picture())
     show("--source face.png --json picture.jsonl --save drawn.png", *flags)
@@ -551,12 +561,12 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
         (["--source face.png --save out.txt"], "no picture's name"),
         (["--source talk.avi --save out.png"], "a name that ends in .mp4"),
         (["--source talk.avi --save face.png/out.mp4"], "cannot be written"),
-        (["--source face.png --drowsiness"], "--drowsiness needs a video"),
+        (["--source face.png --drowsiness"], "drowsiness needs a video"),
         (["--source face.png --exp gone.onnx"], "no file at gone.onnx"),
         (["--source face.png --exp no-such-run"], "trained net"),
         (["gone.jpg"], "no file or folder gone.jpg"),
         (["face.png", "--source 0"], "face.png and --source 0 are two sources"),
-        (["face.png", "talk.avi", "--drowsiness"], "--drowsiness needs a video"),
+        (["face.png", "talk.avi", "--drowsiness"], "drowsiness needs a video"),
         (["face.png", "talk.avi", "--save out.mp4"], "out.mp4: several pictures or videos go into a folder"),
         (["talk.avi", "talk.avi", "--save new"], "talk.mp4 would be written twice"),
         (["face.png", "gone.png"], "no file or folder gone.png"),

@@ -1,0 +1,77 @@
+"""`Landmarker.stream` and `Landmarker.draw` as programs use them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, refuses
+
+from pipnet import landmarker as module
+from pipnet.draw import STYLES
+from pipnet.landmarker import Landmarker, batches
+from pipnet.video.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def landmarker() -> Landmarker:
+    return Landmarker(threads=1, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch) -> np.ndarray:
+    """A portrait, twice, and a video of it, in the current folder. Return the portrait."""
+    monkeypatch.chdir(tmp_path)
+    image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[:300, 100:400]
+    for name in ("in/a.png", "in/b.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(name, image)
+    writer = cv2.VideoWriter("talk.avi", cv2.VideoWriter.fourcc(*"MJPG"), 20, (300, 300))
+    for _ in range(3):
+        writer.write(image)
+    writer.release()
+    return image
+
+
+def test_a_stream_tracks_in_videos_and_finds_anew_in_pictures(landmarker):
+    found = list(landmarker.stream(["in/*.png", Path("talk.avi")], pose=True))
+    assert [frame.name for frame, _ in found] == ["in/a.png", "in/b.png", *["talk.avi"] * 3]
+    assert [frame.seconds for frame, _ in found] == pytest.approx([None, None, 0, 0.05, 0.1])
+    assert [face.id for _, faces in found for face in faces] == [None, None, 0, 0, 0]
+    assert all(np.isfinite(face.pose).all() for _, faces in found for face in faces)
+    faces = [face for _, (face,) in landmarker.stream("talk.avi", drowsiness=True, smooth="none")]
+    assert faces[-1].drowsiness["blinks"] == 0
+    (again,) = list(landmarker.stream(open_source("talk.avi")))[0][1]
+    np.testing.assert_array_equal(again.landmarks, faces[0].landmarks)
+    assert landmarker.seconds["decode"] > 0 and landmarker.seconds["track"] > 0
+
+
+def test_options_and_sources_are_checked_before_the_first_frame(landmarker):
+    refuses("gone.avi", landmarker.stream, "gone.avi")
+    refuses("drowsiness", landmarker.stream, "in", drowsiness=True)
+    refuses("detect_every", landmarker.stream, "talk.avi", detect_every=0)
+    refuses("threshold", Landmarker, detector=landmarker.detector, threshold=0.5)
+    assert Landmarker(threshold=1.0, threads=1, any_roll=False)("in/a.png") == []
+
+
+def test_few_pictures_of_a_long_list_are_held_at_a_time(landmarker, monkeypatch):
+    """Those of a batch, which go through the nets together and give what each gives alone."""
+    (alone,) = landmarker("in/a.png")
+    monkeypatch.setattr(module, "MOST_IMAGES", 3)
+    for (face,) in landmarker(["in/a.png", "in/b.png"] * 2):
+        np.testing.assert_allclose(face.landmarks, alone.landmarks, atol=0.01)
+    images = iter([np.zeros((2, 2, 3))] * 7)
+    assert len(next(batches(images, np.asarray))) == 3 and len(list(images)) == 4
+    monkeypatch.setattr(module, "MOST_PIXELS", 4)
+    assert {len(batch) for batch in batches([np.zeros((2, 2, 3))] * 7, np.asarray)} == {1}
+
+
+def test_drawn_faces_are_those_of_the_demo(landmarker, files):
+    faces = landmarker(files)
+    changed = {style: (landmarker.draw(files, faces, style) != files).any(2).sum() for style in STYLES}
+    assert changed["edges"] > changed["points"] > 100 and changed["numbers"] > 1000 and changed["nothing"] == 0
+    rgb = Landmarker(threads=1, rgb=True)
+    frame, found = next(rgb.stream("in/a.png"))
+    np.testing.assert_array_equal(frame.image, files[..., ::-1])
+    np.testing.assert_array_equal(rgb.draw(frame.image, found), landmarker.draw(files, found)[..., ::-1])
+    refuses("style 'dots'", landmarker.draw, files, faces, "dots")
