@@ -33,7 +33,8 @@ class NetOptions(NamedTuple):
     head_options: keyword arguments of the head's class; groups: landmarks of each branch of the head `parts`
     refine: add the refiner; openings: opposite landmarks whose distance it learns, see `pipnet.layout.Layout.openings`
     reinit: move the face to a standard place first; local_parts: {name: landmarks} of the local stage, which implies
-    reinit auxiliary: further outputs, among `pose` and `states`
+    reinit
+    auxiliary: further outputs, among the keys of `auxiliary.TERMS`
     hard_landmarks: power of `hard_landmark_weights`; 0: equal weights
     """
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PER_LANDMARK = ("landmarks", "weight", "score", "sigma")
+PER_LANDMARK = ("landmarks", "weight", "score", "sigma", "visible", "visible_weight")
 
 
 def select(values, indices):
@@ -86,7 +86,9 @@ class Labels(NamedTuple):
     be None: landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
     pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
     states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right
-    eye level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
+    eye
+    level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
+    visible (B, N): probability that the landmark is seen; visible_weight (B, N), 0 where unknown
     weak: weak crops of the unlabelled pictures, which come after the labelled ones in the batch, for `MeanTeacher`
     """
 
@@ -101,6 +103,8 @@ class Labels(NamedTuple):
     states = property(lambda self: self.field("states"))
     states_weight = property(lambda self: self.field("states_weight"))
     level = property(lambda self: self.field("level"))
+    visible = property(lambda self: self.field("visible"))
+    visible_weight = property(lambda self: self.field("visible_weight"))
 
     def flip(self, layout) -> "Labels":
         return flip(self, layout)
@@ -112,7 +116,7 @@ class Labels(NamedTuple):
         return select(self, indices)
 
     @classmethod
-    def pack(cls, landmarks, weight=None, pose=None, states=None, level=None) -> "Labels":
+    def pack(cls, landmarks, weight=None, pose=None, states=None, level=None, visible=None) -> "Labels":
         """Return labels from arrays or tensors, in which NaN and infinity mean unknown. Without `weight` all weigh 1."""
         landmarks, known = _finite(landmarks)
         fields = {"landmarks": landmarks, "weight": known.all(-1).float()}
@@ -126,6 +130,9 @@ class Labels(NamedTuple):
             fields["states_weight"] = known.float()
         if level is not None:
             fields["level"] = torch.as_tensor(level, dtype=torch.float32)[:, None]
+        if visible is not None:
+            fields["visible"], known = _finite(visible)
+            fields["visible_weight"] = known.float()
         return _join(fields)
 
     def field(self, name: str) -> Tensor | None:
@@ -139,7 +146,7 @@ class Labels(NamedTuple):
 
     def replace(self, **fields: Tensor) -> "Labels":
         """Return the labels with other, finite values in some fields.
-        `landmarks` and `weight` may have fewer landmarks.
+        Those of landmarks may have fewer of them.
         """
         return _join({name: fields.get(name, self.field(name)) for name in self.form})._replace(weak=self.weak)
 
@@ -173,7 +180,7 @@ class Prediction(NamedTuple):
     """Predictions for a batch of crops, landmarks in the frame of the crop ([0, 1]).
 
     landmarks (B, N, 2), score (B, N): confidence in [0, 1], sigma (B, N): expected error in units of the crop,
-    pose (B, 3) in radians, states (B, k): probabilities
+    pose (B, 3) in radians, states (B, k): probabilities, visible (B, N): probability that a landmark is seen
     """
 
     landmarks: Tensor
@@ -181,6 +188,7 @@ class Prediction(NamedTuple):
     sigma: Tensor | None = None
     pose: Tensor | None = None
     states: Tensor | None = None
+    visible: Tensor | None = None
 
     def flip(self, layout) -> "Prediction":
         return flip(self, layout)

@@ -8,8 +8,9 @@ from torch import Tensor
 from nets.labels import Labels, Prediction
 from nets.losses import hard_landmark_weights
 from nets.registry import HEADS
-from nets.stages.auxiliary import AuxiliaryHeads
+from nets.stages.auxiliary import SIZES, TERMS, AuxiliaryHeads
 from nets.stages.refiner import STRIDE, Refiner
+from nets.stages.visibility import Visibility
 from nets.trainable import Trainable
 
 
@@ -26,13 +27,14 @@ class Outputs(NamedTuple):
     """Features of pictures, and the head's maps of these, which a training step computes before it uses labels.
 
     start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to
-    them. Both are in [0, 1] of the crop, or None if nothing needs them.
+    them. Both are in [0, 1] of the crop, or None if nothing needs them. seen (B, N): logits of `Visibility`, or None.
     """
 
     features: Features
     maps: Any
     start: Tensor | None
     moves: Tensor | None
+    seen: Tensor | None
 
 
 def by_name(maps) -> dict[str, Tensor]:
@@ -42,21 +44,23 @@ def by_name(maps) -> dict[str, Tensor]:
 
 
 class Net(Trainable):
-    """preprocess -> backbone -> neck -> head, then the auxiliary heads and the refiner, if any."""
+    """preprocess -> backbone -> neck -> head, then the auxiliary heads, the refiner and the visibility, if any."""
 
     refiner: Refiner | None
+    visibility: Visibility | None
     scale: Tensor
     shift: Tensor
 
     def __init__(self, backbone: Any, neck: Any, head: Any, spec: dict):
         super().__init__()
         self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
-        self.auxiliary = AuxiliaryHeads(neck.channels, spec["auxiliary"])
+        self.auxiliary = AuxiliaryHeads(neck.channels, [name for name in spec["auxiliary"] if name in SIZES])
         self.refiner = (
             Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"], spec.get("openings", []))
             if spec["refine"]
             else None
         )
+        self.visibility = Visibility(head.num_lms) if "visible" in spec["auxiliary"] else None
         self.grid = (-(-spec["input_size"] // spec["stride"]),) * 2  # (H, W) in cells of the head's feature map
         mean, std = (
             torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std")
@@ -71,7 +75,8 @@ class Net(Trainable):
 
     @property
     def terms(self) -> dict[str, str]:
-        return {**self.landmark_terms, **self.auxiliary.terms}
+        further = {term: key for name in self.spec["auxiliary"] for term, key in TERMS[name].items()}
+        return {**self.landmark_terms, **further}
 
     def has_unused_parameters(self) -> bool:
         """Return whether some backbone parameters get no gradient, which a backward pass for one picture shows."""
@@ -86,8 +91,10 @@ class Net(Trainable):
         return any(gradient is None for gradient in torch.autograd.grad(total, parameters, allow_unused=True))
 
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
-        refined = self.refiner.denominators(labels) if self.refiner else {}
-        return {**self.head.denominators(labels, self.grid), **self.auxiliary.denominators(labels), **refined}
+        counts = {**self.head.denominators(labels, self.grid), **self.auxiliary.denominators(labels)}
+        for stage in (self.refiner, self.visibility):
+            counts |= stage.denominators(labels) if stage else {}
+        return counts
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return images uint8 BGR (B, S, S, 3) as float (B, 3, S, S) in the channel order and range of the backbone's
@@ -115,14 +122,23 @@ class Net(Trainable):
         if self.refiner or self.spec["hard_landmarks"]:
             with torch.no_grad():
                 start = self.head.decode(maps).landmarks.detach()  # which may be the maps themselves
-        return Outputs(features, maps, start, self.refiner(start, *features) if self.refiner else None)
+        return Outputs(features, maps, start, *self._around(start, features))
+
+    def _around(self, start: Tensor | None, features: Features) -> tuple[Tensor | None, Tensor | None]:
+        """Return `moves` and `seen` of `Outputs`, from what lies around the landmarks `start`."""
+        if not self.refiner:
+            return None, None
+        patches = self.refiner.patches(start, *features)
+        return self.refiner.displacements(start, patches), self.visibility(patches) if self.visibility else None
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         return self.losses(self.run(self.extract(images)), labels)
 
     def losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum over the batch}; labels in the frame of the features."""
-        return {**self.landmark_losses(outputs, labels), **self.auxiliary.loss(outputs.features.coarse, labels)}
+        seen = self.visibility.loss(outputs.seen, labels) if self.visibility else {}
+        auxiliary = self.auxiliary.loss(outputs.features.coarse, labels)
+        return {**self.landmark_losses(outputs, labels), **auxiliary, **seen}
 
     def landmark_losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum over the batch} of the landmark terms."""
@@ -133,10 +149,13 @@ class Net(Trainable):
         return {**self.head.loss(outputs.maps, targets), **refined}
 
     def decode(self, maps, features: Features) -> Prediction:
-        """Return the Prediction of head, refiner and auxiliary heads, in the frame of the features."""
+        """Return the Prediction of head, refiner, visibility and auxiliary heads, in the frame of the features."""
         found = self.head.decode(maps)
-        if self.refiner:
-            found = found._replace(landmarks=found.landmarks + self.refiner(found.landmarks, *features))
+        moves, seen = self._around(found.landmarks, features)
+        if moves is not None:
+            found = found._replace(landmarks=found.landmarks + moves)
+        if seen is not None:
+            found = found._replace(visible=seen.sigmoid())
         return self.auxiliary.add(found, features.coarse)
 
     def predict(self, images: Tensor) -> Prediction:

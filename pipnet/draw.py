@@ -127,7 +127,8 @@ def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str 
         side = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
         width = max(1, round(side / 300))
         pen = Pen(max(1.0, side / 130), width if style == "edges" else 0)
-        draw(image, face.landmarks, layout, colours, face.scores < UNCERTAIN, pen)
+        hollow = face.scores < UNCERTAIN if face.visible is None else face.visible < 0.5
+        draw(image, face.landmarks, layout, colours, hollow, pen)
         if style == "numbers":
             draw_numbers(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
         x1, y1, x2, y2 = face.box

@@ -19,6 +19,8 @@ class Face(NamedTuple):
     - `id`: the tracker's number of the face.
     - `pose` (3,): pitch, yaw, roll in degrees, with the signs of `head_pose`; if the net predicts them.
     - `states`: {name: probability}, such as left_eye_closed; if the net predicts them.
+    - `visible` (N,): probability that each landmark is seen, and not hidden behind the head or something else, or outside
+      the picture; if the net predicts it.
     - `drowsiness`: what `Drowsiness.update` returned, if the program has added it.
     """
 
@@ -30,12 +32,13 @@ class Face(NamedTuple):
     id: int | None = None
     pose: np.ndarray | None = None
     states: dict[str, float] | None = None
+    visible: np.ndarray | None = None
     drowsiness: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and texts for json.dumps, under the names of --json. None: unknown or not finite.
 
-        Without states or drowsiness, their keys are missing.
+        Without states, visible or drowsiness, their keys are missing.
         """
         return plain_values(self.named())
 
@@ -50,6 +53,7 @@ class Face(NamedTuple):
             "sigma": self.sigma,
             "pose": self.pose,
             **({"states": self.states} if self.states else {}),
+            **({} if self.visible is None else {"visible": self.visible}),
             **(self.drowsiness or {}),
         }
 

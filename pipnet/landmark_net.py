@@ -40,7 +40,7 @@ LARGEST_ERROR = (
 # NEAR_TURN
 NEAR, NEAR_TURN = 0.08, math.radians(10)
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
-PER_LANDMARK = ("landmarks", "score", "sigma")  # outputs with a row for each landmark
+PER_LANDMARK = ("landmarks", "score", "sigma", "visible")  # outputs with a row for each landmark
 DETECTS = (
     "is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
     "Detector(), and a landmark net here"
@@ -53,7 +53,8 @@ class LandmarkNet:
 
     predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has
     them sigma
-        (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}
+        (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities, visible (B, N) probability that
+        the landmark is seen}
     size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each
     side meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
     face_limit: mean landmark score of a crop that is as likely background as a face
@@ -251,7 +252,7 @@ def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, 
     """Return a net's outputs for `count` crops.
     UserError unless landmarks (count, points, 2) and their scores are finite.
     """
-    for name in ("landmarks", "score", "sigma")[: 2 + ("sigma" in found)]:
+    for name in [name for name in PER_LANDMARK if name in found]:
         shape = (count, points, 2) if name == "landmarks" else (count, points)
         if found[name].shape != shape or not np.isfinite(found[name]).all():
             raise UserError(

@@ -288,7 +288,10 @@ class Landmarker:
         if self._rows is None:
             return face
         sigma = None if face.sigma is None else face.sigma[self._rows]
-        return face._replace(landmarks=face.landmarks[self._rows], scores=face.scores[self._rows], sigma=sigma)
+        visible = None if face.visible is None else face.visible[self._rows]
+        return face._replace(
+            landmarks=face.landmarks[self._rows], scores=face.scores[self._rows], sigma=sigma, visible=visible
+        )
 
     def _largest(
         self, images: list[Bgr], detected: list[tuple[np.ndarray, np.ndarray]], second_crop: bool
@@ -480,9 +483,9 @@ class Landmarker:
             sigma = found["sigma"] * sides[:, None] if "sigma" in found else unknown
             pose = np.degrees(poses) if net.pose else unknown
             states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
-            faces += map(
-                Face, upright[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states
-            )
+            visible = found.get("visible", unknown)
+            seen = upright[part], map(float, scores[part])
+            faces += map(Face, *seen, points, point_scores, sigma, unknown, pose, states, visible)
         self.seconds["landmarks"] += time.perf_counter() - start
         return faces
 

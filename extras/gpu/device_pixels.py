@@ -74,7 +74,11 @@ def compile_changes(made: Sequence[Change]) -> list[tuple]:
         if change.box is not None:
             low, extent = np.split(change.box, 2, 1)
             add(cover, np.all(extent > 0, 1), np.concatenate([low, low + extent], 1), change.shade, most=0)
-    done.insert(len(done) - (done[-1][0] is cover), (finish, None, []))  # covering is faster on bytes than on floats
+        if change.shape is not None:
+            acts = (change.shape[:, 0, :2] != 0).any(1)
+            add(cover_shape, acts, change.shape, change.shade, change.texture[:, None, None, None], most=0)
+    last = sum(act in (cover, cover_shape) for act, *_ in done[-2:])
+    done.insert(len(done) - last, (finish, None, []))  # covering is faster on bytes than on floats
     return done
 
 
@@ -154,6 +158,22 @@ def filled_outside(x: Tensor, boxes: Tensor, level: int) -> Tensor:
 def cover(x: Tensor, boxes: Tensor, shade: Tensor) -> Tensor:
     """Return bytes or levels (B, 3, S, S) with rectangles (B, 4) in the colours `shade` (B, 3)."""
     return torch.where(in_rectangles(boxes, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
+
+
+def cover_shape(x: Tensor, shape: Tensor, shade: Tensor, texture: Tensor) -> Tensor:
+    """Return bytes or levels (B, 3, S, S) with a shape (B, 3, 3) in the colours `shade` (B, 3) and a texture
+    (B, 1, 1, 1), see `Change`.
+    """
+    place, (a, b, c), (d, e, f) = (
+        torch.arange(x.shape[2], device=x.device) + HALF,
+        *(shape[:, row, :, None, None].unbind(1) for row in (0, 1)),
+    )
+    across, down = place[None, None], place[None, :, None]
+    power = shape[:, 2, :1, None]
+    inside = (a * across + b * down + c).abs() ** power + (d * across + e * down + f).abs() ** power <= 1
+    rounding = 0 if x.is_floating_point() else HALF
+    paint = (1 - texture) * (shade[..., None, None] + HALF - rounding) + texture * x.flip(2) + rounding
+    return torch.where(inside[:, None], paint.to(x.dtype), x)
 
 
 def middle(x: Tensor, side: int) -> Tensor:

@@ -6,6 +6,7 @@ and the sine of a roll, so that no angle has to be computed.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -347,11 +348,12 @@ FUNCTIONS = (
     faces,
 )
 # det_*, find_* and net_* are tensors of the detector, the finder and the landmark net, whose nodes are put in behind the
-# node that makes their image
+# node that makes their image; what stands between {{ and }} is for a net that predicts which landmarks are seen
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
 pipeline (uint8[height, width, 3] image)
-    => (float[faces, 4] boxes, float[faces] scores, float[faces, COUNT, 2] landmarks, float[faces, COUNT] landmark_scores)
+    => (float[faces, 4] boxes, float[faces] scores, float[faces, COUNT, 2] landmarks, float[faces, COUNT] landmark_scores
+        {{, float[faces, COUNT] visible}})
 {
     height_width = Shape<start = 0, end = 2>(image)
     height, width = Split<num_outputs = 2>(height_width)
@@ -366,9 +368,10 @@ pipeline (uint8[height, width, 3] image)
     }>(count, yes, none, none_scores)
     starts, start_scores = pipnet.steps.to_landmark_boxes(detected, detected_scores, box_down, box_grow, size)
     number = Size(start_scores)
-    likely_ones, every_box, every_points, every_scores, every_hull, every_mean = Loop<body = each_face (int64 index, bool go) => (
-            bool go_on, bool shown, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores, float[4] hull,
-            float mean_score) {
+    likely_ones, every_box, every_points, every_scores, {{every_seen,}} every_hull, every_mean = Loop<body =
+            each_face (int64 index, bool go) => (
+            bool go_on, bool shown, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores,
+            {{float[COUNT] point_seen,}} float[4] hull, float mean_score) {
         go_on = Identity(go)
         start = Gather(starts, index)
         found = Gather(start_scores, index)
@@ -376,32 +379,35 @@ pipeline (uint8[height, width, 3] image)
         find_points, find_scores = pipnet.steps.to_picture(find_landmarks, find_score, upright, find_centre, find_side)
         find_roll = pipnet.steps.roll_of(find_points, find_along, find_across)
         first, direction = pipnet.steps.next_box(find_points, find_roll, start, size)
-        last_cut, last_turn, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
-                float[4] cut, float[2] turn, float[4] old_box, float[COUNT, 2] old_points, float[COUNT] old_scores) => (
+        last_cut, last_turn, box, points, point_scores {{, point_seen}} = Loop<body = each_crop (int64 trip, bool unused,
+                float[4] cut, float[2] turn, float[4] old_box, float[COUNT, 2] old_points, float[COUNT] old_scores
+                {{, float[COUNT] old_seen}}) => (
                 bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float[COUNT, 2] new_points,
-                float[COUNT] new_scores) {
+                float[COUNT] new_scores {{, float[COUNT] new_seen}}) {
             net_image, centre, side = pipnet.steps.crop(image, size, cut, turn, net_px, net_margin)
             new_points, new_scores = pipnet.steps.to_picture(net_landmarks, net_score, turn, centre, side)
+            {{new_seen = Squeeze(net_visible)}}
             new_box = pipnet.steps.upright_box(cut, turn)
             roll = pipnet.steps.roll_of(new_points, net_along, net_across)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
             again = pipnet.steps.is_far(centre, side, turn, next_cut, next_turn)
-        }>(most_crops, yes, first, direction, first, no_points, no_scores)
+        }>(most_crops, yes, first, direction, first, no_points, no_scores {{, no_scores}})
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         hull = pipnet.steps.hull(points)
         shown = pipnet.steps.is_face(mean_score, found, face_least, hull, start)
     }>(number, yes)
     kept = pipnet.steps.apart(likely_ones, every_hull, every_mean)
     boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(kept, every_box, start_scores, every_points, every_scores)
+    {{visible = Compress<axis = 0>(every_seen, kept)}}
 }
 """
 
 
 def write_pipeline(source: Source, file: Path) -> None:
     """Write the graph: image (H, W, 3) uint8 BGR -> boxes (M, 4), scores (M,), landmarks (M, N, 2), landmark_scores (M,
-    N).
+    N), and where the net predicts it visible (M, N).
 
-    These are `box`, `score`, `landmarks` and `scores` of a `Face`. A net of several layouts gives the landmarks of the
+    These are `box`, `score`, `landmarks`, `scores` and `visible` of a `Face`. A net of several layouts gives the landmarks of the
     first one. The finder is the one that comes with the project. UserError for a net with another crop protocol than
     `square`.
     """
@@ -428,7 +434,9 @@ def write_pipeline(source: Source, file: Path) -> None:
     }
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
-    graph = GRAPH.replace("COUNT", str(net.layout.count)).replace("OPSET", str(OPSET))
+    seen = any(output.name == "visible" for output in landmarks.graph.output)
+    graph = re.sub(r"\{\{(.*?)\}\}", r"\1" if seen else "", GRAPH)
+    graph = graph.replace("COUNT", str(net.layout.count)).replace("OPSET", str(OPSET))
     model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())

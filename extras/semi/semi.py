@@ -129,7 +129,7 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
     return faces.with_columns(
         level=constant(level, count),
         landmarks=to_image(nominal.astype(np.float32).astype(np.float64), crop),
-        visible=constant(np.ones(nominal.shape[1], bool), count),
+        known=constant(np.ones(nominal.shape[1], bool), count),
         label_shift=shift * (crop[:, 2] - crop[:, 0]),
     )
 

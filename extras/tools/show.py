@@ -164,8 +164,8 @@ def _apart(meanface: np.ndarray, count: int) -> list[int]:
 def _suspects(split: Split, layout: Layout, place: Path) -> tuple[str, str]:
     """Write suspects.csv and suspects.jpg of the training and validation faces. Return (one line, table of the worst)."""
     faces = load_splits([Split(split.set, name) for name in ("train", "val")], layout, 256, 0)
-    landmarks, visible, box, size = (faces[name][:] for name in ("landmarks", "visible", "box", "size"))
-    found = label_check.examine(landmarks, visible, layout, box, size, faces["file"])
+    landmarks, known, box, size = (faces[name][:] for name in ("landmarks", "known", "box", "size"))
+    found = label_check.examine(landmarks, known, layout, box, size, faces["file"])
     rows = [
         [faces["file"][finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
         for finding in found

@@ -13,6 +13,7 @@ SIZES = {"pose": 3, "states": len(STATES)}
 TERMS = {
     "pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
     "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True)),
+    "visible": {"visible": "visible"},  # of `Visibility`
 }
 QUARTER = math.pi / 2  # of the pose's outputs
 
@@ -26,10 +27,6 @@ class AuxiliaryHeads(nn.ModuleDict):
     def __init__(self, channels: int, outputs: list[str]):
         super().__init__({name: nn.Linear(channels, SIZES[name]) for name in outputs})
         start_small(*self.values())
-
-    @property
-    def terms(self) -> dict[str, str]:
-        return {term: key for name in self for term, key in TERMS[name].items()}
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return pose (B, 3) in quarter turns and states (B, 4) as logits from features (B, C, H, W)."""

@@ -14,6 +14,7 @@ from nets.labels import Labels
 STRIDE = 8  # px of the input that one cell of the fine map covers
 NARROW = 0.2  # an eye or mouth with this height / width has half the weight of a shut one
 LATERAL = 32  # channels of a sampled cell
+PATCH = 10 * LATERAL  # values of a patch: 3 x 3 cells of the stride-8 map, one of the head's map
 WIDTH = 64  # of the description of a landmark
 
 
@@ -49,7 +50,7 @@ class Refiner(nn.Module):
             "steps", self.cell * torch.tensor([-1.0, 0.0, 1.0]), persistent=False
         )  # of a patch, in x and in y
         self.register_buffer("openings", torch.tensor(openings, dtype=torch.long).view(-1, 4), persistent=False)
-        self.describe, self.place = nn.Linear((len(self.steps) ** 2 + 1) * LATERAL, WIDTH), nn.Linear(2, WIDTH)
+        self.describe, self.place = nn.Linear(PATCH, WIDTH), nn.Linear(2, WIDTH)
         self.identity = nn.Parameter(0.5 * torch.randn(count, WIDTH))
         self.attention, self.norm = GatedAttention(WIDTH, WIDTH // 2), nn.LayerNorm(WIDTH)
         self.move = nn.Parameter(torch.zeros(count, WIDTH, 2))
@@ -63,11 +64,17 @@ class Refiner(nn.Module):
 
         coarse, fine: feature maps (B, C, H, W), that of the head and that of stride 8.
         """
+        return self.displacements(landmarks, self.patches(landmarks, coarse, fine))
+
+    def patches(self, landmarks: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Return what both maps hold around landmarks, (B, N, PATCH)."""
         start = landmarks.detach()
-        cells = torch.cat(
-            [sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])], 2
-        )
-        described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
+        cells = [sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])]
+        return torch.cat(cells, 2).flatten(2)
+
+    def displacements(self, landmarks: Tensor, patches: Tensor) -> Tensor:
+        """Return the displacements (B, N, 2) of landmarks with these patches."""
+        described = self.describe(patches) + self.place(landmarks.detach() - 0.5) + self.identity
         read = self.norm(self.attention(described)).float()
         # no matrix product: autocast would round it. Sums along the last axis are the fastest ones in exports
         return self.cell * (read[:, :, None] * self.move.transpose(1, 2)).sum(3)

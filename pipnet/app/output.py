@@ -44,6 +44,7 @@ DIGITS = {
     "sigma": 3,
     "pose": 2,
     "states": 3,
+    "visible": 3,
 }  # of values in the JSON; others 4
 FIRST = b'{"frame": '  # how our lines of JSON begin
 

@@ -25,7 +25,8 @@ export function draw(canvas, bitmap, faces, layout, { style, mirrored }) {
     context.lineWidth = Math.max(1, side / 250);
     drawBox(context, place(face.box.slice(0, 2)), place(face.box.slice(2)));
     if (style === "edges") drawEdges(context, points, layout);
-    drawPoints(context, points, face.scores, layout, Math.max(1, side / 130));
+    const hollow = face.visible ? face.visible.map((seen) => seen < 0.5) : face.scores.map((score) => score < layout.uncertain);
+    drawPoints(context, points, hollow, layout, Math.max(1, side / 130));
     if (style === "numbers") drawNumbers(context, points, layout, Math.max(8, side / 30));
     write(context, face.id === undefined ? face.score.toFixed(2) : `#${face.id}`, side, place(face.box), place(face.box.slice(2)));
   }
@@ -52,13 +53,12 @@ function drawEdges(context, points, { edges, colours }) {
   }
 }
 
-function drawPoints(context, points, scores, { colours, uncertain }, radius) {
+function drawPoints(context, points, hollow, { colours }, radius) {
   points.forEach(([x, y], i) => {
-    const hollow = scores[i] < uncertain;
     context.fillStyle = context.strokeStyle = colours[i];
     context.beginPath();
-    context.arc(x, y, hollow ? 1.6 * radius : radius, 0, 2 * Math.PI);
-    if (hollow) context.stroke(); else context.fill();
+    context.arc(x, y, hollow[i] ? 1.6 * radius : radius, 0, 2 * Math.PI);
+    if (hollow[i]) context.stroke(); else context.fill();
   });
 }
 

@@ -13,7 +13,7 @@ import { clamp, mean } from "./numbers.js";
 import { turnPose } from "./pose.js";
 
 /**
- * A face is {box, crop, score, landmarks, scores, sigma, pose, states} in image px and degrees, null for what the net does not
+ * A face is {box, crop, score, landmarks, scores, sigma, pose, states, visible} in image px and degrees, null for what the net does not
  * predict. crop: the landmark box [x1, y1, x2, y2, angle] that it was found in, whose crop is turned clockwise by the angle and
  * shows the face upright; box: the same, upright. `found`: a list of {box, score}, landmark boxes with the detector's scores.
  */
@@ -208,6 +208,7 @@ export class Landmarker {
     const values = row("landmarks", 2 * count), turn = turnAbout(centreOf(crop), angle);
     const upright = index.map((k) => [values[2 * k] * (x2 - x1) + x1, values[2 * k + 1] * (y2 - y1) + y1]);
     const scores = row("score", count), sigma = found.sigma && row("sigma", count);
+    const visible = found.visible && row("visible", count);
     const size = Math.sqrt(areaOf(crop)), tight = box.slice(0, 4);
     return {
       box: angle ? turnedBox(tight, angle) : tight,
@@ -219,6 +220,7 @@ export class Landmarker {
       pose: found.pose ? turnPose(row("pose", 3), angle).map((value) => (value * 180) / Math.PI) : null,
       states: found.states ? Object.fromEntries(row("states", states.length).map((value, k) => [states[k], value])
         .filter(([name]) => name)) : null,
+      visible: found.visible ? index.map((k) => visible[k]) : null,
     };
   }
 

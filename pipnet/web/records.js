@@ -31,7 +31,8 @@ export function record({ index, seconds, name, width, height }, faces) {
     faces: faces.map((face) => ({
       id: face.id ?? null, box: rounded(face.box, 2), score: rounded(face.score, 4), landmarks: rounded(face.landmarks, 2),
       landmark_scores: rounded(face.scores, 3), sigma: rounded(face.sigma, 3), pose: rounded(face.pose, 2),
-      ...(face.states && { states: rounded(face.states, 3) }), ...rounded(face.drowsiness ?? {}, 4),
+      ...(face.states && { states: rounded(face.states, 3) }), ...(face.visible && { visible: rounded(face.visible, 3) }),
+      ...rounded(face.drowsiness ?? {}, 4),
     })),
   };
 }

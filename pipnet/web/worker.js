@@ -27,9 +27,9 @@ function read(bitmap) {
 
 /** Return a face with the landmarks of the chosen layout only, which may be a part of those that are searched for. */
 function partOf(face) {
-  const { part } = settings.net, [landmarks, scores, sigma] = [face.landmarks, face.scores, face.sigma]
+  const { part } = settings.net, [landmarks, scores, sigma, visible] = [face.landmarks, face.scores, face.sigma, face.visible]
     .map((values) => values && part ? part.map((k) => values[k]) : values);
-  return { ...face, landmarks, scores, sigma };
+  return { ...face, landmarks, scores, sigma, visible };
 }
 
 /** Return the faces of a frame; seconds: null for a picture. */

@@ -53,8 +53,14 @@ def test_a_pose_turns_in_torch_as_in_numpy():
 @pytest.mark.parametrize("kind", ("plain", "parts", "detector"))
 def test_a_loss_is_one_graph(kind):
     """No part of a step asks for a value of a tensor, so that torch.compile, and a GPU, can take it as a whole."""
-    labels = Labels.pack(torch.rand(2, 68, 2), pose=torch.rand(2, 3), states=torch.ones(2, 4), level=[0, 1])
-    more = {"net": "slim", "stride": 32, "refine": True, "auxiliary": ("pose", "states"), "hard_landmarks": 0.5}
+    labels = Labels.pack(torch.rand(2, 68, 2), None, torch.rand(2, 3), torch.ones(2, 4), [0, 1], torch.ones(2, 68))
+    more = {
+        "net": "slim",
+        "stride": 32,
+        "refine": True,
+        "auxiliary": ("pose", "states", "visible"),
+        "hard_landmarks": 0.5,
+    }
     if kind == "plain":
         net = net_of(levels=2, head_options={"sigma": True, "error": "l2"}, **more)
     elif kind == "parts":

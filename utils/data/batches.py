@@ -19,7 +19,18 @@ from nets.labels import Labels, Weak
 from pipnet.errors import UserError
 from pipnet.geometry import compose, invert
 from utils.data import changes
-from utils.data.changes import Change, CropGeometry, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
+from utils.data.changes import (
+    Change,
+    CropGeometry,
+    exchanged,
+    hashed,
+    hidden,
+    mixed,
+    moved,
+    turned,
+    uniforms,
+    whole_matrix,
+)
 from utils.data.faces import Faces
 from utils.data.pixels import pixels
 from utils.data.threads import Threads
@@ -28,6 +39,7 @@ from utils.settings.sections import AugmentSettings, TrainSettings
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
+LIKELY = 0.9  # probability that a landmark is seen in a photograph whose labels do not say so
 UNKNOWN = np.array(
     [[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]]
 )  # `Faces.frame` of a face with an unknown source image
@@ -222,14 +234,20 @@ def drawn_changes(
 
 def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> Labels:
     """Return the labels of some faces after the changes `made`, if any."""
-    landmarks, weight = faces.nominal(rows), faces["visible"][rows]
-    pose, states, level = (faces[name][rows] if name in faces else None for name in ("pose", "states", "level"))
+    landmarks, weight = faces.nominal(rows), faces["known"][rows]
+    pose, states, level, visible = (
+        faces[name][rows] if name in faces else None for name in ("pose", "states", "level", "visible")
+    )
     if made:
+        if visible is not None:
+            gone = hidden(landmarks, faces.frame(rows)[:, 1].reshape(-1, 4), made, faces.crops.border)
+            visible = np.where(gone, 0, np.where(np.isnan(visible), LIKELY, visible))
+            visible = exchanged(np.where(weight, visible, np.nan), made, flip_index)
         landmarks = moved(landmarks.astype(np.float64), faces.shift(rows), made, flip_index)
         weight = exchanged(weight, made, flip_index)
         pose = pose if pose is None else turned(pose, whole_matrix(made))
         states = states if states is None else exchanged(states, made, _partners(faces.facts["states"]))
-    return Labels.pack(landmarks, weight, pose, states, level)
+    return Labels.pack(landmarks, weight, pose, states, level, visible)
 
 
 def _partners(names: Sequence[str]) -> list[int]:

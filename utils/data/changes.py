@@ -30,6 +30,8 @@ GREY = 127
 DRAWS = 52  # uniform numbers of a face
 STEP_DRAWS = 9  # uniform numbers of a face for one published step, see `AugmentSettings.steps`
 DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
+BLACK = 0.06  # share of the light below which a landmark counts as hidden
+ROUNDNESS = np.array([1.0, 2, 2, 8])  # powers of the shapes that cover a part: a diamond, an ellipse, a rectangle
 EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an edge of the picture
 GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
@@ -57,6 +59,8 @@ class Change(NamedTuple):
     jitter: np.ndarray | None = None  # (B, 2) uniform noise in +- this, grey levels, 0: none; seed
     box: np.ndarray | None = None  # (B, 4) int: x, y, width, height of a covered rectangle, 0: none
     shade: np.ndarray | None = None  # (B, 3) int: its colour
+    shape: np.ndarray | None = None  # (B, 3, 3) rows of a covering shape, see `shapes`
+    texture: np.ndarray | None = None  # (B,) its texture, 0: plain, in the colour `shade`; 1: the picture upside down
     fill: int = 0  # grey level of what lies outside the picture
     clips: np.ndarray | None = None  # (B,) bool: landmarks that leave the crop are moved to its edge
     source: np.ndarray | None = (
@@ -191,6 +195,23 @@ def ends(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
     return source
 
 
+def shapes(box: np.ndarray, u: np.ndarray, acts: np.ndarray) -> np.ndarray:
+    """Return `Change.shape` (B, 3, 3) of turned shapes about the middles of boxes (B, 4); none where not `acts` (B,).
+
+    A point (x, y) lies in a shape if |a x + b y + c|^p + |d x + e y + f|^p <= 1; the rows are a b c, d e f, p 0 0.
+    u: uniform numbers (B, 2).
+    """
+    half, angle = np.maximum(box[:, 2:], 1) / 2, np.pi * u[:, 0]
+    axes = turns(angle) / half[..., None]
+    middle = box[:, :2] + half
+    made = np.zeros((len(box), 3, 3))
+    made[:, :2, :2], made[:, :2, 2] = axes, -(axes @ middle[..., None])[..., 0]
+    made[:, 2, 0] = ROUNDNESS[(len(ROUNDNESS) * u[:, 1]).astype(int)]
+    return np.where(
+        acts[:, None, None], made, np.array([[0.0, 0, 2], [0, 0, 2], [1, 0, 0]])
+    )  # no point lies in the latter
+
+
 def filling(recipe: AugmentSettings) -> int:
     """Return the grey level of what lies outside the picture."""
     return GREY if recipe.fill == "grey" else 0
@@ -231,6 +252,11 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -
     made["light"] = shadows(falls, dark, side) if recipe.shadow else None
     cuts, where = next(u) < recipe.edge, several(4)
     made["source"] = ends(where, cuts, stored) if recipe.edge else None
+    shaped, shape_draws, texture = next(u) < recipe.occlusion_shapes, several(2), next(u)
+    if recipe.occlusion and recipe.occlusion_shapes:
+        made["shape"] = shapes(made["box"], shape_draws, hides & shaped)
+        made["texture"] = np.clip(2 * texture - 0.5, 0, 1)
+        made["box"] = made["box"] * ~shaped[:, None]
     return Change(size, stored if recipe.fill == "real" else side, side, matrix, mirror, **made)
 
 
@@ -250,6 +276,44 @@ def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip
         if change.clips is not None:
             points = np.where(change.clips[:, None, None], np.clip(points, 0, size), points)
     return exchanged(points / size, made, flip_index)
+
+
+def hidden(points: np.ndarray, frame: np.ndarray, made: Sequence[Change], border: int) -> np.ndarray:
+    """Return which landmarks (B, N, 2), in [0, 1] of the nominal crops, nobody can see after the changes: (B, N) bool.
+
+    These are covered, in black shadow, or outside the picture. frame (B, 4): ends of the source images in [0, 1] of the
+    crop, NaN where unknown; border: px of the stored crop around the nominal one. Landmarks keep their order, also in
+    mirrored crops.
+    """
+    size, gone = made[0].size, outside(points, frame[:, None])
+    points = points * size
+    for change in made:
+        if change.source is not None:
+            gone |= outside(points + border, change.source[:, None])
+        points = transform(points, change.matrix)
+        place = points + (change.side - size) / 2  # in px of the result
+        gone |= outside(place, np.array([0, 0, change.side, change.side]))
+        if change.light is not None:
+            depth, light = change.light[:, 0], change.light[:, 1].max(1, keepdims=True)
+            share = np.clip((place @ depth[:, :2, None])[..., 0] + depth[:, 2:], 0, 1)
+            gone |= 1 + share * (light - 1) < BLACK
+        if change.box is not None:
+            box = change.box[:, None]
+            gone |= ~outside(place, np.concatenate([box[..., :2], box[..., :2] + box[..., 2:]], -1))
+        if change.shape is not None:
+            gone |= in_shape(change.shape, place[..., 0], place[..., 1])
+    return gone
+
+
+def outside(points: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return whether points (..., 2) lie outside boxes x1, y1, x2, y2 (..., 4); False for NaN."""
+    return np.any((points < box[..., :2]) | (points >= box[..., 2:]), -1)
+
+
+def in_shape(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return whether points with x and y (B, N) lie in shapes (B, 3, 3), see `shapes`."""
+    (a, b, c), (d, e, f), (p, *_) = shape.transpose(1, 2, 0)[..., None]
+    return np.abs(a * x + b * y + c) ** p + np.abs(d * x + e * y + f) ** p <= 1
 
 
 def exchanged(values: np.ndarray, made: Sequence[Change], partners: Sequence[int]) -> np.ndarray:

@@ -174,8 +174,8 @@ def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
 
 def _write_table(folder: Path, table: dict[str, Any]) -> list[str]:
     """Write the columns of a table as files; return their names."""
-    known = ~np.isnan(table["landmarks"]).any(-1)
-    table = {**table, "visible": known & np.asarray(table.get("visible", True))}
+    if "visible" in table:
+        table = {**table, "visible": np.asarray(table["visible"]) & ~np.isnan(table["landmarks"]).any(-1)}
     for name, digits in {"crop": 4, "box": 4, "landmarks": 4, "pose": 6}.items():
         if name in table:
             table[name] = rounded(table[name], digits)

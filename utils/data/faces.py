@@ -220,7 +220,8 @@ class Faces:
     crop, box    (4,) float64    x1, y1, x2, y2 of the nominal crop and of the face box, continuous px of the source
     image target       int             side of the nominal crop as stored, px
     landmarks    (N, 2) float64  continuous px of the source image, NaN where unknown
-    visible      (N,) bool       whether the landmark is known
+    known        (N,) bool       whether the landmark is known
+    visible      (N,) float      whether the landmark is seen, 0 or 1, NaN where unknown
     label_shift  float           px of the source image by which the labels lie too far right
     pose         (3,) float      pitch, yaw, roll, radians
     states       (k,) float      0 or 1 for each of facts["states"], NaN where unknown

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipnet.geometry import compose, opencv_matrix
-from utils.data.changes import Change
+from utils.data.changes import Change, in_shape
 
 LEVELS = np.arange(256)
 STILL = -1  # instead of a flag: the crop is not warped
@@ -78,6 +78,9 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     if change.box is not None:
         for image, (x, y, width, height), shade in zip(out, change.box.tolist(), change.shade, strict=True):
             image[y : y + height, x : x + width] = shade
+    if change.shape is not None:
+        for row in np.flatnonzero((change.shape[:, 0, :2] != 0).any(1)).tolist():
+            cover(out[row], change.shape[row], change.shade[row], change.texture[row])
     return out
 
 
@@ -95,6 +98,16 @@ def darken(image: np.ndarray, depth: np.ndarray, light: np.ndarray) -> None:
     across, down = (np.float32(depth[0]) * place + np.float32(depth[2]))[None], (np.float32(depth[1]) * place)[:, None]
     share = np.clip(across + down, 0, 1)[..., None]
     image[:] = np.rint(image * (1 + share * (light - 1).astype(np.float32)))
+
+
+def cover(image: np.ndarray, shape: np.ndarray, shade: np.ndarray, texture: float) -> None:
+    """Draw a shape over an image, in place; see `Change.shape`, `Change.shade` and `Change.texture`."""
+    place = np.arange(len(image)) + 0.5
+    inside = in_shape(shape[None], *(part.reshape(1, -1) for part in np.meshgrid(place, place))).reshape(
+        image.shape[:2]
+    )
+    paint = (1 - texture) * shade + texture * image[::-1]
+    image[inside] = np.rint(paint[inside])
 
 
 def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> None:

@@ -32,7 +32,7 @@ UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmark
 ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
 OPENED = "opened"  # file whose time is that of the last use
-FORMAT = 4  # of the folder; a folder of another format is not read
+FORMAT = 5  # of the folder; a folder of another format is not read
 META: dict[str, Any] = {  # types of the values
     "dataset": str,
     "title": str,
@@ -65,7 +65,6 @@ COLUMNS = {
     "crop",
     "box",
     "landmarks",
-    "visible",
     "jpeg",
 }  # of every set
 
@@ -290,11 +289,12 @@ def _in_order(splits: list[Split], parts: list[Faces]) -> np.ndarray | None:
 
 def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> Faces:
     """Return the faces of a split with labels in `layout` and columns for all `states`. Hidden labels are unknown."""
-    meta, landmarks, visible = split.set.meta, faces["landmarks"], faces["visible"]
+    meta, landmarks = split.set.meta, faces["landmarks"]
+    visible = faces["visible"] if "visible" in faces else mapped(_known, landmarks)
     faces = faces.with_columns(label_shift=constant(float(split.label_shift), len(faces)))
     if not split.labelled:
-        unknown = {"landmarks": np.full((layout.count, 2), np.nan), "visible": np.zeros(layout.count, bool)}
-        return faces.without("pose", "states").with_columns(
+        unknown = {"landmarks": np.full((layout.count, 2), np.nan), "known": np.zeros(layout.count, bool)}
+        return faces.without("pose", "states", "visible").with_columns(
             **{name: constant(value, len(faces)) for name, value in unknown.items()}
         )
     if meta["layout"] != layout.stored:
@@ -309,7 +309,8 @@ def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> F
         landmarks, visible = (
             mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible)
         )
-    new = {"landmarks": landmarks, "visible": mapped(_known, landmarks)}
+    seen = mapped(partial(_seen, "visible" in faces), landmarks, visible)
+    new = {"landmarks": landmarks, "known": mapped(_known, landmarks), "visible": seen}
     if "pose" in faces:
         new["pose"] = mapped(partial(np.asarray, dtype=np.float32), faces["pose"])
     if "states" in faces:
@@ -320,6 +321,11 @@ def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> F
 
 def _known(landmarks: np.ndarray) -> np.ndarray:
     return np.isfinite(landmarks).all(-1)
+
+
+def _seen(told: bool, landmarks: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Return `visible` as float32, NaN for unknown landmarks; NaN everywhere if the set has not `told`."""
+    return np.where(_known(landmarks) & told, visible, np.nan).astype(np.float32)
 
 
 def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ class Result(NamedTuple):
     flicker: np.ndarray  # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
     pose: np.ndarray | None = None  # (M, 3) radians, if the net predicts it
     states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
+    visible: np.ndarray | None = None  # (M, N) probabilities, if the net predicts them
 
     def limits(self, factor: float | None, background: np.ndarray | None = None) -> dict[str, float]:
         """Return {name: limit} that the share SURE_FACES of the faces reaches, see `LandmarkNet`.
@@ -125,8 +126,10 @@ class Comparison(NamedTuple):
                 return found
             x, y = (weights.to(found.landmarks) for weights in self.weights)
             landmarks = torch.stack([found.landmarks[..., 0] @ x.T, found.landmarks[..., 1] @ y.T], -1)
-            score, sigma = (None if part is None else part @ x.T for part in (found.score, found.sigma))
-            return found._replace(landmarks=landmarks, score=score, sigma=sigma)
+            score, sigma, visible = (
+                None if part is None else part @ x.T for part in (found.score, found.sigma, found.visible)
+            )
+            return found._replace(landmarks=landmarks, score=score, sigma=sigma, visible=visible)
 
         return converted
 
@@ -199,7 +202,7 @@ def predict_all(
     crop and its mirror image. A label shift that the net has learnt cancels in this mean: half of the median distance
     in x of the two. So the median of these shifts, in px of the source image, is added again.
     """
-    points = torch.zeros(len(faces), layout.count, 4, dtype=torch.float64)  # x, y, score, sigma
+    points = torch.zeros(len(faces), layout.count, 5, dtype=torch.float64)  # x, y, score, sigma, visible
     others = torch.zeros(len(faces), 8, dtype=torch.float64)  # pose, four states, shift
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         others[batch.index] = torch.nan
@@ -208,10 +211,12 @@ def predict_all(
             plain, mirrored = prediction, in_memory(predict, batch.images.flip(2)).flip(layout)
             prediction = mean_of(plain, mirrored)
             others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
-        sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
-        points[batch.index] = (
-            torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        sigma, visible = (
+            torch.full_like(prediction.score, torch.nan) if part is None else part
+            for part in (prediction.sigma, prediction.visible)
         )
+        columns = [*prediction.landmarks.unbind(-1), prediction.score, sigma, visible]
+        points[batch.index] = torch.stack(columns, -1).double().cpu()
         for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
             if value is not None:
                 others[batch.index, place] = value.double().cpu()
@@ -221,8 +226,8 @@ def predict_all(
         crop = faces["crop"][:]
         width = torch.from_numpy(crop[:, 2] - crop[:, 0])
         points[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
-    predicted = [None if torch.isnan(part).all() else part for part in (points[..., 3], others[:, :3], others[:, 3:7])]
-    return Prediction(points[..., :2], points[..., 2], *predicted)
+    parts = (points[..., 3], others[:, :3], others[:, 3:7], points[..., 4])
+    return Prediction(points[..., :2], points[..., 2], *(None if torch.isnan(part).all() else part for part in parts))
 
 
 def evaluate(
@@ -237,7 +242,7 @@ def evaluate(
     """Return predictions and errors for all faces, see `predict_all`. UserError if a prediction is not finite."""
     truth, crop = faces["landmarks"][:], faces["crop"][:]
     prediction = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
-    landmarks, score, sigma, pose, states = (None if part is None else part.numpy() for part in prediction)
+    landmarks, score, sigma, pose, states, visible = (None if part is None else part.numpy() for part in prediction)
     sides = crop[:, 2:] - crop[:, :2]
     if not np.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
@@ -260,6 +265,7 @@ def evaluate(
         metric.flicker(found - truth, norms, previous(faces)),
         pose,
         states,
+        visible,
     )
 
 

@@ -9,6 +9,9 @@ STEP = 0.01  # % NME between two points of the cumulative error distribution
 NORMS = ("interocular", "interpupil", "box", "diagonal", "size")
 
 
+PRECISION = 0.8  # of hidden landmarks, at which their recall is published (RCPR: Burgos-Artizzu et al., ICCV 2013)
+
+
 class Scores(NamedTuple):
     """Figures of a set of faces."""
 
@@ -65,6 +68,26 @@ def flicker(errors: ndarray, norm: ndarray, previous: ndarray) -> ndarray:
     """
     change = np.linalg.norm(errors - errors[previous], axis=-1)
     return np.where(previous >= 0, nme(change, norm), np.nan)
+
+
+class Hidden(NamedTuple):
+    """How well hidden landmarks are told from seen ones, as shares. NaN if no landmark is hidden, or all are."""
+
+    prevalence: float  # of hidden landmarks among those that are known
+    average_precision: float
+    recall: float  # at PRECISION
+
+
+def hidden(seen: ndarray, truth: ndarray) -> Hidden:
+    """Return the figures of predicted probabilities `seen` for `truth`, 1 where seen, 0 where hidden, NaN where unknown."""
+    known = np.isfinite(truth)
+    hits = (truth[known] == 0)[np.argsort(seen[known], kind="stable")]
+    if not hits.any() or hits.all():
+        return Hidden(float(hits.mean()) if len(hits) else float("nan"), float("nan"), float("nan"))
+    found = np.cumsum(hits)
+    precision, recall = found / np.arange(1, len(hits) + 1), found / found[-1]
+    best = recall[precision >= PRECISION].max(initial=0)
+    return Hidden(float(hits.mean()), float(precision[hits].mean()), float(best))
 
 
 def cumulative(values: ndarray, threshold: float) -> tuple[ndarray, ndarray]:

@@ -47,7 +47,7 @@ class Report(NamedTuple):
         )
 
     def score_table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of the scores, without the flicker if no set is a video."""
+        """Return header and rows of the scores, without columns that are empty everywhere."""
         header = [name for name in self.scores[0] if any(row[name] for row in self.scores)]
         return header, [[row[name] for name in header] for row in self.scores]
 

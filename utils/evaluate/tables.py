@@ -15,6 +15,7 @@ from utils.evaluate.evaluate import Comparison, Result, subset_rows
 # columns that may look like numbers
 NAMES = ("test set", "model", "file", "format", "run", "subset", "identity", "net", "set", "layout")
 Row = dict[str, str]  # {column: cell}
+HIDDEN = ("hidden %", "hidden AP %", f"hidden recall at {metric.PRECISION:.0%} precision, %")
 TEST = "test.yaml"  # in the folder of a report: what was tested
 
 
@@ -96,6 +97,7 @@ def score_rows(case: Case, model: str, result: Result | Compared, thresholds) ->
     rows = []
     for subset, mask in case.subsets():
         scores, moving = metric.summary(result.nme[mask], thresholds), result.flicker[mask]
+        hidden = _hidden(case, result, mask)
         count = str(scores.faces)
         if scores.left_out:
             count += f" (-{scores.left_out})"
@@ -110,9 +112,19 @@ def score_rows(case: Case, model: str, result: Result | Compared, thresholds) ->
                 "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
                 **_figures(scores, thresholds),
                 "flicker %": f"{np.nanmean(moving):.3f}" if np.isfinite(moving).any() else "",
+                **dict(zip(HIDDEN, hidden, strict=True)),
             }
         )
     return rows
+
+
+def _hidden(case: Case, result: Result | Compared, mask: np.ndarray) -> list[str]:
+    """Return the cells HIDDEN of some faces; empty where the set or the net does not tell what is hidden."""
+    visible = getattr(result, "visible", None)
+    if visible is None or "visible" not in case.faces:
+        return [""] * len(HIDDEN)
+    figures = metric.hidden(visible[mask], case.faces["visible"][:][mask])
+    return [f"{100 * value:.1f}" if np.isfinite(value) else "" for value in figures]
 
 
 def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:

@@ -259,9 +259,9 @@ class TrainSettings:
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
     epoch_steps: int | None = key("optimizer steps per epoch; null: one pass over the training faces", 1)
     freeze: str | None = key(
-        "backbone: train only the head and the stages behind it; norms: batch norms keep their statistics; null: train "
-        "everything",
-        choices=("norms", "backbone"),
+        "backbone: train only the head and the stages behind it; landmarks: train only outputs beside the landmarks; norms: "
+        "batch norms keep their statistics; null: train everything",
+        choices=("norms", "backbone", "landmarks"),
         task="landmarks",
         change="never",
     )
@@ -325,6 +325,7 @@ class LossSettings:
         task="landmarks",
     )
     mouth: float = key("states of the mouth, each (closed or not, wide open or not)", 0, task="landmarks")
+    visible: float = key("refiner: whether each landmark is seen; 0: the net has no such output", 0, task="landmarks")
     teacher_weight: float = key(
         "with a teacher: factor of all losses on what is learnt from it, see docs/training.md",
         0,
@@ -369,6 +370,9 @@ class AugmentSettings:
     )
     occlusion: float = key("probability of one rectangle of a random colour", 0, 1)
     occlusion_size: float = key("share of the crop, largest side of the rectangle", 0, 1)
+    occlusion_shapes: float = key(
+        "share of these that are a turned ellipse, diamond or rectangle instead, plain or with a texture", 0, 1
+    )
     shadow: float = key("probability of a shadow or of light of another colour on one side", 0, 1)
     edge: float = key(
         "probability that the picture ends inside the crop, as if it cut the face off", 0, 1, task="landmarks"

@@ -155,7 +155,7 @@ class LandmarkEvaluation(Evaluation):
         for line in doubts_about_tests(self.task_data, self.stored) if self.ranks.first else ():
             logger.warning(line)
         test, splits, layout = self.settings.test, self.task_data.tested, self.net.layout
-        outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states)
+        outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states) + ["visible"]
         detect = None
         if "detector" in test.box:
             detect = Landmarker(self.run.weights, Detector(test.detector, test.detector_weights)).detect

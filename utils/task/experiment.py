@@ -112,8 +112,12 @@ def start_net(
         started = initialise(
             net, settings.net.weights, layout, faces.meanface(), logger.warning, task_data.sets.defaults
         )
-        if train.freeze == "backbone" and started == RANDOM:
-            raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
+        if train.freeze in ("backbone", "landmarks") and started == RANDOM:
+            raise UserError(f"--freeze {train.freeze} would keep random weights; give --weights of a trained net")
+        if train.freeze == "landmarks" and not net.spec["auxiliary"]:
+            raise UserError(
+                "--freeze landmarks leaves nothing to train; add --visible 1, --pose 1, --eyes 1 or --mouth 1"
+            )
     if train.teacher:
         net, words = add_teacher(
             net.to(ranks.device),

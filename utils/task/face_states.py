@@ -91,7 +91,11 @@ def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
-    """Return the faces with labels for `outputs` (pose, states). Labels that the set lacks are computed from landmarks."""
+    """Return the faces with labels for `outputs` (pose, states, visible). A pose or states that the set lacks are computed
+    from landmarks.
+    """
+    if "visible" not in outputs:
+        faces = faces.without("visible")
     if "pose" in outputs:
         pose = _of_all(poses_of, faces, layout)
         faces = faces.with_columns(

@@ -31,7 +31,7 @@ OURS = {
     "protocol",
     "args",
 }  # keys of our checkpoints; foreign files do not have most of them
-PARTS = ("backbone", "neck", "head", "auxiliary", "refiner", "transformer", "places", "regressors")
+PARTS = ("backbone", "neck", "head", "auxiliary", "refiner", "visibility", "transformer", "places", "regressors")
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
 STAGES = ("refine", "reinit", "local_parts")
@@ -115,7 +115,7 @@ def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
     values = {
         "input_size": net.spec["input_size"],
         "input_margin": net.input_margin,
-        "outputs": {name: [] for name in net.auxiliary},
+        "outputs": {name: [] for name in net.spec["auxiliary"]},
         "states": state_names(stored["args"]),
     }
     return LandmarkNet.of(None, LandmarkCard.of({**stored, **values}))

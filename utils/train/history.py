@@ -36,7 +36,7 @@ class History:
 
     def best_epoch(self) -> int:
         """Return the number, from 0, of the epoch whose weights best.pt holds; without validation it is the last one."""
-        return min((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=self.epochs - 1)
+        return max((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=self.epochs - 1)
 
     def diverged(self) -> bool:
         """Return whether the loss has risen since the first epoch, and the validation figure has not become better."""
@@ -49,7 +49,8 @@ class History:
 
     def add(self, row: dict, times: dict) -> bool:
         """Add an epoch's figures. Return whether its validation figure is the best so far."""
-        better = not row[self.figure] >= self.best  # it is NaN without validation: the last epoch is the best
+        # it is NaN without validation, and always the same with --freeze landmarks: then the last epoch is the best
+        better = not row[self.figure] > self.best
         self.best = min(row[self.figure], self.best)
         self.rows.append({**row, "best": self.best})
         self.times.append(times)

@@ -26,7 +26,14 @@ BACKBONES = {  # by their names in the file alone, see `backbone_in`
     "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
     "irnet": ("irnet18", "irnet50", "irnet100"),
 }
-PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with rows for landmarks
+PER_LANDMARK = (  # parameters with rows for landmarks
+    "head.",
+    "refiner.identity",
+    "refiner.move",
+    "visibility.identity",
+    "visibility.read",
+    "visibility.bias",
+)
 
 
 class InitialWeights(NamedTuple):
@@ -137,7 +144,7 @@ def start_from(
     if not any(
         torch.is_floating_point(tensor)
         for name, tensor in fitting.items()
-        if not name.startswith(("head.", "refiner."))
+        if not name.startswith(("head.", "refiner.", "visibility."))
     ):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)

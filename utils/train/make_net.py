@@ -22,12 +22,14 @@ def head_options(net: NetSettings, loss: LossSettings) -> dict:
 
 
 def auxiliary_outputs(loss: LossSettings) -> list[str]:
-    """Return the outputs beside the landmarks, `pose` and `states`, that have a loss weight above 0."""
+    """Return the outputs beside the landmarks, `pose`, `states` and `visible`, that have a loss weight above 0."""
     outputs = []
     if loss.pose > 0:
         outputs.append("pose")
     if loss.eyes + loss.mouth > 0:
         outputs.append("states")
+    if loss.visible > 0:
+        outputs.append("visible")
     return outputs
 
 
@@ -78,6 +80,8 @@ def make_net(
         raise ValueError("openings is a loss term of the refiner; add --refine, or leave --openings out")
     if loss.openings > 0 and not openings:
         raise ValueError(f"layout {layout.name} has no rings eye_left, eye_right or lips_inner; leave --openings out")
+    if loss.visible > 0 and not net.refine:
+        raise ValueError("visible is read from the refiner's patches; add --refine, or leave --visible out")
     options = NetOptions(
         net.net,
         net.head,

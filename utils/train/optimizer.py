@@ -90,4 +90,7 @@ def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
         return []
     if part == "backbone":
         net.backbone.requires_grad_(False)
+    if part == "landmarks":
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_("auxiliary." in name or "visibility." in name)
     return batch_norms(net.backbone if part == "backbone" else net)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from extras.gpu.device_pixels import apply_changes, compile_changes, to_device
 from utils.data.batches import drawn_changes
-from utils.data.changes import DRAWS, INTERPOLATION, Change, CropGeometry, changes, moved, shadows, uniforms
+from utils.data.changes import DRAWS, INTERPOLATION, Change, CropGeometry, changes, moved, shadows, shapes, uniforms
 from utils.data.pixels import pixels
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def test_a_warp(way, seen, fill):
 
 
 @pytest.mark.parametrize("count", (3, 20, ROWS), ids=("few rows", "most rows", "all rows"))
-@pytest.mark.parametrize("kind", ("hsv", "light", "gamma", "colour", "blur", "box", "all"))
+@pytest.mark.parametrize("kind", ("hsv", "light", "gamma", "colour", "blur", "box", "shape", "all"))
 def test_each_kind_of_change(kind, count):
     rng, stored = np.random.default_rng(count), crops(ROWS)
     far = {
@@ -75,9 +75,12 @@ def test_each_kind_of_change(kind, count):
         "blur": some(ROWS, rng.uniform(0.05, 3, count), 0),
         "box": some(ROWS, rng.integers(0, 30, (count, 4)), [0] * 4).astype(int),
         "shade": rng.integers(0, 256, (ROWS, 3)),
+        "shape": shapes(rng.integers(4, 40, (ROWS, 4)), rng.random((ROWS, 2)), np.arange(ROWS) < count),
+        "texture": rng.random(ROWS),
         "light": some(ROWS, shadows(rng.random((count, 8)), np.ones(count, bool), SIZE), [[0, 0, 0], [1, 1, 1]]),
     }
-    chosen = far if kind == "all" else {name: far[name] for name in (kind, *["shade"] * (kind == "box"))}
+    paint = ("shade", "texture") if kind in ("box", "shape") else ()
+    chosen = far if kind == "all" else {name: far[name] for name in (kind, *paint)}
     found = assert_close(stored, neutral(ROWS, **chosen))
     assert np.array_equal(found[count:], stored[count:, 8:-8, 8:-8]), "a neutral row leaves the crop as it is"
     assert (found[:count] != stored[:count, 8:-8, 8:-8]).any((1, 2, 3)).mean() > 0.8
@@ -185,6 +188,8 @@ def test_every_kind_of_change_has_an_order():
         "jitter",
         "box",
         "shade",
+        "shape",
+        "texture",
         "fill",
         "clips",
         "source",

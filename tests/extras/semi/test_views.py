@@ -27,9 +27,7 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(faces, steps):
     )
     both = recipes(chosen.augment, chosen.views)
     hidden = load_splits([split_of(faces)._replace(labelled=False)], L68, 64, 0)
-    assert (
-        np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"][:].any()
-    )
+    assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["known"][:].any()
     joined = Faces.join([some, hidden])
     batches = Batches(joined, chosen.augment, L68.flip_index, 0, len(some), both)
     order = make_order(len(joined), len(some), chosen.train, unlabelled_share=0.25)

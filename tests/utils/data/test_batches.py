@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import LAYOUTS, rewrite, settings, split_of
 
-from utils.data.batches import Batches, Part, Shuffle, plain
+from utils.data.batches import LIKELY, Batches, Part, Shuffle, plain
 from utils.data.batches import test_batches as share_of
 from utils.data.faces import Faces
 from utils.data.loader import train_loader
@@ -47,10 +47,25 @@ def test_no_change_is_the_plain_crop(faces):
     assert torch.equal(batch_of(wide, black, [5]).images, plain(wide, np.array([5])).images)
 
 
+def test_what_is_drawn_over_a_landmark_hides_it(faces):
+    """A landmark is hidden if the px around it change; of a set that does not tell, the others are most likely seen."""
+    recipe = replace(PLAIN, occlusion=1.0, occlusion_size=0.9, occlusion_shapes=0.7, flip=0.5)
+    told = opened(faces).with_columns(visible=np.where(np.arange(36)[:, None] % 2, np.ones(68), np.nan))
+    bare, covered = (batch_of(told, part, range(36), 2) for part in (replace(recipe, occlusion=0.0), recipe))
+    places = (covered.labels.landmarks.clamp(0, 0.999) * 64).long()
+    changed = (bare.images != covered.images).any(3)[torch.arange(36)[:, None], places[..., 1], places[..., 0]]
+    inside = (covered.labels.landmarks - 0.5).abs().amax(2) < 0.5
+    assert torch.equal(bare.labels.landmarks, covered.labels.landmarks) and (covered.labels.visible_weight == 1).all()
+    assert ((covered.labels.visible == 0) == (changed | ~inside)).float().mean() > 0.97  # colours may be the same
+    assert 0.1 < changed.float().mean() < 0.6
+    seen = bare.labels.visible[inside]
+    assert set(seen.unique().tolist()) == {torch.tensor(LIKELY).item(), 1.0}
+
+
 def test_a_mirror_image(faces):
     visible = np.ones((36, 68), bool)
     visible[2, 36] = False
-    several = opened(faces).with_columns(visible=visible)
+    several = opened(faces).with_columns(known=visible)
     flipped, crops = batch_of(several, replace(PLAIN, flip=1.0), [2]), plain(several, np.array([2]))
     assert torch.equal(flipped.images, crops.images.flip(2))
     mirrored = (crops.labels.landmarks[0].numpy() * (-1, 1) + (1, 0))[list(L68.flip_index)]

@@ -17,7 +17,9 @@ from utils.data.changes import (
     CropGeometry,
     changes,
     exchanged,
+    hidden,
     moved,
+    shapes,
     turned,
     uniforms,
     whole_matrix,
@@ -223,6 +225,23 @@ def test_landmarks_go_where_the_map_says_and_labels_keep_their_shift():
     still = moved(labels, shift, [draw(replace(PLAIN, flip=1.0), 40)], partners)
     assert np.allclose(still, (true * (-1, 1) + (1, 0))[:, partners] + shift[:, None, None] * (1, 0))
     assert 0 < made.mirrored.sum() < 40 and np.array_equal(labels, true + shift[:, None, None] * (1, 0))
+
+
+def test_landmarks_that_nobody_can_see():
+    """Outside the picture, the source image or the crop, in a rectangle, in a shape, and in black shadow."""
+    places = np.tile([[0.25, 0.25], [0.5, 0.5], [0.75, 0.25], [0.95, 0.5]], (6, 1, 1))
+    made = Change(64, 80, 64, np.tile(np.eye(2, 3), (6, 1, 1)), np.zeros(6, bool))
+    frame, nowhere = np.full((6, 4), np.nan), np.zeros((6, 4), int)
+    frame[0], nowhere[1] = (0.4, 0, 1, 1), (12, 12, 8, 8)
+    source, shape = np.tile([0.0, 0, 80, 80], (6, 1)), np.tile([[0, 0, 2.0], [0, 0, 2], [1, 0, 0]], (6, 1, 1))
+    source[2] = (0, 0, 50, 80)
+    shape[3:4] = shapes(np.array([[16, 16, 32, 32]]), np.array([[0.25, 0.3]]), np.ones(1, bool))
+    light = np.tile([[[0.0] * 3, [1.0] * 3]], (6, 1, 1))
+    light[4] = [[1, 0, -32], [0.01, 0.03, 0.02]]
+    made = made._replace(box=nowhere, source=source, shape=shape, light=light)
+    made.matrix[5, 0, 2] = 6
+    found = hidden(places, frame, [made], 8)
+    assert [np.flatnonzero(row).tolist() for row in found] == [[0], [0], [2, 3], [1], [2, 3], [3]]
 
 
 def test_changes_one_after_another_are_one():

@@ -26,7 +26,7 @@ def opened(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.
 @pytest.mark.parametrize("size", (32, 64, 96))
 def test_faces_are_the_nominal_crops(faces, size):
     several, table = opened(faces, size=size), split_of(faces).set.read("train")
-    image, landmarks, visible = several.crops.plain(7), several.nominal(7), several["visible"][7]
+    image, landmarks, visible = several.crops.plain(7), several.nominal(7), several["known"][7]
     assert (
         len(several) == 36
         and image.shape == (size, size, 3)
@@ -68,12 +68,11 @@ def test_hidden_and_unknown_landmarks(tmp_path):
         landmarks[3] = np.nan if file.stem != "face00" else landmarks[3]
         write_pts(file, landmarks)
     prepared = DataGenerator(folder, 32, out=tmp_path / "data", val=0).run()
-    visible = np.load(prepared / "train" / "visible.npy")
-    visible[0, :5] = False
-    rewrite(prepared, "train", visible=visible)
+    assert not (prepared / "train" / "visible.npy").exists() and np.isnan(opened(prepared, size=32)["visible"][:]).all()
+    rewrite(prepared, "train", visible=np.arange(4 * 68).reshape(4, 68) >= 5)
     several = opened(prepared, size=32)  # landmarks that are annotated but hidden are trained
-    assert several["visible"][0].sum() == 68
-    assert (several["visible"][1:].sum(1) == 67).all() and not several["visible"][:][1:, 3].any()
+    assert several["known"][0].sum() == 68 and several["visible"][0].tolist() == [0.0] * 5 + [1.0] * 63
+    assert (several["known"][1:].sum(1) == 67).all() and np.isnan(several["visible"][:][1:, 3]).all()
     batch = Batches(several, settings("default").augment, L68.flip_index, 0)[np.zeros(4, int), np.arange(4)]
     assert torch.isfinite(batch.labels.packed).all() and batch.labels.weight.sum() == 68 + 3 * 67
 

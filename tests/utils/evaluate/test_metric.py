@@ -59,6 +59,13 @@ def test_published_failure_rate_and_area(reference):
         assert metric.auc(values, threshold) == pytest.approx(area, abs=1e-9)
 
 
+def test_hidden_landmarks_found_by_a_net():
+    truth = np.array([[0, 1, 1, 0], [1, np.nan, 1, 0]])
+    figures = metric.hidden(np.array([[0.1, 0.9, 0.3, 0.2], [0.8, 0.0, 0.7, 0.4]]), truth)
+    assert figures == pytest.approx((3 / 7, (1 + 1 + 3 / 4) / 3, 2 / 3))
+    assert np.isnan(metric.hidden(np.ones((1, 2)), np.ones((1, 2)))[1:]).all()
+
+
 def test_a_chart_holds_what_it_is_given():
     drawn = chart({"one & two": (np.array([0.0, 1, np.nan]), np.array([0.0, 2, 3]))}, "x", "y", Style(True, True))
     root = ElementTree.fromstring(drawn)

@@ -45,7 +45,7 @@ ONLY = {
     "landmarks": set(
         """
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error cls_error
-        score_width sigma alignment hard_landmarks openings pose eyes mouth teacher_weight balance
+        score_width sigma alignment hard_landmarks openings pose eyes mouth visible teacher_weight balance
         folds norm thresholds flip_test box detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear shear_prob padding padding_prob
         noise_reach labelled_fraction unlabelled
@@ -582,7 +582,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
 def test_the_teacher_s_view_is_free_of_every_change_but_the_crop():
     """A new key of the augmentation belongs in this row, unless another one of the row switches it off."""
     of_colour, of_steps = {"brightness", "contrast", "saturation", "hue"}, {*ONLY_STEPS}
-    amounts = {"blur_sigma", "noise_sigma", "noise_size", "occlusion_size"}
+    amounts = {"blur_sigma", "noise_sigma", "noise_size", "occlusion_size", "occlusion_shapes"}
     weak = DEFAULTS.views["weak"]
     assert SECTIONS["augment"].keys.keys() - weak.keys() == {*of_colour, *of_steps, *amounts, "fill", "interpolation"}
 

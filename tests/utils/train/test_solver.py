@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FORKS, LAYOUTS, NET, free_port, mean_face, settings, split_of, untrained, works
+from small_nets import net_of, pictures
 
 from nets import Labels
 from utils.data.batches import Batch, Batches, Part, Shuffle
@@ -87,6 +88,18 @@ def test_a_frozen_part_stays_as_it_is(part):
     assert "head.score.weight" in changed and statistics
     assert bool(changed & backbone - statistics) == (part != "backbone")
     assert bool(changed & statistics) == (part is None)
+
+
+def test_further_outputs_are_added_to_landmarks_that_stay_as_they_are():
+    net = net_of(auxiliary=("visible", "pose"), refine=True)
+    labels = Labels.pack(torch.rand(4, 68, 2), pose=torch.zeros(4, 3), visible=torch.eye(4, 68))
+    before = copy.deepcopy(net.state_dict())
+    solver = make_solver(net, freeze="landmarks", visible=1.0, pose=1.0)
+    for _ in range(2):  # the first step moves only what reads the description of a landmark
+        solver.begin()
+        solver.train_step([Batch(pictures(4), labels, torch.arange(4))]).read()
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.partition(".")[0] for name in changed} == {"auxiliary", "visibility"} and len(changed) == 7
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
