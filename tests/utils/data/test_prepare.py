@@ -170,7 +170,7 @@ def test_a_prepared_set_comes_back(tmp_path):
             stored = table.crops[i]
             exact = cut(read_source_image(source / name), table["crop"][i], 32, 1.25)
             assert stored.shape == (40, 40, 3) and abs(stored.astype(int) - exact).mean() < 4  # JPEG at 95
-        assert table["visible"][:].all() and (table["size"][:] == (160, 120)).all()
+        assert "visible" not in table and (table["size"][:] == (160, 120)).all()
     mean = to_crop(tables["train"]["landmarks"][:], tables["train"]["crop"][:]).mean(axis=0)
     assert np.allclose(load_meanface(folder), mean, atol=1e-5)
     assert (
@@ -227,7 +227,7 @@ def test_values_and_damage_are_named(tmp_path):
         "count: 68": "count:",
         "scale_x: ": "scale: ",
         "margin: 1.25": "margin: wide",
-        "format: 4": "format: 0",
+        "format: 5": "format: 0",
         "- jpeg": "- ../jpeg",
         "margin: 1.25\n": "margin: .inf\n",
         "count: 68\n": "count: 300000000\n",
@@ -282,7 +282,7 @@ def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path)
     assert not split_identities(names, 0.0, 0).any()
 
 
-def test_points_that_are_nan_are_not_visible(tmp_path):
+def test_points_that_are_nan_are_unknown(tmp_path):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1, count=5)
     file = min((source / "train").glob("*.pts"))
     points = read_pts(file)
@@ -290,7 +290,7 @@ def test_points_that_are_nan_are_not_visible(tmp_path):
     write_pts(file, points)
     folder = prepare(source, tmp_path / "data", val=0)
     table = load_split(folder, "train")
-    assert table["visible"][0].tolist() == [True, True, False, True, True] and table["visible"][1:].all()
+    assert np.argwhere(np.isnan(table["landmarks"][:, :, 0])).tolist() == [[0, 2]]
     assert np.isfinite(load_meanface(folder)).all()
     for file in (source / "train").glob("*.pts"):
         write_pts(file, np.where(np.arange(5)[:, None] == 2, np.nan, read_pts(file)))
@@ -417,7 +417,7 @@ def test_malformed_columns_are_named(tmp_path):
         (saved("crop", lambda values: values.astype(np.float32)), "crop.npy holds float32"),
         (saved("crop", lambda values: values[0, 0]), "crop.npy holds no column .a single value"),
         (saved("landmarks", lambda values: values[:, :5]), "landmarks.npy holds float64"),
-        (saved("visible", lambda values: values * 2), "visible.npy holds"),
+        (saved("size", lambda values: values / 2), "size.npy holds"),
         (saved("file.text", lambda values: values.astype(object)), "file.text.npy holds no column"),
         (saved("box", lambda values: values[1:]), "train has columns of 3, 4 rows"),
         (saved("jpeg", lambda values: values[:0]), "train has columns of 0, 4 rows"),
