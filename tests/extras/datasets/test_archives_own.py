@@ -32,7 +32,7 @@ def test_csv(table, tmp_path):
             assert np.allclose(record.box, [*np.nanmin(points + 0.5, 0), *np.nanmax(points + 0.5, 0)])
             assert record.image in (root / name, root / "images" / name)
     folder = prepared("csv", root, tmp_path / "data")
-    assert np.isnan(load_split(folder, "train")["landmarks"][:, :, 0]).sum() == 1
+    assert np.isnan(load_split(folder, "train")["landmarks"][:][..., 0]).sum() == 1
     assert "visible" not in load_split(folder, "train")
     assert list(load_split(folder, "test")["file"]) == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
 

@@ -290,7 +290,7 @@ def test_points_that_are_nan_are_unknown(tmp_path):
     write_pts(file, points)
     folder = prepare(source, tmp_path / "data", val=0)
     table = load_split(folder, "train")
-    assert np.argwhere(np.isnan(table["landmarks"][:, :, 0])).tolist() == [[0, 2]]
+    assert np.argwhere(np.isnan(table["landmarks"][:][..., 0])).tolist() == [[0, 2]]
     assert np.isfinite(load_meanface(folder)).all()
     for file in (source / "train").glob("*.pts"):
         write_pts(file, np.where(np.arange(5)[:, None] == 2, np.nan, read_pts(file)))

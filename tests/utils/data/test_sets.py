@@ -158,7 +158,7 @@ def test_300w_is_found_among_others(root, first, raw):
     util.DataGenerator(str(raw), 32, out=root).run()
     assert new_settings(data_root=str(root)).data.train_data == ["300w"]
     file = first / "meta.yaml"
-    file.write_text(file.read_text().replace("format: 4", "format: 3"))
+    file.write_text(file.read_text().replace("format: 5", "format: 3"))
     refuses("format 3", training, data_root=str(root), train_data=[str(first)])
 
 
