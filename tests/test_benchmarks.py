@@ -50,7 +50,7 @@ def test_every_command_of_the_benchmarks_is_one():
         settings = make_settings(given, defaults, given.get("preset"))
         check_read(given, settings)
         if settings.train.semi:
-            extra("semi").check(settings)
+            extra("semi", "settings").check(settings)
         return settings.train
 
     file, making = experiments.read(), experiments.read(ROOT / "weights" / "making" / "stages.yaml")

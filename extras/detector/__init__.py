@@ -1,7 +1,6 @@
 """The face detector: its pictures, scenes, metric and exports."""
 
 from pathlib import Path
-from types import ModuleType
 
 from pipnet.detector import Loaded
 
@@ -11,10 +10,3 @@ def open_detector(file: Path, name: str, threads: int) -> Loaded:
     from extras.detector.loaders import load_faceboxes, load_mtcnn
 
     return (load_faceboxes if name == "faceboxes" else load_mtcnn)(file, threads)
-
-
-def task() -> ModuleType:
-    """Return the functions of --task detect, see `utils.task.landmarks`."""
-    from extras.detector import detect
-
-    return detect

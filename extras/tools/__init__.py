@@ -14,40 +14,12 @@ def list_nets(names: list[str]) -> list[dict]:
     return rows
 
 
-def run_sweep(mode: Any, given: dict[str, Any], defaults: Any) -> list[dict]:
-    """Train with each combination of some values, see `extras.tools.sweep.sweep`."""
-    from extras.tools.sweep import sweep
-
-    return sweep(mode, given, defaults)
-
-
-def show_sets(task_data: Any, ranks: Any, count: int) -> str:
-    """Draw training faces, see `extras.tools.show.show_sets`."""
-    from extras.tools import show
-
-    return show.show_sets(task_data, ranks, count)
-
-
-def check_audit(settings: Any) -> None:
-    """Raise UserError for settings that allow no audit, see `extras.tools.audit.check_audit`."""
-    from extras.tools import audit
-
-    audit.check_audit(settings)
-
-
 def run_audit(job: Any) -> dict[str, list[dict]]:
     """Find wrong labels, see `extras.tools.audit.audit`. job: a `utils.task.job.Job`."""
     from extras.tools import audit
 
     audit.audit(job.task_data, job.ranks, job.run)
     return job.figures("audit")
-
-
-def check_prediction(mode: Any, settings: Any, folder: Any) -> None:
-    """Raise UserError for flags of --predict that do not fit together, see `extras.tools.predict.check_flags`."""
-    from extras.tools import predict
-
-    predict.check_flags(mode, settings, folder)
 
 
 def run_prediction(job: Any) -> dict[str, list[dict]]:

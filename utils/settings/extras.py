@@ -1,6 +1,6 @@
 """The one table of the rooms beside the core. Each can be deleted; the core asks for one by its name, and imports none.
 
-A room's public face is its package, `extras/<room>/__init__.py`, which imports its modules when they are asked for.
+The core asks for a room's package, `extras/<room>/__init__.py`, or for one of its modules, when it needs them.
 Importing this module adds the heads and the nets' stages of the rooms to the tables of nets. It does not load torch.
 """
 
@@ -34,11 +34,11 @@ def has_extra(room: str) -> bool:
     return (FOLDER / room / "__init__.py").is_file()
 
 
-def extra(room: str) -> ModuleType:
-    """Return the package of a room. UserError if this checkout lacks it."""
+def extra(room: str, module: str = "") -> ModuleType:
+    """Return the package of a room, or a module in it. UserError if this checkout lacks the room."""
     if not has_extra(room):
         raise UserError(f"{EXTRAS[room]} needs the folder extras/{room}, which this checkout lacks")
-    return import_module(f"extras.{room}")
+    return import_module(f"extras.{room}.{module}" if module else f"extras.{room}")
 
 
 def sections_of_rooms() -> dict[str, Any]:

@@ -207,7 +207,7 @@ class LandmarkEvaluation(Evaluation):
             logger.info(f"{case.title}, {model}: {words}")
         report = report.with_result(case, model, result)
         if model == report.model and has_extra("report"):
-            shown = extra("report").show_case(report.folder, case, result, report.norm)
+            shown = extra("report", "report").show_case(report.folder, case, result, report.norm)
             report = report._replace(shown=(*report.shown, shown))
         return report
 
@@ -224,7 +224,7 @@ class LandmarkEvaluation(Evaluation):
             logger.debug(line)
         if has_extra("report"):
             others = [other.folder for other in self.compare]
-            extra("report").write_page(run, report, stored, how, others)
+            extra("report", "page").write_report_page(run, report, stored, how, others)
         else:
             logger.info("no page and no row per face are written: this checkout lacks the folder extras/report")
 
@@ -306,7 +306,10 @@ def landmark_evaluation(
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
     compared = [
-        tuple(extra("report").read_compared(other, name, split, test, way.layout, flags) for other, name in others)
+        tuple(
+            extra("report", "report").read_compared(other, name, split, test, way.layout, flags)
+            for other, name in others
+        )
         for split, way in zip(tested, ways, strict=True)
     ]
     return LandmarkEvaluation(task_data, ranks, run, compare, stored, net, torch_net, ways, compared)

@@ -68,7 +68,7 @@ def landmark_experiment(
 def train_landmarks(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net in the run's folder."""
     if task_data.settings.train.semi:
-        extra("semi").train(task_data, ranks, run, resume)
+        extra("semi", "rounds").train_semi(task_data, ranks, run, resume)
         return
     train(landmark_experiment(task_data, ranks), run, ranks, resume)
 

@@ -84,12 +84,12 @@ def task_of(mode: Namespace, settings: Settings, runs: Runs) -> ModuleType:
     """Return the functions of --task. UserError for modes that the task does not have, or whose flags do not fit it."""
     task: ModuleType = landmarks
     if settings.train.task == "detect":
-        task = extra("detector").task()
+        task = extra("detector", "detect")
         task.check(mode)
     if mode.audit:
-        extra("tools").check_audit(settings)
+        extra("tools", "audit").check_audit(settings)
     if mode.predict:
-        extra("tools").check_prediction(mode, settings, runs.own.folder)
+        extra("tools", "predict").check_flags(mode, settings, runs.own.folder)
     if mode.out and "web" in mode.export:
         check_page(Path(mode.out), mode.overwrite)
     return task
@@ -125,7 +125,7 @@ def test(job: Job) -> Figures:
 
 ALONE: dict[str, Callable[[Namespace, dict[str, Any], Defaults], Figures]] = {  # modes that need no run
     "list_nets": lambda mode, given, defaults: {"nets": extra("tools").list_nets(mode.list_nets)},
-    "sweep": lambda mode, given, defaults: {"sweep": extra("tools").run_sweep(mode, given, defaults)},
+    "sweep": lambda mode, given, defaults: {"sweep": extra("tools", "sweep").sweep(mode, given, defaults)},
 }
 STEPS: dict[tuple[str, ...], Callable[[Job], Figures]] = {  # {flags that ask for it: what does it}; in this order
     ("show_data",): show_data,

@@ -34,7 +34,7 @@ def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test
 
 def show(task_data: TaskData, ranks: Ranks, count: int, run: Run | None) -> str:
     """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return the text to print."""
-    texts = [extra("tools").show_sets(task_data, ranks, count)]
+    texts = [extra("tools", "show").show_sets(task_data, ranks, count)]
     if run and task_data.settings.train.semi in ROUNDS:
-        texts.append(extra("semi").show_labels(task_data, ranks, run, count))
+        texts.append(extra("semi", "rounds").show_labels(task_data, ranks, run, count))
     return "\n".join(filter(None, texts))

@@ -123,7 +123,7 @@ def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: 
     workers = worker_count(train.workers, 16 if gpu else 8)
     on_device = train.pixels == "device" or (train.pixels == "auto" and gpu and has_extra("gpu"))
     if isinstance(batches, Batches) and on_device:
-        return extra("gpu").make_loader(batches, keys, device, max(workers, 1))
+        return extra("gpu", "feed").DeviceLoader(batches, keys, device, max(workers, 1))
     return train_loader(batches, keys, workers, gpu)
 
 

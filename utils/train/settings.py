@@ -171,7 +171,7 @@ def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
     check_read(given, settings)
     check_rooms(settings)
     if settings.train.semi:
-        extra("semi").check(settings)
+        extra("semi", "settings").check(settings)
     if (mode.train or mode.audit) and settings.train.task == "landmarks":  # before sets are prepared
         net = settings.net
         try:

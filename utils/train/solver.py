@@ -78,7 +78,7 @@ class Solver:
                 device_ids=[ranks.device.index] if cuda else None,
                 find_unused_parameters=net.has_unused_parameters(),
             )
-        self.take = extra("gpu").make_graph(self._step, self._state, ranks) if graphed else self._step
+        self.take = extra("gpu", "graph").Graph(self._step, self._state, ranks) if graphed else self._step
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.set_average(self.average.state if self.average else None)
