@@ -22,6 +22,8 @@ from pipnet.errors import Unreadable, UserError, one_line
 
 # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder")
+# of files that are opened: no link is followed, no pipe waited for. Windows lacks these, and has one for bytes as they are
+CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 # of files that are missing, no regular ones, too large, or named so
 FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
@@ -204,7 +206,7 @@ def open_regular(file: Path, flags: int) -> int:
     OSError for a link, a pipe or a device, which could lead anywhere.
     """
     try:
-        descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(file, flags | CAREFUL, 0o666)
     except OSError as error:
         raise OSError(error.errno, "it is a link", str(file)) if error.errno == errno.ELOOP else error from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -239,7 +241,9 @@ def set_aside(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of files, to the disk."""
+    """Flush a file, or a folder's list of files, to the disk. On Windows nothing is done: it opens no folder."""
+    if os.name == "nt":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

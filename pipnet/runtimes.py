@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
+from importlib import import_module
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,6 +223,30 @@ def open_openvino(file: Path, threads: int) -> Opened:
     )
 
 
+def open_tflite(file: Path, threads: int) -> Opened:
+    """Open a .tflite file in LiteRT, on the CPU in float32."""
+    stored = _stored(file)
+    import_runtime("ai_edge_litert", file)
+    try:
+        with _silent():
+            interpreter = import_module("ai_edge_litert.interpreter").Interpreter(
+                str(file), num_threads=threads or cores()
+            )
+    except (ValueError, RuntimeError) as error:
+        raise _refuse(file, "LiteRT") from error
+    place = interpreter.get_input_details()[0]["index"]
+
+    def run(feeds: Arrays) -> Arrays:
+        interpreter.resize_tensor_input(place, feeds["image"].shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place, feeds["image"])
+        interpreter.invoke()
+        places = [one["index"] for one in interpreter.get_output_details()]
+        return {name: interpreter.get_tensor(place) for name, place in zip(stored["outputs"], places, strict=True)}
+
+    return Opened(run, ["image"], list(stored["outputs"]), stored)
+
+
 def refuse_torchscript(file: Path, threads: int) -> Opened:
     """Raise UserError: a TorchScript file may read and write any file. A test of the format opens the one it has made."""
     raise UserError(
@@ -235,5 +260,6 @@ RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
     ".mnn": open_mnn,
     ".param": open_ncnn,
     ".xml": open_openvino,
+    ".tflite": open_tflite,
     ".torchscript": refuse_torchscript,
 }

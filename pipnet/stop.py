@@ -22,8 +22,10 @@ def answer() -> None:
 
 def end_when_stuck(line: Callable[[], str]) -> None:
     """From now on, print `line()` and end the process if no handler calls `answer` within PATIENCE seconds after a
-    signal.
+    signal. On Windows, which has no such pipe of signals, nothing is done.
     """
+    if os.name == "nt":
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""Exports for other runtimes than onnxruntime in 32 bits: 8 bits, MNN, ncnn, OpenVINO, TorchScript, the pipeline."""
+"""Exports for other runtimes than onnxruntime in 32 bits: 8 bits, MNN, ncnn, OpenVINO, phones, TorchScript, the pipeline."""
 
 from pathlib import Path
 
@@ -18,6 +18,8 @@ def write(name: str, source: Source, file: Path) -> None:
         "mnn": runtimes.write_mnn,
         "ncnn": runtimes.write_ncnn,
         "openvino": runtimes.write_openvino,
+        "tflite": runtimes.write_tflite,
+        "coreml": runtimes.write_coreml,
         "torchscript": runtimes.write_torchscript,
         "pipeline": pipeline.write_pipeline,
     }

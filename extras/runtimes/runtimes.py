@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+import shutil
 import subprocess
 import warnings
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from pipnet.errors import UserError, one_line
 from pipnet.module_path import python
-from pipnet.runtimes import Arrays, Opened, import_runtime, refuse_torchscript, stored_values
+from pipnet.runtimes import Arrays, Opened, import_runtime, open_file, refuse_torchscript, stored_values
 from utils.evaluate.evaluate import prepare_torch
-from utils.export.files import Source, Unnamed
+from utils.export.files import Source, Unnamed, folded
 
 INTEGERS = (torch.int32, torch.int64)
 
@@ -85,10 +88,7 @@ def write_ncnn(source: Source, file: Path) -> None:
     """Write a .param and a .bin for ncnn, with float32 weights. Input in0: float32 (3, S, S) BGR from 0 to 255, as
     `ncnn::Mat::from_pixels` gives it; outputs out0, out1, ... in the order of the metadata."""
     pnnx = import_runtime("pnnx", file)
-    example = source.example[:1].permute(0, 3, 1, 2).float()
-    with Arithmetic():
-        _trace(_Planes(source.net, source.index), example, file.parent / "traced.pt")
-    name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
+    name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, _trace_planes(source, file.parent)))
     _run(
         [
             pnnx.EXEC_PATH,
@@ -109,10 +109,90 @@ def write_ncnn(source: Source, file: Path) -> None:
         )
     if net.load_param(str(file)):
         raise UserError("ncnn cannot run a layer of this net; leave this format out")
-    keep = {file.name, file.with_suffix(".bin").name}
-    for path in file.parent.iterdir():
-        if path.name not in keep:
-            path.unlink()
+    _keep(file.parent, file.name, file.with_suffix(".bin").name)
+
+
+def write_tflite(source: Source, file: Path) -> None:
+    """Write the ONNX graph for LiteRT, once TensorFlow Lite, with float32 weights."""
+    import onnx
+
+    if find_spec("onnx2tf") is None:  # importing it loads TensorFlow
+        raise UserError(f"{file} needs the package onnx2tf: pip install onnx2tf")
+    model = folded(onnx.load(source.onnx))
+    sums_as_products(model.graph)
+    onnx.save(model, file.parent / "net.onnx")
+    made = file.with_name("net_float32.tflite")
+    # -kat: the input keeps its axes; without it they are those of a channel-first picture
+    _run(
+        [*python("import onnx2tf; onnx2tf.main()"), "-i", "net.onnx", "-o", ".", "-kat", "image", "-n"], made, "onnx2tf"
+    )
+    made.replace(file)
+    _keep(file.parent, file.name)
+
+
+def sums_as_products(graph) -> None:
+    """Write the sum over the last axis of x (B, N, 1, C) * constant (N, M, C) as a matrix product, in place.
+
+    onnx2tf would turn the constant's axes, because it takes them for those of a channel-first picture.
+    """
+    from onnx import numpy_helper
+
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    graph.ClearField("value_info")  # shapes that may change
+    for node in graph.node:
+        product = makers.get(node.input[0]) if node.op_type == "ReduceSum" else None
+        if product is None or product.op_type != "Mul" or uses[product.output[0]] > 1:
+            continue
+        widened, table = makers.get(product.input[0]), constants.get(product.input[1])
+        if table is None or table.ndim != 3 or widened is None or widened.op_type != "Unsqueeze":
+            continue
+        if constants[widened.input[1]] == 2 and constants[node.input[1]] == 3:
+            turned = np.ascontiguousarray(table.swapaxes(1, 2))
+            graph.initializer.append(numpy_helper.from_array(turned, f"{product.input[1]}_turned"))
+            product.op_type, product.input[1] = "MatMul", f"{product.input[1]}_turned"
+            node.op_type, node.input[1] = "Squeeze", widened.input[1]
+            node.ClearField("attribute")
+
+
+def write_coreml(source: Source, file: Path) -> None:
+    """Write a zipped .mlpackage for Core ML (iOS 16, macOS 13), in float32. Input: a BGR picture; one at a time."""
+    coremltools = import_runtime("coremltools", file)
+    shape = _trace_planes(source, file.parent)
+    picture = coremltools.ImageType("image", shape, color_layout=coremltools.colorlayout.BGR)
+    values = source.metadata()
+    outputs = [coremltools.TensorType(name) for name in open_file(source.onnx, 1).outputs]
+    try:
+        net = coremltools.convert(
+            torch.jit.load(file.parent / "traced.pt"),
+            inputs=[picture],
+            outputs=outputs,
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=coremltools.precision.FLOAT32,
+        )
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise UserError(f"Core ML cannot run this net ({one_line(error)}); leave this format out") from None
+    net.user_defined_metadata.update(values)
+    package = file.with_name(file.name.removesuffix(".zip"))
+    net.save(str(package))
+    shutil.make_archive(str(package), "zip", file.parent, package.name)
+    _keep(file.parent, file.name)
+
+
+def _keep(folder: Path, *names: str) -> None:
+    """Remove all but these files from the folder of a converter."""
+    for path in folder.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _trace_planes(source: Source, folder: Path) -> tuple[int, ...]:
+    """Write traced.pt, the net for one float picture (1, 3, S, S) from 0 to 255, to a folder. Return this shape."""
+    example = source.example[:1].permute(0, 3, 1, 2).float()
+    with Arithmetic():
+        _trace(_Planes(source.net, source.index), example, folder / "traced.pt")
+    return tuple(example.shape)
 
 
 def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
@@ -130,7 +210,7 @@ class _Planes(Unnamed):
 
 class Arithmetic(TorchFunctionMode):
     """A context in which argmax, gather and similar functions are computed with layers that ncnn has; results are the
-    same.
+    same. Core ML has them too, and stacks no integers on floats.
 
     An index is a float here, because ncnn's division does not round. pnnx writes integer constants as integers, and
     ncnn reads their bits as floats, almost zero. So integers that are combined with floats are turned into floats

@@ -7,7 +7,7 @@
 import { draw, STYLES } from "./draw.js";
 import { Nets } from "./nets.js";
 import { Rate, showFaces, showRate } from "./panel.js";
-import { record, Records } from "./records.js";
+import { download, record, Records } from "./records.js";
 import { openCamera, openFile } from "./sources.js";
 
 const find = (id) => document.getElementById(id);
@@ -73,7 +73,7 @@ async function run(opened, title) {
     records.add(frame, found.faces);
     showRate({ fps: find("fps"), stages: find("stages") }, rate);
     showFaces(find("faces"), found.faces);
-    find("save").disabled = false;
+    find("save").disabled = find("shot").disabled = false;
     find("rate").hidden = still;
     say(`${name}: ${found.faces.length} face${found.faces.length === 1 ? "" : "s"}; ${settings.net.name} on ${title}`);
     const detail = { bitmap: found.bitmap, record: record(frame, found.faces), times: found.times };
@@ -98,6 +98,7 @@ find("style").addEventListener("change", ({ target }) => {
   redraw();
 });
 find("save").addEventListener("click", () => records.save("faces.jsonl"));
+find("shot").addEventListener("click", () => find("picture").toBlob((picture) => download(picture, "faces.png")));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();

@@ -16,12 +16,17 @@ export class Records {
 
   /** Save the lines under a name, as a download. */
   save(name) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([...this.lines.map((line) => `${line}\n`)], { type: "application/jsonl" }));
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    download(new Blob([...this.lines.map((line) => `${line}\n`)], { type: "application/jsonl" }), name);
   }
+}
+
+/** Save a blob under a name, as a download. */
+export function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 /** Return the object of one frame. */

@@ -11,7 +11,7 @@ class Format(NamedTuple):
     """A format of exported nets.
 
     suffix: of the file, after the name of the checkpoint
-    same: whether the file has the net's inputs and outputs, so that the net's tests run on it
+    same: whether the file has the net's inputs and outputs and runs here, so that the net's tests run on it
     code: whether the file holds code, so that only the command that has written it opens it
     packages: those that the format needs in addition to ONNX, from which it is made
     """
@@ -28,6 +28,8 @@ FORMATS = {
     "mnn": Format(".mnn", packages=("MNN",)),
     "ncnn": Format(".ncnn.param", packages=("pnnx", "ncnn")),
     "openvino": Format(".xml", packages=("openvino",)),
+    "tflite": Format(".tflite", packages=("onnx2tf", "ai_edge_litert")),
+    "coreml": Format(".mlpackage.zip", same=False, packages=("coremltools",)),  # runs on macOS and iOS only
     "torchscript": Format(".torchscript", code=True),
     "pipeline": Format(".pipeline.onnx", same=False),
     "raw": Format(".raw.onnx", same=False),
@@ -35,7 +37,12 @@ FORMATS = {
 SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TESTED = [name for name, row in FORMATS.items() if row.same]
-EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
+EXPORTS = [
+    *TESTED,
+    "coreml",
+    "pipeline",
+    "web",
+]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
 
 
 def files_of(export: Path) -> list[Path]:

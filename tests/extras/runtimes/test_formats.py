@@ -6,6 +6,8 @@ import json
 import resource
 import shutil
 import sys
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -26,6 +28,7 @@ from conftest import (
     works,
     write_faces,
 )
+from PIL import Image
 from small_nets import pictures
 
 from extras.runtimes.runtimes import Arithmetic
@@ -41,7 +44,14 @@ from utils.settings.formats import FORMATS, files_of
 from utils.train import checkpoint
 from utils.train.run_folder import find_run
 
-PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
+PACKAGES = {
+    "mnn": ["MNN"],
+    "ncnn": ["pnnx", "ncnn"],
+    "openvino": ["openvino"],
+    "tflite": ["onnx2tf", "ai_edge_litert"],
+    "torchscript": [],
+    "int8": [],
+}
 HEADS = {"pip": {"sigma": True}, "coordinate": {"sigma": True}, "simcc": {}, "heatmap": {"stride": 8}}
 
 
@@ -66,12 +76,13 @@ def source_of(net: torch.nn.Module, folder: Path) -> Source:
     )
 
 
-CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
+CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "tflite", "torchscript"])
 
 
 def import_packages(name: str) -> None:
     for package in PACKAGES[name]:
-        pytest.importorskip(package, reason=f"the package {package} is not installed")
+        if find_spec(package) is None:
+            pytest.skip(f"the package {package} is not installed")
 
 
 @pytest.fixture(scope="module", params=[*HEADS, "local parts"])
@@ -140,13 +151,23 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
 
 
 @pytest.mark.slow
-def test_coremltools_converts_the_torchscript_file(tmp_path, refined):
+def test_a_net_is_converted_to_core_ml_and_agrees_on_a_mac(tmp_path, refined):
     coremltools = pytest.importorskip("coremltools", reason="the package coremltools is not installed")
-    _, source = refined
-    write_format("torchscript", source, tmp_path / "net.torchscript")
-    net = torch.jit.load(tmp_path / "net.torchscript")
-    done = coremltools.convert(net, inputs=[coremltools.TensorType("image", (1, *source.example.shape[1:]))])
-    assert len(done.get_spec().description.output) == len(net(source.example))
+    (net, source), file = refined, tmp_path / "net.mlpackage.zip"
+    write_format("coreml", source, file)
+    zipfile.ZipFile(file).extractall(tmp_path)
+    made = coremltools.models.MLModel(str(tmp_path / "net.mlpackage"))
+    port = made.get_spec().description.input[0]
+    size = source.example.shape[1]
+    assert port.name == "image" and port.type.imageType.width == port.type.imageType.height == size
+    assert [one.name for one in made.get_spec().description.output] == open_file(source.onnx).outputs
+    assert made.user_defined_metadata["net"] == "of a test"
+    if sys.platform != "darwin":
+        pytest.skip("Core ML predicts on macOS only; the conversion is tested")
+    image = pictures(1, size)
+    found = made.predict({"image": Image.fromarray(image[0].numpy()[..., ::-1])})
+    ours = torch_predictor(net, torch.device("cpu"))(image)
+    assert np.abs(found["landmarks"] - ours.landmarks.numpy()).max() < 1e-4
 
 
 @pytest.mark.slow

@@ -90,6 +90,11 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     assert sent["done"][0].startswith(b"lying.png: "), sent["done"]
     assert {net.name} == Listener.fetched & {"landmarks.onnx", "landmarks.int8.onnx"}  # in WebAssembly
 
+    lines, saved = sent["saved"]
+    assert [json.loads(line) for line in lines.splitlines()] == [json.loads(sent["record"][-1])]
+    saved = cv2.imdecode(np.frombuffer(saved, np.uint8), cv2.IMREAD_COLOR)
+    assert saved.shape == lying.shape and 0 < (saved != lying).any(2).mean() < 0.2  # the drawing
+
     videos = json.loads(sent["videos"][0])
     assert np.allclose(videos, (120, 80, 0.4), atol=0.06), videos
 
