@@ -242,7 +242,7 @@ def set_aside(path: Path) -> Path:
 
 def sync(path: Path) -> None:
     """Flush a file, or a folder's list of files, to the disk. On Windows nothing is done: it opens no folder."""
-    if os.name == "nt":
+    if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(path, os.O_RDONLY)
     try:

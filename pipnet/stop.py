@@ -24,7 +24,7 @@ def end_when_stuck(line: Callable[[], str]) -> None:
     """From now on, print `line()` and end the process if no handler calls `answer` within PATIENCE seconds after a
     signal. On Windows, which has no such pipe of signals, nothing is done.
     """
-    if os.name == "nt":
+    if not hasattr(os, "register_at_fork"):
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import shutil
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def test_the_lock_holds_every_package_within_its_range():
             least, below = re.fullmatch(r">=([\d.]+)(?:,<([\d.]+))?", wanted).groups()
             numbers = [tuple(map(int, text.split("."))) for text in (least, locked[name], below or "99999999")]
             assert numbers[0] <= numbers[1] < numbers[2], name
+
+
+def test_the_extra_train_brings_what_main_py_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    brought = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    assert names("\n".join(brought)) == names((ROOT / "requirements.txt").read_text())
 
 
 def test_the_lock_is_whole():

@@ -48,6 +48,25 @@ def test_pictures_are_read_without_streams(tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left" in done.stderr
 
 
+WINDOWS = """import os, sys, http.server, subprocess, tempfile
+import cv2, numpy, onnxruntime, tqdm
+for name in "fork getloadavg getuid mkfifo nice register_at_fork sched_getaffinity set_blocking".split():
+    delattr(os, name)
+for name in "O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK".split():
+    delattr(os, name)
+sys.modules.update(dict.fromkeys(["fcntl", "grp", "pwd", "resource", "termios"]))
+from pipnet.__main__ import command
+command()"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names are those of Linux")
+def test_inference_needs_nothing_that_windows_lacks(tmp_path):
+    picture = ROOT / "assets" / "astronaut.jpg"
+    done = shell(f"$P -c '{WINDOWS}' {picture} --json o.jsonl --save o.jpg --exp landmarks-fast", tmp_path)
+    assert done.returncode == 0 and b'"score"' in (tmp_path / "o.jsonl").read_bytes(), done.stderr
+    assert (tmp_path / "o.jpg").is_file()
+
+
 @pytest.mark.parametrize("command", ["-m pipnet", f"{ROOT}/demo.py", f"{ROOT}/main.py"])
 def test_a_library_that_does_not_load_is_one_line(command, tmp_path):
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
