@@ -6,7 +6,7 @@ if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet.errors import UserError  # noqa: F401 those who call main() catch UserError
-    from utils.data.paths import check_sets, unpack_sets
+    from utils.data.paths import check_sets, import_outside, unpack_sets
     from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
     from utils.settings.formats import lacking
     from utils.settings.machine import software
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     if mode.train or mode.audit or mode.sweep:
         when_stopped(STOPPED)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
+    import_outside(given)
     given = unpack_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"]))
     check_sets(given, defaults)
     if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):

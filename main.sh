@@ -15,7 +15,7 @@ for name in NNODES NODE_RANK MASTER_PORT MAX_RESTARTS; do
 done
 [ "${NNODES:-1}" != 0 ] || fail "NNODES must be at least 1"
 cd -- "$root"
-environment requirements.txt torch torchvision timm cv2 numpy PIL scipy h5py yaml tqdm loguru filelock tensorboard jinja2 onnx onnxruntime onnxscript
+environment requirements.txt torch torchvision timm safetensors cv2 numpy PIL scipy h5py yaml tqdm loguru filelock tensorboard jinja2 onnx onnxruntime onnxscript
 cd -- "$OLDPWD" # relative paths in the flags start there
 
 if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then

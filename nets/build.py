@@ -3,8 +3,9 @@ A new backbone is one file and one row of NETS, a new head one file and one row 
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.nn.modules.module import (
 from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
 from nets.net import Net
+from nets.outside import code_of
 from nets.registry import HEADS, STAGES
 from nets.trainable import Trainable
 from nets.wrappers.spatial_transformer import Reinit
@@ -55,14 +57,27 @@ class NetOptions(NamedTuple):
 
 
 def net_row(name: str) -> Row:
-    """Return the row of a net. Raises ValueError with the nearest name."""
+    """Return the row of a net. Raises ValueError with the nearest name, and as `code_of`."""
     if name.startswith("timm:"):
         return timm_net.timm_row(name.removeprefix("timm:"))
+    code = None if name in NETS else code_of("nets", name)
+    if code is not None:
+        return code if isinstance(code, Row) else Row(build=partial(_build_outside, name, code))
     if name not in NETS:
         near = difflib.get_close_matches(name, NETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"no net '{name}'{hint} (there are: {', '.join(NETS)}, timm:NAME)")
     return NETS[name]
+
+
+def _build_outside(name: str, build: Callable[..., nn.Module], **options: str) -> nn.Module:
+    """Return the backbone that code from outside builds. ValueError if it is none."""
+    backbone = build(**options)
+    if not isinstance(backbone, nn.Module) or 32 not in getattr(backbone, "channels", ()):
+        raise ValueError(
+            f"'{name}' is no backbone: a torch module is needed, with `channels` {{stride: C}} for stride 32"
+        )
+    return backbone
 
 
 def check_options(options: NetOptions) -> int:

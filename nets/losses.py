@@ -5,11 +5,13 @@ stride 32 at 256 px.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from nets.labels import Labels
+from nets.outside import code_of
 
 
 def l1(error: Tensor) -> Tensor:
@@ -33,6 +35,14 @@ def wing(error: Tensor) -> Tensor:
 
 
 ERROR_FORMS = {"l1": l1, "l2": l2, "wing": wing}  # by the names in registry.ERRORS
+
+
+def error_form(name: str) -> Callable[[Tensor], Tensor]:
+    """Return a row of ERROR_FORMS, or a form from outside of the checkout. ValueError if there is none of that name."""
+    form = ERROR_FORMS.get(name) or code_of("losses", name)
+    if not callable(form):
+        raise ValueError(f"no form of the regression error is named '{name}'")
+    return form
 
 
 def bounded(log_scale: Tensor) -> Tensor:

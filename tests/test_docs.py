@@ -223,6 +223,7 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
     for flags in (
         ("--show-data", "4", "--train", "--test", *recipe, *extended),
         ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none"),
+        ("--prepare", "--dataset", "mine:read", "--data-dir", folder / "archive", "--val", "none"),
     ):
         done = works(cli(*flags, script=folder / "main.py"))
     cv2.imwrite(str(folder / "close.jpg"), cv2.imread(str(folder / "face.jpg"))[30:170, 155:295])

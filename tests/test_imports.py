@@ -13,8 +13,9 @@ from conftest import ROOT
 
 ROOMS = ("utils.settings", "utils.data", "utils.train", "utils.evaluate", "utils.export", "utils.task")  # in this order
 # fmt: off
-NETS = ("nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks", "nets.backbones",
-        "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers", "nets.build")  # the same inside nets
+NETS = ("nets.outside", "nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks",
+        "nets.backbones", "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers",
+        "nets.build")  # the same inside nets
 # fmt: on
 REEXPORTS = {"utils": "utils.task", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

@@ -1,4 +1,4 @@
-"""Data, training, tests and tools. `from utils import DataGenerator` prepares a dataset.
+"""Data, training, tests and tools. `from utils import DataGenerator` prepares a dataset, `utils.load` gives a net of torch.
 
 Once this is imported, `pipnet.Landmarker` and `pipnet.Detector` also open what needs torch: runs by their id, checkpoints,
 and nets that other authors published.
@@ -9,11 +9,15 @@ from utils.settings.extras import extra  # this import also adds the heads of ex
 
 
 def __getattr__(name):
-    """Import DataGenerator on first use, so that other modules can be imported without OpenCV."""
+    """Import a public name on first use, so that other modules can be imported without OpenCV and torch."""
     if name == "DataGenerator":
         from utils.data.prepare import DataGenerator
 
         return DataGenerator
+    if name == "load":
+        from utils.task.inference import load
+
+        return load
     raise AttributeError(f"module 'utils' has no attribute '{name}'")
 
 

@@ -16,7 +16,7 @@ from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.blocks import in_full, start_small
 from nets.heads.coordinate import UNIT
 from nets.labels import Labels, Prediction, move
-from nets.losses import ERROR_FORMS
+from nets.losses import error_form
 from nets.wrappers.affine import chain, inverse, length_scale, resample
 from nets.wrappers.base import Wrapper
 from nets.wrappers.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
@@ -80,7 +80,7 @@ class LocalParts(Wrapper):
     def __init__(self, net: Reinit):
         super().__init__(net)
         self.parts, face = net.spec["local_parts"], np.array(net.spec["meanface"])
-        self.error = ERROR_FORMS[net.spec["head_options"].get("error", "l1")]
+        self.error = error_form(net.spec["head_options"].get("error", "l1"))
         self.places, self.regressors = nn.ModuleDict(), nn.ModuleDict()
         for name, ids in self.parts.items():
             matrix = square_frame(face[ids])

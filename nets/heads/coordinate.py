@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nets.blocks import SqueezeExcite, start_small
 from nets.heads.base import Head, PointTargets
 from nets.labels import Labels, Prediction
-from nets.losses import ERROR_FORMS, bounded, laplace_loss
+from nets.losses import bounded, error_form, laplace_loss
 
 UNIT = 1 / 8  # of the crop
 
@@ -35,7 +35,7 @@ class RegressionHead(Head):
 
     def __init__(self, meanface: list[list[float]], error: str):
         super().__init__()
-        self.error, self.num_lms = ERROR_FORMS[error], len(meanface)
+        self.error, self.num_lms = error_form(error), len(meanface)
         self.log_scale: nn.Module | None = None
         self.register_buffer("meanface", torch.tensor(meanface, dtype=torch.float32), persistent=False)
 

@@ -17,7 +17,7 @@ from nets.blocks import start_small
 from nets.heads.base import Head, from_cells, in_cells
 from nets.heads.remap import Origins, remap
 from nets.labels import Labels, Prediction
-from nets.losses import ERROR_FORMS, bounded, laplace_loss
+from nets.losses import bounded, error_form, laplace_loss
 
 BEYOND = 0.3  # share of the neighbors that further sets label too
 
@@ -163,7 +163,7 @@ class PIPHead(Head):
         super().__init__()
         self.levels = levels
         neighbor_index = spec["neighbor_index"]
-        self.error = ERROR_FORMS[error]
+        self.error = error_form(error)
         self.cls_error = cls_error
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
         self.score = nn.Conv2d(channels, self.num_lms, 1)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nets.outside import import_typed, is_outside
 from pipnet.errors import UserError
 from pipnet.images import is_picture
 from utils.data.makers import SYNTHETIC, dataset_rows, infer
@@ -15,6 +16,7 @@ from utils.data.new_folder import ASIDE
 from utils.settings.config import ROOT, Defaults
 from utils.settings.extras import extra
 from utils.settings.layouts import Layouts
+from utils.settings.sections import KEYS
 from utils.settings.yaml_files import nearest, read_yaml
 
 MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
@@ -109,6 +111,8 @@ def dataset_of(name: str, root: Path) -> str:
     if Path(name).exists():
         return infer(Path(name))
     extra("synthetic" if name == SYNTHETIC else "datasets")  # a missing room is the reason
+    if is_outside("datasets", name):
+        raise UserError(f"'{name}' is a dataset from outside of the checkout; type --dataset {name} to import it")
     raise UserError(
         f"'{name}' is neither a dataset ({', '.join(known)}), a set in {root}, nor a folder or a file of labels"
         f"{nearest(name, known)}"
@@ -140,6 +144,23 @@ def unpack_sets(given: dict[str, Any], root: Path) -> dict[str, Any]:
     found = {key: folder(given[key]) for key in ("dataset", "data_dir") if given.get(key)}
     found |= {key: [folder(name) for name in given[key]] for key in ("train_data", "test_data") if given.get(key)}
     return {**given, **found}
+
+
+def import_outside(given: dict[str, Any]) -> None:
+    """Import the nets, forms of the loss and datasets from outside of the checkout that typed flags name.
+    UserError if one cannot be imported.
+    """
+    for key, value in given.items():
+        kind = KEYS[key].outside
+        for name in filter(None, value if isinstance(value, list) else [value]) if kind else ():
+            if Path(name).exists() or (kind == "datasets" and name in dataset_rows()) or not is_outside(kind, name):
+                continue
+            try:
+                code = import_typed(kind, name)
+            except ValueError as error:
+                raise UserError(f"{KEYS[key].flag}: {error}") from None
+            if kind == "datasets":
+                extra("datasets").add(name, code)
 
 
 def check_sets(given: dict[str, Any], defaults: Defaults) -> None:

@@ -172,6 +172,7 @@ def check_files(given: dict[str, Any]) -> None:
                 ".pt",
                 ".pth",
                 ".tar",
+                ".safetensors",
                 ".onnx",
                 ".txt",
                 ".npy",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import numpy as np
 
+from nets.outside import is_outside
 from pipnet.errors import UserError
 from utils.settings.yaml_files import nearest
 
@@ -32,6 +33,7 @@ class Key:
     task: the only task that reads it, "" for all; None: that of the section
     change: when the value of a trained run may be changed: never, when its training is resumed (resume), in its tests
     (test), or always; None: that of the section
+    outside: kind of code from outside of the checkout that may be named beside the choices, see `nets.outside`
     default: the value if args.yaml has no line for the key; ...: it must have one
     name, kind: name and type of the field; many: whether it is a list; null: whether it may be null
     """
@@ -45,6 +47,7 @@ class Key:
     needs: tuple[Callable[[Any], object], str] | None = None
     task: str | None = None
     change: str | None = None
+    outside: str = ""
     default: Any = ...
     name: str = ""
     kind: type = str
@@ -83,7 +86,8 @@ class Key:
             raise UserError(f"{must} {' or '.join([WORDS[self.kind], *map(repr, self.words)])}, not {value!r}")
         if isinstance(value, float) and not np.isfinite(value):
             raise UserError(f"{must} finite, not {value!r}")
-        if self.choices is not None and value not in self.choices:
+        among = self.choices is None or value in self.choices
+        if not among and not (self.outside and is_outside(self.outside, value)):
             raise UserError(
                 f"{must} one of {', '.join(map(str, self.choices))}, not {value!r}{nearest(value, self.choices)}"
             )

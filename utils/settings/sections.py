@@ -38,16 +38,20 @@ class DataSettings:
     """Faces and how they are prepared. A trained run can change only paths, the cache, and how raw files are read."""
 
     dataset: str = key(
-        "row of the dataset table, or prepared folder below data/; auto: 300w if it is prepared with any settings, synthetic if "
-        "no set is"
+        "row of the dataset table, prepared folder below data/, or a parser PACKAGE.MODULE:NAME of yours; auto: 300w if it is "
+        "prepared with any settings, synthetic if no set is",
+        outside="datasets",
     )
     data_dir: str | None = key(
         "folder of the raw archive; null: the set must have been prepared (synthetic renders itself)", change="test"
     )
-    train_data: list[str] | None = key("[names or folders] training sets; null: the dataset", valid=rules.NAMES)
+    train_data: list[str] | None = key(
+        "[names or folders] training sets; null: the dataset", valid=rules.NAMES, outside="datasets"
+    )
     test_data: list[str] | None = key(
         "[names or folders] test sets, a table row each; null: the test splits of the training sets",
         valid=rules.NAMES,
+        outside="datasets",
         change="always",
     )
     layout: str | None = key(
@@ -133,7 +137,11 @@ class DataSettings:
 class NetSettings:
     """The net and its stages. A trained run cannot change these."""
 
-    net: str = key("backbone; `--list-nets` lists them; timm:NAME takes any timm net with feature maps")
+    net: str = key(
+        "backbone; `--list-nets` lists them; timm:NAME takes any timm net with feature maps, PACKAGE.MODULE:NAME a class of "
+        "yours",
+        outside="nets",
+    )
     head: str = key("pip, coordinate, parts (coordinates by facial part), heatmap or simcc", choices=HEADS)
     stride: int | None = key(
         "px of the input per cell of the head's feature map, 4 to 128; null: the head's own (heatmap 4, others 32)",
@@ -286,7 +294,11 @@ class LossSettings:
         "offsets and neighbors (pip), coordinates (coordinate, parts), refiner, local parts; detect: boxes", 0
     )
     error: str = key(
-        "form of the regression error: l1, l2 or wing (as Slim)", choices=ERRORS, task="landmarks", change="never"
+        "form of the regression error: l1, l2, wing (as Slim), or a function PACKAGE.MODULE:NAME of yours",
+        choices=ERRORS,
+        outside="losses",
+        task="landmarks",
+        change="never",
     )
     cls_error: str = key(
         "head pip: form of the error of its score maps: l2 or l1",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nets import Trainable
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES
 from utils.evaluate.evaluate import prepare_torch, torch_predictor
@@ -19,6 +20,17 @@ def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
     return open_landmark_net(
         run_folder.find_run(exp, ROOT / defaults.values["run_root"], train=False).fastest, defaults, threads
     )
+
+
+def load(exp: str) -> Trainable:
+    """Return the net of torch that --exp means, on the CPU, in evaluation mode: a run, a file or a shipped net.
+
+    Its `spec` holds the plain values from which `nets.build_net` makes it; `predict` takes images (B, S, S, 3) uint8 BGR and
+    returns landmarks (B, N, 2) in [0, 1] of the crop. UserError if there is none.
+    """
+    defaults = read_defaults()
+    run = run_folder.find_run(str(exp), ROOT / defaults.values["run_root"], train=False)
+    return checkpoint.unpack(run.weights, defaults)[0].eval()
 
 
 def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> LandmarkNet:

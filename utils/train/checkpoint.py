@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from nets import Trainable, build_net, no_larger
 from pipnet.card import LandmarkCard
@@ -268,6 +269,8 @@ def _read(file: Path):
         )
     try:
         with warnings.catch_warnings(action="ignore"), limited(LEAST + 3 * size / 2**30):
+            if Path(file).suffix == ".safetensors":
+                return load_file(file)
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         with open(file, "rb") as content:

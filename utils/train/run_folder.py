@@ -16,7 +16,7 @@ from utils.settings.yaml_files import nearest, read_yaml
 from utils.train import checkpoint
 from utils.train.checkpoint import weights_and_mean_face
 
-SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
+SUFFIXES = (".pt", ".pth", ".tar", ".safetensors", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
 
 

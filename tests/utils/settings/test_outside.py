@@ -1,0 +1,85 @@
+"""Nets, forms of the loss and datasets from outside of the checkout, which only a typed flag imports."""
+
+import sys
+
+import pytest
+import torch
+from conftest import SMALL, fails, refuses, spoilt, works
+from own_sets import FIVE, write_rows
+from safetensors.torch import save_file
+
+import utils
+from extras.datasets import DATASETS
+from nets import outside
+from utils.data.paths import import_outside
+from utils.train.checkpoint import load_weights
+
+CODE = """
+from extras.datasets.tables import parse_csv
+from nets.backbones.slim import ROWS
+
+Small = ROWS["slim"].build
+
+def read(archive):
+    parse_csv(archive)
+
+def half(error):
+    return error / 2
+
+def broken(**options):
+    return None
+"""
+NAMED = ["--net", "small_parts:Small", "--error", "small_parts:half", "--dataset", "small_parts:read"]
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """A folder with such code, from which Python imports."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "small_parts.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.setattr(outside, "_typed", {})
+    yield tmp_path / "code"
+    sys.modules.pop("small_parts", None)
+    DATASETS.pop("small_parts:read", None)
+
+
+def test_a_net_a_loss_and_a_dataset_of_a_package(parts, tmp_path, cli, monkeypatch):
+    root = write_rows(tmp_path / "set", [FIVE + i for i in range(20)])
+    roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
+    small = [flag for flag in SMALL if flag not in SMALL[:2]]
+    works(cli("--train", *NAMED, "--data-dir", root, "--test-split", ".3", "--epochs", "1", *small, *roots))
+    for flags in (["--test"], ["--train", "--resume"]):
+        monkeypatch.setattr(outside, "_typed", {})
+        monkeypatch.delitem(DATASETS, "small_parts:read")
+        sys.modules.pop("small_parts")
+        fails(cli(*flags, "--exp", "000", *roots), "small_parts:(Small|read)")
+        refuses("--net small_parts:Small", utils.load, tmp_path / "runs" / "000" / "best.pt")
+        assert "small_parts" not in sys.modules, "a checkpoint imports nothing"
+        works(cli(*flags, "--exp", "000", *NAMED, *roots))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("small_parts:Tall", "Tall"), ("none_such:Net", "none_such"), ("small_parts:broken", "no backbone")],
+)
+def test_what_cannot_be_a_net_is_named(parts, name, fault, tmp_path, cli, recipe):
+    fails(cli("--train", *recipe, "--net", name), f"{name}.*{fault}")
+
+
+def test_an_entry_point_of_an_installed_package_has_a_short_name(parts):
+    info = parts / "small-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[pipnet.losses]\nhalf = small_parts:half\n")
+    assert outside.code_of("losses", "half")(4.0) == 2.0 and outside.code_of("nets", "half") is None
+    refuses("none_such", import_outside, {"error": "none_such:half"})
+
+
+def test_a_shipped_net_as_a_module_and_its_tensors_as_safetensors(tmp_path):
+    net, file = utils.load("landmarks"), tmp_path / "own.safetensors"
+    assert net.spec["input_size"] == 192 and not net.training
+    save_file(net.state_dict(), file)
+    tensors, known = load_weights(file)
+    assert not known and all(torch.equal(tensors[name], value) for name, value in net.state_dict().items())
+    spoilt(file, b"damaged", "own.safetensors", load_weights, file)
