@@ -15,6 +15,7 @@ from shown import markdown, rows_of
 
 from extras.report.plot import Style, chart
 from pipnet.files import write_text
+from pipnet.runtimes import open_file
 
 OLDER = (
     "box_shift",
@@ -88,7 +89,49 @@ def same_net() -> list[dict]:
     ]
 
 
-MADE = {"sources": sources, "same_net": same_net}
+def nets() -> list[dict]:
+    """Return what tells the shipped landmark nets apart, a row for each fact."""
+    columns = {}
+    for name in ("landmarks", "landmarks-fast"):
+        files = [ROOT / "weights" / f"{name}{end}" for end in (".int8.onnx", ".onnx")]
+        opened = open_file(files[1], 1)
+        found = {
+            file: [row for row in result(file)["rows"] if row.get("tool") == f"ours, `{name}`"]
+            for file in ("others", "turns", "turns_avx2", "changed")
+        }
+        (other,), lost = found["others"], {row["photographs"]: row for row in found["changed"]}
+        columns[name] = {
+            "input, px": f"{opened.values['input_size']}",
+            "file in 8 bits / 32 bits, MB": " / ".join(f"{file.stat().st_size / 1e6:.1f}" for file in files),
+            "layouts": ", ".join(opened.values["layout"]["members"]),
+            "outputs": ", ".join(opened.outputs),
+            "NME %, 300W / FACES68": f"{other['NME %, 300W']} / {other['NME %, FACES68']}",
+            **{
+                f"{word}: missed %, 300W / FACES68": f"{lost[kind]['missed, %, 300W']} / {lost[kind]['missed, %, FACES68']}"
+                for word, kind in (
+                    ("upside down", "turned by 180°"),
+                    ("dark, noisy", "dark, noisy"),
+                    ("half in black shadow", "half in black shadow"),
+                )
+            },
+            "hidden landmarks: average precision": span(result("visible")["rows"], name),
+            "ms a picture, AVX-512 and VNNI": f"{found['turns'][0]['ms, median']}",
+            "times MediaPipe, the same": " / ".join(row["ratio"] for row in found["turns"]),
+            "ms a picture, AVX2 alone": f"{found['turns_avx2'][0]['ms, median']}",
+        }
+    facts = next(iter(columns.values()))
+    return [{"fact": fact, **{f"`{name}`": rows[fact] for name, rows in columns.items()}} for fact in facts]
+
+
+def span(rows: list[dict], net: str) -> str:
+    """Return the least and the largest average precision of a net over kinds of covers, in %, and the prevalence."""
+    precision, hidden = (
+        sorted(float(row[key]) for row in rows if row["net"] == net and row[key]) for key in ("AP", "hidden")
+    )
+    return f"{precision[0]:.0f} to {precision[-1]:.0f} % where {hidden[0]:.0f} to {hidden[-1]:.0f} % are hidden"
+
+
+MADE = {"sources": sources, "same_net": same_net, "nets": nets}
 
 
 def table(names: str) -> str:

@@ -22,6 +22,7 @@ from utils.settings.rules import MEAN_TEACHER
 from utils.settings.union import labelled_by
 from utils.task.check_sets import check_known, check_tests, check_training
 from utils.task.task_data import TaskData, ValidationPart, load_faces
+from utils.train import checkpoint
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights, initialise
@@ -103,6 +104,8 @@ def start_net(
     labelled = labelled_by(layout, settings.layouts)
     meanface = task_data.sets.meanface(settings.net.meanface, layout, faces)
     net = make_net(settings.net, loss, layout, meanface, labelled, levels)
+    if train.freeze == "landmarks":
+        net = with_landmarks_of(net, settings.net.weights, levels)
     if settings.net.refine:
         logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
@@ -112,12 +115,8 @@ def start_net(
         started = initialise(
             net, settings.net.weights, layout, faces.meanface(), logger.warning, task_data.sets.defaults
         )
-        if train.freeze in ("backbone", "landmarks") and started == RANDOM:
-            raise UserError(f"--freeze {train.freeze} would keep random weights; give --weights of a trained net")
-        if train.freeze == "landmarks" and not net.spec["auxiliary"]:
-            raise UserError(
-                "--freeze landmarks leaves nothing to train; add --visible 1, --pose 1, --eyes 1 or --mouth 1"
-            )
+        if train.freeze == "backbone" and started == RANDOM:
+            raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
     if train.teacher:
         net, words = add_teacher(
             net.to(ranks.device),
@@ -129,6 +128,23 @@ def start_net(
         )
         logger.info(words)
     return net, started
+
+
+def with_landmarks_of(net: Trainable, weights: str, levels: int) -> Trainable:
+    """Return a net, with random weights, whose landmarks have the neighbors and the mean face of the net in a file, if
+    both have the same landmarks.
+    """
+    if not net.spec["auxiliary"]:
+        raise UserError("--freeze landmarks leaves nothing to train; add --visible 1, --pose 1, --eyes 1 or --mouth 1")
+    known = {} if weights in ("none", "imagenet") else checkpoint.load_weights(weights)[1]
+    if not known:
+        raise UserError(
+            f"--freeze landmarks keeps the landmarks of a net of ours, not of {weights}; give its --weights"
+        )
+    kept = {key: known["net"][key] for key in ("neighbor_index", "meanface") if key in known["net"]}
+    if any(len(values) != net.head.num_lms for values in kept.values()):  # of another layout: `initialise` maps them
+        return net
+    return build_net({**net.spec, **kept}, levels)
 
 
 def validator(

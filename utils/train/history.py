@@ -35,8 +35,12 @@ class History:
         return self.epochs - 1 - self.best_epoch()
 
     def best_epoch(self) -> int:
-        """Return the number, from 0, of the epoch whose weights best.pt holds; without validation it is the last one."""
-        return max((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=self.epochs - 1)
+        """Return the number, from 0, of the epoch whose weights best.pt holds: the first one with the best figure.
+
+        It is the last one without validation, and if all figures are the same, as with --freeze landmarks.
+        """
+        best = [row["epoch"] for row in self.rows if row[self.figure] == self.best]
+        return best[0] if 0 < len(best) < self.epochs else self.epochs - 1
 
     def diverged(self) -> bool:
         """Return whether the loss has risen since the first epoch, and the validation figure has not become better."""
@@ -49,12 +53,10 @@ class History:
 
     def add(self, row: dict, times: dict) -> bool:
         """Add an epoch's figures. Return whether its validation figure is the best so far."""
-        # it is NaN without validation, and always the same with --freeze landmarks: then the last epoch is the best
-        better = not row[self.figure] > self.best
-        self.best = min(row[self.figure], self.best)
+        self.best = min(row[self.figure], self.best)  # NaN without validation
         self.rows.append({**row, "best": self.best})
         self.times.append(times)
-        return better
+        return self.best_epoch() == self.epochs - 1
 
     def write_tables(self, folder: Path) -> None:
         """Write step.csv and time.csv to a run's folder, a row for each epoch."""

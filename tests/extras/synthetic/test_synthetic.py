@@ -259,7 +259,7 @@ def test_a_flag_is_no_folder_for_faces(tmp_path):
 def test_rendered_faces_are_read_with_their_visibility(tmp_path):
     generate(tmp_path / "raw", 4, 3, 64, workers=1)
     assert infer(tmp_path / "raw") == "synthetic"
-    splits, layout, _ = read_set("synthetic", tmp_path / "raw")
+    splits, layout, *_ = read_set("synthetic", tmp_path / "raw")
     assert layout == "68" and [len(table["file"]) for table in splits.values()] == [4, 3]
     name, file = splits["train"]["file"][0], tmp_path / "raw" / "visible.tsv"
     points = read_pts((tmp_path / "raw" / name).with_suffix(".pts"))

@@ -208,7 +208,7 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
     ("text", "message"),
     [
         ("68:\n  count: 2\n  flip_index: [1, 0]\n", "there is another layout '68' already"),
-        ("count: 2\nflip_index: [1, 0]\n", "must hold one layout"),
+        ("count: 2\nflip_index: [1, 0]\n", "own.yaml must hold layouts"),
         ('mine:\n  count: 2\n  flip_index: [1, 0]\n  same_as: {"68": {0: 45, 1: 37}}\n', "left and right swapped"),
         ("mine: [", "not valid YAML"),
         (None, "cannot read .*own.yaml"),
