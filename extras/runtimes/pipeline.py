@@ -300,9 +300,9 @@ def is_far(centre, side, direction, box, next_direction):
 
 
 @script(STEPS, default_opset=op)
-def apart(kept, boxes, means):
+def without_duplicates(kept, boxes, means):
     """Return which of the faces that are `kept` (M,) show neither another one again nor a part of one, see
-    `landmarker.apart`.
+    `landmarker.without_duplicates`.
     """
     share, iou, area, other = overlaps(boxes, boxes)
     score, better = op.Unsqueeze(means, [1]), op.Unsqueeze(means, [0])
@@ -344,7 +344,7 @@ FUNCTIONS = (
     hull,
     is_face,
     is_far,
-    apart,
+    without_duplicates,
     faces,
 )
 # det_*, find_* and net_* are tensors of the detector, the finder and the landmark net, whose nodes are put in behind the
@@ -396,7 +396,7 @@ pipeline (uint8[height, width, 3] image)
         hull = pipnet.steps.hull(points)
         shown = pipnet.steps.is_face(mean_score, found, face_least, hull, start)
     }>(number, yes)
-    kept = pipnet.steps.apart(likely_ones, every_hull, every_mean)
+    kept = pipnet.steps.without_duplicates(likely_ones, every_hull, every_mean)
     boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(kept, every_box, start_scores, every_points, every_scores)
     {{visible = Compress<axis = 0>(every_seen, kept)}}
 }

@@ -59,7 +59,7 @@ export class Landmarker {
     while (rest.length && faces.length < this.most) {
       const some = rest.splice(0, this.most - faces.length);
       const more = await this.confirmed(frame, found.filter((one) => some.includes(one)));
-      faces = faces.length ? apart([...faces, ...more], this.limits).sort((one, other) => other.score - one.score) : more;
+      faces = faces.length ? withoutDuplicates([...faces, ...more], this.limits).sort((one, other) => other.score - one.score) : more;
     }
     return faces;
   }
@@ -75,7 +75,7 @@ export class Landmarker {
       const again = await this.landmarksOf(frame, moving.map((face) => next.get(face)));
       moving.forEach((face, i) => Object.assign(face, again[i]));
     }
-    return apart(faces.filter((face, i) => this.isFace(face, found[i].box.slice(0, 4))), this.limits);
+    return withoutDuplicates(faces.filter((face, i) => this.isFace(face, found[i].box.slice(0, 4))), this.limits);
   }
 
   /** Return the landmark boxes of the faces that the finder sees. Where its scores are low, it looks again, also turned. */
@@ -261,7 +261,7 @@ export function largestFirst(boxed) {
 }
 
 /** Return the faces without those that show another face again, or a part of a face that is larger and not less certain. */
-export function apart(faces, { same, part, within }) {
+export function withoutDuplicates(faces, { same, part, within }) {
   const all = faces.map((face) => ({ box: boxOf(face.landmarks), score: mean(face.scores) }));
   const isAgain = (i, j) => iou(all[i].box, all[j].box) >= same && (all[i].score < all[j].score || j < i);
   const isPart = (i, j) => shared(all[i].box, all[j].box) >= within && areaOf(all[i].box) * part < areaOf(all[j].box);

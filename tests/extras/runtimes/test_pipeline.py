@@ -170,7 +170,7 @@ def test_its_joins_are_those_of_the_detector_and_the_landmarker():
         kept = draw.random(number + 3) < 0.9
         faces = [Face(box, 1.0, box.reshape(2, 2), np.array([score])) for box, score in zip(boxes, scores, strict=True)]
         expected = without_parts([face for face, keeps in zip(faces, kept, strict=True) if keeps])
-        remains = pipeline.apart(kept, boxes, scores)
+        remains = pipeline.without_duplicates(kept, boxes, scores)
         assert [id(face) for face in expected] == [
             id(face) for face, keeps in zip(faces, remains, strict=True) if keeps
         ]
