@@ -309,7 +309,7 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     works(cli("--export onnx --exp", run))
     foreign = (run / "card.md").read_text()
     assert "a&lt;script>" in foreign and "<script>" not in foreign and "\n# b" not in foreign
-    assert cli("--export tflite --exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
+    assert cli("--export onix --exp", run).error.startswith("argument --export: invalid choice: 'onix'")
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
 
 

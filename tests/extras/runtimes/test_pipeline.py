@@ -63,13 +63,11 @@ def pair(file):
 
 
 def apart(faces: list, found: dict) -> np.ndarray:
-    """Return the largest difference of a landmark, in px of the picture, for each face (M,).
-    Order and number must agree.
-    """
+    """Return the differences of the landmarks (M, N), in px of the picture. Order and number must agree."""
     assert found["landmarks"].shape == (len(faces), 68, 2)
     return np.array(
-        [np.hypot(*(face.landmarks - points).T).max() for face, points in zip(faces, found["landmarks"], strict=True)]
-    )
+        [np.hypot(*(face.landmarks - points).T) for face, points in zip(faces, found["landmarks"], strict=True)]
+    ).reshape(-1, 68)
 
 
 def at_the_edge(image: np.ndarray) -> np.ndarray:
@@ -109,8 +107,9 @@ def test_it_finds_what_the_landmarker_finds(pair, change, count):
     assert len(faces) >= count  # an enlarged picture may show a false one too, which is not compared
     faces, found = faces[:count], {name: values[:count] for name, values in found.items()}
     sides = [np.ptp(face.landmarks, axis=0).max() for face in faces]
-    # the second term: of a landmark with two almost equal cells in its score map
-    assert (apart(faces, found) < 0.3 + 0.003 * np.array(sides)).all()
+    # a landmark may have two almost equal cells in its score map
+    away = apart(faces, found)
+    assert (away.mean(1) < 0.15).all() and (away.max(1) < 0.3 + 0.01 * np.array(sides)).all()
     for face, box, score, scores in zip(faces, found["boxes"], found["scores"], found["landmark_scores"], strict=True):
         assert np.abs(face.box - box).max() < 0.2 and abs(face.score - score) < 0.01
         assert np.abs(face.scores - scores).max() < 0.05
@@ -191,7 +190,7 @@ def test_it_agrees_on_photographs(pair):
     equal.
     """
     pictures = sorted(path for path in PHOTOGRAPHS.iterdir() if path.suffix in (".jpg", ".png"))[::12]
-    off = np.concatenate([apart(*pair(cv2.imread(str(path)))) for path in pictures])
+    off = np.concatenate([apart(*pair(cv2.imread(str(path)))).max(1) for path in pictures])
     assert len(off) >= len(pictures) - 1 and np.median(off) < 0.05 and np.mean(off < 0.2) >= 0.95
 
 
