@@ -241,7 +241,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     works(run("python", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)))
     public = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
     assert not [name for name in pipnet.__all__ if f'id="pipnet.{name}"' not in public]
-    assert (tmp_path / "assets" / "faces.jpg").is_file() and (tmp_path / "benchmarks" / "results").is_dir()
+    assert (tmp_path / "assets" / "demo.jpg").is_file() and (tmp_path / "benchmarks" / "results").is_dir()
 
 
 def test_the_notebook_is_stored_with_small_outputs_that_name_no_machine():
