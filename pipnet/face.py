@@ -7,6 +7,8 @@ import numpy as np
 
 from pipnet.geometry import box_of
 
+PER_LANDMARK = ("landmarks", "scores", "sigma", "visible")  # fields with a row for each landmark
+
 
 class Face(NamedTuple):
     """One face of one frame, in continuous image px. None stands for values that were not computed.

@@ -14,7 +14,7 @@ from pipnet.align import box_of_points, chip
 from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.draw import draw_faces
 from pipnet.errors import UserError, one_line
-from pipnet.face import Face, boxes_of
+from pipnet.face import PER_LANDMARK, Face, boxes_of
 from pipnet.files import SHIPPED, lasting
 from pipnet.geometry import (
     border_px,
@@ -287,11 +287,8 @@ class Landmarker:
         """Return a face of `whole` with the landmarks of this layout only."""
         if self._rows is None:
             return face
-        sigma = None if face.sigma is None else face.sigma[self._rows]
-        visible = None if face.visible is None else face.visible[self._rows]
-        return face._replace(
-            landmarks=face.landmarks[self._rows], scores=face.scores[self._rows], sigma=sigma, visible=visible
-        )
+        values = {name: getattr(face, name) for name in PER_LANDMARK}
+        return face._replace(**{name: None if value is None else value[self._rows] for name, value in values.items()})
 
     def _largest(
         self, images: list[Bgr], detected: list[tuple[np.ndarray, np.ndarray]], second_crop: bool

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from utils.data.changes import Change
+from utils.data.changes import Change, covers
 from utils.data.pixels import STILL, warps
 
 HALF, WHITE = 0.5, 255.5
@@ -75,8 +75,8 @@ def compile_changes(made: Sequence[Change]) -> list[tuple]:
             low, extent = np.split(change.box, 2, 1)
             add(cover, np.all(extent > 0, 1), np.concatenate([low, low + extent], 1), change.shade, most=0)
         if change.shape is not None:
-            acts = (change.shape[:, 0, :2] != 0).any(1)
-            add(cover_shape, acts, change.shape, change.shade, change.texture[:, None, None, None], most=0)
+            texture = change.texture[:, None, None, None]
+            add(cover_shape, covers(change.shape), change.shape, change.shade, texture, most=0)
     last = sum(act in (cover, cover_shape) for act, *_ in done[-2:])
     done.insert(len(done) - last, (finish, None, []))  # covering is faster on bytes than on floats
     return done

@@ -1,4 +1,4 @@
-"""Whether each landmark is seen in the crop, read from what the refiner looks at.
+"""Visibility: tells whether each landmark is seen in the crop, from what the refiner looks at.
 
 A landmark is hidden behind the head itself, behind something else, under what the augmentation draws, or outside the
 picture. Hidden landmarks keep their places, which are trained as those of all others.

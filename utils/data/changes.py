@@ -59,7 +59,7 @@ class Change(NamedTuple):
     jitter: np.ndarray | None = None  # (B, 2) uniform noise in +- this, grey levels, 0: none; seed
     box: np.ndarray | None = None  # (B, 4) int: x, y, width, height of a covered rectangle, 0: none
     shade: np.ndarray | None = None  # (B, 3) int: its colour
-    shape: np.ndarray | None = None  # (B, 3, 3) rows of a covering shape, see `shapes`
+    shape: np.ndarray | None = None  # (B, 3, 3) rows of a covering shape, see `shapes`; 0: none
     texture: np.ndarray | None = None  # (B,) its texture, 0: plain, in the colour `shade`; 1: the picture upside down
     fill: int = 0  # grey level of what lies outside the picture
     clips: np.ndarray | None = None  # (B,) bool: landmarks that leave the crop are moved to its edge
@@ -207,9 +207,7 @@ def shapes(box: np.ndarray, u: np.ndarray, acts: np.ndarray) -> np.ndarray:
     made = np.zeros((len(box), 3, 3))
     made[:, :2, :2], made[:, :2, 2] = axes, -(axes @ middle[..., None])[..., 0]
     made[:, 2, 0] = ROUNDNESS[(len(ROUNDNESS) * u[:, 1]).astype(int)]
-    return np.where(
-        acts[:, None, None], made, np.array([[0.0, 0, 2], [0, 0, 2], [1, 0, 0]])
-    )  # no point lies in the latter
+    return made * acts[:, None, None]  # of zeros, both terms are 0^0 = 1, so that no point lies in them
 
 
 def filling(recipe: AugmentSettings) -> int:
@@ -303,6 +301,11 @@ def hidden(points: np.ndarray, frame: np.ndarray, made: Sequence[Change], border
         if change.shape is not None:
             gone |= in_shape(change.shape, place[..., 0], place[..., 1])
     return gone
+
+
+def covers(shape: np.ndarray) -> np.ndarray:
+    """Return which of shapes (B, 3, 3) there are: (B,) bool."""
+    return shape[:, 2, 0] > 0
 
 
 def outside(points: np.ndarray, box: np.ndarray) -> np.ndarray:

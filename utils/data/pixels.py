@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipnet.geometry import compose, opencv_matrix
-from utils.data.changes import Change, in_shape
+from utils.data.changes import Change, covers, in_shape
 
 LEVELS = np.arange(256)
 STILL = -1  # instead of a flag: the crop is not warped
@@ -79,7 +79,7 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
         for image, (x, y, width, height), shade in zip(out, change.box.tolist(), change.shade, strict=True):
             image[y : y + height, x : x + width] = shade
     if change.shape is not None:
-        for row in np.flatnonzero((change.shape[:, 0, :2] != 0).any(1)).tolist():
+        for row in np.flatnonzero(covers(change.shape)).tolist():
             cover(out[row], change.shape[row], change.shade[row], change.texture[row])
     return out
 

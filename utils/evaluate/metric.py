@@ -7,8 +7,6 @@ from numpy import ndarray
 
 STEP = 0.01  # % NME between two points of the cumulative error distribution
 NORMS = ("interocular", "interpupil", "box", "diagonal", "size")
-
-
 PRECISION = 0.8  # of hidden landmarks, at which their recall is published (RCPR: Burgos-Artizzu et al., ICCV 2013)
 
 

@@ -94,10 +94,11 @@ def _figures(scores: metric.Scores, thresholds) -> Row:
 
 def score_rows(case: Case, model: str, result: Result | Compared, thresholds) -> list[Row]:
     """Return a row for the whole set and one for each subset."""
-    rows = []
+    rows, seen = [], getattr(result, "visible", None)
+    truth = case.faces["visible"][:] if seen is not None and "visible" in case.faces else None
     for subset, mask in case.subsets():
         scores, moving = metric.summary(result.nme[mask], thresholds), result.flicker[mask]
-        hidden = _hidden(case, result, mask)
+        hidden = [""] * len(HIDDEN) if truth is None else _hidden(seen[mask], truth[mask])
         count = str(scores.faces)
         if scores.left_out:
             count += f" (-{scores.left_out})"
@@ -118,13 +119,9 @@ def score_rows(case: Case, model: str, result: Result | Compared, thresholds) ->
     return rows
 
 
-def _hidden(case: Case, result: Result | Compared, mask: np.ndarray) -> list[str]:
-    """Return the cells HIDDEN of some faces; empty where the set or the net does not tell what is hidden."""
-    visible = getattr(result, "visible", None)
-    if visible is None or "visible" not in case.faces:
-        return [""] * len(HIDDEN)
-    figures = metric.hidden(visible[mask], case.faces["visible"][:][mask])
-    return [f"{100 * value:.1f}" if np.isfinite(value) else "" for value in figures]
+def _hidden(seen: np.ndarray, truth: np.ndarray) -> list[str]:
+    """Return the cells HIDDEN of some faces, see `metric.hidden`; empty where the set does not tell what is hidden."""
+    return [f"{100 * value:.1f}" if np.isfinite(value) else "" for value in metric.hidden(seen, truth)]
 
 
 def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Where a training's figures and pictures go: the callbacks that --log names.
+"""Callbacks, which take the figures and pictures of a training: what --log names.
 
 `CALLBACKS` is the table of ours. Any other class is named by its module: `--log my_package.logs:Slack`.
 """
@@ -20,7 +20,7 @@ from utils.train.history import History
 
 
 class Callback(Protocol):
-    """What --log names: a class without arguments. Only the first process makes one."""
+    """A class that --log names, made without arguments, in the first process only."""
 
     def start(self, folder: Path, settings: dict[str, Any], history: History) -> None:
         """Begin. folder: of the run; settings: {key: value}; history: the epochs, those of a resumed run to begin with."""
