@@ -181,6 +181,7 @@ class Output:
         elif target:
             self._save(target, several or (source.still and source.folder is not None))
         self.faces = self.frames = 0
+        self.seconds = 0.0  # that all frames have taken
 
     def open_window(self) -> None:
         """Open the window if the source is shown, and tell its keys."""
@@ -263,7 +264,9 @@ class Output:
                 name = Path(frame.name).stem + ("" if self.source.still else f"_{frame.index:06d}")
                 seconds = 0.0 if self.source.still or self.source.live else frame.seconds
                 goes_on = self.window.show(image, seconds, lambda style: self.draw(frame, faces, style), name)
-        self.panel.update(stages, total + time.perf_counter() - start)
+        seconds = total + time.perf_counter() - start
+        self.seconds += seconds
+        self.panel.update(stages, seconds)
         return goes_on
 
     def close(self) -> None:
@@ -277,7 +280,9 @@ class Output:
         """Return a summary of the run: numbers of faces and frames, and the files that were written."""
         text = f"{plural(self.faces, 'face')} in {plural(self.frames, 'picture' if self.source.still else 'frame')}"
         if not self.source.still:
-            text += f", {self.panel.fps:.0f} frames/s"
+            paused = self.window is not None  # or it may have been: then the rate is that of the last second
+            rate = self.panel.fps if paused else self.frames / max(self.seconds, 1e-4)
+            text += f", {rate:.0f} frames/s"
         saved = [str(self.sink.target)] if self.sink and self.sink.written else []
         if self.lines and self.lines.file:
             saved.append(self.lines.place)

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -302,6 +303,15 @@ def test_without_a_display_it_saves_and_says_where(nets, capfd):
     for _ in range(2):
         show("my.pictures", *nets)
     assert Path("output/my.pictures/face.png").is_file() and Path("output/my.pictures_2/face.png").is_file()
+
+
+def test_the_rate_of_a_video_is_that_of_all_its_frames():
+    source = SimpleNamespace(live=False, still=False)
+    args = SimpleNamespace(save=None, json="out.jsonl", overwrite=False)
+    video = output.Output(args, source, LAYOUTS.load("68"), None, False, set())
+    for seconds in [0.01] * 90 + [0.1] * 10:
+        video.add(None, [], {}, seconds)
+    assert re.fullmatch(r"0 faces in 100 frames, 5[0-3] frames/s", video.summary())
 
 
 def test_a_video_with_all_there_is(nets, tmp_path, cli):
