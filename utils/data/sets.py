@@ -58,6 +58,7 @@ class SetFinder:
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.compared: set[Path] = set()  # folders whose archives have been compared with them
         self.made: set[Path] = set()  # folders that were written by this object
+        self.used: dict[Path, PreparedSet] = {}  # sets that `prepare` has returned, by their folders
         self.opened: dict[
             tuple[Path, int], PreparedSet
         ] = {}  # by folder and time of its meta.yaml, so each is read once
@@ -102,6 +103,13 @@ class SetFinder:
         if key not in self.opened:
             self.opened[key] = PreparedSet(folder, self.layouts, self._drawn(folder))
         return self.opened[key]
+
+    def log_ready(self) -> None:
+        """Log the sets that were used and had been prepared before."""
+        for folder, one in self.used.items():
+            if folder not in self.made:
+                faces = ", ".join(f"{len(one.read(split))} {split}" for split in one.splits)
+                logger.info(f"{folder} is prepared already: {faces} faces with {one.meta['count']} landmarks")
 
     def log_unused(self) -> None:
         """Log the sets in `root` that were not used for 30 days or were moved aside, and how to delete them."""
@@ -152,6 +160,7 @@ class SetFinder:
             one.touch()
         if "row" in one.meta:
             self.layouts.rows.setdefault(one.meta["layout"], one.meta["row"])
+        self.used[one.folder] = one
         return one
 
     def _as_it_is(self, folder: Path) -> PreparedSet:

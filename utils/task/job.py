@@ -67,6 +67,7 @@ class Job(NamedTuple):
         sets = SetFinder(self.settings, defaults, mode.prepare and mode.overwrite and self.ranks.first)
         task_data = self.task.prepare(self.settings, sets, self.ranks, needs_training, needs_tests)
         if mode.prepare and self.ranks.first:
+            sets.log_ready()
             sets.log_unused()
         return self._replace(task_data=task_data)
 

@@ -111,7 +111,9 @@ def test_sets_that_are_not_used_are_named(tmp_path, said, cli):
     flags = ("--prepare", "--train-data", mine, "--data-root", tmp_path / "data", "--target-size", "32")
     done = works(cli(*flags))
     assert f"rm -r {old.folder}\n" in done.stderr
+    assert f"{new.folder} is prepared already: 11 train, 1 val faces with 68 landmarks" in done.stderr
     done = cli(*flags, "--overwrite")
+    assert "prepared already" not in done.stderr
     (aside,) = {path.name for path in (tmp_path / "data").iterdir()} - {old.folder.name, new.folder.name}
     assert done.returncode == 0 and {str(old.folder), str(tmp_path / "data" / aside)} <= {*done.stderr.split()}
     assert training(train_data=["mine"], **common).folder == new.folder and aside.startswith(new.folder.name)
