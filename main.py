@@ -11,9 +11,11 @@ try:
     from utils.settings.formats import lacking
     from utils.settings.machine import software
     from utils.settings.modes import check_modes
+    from utils.settings.progress import log_to_terminal
 except (ImportError, OSError) as missing:
     stop_without(missing)
 
+import os
 from pathlib import Path
 
 
@@ -29,6 +31,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         when_stopped(STOPPED)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
     import_outside(given)
+    log_to_terminal(os.environ.get("RANK", "0") == "0")
     given = unpack_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"]))
     check_sets(given, defaults)
     if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):

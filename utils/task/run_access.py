@@ -1,6 +1,5 @@
 """Finds and checks the runs that main.py works on, locks the one that it writes to, and opens its log."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loguru import logger
-from tqdm import tqdm
 
-from pipnet.errors import UserError, printable
+from pipnet.errors import UserError
 from pipnet.files import SHIPPED
 from utils.settings.config import ROOT
 from utils.settings.modes import TESTS
+from utils.settings.progress import log_to_terminal
 from utils.settings.start import names_training
 from utils.train import run_folder
 from utils.train.ranks import Ranks, variable
@@ -84,12 +83,7 @@ def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
 
     A training without --exp takes the next id that is free.
     """
-    logger.remove()
-    logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
-    if ranks.first:
-        logger.add(
-            lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO"
-        )
+    log_to_terminal(ranks.first)
     trains, run = mode.train or mode.audit, runs.own
     writes = run and (trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS))
     with ranks.connected(), ExitStack() as held:

@@ -1,6 +1,7 @@
 """Own sets that come as a ZIP, and those in formats that are not read."""
 
 import json
+import re
 import zipfile
 
 import pytest
@@ -50,10 +51,11 @@ def test_a_zip_is_unpacked_once(tmp_path, write, top):
     assert unpack(file, root) == folder and len([*(root / "unpacked").iterdir()]) == 1
 
 
-def test_a_zip_is_named_in_the_place_of_a_folder(tmp_path):
+def test_a_zip_is_named_in_the_place_of_a_folder(tmp_path, capsys):
     file = packed(write_rows(tmp_path / "raw", [FIVE + i for i in range(6)]), tmp_path / "mine.zip")
     flags = ["--prepare", "--dataset", str(file), "--data-root", str(tmp_path / "data"), "--target-size", "32"]
     main([*flags, "--layout", "5"])
+    assert re.match(rf"[0-9:]{{8}} {file} is unpacked into ", capsys.readouterr().err)  # as all lines of a run begin
     assert read_meta(made_in(tmp_path / "data", "mine"))["found"] == {"all": 6}
     (tmp_path / "only").mkdir()
     file.rename(tmp_path / "only" / "mine.zip")
