@@ -33,9 +33,14 @@ def _run(command: list[str], file: Path, what: str) -> None:
         raise UserError(f"{what} cannot convert this net ({one_line(reason)}); leave this format out")
 
 
+def _needed(package: str, file: Path) -> Any:
+    """Import a package that a format needs. An error gives the name of its file, whose folder is a temporary one."""
+    return import_runtime(package, Path(file.name))
+
+
 def write_mnn(source: Source, file: Path) -> None:
     """Write the ONNX graph for MNN, with float32 weights."""
-    import_runtime("MNN", file)
+    _needed("MNN", file)
     # the command `mnnconvert` installs a package and sends a report of its use; the function that it calls does neither
     _run(
         [
@@ -56,7 +61,7 @@ def write_mnn(source: Source, file: Path) -> None:
 
 def write_openvino(source: Source, file: Path) -> None:
     """Write the ONNX graph for OpenVINO, with float32 weights in the .bin beside it."""
-    openvino = import_runtime("openvino", file)
+    openvino = _needed("openvino", file)
     try:
         openvino.save_model(openvino.convert_model(source.onnx), file, compress_to_fp16=False)
     except RuntimeError as error:
@@ -74,7 +79,8 @@ def open_torchscript(file: Path, threads: int, sha256: str) -> Opened:
     if hashlib.sha256(data).hexdigest() != sha256:
         refuse_torchscript(file, threads)
     device, stored = prepare_torch(threads), stored_values(file)
-    net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
+    with warnings.catch_warnings(action="ignore"):  # that there will be another format
+        net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
 
     @torch.inference_mode()
     def run(feeds: Arrays) -> Arrays:
@@ -87,7 +93,7 @@ def open_torchscript(file: Path, threads: int, sha256: str) -> Opened:
 def write_ncnn(source: Source, file: Path) -> None:
     """Write a .param and a .bin for ncnn, with float32 weights. Input in0: float32 (3, S, S) BGR from 0 to 255, as
     `ncnn::Mat::from_pixels` gives it; outputs out0, out1, ... in the order of the metadata."""
-    pnnx = import_runtime("pnnx", file)
+    pnnx = _needed("pnnx", file)
     name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, _trace_planes(source, file.parent)))
     _run(
         [
@@ -101,7 +107,7 @@ def write_ncnn(source: Source, file: Path) -> None:
         file,
         "pnnx",
     )
-    net, layers = import_runtime("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
+    net, layers = _needed("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
     unknown = [layer for layer in layers if "." in layer]
     if unknown:  # layers of ncnn have no dot in their names
         raise UserError(
@@ -117,7 +123,7 @@ def write_tflite(source: Source, file: Path) -> None:
     import onnx
 
     if find_spec("onnx2tf") is None:  # importing it loads TensorFlow
-        raise UserError(f"{file} needs the package onnx2tf: pip install onnx2tf")
+        raise UserError(f"{file.name} needs the package onnx2tf: pip install onnx2tf")
     model = folded(onnx.load(source.onnx))
     sums_as_products(model.graph)
     onnx.save(model, file.parent / "net.onnx")
@@ -158,7 +164,7 @@ def sums_as_products(graph) -> None:
 
 def write_coreml(source: Source, file: Path) -> None:
     """Write a zipped .mlpackage for Core ML (iOS 16, macOS 13), in float32. Input: a BGR picture; one at a time."""
-    coremltools = import_runtime("coremltools", file)
+    coremltools = _needed("coremltools", file)
     shape = _trace_planes(source, file.parent)
     picture = coremltools.ImageType("image", shape, color_layout=coremltools.colorlayout.BGR)
     values = source.metadata()

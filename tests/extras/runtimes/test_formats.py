@@ -31,6 +31,7 @@ from conftest import (
 from PIL import Image
 from small_nets import pictures
 
+from extras.runtimes import runtimes
 from extras.runtimes.runtimes import Arithmetic
 from extras.synthetic import VERSION, generate
 from nets import NetOptions, Prediction, build_net, make_spec
@@ -246,6 +247,13 @@ def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path)
     assert not unfolded(source.onnx)
 
 
+@pytest.mark.parametrize(("name", "package"), [("mnn", "MNN"), ("ncnn", "pnnx"), ("openvino", "openvino")])
+def test_an_export_without_its_package_is_one_line(tmp_path, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    file = tmp_path / f"net{FORMATS[name].suffix}"  # in a folder that nobody knows
+    refuses(f"^{file.name} needs the package {package}: pip install", getattr(runtimes, f"write_{name}"), None, file)
+
+
 @pytest.mark.parametrize(("suffix", "package"), [(".mnn", "MNN"), (".ncnn.param", "ncnn"), (".xml", "openvino")])
 def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch, suffix, package):
     file = tmp_path / f"net{suffix}"
@@ -346,7 +354,7 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, start, tra
     done = works(
         start("--test-formats torchscript --exp", run).result()
     )  # instead of the foreign file it tests its own
-    assert "| torchscript" in done.stdout
+    assert "| torchscript" in done.stdout and "Warning" not in done.stderr
     assert victim.read_bytes() == b"mine"
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
 
