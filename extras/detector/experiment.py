@@ -27,7 +27,7 @@ from utils.data.prepared_set import PreparedSet, Split, trained_splits
 from utils.data.sets import SetFinder, distinct
 from utils.settings.config import Settings, make_settings, read_defaults
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
-from utils.train.initialise import InitialWeights
+from utils.train.initialise import RANDOM, InitialWeights
 from utils.train.make_net import check_norms
 from utils.train.ranks import Ranks
 from utils.train.solver import Solver
@@ -204,6 +204,8 @@ def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) ->
     if Path(weights).suffix == ".onnx":  # an export's batch norms are folded
         crops = np.stack([scenes.scene(LATER, index).image for index in range(NORMS)])
         net.measure_norms(torch.from_numpy(crops))
+    if weights == "none" and not resume:
+        return net, RANDOM
     return net, InitialWeights("the checkpoint" if resume else weights)
 
 

@@ -77,6 +77,7 @@ def test_the_files_and_tables_of_a_run(detector):
     assert (detector / "report" / "pictures_faces.jpg").is_file()
     said = json.loads((detector.parent / "said.json").read_text())["stdout"]
     assert "| faces" in said and "AP where every face has a box" in said
+    assert "from random weights; " in (detector / "log.txt").read_text()
 
 
 def test_the_export_takes_pictures_of_any_size(detector):
