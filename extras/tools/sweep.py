@@ -179,7 +179,7 @@ def _train_all(mode: Namespace, given: dict[str, Any], combinations: list[dict],
     good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
     of = f", of the {len(good)} runs that have it" if len(good) < len(rows) else ""
     best = f"\nBest:  {min(good)[1]} (by validation{of})" if len(good) > 1 else ""
-    print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}, a run a folder beside {folder}", flush=True)
+    print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}; the folders of the runs: {folder}-...", flush=True)
     return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
 
 
