@@ -101,6 +101,8 @@ def nets() -> list[dict]:
         }
         (other,), lost = found["others"], {row["photographs"]: row for row in found["changed"]}
         columns[name] = {
+            "trained on": other["trained on"],
+            "use": other["use"],
             "input, px": f"{opened.values['input_size']}",
             "file in 8 bits / 32 bits, MB": " / ".join(f"{file.stat().st_size / 1e6:.1f}" for file in files),
             "layouts": ", ".join(opened.values["layout"]["members"]),

@@ -103,18 +103,19 @@ def ours(*net: str, **options) -> Callable[[str], Find]:
 
 
 class Tool(NamedTuple):
-    """open(NAME) loads it for a labelled set; trained_on: photographs, as far as known."""
+    """open(NAME) loads it for a labelled set; trained_on: pictures, as far as known; use: what their licence allows."""
 
     open: Callable[[str], Find]
     title: str
     trained_on: str
+    use: str = "research"
 
 
 TOOLS = {
     "ours": Tool(ours(), "ours, `landmarks`", "parts of 300W and FACES68"),
     "ours_fast": Tool(ours("landmarks-fast"), "ours, `landmarks-fast`", "parts of 300W and FACES68"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
-    "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
+    "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own", "any"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
     "gsr": Tool(gsr, "DPR GSR", "WFLW"),
 }
@@ -233,6 +234,7 @@ def others(*tools: str) -> dict:
         {
             "tool": tool.title,
             "trained on": tool.trained_on,
+            "use": tool.use,
             **{f"{kind}, {name}": tables[name][key][kind] for kind in ("NME %", "aligned") for name in names},
             **{kind: " / ".join(tables[name][key][kind] for name in names) for kind in ("ms a picture", "found, %")},
         }
