@@ -10,6 +10,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - ALL_AGES, DIVERSE: two of these subfolders, labelled by pseudo_labels.py
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
+- VIDEOS: videos of people who blink
 """
 
 import os
@@ -45,6 +46,7 @@ VARIABLES = {
             "RENDERED_FEW",
             "LIDS",
             "STEADY",
+            "VIDEOS",
         )
     },
 }
