@@ -118,7 +118,7 @@ def nets() -> list[dict]:
             },
             "hidden landmarks: average precision": span(result("visible")["rows"], name),
             "ms a picture, AVX-512 and VNNI": f"{found['turns'][0]['ms, median']}",
-            "times MediaPipe, the same": " / ".join(row["ratio"] for row in found["turns"]),
+            "that time as a multiple of MediaPipe's": " / ".join(row["ratio"] for row in found["turns"]),
             "ms a picture, AVX2 alone": f"{found['turns_avx2'][0]['ms, median']}",
         }
     facts = next(iter(columns.values()))
