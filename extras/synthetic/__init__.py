@@ -59,14 +59,15 @@ DATASETS = {
 }  # see `utils.data.makers`
 
 
-def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
+def render(seed: int, index: int, size: int = 256, varied: bool = False, **pose) -> RenderedFace:
     """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
 
     Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose`
-    that replace the drawn ones.
+    that replace the drawn ones. varied: of people who differ more, a fourth of them difficult.
     """
     _check_size(size)
-    return render_face(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
+    hard = index >= HARD_INDEX or (varied and index % 4 == 0)
+    return render_face(np.random.default_rng([seed, index]), size, hard, pose, varied)
 
 
 def _check_size(size: int) -> None:
@@ -127,23 +128,29 @@ def write_face(file: Path, image: np.ndarray, points: np.ndarray) -> None:
     write_pts(file.with_suffix(".pts"), points)
 
 
-def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
-    """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
-    folder, name, seed, index, size = job
-    face = render(seed, index, size)
+def _work(job: tuple[str, str, int, int, int, bool]) -> tuple[str, str]:
+    """Write the face of a job (folder, name, seed, index, size, varied); return its name and its visibility as digits."""
+    folder, name, *arguments = job
+    face = render(*arguments)
     write_face(Path(folder, name), face.image, face.landmarks + (ORIGIN - CONTINUOUS))
     return name, "".join("01"[int(v)] for v in face.visible)
 
 
 def generate(
-    folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None
+    folder: Path,
+    train: int = 2000,
+    test: int = 400,
+    size: int = 256,
+    seed: int = 0,
+    workers: int | None = None,
+    varied: bool = False,
 ) -> dict[str, int]:
     """Write synthetic faces of `size` px into `folder` as a 300W tree; return the number of faces of each part.
 
     Training parts: afw, helen/trainset, lfpw/trainset; test parts: helen/testset, lfpw/testset and ibug (difficult).
     `visible.tsv` says for every picture which of its landmarks are visible. The tree is built beside `folder` and
-    renamed at the end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. Raise
-    UserError if the folder exists or cannot be written.
+    renamed at the end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. varied: see
+    `render`. Raise UserError if the folder exists or cannot be written.
     """
     folder = Path(folder)
     if min(train, test) < 0 or train + test == 0:
@@ -158,9 +165,8 @@ def generate(
         for part, count in counts.items():
             (build / part).mkdir(parents=True)
             kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
-            jobs += [
-                (str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)
-            ]
+            numbers = range(place[kind], place[kind] + count)
+            jobs += [(str(build), f"{part}/face{n:07d}.jpg", seed, n, size, varied) for n in numbers]
             place[kind] += count
         with (
             progress(total=len(jobs), desc="synthetic faces", unit="face") as bar,
@@ -203,7 +209,7 @@ def _lean() -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
-def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
+def _map(jobs: list[tuple[str, str, int, int, int, bool]], workers: int) -> Iterator[tuple[str, str]]:
     """Yield the results of `_work` in the order of the jobs."""
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from extras.synthetic import paint, scene, wear
+from extras.synthetic import paint, scene, variety, wear
 from extras.synthetic.head import HINGE, head_model, landmarks_3d, pose_vertices
 from extras.synthetic.people import Person, Pose, sample_light, sample_person, sample_pose
 from extras.synthetic.render import (
@@ -50,11 +50,19 @@ def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) ->
     return camera._replace(centre=(place - (flat.min(0) + flat.max(0)) / 2).astype(np.float32))
 
 
-def render_face(rng: np.random.Generator, size: int, hard: bool, fixed: dict) -> RenderedFace:
-    """Return a random face on `size` px; `hard`: one for the difficult test part; fixed: {field of its pose: value}."""
-    person, pose, light = sample_person(rng), sample_pose(rng, hard)._replace(**fixed), sample_light(rng)
+def render_face(rng: np.random.Generator, size: int, hard: bool, fixed: dict, varied: bool = False) -> RenderedFace:
+    """Return a random face on `size` px.
+
+    hard: one for the difficult test part. fixed: {field of its pose: value}. varied: of people who differ more.
+    """
+    person, pose = sample_person(rng), sample_pose(rng, hard)
+    if varied:
+        person, pose = variety.vary(rng, person), variety.mean_pose(pose)
+    pose, light = pose._replace(**fixed), sample_light(rng)
     canvas_size = round(size * SUPERSAMPLE)
     points = pose_vertices(person.shape | pose.expression, pose.jaw, pose.jaw_side)
+    if person.hills is not None:
+        points = points + variety.unevenness(person.hills)
     camera = _aim(rng, points, pose, canvas_size)
     canvas = scene.background(rng, canvas_size) * (0.3 + 0.7 * (light.key_colour + light.sky)).astype(np.float32)
     depth = np.full(canvas_size * canvas_size, -1e4, np.float32)
@@ -93,7 +101,7 @@ def _draw_base(
     edge, shell = hair
     seen = drawing.camera.view(head_model().grid(drawing.points))
     ears = [drawing.camera.view(wear.ear(s, drawing.points)) for s in (-1.0, 1.0)]
-    body, own = wear.body(drawing, pose.angles[0], pose.angles[2])
+    body, own = wear.body(drawing, pose.angles[0], pose.angles[2], person.collar)
     under = np.min(corners(edge), 0)
     shown = np.full((ears[0].shape[0] - 1, ears[0].shape[1] - 1), person.style != "hood")
     meshes = [Mesh(seen, under < 18), *(Mesh(ear, shown, both=True) for ear in ears), Mesh(body)]

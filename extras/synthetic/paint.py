@@ -53,6 +53,22 @@ LIP_TOP = ([0, 3.5, 6.8, 12, 17, 22, 27], [61.8, 60.8, 60.5, 61.7, 63.6, 66.0, 6
 LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 
+class Detail(NamedTuple):
+    """What differs at the eyes and brows of varied people; the defaults change nothing. Lengths are canonical mm."""
+
+    iris: float = 1.0  # radius over the usual one
+    white: float = 1.0  # brightness of the white of the eye
+    dull: float = 0.0  # 0 to 1, darkness of the white in its corners
+    tear: float = 0.0  # 0 to 1, redness of the inner corner
+    lash: float = 0.0  # height of the lashes over the eyeball
+    reach: float = 0.0  # length of the lashes' line beyond the outer corner
+    droop: float = 0.0  # by which this line falls on a mm
+    fold: float = 0.0  # by which the fold of the upper lid is higher
+    socket: float = 0.0  # 0 to 1, darkness of the skin round the eye
+    brow_lift: float = 0.0  # height of the brow over the line of its landmarks
+    brow_end: float = 65.0  # where the brow's tail has faded
+
+
 class Look(NamedTuple):
     """Colours (3,) and amounts of a person's surface; amounts are 0 to 1 if no unit is given."""
 
@@ -76,6 +92,7 @@ class Look(NamedTuple):
     shine: float
     teeth: float  # brightness
     offset: np.ndarray  # (2,) px, this person's place in the noise maps
+    detail: Detail = Detail()
 
 
 class Surface(NamedTuple):
@@ -177,8 +194,10 @@ def paint_brows(surface: Surface, look: Look) -> None:
     n4 = read_noise(px * 5.0 + py * 2.0 + look.offset[1], py * 5.0 + look.offset[0])
     line = np.interp(a, BROW_X, BROW_Y)
     thick = look.brow_width * np.interp(a, [8, 14, 36, 52, 63], [0.85, 1.0, 0.95, 0.6, 0.22])
-    depth = (py - line + 0.9) / thick
-    band = np.clip((0.5 - np.abs(depth - 0.5)) * 3.5 + 0.4, 0, 1) * smooth(7, 17, a) * smooth(65, 58, a)
+    detail = look.detail
+    depth = (py - line + 0.9 + detail.brow_lift) / thick
+    ends = smooth(7, 17, a) * smooth(detail.brow_end, detail.brow_end - 7, a)
+    band = np.clip((0.5 - np.abs(depth - 0.5)) * 3.5 + 0.4, 0, 1) * ends
     cover = np.clip(band * look.brow_amount * (0.95 + 0.16 * n4[:, 2] + 0.2 * n4[:, 3] + 0.12 * n4[:, 1]), 0, 0.95)
     lay(albedo, pick, look.brows, cover)
 
@@ -227,6 +246,7 @@ def paint_eye(surface: Surface, look: Look, eye: Eye) -> tuple[np.ndarray, np.nd
     Return (indices, cover (M,), colour and reflection (M, 4)) of the eyeball.
     """
     x, y, albedo, _ = surface
+    detail = look.detail
     pick = np.flatnonzero((np.abs(x * eye.side - EYE[0]) < 20) & (np.abs(y - EYE[1] + 3) < 17))
     ex, ey = x[pick] * eye.side - EYE[0], y[pick] - EYE[1]
     s = ex / EYE_HALF
@@ -238,7 +258,7 @@ def paint_eye(surface: Surface, look: Look, eye: Eye) -> tuple[np.ndarray, np.nd
     open_ = open_ * np.clip((1 - np.abs(s)) * EYE_HALF / soft, 0, 1)
     # fold of the upper lid, lashes and their lines, make-up
     wide = np.clip(1.12 - s * s, 0, 1) ** 0.7
-    fold = ridge(ey + 3.2 + max(eye.lids[0], 2.5) * wide + 0.6 * wide, 0.9) * (np.abs(s) < 1.15) * wide
+    fold = ridge(ey + 3.2 + detail.fold + max(eye.lids[0], 2.5) * wide + 0.6 * wide, 0.9) * (np.abs(s) < 1.15) * wide
     upper_lash = ridge(ey - top + 0.3, 0.55 + 0.5 * look.makeup) * smooth(1.12, 0.9, np.abs(s))
     lashes = np.clip(1 - (top - ey) / (2.2 + 1.5 * look.makeup), 0, 1) * (ey < top) * np.clip(n4[:, 3], 0, 1)
     lashes = lashes * smooth(-0.6, 0.6, s) * (np.abs(s) < 1.15)
@@ -248,20 +268,32 @@ def paint_eye(surface: Surface, look: Look, eye: Eye) -> tuple[np.ndarray, np.nd
     lid *= (1 - 0.40 * look.crease * fold - 0.30 * lower_lash * (0.4 + look.makeup))[:, None]
     lid *= 1 - paint[:, None] * colour(0.35, 0.5, 0.45)
     line = np.clip((0.75 + 0.25 * look.makeup) * upper_lash + 0.7 * lashes, 0, 0.95)
+    if detail.socket:
+        lid *= (1 - 0.6 * detail.socket * ridge(ex + 2, 11) * ridge(ey + 2.5, 6.5))[:, None]
+    if detail.reach:
+        beyond = ex - EYE_HALF
+        tail = ridge(ey - detail.droop * np.maximum(beyond, 0), 0.7) * smooth(detail.reach, 0.4 * detail.reach, beyond)
+        line = np.maximum(line, 0.9 * tail * (beyond > -2))
     lay(lid, ..., np.minimum(look.brows, 0.02), line)
     albedo[pick] = lid
     inside = np.flatnonzero(open_ > 0.01)
     ex, ey, s, top, cover = ex[inside], ey[inside], s[inside], top[inside], open_[inside]
-    white = colour(0.52, 0.54, 0.60) * (1.0 - 0.35 * s**2)[:, None]
+    white = detail.white * colour(0.52, 0.54, 0.60) * (1.0 - 0.35 * s**2)[:, None]
     white[:, :2] *= 1 - 0.12 * np.abs(s)[:, None]
+    if detail.dull or detail.tear:
+        white *= (1 - detail.dull * smooth(0.4, 1.0, np.abs(s)))[:, None]
+        white += (colour(0.12, 0.14, 0.36) - white) * (detail.tear * smooth(-0.7, -0.95, s))[:, None]
     rx, ry = ex - eye.gaze[0] * eye.side, ey + 2.2 - eye.gaze[1]
-    r = np.hypot(rx, ry) / 5.9
+    radius = 5.9 * detail.iris
+    r = np.hypot(rx, ry) / radius
     ray = 1 + 0.25 * np.sin(np.arctan2(ry, rx) * 23 + look.offset[0])
     iris = look.iris[None] * (ray * (1.15 - 0.5 * smooth(0.72, 1.0, r)))[:, None]
     iris *= smooth(0.34, 0.44, r)[:, None]
-    inner = np.clip((1 - r) * 5.9 / max(soft, 0.6) + 0.5, 0, 1)[:, None]
+    inner = np.clip((1 - r) * radius / max(soft, 0.6) + 0.5, 0, 1)[:, None]
     ball = white + (iris - white) * inner
     ball *= (1 - 0.60 * np.exp(-np.clip(ey - top, 0, None) / 1.6))[:, None]
+    if detail.lash:
+        ball *= (1 - 0.92 * smooth(detail.lash + 0.5, detail.lash - 0.5, ey - top))[:, None]
     glint = 0.9 * np.exp(-0.5 * (((rx * eye.side - eye.spark[0]) / 0.9) ** 2 + ((ry - eye.spark[1]) / 0.9) ** 2))
     return pick[inside], cover, np.concatenate([ball, glint[:, None]], 1).astype(np.float32)
 

@@ -33,6 +33,9 @@ class Person(NamedTuple):
     cloth: np.ndarray
     cloth_two: np.ndarray
     neckline: float  # mm
+    collar: float = 1.0  # width of collar and shoulders over the usual one
+    cheek: float = 58.0  # degrees from the front where loose hair begins to hide the cheeks
+    hills: np.ndarray | None = None  # (n, 7) unevenness of the head, see `variety`
 
 
 class Pose(NamedTuple):

@@ -46,11 +46,12 @@ def shade_ear(part: Fragments, seen: np.ndarray, drawing: Drawing, person: Perso
     return shade(tint, n, np.float32(0.25), person.look.shine * 0.4, drawing.light)
 
 
-def body(drawing: Drawing, yaw: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
+def body(drawing: Drawing, yaw: float, roll: float, collar: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the grid of shoulders in the camera's axes, and in their own mm; they turn less than the head."""
     base = drawing.camera.view(head_model().grid(drawing.points)[-2].mean(0))
     t = np.linspace(-np.pi, np.pi, 41)
     down, wide, deep = SHOULDERS[:, :1], SHOULDERS[:, 1:2], SHOULDERS[:, 2:]
+    wide, deep = (np.where(down < 32, collar, 1) * part for part in (wide, deep))
     own = np.stack([wide * np.sin(t), down + 14 * np.maximum(np.cos(t), 0) * (down > 0), deep * np.cos(t)], -1)
     return (own @ rotation_matrix(0.35 * yaw, 0, 0.25 * roll).T + base).astype(np.float32), own.astype(np.float32)
 
@@ -112,7 +113,7 @@ def hair_or_hat(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, n
             away = np.abs(np.degrees(phi) - person.parting)
             line = np.where(turn < 70, line + np.clip(away - 10, 0, 40) * rng.uniform(0, 0.6), line)
         if person.long:
-            line = np.where(turn > 58, np.maximum(line, 80), line)
+            line = np.where(turn > person.cheek, np.maximum(line, 80), line)
         edge = line + wobble - y
     thick = person.volume * np.clip(edge / 16, 0, 1) ** 0.6 * (1 + 0.10 * np.sin(phi * 4 + person.parting))
     if cloth:

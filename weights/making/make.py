@@ -14,6 +14,7 @@ from experiments import read, whole_runs  # noqa: E402
 STEPS = {
     "pseudo_labels": "PICTURES OUT [NET.onnx]",
     "rare_faces": "OUT COUNT",
+    "open_faces": "OUT TRAIN TEST",
     "lids": "OUT SHIFT_ALL_AGES SHIFT_DIVERSE",
     "steady_labels": "OUT [NET.pt]",
     "early_stem": "NET.pt OUT.pt",

@@ -269,3 +269,15 @@ def test_rendered_faces_are_read_with_their_visibility(tmp_path):
     assert again["train"]["visible"][0].tolist() == [True, False] * 34 and again["test"]["visible"].all()
     file.write_text("afw/a.jpg\t0123\n")
     refuses("visible.tsv, line 1", read_set, "synthetic", tmp_path / "raw")
+
+
+def test_varied_people_differ_more():
+    one, again, usual = (render(1, 7, 96, varied=varied) for varied in (True, True, False))
+    assert all(np.array_equal(first, second) for first, second in zip(one, again, strict=True))
+    assert not np.array_equal(one.image, usual.image)
+    spread = {}
+    for varied in (False, True):
+        marks = np.array([render(6, i, 32, varied, angles=(0, -0.3, 0)).landmarks for i in range(1, 60, 2)])
+        marks = (marks - marks.mean(1, keepdims=True)) / np.ptp(marks, 1)[:, None].mean(-1, keepdims=True)
+        spread[varied] = marks.std(0).mean()
+    assert spread[True] > 1.1 * spread[False], spread
