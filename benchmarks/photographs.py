@@ -9,6 +9,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - UNLABELLED: photographs without labels in subfolders
 - ALL_AGES, DIVERSE: two of these subfolders, labelled by pseudo_labels.py
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
+- OPEN: the faces of open_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
 - VIDEOS: videos of people who blink
 """
@@ -44,6 +45,7 @@ VARIABLES = {
             "DIVERSE",
             "RENDERED",
             "RENDERED_FEW",
+            "OPEN",
             "LIDS",
             "STEADY",
             "VIDEOS",
