@@ -10,7 +10,7 @@ import numpy as np
 
 from pipnet.card import DetectorCard
 from pipnet.errors import UserError, one_line
-from pipnet.files import lasting
+from pipnet.files import SHIPPED, lasting
 from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.openers import open_with
@@ -144,8 +144,8 @@ class Detector:
         if not row.any_size and scale not in (None, 1):
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
         with on_device(device):
-            if weights in (None, "detector"):
-                weights = shipped_weights(name) or weights
+            if weights is None or str(weights) in SHIPPED:
+                weights = shipped_weights(name, net=weights) or weights
             if weights is None or not Path(weights).is_file():
                 missing = "no file is given" if weights is None else f"no file at {weights}"
                 raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
@@ -198,9 +198,12 @@ class Detector:
         return Detections(boxes / np.float32(scale), scores, None if points is None else points / np.float32(scale))
 
 
-def shipped_weights(name: str, int8: bool | None = None) -> Path | None:
-    """Return the file of a detector that comes with the project, see `shipped_onnx`; None for other detectors."""
-    return shipped_onnx("detector", int8) if name == "faceboxes" else None
+def shipped_weights(name: str, int8: bool | None = None, net: str | None = None) -> Path | None:
+    """Return the file of a detector that comes with the project, see `shipped_onnx`; None for other detectors.
+
+    net: its name in SHIPPED; None: `detector`.
+    """
+    return shipped_onnx(net or "detector", int8) if name == "faceboxes" else None
 
 
 def detection_scale(height: int, width: int, scale: float | None) -> float:

@@ -21,7 +21,10 @@ from typing import Any
 from pipnet.errors import Unreadable, UserError, one_line
 
 # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
-SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder")
+SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder", "landmarks-open", "detector-open")
+LANDMARK_NETS = tuple(name for name in SHIPPED if not name.startswith("detector"))
+# the detector of a landmark net that has seen no photograph, and neither has its detector; it has no finder
+OPEN = {"landmarks-open": "detector-open"}
 # of files that are opened: no link is followed, no pipe waited for. Windows lacks these, and has one for bytes as they are
 CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written

@@ -15,7 +15,7 @@ from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, 
 from pipnet.draw import draw_faces
 from pipnet.errors import UserError, one_line
 from pipnet.face import PER_LANDMARK, Face, boxes_of
-from pipnet.files import SHIPPED, lasting
+from pipnet.files import OPEN, SHIPPED, lasting
 from pipnet.geometry import (
     border_px,
     box_of,
@@ -152,7 +152,8 @@ class Landmarker:
             raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
         with on_device(device):
             self.net = _opened(landmarks or SHIPPED[0], threads)
-            self.finder = None if finder == "none" else _opened(finder or "finder", threads).seen_as()
+            boxes_alone = finder == "none" or (finder is None and str(landmarks) in OPEN)
+            self.finder = None if boxes_alone else _opened(finder or "finder", threads).seen_as()
         if isinstance(detector, (str, Path)):
             raise UserError(
                 f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
@@ -160,7 +161,11 @@ class Landmarker:
             )
         if detector is not None and threshold is not None:
             raise UserError("threshold is for the detector that comes with the project; give it to your own detector")
-        self.detector = Detector(threshold=threshold, threads=threads, device=device) if detector is None else detector
+        if detector is None:
+            detector = Detector(
+                weights=OPEN.get(str(landmarks)), threshold=threshold, threads=threads, device=device
+            )
+        self.detector = detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)
         self.whole = (

@@ -114,6 +114,7 @@ class Tool(NamedTuple):
 TOOLS = {
     "ours": Tool(ours(), "ours, `landmarks`", "parts of 300W and FACES68"),
     "ours_fast": Tool(ours("landmarks-fast"), "ours, `landmarks-fast`", "parts of 300W and FACES68"),
+    "ours_open": Tool(ours("landmarks-open"), "ours, `landmarks-open`", "nothing but our own drawings", "any"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own", "any"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),

@@ -8,7 +8,7 @@ from shown import rows_of
 
 from extras.tools.zoo import measured_cost
 from nets import NETS
-from pipnet.files import SHIPPED, read_csv
+from pipnet.files import LANDMARK_NETS, read_csv
 from utils.settings.formats import TESTED
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
@@ -55,7 +55,7 @@ def formats(*nets: str) -> dict:
     """
     require("300W", "FACES68")
     rows = []
-    for name in chosen([name for name in SHIPPED if name != "detector"], nets):
+    for name in chosen(LANDMARK_NETS, nets):
         run("--test-formats", *TESTED, "--exp", name, *FLAGS)
         for row in read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv"):
             times = {

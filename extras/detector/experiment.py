@@ -244,4 +244,5 @@ def miss(detect: Detect, task_data: PictureSets, held: list[Picture], turns: lis
         for (whole, _), some in groups.items():
             scores = metric.score([found[index] for index in some], [pictures[index] for index in some])
             figures.append(scores.ap if whole else scores.recall)
-    return 100 * (1 - float(np.nanmean(figures)))
+    known = [figure for figure in figures if np.isfinite(figure)]  # NaN: no face is there
+    return 100 * (1 - float(np.mean(known))) if known else float("nan")

@@ -16,7 +16,7 @@ from pipnet.app.web import WEB, Options, serve
 from pipnet.console import open_console
 from pipnet.detector import DETECTORS, Detector, shipped_weights
 from pipnet.errors import UserError, tell
-from pipnet.files import SHIPPED
+from pipnet.files import LANDMARK_NETS, OPEN, SHIPPED
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import MOST_THREADS
 from pipnet.session import shipped_onnx
@@ -24,8 +24,6 @@ from pipnet.stop import SIGNALS, answer, end_when_stuck
 from pipnet.video.smooth import SMOOTH
 from pipnet.video.sources import open_sources, silence_opencv
 from pipnet.video.stream import Faces
-
-LANDMARK_NETS = [name for name in SHIPPED if name != "detector"]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -214,7 +212,7 @@ def main(argv: list[str] | None = None) -> None:
     with ExitStack() as stack:
         for source in sources:
             stack.callback(source.close)
-        weights = args.detector_weights or shipped_weights(args.detector, args.int8)
+        weights = args.detector_weights or shipped_weights(args.detector, args.int8, OPEN.get(args.exp))
         detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
         landmarker = Landmarker(
             _net(args, None),
@@ -222,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
             args.max_faces,
             args.threads,
             not args.upright,
-            finder=shipped_onnx("finder", args.int8),
+            finder="none" if args.exp in OPEN else shipped_onnx("finder", args.int8),
             layout=args.layout,
         )
         lines = Lines(args.json) if args.json else None

@@ -19,7 +19,7 @@ STEPS = {
     "steady_labels": "OUT [NET.pt]",
     "early_stem": "NET.pt OUT.pt",
     "average": "FIRST SECOND SHARE EXP",
-    "ship": "landmarks|landmarks-fast|detector|finder",
+    "ship": "NAME",
 }
 
 if __name__ == "__main__":
