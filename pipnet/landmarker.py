@@ -162,9 +162,7 @@ class Landmarker:
         if detector is not None and threshold is not None:
             raise UserError("threshold is for the detector that comes with the project; give it to your own detector")
         if detector is None:
-            detector = Detector(
-                weights=OPEN.get(str(landmarks)), threshold=threshold, threads=threads, device=device
-            )
+            detector = Detector(weights=OPEN.get(str(landmarks)), threshold=threshold, threads=threads, device=device)
         self.detector = detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)

@@ -68,6 +68,8 @@ def render_face(rng: np.random.Generator, size: int, hard: bool, fixed: dict, va
     depth = np.full(canvas_size * canvas_size, -1e4, np.float32)
     drawing = Drawing(camera, light, points, canvas.reshape(-1, 3), depth, canvas_size)
     marks = landmarks_3d(points, pose.lids, camera.project)
+    if varied:
+        marks = variety.as_marked(marks, points)
     flat, towards = drawing.project(marks)
 
     edge, thick = wear.hair_or_hat(person, rng)
@@ -100,7 +102,7 @@ def _draw_base(
     """Draw head, ears and body onto the canvas and the depth, in place; `hair`: (edge, shell) of `draw_cover`."""
     edge, shell = hair
     seen = drawing.camera.view(head_model().grid(drawing.points))
-    ears = [drawing.camera.view(wear.ear(s, drawing.points)) for s in (-1.0, 1.0)]
+    ears = [drawing.camera.view(wear.ear(s, drawing.points, person.ear)) for s in (-1.0, 1.0)]
     body, own = wear.body(drawing, pose.angles[0], pose.angles[2], person.collar)
     under = np.min(corners(edge), 0)
     shown = np.full((ears[0].shape[0] - 1, ears[0].shape[1] - 1), person.style != "hood")

@@ -34,6 +34,7 @@ class Person(NamedTuple):
     cloth_two: np.ndarray
     neckline: float  # mm
     collar: float = 1.0  # width of collar and shoulders over the usual one
+    ear: tuple[float, float, float] = (13.0, 1.0, 1.0)  # mm below the contour's ends, how far they stand out, size
     cheek: float = 58.0  # degrees from the front where loose hair begins to hide the cheeks
     hills: np.ndarray | None = None  # (n, 7) unevenness of the head, see `variety`
 

@@ -4,6 +4,8 @@ Such a net takes what all drawn faces share for a law. So shapes spread wider he
 babies, heads are uneven, and the details of eyes and brows are drawn from ranges beyond those of photographs.
 """
 
+from functools import cache
+
 import numpy as np
 
 from extras.synthetic import paint
@@ -13,8 +15,17 @@ from extras.synthetic.people import Person, Pose
 
 SPREAD = 1.35  # standard deviations of shape over those of `people`
 CHILD = {"eye_size": 0.16, "lower": -9, "middle": -6, "nose_depth": -5, "forehead": 8, "cheek": 4, "bridge": -4}
-BABY = {"nose_tip": -2, "brow_height": 2, "width": 3, "chin_depth": -4, "jaw_width": -2, "mouth_width": -0.1, "neck_width": -8}
+BABY = {
+    "nose_tip": -2,
+    "brow_height": 2,
+    "width": 3,
+    "chin_depth": -4,
+    "jaw_width": -2,
+    "mouth_width": -0.1,
+    "neck_width": -8,
+}
 HILLS = 14
+NOSE = [[0, 27, 7, 0, 0, 0, 1.8], [0, 39, 6, 0, 0, 0, -2.5]]  # the tip is higher; rows as of `unevenness`
 # so that the mean frontal face is that of 300W's training photographs: to coefficients of shape and of expression, mm to
 # the lids of open eyes (upper, lower), radians to jaw and pitch
 MEAN = {
@@ -59,11 +70,52 @@ EXPRESSION = {
     "stretch": 0.08,
 }
 LIDS, JAW, PITCH = (1.25, -0.2), -0.024, 0.027
+# Landmarks lie elsewhere on painted features than people mark them in photographs. {(landmark of the picture's left, its
+# mirror image): mm outwards and down by which it is moved}
+MARKS = {
+    (0, 16): (-0.5, -6.9),
+    (1, 15): (-0.5, -6.9),
+    (2, 14): (-0.5, -6.9),
+    (3, 13): (-0.4, -5.5),
+    (4, 12): (0.3, -3.0),
+    (5, 11): (0.5, -1.9),
+    (6, 10): (0.5, -0.6),
+    (7, 9): (0, 0.8),
+    (8, 8): (0, 1.5),
+    (17, 26): (-3.4, -4.2),
+    (18, 25): (-3.0, -3.2),
+    (19, 24): (-1.8, -2.5),
+    (20, 23): (-0.9, -1.0),
+    (21, 22): (-0.9, -0.9),
+    (27, 27): (0, 0.7),
+    (28, 28): (0, 0.7),
+    (29, 29): (0, 0.7),
+    (30, 30): (0, 2.8),
+    (31, 35): (0, 1.2),
+    (32, 34): (0, 1.2),
+    (33, 33): (0, 1.2),
+    (36, 45): (-4.5, -2.0),
+    (37, 44): (-2.6, -0.6),
+    (38, 43): (-1.5, -0.7),
+    (39, 42): (0.3, -0.5),
+    (40, 47): (-1.3, -1.0),
+    (41, 46): (-2.3, -1.0),
+    (48, 54): (-0.2, 0.7),
+    (57, 57): (0, 0.7),
+    (58, 56): (0, 0.7),
+    (59, 55): (0, 0.7),
+    (66, 66): (0, 0.4),
+    (67, 65): (0, 0.4),
+}
+JAW_MARKS, NEAR = 17, 14  # landmarks of the jaw; vertices that give the slope of the face at a landmark
+STEEPEST = 2.0  # mm towards the viewer on a mm, most slope along which a landmark is moved
 
 
 def vary(rng: np.random.Generator, person: Person) -> Person:
     """Return a person who differs more from others in shape, eyes, brows, collar and hair."""
-    shape = {name: value + rng.normal(0, np.sqrt(SPREAD**2 - 1)) * IDENTITY[name] for name, value in person.shape.items()}
+    shape = {
+        name: value + rng.normal(0, np.sqrt(SPREAD**2 - 1)) * IDENTITY[name] for name, value in person.shape.items()
+    }
     for name, value in MEAN.items():
         shape[name] += value
     look, fate = person.look, rng.random()
@@ -71,7 +123,9 @@ def vary(rng: np.random.Generator, person: Person) -> Person:
         for name, value in (CHILD | (BABY if fate < 0.1 else {})).items():
             shape[name] += value * (rng.uniform(0.8, 1.4) if fate < 0.1 else rng.uniform(0.3, 1.0))
         hairless = dict(beard=0.0, moustache=0.0, stubble=0.0, age=0.0, makeup=0.0)
-        look = look._replace(**hairless, brow_amount=look.brow_amount * rng.uniform(0.1, 1.0), blush=rng.uniform(0, 1.0))
+        look = look._replace(
+            **hairless, brow_amount=look.brow_amount * rng.uniform(0.1, 1.0), blush=rng.uniform(0, 1.0)
+        )
         if fate < 0.1:
             style = str(rng.choice(["bald", "short", "hood", "hat"], p=[0.35, 0.35, 0.15, 0.15]))
             person = person._replace(style=style, long=0.0, volume=rng.uniform(0.5, 5), hairline=rng.normal(-4, 8))
@@ -104,8 +158,14 @@ def vary(rng: np.random.Generator, person: Person) -> Person:
         ],
         1,
     )
+    shape["neck_width"] -= rng.uniform(0, 16)
     return person._replace(
-        shape=shape, look=look, collar=rng.uniform(0.7, 1.0), cheek=rng.uniform(44, 64), hills=hills.astype(np.float32)
+        shape=shape,
+        look=look,
+        collar=rng.uniform(0.65, 0.95),
+        ear=(rng.uniform(-10, 14), rng.uniform(0.8, 2.6), rng.uniform(0.9, 1.35)),
+        cheek=rng.uniform(44, 64),
+        hills=np.concatenate([hills, NOSE]).astype(np.float32),
     )
 
 
@@ -114,7 +174,32 @@ def mean_pose(pose: Pose) -> Pose:
     expression = pose.expression | {name: pose.expression.get(name, 0.0) + value for name, value in EXPRESSION.items()}
     lids = pose.lids + np.array(LIDS, np.float32) * (pose.lids[:, :1] > 0.5)
     yaw, pitch, roll = pose.angles
-    return pose._replace(expression=expression, jaw=max(pose.jaw + JAW, 0.0), lids=lids, angles=(yaw, pitch + PITCH, roll))
+    return pose._replace(
+        expression=expression, jaw=max(pose.jaw + JAW, 0.0), lids=lids, angles=(yaw, pitch + PITCH, roll)
+    )
+
+
+@cache
+def _moves() -> np.ndarray:
+    """Return MARKS as mm (68, 2) to the picture's right and down, for both halves of the face."""
+    moves = np.zeros((68, 2), np.float32)
+    for (left, right), (outwards, down) in MARKS.items():
+        moves[right], moves[left] = (outwards, down), (-outwards, down)
+    return moves
+
+
+def as_marked(marks: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return landmarks (68, 3) in mm where people mark them; points (V, 3): the posed head.
+
+    They are moved in x and y by MARKS, and along the slope of the face; those of the jaw keep their depth.
+    """
+    moved, grid = marks.copy(), points[head_model().slices["grid"]]
+    moved[:, :2] += _moves()
+    for index in set(np.flatnonzero(_moves().any(1)).tolist()) - set(range(JAW_MARKS)):
+        near = grid[np.argsort(((grid - marks[index]) ** 2).sum(1))[:NEAR]] - marks[index]
+        plane = np.linalg.lstsq(np.c_[near[:, :2], np.ones(NEAR)], near[:, 2], rcond=None)[0]
+        moved[index, 2] += np.clip(plane[:2], -STEEPEST, STEEPEST) @ _moves()[index]
+    return moved
 
 
 def unevenness(hills: np.ndarray) -> np.ndarray:

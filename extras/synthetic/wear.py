@@ -24,16 +24,20 @@ SHOULDERS = np.array(  # rings below the neck: mm down, half width, half depth
 )
 
 
-def ear(side: float, points: np.ndarray) -> np.ndarray:
-    """Return the grid (7, 21, 3) in head mm of the ear at `side` (+1: the picture's right) of a posed head's vertices."""
+def ear(side: float, points: np.ndarray, form: tuple[float, float, float]) -> np.ndarray:
+    """Return the grid (7, 21, 3) in head mm of the ear at `side` (+1: the picture's right) of a posed head's vertices.
+
+    form: `Person.ear`.
+    """
+    low, out, size = form
     model = head_model()
     grid = model.grid(points)
     column = int(np.argmin(np.abs(model.phi[: model.columns] - side * np.pi / 2)))
     row = int(np.argmin(np.abs(grid[:, model.columns // 2, 1] - 121)))
-    anchor = grid[row, column] + np.array([0, 13, -12])  # the ear hangs beside the first landmarks of the contour
+    anchor = grid[row, column] + np.array([0, low, -12])  # the ear hangs beside the first landmarks of the contour
     r, t = np.linspace(0.05, 1, 7)[:, None], np.linspace(0, 2 * np.pi, 21)[None] * side
-    back, down = r * np.cos(t) * 17, r * np.sin(t) * (30 - 5 * (np.sin(t) > 0))
-    lift = 7 + 0.36 * back + 3.5 * np.cos(r * 9) * (r > 0.3) - 5 * (1 - r)
+    back, down = size * r * np.cos(t) * 17, size * r * np.sin(t) * (30 - 5 * (np.sin(t) > 0))
+    lift = 7 + 0.36 * out * back + 3.5 * np.cos(r * 9) * (r > 0.3) - 5 * (1 - r)
     return (anchor + np.stack([side * lift, down - 0.15 * back, -back], -1)).astype(np.float32)
 
 
