@@ -145,7 +145,7 @@ class Detector:
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
         with on_device(device):
             if weights is None or str(weights) in SHIPPED:
-                weights = shipped_weights(name, net=weights) or weights
+                weights = shipped_weights(name, net=None if weights is None else str(weights)) or weights
             if weights is None or not Path(weights).is_file():
                 missing = "no file is given" if weights is None else f"no file at {weights}"
                 raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")

@@ -130,8 +130,8 @@ def write_face(file: Path, image: np.ndarray, points: np.ndarray) -> None:
 
 def _work(job: tuple[str, str, int, int, int, bool]) -> tuple[str, str]:
     """Write the face of a job (folder, name, seed, index, size, varied); return its name and its visibility as digits."""
-    folder, name, *arguments = job
-    face = render(*arguments)
+    folder, name, seed, index, size, varied = job
+    face = render(seed, index, size, varied)
     write_face(Path(folder, name), face.image, face.landmarks + (ORIGIN - CONTINUOUS))
     return name, "".join("01"[int(v)] for v in face.visible)
 

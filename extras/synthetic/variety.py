@@ -122,10 +122,9 @@ def vary(rng: np.random.Generator, person: Person) -> Person:
     if fate < 0.2:
         for name, value in (CHILD | (BABY if fate < 0.1 else {})).items():
             shape[name] += value * (rng.uniform(0.8, 1.4) if fate < 0.1 else rng.uniform(0.3, 1.0))
-        hairless = dict(beard=0.0, moustache=0.0, stubble=0.0, age=0.0, makeup=0.0)
-        look = look._replace(
-            **hairless, brow_amount=look.brow_amount * rng.uniform(0.1, 1.0), blush=rng.uniform(0, 1.0)
-        )
+        amount = look.brow_amount * rng.uniform(0.1, 1.0)
+        look = look._replace(beard=0.0, moustache=0.0, stubble=0.0, age=0.0, makeup=0.0, brow_amount=amount)
+        look = look._replace(blush=rng.uniform(0, 1.0))
         if fate < 0.1:
             style = str(rng.choice(["bald", "short", "hood", "hat"], p=[0.35, 0.35, 0.15, 0.15]))
             person = person._replace(style=style, long=0.0, volume=rng.uniform(0.5, 5), hairline=rng.normal(-4, 8))
