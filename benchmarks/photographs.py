@@ -11,6 +11,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
 - VIDEOS: videos of people who blink
+- BABIES: pictures of babies with 68-point .pts, which no net is trained on
 """
 
 import os
@@ -47,6 +48,7 @@ VARIABLES = {
             "LIDS",
             "STEADY",
             "VIDEOS",
+            "BABIES",
         )
     },
 }
