@@ -1,8 +1,8 @@
 """How nets and tools find faces: `python benchmarks/measure.py NAME ...`.
 
-kinds, traits, blinks, visible [NET ...]: photographs that are changed in one way at a time; rendered people; eyes of
-real people, shut and open; photographs in which something covers a part of the face. A NET is what demo.py --exp takes,
-or TITLE=NET; without one, the shipped nets are measured.
+kinds, traits, blinks, visible, babies [NET ...]: photographs that are changed in one way at a time; rendered people;
+eyes of real people, shut and open; photographs in which something covers a part of the face; babies, many of whom lie.
+A NET is what demo.py --exp takes, or TITLE=NET; without one, the shipped nets are measured.
 others, changed, turns [TOOL ...]: tools that a user could take instead, in photographs as taken or changed; their
 times.
 detector NAME=WEIGHTS ...: detectors on photographs with
@@ -18,6 +18,7 @@ MEASURES = {
     "traits": Command("measures.traits", ("faces",)),
     "blinks": Command("measures.blinks", ("eyes", "net")),
     "visible": Command("measures.visible", ("photographs", "net")),
+    "babies": Command("measures.babies", ("face", "net")),
     "others": Command("measures.others", ("tool",)),
     "changed": Command("measures.others", ("tool", "photographs")),
     "turns": Command("measures.others", ("photographs", "tool")),

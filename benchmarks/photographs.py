@@ -12,6 +12,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - OPEN: the faces of open_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
 - VIDEOS: videos of people who blink
+- BABIES: pictures of babies with 68-point .pts, which no net is trained on
 """
 
 import os
@@ -49,6 +50,7 @@ VARIABLES = {
             "LIDS",
             "STEADY",
             "VIDEOS",
+            "BABIES",
         )
     },
 }

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import tables
 from conftest import ROOT
+from measures import babies
+from photographs import Photograph
 from speeds import gpu, training
 from victims import campaign
 
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
+from pipnet.face import Face
 from pipnet.video.drowsiness import ring_aspect
 from utils.settings.checks import check_read
 from utils.settings.config import make_settings, parse, read_defaults
@@ -117,3 +120,12 @@ def test_a_warp_shuts_an_eye():
     assert (
         len(changed) and np.abs(changed - face.landmarks[list(ring)].mean(0)).max() < side
     )  # the rest of the picture stays
+
+
+def test_missed_and_failed_babies_are_counted():
+    """A face that is 2 % of the eyes' distance off, one that is 30 % off, one that is missed."""
+    truth = render(2, 0, 64).landmarks
+    eyes, side = np.linalg.norm(truth[45] - truth[36]), np.sqrt(np.prod(np.ptp(truth, axis=0)))
+    faces = [Face(np.zeros(4), 1.0, truth + (share * eyes, 0), np.ones(68)) for share in (0.02, 0.3)]
+    found = babies.figures([*faces, None], 3 * [Photograph(ROOT, "", truth)])
+    assert list(found.values()) == ["3", "1", "2", "16.00", f"{16 * eyes / side:.2f}", "14.00"]

@@ -13,6 +13,7 @@ from nets import Trainable, build_net
 from nets.wrappers.distillation import without_teacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
+from pipnet.layout import Layout
 from utils.data.faces import Faces
 from utils.evaluate.boxes import backgrounds
 from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
@@ -25,7 +26,7 @@ from utils.task.task_data import TaskData, ValidationPart, load_faces
 from utils.train import checkpoint
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
-from utils.train.initialise import RANDOM, InitialWeights, initialise
+from utils.train.initialise import RANDOM, InitialWeights, initialise, shared_landmarks
 from utils.train.loop import train
 from utils.train.make_net import check_norms, make_net
 from utils.train.ranks import Ranks
@@ -106,6 +107,8 @@ def start_net(
     net = make_net(settings.net, loss, layout, meanface, labelled, levels)
     if train.freeze == "landmarks":
         net = with_landmarks_of(net, settings.net.weights, levels)
+    else:
+        net = with_neighbors_of(net, settings.net.weights, layout, levels)
     if settings.net.refine:
         logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
@@ -145,6 +148,20 @@ def with_landmarks_of(net: Trainable, weights: str, levels: int) -> Trainable:
     if any(len(values) != net.head.num_lms for values in kept.values()):  # of another layout: `initialise` maps them
         return net
     return build_net({**net.spec, **kept}, levels)
+
+
+def with_neighbors_of(net: Trainable, weights: str, layout: Layout, levels: int) -> Trainable:
+    """Return a net, with random weights, whose landmarks have the neighbors of the net in a file, if both have the same
+    landmarks and numbers of neighbors: another mean face would order them otherwise, and the mean of both nets would be
+    of no use.
+    """
+    known = {} if weights in ("none", "imagenet") else checkpoint.load_weights(weights)[1]
+    own, kept = net.spec.get("neighbor_index"), known.get("net", {}).get("neighbor_index")
+    if not own or not kept or np.shape(own) != np.shape(kept):
+        return net
+    if shared_landmarks(layout, Layout.from_dict(known["layout"])) != {i: i for i in range(layout.count)}:
+        return net
+    return build_net({**net.spec, "neighbor_index": kept}, levels)
 
 
 def validator(

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, fails, mean_face, refuses, untrained, works, write_faces
+from small_nets import net_of
 
 from extras.synthetic.points import own_points
 from nets.heads.pip import PIPHead, nearest_neighbors
@@ -17,6 +18,7 @@ from nets.heads.remap import remap
 from pipnet.layout import Layout
 from utils.data.pts import read_pts, write_pts
 from utils.settings.layouts import Layouts
+from utils.task.experiment import with_neighbors_of
 from utils.train import checkpoint
 from utils.train.initialise import initialise, nearest_origins, shared_landmarks
 
@@ -25,6 +27,18 @@ COMMANDS = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines() i
 TEXT = "\n".join(line[4:] for line in re.search(r"((?:    (?:mine:|  \w+:).*\n){6})", TUTORIAL)[1].splitlines())
 MINE = yaml.safe_load(TEXT)
 CELLS = 8
+
+
+def test_a_net_that_is_trained_on_keeps_its_neighbors(monkeypatch):
+    """Another set has another mean face, whose neighbors have another order; a net of another layout is remapped."""
+    net, layout = net_of(), LAYOUTS.load("68")
+    kept = [row[::-1] for row in net.spec["neighbor_index"]]
+    known = {"net": {**net.spec, "neighbor_index": kept}, "layout": layout.to_dict()}
+    monkeypatch.setattr(checkpoint, "load_weights", lambda file: ({}, known))
+    assert with_neighbors_of(net, "net.pt", layout, 1).spec["neighbor_index"] == kept
+    assert with_neighbors_of(net, "imagenet", layout, 1) is net
+    known["layout"] = LAYOUTS.load("98").to_dict()
+    assert with_neighbors_of(net, "net.pt", layout, 1) is net
 
 
 # ------------------------------------------------------------------------------------------------- common landmarks
