@@ -129,6 +129,8 @@ class Landmarker:
       works. Nets that come with the project run in 8 bits on a CPU and in 32 on a GPU.
     - `threshold`: least score of a face, in [0, 1], of the detector that comes with the project; None: its own.
 
+    `landmarks-open` is found by `detector-open` unless a detector is given, and has no finder unless one is given.
+
     UserError for what cannot be loaded, and for a device that does not work here. The attribute `seconds` is the time
     spent so far, by stage. Pickle stores these arguments, so a landmarker can be sent to other processes.
     """

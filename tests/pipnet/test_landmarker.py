@@ -27,6 +27,7 @@ from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matr
 from pipnet.images import as_bgr
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.pose import head_pose
+from pipnet.session import Session
 from pipnet.video.drowsiness import Drowsiness
 from pipnet.video.track import Tracker
 from utils.task.find import find_net
@@ -628,6 +629,17 @@ def test_a_pickled_landmarker_opens_its_files_from_any_folder(tmp_path, monkeypa
     monkeypatch.chdir("other")
     for landmarker in (first, named):
         assert pickle.loads(pickle.dumps(landmarker)).layout == landmarker.layout
+
+
+def test_an_open_net_uses_no_net_that_has_seen_photographs(monkeypatch):
+    opened = []
+    monkeypatch.setattr("pipnet.session.Session", lambda file, threads: opened.append(file.name) or Session(file, threads))
+    landmarker = Landmarker("landmarks-open", threads=1)
+    assert landmarker.finder is None
+    (face,) = landmarker(ASTRONAUT)
+    (usual,) = Landmarker("landmarks", threads=1)(ASTRONAUT)
+    assert np.linalg.norm(face.landmarks - usual.landmarks, axis=1).mean() < 0.1 * np.ptp(usual.landmarks[:, 0])
+    assert opened[:2] == ["landmarks-open.int8.onnx", "detector-open.int8.onnx"]
 
 
 @pytest.mark.parametrize(
