@@ -117,7 +117,7 @@ def main(name: str) -> None:
     # without labels among them, landmark nets find more faces in background
     photographs = {"finder": ["--train-data", "300W"]}.get(name, ["--train-data", "300W", "FACES68"])
     sets = [] if detects or open_data else photographs
-    calibrated = [*sets, "--test-data", "300W", "FACES68", "--allow-partial"] if sets else []
+    calibrated = [] if detects else [*sets, "--test-data", "300W", "FACES68", "--allow-partial"]
     run("--test", "--test-formats", "onnx", "int8", "--exp", exp.name, *calibrated)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
