@@ -633,7 +633,9 @@ def test_a_pickled_landmarker_opens_its_files_from_any_folder(tmp_path, monkeypa
 
 def test_an_open_net_uses_no_net_that_has_seen_photographs(monkeypatch):
     opened = []
-    monkeypatch.setattr("pipnet.session.Session", lambda file, threads: opened.append(file.name) or Session(file, threads))
+    monkeypatch.setattr(
+        "pipnet.session.Session", lambda file, threads: opened.append(file.name) or Session(file, threads)
+    )
     landmarker = Landmarker("landmarks-open", threads=1)
     assert landmarker.finder is None
     (face,) = landmarker(ASTRONAUT)
