@@ -283,12 +283,14 @@ class DetectorCard(Card):
     """The card of a detector: least score of a face, largest IoU of two boxes, map of a box to the box of its landmarks.
 
     outputs: {name: shape without the batch}, of an exported file
+    trust: TRUST of `pipnet.detector` for this one; None: that constant
     """
 
     threshold: float = stated(SHARE)
     overlap: float = stated(SHARE)
     face_box: tuple[float, float, float] = stated(several(number(), 3))
     outputs: dict[str, list] | None = stated(table_of(SHAPE), None)
+    trust: float | None = stated(nullable(SHARE), None)
     figures: dict[str, Any] | None = stated(table_of(ANY), None)
     epoch: int | None = stated(nullable(whole()), None)
     net: str | None = stated(nullable(TEXT), None)

@@ -155,7 +155,8 @@ class Detector:
                 self._find, card = row.load(Path(weights), threads)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = card is not None  # a published one has no card in its file, and gives the published boxes
-        self.trust = TRUST if self._twice else 0.0  # scores of others mean something else
+        stated = card.trust if card else 0.0  # scores of others mean something else
+        self.trust = TRUST if stated is None else stated
         card = card or row.card
         self.threshold = card.threshold if threshold is None else threshold
         self.overlap = card.overlap if overlap is None else overlap
