@@ -95,6 +95,7 @@ def nets() -> list[dict]:
     for name in ("landmarks", "landmarks-fast", "landmarks-open"):
         files = [ROOT / "weights" / f"{name}{end}" for end in (".int8.onnx", ".onnx")]
         opened = open_file(files[1], 1)
+        layout = opened.values["layout"]
         found = {
             file: [row for row in result(file)["rows"] if row.get("tool") == f"ours, `{name}`"]
             for file in ("others", "turns", "turns_avx2", "changed")
@@ -105,7 +106,7 @@ def nets() -> list[dict]:
             "use": other["use"],
             "input, px": f"{opened.values['input_size']}",
             "file in 8 bits / 32 bits, MB": " / ".join(f"{file.stat().st_size / 1e6:.1f}" for file in files),
-            "layouts": ", ".join(opened.values["layout"]["members"]),
+            "layouts": ", ".join(layout.get("members", [layout["name"]])),
             "outputs": ", ".join(opened.outputs),
             "NME %, 300W / FACES68": f"{other['NME %, 300W']} / {other['NME %, FACES68']}",
             **{
