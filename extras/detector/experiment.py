@@ -193,8 +193,10 @@ def detector_experiment(task_data: PictureSets) -> Experiment:
     )
 
 
-def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) -> tuple[FaceBoxesV2, InitialWeights]:
-    """Return the detector with its initial weights, and their origin."""
+def start_net(
+    settings: Settings, scenes: Scenes, ranks: Ranks, last: Path | None
+) -> tuple[FaceBoxesV2, InitialWeights]:
+    """Return the detector with its initial weights, and their origin. last: see `Experiment`."""
     weights = settings.net.weights
     if weights == "imagenet":
         raise UserError("there are no ImageNet weights of a detector; give --weights none or a file")
@@ -204,9 +206,9 @@ def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) ->
     if Path(weights).suffix == ".onnx":  # an export's batch norms are folded
         crops = np.stack([scenes.scene(LATER, index).image for index in range(NORMS)])
         net.measure_norms(torch.from_numpy(crops))
-    if weights == "none" and not resume:
+    if weights == "none" and not last:
         return net, RANDOM
-    return net, InitialWeights("the checkpoint" if resume else weights)
+    return net, InitialWeights("the checkpoint" if last else weights)
 
 
 def validator(task_data: PictureSets, held: list[Picture], ranks: Ranks, solver: Solver):

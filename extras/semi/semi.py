@@ -73,8 +73,8 @@ def semi_experiment(
             else plain
         )
 
-    def start_net(resume: bool) -> tuple[Trainable, Any]:
-        net, weights = plain.net(resume)
+    def start_net(last: Path | None) -> tuple[Trainable, Any]:
+        net, weights = plain.net(last)
         return MeanTeacher(net, task_data.layout, float(labelled.shift().mean())), weights
 
     return plain._replace(samples=with_views(plain.samples, task_data, unlabelled), net=start_net)

@@ -94,27 +94,28 @@ def describe(task_data: TaskData, faces: Faces) -> dict[str, Any]:
 
 
 def start_net(
-    task_data: TaskData, faces: Faces, ranks: Ranks, levels: int, resume: bool
+    task_data: TaskData, faces: Faces, ranks: Ranks, levels: int, last: Path | None
 ) -> tuple[Trainable, InitialWeights]:
     """Return the net of a training on `faces` with its initial weights, and their origin.
 
-    A resumed net gets its weights later. levels: see `landmark_experiment`.
+    levels: see `landmark_experiment`. last: see `Experiment`.
     """
     settings, layout = task_data.settings, task_data.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
     labelled = labelled_by(layout, settings.layouts)
     meanface = task_data.sets.meanface(settings.net.meanface, layout, faces)
     net = make_net(settings.net, loss, layout, meanface, labelled, levels)
+    begun_with = str(last or settings.net.weights)
     if train.freeze == "landmarks":
-        net = with_landmarks_of(net, settings.net.weights, levels)
+        net = with_landmarks_of(net, begun_with, levels)
     else:
-        net = with_neighbors_of(net, settings.net.weights, layout, levels)
+        net = with_neighbors_of(net, begun_with, layout, levels)
     if settings.net.refine:
         logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
         check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
     started = InitialWeights("the checkpoint")
-    if not resume:
+    if not last:
         started = initialise(
             net, settings.net.weights, layout, faces.meanface(), logger.warning, task_data.sets.defaults
         )

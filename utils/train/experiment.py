@@ -3,6 +3,7 @@ The training loop, each fold of --audit and each round of --semi take one.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ class Experiment(NamedTuple):
     title: net, preset and size in words
     figure: the column of step.csv that picks best.pt; lower is better
     says: format of this figure in the log
-    net(resume): returns the net and the origin of its weights; a resumed net gets its weights later
+    net(last): returns the net and the origin of its weights. last: None, or the checkpoint of a run that is resumed, whose
+        net gets its weights later
     description: what inference needs besides the net, such as layout and protocol; stored in the checkpoint
     validator(solver): returns a function that validates the solver's weights in all processes together
     """
@@ -67,7 +69,7 @@ class Experiment(NamedTuple):
     figure: str
     says: str
     samples: TrainingSet
-    net: Callable[[bool], tuple[Trainable, InitialWeights]]
+    net: Callable[[Path | None], tuple[Trainable, InitialWeights]]
     description: dict[str, Any]
     validator: Callable[[Solver], Callable[[], ValidationResult]]
 

@@ -142,7 +142,7 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
             samples.shares,
             samples.unlabelled_share,
         )
-        net, started = experiment.net(resume)
+        net, started = experiment.net(run.last if resume else None)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import driver, fails, rows
+from conftest import driver, fails, rows, works
 
 from utils.train import checkpoint
 from utils.train.history import make_whole
@@ -56,6 +56,14 @@ def test_weights_alone_are_not_resumed(trained, cli, tmp_path):
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     shutil.copy(folder / "best.pt", folder / "last.pt")
     fails(cli("--train --resume --exp", folder, "--epochs 3"), "last.pt.*--weights .*last.pt")
+
+
+def test_a_run_resumes_without_the_file_that_it_started_from(trained, cli, recipe, tmp_path):
+    start, runs = tmp_path / "start.pt", ("--run-root", tmp_path / "runs")
+    shutil.copy(trained.folder / "best.pt", start)
+    works(cli("--train --exp on", *recipe, "--weights", start))
+    start.unlink()
+    works(cli("--train --resume --exp on --epochs 2", *runs))
 
 
 def test_a_run_folder_that_is_removed_during_the_training_is_one_line(cli, recipe, tmp_path):
