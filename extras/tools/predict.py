@@ -19,7 +19,7 @@ from loguru import logger
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError, one_line, printable
 from pipnet.face import Face
-from pipnet.files import SHIPPED, names_folder, set_aside, shipped, write_atomic, write_csv, write_text
+from pipnet.files import OPEN, SHIPPED, names_folder, set_aside, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of, box_of_crop
 from pipnet.images import is_picture, picture_files, read_image
 from pipnet.landmark_net import LandmarkNet
@@ -382,7 +382,7 @@ def run_prediction(
         weights = shipped_onnx(exp, int8)
     threads, finder = settings.train.threads, lambda image: None
     if detects:
-        file = test.detector_weights or shipped_weights(test.detector, int8)
+        file = test.detector_weights or shipped_weights(test.detector, int8, OPEN.get(exp or ""))
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
     protocol = load_protocol(settings.protocols, settings.data.protocol or "square")
     opened = replace(open_landmark_net(Path(weights), read_defaults(), threads), protocol=protocol)
@@ -392,7 +392,7 @@ def run_prediction(
         mode.max_faces,
         threads,
         not mode.upright,
-        finder=shipped_onnx("finder", int8),
+        finder="none" if exp in OPEN else shipped_onnx("finder", int8),
         layout=settings.view,
     )
     root = source if source.is_dir() else source.parent
