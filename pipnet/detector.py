@@ -10,7 +10,7 @@ import numpy as np
 
 from pipnet.card import DetectorCard
 from pipnet.errors import UserError, one_line
-from pipnet.files import SHIPPED, lasting
+from pipnet.files import OPEN, lasting
 from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
 from pipnet.openers import open_with
@@ -144,7 +144,7 @@ class Detector:
         if not row.any_size and scale not in (None, 1):
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
         with on_device(device):
-            if weights is None or str(weights) in SHIPPED:
+            if weights in (None, "detector", *OPEN.values()):
                 weights = shipped_weights(name, net=None if weights is None else str(weights)) or weights
             if weights is None or not Path(weights).is_file():
                 missing = "no file is given" if weights is None else f"no file at {weights}"

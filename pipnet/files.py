@@ -23,7 +23,7 @@ from pipnet.errors import Unreadable, UserError, one_line
 # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder", "landmarks-open", "detector-open")
 LANDMARK_NETS = tuple(name for name in SHIPPED if not name.startswith("detector"))
-# the detector of a landmark net that has seen no photograph, and neither has its detector; it has no finder
+# {landmark net that has seen drawn faces only: its detector, which has seen no others either}; such a net has no finder
 OPEN = {"landmarks-open": "detector-open"}
 # of files that are opened: no link is followed, no pipe waited for. Windows lacks these, and has one for bytes as they are
 CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))

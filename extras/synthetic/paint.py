@@ -54,7 +54,7 @@ LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 
 class Detail(NamedTuple):
-    """What differs at the eyes and brows of varied people; the defaults change nothing. Lengths are canonical mm."""
+    """Details of the eyes and brows of varied people; the defaults change nothing. Lengths are canonical mm."""
 
     iris: float = 1.0  # radius over the usual one
     white: float = 1.0  # brightness of the white of the eye
