@@ -13,7 +13,7 @@ from pipnet.card import SURE_ERROR
 from pipnet.detector import Detections, Detector, FaceBox, joined
 from pipnet.face import Face
 from pipnet.files import shipped
-from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
+from pipnet.geometry import box_of, carry, invert, opencv_matrix, transform, turn_about, turn_picture
 from pipnet.images import enhanced
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.landmarker import Landmarker, without_duplicates
@@ -78,6 +78,16 @@ def test_a_turned_face_is_found_in_the_detector_s_box(net, degrees, portrait):
     turned = box_of(transform(box.reshape(2, 2), matrix))
     (face,) = Landmarker(net, lambda picture: (turned[None], np.ones(1)), threads=1)(image)
     assert share_off(face, transform(upright.landmarks, matrix)) < 0.02
+
+
+@pytest.mark.parametrize("net", ["landmarks", "landmarks-fast"])
+def test_a_head_that_slowly_turns_once_around_is_followed(net, portrait):
+    truth, tracker = Landmarker(net, threads=1)(portrait)[0].landmarks, Tracker(Landmarker(net, threads=1))
+    for frame, degrees in enumerate(range(0, 361, 5)):
+        matrix = turn_about(box_of(truth).reshape(2, 2).mean(0), np.radians(degrees))
+        image = cv2.warpAffine(portrait, opencv_matrix(matrix), portrait.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        face, *_ = tracker.update(image, frame / 30)  # turned background may be taken for a face
+        assert face.id == 0 and share_off(face, transform(truth, matrix)) < 0.08, degrees
 
 
 @given(
