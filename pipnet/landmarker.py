@@ -46,7 +46,7 @@ LOOKS, QUARTERS = 2, (90, 180, 270)  # further looks of a finder with low scores
 LEAST_SIDE, LARGER = 512, 2.0  # px, longer side to which a small enhanced image is enlarged; most of that factor
 LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
 MOST_CROPS = 2  # most crops of a face after that of the detector
-SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
+TWICE, PART = 0.5, 2.0  # least IoU of two results for one face; least ratio of the areas of a face and a part of it
 OTHER = 0.3  # IoU of the boxes of two faces above which they are one, found in the image and in the enhanced image
 BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
 Item = TypeVar("Item")
@@ -100,7 +100,7 @@ def without_duplicates(faces: list[Face]) -> list[Face]:
     area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     place = np.argsort(np.argsort(-scores, kind="stable"))  # from the best face on
     part = (shared(boxes, boxes) >= WITHIN) & (area[:, None] * PART < area) & (scores[:, None] <= scores)
-    again = (iou(boxes, boxes) >= SAME) & (place < place[:, None])
+    again = (iou(boxes, boxes) >= TWICE) & (place < place[:, None])
     return [face for face, drops in zip(faces, (part | again).any(1), strict=True) if not drops]
 
 

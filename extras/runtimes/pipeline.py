@@ -22,7 +22,7 @@ from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LEVEL, NEAR, NEAR_TURN, SQUARE, LandmarkNet, open_net
-from pipnet.landmarker import BESIDE, MOST_CROPS, PART, SAME
+from pipnet.landmarker import BESIDE, MOST_CROPS, PART, TWICE
 from utils.export.files import OPSET, Source, folded, give_only, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -308,7 +308,7 @@ def without_duplicates(kept, boxes, means):
     score, better = op.Unsqueeze(means, [1]), op.Unsqueeze(means, [0])
     place = op.Range(0, op.Size(means), 1)
     earlier = op.Unsqueeze(place, [0]) < op.Unsqueeze(place, [1])
-    again = op.And(iou >= SAME, op.Or(score < better, op.And(score == better, earlier)))
+    again = op.And(iou >= TWICE, op.Or(score < better, op.And(score == better, earlier)))
     part = op.And(op.And(share >= WITHIN, area * PART < other), score <= better)
     return op.And(kept, op.Not(any_of(op.And(op.Or(part, again), op.Unsqueeze(kept, [0])))))
 

@@ -199,7 +199,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                 "LEAST_SIDE",
                 "LARGER",
                 "MOST_CROPS",
-                "SAME",
+                "TWICE",
                 "PART",
                 "OTHER",
                 "WITHIN",

@@ -14,14 +14,13 @@ from pipnet.errors import UserError
 from pipnet.face import Face, boxes_of
 from pipnet.geometry import box_of, greedy_nms, iou, upright_boxes
 from pipnet.images import as_bgr
-from pipnet.landmarker import Landmarker, largest_first
+from pipnet.landmarker import TWICE, Landmarker, largest_first, without_duplicates
 from pipnet.video.smooth import make_smooth
 
 STEP = 0.03  # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
 
 SAME = 0.3  # least IoU of a detection with a tracked face that it confirms
-TWICE = 0.7  # least IoU of two tracks of one face
 AGAIN = 0.1  # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
 RETRY = 3  # frames after which the detector looks again while a face is lost or none is tracked
@@ -166,14 +165,13 @@ class Tracker:
         return kept
 
     def _new(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, known: list[Face]) -> list[Face]:
-        """Return the faces of a detector's landmark boxes (M, 5), with its scores (M,), that are none of the known
-        ones.
+        """Return the faces of a detector's landmark boxes (M, 5), with its scores (M,), that are neither known ones nor
+        parts of them.
         """
-        return [
-            face
-            for face in self._scored(self.landmarker.faces_of(image, boxes, scores))
-            if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE
-        ]
+        faces = self._scored(self.landmarker.faces_of(image, boxes, scores))
+        new = [face for face in faces if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE]
+        remain = {id(face) for face in without_duplicates([*known, *new])}
+        return [face for face in new if id(face) in remain]
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:

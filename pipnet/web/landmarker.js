@@ -261,9 +261,9 @@ export function largestFirst(boxed) {
 }
 
 /** Return the faces without those that show another face again, or a part of a face that is larger and not less certain. */
-export function withoutDuplicates(faces, { same, part, within }) {
+export function withoutDuplicates(faces, { twice, part, within }) {
   const all = faces.map((face) => ({ box: boxOf(face.landmarks), score: mean(face.scores) }));
-  const isAgain = (i, j) => iou(all[i].box, all[j].box) >= same && (all[i].score < all[j].score || j < i);
+  const isAgain = (i, j) => iou(all[i].box, all[j].box) >= twice && (all[i].score < all[j].score || j < i);
   const isPart = (i, j) => shared(all[i].box, all[j].box) >= within && areaOf(all[i].box) * part < areaOf(all[j].box);
   const drops = (i, j) => all[i].score <= all[j].score && (isAgain(i, j) || isPart(i, j));
   return faces.filter((_, i) => !all.some((_, j) => drops(i, j)));

@@ -1,7 +1,7 @@
 /** Tracking of faces in a video: the next crop comes from this frame's landmarks, as pipnet/video/track.py. */
 
 import { boxOf, iou } from "./geometry.js";
-import { largestFirst } from "./landmarker.js";
+import { largestFirst, withoutDuplicates } from "./landmarker.js";
 import { mean } from "./numbers.js";
 
 export class Tracker {
@@ -82,8 +82,10 @@ export class Tracker {
     if (room < rest.length) rest = largestFirst(rest);
     while (rest.length && faces.length < room) {  // the largest ones may show no faces
       const some = rest.splice(0, room - faces.length), known = [...kept.values(), ...faces];
-      const more = this.scored(await this.landmarker.confirmed(frame, some));
-      faces.push(...more.filter((face) => overlap(face, known) < limits.twice));
+      const shown = this.scored(await this.landmarker.confirmed(frame, some));
+      const more = shown.filter((face) => overlap(face, known) < limits.twice);
+      const remain = new Set(withoutDuplicates([...known, ...more], this.landmarker.limits));  // parts of known faces are none
+      faces.push(...more.filter((face) => remain.has(face)));
     }
     if (!kept.size && !faces.length) faces = this.scored(await this.landmarker.enhancedFaces(frame)).slice(0, this.most);
     const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));

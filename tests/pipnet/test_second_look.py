@@ -171,6 +171,7 @@ def test_of_a_face_and_its_parts_the_face_stays():
 
     whole, lens, twin, other = face(0, 300, 0.6), face(60, 80, 0.5), face(4, 300, 0.59), face(500, 100, 0.3)
     assert without_duplicates([lens, whole, twin, other]) == [whole, other]
+    assert without_duplicates([face(0, 240, 0.5), whole]) == [whole], "they share 0.64 of their boxes"
     sure = face(60, 80, 0.7)
     assert without_duplicates([sure, whole]) == [sure, whole]
     assert without_duplicates([whole, whole]) == [whole] and without_duplicates([]) == []

@@ -113,6 +113,13 @@ def test_a_face_that_leaves_its_crop_is_found_again_in_that_frame():
     assert scene.detections == 2 and all(seen) and seen[3] == pytest.approx({0: 155})
 
 
+@pytest.mark.parametrize("other", [Seen(300, size=80), Seen(310, size=66)])
+def test_what_is_found_on_the_head_of_a_known_face_is_that_face(other):
+    """Another look at it, or a part of it."""
+    seen = follow(Scene(), [[Seen(300)]] + [[Seen(300), other]] * 12, detect_every=1)
+    assert all(set(ids) == {0} for ids in seen)
+
+
 def test_background_is_dropped_and_a_short_loss_keeps_the_id():
     scene = Scene()
     gap = [[]] * 10
