@@ -25,7 +25,7 @@ from utils.train import checkpoint
 
 # with lower thresholds, the landmarks confirm more background than faces in validation crowds. The detector of drawn scenes
 # has never seen what is no face in a photograph, so the landmarks do not trust it
-FOUND = {"detector": {"threshold": 0.353}, "detector-open": {"threshold": 0.4, "trust": 0.0}}
+FOUND = {"detector": {"threshold": 0.25}, "detector-open": {"threshold": 0.4, "trust": 0.0}}
 WORTH = 256  # numbers in a tensor from which it is halved
 
 
