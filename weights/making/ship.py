@@ -23,9 +23,9 @@ from pipnet.files import checksum, read_csv, write_atomic, write_text
 from utils.evaluate.evaluate import DOUBT
 from utils.train import checkpoint
 
-# with lower thresholds, the landmarks confirm more background than faces in validation crowds. The detector of drawn scenes
+# with a lower threshold, the landmarks confirm more background than faces in validation crowds. The detector of drawn scenes
 # has never seen what is no face in a photograph, so the landmarks do not trust it
-FOUND = {"detector": {"threshold": 0.25}, "detector-open": {"threshold": 0.4, "trust": 0.0}}
+FOUND = {"detector": {"threshold": 0.3}, "detector-open": {"threshold": 0.4, "trust": 0.0}}
 WORTH = 256  # numbers in a tensor from which it is halved
 
 
