@@ -25,7 +25,6 @@ OLDER = (
     "rendering",
     "scale",
     "semi",
-    "sizes",
     "soak",
     "systems",
     "unions",
