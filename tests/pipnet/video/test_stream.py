@@ -59,7 +59,9 @@ def test_few_pictures_of_a_long_list_are_held_at_a_time(landmarker, monkeypatch)
     (alone,) = landmarker("in/a.png")
     monkeypatch.setattr(module, "MOST_IMAGES", 3)
     for (face,) in landmarker(["in/a.png", "in/b.png"] * 2):
-        np.testing.assert_allclose(face.landmarks, alone.landmarks, atol=0.5)  # in 8 bits, a last digit may become a step
+        np.testing.assert_allclose(
+            face.landmarks, alone.landmarks, atol=0.5
+        )  # in 8 bits, a last digit may become a step
     images = iter([np.zeros((2, 2, 3))] * 7)
     assert len(next(batches(images, np.asarray))) == 3 and len(list(images)) == 4
     monkeypatch.setattr(module, "MOST_PIXELS", 4)
