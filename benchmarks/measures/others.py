@@ -276,6 +276,17 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
                 }
 
 
+def timed(found: dict[str, Find], images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return {tool: ms of wall time and of CPU of each image (F, 2)}. The tools take turns at each image."""
+    times: dict[str, list] = {tool: [] for tool in found}
+    for image in images[:3] + images:  # the first three are for loading
+        for tool, find in found.items():
+            start, before = time.perf_counter(), time.process_time()
+            find(image)
+            times[tool].append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - before)))
+    return {tool: np.array(values[3:]) for tool, values in times.items()}
+
+
 def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
     """Yield the time of whole test photographs, as they are and enlarged.
     The tools take turns at each one, so that all meet the same changes of the clock.
@@ -288,13 +299,7 @@ def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
         photos = [cv2.imread(str(record.file)) for record in photographs(name, "test", faces)]
         for scale, words in ((1, ""), (LARGER, f", {LARGER} times as large")):
             images = [cv2.resize(image, None, fx=scale, fy=scale) for image in photos]
-            spent: dict[str, list] = {tool: [] for tool in found}
-            for image in images[:3] + images:
-                for tool, find in found.items():
-                    start, before = time.perf_counter(), time.process_time()
-                    find(image)
-                    spent[tool].append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - before)))
-            times = {tool: np.array(values[3:]) for tool, values in spent.items()}  # the first three are for loading
+            times = timed(found, images)
             last = np.median([*times.values()][-1][:, 0])
             for tool, values in times.items():
                 wall, used = np.median(values, 0)

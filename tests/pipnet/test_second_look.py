@@ -113,7 +113,14 @@ def share_off(face: Face, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("net", ["landmarks", "landmarks-fast"])
-@pytest.mark.parametrize("turn, seed, light", [(None, 0, 6), (cv2.ROTATE_180, 3, 5.5)])
+@pytest.mark.parametrize(
+    "turn, seed, light",
+    [
+        (None, 0, 6),
+        (cv2.ROTATE_180, 3, 5.5),
+        pytest.param(cv2.ROTATE_180, 0, 6, marks=pytest.mark.xfail(reason="too dark for the detector")),
+    ],
+)
 def test_a_face_in_a_dark_and_noisy_picture_is_found(net, turn, seed, light, portrait):
     truth, image = Landmarker(net, threads=1)(portrait)[0].landmarks, at_night(portrait, seed, light)
     if turn is not None:
@@ -123,13 +130,16 @@ def test_a_face_in_a_dark_and_noisy_picture_is_found(net, turn, seed, light, por
     assert not Landmarker(net, threads=1, any_roll=False)(image)
 
 
+@pytest.mark.parametrize("gains", [(0.1, 0.1, 1), (1, 0.1, 0.1), (0.1, 1, 0.1)])
 @pytest.mark.parametrize("net", ["landmarks", "landmarks-fast"])
-def test_a_face_in_coloured_light_is_found(net, portrait):
+def test_a_face_in_coloured_light_is_found(net, gains, portrait, request):
+    if (net, gains) == ("landmarks", (0.1, 1, 0.1)):
+        reason = "the detector is surer of a piece of background, so that it comes first"
+        request.applymarker(pytest.mark.xfail(reason=reason))
     landmarker = Landmarker(net, threads=1)
     truth = landmarker(portrait)[0].landmarks
-    for gains in ((0.1, 0.1, 1), (1, 0.1, 0.1), (0.1, 1, 0.1)):
-        faces = landmarker((portrait * gains).astype(np.uint8))
-        assert min(share_off(face, truth) for face in faces) < 0.06, gains
+    best = landmarker((portrait * gains).astype(np.uint8))[0]
+    assert share_off(best, truth) < 0.06
 
 
 def test_a_face_in_a_dark_and_noisy_video_is_tracked(portrait):

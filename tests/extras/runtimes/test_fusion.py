@@ -41,6 +41,7 @@ def test_a_detector_finds_the_same_boxes(height, width):
     sure = slice(None) if exact else scores > 0.5
     np.testing.assert_allclose(moved[sure], boxes[sure], atol=0.01 if exact else 2)
     np.testing.assert_allclose(other[sure], scores[sure], atol=1e-4 if exact else 0.05)
+    np.testing.assert_allclose(other, scores, atol=1e-4 if exact else 0.1)
 
 
 @pytest.mark.parametrize("name, side", [("landmarks", 192), ("landmarks-fast", 128)])
