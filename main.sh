@@ -27,4 +27,4 @@ else
     where=(--nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "$PYTHON" -P -m utils.train.launch "${where[@]}" --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" "$root/main.py" "$@"
+exec "$PYTHON" -P -m utils.train.launch "${where[@]}" --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" -- "$root/main.py" "$@"

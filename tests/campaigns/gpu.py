@@ -60,7 +60,7 @@ def trains(flags: str = "", says: str = "epoch 1/1", **more) -> Job:
 
 def launcher(processes: str) -> tuple[str, ...]:
     """Return what starts main.py in several processes, as main.sh does."""
-    return "-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes, "main.py"
+    return "-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes, "--", "main.py"
 
 
 KINDS = {  # those that others need, and those that take long, come first

@@ -19,7 +19,7 @@ from utils.train.ranks import cannot_meet
 
 
 def main(argv: list[str]) -> int:
-    """Run torchrun with its flags, the script and the script's flags; return the exit status."""
+    """Run torchrun with its flags, `--`, the script and the script's flags; return the exit status."""
     args = parse_args(argv)
     os.environ.setdefault(
         "OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1))

@@ -25,7 +25,7 @@ AT_WORK = f"    {WAIT}"
         (["main.py", "--list-nets"], "torch", signal.SIGINT),
         (["main.py", "--version"], "numpy", signal.SIGTERM),
         (["demo.py", "--version"], "cv2", signal.SIGINT),
-        (["-m", "utils.train.launch", "main.py"], "torch", signal.SIGTERM),
+        (["-m", "utils.train.launch", "--", "main.py"], "torch", signal.SIGTERM),
     ],
 )
 def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number, tmp_path):
@@ -191,7 +191,7 @@ def test_a_stopped_training_prints_the_whole_command_that_goes_on(tmp_path, file
 @pytest.mark.slow
 def test_a_signal_to_several_processes_is_one_line(tmp_path):
     script = written(tmp_path, AT_WORK)
-    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", script]
+    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", "--", script]
     process = subprocess.Popen(launch, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
     process.send_signal(signal.SIGINT)
@@ -302,7 +302,7 @@ def elsewhere(tmp_path):
             "main.sh",
             ["2", "--data-dir", "a b"],
             "in {0}: -P -m utils.train.launch --standalone --nproc-per-node 2 --max-restarts 0 "
-            "{0}/c1/main.py --data-dir a b\n",
+            "-- {0}/c1/main.py --data-dir a b\n",
         ),
         ("test.sh", ["-k", "a"], "in {0}/c1: -m pytest -n auto --maxprocesses 3 --dist worksteal -k a\n"),
         (

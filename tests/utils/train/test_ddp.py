@@ -1,7 +1,9 @@
 """Several processes and nodes: they train as one process does, test each face once, and report an error in one line."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,6 +20,7 @@ from nets import Prediction
 from utils.data.batches import Part, Shuffle
 from utils.data.prepared_set import load_splits
 from utils.evaluate.evaluate import evaluate
+from utils.settings.config import parser, read_defaults
 from utils.train import checkpoint
 from utils.train.ranks import Ranks, _leave, _short
 
@@ -141,9 +144,25 @@ def test_a_port_that_is_in_use_is_one_line():
         taken.bind(("", 0))
         taken.listen()
         where = ["--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(taken.getsockname()[1])]
-        launch = ["python", "-m", "utils.train.launch", *where, "--nproc-per-node", "2", "main.py", "--version"]
+        launch = ["python", "-m", "utils.train.launch", *where, "--nproc-per-node", "2", "--", "main.py", "--version"]
         done = run(*launch)
     assert done.returncode == 1 and re.fullmatch("error: .*MASTER_PORT.*in use.*\n", done.stderr), done.stderr
+
+
+def test_the_launcher_takes_no_flag_of_main_py_for_its_own(tmp_path):
+    """torchrun's parser looks for prefixes of its flags behind the script too: --log may stand for three of them."""
+    for name in ("main.sh", "utils", "pipnet", "nets", "extras", "args.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} \"$@\"\n")
+    python.chmod(0o755)
+    (tmp_path / "main.py").write_text("import json, os, sys\njson.dump(sys.argv[1:], open(os.environ['RANK'], 'w'))\n")
+    known = [flag for action in parser(read_defaults())._actions for flag in action.option_strings]
+    flags = [*(word for flag in known for word in (flag, "csv")), *(f"{flag}=csv" for flag in known), "--", "-x", "--"]
+    assert "--log" in flags
+    works(subprocess.run(["bash", "main.sh", "2", *flags], cwd=tmp_path, capture_output=True, text=True, timeout=100))
+    assert [json.loads((tmp_path / rank).read_text()) for rank in "01"] == [flags] * 2
 
 
 def test_processes_end_when_their_launcher_is_killed(tmp_path):
@@ -153,7 +172,7 @@ def test_processes_end_when_their_launcher_is_killed(tmp_path):
         f"open({str(tmp_path)!r} + '/' + os.environ['RANK'], 'w').write(str(os.getpid()))\nstart.end_loading()\n"
         "start.run_command(lambda argv: time.sleep(100))\n"
     )
-    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(script)]
+    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", "--", str(script)]
     process = subprocess.Popen(launch, cwd=ROOT, stderr=subprocess.DEVNULL)
     files = [tmp_path / "0", tmp_path / "1"]
     wait_for(lambda: all(file.is_file() and file.read_text() for file in files))
@@ -260,7 +279,7 @@ def short(self, batches):
     return step(self, batches)
 solver.Solver.train_step = short""",
     )
-    launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(file))
+    launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", "--", str(file))
     done = run(*launch, "--train", *gaps, "--batch-size", "4", OMP_NUM_THREADS="1")
     assert done.returncode == 9 and "error: process 1 was ended by SIGKILL" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
@@ -295,6 +314,7 @@ solver.Solver.train_step = short""",
         "2",
         "--max-restarts",
         "1",
+        "--",
         str(file),
     )
     flags = ("--batch-size", "6", "--exp", "hung")
