@@ -84,7 +84,19 @@ class FaceBox(NamedTuple):
 
 
 Find = Callable[[np.ndarray, float, float], Detections]  # image (H, W, 3), threshold, overlap -> boxes in its px
-Loaded = tuple[Find, DetectorCard | None]  # the card of a detector of this project; None: that of its row
+Size = Callable[[int, int], tuple[int, int]]  # height and width of an image -> those to which it is resized, px
+
+
+class Loaded(NamedTuple):
+    """An opened detector.
+
+    card: that of a detector of this project; None: that of its row. size: what its authors' code resizes an image to;
+    None: see `detection_scale`.
+    """
+
+    find: Find
+    card: DetectorCard | None = None
+    size: Size | None = None
 
 
 class DetectorRow(NamedTuple):
@@ -111,9 +123,10 @@ class Detector:
     - `threshold`: least score of a face; None: that of the file, else the published one.
     - `overlap`: of two boxes with a larger IoU, the one with the lower score is dropped (mtcnn: intersection over the
       smaller box); None: that of the file, else the published one.
-    - `scale`: the image is resized by this factor before detection, so 2 finds smaller faces. None: if its shorter side
-      is above 600 px, it is shrunk to 600 px; for mtcnn, whose pyramid has all sizes, 1. Images above 8 megapixels are
-      shrunk to that.
+    - `scale`: the image is resized by this factor before detection, so 2 finds smaller faces. None: as its authors' code
+      does: scrfd fits the image into 640 x 640 px, faceboxes-v1 shrinks it to 1080 x 720 px if it is larger, mtcnn and
+      retinaface take its own size; for others, it is shrunk to 600 px if its shorter side is above that. Images above
+      8 megapixels are shrunk to that.
     - `threads`: CPU threads of the net; 0 takes all cores.
     - `device`: where the net runs, see `Landmarker`.
 
@@ -150,9 +163,10 @@ class Detector:
                 missing = "no file is given" if weights is None else f"no file at {weights}"
                 raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
             if row.load is None or (row.in_torch and Path(weights).suffix not in RUNTIMES):
-                self._find, card = open_with("detector", Path(weights), name, threads)
+                loaded = open_with("detector", Path(weights), name, threads)
             else:
-                self._find, card = row.load(Path(weights), threads)
+                loaded = row.load(Path(weights), threads)
+        self._find, card, self._size = loaded
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = card is not None  # a published one has no card in its file, and gives the published boxes
         stated = card.trust if card else 0.0  # scores of others mean something else
@@ -173,6 +187,11 @@ class Detector:
     def once(self, image: np.ndarray) -> Detections:
         """Return the faces that are found in the image itself, without the look at a small copy."""
         image = as_bgr(image)
+        if self._size and self.scale is None:
+            height, width = self._size(*image.shape[:2])
+            same = (height, width) == image.shape[:2]
+            factors = np.divide((width, height), image.shape[1::-1])
+            return self._look(image if same else cv2.resize(image, (width, height)), factors)
         scale = float(np.float32(detection_scale(*image.shape[:2], self.scale) if self._any_size else 1))
         resized = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         return self._look(resized, scale)
@@ -192,11 +211,14 @@ class Detector:
         kept = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale >= LARGE_FACE
         return Detections(boxes[kept], scores[kept])
 
-    def _look(self, resized: np.ndarray, scale: float) -> Detections:
-        """Return the faces in `resized`, in px of the image from which it was made by the factor `scale`."""
+    def _look(self, resized: np.ndarray, scale: float | np.ndarray) -> Detections:
+        """Return the faces in `resized`, in px of the image from which it was made by the factor `scale`, or by one for
+        x and one for y.
+        """
         resized = np.require(resized, requirements=["C", "W"])  # torch warns of read-only arrays
         boxes, scores, points = self._find(resized, self.threshold, self.overlap)
-        return Detections(boxes / np.float32(scale), scores, None if points is None else points / np.float32(scale))
+        factors = np.full(2, scale, np.float32)
+        return Detections(boxes / np.tile(factors, 2), scores, None if points is None else points / factors)
 
 
 def shipped_weights(name: str, int8: bool | None = None, net: str | None = None) -> Path | None:
@@ -250,7 +272,7 @@ def load_exported(file: Path, threads: int) -> Loaded:
         found = opened.run({"image": image, **options})
         return Detections(found["boxes"], found["scores"])
 
-    return find, card
+    return Loaded(find, card)
 
 
 def exported_card(values: dict[str, Any], file: Path) -> DetectorCard:
@@ -280,7 +302,7 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
         best = best[suppress(boxes[best], overlap)]
         return Detections(boxes[best] * np.tile(image.shape[1::-1], 2).astype(np.float32), scores[best])
 
-    return find, None
+    return Loaded(find)
 
 
 def load_yunet(file: Path, threads: int) -> Loaded:
@@ -309,7 +331,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
         boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], 1)
         return Detections(boxes, found[:, 14], found[:, 4:14].reshape(-1, 5, 2))
 
-    return find, None
+    return Loaded(find)
 
 
 def load_scrfd(file: Path, threads: int) -> Loaded:
@@ -327,7 +349,8 @@ def load_scrfd(file: Path, threads: int) -> Loaded:
             parts.append(np.concatenate([boxes, score, points], 1))
         return _split(np.concatenate(parts))
 
-    return _load_anchored(file, threads, "scrfd", ([1, 4, 10] * 3, [1, 4] * 3), True, (127.5,) * 3, 128, decode)
+    columns = ([1, 4, 10] * 3, [1, 4] * 3)
+    return _load_anchored(file, threads, Anchored("scrfd", columns, (127.5,) * 3, 128, (640, 640), True), decode)
 
 
 def load_retinaface(file: Path, threads: int) -> Loaded:
@@ -346,7 +369,7 @@ def load_retinaface(file: Path, threads: int) -> Loaded:
         points = np.tile(centre, 5) + 0.1 * side * by_width[10]
         return _split(np.concatenate([middle - half, middle + half, by_width[2][:, 1:], points], 1))
 
-    return _load_anchored(file, threads, "retinaface", ([4, 2, 10],), False, (104, 117, 123), 1, decode)
+    return _load_anchored(file, threads, Anchored("retinaface", ([4, 2, 10],), (104, 117, 123)), decode)
 
 
 def load_faceboxes_v1(file: Path, threads: int) -> Loaded:
@@ -368,7 +391,8 @@ def load_faceboxes_v1(file: Path, threads: int) -> Loaded:
         half = anchor[:, 2:] * np.exp(0.2 * by_width[4][:, 2:]) / 2
         return _split(np.concatenate([middle - half, middle + half, by_width[2][:, 1:]], 1))
 
-    return _load_anchored(file, threads, "faceboxes-v1", ([4, 2],), False, (104, 117, 123), 1, decode)
+    published = Anchored("faceboxes-v1", ([4, 2],), (104, 117, 123), limits=(720, 1080))
+    return _load_anchored(file, threads, published, decode)
 
 
 def _split(rows: np.ndarray) -> Detections:
@@ -377,42 +401,75 @@ def _split(rows: np.ndarray) -> Detections:
     return Detections(rows[:, :4], rows[:, 4], points)
 
 
-def _load_anchored(
-    file: Path,
-    threads: int,
-    name: str,
-    widths: tuple[list[int], ...],
-    rgb: bool,
-    mean: tuple[float, ...],
-    scale: float,
-    decode: Callable[[list[np.ndarray], int, int], Detections],
-) -> Loaded:
-    """Load a published detector whose outputs are tables with a row for each anchor.
+class Anchored(NamedTuple):
+    """A published detector whose outputs are tables with a row for each anchor, and the input of its authors' code.
 
-    widths: numbers of columns of its outputs, in any order; a graph may leave them open. decode: (outputs, height and
-    width of the input) -> detections of all anchors. An input of a fixed size gets the image as large as it fits, at
-    its upper left.
+    columns: those of its outputs, in any order; a graph may leave them open. The input is (picture - mean) / scale.
+    limits: height and width in px into which an image is fitted; None: it keeps its size. letterbox: smaller images are
+    enlarged too, the rest of the input is black, and the channels are RGB; otherwise images are only shrunk, and BGR.
+    """
+
+    name: str
+    columns: tuple[list[int], ...]
+    mean: tuple[float, ...]
+    scale: float = 1
+    limits: tuple[int, int] | None = None
+    letterbox: bool = False
+
+    def fitted(self, height: int, width: int, limits: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width of an image that is resized to fit into `limits`; its code rounds down."""
+        if self.letterbox:
+            ratio = height / width
+            tall = ratio > limits[0] / limits[1]
+            fitted = (limits[0], int(limits[0] / ratio)) if tall else (int(limits[1] * ratio), limits[1])
+        else:
+            factor = min(1, limits[0] / height)
+            factor *= min(1, limits[1] / (width * factor))
+            fitted = (int(height * factor), int(width * factor))
+        return max(fitted[0], 1), max(fitted[1], 1)
+
+
+def _load_anchored(
+    file: Path, threads: int, published: Anchored, decode: Callable[[list[np.ndarray], int, int], Detections]
+) -> Loaded:
+    """Load a file of such a detector. decode: (outputs, height and width of the input) -> detections of all anchors.
+
+    The image lies at the upper left of the input. What an input of a fixed size has beyond the image is the mean colour,
+    0 after preprocessing, as the padding of convolutions; with a letterbox, it is black.
     """
     session = open_session(file, threads)
     inputs, outputs = session.native.get_inputs(), session.native.get_outputs()
-    columns = [port.shape[-1] for port in outputs if port.shape and isinstance(port.shape[-1], int)]
-    rows = [one for one in widths if len(one) == len(outputs) and not Counter(columns) - Counter(one)]
+    known = [port.shape[-1] for port in outputs if port.shape and isinstance(port.shape[-1], int)]
+    rows = [one for one in published.columns if len(one) == len(outputs) and not Counter(known) - Counter(one)]
     wrong = UserError(
-        f"{file} is not {name}, which has one input picture and outputs of {' or '.join(map(str, widths))} columns with "
-        f"a row for each anchor; give {DETECTORS[name].source}"
+        f"{file} is not {published.name}, which has one input picture and outputs of "
+        f"{' or '.join(map(str, published.columns))} columns with a row for each anchor; give "
+        f"{DETECTORS[published.name].source}"
     )
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or not rows:
         raise wrong
-    fixed = [side if isinstance(side, int) else None for side in inputs[0].shape[2:]]
+    high, wide = inputs[0].shape[2:]
+    fixed = (high, wide) if isinstance(high, int) and isinstance(wide, int) else None
+    limits = fixed or published.limits
+    mean = np.array(published.mean, np.float32)
+    empty = np.zeros(3, np.uint8) if published.letterbox else mean.astype(np.uint8)
+
+    def canvas_of(height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of the input for an image that is not resized any more."""
+        if fixed or not limits or not published.letterbox:
+            return fixed or (height, width)
+        fits = height <= limits[0] and width <= limits[1]
+        return limits if fits else (-(-height // 32) * 32, -(-width // 32) * 32)
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         height, width = image.shape[:2]
-        sides = [side or -(-own // 32) * 32 for side, own in zip(fixed, (height, width), strict=True)]
-        factor = min(sides[0] / height, sides[1] / width) if any(fixed) else 1.0
-        small = (max(round(width * factor), 1), max(round(height * factor), 1))
-        canvas = np.zeros((*sides, 3), np.uint8)
-        canvas[: small[1], : small[0]] = image if factor == 1 else cv2.resize(image, small)
-        x = ((canvas[:, :, ::-1] if rgb else canvas) - np.array(mean, np.float32)) / np.float32(scale)
+        small = (height, width)
+        if fixed and (height > fixed[0] or width > fixed[1]):
+            small = published.fitted(height, width, fixed)
+        sides = canvas_of(*small)
+        canvas = np.full((*sides, 3), empty)
+        canvas[: small[0], : small[1]] = image if small == (height, width) else cv2.resize(image, small[::-1])
+        x = ((canvas[:, :, ::-1] if published.letterbox else canvas) - mean) / np.float32(published.scale)
         feeds = {inputs[0].name: np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)}
         found = session.run([port.name for port in outputs], feeds)
         try:
@@ -422,12 +479,12 @@ def _load_anchored(
         best = np.argsort(-scores, kind="stable")[:5000]
         best = best[scores[best] > threshold]
         best = best[suppress(boxes[best], overlap)]
-        back = np.divide((width, height), small)
+        back = np.divide((width, height), small[::-1])
         boxes = (boxes[best] * np.tile(back, 2)).astype(np.float32)
         points = None if points is None else (points[best] * back).astype(np.float32)
         return Detections(boxes, scores[best].astype(np.float32), points)
 
-    return find, None
+    return Loaded(find, size=(lambda height, width: published.fitted(height, width, limits)) if limits else None)
 
 
 # Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet, SCRFD, RetinaFace and FaceBoxes
@@ -470,6 +527,7 @@ DETECTORS: dict[str, DetectorRow] = {
         DetectorCard(threshold=0.5, overlap=0.3, face_box=FACEBOXES_V2),
         "the ONNX file that convert_to_onnx.py of github.com/biubug6/Pytorch_Retinaface writes",
         load_retinaface,
+        scale=1.0,
     ),
     "faceboxes-v1": DetectorRow(
         # test.py of that repository: vis_thres (what it draws) and nms_threshold

@@ -24,7 +24,7 @@ def load_faceboxes(file: Path, threads: int) -> Loaded:
     card = exported_card(
         {key: known[key] for key in ("threshold", "overlap", "face_box", "trust") if key in known}, file
     )
-    return faceboxes_finder(weights_of(file), prepare_torch(threads)), card if known else None
+    return Loaded(faceboxes_finder(weights_of(file), prepare_torch(threads)), card if known else None)
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
@@ -54,7 +54,7 @@ def load_mtcnn(file: Path, threads: int) -> Loaded:
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         return Detections(*(part.cpu().numpy() for part in net.detect(image, (*EARLIER, threshold), overlap)))
 
-    return find, None
+    return Loaded(find)
 
 
 def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> Any:

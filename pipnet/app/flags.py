@@ -46,7 +46,7 @@ def add_face_flags(add: Callable, default: str) -> None:
         metavar="X",
         type=float,
         help="resize pictures by this factor for the detector; 2 finds smaller "
-        "faces (default: a short side above 600 px is shrunk to 600 px; mtcnn: 1)",
+        "faces (default: that of the detector's authors; ours: a short side above 600 px is shrunk to 600 px)",
     )
     add("--threshold", metavar="SCORE", type=float, help="lowest score of a face (default: the detector's own)")
     add(

@@ -537,6 +537,57 @@ def test_published_detectors_run_in_demo_and_test(raw, data_root, cli, demo, tmp
     assert done.returncode == 0 and "detector" in done.stdout, done.stderr
 
 
+AS_PUBLISHED = [  # (detector, image, what its authors' code resizes it to, input: width, height each)
+    ("faceboxes-v1", (1300, 1000), (936, 720), (936, 720)),
+    ("faceboxes-v1", (1500, 700), (1080, 504), (1080, 504)),
+    ("faceboxes-v1", (211, 130), (211, 130), (211, 130)),
+    ("retinaface", (1300, 1000), (1300, 1000), (1300, 1000)),
+    ("scrfd", (900, 1300), (443, 640), (640, 640)),
+    ("scrfd", (300, 201), (640, 428), (640, 640)),
+]
+
+
+def test_pictures_are_resized_and_padded_as_published(tmp_path):
+    """The score of a cell of 32 px is the mean of the input there, so each value depends on what lies in the input.
+
+    Sizes that 32 does not divide: nothing black may lie at the edge, except in SCRFD's square.
+    """
+    gain = 1 / 4096
+    for name, (width, height), small, (wide, high) in AS_PUBLISHED:
+        nodes, tensors, outputs = [], [], {}
+        strides = {32: 21, 64: 1, 128: 1} if name == "faceboxes-v1" else {8: 2, 16: 2, 32: 2}
+        for columns in COLUMNS[name]:
+            parts = []
+            for stride, anchors_of_cell in strides.items():
+                scored = columns in (1, 2) and stride == 32
+                bias = np.full((anchors_of_cell, columns), -9.0 if scored else 0.0)
+                bias[0] = 0.5 if scored else 0.0  # one anchor of a cell
+                parts.append(f"part{columns}_{stride}")
+                shape = [-1, columns] if name == "scrfd" else [1, -1, columns]
+                made = port(parts[-1], "image", stride, bias, gain * scored, shape)
+                nodes, tensors = nodes + made[0], tensors + made[1]
+            if name != "scrfd":
+                nodes.append(helper.make_node("Concat", parts, [f"table{columns}"], axis=1))
+                parts = [f"table{columns}"]
+            outputs |= {part: [f"{part}_{axis}" for axis in range(len(shape))] for part in parts}
+        save_graph(tmp_path / "net.onnx", nodes, ("image", ["height", "width"]), outputs, tensors)
+        image = noise(height, width)
+        found = Detector(name, tmp_path / "net.onnx", threshold=0.01, overlap=1.0)(image)
+        canvas = np.zeros((high, wide, 3), np.float32)
+        canvas[: small[1], : small[0]] = cv2.resize(image, small)
+        x = (canvas - 127.5) / 128 if name == "scrfd" else canvas - (104, 117, 123)
+        cells = [
+            x[y : y + 32, x0 : x0 + 32].mean((0, 1)).sum() for y in range(0, high, 32) for x0 in range(0, wide, 32)
+        ]
+        expected = np.sort(0.5 + gain * np.array(cells))[::-1]
+        assert np.abs(found.scores - expected).max() < 1e-5, name
+        centre = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 * np.divide(small, (width, height))
+        first = {"retinaface": 16, "scrfd": 0, "faceboxes-v1": 0}[name]  # of the first cell
+        assert np.abs(np.sort(centre[:, 0])[-1] - first - 32 * ((wide - 1) // 32)).max() < 0.01
+    detector = Detector("scrfd", tmp_path / "net.onnx", threshold=0.01, overlap=1.0, scale=3.0)
+    assert len(detector(image).scores) == (-(-3 * 300 // 32)) * (-(-3 * 201 // 32))  # a scale is the user's
+
+
 def test_a_graph_with_other_columns_or_anchors_is_refused(tmp_path):
     published_graph(tmp_path / "other.onnx", "retinaface", None, (4, 2))
     refuses("other.onnx is not retinaface", Detector, "retinaface", tmp_path / "other.onnx")
