@@ -69,6 +69,8 @@ def main(known: dict[str, Command], text: str) -> None:
     if (found := call()) is None:
         return
     figures = found if isinstance(found, dict) else {"rows": [*found]}
+    if not figures.get("rows", True):
+        sys.exit("nothing was measured; the result file stays as it is")
     if keys := known[name].keys:
         figures["rows"] = updated(into, figures["rows"], keys)
     words = [re.sub("(?<![^=])/.*/", "", word) for word in sys.argv[1:]]  # without folders of this machine

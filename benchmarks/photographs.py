@@ -11,8 +11,11 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
 - OPEN: the faces of open_faces.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
-- VIDEOS: videos of people who blink
-- BABIES: pictures of babies with 68-point .pts, which no net is trained on
+- VIDEOS: videos of one person each, who blinks
+- BABIES: pictures of babies with 68-point .pts in continuous px, which no net is trained on
+- HARD: hard photographs with 68-point .pts counted from 1, which no net is trained on
+- NOFACE: photographs without a human face. By sorted name, trainings may use the first, third, ... file, which are
+  the odd ones; the second, fourth, ... are for validation only
 """
 
 import os
@@ -51,11 +54,16 @@ VARIABLES = {
             "STEADY",
             "VIDEOS",
             "BABIES",
+            "HARD",
+            "NOFACE",
         )
     },
 }
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
+FIRST_PIXEL = {"BABIES": 0.5, "HARD": 1.0}  # {folder of .pts: coordinate of the first pixel's centre}
+# {set of photographs of one labelled face each that no net is trained on: its split}
+PORTRAITS = {"HARD": "train", "BABIES": "train", "300W": "test", "FACES68": "test"}
 HELD_OUT = 0.1  # share of the training identities that trainings hold out, `val` of args.yaml
 LEAST = 0.3  # IoU from which a detection is the labelled face
 
@@ -91,6 +99,14 @@ def named(words: list[str]) -> list[str]:
     return [f"{PLACES[name]}{slash}{rest}" if name in PLACES else word for word, name, slash, rest in parts]
 
 
+def there(*words: str) -> list[str]:
+    """Return the words whose data is there, and print why others are skipped. Stop if all of them are."""
+    reasons = {word: missing([word]) for word in words}
+    for why in filter(None, reasons.values()):
+        print(f"skipped: {why}")
+    return [word for word, why in reasons.items() if not why] or sys.exit("skipped: there is no data")
+
+
 def labelled_sets() -> list[str]:
     """Return the names of the sets of labelled photographs that are there. Stop with a message if there are none."""
     if not (names := [name for name in LABELLED if not missing([name])]):
@@ -103,9 +119,9 @@ def photographs(name: str, split: str, most: int | None = None) -> list[Photogra
 
     split: train, test, or val, the faces of the training split that trainings hold out.
     """
-    table = DATASETS[LABELLED.get(name, "points")].parse(PLACES[name], allow_partial=True, count=68)[
-        "train" if split == "val" else split
-    ]
+    row, origin = DATASETS[LABELLED.get(name, "points")], FIRST_PIXEL.get(name)
+    tables = row.parse(PLACES[name], allow_partial=True, count=68, origin=origin)
+    table = tables["train" if split == "val" else split]
     held = split_identities(table["identity"], HELD_OUT, 0) if split == "val" else np.ones(len(table["file"]), bool)
     places = np.flatnonzero(held)
     chosen = np.unique(np.linspace(0, len(places) - 1, most or len(places)).round().astype(int))
@@ -155,8 +171,6 @@ def name_and_file(text: str) -> tuple[str, str]:
     return name, file
 
 
-def titled(nets: Sequence[str]) -> dict[str, str]:
-    """Return {title: net} of words NET, as demo.py --exp takes it, or TITLE=NET; the shipped nets if there are no
-    words.
-    """
-    return {title or net: net for title, _, net in (text.rpartition("=") for text in nets or SHIPPED[:2])}
+def titled(nets: Sequence[str], default: Sequence[str] = SHIPPED[:2]) -> dict[str, str]:
+    """Return {title: net} of words NET, as demo.py --exp takes it, or TITLE=NET; of `default` if there are no words."""
+    return {title or net: net for title, _, net in (text.rpartition("=") for text in nets or default)}

@@ -7,10 +7,11 @@ import experiments
 import gpu as gpu_campaign
 import lids
 import numpy as np
+import photographs
 import pytest
 import tables
 from conftest import ROOT
-from measures import babies
+from measures import babies, false_faces, upright
 from photographs import Photograph
 from speeds import gpu, training
 from victims import campaign
@@ -18,7 +19,9 @@ from victims import campaign
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
 from pipnet.face import Face
+from pipnet.images import read_image, write_image
 from pipnet.video.drowsiness import ring_aspect
+from utils.data.pts import write_pts
 from utils.settings.checks import check_read
 from utils.settings.config import make_settings, parse, read_defaults
 from utils.settings.extras import extra
@@ -129,3 +132,48 @@ def test_missed_and_failed_babies_are_counted():
     faces = [Face(np.zeros(4), 1.0, truth + (share * eyes, 0), np.ones(68)) for share in (0.02, 0.3)]
     found = babies.figures([*faces, None], 3 * [Photograph(ROOT, "", truth)])
     assert list(found.values()) == ["3", "1", "2", "16.00", f"{16 * eyes / side:.2f}", "14.00"]
+
+
+def test_false_faces_are_counted_and_drawn(tmp_path, monkeypatch, capsys):
+    """A tool that sees two faces in every picture, one of them where the label of a person is."""
+    face, away = (render(2, 0, 64).landmarks + shift for shift in (0, 200))
+    for name, count in {"NOFACE": 3, "HARD": 1}.items():
+        (tmp_path / name).mkdir()
+        for place in range(count):
+            write_image(tmp_path / name / f"{place}.jpg", np.full((300, 300, 3), 90, np.uint8))
+    write_pts(tmp_path / "HARD" / "0.pts", face, 0.5)
+    found = [Face(np.zeros(4), score, points, np.ones(68)) for score, points in ((0.5, face), (0.9, away))]
+    monkeypatch.setattr(false_faces, "look_of", lambda *names: lambda image: found)
+    places = {name: tmp_path / name for name in ("NOFACE", "HARD")}
+    monkeypatch.setattr(photographs, "PLACES", places)
+    monkeypatch.setattr(false_faces, "PLACES", places)
+    rows = [*false_faces.false_faces("tool=any", sheets=str(tmp_path / "sheets"))]
+    assert [(row["number"], row["tool"]) for row in rows] == [
+        ("2", "4 / 200.0"),
+        ("1", "2 / 200.0"),
+        ("1", "1 / 100.0"),
+    ]
+    assert "held out" in rows[1]["photographs"] and "HARD" in rows[2]["photographs"]
+    picture = read_image(tmp_path / "sheets" / "tool.jpg")
+    assert picture.shape == (false_faces.TILE, false_faces.COLUMNS * false_faces.TILE, 3)
+    printed = capsys.readouterr().out
+    assert all(f"skipped: no {name}:" in printed for name in ("BABIES", "VIDEOS"))
+    places.clear()
+    with pytest.raises(SystemExit, match="no data"):
+        next(false_faces.false_faces())
+
+
+def test_a_face_upside_down_is_counted():
+    """A face that is 2 % of the eyes' distance off, one that is turned by 180 degrees, one that is missed."""
+    truth = render(2, 0, 64).landmarks
+    eyes = np.linalg.norm(truth[45] - truth[36])
+    turned = truth.mean(0) * 2 - truth
+    faces = [Face(np.zeros(4), 1.0, points, np.ones(68)) for points in (truth + (0.02 * eyes, 0), turned)]
+    records = 3 * [Photograph(ROOT, "", truth)]
+    found = upright.figures([*faces, None], 3 * [truth + (0.01 * eyes, 0)], records)
+    own = (2 + babies.nme(turned, truth)) / 2
+    assert list(found.values()) == ["3", "1", "1", "1.00", f"{own:.2f}", f"{own - 1:.2f}"]
+    mesh = np.zeros((478, 2))
+    mesh[list(upright.FIVE[478])] = turned[list(upright.FIVE[68])]
+    other = upright.figures([Face(np.zeros(4), 1.0, mesh, np.ones(478))], None, records[:1])
+    assert other == {"faces": "1", "missed": "0", "upside down": "1"}

@@ -105,9 +105,8 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    benchmarks = (
-        "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share --split".split()
-    )
+    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share".split()
+    benchmarks += ["--split", "--sheets"]
     others = {"--depth", "--all", "--compression", "--cells"}  # of git, of test.sh; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:

@@ -1,6 +1,6 @@
 """Babies, many of whom lie or are half covered: how many of them do the shipped landmark nets find?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from measures.kinds import nme
@@ -14,14 +14,15 @@ from pipnet.landmarker import Landmarker
 from utils.settings.config import read_defaults
 
 LAYOUT = read_defaults().layouts.load("68")
+Look = Callable[[np.ndarray], list[Face]]  # picture (H, W, 3) uint8 BGR -> its faces
 FAILED = 10.0  # NME in % beyond which a face counts as failed
 
 
-def in_pictures(net: str, records: list[Photograph]) -> list[Face | None]:
-    """Return what the whole pipeline finds of each labelled face, None if it misses the face."""
-    landmarker, found = Landmarker(net, threads=1), []
+def in_pictures(look: Look, records: list[Photograph]) -> list[Face | None]:
+    """Return what a tool finds of each labelled face in the whole picture, None if it misses the face."""
+    found = []
     for record in records:
-        faces = landmarker(read_image(record.file))
+        faces = look(read_image(record.file))
         place = place_of(record, boxes_of(faces)) if faces else None
         found.append(None if place is None else faces[place])
     return found
@@ -65,5 +66,6 @@ def babies(*nets: str) -> Iterator[dict]:
     require("BABIES")
     records = photographs("BABIES", "train")
     for title, net in titled(nets).items():
-        for way, look in {"whole pipeline": in_pictures, "labels' box": in_boxes}.items():
-            yield {"face": way, "net": title, **figures(look(net, records), records)}
+        whole = in_pictures(Landmarker(net, threads=1), records)
+        for way, found in {"whole pipeline": whole, "labels' box": in_boxes(net, records)}.items():
+            yield {"face": way, "net": title, **figures(found, records)}

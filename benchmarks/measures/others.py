@@ -70,10 +70,11 @@ def dlib(name: str) -> Find:
     return find
 
 
-def mediapipe(name: str) -> Find:
+def mediapipe(name: str, video: bool = False) -> Find:
+    """Return MediaPipe's function; video: it follows the faces from picture to picture."""
     from mediapipe import solutions
 
-    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=10, refine_landmarks=True)
+    mesh = solutions.face_mesh.FaceMesh(static_image_mode=not video, max_num_faces=10, refine_landmarks=True)
 
     def find(image: np.ndarray) -> np.ndarray:
         faces = mesh.process(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).multi_face_landmarks or []
