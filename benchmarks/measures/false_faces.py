@@ -98,7 +98,7 @@ def close_ups(image: np.ndarray, faces: list[Face], name: str) -> list[CloseUp]:
         title = name if np.isnan(face.score) else f"{face.score:.2f} {name}"
         picture = tile(cut(image, crop, TILE), [], LAYOUT, TILE, title)
         for point in to_crop(face.landmarks, crop) * TILE:
-            draw_circle(picture, point, WHITE, 1)
+            draw_circle(picture, point, WHITE, 0.5)
         found.append(CloseUp(face.score, picture))
     return found
 
