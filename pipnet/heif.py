@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipnet.bounds import HEADER, MOST_PARTS
+
 READ = b"avif", b"avis"  # kinds that OpenCV reads
 KINDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF"}  # by the beginning of their names
 
@@ -32,8 +34,12 @@ def upright(image: np.ndarray, data: bytes) -> np.ndarray:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (kind, beginning, end) of the boxes in a part of a file, up to the first one with an impossible length."""
-    while start + 8 <= end:
+    """Yield (kind, beginning, end) of the first MOST_PARTS boxes in a part of a file, up to one with an impossible
+    length.
+    """
+    for _ in range(MOST_PARTS):
+        if start + 8 > end:
+            return
         size, body = int.from_bytes(data[start : start + 4], "big"), start + 8
         if size == 1:
             size, body = int.from_bytes(data[body : body + 8], "big"), body + 8
@@ -63,7 +69,7 @@ def _associated(table: bytes, main: int) -> list[int]:
     """Return the numbers, from 1, of the properties that a table (ipma) gives to an item."""
     wide, size, at = table[:1] > b"\0", 2 if table[3:4] and table[3] & 1 else 1, 8
     mask = 0x7FFF if size == 2 else 0x7F
-    while at < len(table):
+    while at < min(len(table), HEADER):
         begin = at + (4 if wide else 2)
         count = table[begin] if begin < len(table) else 0
         values = [

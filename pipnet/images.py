@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from pipnet.bounds import END, check_picture, check_size, jpeg_parts
 from pipnet.errors import Unreadable, UserError, one_line
 from pipnet.files import read_bytes, unreadable, walk, write_atomic
 from pipnet.heif import heif_kind, upright
-from pipnet.picture_size import END, check_size, jpeg_parts, picture_size
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
@@ -31,6 +31,7 @@ TINTED, MOST_GAIN = (
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
 DEPTHS = (8, 10, 12)  # bits of a pixel that a 16-bit picture may hold
+SHALLOW = b"\xff\xd8", b"BM", b"GIF8", b"RIFF"  # beginnings of files that hold 8
 MOST_DARK = 16  # largest value of 8 bits that a value of 12 bits gets as the upper bits of 16, perhaps rounded
 # fmt: off
 OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
@@ -219,7 +220,7 @@ def read_image(
     ) or (png and b"IEND" not in data):
         raise UserError(f"{file}: the image is cut short; {remedy}")
     try:
-        check_size(file, *picture_size(data))
+        check_picture(file, data)
         image = _decode(data)
     except MemoryError:
         raise Unreadable(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
@@ -235,18 +236,28 @@ def read_image(
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Return 16-bit pixels as uint8. Cameras with 10 or 12 bits write their values as they are, so that the upper bits of
-    no pixel are used; these bits are left out.
+    """Return 16-bit pixels, which are changed, as uint8. Cameras with 10 or 12 bits write their values as they are, so
+    that the upper bits of no pixel are used; these bits are left out.
     """
     most = int(pixels.max())
     bits = next((bits for bits in DEPTHS if most < 1 << bits), 16)
-    return (pixels >> (bits - 8)).astype(np.uint8)
+    pixels >>= bits - 8
+    return pixels.astype(np.uint8)
+
+
+def _is_shallow(data: bytes) -> bool:
+    """Return whether a file is of a kind that holds 8 bits a channel."""
+    return data.startswith(SHALLOW) or (data[:4] == b"\x89PNG" and data[24] <= 8)
 
 
 def _decode(data: bytes) -> np.ndarray | None:
     """Return the image of a file's contents, None if it is damaged."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if image is not None and len(data) > 24 and not _is_shallow(data) and image.max() <= MOST_DARK:
+            deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            image = _eight_bits(deep) if deep is not None and deep.dtype == np.uint16 else image
+            del deep  # memory
         png = data[:4] == b"\x89PNG" and (data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[: data.find(b"IDAT")])
         may = png or data[8:12] == b"WEBP"  # formats that may have alpha
         whole: Any = (
@@ -256,9 +267,6 @@ def _decode(data: bytes) -> np.ndarray | None:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return None
-    if image is not None and len(data) > 24 and not data.startswith(b"\xff\xd8") and image.max() <= MOST_DARK:
-        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        image = _eight_bits(deep) if deep is not None and deep.dtype == np.uint16 else image
     if image is not None and heif_kind(data):
         image = upright(image, data)
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:

@@ -20,9 +20,9 @@ from urllib.request import url2pathname
 import cv2
 import numpy as np
 
+from pipnet.bounds import check_size, claimed
 from pipnet.errors import Unreadable, UserError, tell
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, in_order, is_picture, opencv_path, picture_files, read_image
-from pipnet.picture_size import check_size, picture_size
 from pipnet.video.address import failure, fetch_picture
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
@@ -406,5 +406,5 @@ def moves(file: Path) -> bool:
         beginning = content.read(BEGINNING)
     if not beginning.startswith(b"GIF8"):
         return False
-    check_size(file, *picture_size(beginning))
+    check_size(file, *claimed(beginning)[:2])
     return (Video(str(file)).count or 2) > 1
