@@ -30,6 +30,23 @@ CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_C
 PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 # of files that are missing, no regular ones, too large, or named so
 FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
+# folders, in lower case, in which systems keep thumbnails, deleted files and earlier states: macOS, Synology, QNAP, Windows
+SYSTEM = {
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "@recycle",
+    "@recently-snapshot",
+    ".@__thumb",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    ".thumbnails",
+    ".trash",
+    ".trashes",
+    ".trash-1000",
+}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
 
 
@@ -128,9 +145,23 @@ def read_bytes(file: Path | str, most: int | None = None) -> bytes:
     return Path(file).read_bytes()
 
 
+def is_shown(name: str) -> bool:
+    """Return whether a name is neither hidden nor that of a folder in which a system keeps thumbnails or deleted files."""
+    return not name.startswith(".") and name.lower() not in SYSTEM
+
+
 def walk(folder: Path | str) -> Iterator[tuple[str, list[str], list[str]]]:
     """Return os.walk of a folder. Unreadable for a folder below it that cannot be listed, which that passes over."""
     return os.walk(folder, onerror=_stop)
+
+
+def walk_shown(folder: Path | str, left: list[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Return `walk` of a folder without hidden files and folders, and without those of SYSTEM, which `left` gets."""
+    for base, folders, names in walk(folder):
+        if left is not None:
+            left += [os.path.join(base, name) for name in folders if name.lower() in SYSTEM]
+        folders[:] = filter(is_shown, folders)
+        yield base, folders, [*filter(is_shown, names)]
 
 
 def _stop(error: OSError) -> None:

@@ -1,6 +1,7 @@
 """Images on disk and in memory: (H, W, 3) uint8 BGR."""
 
 import io
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ import numpy as np
 
 from pipnet.bounds import END, check_picture, check_size, jpeg_parts
 from pipnet.errors import Unreadable, UserError, one_line
-from pipnet.files import read_bytes, unreadable, walk, write_atomic
+from pipnet.files import read_bytes, unreadable, walk_shown, write_atomic
 from pipnet.heif import heif_kind, upright
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
@@ -40,14 +41,19 @@ OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Return the picture files in a folder and its subfolders, see `in_order`. Hidden files are left out.
+    """Return the picture files in a folder and its subfolders, see `in_order`. Hidden files and folders of systems are
+    left out; of the latter a warning says so.
 
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
     """
     found: list[Path] = []
-    for base, folders, names in walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += filter(is_picture, [Path(base, name) for name in names if not name.startswith(".")])
+    left: list[str] = []
+    for base, _, names in walk_shown(folder, left):
+        found += filter(is_picture, [Path(base, name) for name in names])
+    if left:
+        logging.getLogger("pipnet").warning(
+            f"{left[0]}{f' and {len(left) - 1} more' * (len(left) > 1)}: a folder of the system, whose pictures are left out"
+        )
     return in_order(found)
 
 

@@ -32,6 +32,7 @@ from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
 from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
 from pipnet.errors import UserError
 from pipnet.files import read_bytes
+from utils.data.lists import walk
 from utils.data.makers import RawSet
 
 __all__ = ["DATASETS", "PARTS_300W", "Archive", "Dataset", "infer", "read_within", "unpack"]
@@ -176,29 +177,31 @@ def infer(data_dir: Path) -> str:
     """
     if data_dir.is_file():
         return _format_of(data_dir)
-    folders = (
-        data_dir,
-        *split_folders(data_dir).values(),
-    )  # a user's table may be in train/, valid/ and test/, as Roboflow's is
-    signed = [
-        name
-        for name, row in DATASETS.items()
-        if any(
-            next(folder.glob(sign), None)
-            for sign in row.signs
-            for folder in (folders if row.layout is None else folders[:1])
-        )
-    ]
     tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
-    official = [name for name in signed if DATASETS[name].layout and not (tree and name in (PRIVATE_300W, FORK))]
+    official = [name for name in _signed(data_dir) if DATASETS[name].layout]
+    official = [name for name in official if not (tree and name in (PRIVATE_300W, FORK))]
     if official:
         return official[0]
     if tree:
         return "300w"
-    if not signed or next(data_dir.rglob("*.pts"), None) is not None:
+    folders = [
+        data_dir,
+        *split_folders(data_dir),
+    ]  # a user's table may be in train/, valid/ and test/, as Roboflow's is
+    signed = [name for name in _signed(*folders) if not DATASETS[name].layout]
+    if not signed or any(path.suffix == ".pts" for path, _ in walk(data_dir)):
         return "points"
     lists = signed[0] == "coco" and any(_begins_list(file) for folder in folders for file in folder.glob("*.json"))
     return LABEL_STUDIO if lists else signed[0]
+
+
+def _signed(*folders: Path) -> list[str]:
+    """Return the rows of DATASETS of which a sign is in one of the folders."""
+    return [
+        name
+        for name, row in DATASETS.items()
+        if any(next(folder.glob(sign), None) for sign in row.signs for folder in folders)
+    ]
 
 
 def _format_of(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from extras.datasets.naming import RULES, cleaned, composed, identities
+from extras.datasets.naming import RULES, cleaned, composed, identities, split_folders, split_of
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
@@ -44,7 +44,8 @@ class Archive:
     those of args.yaml, for parsers that mirror or convert landmarks. pictures: that of each face. For a user's own set:
     annotation: the one file that is read, None for all; names of the points in their order, if there are any; stated:
     size of each image according to the annotation; told: faces by the coordinate of the first pixel that their file
-    states, None where it states none; left_out: what is not used, and how often; notes: lines for the log.
+    states, None where it states none; left_out: what is not used, and how often; notes: lines for the log; outside:
+    pictures outside of the folders of the splits, whose faces are left out.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Archive:
         self.told: Counter = Counter()
         self.left_out: Counter = Counter()
         self.notes: list[str] = []
+        self.outside: list[Path] = []
 
     def __len__(self) -> int:
         """Return the number of faces."""
@@ -158,6 +160,35 @@ class Archive:
         self.pictures.append(image)
         self.extend({name: [value] for name, value in row.items() if value is not None})
 
+    def add_own(
+        self, said: str | None, image: Path, landmarks: np.ndarray, where: str = "", identity: str = "", **more: Any
+    ) -> None:
+        """Add a face of a user's own set to its split: the one that its list `said`, else that of the folder of its
+        picture, else train; if there is a folder of training faces, it is left out then. where: as in `add`; if it is empty,
+        the subset is the first folder below that of the split. UserError for a face in a folder test* that would be
+        trained on.
+        """
+        folder = self.split_folder(image)
+        split = said or (self.split_folders[folder] if folder else "train")
+        if not said and not folder and "train" in self.split_folders.values():
+            self.outside.append(image)
+            return
+        name = image.relative_to(self.root)
+        tests = [part for part in name.parts[:-1] if part.lower().startswith("test") or split_of(part, True) == "test"]
+        if split == "train" and tests and not (folder and self.split_folders[folder] == "train"):
+            how = (
+                "list it in a file with test in its name" if said else "put folders train/ and test/ beside one another"
+            )
+            raise UserError(
+                f"{where or image}: {name} would be trained on, but it is in a folder {tests[0]}; {how}, or rename that folder"
+            )
+        below = image.relative_to(folder or self.root).parts[:-1]
+        self.add(split, image, below[0] if below and not where else "all", identity, landmarks, where, **more)
+
+    def split_folder(self, image: Path) -> Path | None:
+        """Return the folder of a split in which a picture is; None if it is in none."""
+        return next((folder for folder in image.parents if folder in self.split_folders), None)
+
     def extend(self, columns: Table) -> None:
         """Add faces from finished columns. A missing value is None."""
         unknown = [None] * len(columns["file"])
@@ -197,13 +228,22 @@ class Archive:
                 )
 
     @cached_property
+    def split_folders(self) -> dict[Path, str]:
+        """Return {folder: its split} of a user's own set, see `naming.split_folders`."""
+        return split_folders(self.root)
+
+    @cached_property
     def images(self) -> dict[str, Path]:
         """Return {path below the root, in Unicode's composed form: image} of all images."""
-        return {
+        left: list[str] = []
+        found = {
             composed(path.relative_to(self.root).as_posix()): path
-            for path, is_folder in walk(self.root)
+            for path, is_folder in walk(self.root, left=left)
             if not is_folder and path.suffix.lower() in SUFFIXES
         }
+        if left:
+            self.left_out[f"folders of the system, such as {left[0]}"] += len(left)
+        return found
 
     @cached_property
     def without_ending(self) -> dict[str, list[Path]]:

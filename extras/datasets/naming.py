@@ -5,21 +5,36 @@ which faces of a user's own set are of one person or clip.
 import re
 import unicodedata
 from collections import Counter
+from itertools import islice
 from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 
 from pipnet.errors import UserError
+from pipnet.files import walk_shown
 
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}  # {word: split}
-SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
+    "train": ("train", "training", "trainset", "trainval"),
+    "val": ("val", "valid", "validation", "valset"),
+    "test": ("test", "testing", "testset"),
+}  # {split: words that mean it}
+SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
+WORD = re.compile(r"[^\W\d_]+")  # test is one in test2017, but not in latest
+# words that may be beside that of a split in the name of a folder; a person may be named Val
+PLAIN = {
+    "data",
+    "dataset",
+    "face",
+    "faces",
+    "frames",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "photos",
+    "pictures",
+    "set",
+    "split",
+}
 # what is added to the name of a picture for its mirror image, or for a copy by Roboflow: such pictures are of one
 # identity
 CONTAINERS = {"images", "default"}  # folders of pictures that tools make; they name no person
@@ -35,22 +50,43 @@ NUMBER = re.compile(
 )  # of a picture in its series: 091_07b, clip_0007, "clip (7)"
 
 
-def split_folders(root: Path) -> dict[str, Path]:
-    """Return {train, val, test: folder at the top of that name}; valid, as Roboflow calls it, is val too.
-    UserError for two.
+def split_of(name: str, folder: bool = False) -> str | None:
+    """Return the split that a word in the name of a list says; train for train_val, None for train_test.
+
+    folder: it is the name of a folder, in which other words than PLAIN ones say none.
     """
-    found: dict[str, Path] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in SPLITS):
-        split = SPLITS[folder.name.lower()]
-        if found.setdefault(split, folder) != folder:
-            raise UserError(f"{root}: both {found[split].name} and {folder.name} are the split {split}; merge them")
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+    words = set(WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    found = {SPLIT_OF[word] for word in words & SPLIT_OF.keys()}
+    if folder and words - SPLIT_OF.keys() - PLAIN:
+        return None
+    return next((split for split in SPLITS if found in ({split}, {split, "val"})), None)
 
 
-def split_of(file: Path) -> str | None:
-    """Return the split that a word in a file's name says."""
-    word = SPLIT.search(file.stem)
-    return SPLITS[word[1].lower()] if word else None
+def split_folders(root: Path) -> dict[Path, str]:
+    """Return {folder: its split}, train first: the folders below root whose names say a split, at the highest level that
+    has any. Where one is named by the word alone, such as test/, others of that level, such as test2/, are no such split.
+
+    UserError for two names of one split in one folder, such as val/ and valid/.
+    """
+    level = [root]
+    while level:
+        below = [Path(base, name) for one in level for base, names in _folders(one) for name in names]
+        found = {path: split for path in below if (split := split_of(path.name, folder=True))}
+        alone = {path: split for path, split in found.items() if path.name.lower() in SPLIT_OF}
+        first: dict[tuple[Path, str], Path] = {}
+        for path, split in alone.items():
+            if (other := first.setdefault((path.parent, split), path)) != path:
+                raise UserError(f"{path.parent}: both {other.name} and {path.name} are the split {split}; merge them")
+        if found:
+            chosen = {path: split for path, split in found.items() if path in alone or split not in alone.values()}
+            return {path: split for wanted in SPLITS for path, split in chosen.items() if split == wanted}
+        level = [path for path in below if not path.is_symlink()]
+    return {}
+
+
+def _folders(folder: Path) -> list[tuple[str, list[str]]]:
+    """Return [(folder, names of the folders in it)], without hidden ones; [] if it is gone."""
+    return [(base, sorted(names)) for base, names, _ in islice(walk_shown(folder), 1)]
 
 
 def photograph(stem: str, numbers: int = 1) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from loguru import logger
 from PIL import Image
 
 from extras.datasets.archive import Archive
@@ -43,7 +44,14 @@ def check_labels(archive: Archive) -> None:
         landmarks, box = landmarks * factors[:, None], box * np.tile(factors, 2)
     columns["landmarks"], columns["box"] = landmarks, box
     complain(_tiny(where, columns["box"]))
-    archive.left_out["pictures without a face"] += sum(path not in archive.faces for path in archive.images.values())
+    without = sum(path not in archive.faces for path in archive.images.values())
+    archive.left_out["pictures without a face"] += without - len({*archive.outside})
+    if archive.outside:  # it is not known whether the others have a face
+        folders = ", ".join(folder.relative_to(archive.root).as_posix() for folder in archive.split_folders)
+        logger.warning(
+            f"{archive.root}: {len({*archive.outside})} images outside of {folders} are left out, such as "
+            f"{archive.outside[0].relative_to(archive.root)}"
+        )
     if left := [f"{what} ({count})" for what, count in archive.left_out.items() if count]:
         archive.notes.append(f"{archive.root}: left out: {', '.join(left)}")
 

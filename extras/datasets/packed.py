@@ -8,9 +8,9 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from loguru import logger
 
-from extras.datasets.naming import CONTAINERS, SPLITS
+from extras.datasets.naming import CONTAINERS, split_of
 from pipnet.errors import UserError, one_line
-from pipnet.files import own_folder
+from pipnet.files import is_shown, own_folder
 from pipnet.images import SUFFIXES
 from utils.data.lists import path_inside
 from utils.data.new_folder import new_folder
@@ -18,7 +18,7 @@ from utils.data.new_folder import new_folder
 PLACE = "unpacked"  # below the folder of prepared sets
 READ = (*SUFFIXES, ".pts", ".csv", ".json", ".xml", ".txt")  # other files stay packed
 SPARE = 1 << 30  # bytes that stay free on the disk
-KEPT = {*SPLITS, *CONTAINERS, "annotations"}  # a single folder of another name in a ZIP is left out of the paths
+KEPT = {*CONTAINERS, "annotations", ".."}  # a single folder of another name in a ZIP is left out of the paths
 
 
 def unpack(file: Path, root: Path) -> Path:
@@ -71,8 +71,8 @@ def _extract(file: Path, target: Path) -> None:
 def _is_read(one: ZipInfo) -> bool:
     """Return whether a file of a ZIP is a picture or labels, and not hidden."""
     parts = PurePosixPath(one.filename.replace("\\", "/")).parts
-    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
-    return bool(parts) and not one.is_dir() and not hidden and PurePosixPath(parts[-1]).suffix.lower() in READ
+    shown = all(is_shown(part) or part == ".." for part in parts)
+    return bool(parts) and not one.is_dir() and shown and PurePosixPath(parts[-1]).suffix.lower() in READ
 
 
 def _top(names: list[str]) -> str:
@@ -80,5 +80,5 @@ def _top(names: list[str]) -> str:
     tops = {name.replace("\\", "/").partition("/")[::2] for name in names}
     first = {top for top, _ in tops}
     only = next(iter(first))
-    alone = len(first) == 1 and all(rest for _, rest in tops) and only.lower() not in {*KEPT, ".."}
+    alone = len(first) == 1 and all(rest for _, rest in tops) and only.lower() not in KEPT and not split_of(only, True)
     return f"{only}/" if alone and only else ""

@@ -2,31 +2,34 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from loguru import logger
 
 from extras.datasets.archive import Archive
-from extras.datasets.naming import composed, split_folders
+from extras.datasets.naming import composed
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
 from utils.data.lists import walk
+from utils.data.paths import archive_and_labels
 from utils.data.pts import read_counted_pts
 from utils.data.table import complain
 
 SEVERAL = "; a .pts file holds one face, so let --predict write the faces of such pictures as CSV or COCO"
 
 
-def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Return images and .pts below folder, each by stem path, without hidden files.
+def images_and_points(
+    folder: Path, root: Path, recursive: bool, without: Collection[Path] = ()
+) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Return images and .pts below folder, each by stem path, without hidden files and what is in the folders `without`.
 
     Raise UserError when a link leaves root, and for two .pts of one stem.
     """
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
     inside = os.path.realpath(root)
-    for path, is_folder in walk(folder, recursive):
+    for path, is_folder in walk(folder, recursive, without):
         suffix = path.suffix.lower()
         wanted = is_folder or suffix in (*IMAGES, ".pts")
         if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
@@ -46,9 +49,17 @@ def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[s
     return images, points
 
 
-def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, np.ndarray]]:
-    """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
-    images, points = images_and_points(folder, archive.root, recursive)
+def paired(
+    archive: Archive, folder: Path, recursive: bool, without: Collection[Path] = ()
+) -> list[tuple[Path, np.ndarray]]:
+    """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart.
+
+    without: folders of splits that are not read; files outside of these need no counterpart.
+    """
+    images, points = images_and_points(folder, archive.root, recursive, without)
+    if without:
+        both = images.keys() & points
+        images, points = ({stem: found[stem] for stem in both} for found in (images, points))
     complain(
         [f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points]
     )
@@ -74,27 +85,21 @@ def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, 
 def parse_points(archive: Archive) -> None:
     """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
 
-    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first
-    folder below the split, else `all`.
+    Folders train/, val/ and test/ are the splits, see `Archive.add_own`. The subset is the first folder below the split,
+    else `all`.
     """
     root = archive.root
-    tops = split_folders(root)
+    tops = archive.split_folders
     if next(root.rglob("*.[pP][tT][sS]"), None) is None:
         raise UserError(f"{root}: {_no_pts(root)}")
-    inside = {folder.name for folder in tops.values()}
-    stray = [path for path in archive.images.values() if tops and path.relative_to(root).parts[0] not in inside]
-    if stray:
-        logger.warning(
-            f"{root}: {len(stray)} images outside of {', '.join(inside)} are left out, such as "
-            f"{stray[0].relative_to(root)}"
-        )
-        archive.left_out["pictures without a face"] -= len(stray)  # it is not known whether they have one
-    for split, folder in (tops or {"train": root}).items():
-        pairs = paired(archive, folder, recursive=True)
-        archive.splits.append(split)
-        for file, landmarks in pairs:
-            below = file.relative_to(folder).parts[:-1]
-            archive.add(split, file, below[0] if below else "all", "", landmarks)
+    archive.splits += tops.values()
+    for folder in tops if "train" in tops.values() else [*tops, root]:
+        for file, landmarks in paired(archive, folder, recursive=True, without=() if folder in tops else tops):
+            archive.add_own(None, file, landmarks)
+    if tops:
+        archive.outside += [
+            path for path in archive.images.values() if path not in archive.faces and not archive.split_folder(path)
+        ]
     if not len(archive):
         raise UserError(f"{root}: no image with a .pts of the same stem in it")
 
@@ -107,6 +112,6 @@ def _no_pts(root: Path) -> str:
     if table := next((path for path in files if path.suffix.lower() in (".csv", ".json", ".xml")), None):
         return (
             f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
-            f"val/ and test/ there; give the folder {table.parent}, without --dataset points"
+            f"val/ and test/ there; give the folder {archive_and_labels(table)[0]}, without --dataset points"
         )
     return "no image with a .pts of the same stem in it, and no CSV, JSON of COCO or Label Studio, or XML of CVAT"

@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from loguru import logger
 
 from extras.datasets.archive import Archive
-from extras.datasets.naming import cleaned, composed, split_folders, split_of
+from extras.datasets.naming import SPLITS, cleaned, composed, split_of
 from extras.datasets.own_layout import own_order
 from pipnet.errors import UserError
 from pipnet.files import from_cell, parse_json, read_bytes
@@ -30,42 +29,39 @@ SLOW = 2  # s; reading that takes longer shows its progress
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 
 
-def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
-    """Return (split, file), train first: files at the top, else one in each of its folders train, val and test.
+def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[tuple[str | None, Path]]:
+    """Return (split that it says, file), train first: files at the top, else one in each of the folders of the splits.
 
-    At the top the word train, val or test in a name is the split; a single file is train, and so is the one that the
-    user has named. The archive has these splits then.
+    At the top the word train, val or test in a name is the split; a single file may say none.
     """
     root = archive.root
     files = [root / archive.annotation] if archive.annotation else _visible(root, patterns)
-    named = [(split, path) for path in files if (split := split_of(path))]
-    if len(files) == 1:
-        named = named or [("train", files[0])]
+    groups = [[(split_of(path.stem), path) for path in files]]
     if not files:
-        for split, folder in split_folders(root).items():
-            found = _visible(folder, patterns)
-            files += found
-            named += [(split, path) for path in found]
-    twice = [name for name, count in Counter(split for split, _ in named).items() if count > 1]
-    if not named or twice or len(named) != len(files):
-        there = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
+        groups = [[(split, path) for path in _visible(at, patterns)] for at, split in archive.split_folders.items()]
+    named = sum(groups, [])
+    clear = all(len({split for split, _ in group}) == len(group) for group in groups)
+    if not named or not clear or (len(named) > 1 and any(split is None for split, _ in named)):
+        there = ", ".join(path.relative_to(root).as_posix() for _, path in named) or "none"
         raise UserError(
             f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, not {there}; "
             f"name the one to read: --dataset {root}/FILE"
         )
     for _, path in named:
         path_inside(root, path.relative_to(root).as_posix(), str(root))
-    named.sort(key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
-    archive.splits += [split for split, _ in named]
-    return named
+    archive.splits += [split for split, _ in named if split]
+    return sorted(named, key=lambda pair: [*SPLITS].index(pair[0] or "train"))  # training sets give points their order
 
 
 def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
 
 
-def find_image(archive: Archive, names: list[str], table: Path, where: str, uploaded: bool = False) -> Path:
-    """Return the first image of these names, beside the file that lists them, in the folder, or in their images/.
+def find_image(
+    archive: Archive, names: list[str], table: Path, where: str, said: str | None, uploaded: bool = False
+) -> Path:
+    """Return the first image of these names, beside the file that lists them, in the folder, in their images/, or in the
+    folders of the split that the list `said`.
 
     A name matches in any of Unicode's forms, and without its ending if one picture fits. uploaded: also as Label Studio
     cleans it, if only one file matches. Raise UserError if there is none.
@@ -90,16 +86,26 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
                         f"{where}: {found[0].name} and {found[1].name} both fit {name[:80]}; give its ending"
                     )
                 return found[0]
+    listed = names[0].replace("\\", "/")
     fitting = list(
         dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ()))
     )
-    if len(fitting) > 1:
-        raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {names[-1]}; rename one")
-    if fitting:
+    alike = fitting or archive.uploaded.get(next(iter(cleaned(Path(listed).name))), [])
+    own = [
+        path
+        for path in alike
+        if (folder := archive.split_folder(path))
+        and archive.split_folders[folder] == said
+        and (fitting or composed(path.as_posix()).endswith(composed(f"/{listed}")))
+    ]
+    fitting = own if len(own) == 1 else fitting
+    if len(fitting) == 1:
         return fitting[0]
-    alike = archive.uploaded.get(next(iter(cleaned(Path(names[0].replace("\\", "/")).name))), ())
-    other = f", but {alike[0].relative_to(root)}; list it by that name" if alike else ""
-    raise UserError(f"{where}: no image {names[0][:80]} below {root}{other}")
+    others = " and ".join(path.relative_to(root).as_posix() for path in alike[:3])
+    if fitting:
+        raise UserError(f"{where}: {others} fit {names[-1]}; rename them, or list them with their folder")
+    advice = f", but {others}; list it {'by that name' if len(alike) == 1 else 'with its folder'}" if alike else ""
+    raise UserError(f"{where}: no image {names[0][:80]} below {root}{advice}")
 
 
 def parse_csv(archive: Archive) -> None:
@@ -130,8 +136,8 @@ def parse_csv(archive: Archive) -> None:
                 more = {name: from_cell(row[place].strip()) for name, place in others.items()}
                 points = archive.counted(points, more.get(FIRST_PIXEL) or None, where)
                 name = from_cell(cells[0].strip())
-                image = find_image(archive, _spellings(name, encoding), file, where)
-                archive.add(split, image, "all", more.get(IDENTITY, ""), points, where)
+                image = find_image(archive, _spellings(name, encoding), file, where, split)
+                archive.add_own(split, image, points, where, more.get(IDENTITY, ""))
 
 
 def _spellings(name: str, encoding: str) -> list[str]:
@@ -267,13 +273,13 @@ def parse_coco(archive: Archive) -> None:
                     order = order or own_order(archive, names)
                     values = values[_places(names, order, where)]
                 if name not in found:
-                    found[name] = find_image(archive, [name], file, where)
+                    found[name] = find_image(archive, [name], file, where, split)
                 image = found[name]
                 archive.state(image, *size, where)
                 points = archive.counted(np.where(values[:, 2:] > 0, values[:, :2], np.nan), first, where)
                 if box is not None:  # in continuous px, while `add` expects the keypoints' origin
                     box = np.concatenate([box[:2], box[:2] + box[2:]]) + archive.origin - 0.5
-                archive.add(split, image, "all", "", points, where, box, visible=values[:, 2] == 2)
+                archive.add_own(split, image, points, where, box=box, visible=values[:, 2] == 2)
     if len(places) == 2:
         archive.faults.append(
             f"{places[False]}: its category does not name the points, each by a name of its own, as that of "

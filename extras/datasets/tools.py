@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from extras.datasets.archive import Archive
-from extras.datasets.naming import SPLITS
+from extras.datasets.naming import split_of
 from extras.datasets.own_layout import own_order
 from extras.datasets.tables import find_image, split_files
 from pipnet.errors import UserError, one_line
@@ -32,9 +32,9 @@ UPLOADED = re.compile(r"^[0-9a-f]{6,8}-")  # Label Studio puts this before the n
 
 
 class Named(NamedTuple):
-    """A face: split, image, place in the export, {name of a point: (x, y in continuous px, 1 if visible else 0)}."""
+    """A face: split that its list says, image, place in the export, {name: (x, y in continuous px, 1 if visible else 0)}."""
 
-    split: str
+    split: str | None
     image: Path
     where: str
     points: dict[str, tuple[float, float, float]]
@@ -59,7 +59,7 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
             if (np.abs(values) >= 1e9).any():
                 raise UserError(f"{where}: not a coordinate where one belongs")
-            archive.add(split, image, "all", "", values[:, :2], where, visible=values[:, 2] == 1)
+            archive.add_own(split, image, values[:, :2], where, visible=values[:, 2] == 1)
 
 
 def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
@@ -123,7 +123,7 @@ def parse_cvat(archive: Archive) -> None:
     The points come in the order of the task's labels; those of a shape in a group are named LABEL_1, LABEL_2, ... Those
     "outside" are not annotated, those "occluded" are not visible.
     """
-    found: list[tuple[str, Path, str, list[Shape]]] = []
+    found: list[tuple[str | None, Path, str, list[Shape]]] = []
     order: list[str] = []
     for split, file in split_files(archive, ("*.xml",), "XML of CVAT"):
         tree = _xml(file)
@@ -134,10 +134,11 @@ def parse_cvat(archive: Archive) -> None:
             with archive.checked():
                 faces = _by_group(image, where)
                 subset = image.get("subset", "")
+                said = split_of(subset, folder=True) or split
                 if faces:
-                    path = find_image(archive, [name, *([f"{subset}/{name}"] if subset else [])], file, where)
+                    path = find_image(archive, [name, *([f"{subset}/{name}"] if subset else [])], file, where, said)
                     archive.state(path, image.get("width"), image.get("height"), where)
-                    found += [(SPLITS.get(subset.lower(), split), path, where, shapes) for shapes in faces]
+                    found += [(said, path, where, shapes) for shapes in faces]
                 archive.left_out["images of the XML without points"] += not faces
                 others = sum(shape.tag not in SHAPES for shape in image.findall("./*[@label]"))
                 archive.left_out["shapes that are no points"] += others
@@ -200,7 +201,7 @@ def _names(shape: Shape, joined: bool) -> list[str]:
     return shape.names or [shape.label]
 
 
-def _check_shapes(found: list[tuple[str, Path, str, list[Shape]]], joined: bool) -> None:
+def _check_shapes(found: list[tuple[str | None, Path, str, list[Shape]]], joined: bool) -> None:
     """Raise UserError for a shape of several points with another number of them than most shapes in its place have, and
     for one without a group where faces are several shapes.
     """
@@ -279,7 +280,7 @@ def parse_label_studio(archive: Archive) -> None:
                 archive.left_out["tasks without key points"] += not groups
                 archive.left_out["further annotations of a task"] += others
                 if groups:
-                    path = find_image(archive, names, file, where, uploaded=True)
+                    path = find_image(archive, names, file, where, split, uploaded=True)
                     archive.state(path, *size, where)
                     faces += [Named(split, path, where, _named(points, where)) for points in groups]
     labels = {name for face in faces for name in face.points}

@@ -2,7 +2,7 @@
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -78,15 +78,15 @@ def numbered(file: Path, optional: bool = False, errors: str = "surrogateescape"
     return [(f"{file}, line {number}", line) for number, line in enumerate(read_lines(file, errors), 1) if line.strip()]
 
 
-def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
-    """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files and macOS's own
-    folder.
+def walk(
+    folder: Path, recursive: bool = True, without: Collection[Path] = (), left: list[str] | None = None
+) -> Iterator[tuple[Path, bool]]:
+    """Yield (path, whether it is a folder) of everything below a folder, by name, except hidden files, the folders
+    `without`, and those of systems, which `left` gets.
     """
-    for base, folders, names in files.walk(folder):
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
-        yield from (
-            (Path(base, name), name in folders) for name in (*folders, *sorted(names)) if not name.startswith(".")
-        )
+    for base, folders, names in files.walk_shown(folder, left):
+        folders[:] = sorted(name for name in folders if recursive and Path(base, name) not in without)
+        yield from ((Path(base, name), name in folders) for name in (*folders, *sorted(names)))
 
 
 def floats(words: Iterable[str]) -> np.ndarray:

@@ -1,0 +1,161 @@
+"""Which split a face of a user's own set is in: the word of its list, or the folder of its picture, in every format."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from archives import header, parse, picture, prepared
+from conftest import load_split, refuses
+from own_sets import FIVE, NAMES, points_of, write_pairs, write_rows
+
+from extras.datasets import infer
+from extras.datasets.naming import split_of
+from extras.datasets.packed import unpack
+from utils.data.pts import write_pts
+
+FORMATS = ("points", "csv", "coco", "cvat", "label-studio")
+ALL = {"train": 4, "val": 2, "test": 3}
+
+
+def listed(kind, root, names, file="labels"):
+    """Pictures of these names, each with a face of its own, and one list of all in a format."""
+    faces = [FIVE + i / 4 for i in range(len(names))]
+    for name, face in zip(names, faces, strict=True):
+        path = picture(root / name)
+        if kind == "points":
+            write_pts(path.with_suffix(".pts"), face)
+    table = root / f"{file}.{ {'csv': 'csv', 'cvat': 'xml'}.get(kind, 'json') }"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "csv":
+        rows = [",".join([name, *map(str, face.ravel())]) for name, face in zip(names, faces, strict=True)]
+        table.write_text("\n".join([header(5), *rows]))
+    if kind == "coco":
+        images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+        points = [np.column_stack([face, np.full(5, 2)]).ravel().tolist() for face in faces]
+        rows = [{"id": i, "image_id": i, "keypoints": values} for i, values in enumerate(points)]
+        table.write_text(json.dumps({"images": images, "annotations": rows}))
+    if kind == "cvat":
+        shapes = [";".join(f"{x},{y}" for x, y in face) for face in faces]
+        rows = [
+            f'<image name="{name}" width="160" height="120"><points label="f" points="{shape}"/></image>'
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+        table.write_text(f"<annotations>{''.join(rows)}</annotations>")
+    if kind == "label-studio":
+        tasks = [
+            {"data": {"img": f"/data/local-files/?d={name}"}, "annotations": [{"result": points_of(face, NAMES)}]}
+            for name, face in zip(names, faces, strict=True)
+        ]
+        table.write_text(json.dumps(tasks))
+    return root
+
+
+def found(root):
+    """{split: number of its faces}, each in a folder that the split is named by."""
+    return {split: len(faces) for split, faces in parse(infer(root), root).items()}
+
+
+def names_in(*folders, counts=(4, 2, 3)):
+    return [f"{folder}/{i}.jpg" for folder, count in zip(folders, counts, strict=True) for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train", "val", "test"),
+        ("TRAIN", "Valid", "Test"),
+        ("trainset", "validation", "testset"),
+        ("training", "val", "testing"),
+        ("set/mine/train", "set/mine/val", "set/mine/test"),
+        ("images/train", "images/val", "images/test"),
+        ("train2017", "val2017", "test2017"),
+        ("Train_images", "val-images", "TestImages"),
+        ("train/images", "valid/images", "test/images"),
+        ("a/train", "b/val", "b/test"),
+    ],
+)
+def test_folders_are_splits_in_every_format(tmp_path, kind, folders):
+    root = listed(kind, tmp_path / "set", names_in(*folders))
+    assert infer(root) == kind
+    assert found(root) == ALL
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_folders_are_splits_in_a_zip(tmp_path, kind):
+    raw = listed(kind, tmp_path / "raw", names_in("mine/Train", "mine/val", "mine/testset"))
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as out:
+        for path in raw.rglob("*"):
+            out.write(path, f"top/{path.relative_to(raw)}")
+    assert found(unpack(tmp_path / "own.zip", tmp_path / "data")) == ALL
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_faces_in_no_folder_of_a_split(tmp_path, kind, said):
+    """They are training faces, unless others are in a folder of these."""
+    root = listed(kind, tmp_path / "one", [*names_in("test", "val", "more", counts=(3, 2, 2)), "a.jpg", "b.jpg"])
+    assert found(root) == ALL
+    root = listed(kind, tmp_path / "two", [*names_in("train", "val", "test"), "a.jpg", "more/b.jpg"])
+    assert found(root) == ALL
+    assert "2 images outside of train, val, test are left out, such as a.jpg" in "".join(said)
+    root = listed(kind, tmp_path / "three", ["a.jpg", "latest/b.jpg", "Val Smith/c.jpg", "attest/d.jpg"])
+    assert found(root) == {"train": 4}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("folder", ("tests", "testpersons", "my/Test 3 old"))
+def test_a_folder_of_test_faces_is_not_trained_on(tmp_path, kind, folder):
+    root = listed(kind, tmp_path / "set", [f"{folder}/a.jpg", "others/b.jpg"])
+    refuses(f"a.jpg would be trained on, but.*{folder.split('/')[-1]}", parse, kind, root)
+
+
+def test_a_list_of_training_faces_names_no_test_face(tmp_path):
+    for number, kind in enumerate(FORMATS[1:]):
+        root = listed(kind, tmp_path / str(number), ["train/a.jpg", "test/b.jpg"], "my_train")
+        refuses("test/b.jpg would be trained on.*folder test", parse, kind, root)
+        root = listed(kind, tmp_path / f"{number}-", ["images/a.jpg"], "train")
+        listed(kind, root, ["images/b.jpg", "train/c.jpg"], "test")
+        assert found(root) == {"train": 1, "test": 2}, "the word of a list is before the folder"
+        root = listed(kind, tmp_path / f"{number}+", ["train/a.jpg", "test/b.jpg"], "train_test")
+        assert found(root) == {"train": 1, "test": 1}
+
+
+def test_lists_in_the_folders_of_splits_one_deeper(tmp_path):
+    for split, count in ALL.items():
+        write_rows(tmp_path / "set" / "mine" / split, [FIVE + i for i in range(count)])
+    assert infer(tmp_path / "set") == "csv" and found(tmp_path / "set") == ALL
+
+
+def test_the_subset_of_a_face_is_the_folder_below_its_split(tmp_path):
+    root = tmp_path / "set"
+    write_pairs(root / "mine" / "test" / "dark" / "x", [FIVE])
+    write_pairs(root / "mine" / "train", [FIVE + 1])
+    splits = parse("points", root)
+    assert [splits[split][0].subset for split in ("train", "test")] == ["all", "dark"]
+    assert list(load_split(prepared("points", root, tmp_path / "data"), "test")["file"]) == ["mine/test/dark/x/0.jpg"]
+
+
+@pytest.mark.parametrize("kind", ("coco", "label-studio"))
+def test_pictures_of_equal_names_in_several_splits(tmp_path, kind):
+    """A list finds those of its own split; a hint names all that may be meant."""
+    root = tmp_path / "set"
+    for split in ("train", "test"):
+        listed(kind, root, ["0.jpg", "1.jpg"], split)
+        (root / split).mkdir()
+        for name in ("0.jpg", "1.jpg"):
+            (root / name).rename(root / split / name)
+    splits = parse(kind, root)
+    assert {split: [face.file for face in faces] for split, faces in splits.items()} == {
+        split: [f"{split}/0.jpg", f"{split}/1.jpg"] for split in ("train", "test")
+    }
+    (root / "test.json").unlink()
+    (root / "train.json").rename(root / "labels.json")
+    refuses("test/0.jpg and train/0.jpg", parse, kind, root)
+
+
+def test_the_words_of_splits():
+    words = {"train_val": "train", "person_keypoints_val2017": "val", "LabelsTest": "test", "latest": None}
+    assert {name: split_of(name) for name in words} == words
+    folders = {"Test_data": "test", "Val_Smith": None, "training 2": "train", "crash_test": None, "valentina": None}
+    assert {name: split_of(name, folder=True) for name in folders} == folders
