@@ -53,6 +53,9 @@ def check_protocol(protocol: Protocol) -> Protocol:
     return protocol
 
 
+BOX_REACH = 0.5  # share of its sides; a landmark that is further outside its box is an error of the label or the box
+
+
 def box_of(landmarks: np.ndarray) -> np.ndarray:
     """Return the tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame.
     Landmarks that are NaN are ignored.
@@ -63,6 +66,15 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
     if not known.all() and not known.all(axis=-1).any(axis=-1).all():
         raise UserError("a face without any landmark has no box; give it a box or leave it out")
     return np.concatenate([np.fmin.reduce(landmarks, axis=-2), np.fmax.reduce(landmarks, axis=-2)], axis=-1)
+
+
+def far_outside(landmarks: np.ndarray, box: np.ndarray, reach: float) -> np.ndarray:
+    """Return whether each landmark (..., N, 2) lies outside its box (..., 4) by more than `reach` times the box's side,
+    same frame. NaN does not.
+    """
+    box = box[..., None, :]
+    margin = (box[..., 2:] - box[..., :2]) * reach
+    return ((landmarks < box[..., :2] - margin) | (landmarks > box[..., 2:] + margin)).any(-1)
 
 
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:

@@ -45,7 +45,7 @@ class Archive:
     annotation: the one file that is read, None for all; names of the points in their order, if there are any; stated:
     size of each image according to the annotation; told: faces by the coordinate of the first pixel that their file
     states, None where it states none; left_out: what is not used, and how often; notes: lines for the log; outside:
-    pictures outside of the folders of the splits, whose faces are left out.
+    pictures outside of the folders of the splits, whose faces are left out; named: number of faces with a stated identity.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Archive:
         self.left_out: Counter = Counter()
         self.notes: list[str] = []
         self.outside: list[Path] = []
+        self.named = 0
 
     def __len__(self) -> int:
         """Return the number of faces."""
@@ -209,9 +210,9 @@ class Archive:
         """Give an identity to each face without one, in each split by its pictures' names, and note what tells it.
         rule: see `identities`.
         """
-        named = sum(map(bool, self.columns["identity"]))
-        if named:
-            self.notes.append(f"{self.root}: {named} faces have the identity that their file names")
+        self.named = sum(map(bool, self.columns["identity"]))
+        if self.named:
+            self.notes.append(f"{self.root}: {self.named} faces have the identity that their file names")
         paths = {image: image.relative_to(self.root).as_posix() for image in dict.fromkeys(self.pictures)}
         names = [paths[image] for image in self.pictures]
         for split in dict.fromkeys(self.columns["split"]):

@@ -11,7 +11,7 @@ from loguru import logger
 from PIL import Image
 
 from extras.datasets.archive import Archive
-from pipnet.geometry import box_of
+from pipnet.geometry import BOX_REACH, box_of, far_outside
 from utils.data.pts import OTHER_LAYOUT
 from utils.data.table import complain
 
@@ -186,12 +186,14 @@ def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
 
 # ----------------------------------------------------------------------------------------------------------- face boxes
 def check_boxes(archive: Archive) -> None:
-    """Raise UserError if the face boxes that are given are no x y w h, for most faces.
+    """Raise UserError if the face boxes that are given are no x y w h, or have landmarks far outside, for most faces. Warn
+    of fewer faces with such landmarks.
 
     The bbox of COCO has another convention if its numbers, read so, overlap the tight box of the landmarks better and
     lie nearer to it across. Heights are not compared, because boxes hold different parts of the forehead.
     """
-    box, tight = archive.columns["box"], box_of(archive.columns["landmarks"])
+    landmarks, where = archive.columns["landmarks"], archive.columns["where"]
+    box, tight = archive.columns["box"], box_of(landmarks)
     size, given = box[:, 2:] - box[:, :2], (box != tight).any(1)
     overlap, distance = _fit(box, tight)
     for name, other in (("x1 y1 x2 y2", np.hstack([box[:, :2], size])), ("cx cy w h", box - np.tile(size / 2, 2))):
@@ -200,11 +202,22 @@ def check_boxes(archive: Archive) -> None:
         if fits.sum() > given.sum() / 2 and (other[:, 2:] > other[:, :2])[given].all():
             complain(
                 [
-                    f"{archive.columns['where'][i]}: bbox fits the landmarks as {name}, but not as x y w h, in {fits.sum()} of "
+                    f"{where[i]}: bbox fits the landmarks as {name}, but not as x y w h, in {fits.sum()} of "
                     f"{given.sum()} faces; write x y w h, or leave bbox out"
                     for i in np.flatnonzero(fits)
                 ]
             )
+    far = far_outside(landmarks, box, BOX_REACH)
+    faces = np.flatnonzero(far.any(1))
+    said = (
+        f"{len(faces)} of {given.sum()} faces with a box have landmarks far outside it, and would be cropped around it; "
+        "correct the boxes, or leave them out"
+    )
+    lines = [f"{where[i]}: landmark {far[i].argmax()} lies far outside bbox; {said}" for i in faces]
+    if len(faces) > given.sum() / 2:
+        complain(lines)
+    elif lines:
+        logger.warning(lines[0])
 
 
 def _fit(box: np.ndarray, tight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

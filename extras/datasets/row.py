@@ -100,7 +100,7 @@ class Dataset(NamedTuple):
             check_first_pixel(archive, origin, first_pixel is not None, published)
         found = layout.name if layout and self.layout else layout_of(archive, layout).name
         made = None if found in layouts.rows else archive.layouts.rows[found]
-        return RawSet(archive.tables(), found, archive.names, made)
+        return RawSet(archive.tables(), found, archive.names, made, archive.named > 0)
 
 
 def check_first_pixel(archive: Archive, origin: float, given: bool, published: bool) -> None:

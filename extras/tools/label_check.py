@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from pipnet.geometry import BOX_REACH, far_outside
 from pipnet.layout import Layout
 from utils.data.faces import evenly
 
@@ -19,7 +20,7 @@ THRESHOLD = 8.0  # robust standard deviations; a label with this score is an ala
 SURE = float("inf")  # score of a label that is wrong by itself, whatever the model says
 FEWEST, LEARNT = 20, 20000  # faces that a model of shapes needs, and of how many it is learnt at most
 BLOCK = 4096  # faces that are compared with it at once: a matrix each takes memory
-REACH = {"box": 0.5, "picture": 0.25}  # share of its sides; landmarks further outside are wrong
+REACH = {"box": BOX_REACH, "picture": 0.25}  # share of its sides; landmarks further outside are wrong
 SLACK = 0.15  # share of the radius: error of an alignment that outliers may cause
 FAR = 3.0  # multiple of the median distance from the mean; more distant shapes are not used for the model
 FLOOR = 2e-3  # share of a face's radius: the smallest error that is assumed for a label
@@ -223,9 +224,8 @@ def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size)
         for name, frame in (("box", box), ("picture", size)):
             if frame is None:
                 continue
-            low, high = (frame[face][:2], frame[face][2:]) if name == "box" else (np.zeros(2), frame[face])
-            reach = (high - low) * REACH[name]
-            if (out := np.flatnonzero(mask & ((points < low - reach) | (points > high + reach)).any(-1))).size:
+            edges = frame[face] if name == "box" else np.concatenate([np.zeros(2), frame[face]])
+            if (out := np.flatnonzero(mask & far_outside(points, edges, REACH[name]))).size:
                 found.append(Finding(face, SURE, f"far outside the {name}", tuple(out.tolist())))
                 break
     return found

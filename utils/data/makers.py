@@ -16,13 +16,14 @@ ORIGIN_IS_KNOWN = "--first-pixel is for .pts, CSV and COCO files of your own; ot
 
 class RawSet(NamedTuple):
     """The faces of a raw folder. layout: name of the landmarks' layout; points: their names in a user's own files; row:
-    that of the layout, if it is made from these names.
+    that of the layout, if it is made from these names; identities: whether the user's files state those of faces.
     """
 
     splits: Splits
     layout: str
     points: list[str]
     row: dict[str, Any] | None = None
+    identities: bool = False
 
 
 def dataset_rows() -> dict[str, Any]:

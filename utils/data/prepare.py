@@ -36,6 +36,7 @@ from utils.settings.yaml_files import nearest
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 LOST = 0.01  # share of the faces that may be damaged
+FAR_OFF = 2  # reached / wanted share of a split, from which a warning says it
 # meaning of Dataset.gssl, and key of meta.yaml: px that the authors count more in the box's sides; shares of these by
 # which the left, top, right and bottom edge of the crop lie outside the box
 GSSL_CROP = "gssl_crop"
@@ -151,7 +152,7 @@ class DataGenerator:
         """Read the archive and write its set, and beside it the file of a layout that is made for it."""
         logger.info(f"preparing {target.name} from {source}")
         row, published = dataset_rows()[recipe["dataset"]], self.labels == "published"
-        splits, layout, points, made = self._read(source, recipe, layouts)
+        splits, layout, points, made, stated = self._read(source, recipe, layouts)
         count = next(iter(splits.values()))["landmarks"].shape[1]
         if published and self._protocol.rounding == "int" and recipe["origin"] != CONTINUOUS and not row.gssl:
             for table in splits.values():  # as PIPNet's authors prepare 300W
@@ -167,6 +168,9 @@ class DataGenerator:
             if split not in splits and "train" in splits:
                 table = splits["train"]
                 held = split_identities(table["identity"], share, self.seed)
+                if share and len(held) and not 0 < held.mean() < FAR_OFF * share:
+                    told = "identity" in row.options and not stated
+                    logger.warning(f"{source}: {_reached(split, share, table, held, told)}")
                 splits["train"], splits[split] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
             elif split == "test" and share:
                 logger.info(f"{source} has test faces of its own, so --test-split is not used for it")
@@ -184,6 +188,7 @@ class DataGenerator:
                 "count": count,
                 **({"row": row} if layout not in self.defaults.layouts.rows else {}),
                 **({"points": points} if points else {}),
+                **({"identities": "stated"} if stated else {}),
                 "found": dict(tally(subset for table in splits.values() for subset in table["subset"])),
                 "checksum": labels_checksum(source, splits),
                 "contents": contents_checksum(splits),
@@ -350,6 +355,19 @@ def gssl_boxes(
     sides = boxes[:, 2:] - boxes[:, :2] + more
     low, high = boxes[:, :2] - sides * (left, top), boxes[:, 2:] + sides * (right, bottom)
     return box_of_crop((low + high) / 2, high - low, protocol)
+
+
+def _reached(split: str, share: float, table: Table, held: np.ndarray, told: bool) -> str:
+    """Return in words which share of the faces a split has, and the remedy if the user has asked for another `share`.
+
+    held (M,): whether each face is in the split. told: identities are told by the names of pictures.
+    """
+    people, pictures = len({*table["identity"]}), len({re.sub(r"#\d+$", "", name) for name in table["file"]})
+    remedy = "; if these are no clips, --identity picture makes each picture one" if told and people < pictures else ""
+    return (
+        f"{held.sum()} of {len(held)} training faces ({held.mean():.0%}, not {share:.0%}) become the split {split}, because "
+        f"all are of {people} identities, which are not divided{remedy}"
+    )
 
 
 def split_identities(identities: list[str], share: float, seed: int) -> np.ndarray:

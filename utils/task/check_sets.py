@@ -70,6 +70,7 @@ def doubts(task_data: TaskData) -> Iterator[str]:
     trained = task_data.splits()
     held = [] if any(split.name == "val" for split in trained) else task_data.splits("val")
     yield from _seen_in_training([*task_data.tested, *held], trained)
+    yield from _same_identities([*task_data.tested, *held], trained)
 
 
 def doubts_about_tests(task_data: TaskData, stored: dict[str, Any]) -> Iterator[str]:
@@ -88,6 +89,7 @@ def doubts_about_tests(task_data: TaskData, stored: dict[str, Any]) -> Iterator[
         if name in one.splits
     ]
     yield from _seen_in_training(task_data.tested, trained)
+    yield from _same_identities(task_data.tested, trained)
     for one in (split.set for split in task_data.tested):
         trained_on = {one.meta["source"], str(one.folder)} & {*names}
         if one.meta["own"] and trained_on and known and one.checksum not in known:
@@ -143,6 +145,23 @@ def _seen_in_training(splits: list[Split], trained: list[Split]) -> Iterator[str
                     f"{count} of {len(mine)} {what} pictures of {split.set.folder} are training pictures of "
                     f"{other.set.folder} too, so the figures on them are too good"
                 )
+
+
+def _same_identities(splits: list[Split], trained: list[Split]) -> Iterator[str]:
+    """Yield a line for each test or validation split with faces of identities that are trained on, where the files of
+    that set state them.
+    """
+    for split in splits:
+        source = split.set.meta["source"]
+        same = [other for other in trained if other.set.meta["source"] == source and split.set.meta.get("identities")]
+        known = {name for other in same for name in other.set.read(other.name)["identity"]}
+        mine = split.set.read(split.name)["identity"]
+        if shared := [name for name in mine if name in known]:
+            what = "validation" if split.name == "val" else "test"
+            yield (
+                f"{len(shared)} of {len(mine)} {what} faces of {split.set.folder} are of {len({*shared})} identities, such as "
+                f"'{shared[0]}', that are trained on too, so the figures on them are too good"
+            )
 
 
 def _pictures(split: Split) -> dict[Path, int]:

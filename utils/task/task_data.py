@@ -222,9 +222,17 @@ def load_faces(task_data: TaskData, apart: np.ndarray | None = None) -> LoadedFa
     )
     if not any(len(part.faces) for part in parts):
         folders = ", ".join(str(one.folder) for one in task_data.training)
+        if not data.val:
+            remedy = "a larger share, "
+        elif not any(one.meta["val"] for one in task_data.training):
+            remedy = "its raw folder to prepare it with this share, "
+        elif len({*faces["identity"]}) == 1:
+            remedy = "--identity picture, as all its faces are of one identity, "
+        else:
+            remedy = ""
         raise UserError(
-            f"{folders} has no validation faces with --val {data.val}; give a larger share, "
-            "--val test, or --val none to keep the last epoch"
+            f"{folders} has no validation faces with --val {data.val}; give {remedy}--val test, or --val none to keep "
+            "the last epoch"
         )
     for part in parts:
         face_norms(part.faces, part.comparison.layout, settings.test.norm)

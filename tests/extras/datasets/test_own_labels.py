@@ -473,6 +473,20 @@ def test_boxes_in_another_convention_are_refused(tmp_path, convention, wide, nam
     )
 
 
+def test_boxes_beside_the_landmarks(tmp_path, said):
+    faces, box = boxes("xywh", 1.2)
+    prepared("coco", write_coco(tmp_path / "0", faces, box=box), tmp_path / "data")
+    assert not [line for line in said if "far outside" in line]
+    for number in (1, 2, 3):
+        beside = [[0, 0, 30, 30]] * number + box[number:]
+        root = write_coco(tmp_path / str(number), faces, box=beside)
+        if number < 3:
+            prepared("coco", root, tmp_path / "data")
+            assert [line for line in said if f"annotation 0: landmark 0 lies far outside bbox; {number} of 5" in line]
+        else:
+            refuses("annotation 0: landmark 0 lies far outside bbox; 3 of 5", prepared, "coco", root, tmp_path / "data")
+
+
 # ------------------------------------------------------------------------------------------------------- names of files
 def test_label_studio_cleans_the_names_of_files(tmp_path):
     root = write_studio(tmp_path / "set", [FIVE] * 3, files=["IMG_0_2.jpg", "Größe_1.jpg", "Große_2.jpg"])

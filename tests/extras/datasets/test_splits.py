@@ -1,18 +1,22 @@
 """Which split a face of a user's own set is in: the word of its list, or the folder of its picture, in every format."""
 
 import json
+import re
 import zipfile
 
 import numpy as np
 import pytest
 from archives import header, parse, picture, prepared
-from conftest import load_split, refuses
+from conftest import LAYOUTS, load_split, refuses
 from own_sets import FIVE, NAMES, points_of, write_pairs, write_rows
 
 from extras.datasets import infer
 from extras.datasets.naming import split_of
 from extras.datasets.packed import unpack
+from utils.data.prepare import DataGenerator
+from utils.data.prepared_set import PreparedSet, Split
 from utils.data.pts import write_pts
+from utils.task.check_sets import _same_identities
 
 FORMATS = ("points", "csv", "coco", "cvat", "label-studio")
 ALL = {"train": 4, "val": 2, "test": 3}
@@ -159,3 +163,47 @@ def test_the_words_of_splits():
     assert {name: split_of(name) for name in words} == words
     folders = {"Test_data": "test", "Val_Smith": None, "training 2": "train", "crash_test": None, "valentina": None}
     assert {name: split_of(name, folder=True) for name in folders} == folders
+
+
+def test_an_identity_in_train_and_test_is_said(tmp_path, said):
+    root = tmp_path / "set"
+    for split, people in (("train", "aabbcd"), ("val", "de"), ("test", "axbe")):
+        rows = (write_rows(root / split, [FIVE + i for i in range(len(people))]) / "labels.csv").read_text().split("\n")
+        rows = [f"{row},{name}" for row, name in zip(rows, ["identity", *people], strict=True)]
+        (root / split / "labels.csv").write_text("\n".join(rows))
+    one = PreparedSet(prepared("csv", root, tmp_path / "data"), LAYOUTS)
+    splits = {name: Split(one, name) for name in one.splits}
+    lines = [*_same_identities([splits["test"], splits["val"]], [splits["train"]])]
+    assert [line.split(" faces")[0] for line in lines] == ["2 of 4 test", "1 of 2 validation"]
+    assert "2 identities, such as 'a'" in lines[0]
+    lines = [*_same_identities([splits["test"]], [splits["train"], splits["val"]])]
+    assert len(lines) == 1 and lines[0].startswith("3 of 4 test")
+    told = PreparedSet(
+        prepared("csv", write_rows(tmp_path / "told" / "train", [FIVE]).parent, tmp_path / "data"), LAYOUTS
+    )
+    assert not [*_same_identities([Split(told, "train")], [Split(told, "train")])], "names of pictures tell no person"
+
+
+def test_a_share_that_identities_do_not_allow_is_said(tmp_path, said):
+    names = [*(f"IMG_{i:04d}.jpg" for i in range(6)), *(f"DSC{i:04d}.jpg" for i in range(4))]
+    root = listed("csv", tmp_path / "set", names)
+
+    def line(**options):
+        said.clear()
+        DataGenerator(root, 32, "csv", out=tmp_path / "data", workers=1, layout="5", **options).run()
+        return [text for text in said if "identities, which are not divided" in text]
+
+    found = line(val=0.1)
+    assert len(found) == 1 and re.search(
+        r"[46] of 10 .*[46]0%, not 10%.*split val.*2 identities.*--identity picture", found[0]
+    )
+    assert not line(val=0.3), "40 or 60 % is less than twice the share"
+    assert not line(val=0.1, identity="picture")
+    found = line(val=0.1, identity="folder", test_split=0.2)
+    assert len(found) == 2 and all("0 of 10" in text and "--identity picture" in text for text in found)
+    for name in names[2:]:
+        (root / name).unlink()
+    table = (root / "labels.csv").read_text().split("\n")
+    (root / "labels.csv").write_text("\n".join(table[:3]))
+    found = line(val=0.1, identity="picture")
+    assert len(found) == 1 and "1 of 2" in found[0] and "--identity" not in found[0], "no flag can help"
