@@ -222,14 +222,11 @@ def load_faces(task_data: TaskData, apart: np.ndarray | None = None) -> LoadedFa
     )
     if not any(len(part.faces) for part in parts):
         folders = ", ".join(str(one.folder) for one in task_data.training)
-        if not data.val:
-            remedy = "a larger share, "
-        elif not any(one.meta["val"] for one in task_data.training):
-            remedy = "its raw folder to prepare it with this share, "
-        elif len({*faces["identity"]}) == 1:
+        metas, remedy = [one.meta for one in task_data.training], ""
+        if not any(meta["val"] for meta in metas):
+            remedy = "its raw folder, to prepare it with this share, "
+        elif len({*faces["identity"]}) == 1 and all(meta["own"] and not meta.get("identities") for meta in metas):
             remedy = "--identity picture, as all its faces are of one identity, "
-        else:
-            remedy = ""
         raise UserError(
             f"{folders} has no validation faces with --val {data.val}; give {remedy}--val test, or --val none to keep "
             "the last epoch"

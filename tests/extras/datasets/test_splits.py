@@ -7,14 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 from archives import header, parse, picture, prepared
-from conftest import LAYOUTS, load_split, refuses
+from conftest import LAYOUTS, fails, load_split, refuses, works
 from own_sets import FIVE, NAMES, points_of, write_pairs, write_rows
 
 from extras.datasets import infer
 from extras.datasets.naming import split_of
 from extras.datasets.packed import unpack
 from utils.data.prepare import DataGenerator
-from utils.data.prepared_set import PreparedSet, Split
+from utils.data.prepared_set import PreparedSet, Split, read_meta
 from utils.data.pts import write_pts
 from utils.task.check_sets import _same_identities
 
@@ -207,3 +207,14 @@ def test_a_share_that_identities_do_not_allow_is_said(tmp_path, said):
     (root / "labels.csv").write_text("\n".join(table[:3]))
     found = line(val=0.1, identity="picture")
     assert len(found) == 1 and "1 of 2" in found[0] and "--identity" not in found[0], "no flag can help"
+
+
+def test_what_helps_where_there_are_no_validation_faces(cli, tmp_path):
+    root = write_rows(tmp_path / "one", [FIVE + i for i in range(4)])
+    flags = ("--layout 5 --num-nb 4 --target-size 32 --input-size 64 --preset quick --data-root", tmp_path / "data")
+    flags = (*flags, "--run-root", tmp_path / "runs")
+    train = ("--train --dataset", root, *flags)
+    fails(cli(*train, "--identity folder"), "no validation faces.*give --identity picture")
+    works(cli("--prepare --dataset", root, *flags, "--val none"))
+    (name,) = [path for path in (tmp_path / "data").glob("one-*/") if read_meta(path)["val"] == 0]
+    fails(cli("--train --train-data", name, *flags), "no validation faces.*give its raw folder")
