@@ -6,7 +6,7 @@ from numbers import Integral
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, as_text
 from pipnet.geometry import carry, opencv_matrix, similarity, transform, turn_about
 from pipnet.layout import Layout
 
@@ -64,7 +64,7 @@ def box_of_points(points: np.ndarray) -> np.ndarray:
 def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
     if not isinstance(size, Integral) or not 1 <= size <= LARGEST:  # OpenCV would take the size of the image
-        raise UserError(f"size of a chip must be a whole number of px, from 1 to {LARGEST}, not {size!r}")
+        raise UserError(f"size of a chip must be a whole number of px, from 1 to {LARGEST}, not {as_text(size)}")
     points = five_points(landmarks, layout)
     if not (np.isfinite(points).all() and np.ptp(points, axis=0).max() > 0):
         raise UserError("a face whose landmarks are not finite, or all in one place, cannot be aligned; leave it out")

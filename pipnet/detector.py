@@ -10,6 +10,7 @@ import numpy as np
 
 from pipnet.card import DetectorCard
 from pipnet.errors import UserError, one_line
+from pipnet.face import by_identity
 from pipnet.files import OPEN, lasting
 from pipnet.geometry import carry, greedy_nms, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, resized
@@ -35,6 +36,7 @@ TRUST, SUREST = 0.11, 0.99  # SUREST: largest score that counts
 CANDIDATES = 200  # boxes of RFB-320 before suppression, as published
 
 
+@by_identity
 class Detections(NamedTuple):
     """Detected faces, best first: boxes (M, 4) x1 y1 x2 y2 and points (M, 5, 2) in continuous image px, scores (M,) in
     [0, 1].

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from typing import Any
 
 # control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no
 # UTF-8
@@ -30,6 +31,12 @@ class Unreadable(UserError):
 def one_line(error: object, length: int = 160) -> str:
     """Return the first `length` characters of an error's text, on one line."""
     return " ".join(str(error).split())[:length]
+
+
+def as_text(value: Any) -> str:
+    """Return a value of a wrong type or range for a message: of an array its type and shape, not its numbers."""
+    array = hasattr(value, "dtype") and getattr(value, "shape", ())
+    return f"{value.dtype} {tuple(value.shape)}" if array else one_line(repr(value), 80)
 
 
 def printable(text: str) -> str:

@@ -1,17 +1,29 @@
 """A face with its box, landmarks and everything else that was found."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from pipnet.geometry import box_of
 
 PER_LANDMARK = ("landmarks", "scores", "sigma", "visible")  # fields with a row for each landmark
+COMPARISONS = ("__eq__", "__ne__", "__hash__", "__lt__", "__le__", "__gt__", "__ge__")
+Kind = TypeVar("Kind", bound=type)
 
 
+def by_identity(kind: Kind) -> Kind:
+    """Let objects of a class equal only themselves, without an order. Tuples of arrays cannot be compared by value."""
+    for name in COMPARISONS:
+        setattr(kind, name, getattr(object, name))
+    return kind
+
+
+@by_identity
 class Face(NamedTuple):
     """One face of one frame, in continuous image px. None stands for values that were not computed.
+
+    A face equals itself only, so `in`, `index` and `remove` of a list find this very face.
 
     - `box` (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. If the face
       leans, the upright box around that box.

@@ -224,9 +224,16 @@ class LandmarkNet:
 
     @classmethod
     def of(cls, predict: Any, card: LandmarkCard) -> "LandmarkNet":
-        """Return the net of a card. predict: see above; None for a net that is only described."""
+        """Return the net of a card. predict: see above, for one picture or more; None for a net that is only described."""
+
+        def for_any_number(images: np.ndarray) -> dict[str, np.ndarray]:
+            if len(images):
+                return predict(images)
+            one = np.zeros((1, *images.shape[1:]), images.dtype)  # most runtimes fail for a batch without pictures
+            return {name: values[:0] for name, values in predict(one).items()}
+
         return cls(
-            predict,
+            for_any_number,
             card.layout,
             card.protocol,
             card.input_size,

@@ -13,7 +13,7 @@ import numpy as np
 from pipnet.align import box_of_points, chip
 from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, FaceBox
 from pipnet.draw import draw_faces
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError, as_text, one_line
 from pipnet.face import PER_LANDMARK, Face, boxes_of
 from pipnet.files import OPEN, SHIPPED, lasting
 from pipnet.geometry import (
@@ -151,9 +151,9 @@ class Landmarker:
         options = max_faces, threads, any_roll, rgb
         self._given = lasting(landmarks), detector, *options, lasting(finder), layout, device, threshold
         if max_faces is not None and (not isinstance(max_faces, Integral) or max_faces < 1):
-            raise UserError(f"max_faces must be a whole number, at least 1, not {max_faces!r}")
+            raise UserError(f"max_faces must be a whole number, at least 1, not {as_text(max_faces)}")
         with on_device(device):
-            self.net = _opened(landmarks or SHIPPED[0], threads)
+            self.net = _opened(SHIPPED[0] if landmarks is None else landmarks, threads)
             boxes_alone = finder == "none" or (finder is None and str(landmarks) in OPEN)
             self.finder = None if boxes_alone else _opened(finder or "finder", threads).seen_as()
         if isinstance(detector, (str, Path)):
@@ -526,6 +526,8 @@ def _opened(net: Path | str | LandmarkNet, threads: int) -> LandmarkNet:
     """Return a landmark net: what `Landmarker` takes, or the name of a net that comes with the project."""
     if isinstance(net, LandmarkNet):
         return net
+    if not isinstance(net, (str, Path)):
+        raise UserError(f"a landmark net has a name or a file, not {as_text(net)}; images go to Landmarker()(image)")
     file = shipped_onnx(str(net)) if str(net) in SHIPPED else Path(net)
     return open_net(file, threads) if file.suffix in RUNTIMES else open_with("landmark net", net, threads)
 

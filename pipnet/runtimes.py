@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipnet.cores import cores
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError, as_text, one_line
 from pipnet.files import parse_json, read_bytes
 from pipnet.session import import_package, metadata, open_session, refuse_cuda
 
@@ -41,7 +41,9 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
     """
     file = Path(file)
     if not isinstance(threads, Integral) or not 0 <= threads <= MOST_THREADS:
-        raise UserError(f"threads must be a whole number up to {MOST_THREADS}, or 0 for all cores, not {threads!r}")
+        raise UserError(
+            f"threads must be a whole number up to {MOST_THREADS}, or 0 for all cores, not {as_text(threads)}"
+        )
     if file.suffix not in RUNTIMES:
         raise UserError(f"{file} has none of the suffixes of exported nets ({', '.join(RUNTIMES)}); {remedy}")
     if not file.is_file():

@@ -46,7 +46,7 @@ def read_blocks(graph, floats: str, level: int) -> None:
         (node,) = (node for node in graph.node if name in node.output)
         graph.node.remove(node)
         name = node.input[0]
-    constants = {"axis": [0], "grid": [1, 1, SIDE, 1], "none": [0, 0, 0, 0], "flat": [0, 0, -1, 3 * SIDE]}
+    constants = {"axis": [0], "grid": [1, 1, SIDE, 1], "none": [0, 0, 0, 0], "joined": [1, 1, 1, SIDE]}
     graph.initializer.extend(
         numpy_helper.from_array(np.array(values), f"block_{name}") for name, values in constants.items()
     )
@@ -60,6 +60,9 @@ def read_blocks(graph, floats: str, level: int) -> None:
         ("Mod", "negative grid", "after", {}),
         ("Concat", "none after", "pads", {"axis": 0}),
         ("Pad", "batch pads level", "whole", {}),
+        ("Shape", "whole", "sides", {}),  # no -1 in the new shape: of an empty batch it would be unknown
+        ("Div", "sides grid", "places", {}),
+        ("Mul", "places joined", "flat", {}),
         ("Reshape", "whole flat", "last", {}),
         ("Transpose", "last", "channels", {"perm": [0, 3, 1, 2]}),
     ]

@@ -200,7 +200,9 @@ def _start(flags: list[str]) -> int:
     env["PIPNET_SWEEP"] = "1"  # this process says for the run that it was stopped
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     launch = (
-        ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes, "--"] if processes != "1" else []
+        ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes, "--"]
+        if processes != "1"
+        else []
     )
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
     try:

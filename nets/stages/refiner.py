@@ -119,7 +119,7 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
             maps.float().permute(0, 3, 2, 1).flatten(2)
         )  # (B, N * K, S * C): interpolated in x
         y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(1, 2)
-        return (y @ columns.view(batch, -1, side, channels)).view(batch, count, width**2, channels)
+        return (y @ columns.view(batch, count * width, side, channels)).view(batch, count, width**2, channels)
 
 
 def linear_weights(places: Tensor, cells: int) -> Tensor:

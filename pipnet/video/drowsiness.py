@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, as_text
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 
 WINDOW = 60.0  # s over which PERCLOS and an eye's baseline are computed
@@ -108,7 +108,9 @@ class Drowsiness:
         """
         landmarks = self.layout.checked(landmarks)
         if not isinstance(seconds, Real) or not np.isfinite(seconds):
-            raise UserError(f"the time of a frame is a number of seconds, not {seconds!r}; give that of its video")
+            raise UserError(
+                f"the time of a frame is a number of seconds, not {as_text(seconds)}; give that of its video"
+            )
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
         ears = np.array([ring_aspect(landmarks, ring) for ring in self.eyes])

@@ -22,6 +22,7 @@ import numpy as np
 
 from pipnet.bounds import check_size, claimed
 from pipnet.errors import Unreadable, UserError, tell
+from pipnet.face import by_identity
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, in_order, is_picture, opencv_path, picture_files, read_image
 from pipnet.video.address import failure, fetch_picture
 
@@ -37,6 +38,7 @@ RETURN, RETRY = (
 )  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
 
 
+@by_identity
 class Frame(NamedTuple):
     """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), and its
     name.

@@ -1,13 +1,14 @@
 """Faces in the frames of sources, one after the other: the loop of `Landmarker.stream` and of the demo."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, as_text
 from pipnet.face import Face
 from pipnet.images import Bgr
 from pipnet.landmarker import Landmarker, batches
@@ -31,8 +32,17 @@ def stream(
     if isinstance(source, (Pictures, Video)):
         sources = [source]
     else:
-        places = [source] if isinstance(source, (str, int, Path)) else source
-        sources = open_sources([str(place) for place in places])
+        places = []
+        several = isinstance(source, Iterable) and not isinstance(source, (str, np.ndarray))
+        for place in source if several else [source]:
+            if not isinstance(place, (str, Path, Integral)):
+                raise UserError(
+                    f"stream reads files, cameras and addresses, not {as_text(place)}: pictures go to the landmarker itself, "
+                    "landmarker([image, image]), frames of a video with their times to "
+                    "pipnet.video.track.Tracker(landmarker).update(image, seconds)"
+                )
+            places.append(str(place))
+        sources = open_sources(places)
     with ExitStack() as opened:
         for one in sources:
             opened.callback(one.close)

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from pipnet.card import HALFWAY
-from pipnet.errors import UserError
+from pipnet.errors import UserError, as_text
 from pipnet.face import Face, boxes_of
 from pipnet.geometry import box_of, greedy_nms, iou, upright_boxes
 from pipnet.images import as_bgr
@@ -72,7 +72,7 @@ class Tracker:
     ):
         for name, value in (("detect_every", detect_every), ("max_faces", max_faces)):
             if value is not None and (not isinstance(value, Integral) or value < 1):
-                raise UserError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+                raise UserError(f"{name} is {as_text(value)}; it must be a whole number, 1 or more")
         self.landmarker, self.detect_every, self._part = landmarker.whole or landmarker, detect_every, landmarker.part
         self.max_faces = landmarker.max_faces if max_faces is None else max_faces
         self.smooth = make_smooth(smooth, self.landmarker.layout)
@@ -86,7 +86,7 @@ class Tracker:
         tracking can go on with the next frame.
         """
         if not isinstance(seconds, Real) or not math.isfinite(seconds):
-            raise UserError(f"a frame's time is {seconds!r}; give the seconds since the start")
+            raise UserError(f"a frame's time is {as_text(seconds)}; give the seconds since the start")
         image = as_bgr(image, self.landmarker.rgb)
         tracked = self._follow(image)
         falls = any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items())

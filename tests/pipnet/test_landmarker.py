@@ -1,5 +1,6 @@
 """Faces in OpenCV images: the first and the second crop, chips, exported detectors, errors, the installed package."""
 
+import copy
 import json
 import multiprocessing
 import pickle
@@ -29,8 +30,10 @@ from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.pose import head_pose
 from pipnet.session import Session
 from pipnet.video.drowsiness import Drowsiness
+from pipnet.video.sources import Frame
 from pipnet.video.track import Tracker
 from utils.task.find import find_net
+from utils.task.inference import open_landmark_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])
 ASTRONAUT = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
@@ -94,6 +97,34 @@ def test_a_list_of_pictures_and_what_a_face_says():
     assert np.allclose(values["landmarks"], face.landmarks) and values["score"] == 0.9 and values["sigma"] is None
     assert values["ear_left"] == 0.25 and values["states"] == {"mouth_open": 0.5} and "states" not in faces[0].to_dict()
     assert face._replace(score=float("nan")).to_dict()["score"] is None
+
+
+def test_a_face_equals_itself_only():
+    """Tuples of arrays would compare the arrays, of which no single truth follows."""
+    made = [Face(np.zeros(4), 0.5, np.zeros((68, 2)), np.ones(68)) for _ in range(3)]
+    faces = made.copy()
+    assert faces.index(made[1]) == 1 and made[2] in faces and faces.count(made[0]) == 1 and len(set(faces)) == 3
+    faces.remove(made[1])
+    assert faces == [made[0], made[2]] and made[0] != made[1] and copy.deepcopy(made[0]) != made[0]
+    assert pickle.loads(pickle.dumps(made[0])).score == 0.5
+    with pytest.raises(TypeError, match="not supported between instances of 'Face'"):
+        max(made)
+    frames = [Frame(ASTRONAUT, 0, None, name) for name in "ab"]
+    assert frames.index(frames[1]) == 1
+
+
+@pytest.mark.parametrize("name", ["landmarks", "landmarks-fast", "landmarks-open", "finder"])
+@pytest.mark.parametrize("suffix", [".int8.onnx", ".onnx", ".pt"])
+def test_a_batch_without_crops_has_no_landmarks(name, suffix):
+    if suffix == ".pt":
+        net = open_landmark_net(ROOT / "weights" / f"{name}.pt", DEFAULTS, 1)
+    else:
+        net = open_net(ROOT / "weights" / f"{name}{suffix}", 1)
+    none, one = (net.seen_as().predict(np.zeros((count, *2 * [net.size], 3), np.uint8)) for count in (0, 1))
+    assert {key: (values.shape[1:], values.dtype) for key, values in none.items()} == {
+        key: (values.shape[1:], values.dtype) for key, values in one.items()
+    }
+    assert none["landmarks"].shape == (0, net.seen_as().layout.count, 2)
 
 
 def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import (
@@ -149,6 +150,8 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     one, two = torch_predictor(net, torch.device("cpu"))(crops), exported_predictor(file, 1)(crops)
     assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
     assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
+    if name != "torchscript":  # which is opened as a test of the format only
+        assert open_net(file, 1).predict(crops[:0].numpy())["landmarks"].shape == (0, *one.landmarks.shape[1:])
 
 
 @pytest.mark.slow
@@ -210,6 +213,16 @@ def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path)
             assert values.dtype == np.int8 and np.abs(values.astype(int)).max() <= 64 and each.shape == (len(values),)
     assert {entry.key: entry.value for entry in model.metadata_props}["net"] == "of a test"
     assert str(tmp_path).encode() not in file.read_bytes()
+
+
+def test_eight_bits_take_a_batch_without_crops(tmp_path):
+    """As 32 bits do; a shipped net, because its first convolutions read blocks of pixels."""
+    onnx_file, file = ROOT / "weights" / "finder.onnx", tmp_path / "net.int8.onnx"
+    write_format("int8", Source(onnx_file, lambda: ({"image": one[None].numpy()} for one in pictures(2))), file)
+    assert "block_channels" in {name for node in onnx.load(file).graph.node for name in node.output}
+    images = pictures(3).numpy()
+    several, none = (onnxruntime.InferenceSession(file).run(None, {"image": part}) for part in (images, images[:0]))
+    assert [values.shape for values in none] == [(0, *values.shape[1:]) for values in several]
 
 
 @pytest.mark.parametrize("head", ["pip", *slow("coordinate", "simcc", "heatmap", "parts")])
@@ -280,6 +293,7 @@ def test_peppas_published_files_run(reference, suffix):
     with np.load(reference / "slim.npz") as stored:
         crops = np.stack([stored[f"i{face}_onnx_crop_bgr"] for face in range(8)])
         raw = np.concatenate([stored[f"i{face}_onnx_raw143"] for face in range(8)])
+    assert net.predict(crops[:0])["landmarks"].shape == (0, 68, 2)
     found = net.predict(crops)
     assert np.abs(found["landmarks"].reshape(8, -1) - raw[:, :136]).max() < 1e-5
     assert np.allclose(np.degrees(found["pose"]), raw[:, 136:139] * 90 * [-1, 1, 1], atol=1e-3)

@@ -12,6 +12,7 @@ from pipnet.draw import STYLES
 from pipnet.files import shipped
 from pipnet.landmarker import Landmarker, batches
 from pipnet.video.sources import open_source
+from pipnet.video.track import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,18 @@ def test_options_and_sources_are_checked_before_the_first_frame(landmarker):
     refuses("detect_every", landmarker.stream, "talk.avi", detect_every=0)
     refuses("threshold", Landmarker, detector=landmarker.detector, threshold=0.5)
     assert Landmarker(threshold=1.0, threads=1, any_roll=False)("in/a.png") == []
+
+
+def test_pixels_are_no_source_and_none_is_printed(landmarker):
+    """str() of an array gives pages of numbers, which would be looked for as a file."""
+    image = cv2.imread("in/a.png")
+    for wrong in ([image, image], image, (one for one in [image])):
+        said = refuses(r"uint8 \(\d+, \d+, 3\).*landmarker\(\[image, image\]\).*Tracker", landmarker.stream, wrong)
+        assert "\n" not in said and "[[" not in said
+    refuses(r"uint8 \(\d+, \d+, 3\)", Tracker(landmarker).update, image, image)  # time and image exchanged
+    refuses(r"uint8 \(\d+, \d+, 3\)", Landmarker, image)
+    (first, *_) = landmarker.stream(Path("in").glob("a.png"))
+    assert first[0].name == "a.png"
 
 
 def test_few_pictures_of_a_long_list_are_held_at_a_time(monkeypatch):

@@ -155,7 +155,7 @@ def test_the_launcher_takes_no_flag_of_main_py_for_its_own(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} \"$@\"\n")
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
     (tmp_path / "main.py").write_text("import json, os, sys\njson.dump(sys.argv[1:], open(os.environ['RANK'], 'w'))\n")
     known = [flag for action in parser(read_defaults())._actions for flag in action.option_strings]
