@@ -75,9 +75,7 @@ def _of_trained_run(given: dict, mode: Namespace, run: Run, stored: dict[str, An
     if run.alone:
         args = _elsewhere(args, defaults.layouts)
         if not given.get("test_data") and (mode.test or mode.test_onnx):
-            raise UserError(
-                f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data"
-            )
+            given = _with_test_data(given, mode, defaults)
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
     if stored.get("layout", {}).get("members") and not mode.resume and "layout" in given:
         view = Layout.from_dict(stored["layout"]).chosen(given.pop("layout")).layout.name
@@ -246,6 +244,18 @@ def _elsewhere(args: dict, known: Layouts) -> dict:
         for key, value in args.items()
         if key not in ELSEWHERE and not (key == "layout" and value in known.rows)
     }
+
+
+def _with_test_data(given: dict, mode: Namespace, defaults: Defaults) -> dict:
+    """Return the given keys with the sets on which a file alone is tested: of --dataset or --data-dir, which for it mean
+    nothing else, unless they calibrate an 8-bit net too.
+    """
+    said = {key: given[key] for key in ("dataset", "data_dir", "data_root") if key in given}
+    if said.get("dataset", "auto") == "auto" and not said.get("data_dir"):
+        raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
+    names = absolute(SetFinder(make_settings(said, defaults), defaults).training_names())
+    kept = {key: value for key, value in given.items() if key != "dataset" or "int8" in mode.export}
+    return {**kept, "test_data": names}
 
 
 def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:

@@ -177,6 +177,9 @@ def test_a_published_file_is_tested_in_any_protocol_and_leaves_nothing_beside_it
     assert "Net:   slim.pth: slim of Peppa's Slim, 0.23 M parameters" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
     fails(cli("--test --exp", slim, *places), "slim.pth.*--test-data")
+    fails(cli("--test --exp", slim, "--dataset auto", *places), "slim.pth.*--test-data")
+    named = [cli("--test --exp", slim, "--protocol box", where, raw, *places) for where in ("--dataset", "--data-dir")]
+    assert [table(works(one).stdout)[0][1:] for one in named] == [torch_row[1:]] * 2  # the set is named in another way
     out = tmp_path / "out.csv"
     done = works(cli("--predict", raw / "test", "--exp", slim, "--protocol box --out", out, *places))
     assert out.is_file()
