@@ -85,15 +85,18 @@ def stored_values(file: Path) -> dict[str, Any]:
 
 def _stored(file: Path, need: bool = True) -> dict[str, Any]:
     """Return the metadata beside a file. If they are missing: UserError, or without `need` {"outputs": {}}."""
-    if not need and not metadata_file(file).is_file():
-        return {"outputs": {}}
+    if not metadata_file(file).is_file():
+        if not need:
+            return {"outputs": {}}
+        raise UserError(
+            f"{file} is no export of this project, or {metadata_file(file).name}, which main.py writes beside it, is missing; "
+            f"nets of others are read from ONNX: give {file.stem}.onnx"
+        )
     try:
         values = parse_json(read_bytes(metadata_file(file), MOST_METADATA))
         return {**values, "outputs": dict(values["outputs"])}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{metadata_file(file)} is missing or damaged; it belongs to {file.name}, export the net again"
-        ) from None
+        raise UserError(f"{metadata_file(file)} is damaged; it belongs to {file.name}, export the net again") from None
 
 
 def import_runtime(name: str, file: Path):
@@ -185,7 +188,8 @@ def open_ncnn(file: Path, threads: int) -> Opened:
     It uses one thread, whatever `threads` says: ncnn's threads wait actively, which takes 100 times as long on a busy
     machine.
     """
-    ncnn, stored = import_runtime("ncnn", file), _stored(file)
+    stored = _stored(file)
+    ncnn = import_runtime("ncnn", file)
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
     net.opt.num_threads = 1
@@ -205,7 +209,8 @@ def open_ncnn(file: Path, threads: int) -> Opened:
 
 def open_openvino(file: Path, threads: int) -> Opened:
     """Open an .xml file and its .bin in OpenVINO, on the CPU in float32."""
-    openvino, stored = import_runtime("openvino", file), _stored(file)
+    stored = _stored(file)
+    openvino = import_runtime("openvino", file)
     options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
     try:
         with _silent():

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from extras.systems.convert.published import from_published, is_classifier
-from extras.systems.convert.systems import SYSTEMS, System, system_of
+from extras.systems.convert.systems import SYSTEMS, PublishedGraph, System, system_of
 from nets import Trainable
 from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
@@ -142,29 +142,57 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
 
 def graph_values(file: Path, opened: Opened, defaults: Defaults) -> dict[str, Any]:
     """Return the values of a checkpoint, without weights, for a published graph. UserError for an unknown one."""
-    system, settings, layout = graph_of(file, opened, defaults)
-    options = {**vars(settings.net), "net": system.graph.net}
-    return {**description(settings, layout, options), "system": system.title}
+    known = graph_of(file, opened, defaults)
+    options = {**vars(known.settings.net), "net": known.graph.net}
+    return {**description(known.settings, known.layout, options), "system": known.title}
 
 
 def open_graph(file: Path, opened: Opened) -> LandmarkNet:
     """Return the landmark net of a published graph. UserError for an unknown graph."""
-    system, settings, layout = graph_of(file, opened, read_defaults())
+    known = graph_of(file, opened, read_defaults())
     values = {
-        **description(settings, layout, {}),
-        "input_size": settings.net.input_size,
-        "outputs": {"pose": []} if settings.loss.pose > 0 else {},
-        "states": state_names(vars(settings.loss)),
+        **description(known.settings, known.layout, {}),
+        "input_size": known.settings.net.input_size,
+        "outputs": {"pose": []} if known.settings.loss.pose > 0 else {},
+        "states": state_names(vars(known.settings.loss)),
     }
-    return LandmarkNet.of(partial(system.graph.read, opened), LandmarkCard.of(values))
+    return LandmarkNet.of(partial(known.graph.read, known.opened), LandmarkCard.of(values))
 
 
-def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[System, Settings, Layout]:
-    """Return the system that published a graph, its settings and its layout. UserError for an unknown graph."""
+class KnownGraph(NamedTuple):
+    """A published graph: the title of its system, its row, its settings and layout, and the file with its weights'
+    shapes.
+    """
+
+    title: str
+    graph: PublishedGraph
+    settings: Settings
+    layout: Layout
+    opened: Opened
+
+
+def graph_of(file: Path, opened: Opened, defaults: Defaults) -> KnownGraph:
+    """Return which published graph a file is. UserError for an unknown one."""
+    if file.suffix == ".onnx":
+        opened = opened._replace(values={**opened.values, "weights": weight_shapes(file)})
     for system in SYSTEMS.values():
-        if system.graph and system.graph.fits(opened):
-            return system, *settings_of(system, system.graph.keys, defaults)
+        for graph in system.graphs:
+            if graph.fits(opened):
+                settings, layout = settings_of(system, graph.keys(opened), defaults)
+                return KnownGraph(system.title, graph, settings, layout, opened)
+    names = ", ".join(f"{graph.net} of {system.title}" for system in SYSTEMS.values() for graph in system.graphs)
     raise UserError(
         f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
-        "published one that is known; give one that `main.py --export` has exported"
+        f"published one that is known ({names}); give one that `main.py --export` has exported"
     )
+
+
+def weight_shapes(file: Path) -> set[tuple[int, ...]]:
+    """Return the shapes of the tensors that an ONNX file holds, also those in nodes."""
+    import onnx  # takes a while to import, and only unknown graphs need it
+
+    graph = onnx.load(file, load_external_data=False).graph
+    constants = [
+        part.t for node in graph.node if node.op_type == "Constant" for part in node.attribute if part.HasField("t")
+    ]
+    return {tuple(tensor.dims) for tensor in [*graph.initializer, *constants]}

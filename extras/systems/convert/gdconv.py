@@ -14,14 +14,22 @@ def gdconv_keys(state: dict[str, Tensor]) -> dict:
     """Return the keys of args.yaml that the tensors tell. ValueError for a map of another size."""
     cells = state["linear7.conv.weight"].shape[-1]
     if cells not in SIZES:
-        raise ValueError(f"its last map has {cells} x {cells} cells; one of {', '.join(map(str, SIZES))} is known")
+        raise ValueError(
+            f"its last map has {cells} x {cells} cells, and only {' and '.join(map(str, SIZES))} tell the size of the input; "
+            "export it to ONNX, which states the size"
+        )
     size = SIZES[cells]
     return {
         "layout": str(len(state["linear1.bn.bias"]) // 2),
         "input_size": size,
         "excite": "attention.fc1.weight" in state,
-        "protocol": "cunjian" if size == 224 else "cunjian_camera",  # 56 px: its camera demos
+        "protocol": protocol_at(size),
     }
+
+
+def protocol_at(size: int) -> str:
+    """Return the crop protocol of the demos that run a net with an input of that size: on a folder 224 px, else a camera."""
+    return "cunjian" if size == 224 else "cunjian_camera"
 
 
 def from_gdconv(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tensor]:

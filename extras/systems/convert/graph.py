@@ -23,4 +23,6 @@ class Graph(Protocol):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Return the metadata, with `inputs` and `outputs`, {name: shape without the batch}, where they are known."""
+        """Return the metadata, with `inputs` and `outputs`, {name: shape without the batch}, and `weights`, the shapes of
+        its tensors, where they are known.
+        """

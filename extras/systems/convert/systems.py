@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from extras.systems.convert import peppa, pfld
+from extras.systems.convert import exported, peppa
 from extras.systems.convert.dpr import from_dpr, has_local_parts
 from extras.systems.convert.gdconv import from_gdconv, gdconv_keys
 from extras.systems.convert.graph import Graph
@@ -32,13 +32,13 @@ class PublishedGraph(NamedTuple):
 
     net: its name, for messages
     fits(opened): whether an opened file is such a graph
-    keys: settings that the system's preset does not hold; the crop protocol is that of its demo
+    keys(opened): settings that the system's preset does not hold; the crop protocol is that of its demo
     read: function (opened, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net
     """
 
     net: str
-    fits: Callable[[Graph], bool]
-    keys: dict[str, Any]
+    fits: Callable[[Graph], Any]
+    keys: Callable[[Graph], dict[str, Any]]
     read: Callable[[Graph, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -54,7 +54,7 @@ class System(NamedTuple):
     convert: function (state, mean face (N, 2)) -> tensors under our names
     meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need
     none unused: beginnings of our names of tensors that its files may hold, but that the net does not have
-    graph: its exported form, if it published one
+    graphs: its exported forms, the special before the general
     crops(mean face): the preset, where the mean face tells another one than `preset`
     """
 
@@ -65,7 +65,7 @@ class System(NamedTuple):
     convert: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
     meanface: tuple[str, str] | tuple[()] = ()
     unused: tuple[str, ...] = ()
-    graph: PublishedGraph | None = None
+    graphs: tuple[PublishedGraph, ...] = ()
     crops: Callable[[np.ndarray], str] | None = None
 
 
@@ -127,11 +127,13 @@ SYSTEMS = {
         "slim",
         slim_keys,
         peppa.from_peppa,
-        graph=PublishedGraph(
-            "slim",
-            peppa.is_exported,
-            {"layout": "68", "protocol": "slim_demo"},
-            peppa.read_exported,
+        graphs=(
+            PublishedGraph(
+                "slim",
+                peppa.is_exported,
+                lambda opened: {"layout": "68", "protocol": "slim_demo"},
+                peppa.read_exported,
+            ),
         ),
     ),
     "dpr": System(
@@ -149,11 +151,10 @@ SYSTEMS = {
         "coordinate",
         gdconv_keys,
         from_gdconv,
-        graph=PublishedGraph(
-            "PFLD",
-            pfld.is_exported,
-            {"layout": "68", "input_size": pfld.SIZE, "protocol": "cunjian_camera"},
-            pfld.read_exported,
+        graphs=(
+            PublishedGraph("mobilenetv2", exported.structure, exported.mobilenet_keys, exported.read_mobilenet),
+            PublishedGraph("MobileFaceNet", exported.is_mobilefacenet, exported.pfld_keys, exported.read_pfld),
+            PublishedGraph("PFLD", exported.is_pfld, exported.pfld_keys, exported.read_pfld),
         ),
     ),
     "pipnet": System(

@@ -5,6 +5,7 @@ face.
 import json
 import re
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ from conftest import (
 )
 from onnx import helper, numpy_helper
 from torch import nn
+from torchvision.models import mobilenet_v2
 
 from nets.backbones.slim import Slim
+from nets.build import NETS
 from pipnet.landmark_net import open_net
 from utils.settings.config import ROOT, parse
 from utils.train import checkpoint
@@ -260,6 +263,91 @@ def test_mobilenets_of_pytorch_face_landmark(reference, tmp_path, name, size):
         found = net.eval().head(net.neck(net.backbone(x))).landmarks.flatten()
     with np.load(reference / "foreign_outputs.npz") as outputs:
         assert np.abs(found.numpy() - outputs[name][0]).max() < 1e-5
+
+
+class WholeMapFilter(nn.Module):
+    """MobileNetV2, squeeze-excite if asked for, one filter over the last map per channel, a map to landmarks."""
+
+    def __init__(self, cells: int, points: int, excite: bool):
+        super().__init__()
+
+        def unit(outputs: int, kernel: int, groups: int) -> nn.Module:
+            conv = nn.Conv2d(1280, outputs, kernel, groups=groups, bias=False)
+            return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs)))
+
+        self.pretrain_net = mobilenet_v2()
+        self.linear7, self.linear1 = unit(1280, cells, 1280), unit(2 * points, 1, 1)
+        gates = {"fc1": nn.Conv2d(1280, 160, 1, bias=False), "fc2": nn.Conv2d(160, 1280, 1, bias=False)}
+        self.attention = nn.ModuleDict(gates if excite else {})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pretrain_net.features(x)
+        if len(self.attention):
+            pooled = self.attention["fc1"](x.mean((2, 3), keepdim=True)).relu()
+            x = x * self.attention["fc2"](pooled).sigmoid()
+        return self.linear1(self.linear7(x)).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("size", "cells", "points", "excite", "names"),
+    [
+        (56, 2, 68, False, {}),
+        (56, 2, 39, True, {"input_names": ["input"], "dynamic_axes": {"input": {0: "batch"}}}),
+        (112, 4, 68, True, {}),
+    ],
+    ids=str,
+)
+def test_an_exported_mobilenet_of_any_size_is_known_by_its_weights(demo, tmp_path, size, cells, points, excite, names):
+    """It gives what its state dict gives in torch, in the same crops; a state dict does not tell other sizes."""
+    torch.manual_seed(0)
+    net = WholeMapFilter(cells, points, excite).eval()
+    for norm in (part for part in net.modules() if isinstance(part, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean, std=0.1)
+    file = tmp_path / "landmarks.onnx"
+    torch.onnx.export(net, (torch.zeros(1, 3, size, size),), str(file), dynamo=False, **names)
+    found, crops = open_net(file), images(size)
+    assert (found.size, found.layout.count, found.protocol._asdict()) == (
+        size,
+        points,
+        DEFAULTS.protocols["cunjian_camera"],
+    )
+    row = NETS["mobilenetv2"]
+    x = (crops[..., ::-1] / 255 - row.mean) / row.std
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(x.transpose(0, 3, 1, 2)).float()).view(len(crops), -1, 2)
+    assert np.abs(found.predict(crops)["landmarks"] - expected.numpy()).max() < 1e-5
+    state = {name: tensor for name, tensor in net.state_dict().items() if excite or "attention" not in name}
+    torch.save({"state_dict": state}, tmp_path / "net.pth.tar")
+    if size == 56:
+        in_torch, layout, values = checkpoint.unpack(tmp_path / "net.pth.tar", DEFAULTS)
+        assert values["protocol"] == found.protocol._asdict() and layout.name == found.layout.name
+        with torch.inference_mode():
+            assert (in_torch.eval().predict(torch.from_numpy(crops)).landmarks - expected).abs().max() < 1e-5
+    else:
+        refuses("net.pth.tar.*4 x 4 cells.*ONNX", checkpoint.load, tmp_path / "net.pth.tar", DEFAULTS)
+    if points == 68:
+        works(demo("--exp", file, "--source", ROOT / "assets" / "astronaut.jpg", "--json", "-"))
+
+
+def test_graphs_in_pflds_size_are_told_apart(tmp_path):
+    pfld_graph(tmp_path / "pfld.onnx", 1)
+    model = onnx.load(tmp_path / "pfld.onnx")
+    assert checkpoint.load(tmp_path / "pfld.onnx", DEFAULTS)["net"]["net"] == "PFLD"
+    filters = numpy_helper.from_array(np.zeros((512, 1, 7, 7), np.float32), "filters")
+    model.graph.initializer.append(filters)
+    onnx.save(model, tmp_path / "mobilefacenet.onnx")
+    values = checkpoint.load(tmp_path / "mobilefacenet.onnx", DEFAULTS)
+    assert values["net"]["net"] == "MobileFaceNet" and values["args"]["protocol"] == "cunjian_camera"
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".param", ".tflite"])
+def test_a_foreign_file_of_another_runtime_names_the_onnx_file(tmp_path, suffix):
+    (tmp_path / f"mobilefacenet{suffix}").write_text('<?xml version="1.0"?><net name="mobilefacenet" version="10"/>')
+    refuses(
+        f"mobilefacenet{suffix} is no export of this project.*mobilefacenet.onnx",
+        open_net,
+        tmp_path / f"mobilefacenet{suffix}",
+    )
 
 
 def test_the_forks_net_of_the_eyes_takes_the_mean_face_of_68(tmp_path):
