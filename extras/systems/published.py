@@ -147,7 +147,7 @@ def graph_values(file: Path, opened: Opened, defaults: Defaults) -> dict[str, An
     return {**description(known.settings, known.layout, options), "system": known.title}
 
 
-def open_graph(file: Path, opened: Opened) -> LandmarkNet:
+def open_graph(file: Path | str, opened: Opened) -> LandmarkNet:
     """Return the landmark net of a published graph. UserError for an unknown graph."""
     known = graph_of(file, opened, read_defaults())
     values = {
@@ -171,9 +171,9 @@ class KnownGraph(NamedTuple):
     opened: Opened
 
 
-def graph_of(file: Path, opened: Opened, defaults: Defaults) -> KnownGraph:
+def graph_of(file: Path | str, opened: Opened, defaults: Defaults) -> KnownGraph:
     """Return which published graph a file is. UserError for an unknown one."""
-    if file.suffix == ".onnx":
+    if Path(file).suffix == ".onnx":
         opened = opened._replace(values={**opened.values, "weights": weight_shapes(file)})
     for system in SYSTEMS.values():
         for graph in system.graphs:
@@ -187,7 +187,7 @@ def graph_of(file: Path, opened: Opened, defaults: Defaults) -> KnownGraph:
     )
 
 
-def weight_shapes(file: Path) -> set[tuple[int, ...]]:
+def weight_shapes(file: Path | str) -> set[tuple[int, ...]]:
     """Return the shapes of the tensors that an ONNX file holds, also those in nodes."""
     import onnx  # takes a while to import, and only unknown graphs need it
 

@@ -305,7 +305,7 @@ def test_an_exported_mobilenet_of_any_size_is_known_by_its_weights(demo, tmp_pat
         nn.init.normal_(norm.running_mean, std=0.1)
     file = tmp_path / "landmarks.onnx"
     torch.onnx.export(net, (torch.zeros(1, 3, size, size),), str(file), dynamo=False, **names)
-    found, crops = open_net(file), images(size)
+    found, crops = open_net(str(file)), images(size)
     assert (found.size, found.layout.count, found.protocol._asdict()) == (
         size,
         points,
