@@ -68,7 +68,8 @@ class Dataset(NamedTuple):
         archive, missing = self.read(data_dir, *given, **options)
         require_complete(archive.root, self.title, missing, allow_partial)
         if not len(archive):
-            raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it")
+            left = "".join(f"; left out: {what} ({count})" for what, count in archive.left_out.items() if count)
+            raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it{left}")
         if self.layout is None:
             check_labels(archive)
             archive.tell_identities(identity)

@@ -24,6 +24,16 @@ from utils.settings.progress import progress
 
 IDENTITY = "identity"
 OTHER_COLUMNS = (IDENTITY, FIRST_PIXEL)  # of a CSV, beside the file and the points
+ANEW = "; write its points to a CSV: file,x0,y0,x1,y1,..."
+FOREIGN = {
+    (
+        "image_path",
+        "keypoints",
+    ): "a list that Peppa trains on, made from .pts files; give their folder: --dataset peppa",
+    ("image_id", "keypoints"): "COCO's format of results, without images; give the file of annotations",
+    ("shapes", "imagePath"): f"a file of labelme, which is not read{ANEW}",
+    ("_via_img_metadata",): f"a project of VIA, which is not read{ANEW}",
+}  # {keys of a JSON file, or of the first row of its list: what it is, and the remedy}
 LARGE = 50  # MB of a JSON file whose reading is announced
 SLOW = 2  # s; reading that takes longer shows its progress
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
@@ -112,8 +122,8 @@ def parse_csv(archive: Archive) -> None:
     """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, or with names `file,nose_x,nose_y,...`, then a line
     per face. Other columns: `identity` of the person or clip, and `first_pixel`, see `Archive.counted`.
 
-    Two empty or nan cells are a landmark that is not annotated. Images are beside the file, below the folder or its
-    images/.
+    The columns `file`, `identity` and `first_pixel` may be anywhere. Two empty or nan cells are a landmark that is not
+    annotated. Images are beside the file, below the folder or its images/.
     """
     order: list[str] = []
     for split, file in split_files(archive, ("*.csv",), "CSV"):
@@ -148,7 +158,8 @@ def _spellings(name: str, encoding: str) -> list[str]:
 
 
 def _read_table(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
-    """Return (number of the line, cells) of the lines of a CSV file that are not blank, and its encoding.
+    """Return (number of the line, cells) of the lines of a CSV file that are not blank, and its encoding. The cell of the
+    column `file` is the first; blank cells beyond the last column are left out, as of a comma that ends each line.
 
     Spreadsheets separate cells by semicolons where the comma is in numbers, and by tabs in UTF-16. UserError for
     another file.
@@ -165,9 +176,15 @@ def _read_table(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     except csv.Error as error:
         raise UserError(f"{file}: not a CSV file ({error})") from None
-    if mark == ",":
-        return rows, encoding
-    return [(number, [row[0], *(cell.replace(",", ".") for cell in row[1:])]) for number, row in rows], encoding
+    names = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    at = names.index("file") if "file" in names else 0
+    width = max((place for place, name in enumerate(names, 1) if name), default=0)
+    found = []
+    for number, row in rows:
+        cells = row if any(map(str.strip, row[width:])) else row[:width]
+        name, others = cells[at : at + 1], [*cells[:at], *cells[at + 1 :]]
+        found.append((number, name + (others if mark == "," else [cell.replace(",", ".") for cell in others])))
+    return found, encoding
 
 
 def _names_of(header: list[str], where: str) -> list[str]:
@@ -231,6 +248,8 @@ def parse_coco(archive: Archive) -> None:
             if megabytes > LARGE:
                 logger.info(f"{file}: reading {megabytes} MB")
             content = parse_json(read_bytes(file), _smaller)
+            if name := foreign(content):
+                raise UserError(f"{file} is {name}")
             images = _by_id(
                 [
                     (image["id"], (str(image["file_name"]), image.get("width"), image.get("height")))
@@ -285,6 +304,13 @@ def parse_coco(archive: Archive) -> None:
             f"{places[False]}: its category does not name the points, each by a name of its own, as that of "
             f"{places[True]} does; name them there too"
         )
+
+
+def foreign(content: Any) -> str:
+    """Return what a JSON file is, and the remedy, if it is of a known format that is not read; else ""."""
+    first = content[0] if isinstance(content, list) and content else content
+    keys = first.keys() if isinstance(first, dict) else ()
+    return next((name for there, name in FOREIGN.items() if all(key in keys for key in there)), "")
 
 
 def _smaller(values: dict) -> dict:

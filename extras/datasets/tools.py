@@ -17,7 +17,7 @@ import numpy as np
 from extras.datasets.archive import Archive
 from extras.datasets.naming import split_of
 from extras.datasets.own_layout import own_order
-from extras.datasets.tables import find_image, split_files
+from extras.datasets.tables import ANEW, find_image, foreign, split_files
 from pipnet.errors import UserError, one_line
 from pipnet.files import parse_json, read_bytes
 from pipnet.images import SUFFIXES
@@ -27,6 +27,7 @@ from utils.data.table import complain
 from utils.settings.layouts import normalised
 
 SHAPES = ("points", "skeleton")  # of CVAT, that are read
+FOREIGN_XML = {"dataset": "dlib's imglab", "annotation": "Pascal VOC"}  # {root: format}
 ALIKE = 0.7  # of two labels, by difflib
 UPLOADED = re.compile(r"^[0-9a-f]{6,8}-")  # Label Studio puts this before the name of a file that is uploaded
 
@@ -230,6 +231,8 @@ def _xml(file: Path) -> ElementTree.Element:
         tree = ElementTree.fromstring(read_bytes(file), ElementTree.XMLParser(target=_Builder()))
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file}: not an XML file that can be read ({one_line(error, 80)})") from None
+    if tree.tag in FOREIGN_XML:
+        raise UserError(f"{file} is of {FOREIGN_XML[tree.tag]}, which is not read{ANEW}")
     if tree.tag != "annotations" or tree.find("track") is not None:
         raise UserError(f"{file}: not an export of the kind 'CVAT for images 1.1'; choose that in CVAT")
     return tree
@@ -259,7 +262,7 @@ def parse_label_studio(archive: Archive) -> None:
     """Add the faces of Label Studio's JSON or JSON-MIN: the key points of a picture, or those below each parent region.
 
     The points come in the natural order of their labels. Of several annotations of a picture the first one with points
-    counts.
+    counts, of those that are a ground truth, if any. Predictions do not count.
     """
     faces: list[Named] = []
     for split, file in split_files(archive, ("*.json",), "JSON"):
@@ -267,6 +270,8 @@ def parse_label_studio(archive: Archive) -> None:
             tasks = parse_json(read_bytes(file))
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not a JSON file that can be read ({one_line(error, 80)})") from None
+        if name := foreign(tasks):
+            raise UserError(f"{file} is {name}")
         for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
             where = f"{file}, task {number}"
             with archive.checked():
@@ -277,7 +282,9 @@ def parse_label_studio(archive: Archive) -> None:
                     raise UserError(
                         f"{where}: not a task of Label Studio with key points; export JSON or JSON-MIN"
                     ) from None
-                archive.left_out["tasks without key points"] += not groups
+                predicted = not groups and bool(task.get("predictions"))
+                archive.left_out["tasks with predictions only, which nobody has submitted as annotations"] += predicted
+                archive.left_out["tasks without key points"] += not groups and not predicted
                 archive.left_out["further annotations of a task"] += others
                 if groups:
                     path = find_image(archive, names, file, where, split, uploaded=True)
@@ -304,7 +311,8 @@ def _key_points(
 
     UserError for a picture that was rotated in the tool: it is not told of which picture the coordinates are then.
     """
-    whole = [one["result"] for one in task.get("annotations", ()) if not one.get("was_cancelled")]
+    made = sorted(task.get("annotations", ()), key=lambda one: not one.get("ground_truth"))
+    whole = [one["result"] for one in made if not one.get("was_cancelled")]
     listed = [
         row for rows in task.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)
     ]  # JSON-MIN
@@ -325,8 +333,11 @@ def _key_points(
 
 
 def _file_names(task: dict[str, Any]) -> list[str]:
-    """Return the names that the picture of a task may have: with its path, alone, and as it was before the upload."""
-    texts = [unquote(text.split("?d=")[-1]) for text in task.get("data", task).values() if isinstance(text, str)]
+    """Return the names that the picture of a task may have: with its path, alone, and as it was before the upload. An
+    address may have a query after the name, such as a signature.
+    """
+    given = [text.split("?d=")[-1] for text in task.get("data", task).values() if isinstance(text, str)]
+    texts = [unquote(text) for whole in given for text in (re.split("[?#&]", whole)[0], whole)]
     text = [text for text in texts if Path(text).suffix.lower() in SUFFIXES][0]
     name = text.split("/")[-1]
     return [text.lstrip("/"), name, UPLOADED.sub("", name)]

@@ -165,13 +165,38 @@ def test_a_column_that_is_no_point_is_named(table):
         refuses("line 1: the column 'width'", parse, "csv", root)
 
 
+@pytest.mark.parametrize("mark", (",", ";", "\t"))
+def test_csv_with_columns_in_another_order(table, mark):
+    """`file` is not the first column, and a comma ends each line, or some."""
+    root, faces = table
+    lines = []
+    for name, points in faces["train"]:
+        cells = [f"{value:.2f}".replace(".", "," if mark == ";" else ".") for value in points.ravel()]
+        lines.append([*cells[:3], "1", *cells[3:], name, ""])
+    head = header(5).split(",")
+    lines.insert(0, [*head[1:4], "first_pixel", *head[4:], "File", ""])
+    for ends in (slice(0, 99), slice(0, -1)):
+        text = [mark.join(line) for line in (lines[0], *(line[ends] for line in lines[1:]))]
+        (root / "faces.csv").write_text("\n".join(text))
+        found = parse("csv", root)["train"]
+        for record, (name, points) in zip(found, faces["train"], strict=True):
+            assert np.allclose(record.landmarks, points - 0.5, atol=0.006) and record.image.name == name.split("/")[-1]
+    (root / "faces.csv").write_text("\n".join([mark.join(lines[0]), mark.join([*lines[1], "7"])]))
+    refuses("line 2: 14 cells", parse, "csv", root)
+    (root / "faces.csv").write_text("\n".join(mark.join(line) for line in lines).replace("File", "picture"))
+    refuses("line 1: 'x0,y0.*file,x0,y0", parse, "csv", root)
+
+
 def test_coco_with_many_faces_in_a_picture(tmp_path, monkeypatch):
     """The header of a picture is read as often as with one face; numbers are held as arrays."""
     opened = []
     monkeypatch.setattr(own.Image, "open", lambda file, inner=own.Image.open: opened.append(file) or inner(file))
     picture(tmp_path / "set" / "0.jpg")
     faces = [("0.jpg", FIVE + i / 10) for i in range(400)]
-    (tmp_path / "set" / "faces.json").write_text(json.dumps(coco(faces)))
+    content = coco(faces)
+    for row in content["annotations"]:
+        row["bbox"] = [20, 10, 120, 100]
+    (tmp_path / "set" / "faces.json").write_text(json.dumps(content))
     archive = DATASETS["coco"].load(tmp_path / "set", layouts=LAYOUTS)
     layout_of(archive, LAYOUTS.load("5"))
     assert len(archive) == 400 and 0 < len(opened) < 10

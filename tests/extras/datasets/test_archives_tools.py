@@ -179,6 +179,36 @@ def test_label_studio(points, tmp_path):
         spoilt(file, json.dumps(change), fault, parse, "label-studio", root)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://x.blob.core.windows.net/faces/a.jpg?sv=2024&sig=a%2Fb.c%3D",
+        "s3://bucket/some/a.jpg?X-Amz-Signature=1.2#top",
+        "/data/local-files/?d=a.jpg&t=1",
+    ],
+)
+def test_a_signed_address_is_a_name(points, tmp_path, name):
+    root = tmp_path / "set"
+    face = [region(one, points[0][NAMES.index(one)]) for one in NAMES]
+    (root / "project.json").write_text(json.dumps([{"data": {"img": name}, "annotations": [{"result": face}]}]))
+    assert parse("label-studio", root)["train"][0].image == root / "a.jpg"
+
+
+def test_which_annotation_of_a_task_counts(points, tmp_path, said):
+    root, file = tmp_path / "set", tmp_path / "set" / "project.json"
+    one, other = ([region(name, face[NAMES.index(name)]) for name in NAMES] for face in points)
+    truth = {"result": other, "ground_truth": True}
+    tasks = [{"data": {"img": "a.jpg"}, "annotations": [{"result": one, "ground_truth": False}, truth]}]
+    file.write_text(json.dumps(tasks))
+    assert np.allclose(parse("label-studio", root)["train"][0].landmarks, points[1])
+    tasks.append({"data": {"img": "b.png"}, "annotations": [], "predictions": [{"result": one}]})
+    file.write_text(json.dumps(tasks))
+    prepared("label-studio", root, tmp_path / "data")
+    assert sum("tasks with predictions only" in line and "(1)" in line for line in said) == 1
+    file.write_text(json.dumps(tasks[1:]))
+    refuses("no annotated face.*predictions only.*(1)", parse, "label-studio", root)
+
+
 def test_coco_with_named_keypoints(points, tmp_path):
     root = tmp_path / "set"
 

@@ -21,6 +21,13 @@ LABELME = json.dumps({"version": "5.2.1", "shapes": [{"label": "nose", "points":
     ("name", "text"),
     [
         ("0.json", LABELME),
+        (
+            "train.json",
+            json.dumps([{"image_path": "0.jpg", "keypoints": [[1, 2]], "bbox": [0, 0, 1, 1], "attr": None}]),
+        ),
+        ("results.json", json.dumps([{"image_id": 1, "keypoints": [1, 2, 2], "score": 0.5}])),
+        ("via.json", json.dumps({"_via_settings": {}, "_via_img_metadata": {}})),
+        ("voc.xml", "<annotation><folder>a</folder></annotation>"),
         ("via.csv", "filename,file_size,file_attributes,region_count\n0.jpg,9,{},1\n"),
         ("dlib.xml", "<?xml version='1.0'?>\n<dataset><images><image file='0.jpg'></image></images></dataset>"),
         ("labels/0.txt", "0 0.5 0.5 0.2 0.3 0.41 0.52 2 0.6 0.52 2\n"),
@@ -30,7 +37,15 @@ def test_formats_that_are_not_read(tmp_path, name, text):
     picture(tmp_path / "0.jpg")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
-    refuses(str(tmp_path), DATASETS[infer(tmp_path)].load, tmp_path)
+    text = refuses(str(tmp_path), DATASETS[infer(tmp_path)].load, tmp_path)
+    formats = {
+        "0.json": "labelme",
+        "train.json": "Peppa",
+        "results.json": "results",
+        "via.json": "VIA",
+        "dlib.xml": "dlib",
+    }
+    assert formats.get(name, "") in text and "CVAT" not in text.removesuffix("XML of CVAT")
 
 
 def packed(folder, file, top=""):
