@@ -60,6 +60,22 @@ def test_what_no_reader_knows_is_named_with_the_remedy(tmp_path):
         refuses(f"{file.name}.*{kind}", read_image, Path(file))
 
 
+def test_folders_of_systems_are_left_out(tmp_path, caplog):
+    shown = cv2.imencode(".jpg", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+    for name in (
+        "a.jpg",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/b.jpg",
+        "x/$RECYCLE.BIN/c.jpg",
+        ".thumbnails/d.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(shown)
+    assert picture_files(tmp_path) == [tmp_path / "a.jpg"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "and 3 more" in said and "folder of the system" in said
+
+
 def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it(tmp_path):
     """Phones put a second picture or a video there."""
     data = (ROOT / "assets" / "astronaut.jpg").read_bytes()

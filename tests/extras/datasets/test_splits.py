@@ -218,3 +218,17 @@ def test_what_helps_where_there_are_no_validation_faces(cli, tmp_path):
     works(cli("--prepare --dataset", root, *flags, "--val none"))
     (name,) = [path for path in (tmp_path / "data").glob("one-*/") if read_meta(path)["val"] == 0]
     fails(cli("--train --train-data", name, *flags), "no validation faces.*give its raw folder")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_folders_of_systems_are_left_out(tmp_path, kind, said):
+    root = listed(kind, tmp_path / "set", ["a.jpg", "x/b.jpg"])
+    write_pairs(root / "#recycle" / "test", [FIVE])
+    write_pairs(root / "x" / "@eaDir", [FIVE])
+    assert infer(root) == kind and found(root) == {"train": 2}
+    prepared(kind, root, tmp_path / "data")
+    assert sum("folders of the system, such as" in line and "#recycle (2)" in line for line in said) == 1
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as out:
+        for path in root.rglob("*"):
+            out.write(path, path.relative_to(root))
+    assert found(unpack(tmp_path / "own.zip", tmp_path / "data")) == {"train": 2}
