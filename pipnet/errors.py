@@ -35,7 +35,7 @@ def one_line(error: object, length: int = 160) -> str:
 
 def as_text(value: Any) -> str:
     """Return a value of a wrong type or range for a message: of an array its type and shape, not its numbers."""
-    array = hasattr(value, "dtype") and getattr(value, "shape", ())
+    array = getattr(value, "shape", ()) if hasattr(value, "dtype") else ()
     return f"{value.dtype} {tuple(value.shape)}" if array else one_line(repr(value), 80)
 
 

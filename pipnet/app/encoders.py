@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Codec(NamedTuple):
-    """How PyAV writes a kind of file. sound: codecs of sound that it may hold."""
+    """How PyAV writes a kind of file. sound: codecs of sound that it may hold, by their names in FFmpeg's list of codecs."""
 
     name: str
     options: dict[str, str]
@@ -26,7 +26,7 @@ H264 = Codec("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}, ("aac", 
 VP9 = Codec(
     "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"}, ("opus", "vorbis")
 )
-PYAV = {".mp4": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
+PYAV = {".mp4": H264, ".mov": H264._replace(sound=("aac", "mp3", "ac3")), ".mkv": H264, ".webm": VP9}
 # OpenCV's: the one that takes least time. Its VP8 takes ten times as long, its VP9 forty times, but a .webm holds no
 # other
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
@@ -193,7 +193,10 @@ class PyAV:
             container.close()
             return
         track = container.streams.audio[0]
-        if (name := track.codec_context.name) not in codec.sound:
+        decoder = track.codec_context.codec  # its name may be another one than the codec's: mp3float decodes mp3
+        if (
+            name := getattr(decoder, "canonical_name", decoder.name)
+        ) not in codec.sound:  # before PyAV 15 it is unknown
             self.note = f"without sound: only {', '.join(codec.sound)} are copied, not {name}"
             container.close()
             return
@@ -256,7 +259,7 @@ class PyAV:
 def keeps_aspect(suffix: str) -> bool:
     """Return whether videos of this suffix are written with pixels that are not square."""
     return (
-        PYAV.get(suffix) is H264 and av() is not None
+        suffix in PYAV and PYAV[suffix] is not VP9 and av() is not None
     )  # OpenCV does not write their ratio, and VP9 has no place for it
 
 
