@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipnet.bounds import END, check_picture, check_size, jpeg_parts
-from pipnet.errors import Unreadable, UserError, one_line
+from pipnet.errors import Unreadable, UserError, one_line, printable
 from pipnet.files import read_bytes, unreadable, walk_shown, write_atomic
 from pipnet.heif import heif_kind, upright
 
@@ -37,23 +37,29 @@ MOST_DARK = 16  # largest value of 8 bits that a value of 12 bits gets as the up
 # fmt: off
 OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
           ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".wmv", ".flv", ".ogv")
 # fmt: on
 
 
 def picture_files(folder: Path) -> list[Path]:
     """Return the picture files in a folder and its subfolders, see `in_order`. Hidden files and folders of systems are
-    left out; of the latter a warning says so.
+    left out; of the latter, and of videos beside pictures, a warning says so.
 
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
     """
     found: list[Path] = []
     left: list[str] = []
+    videos: list[str] = []
     for base, _, names in walk_shown(folder, left):
         found += filter(is_picture, [Path(base, name) for name in names])
-    if left:
-        logging.getLogger("pipnet").warning(
-            f"{left[0]}{f' and {len(left) - 1} more' * (len(left) > 1)}: a folder of the system, whose pictures are left out"
-        )
+        videos += [os.path.join(base, name) for name in names if name.lower().endswith(VIDEOS)]
+    for files, why in (
+        (left, "a folder of the system, whose pictures are left out"),
+        (videos if found else (), "a video among pictures, left out; a video is read where it is named itself"),
+    ):
+        if files:
+            more = f" and {len(files) - 1} more" * (len(files) > 1)
+            logging.getLogger("pipnet").warning(f"{printable(files[0])}{more}: {why}")
     return in_order(found)
 
 

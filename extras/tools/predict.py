@@ -62,16 +62,21 @@ class PredictedFace(NamedTuple):
 
 
 def predict(
-    source: Path, net: Landmarker, detects: bool, always: bool, origin: float = ORIGIN
+    source: Path,
+    net: Landmarker,
+    detects: bool,
+    always: bool,
+    origin: float = ORIGIN,
+    images: list[Path] | None = None,
 ) -> Generator[PredictedFace]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
     The box is that of the .pts file beside a picture. Where there is none, or with `always`, the detector finds the
     boxes; if `detects` is false, the whole picture is the crop of one face instead. A picture that causes an error is
     left out.
-    origin: coordinate of the first pixel's centre in the .pts files that state none.
+    origin: coordinate of the first pixel's centre in the .pts files that state none. images: None: `chosen_pictures`.
     """
-    images = chosen_pictures(source)
+    images = chosen_pictures(source) if images is None else images
     root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
     try:
         for file in progress(images, desc="pictures", unit="picture"):
@@ -109,17 +114,16 @@ def predict(
         raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
 
 
-def chosen_pictures(source: Path) -> list[Path]:
-    """Return [picture], or all pictures below a folder.
+def chosen_pictures(source: Path, kind: str = "pts") -> list[Path]:
+    """Return [picture], or all pictures below a folder. kind: of FORMATS, in which their landmarks are written.
 
-    UserError if there is none, or if two names differ in their suffix only.
+    UserError if there is none, and if two names differ in their suffix only, which .pts files do not say.
     """
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
     images = picture_files(source) if source.is_dir() else [source] if is_picture(source) else []
     if not images:
         raise UserError(f"--predict: {source} is no picture and holds none")
-    first = {file.with_suffix(""): file for file in reversed(images)}
     root = source if source.is_dir() else source.parent
     complain(
         [
@@ -128,8 +132,11 @@ def chosen_pictures(source: Path) -> list[Path]:
             if not is_listable(file.relative_to(root).as_posix())
         ]
     )
-    twins = [(file, other) for file in images if (other := first[file.with_suffix("")]) != file]
-    complain([f"{file}: shares its name with {other.name}; rename one" for file, other in twins])
+    if kind == "pts":
+        first = {file.with_suffix(""): file for file in reversed(images)}
+        twins = [(file, other) for file in images if (other := first[file.with_suffix("")]) != file]
+        remedy = "rename one, or write a table: --out FILE.csv"
+        complain([f"{file}: shares its name with {other.name}; {remedy}" for file, other in twins])
     return images
 
 
@@ -396,12 +403,13 @@ def run_prediction(
         layout=settings.view,
     )
     root = source if source.is_dir() else source.parent
-    stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
+    images = chosen_pictures(source, kind)
+    stems = [file.relative_to(root).with_suffix("").as_posix() for file in images]
     results = Results(out, kind, net.layout, stems, mode.overwrite, origin)
     when_stopped(f"stopped; the faces found so far are in {printable(str(results.part))}")
     with (
         closing(results),
-        closing(predict(source, net, detects, given, origin)) as faces,
+        closing(predict(source, net, detects, given, origin, images)) as faces,
     ):  # a stop leaves what has been found
         for one in faces:
             results.add(one)

@@ -1,6 +1,8 @@
 """Pictures of kinds that OpenCV reads in part or not at all."""
 
 import io
+import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -74,6 +76,17 @@ def test_folders_of_systems_are_left_out(tmp_path, caplog):
     assert picture_files(tmp_path) == [tmp_path / "a.jpg"]
     (said,) = [record.getMessage() for record in caplog.records]
     assert "and 3 more" in said and "folder of the system" in said
+
+
+def test_a_video_among_pictures_is_named(tmp_path, caplog):
+    for name in ("more/b.MP4", "a.mov", ".hidden.avi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(100))
+    assert picture_files(tmp_path) == [] and not caplog.messages  # the caller says how videos are named
+    shutil.copy(ROOT / "assets" / "astronaut.jpg", tmp_path)
+    assert [file.name for file in picture_files(tmp_path)] == ["astronaut.jpg"]
+    (said,) = caplog.messages
+    assert re.search("(a.mov|b.MP4) and 1 more: a video", said)
 
 
 def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it(tmp_path):

@@ -136,6 +136,20 @@ def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, c
     assert found[()] > 0.2 and found["--flip-test",] < 0.02
 
 
+def test_pictures_that_differ_in_their_suffix_go_into_a_table(cli, trained, pictures, tmp_path, caplog):
+    """A .pts file does not say of which picture it is. A clip beside the pictures is named, once."""
+    (pictures / "VID_1.MOV").write_bytes(b"a video")
+    cv2.imwrite(str(pictures / "face00.png"), cv2.imread(str(pictures / "face00.jpg")))
+    flags = ("--predict", pictures, "--exp", trained.folder, "--detector none --out")
+    fails(cli(*flags, tmp_path / "points"), "face00.png: shares its name with face00.jpg.*--out")
+    for name in ("out.csv", "out.json"):
+        caplog.clear()
+        assert "9 faces in 9 pictures" in works(cli(*flags, tmp_path / name)).stdout
+        assert len([line for line in caplog.messages if "VID_1.MOV" in line]) == 1
+    files = [row["file"] for row in rows(tmp_path / "out.csv")]
+    assert len(files) == 9 and {"face00.png", "face00.jpg"} <= {*files}
+
+
 def test_every_form_is_read_again(trained, pictures, tmp_path):
     net = Landmarker(trained.folder / "best.pt", lambda image: None)
     found = list(predict(pictures, net, False, False))
