@@ -128,7 +128,14 @@ DATASETS = {
         norms=EYES,
     ),
     "celeba-wild": Dataset(
-        partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL, gssl=(1, 0.1, -0.15, 0.1, 0.1)
+        partial(parse_celeba, wild=True),
+        "CelebA",
+        "5",
+        0.0,
+        CELEBA,
+        ALL,
+        ("list_landmarks_celeba.txt", "*/list_landmarks_celeba.txt", "celeba_bboxes.txt"),
+        gssl=(1, 0.1, -0.15, 0.1, 0.1),
     ),
     "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
     "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, (), options=OWN),
@@ -159,10 +166,10 @@ def read_set(dataset: str, folder: Path, **how: Any) -> RawSet:
 def archive_of(dataset: str, folder: Path) -> Path | None:
     """Return the archive of a dataset: a folder, or one of the archives that lie in it side by side. None without one."""
     names = (dataset, HOSTS.get(dataset))
-    if infer(folder) in names:
+    if _likely(folder)[0] in names:
         return folder
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    found = [path for name in names if name for path in inside if name in (path.name.lower(), infer(path))]
+    found = [path for name in names if name for path in inside if name in (path.name.lower(), _likely(path)[0])]
     return found[0] if found else None
 
 
@@ -173,26 +180,37 @@ def read_within(file: Path) -> np.ndarray:
 
 def infer(data_dir: Path) -> str:
     """Return the row of DATASETS that a folder looks like: by signs; 300w for its tree; else points. A file: by its
-    ending. UserError for one that holds no labels.
+    ending. UserError for one that holds no labels, and for CelebA with the lists of both its sets.
     """
+    found = _likely(data_dir)
+    if {"celeba", "celeba-wild"} <= {*found}:
+        raise UserError(
+            f"{data_dir} holds aligned pictures and pictures in the wild of CelebA, which PIPNet's authors take; name one: "
+            f"--dataset celeba or celeba-wild, with --data-dir {data_dir}"
+        )
+    return found[0]
+
+
+def _likely(data_dir: Path) -> list[str]:
+    """Return the rows of DATASETS that a folder or file looks like, the likeliest first, see `infer`."""
     if data_dir.is_file():
-        return _format_of(data_dir)
+        return [_format_of(data_dir)]
     tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
     official = [name for name in _signed(data_dir) if DATASETS[name].layout]
     official = [name for name in official if not (tree and name in (PRIVATE_300W, FORK))]
     if official:
-        return official[0]
+        return official
     if tree:
-        return "300w"
+        return ["300w"]
     folders = [
         data_dir,
         *split_folders(data_dir),
     ]  # a user's table may be in train/, valid/ and test/, as Roboflow's is
     signed = [name for name in _signed(*folders) if not DATASETS[name].layout]
     if not signed or any(path.suffix == ".pts" for path, _ in walk(data_dir)):
-        return "points"
+        return ["points"]
     lists = signed[0] == "coco" and any(_begins_list(file) for folder in folders for file in folder.glob("*.json"))
-    return LABEL_STUDIO if lists else signed[0]
+    return [LABEL_STUDIO] if lists else signed
 
 
 def _signed(*folders: Path) -> list[str]:

@@ -121,21 +121,25 @@ class Archive:
         image: Path,
         subset: str,
         identity: str,
-        landmarks: np.ndarray,
+        landmarks: np.ndarray | None,
         where: str = "",
         box: np.ndarray | None = None,
         **more: Any,
     ) -> None:
         """Add a face with its landmarks (N, 2), NaN where unknown, and box (4,), None for the tight one, as annotated.
+        landmarks: None for a face with a box that is not labelled.
 
         where: file and line for errors; empty: the .pts beside the image. identity: if it is empty, `tell_identities` tells
         it. more: further columns, such as visible=(N,) bool; None if it is unknown. Coordinates become continuous px. Raise
         UserError for an empty face and for absurd coordinates.
         """
         where, origin = where or str(image.with_suffix(".pts")), 0.5 if self.origin is None else self.origin
+        labelled = landmarks is not None
+        if not labelled:
+            landmarks = np.full((self.count or 0, 2), np.nan)
         landmarks = landmarks - origin + 0.5
         try:
-            tight = box_of(landmarks)
+            tight = box_of(landmarks) if labelled else box
         except (UserError, ValueError):
             raise UserError(f"{where}: none of its points has coordinates; remove the pair") from None
         if box is None:

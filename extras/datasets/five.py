@@ -42,30 +42,36 @@ def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
     return rows
 
 
-def parse_celeba(archive: Archive, wild: bool = False) -> None:
+def parse_celeba(archive: Archive, wild: bool = False) -> list[str] | None:
     """Add train, val, test of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
 
     Boxes are those of a detector in celeba_bboxes.txt, if that exists, as for PIPNet's authors; else CelebA's own.
-    The identity is the person if identity_CelebA.txt exists, else the image.
+    The identity is the person if identity_CelebA.txt exists, else the image. In the wild, without list_eval_partition.txt
+    all faces are for training; if the list of landmarks is missing too, as in the tree of PIPNet's authors, the faces
+    are those of celeba_bboxes.txt, without landmarks. Return no missing parts for such a set.
     """
     root, kind = archive.root, "celeba" if wild else "align_celeba"
     file, persons = _file(root, f"list_landmarks_{kind}.txt"), _file(root, "identity_CelebA.txt")
-    points = _list(file, 2 * COUNT)
+    parts = _file(root, "list_eval_partition.txt")
+    every = wild and not parts.is_file()  # for training
     detected, listed = _boxes(root) if wild else ({}, {})
-    partition = _list(_file(root, "list_eval_partition.txt"), 1, header=False)
+    unlabelled = every and bool(detected) and not file.is_file()
+    points = dict.fromkeys(detected, []) if unlabelled else _list(file, 2 * COUNT)
+    partition = {} if every else _list(parts, 1, header=False)
     people = _list(persons, 1, header=False) if persons.is_file() else {}
     splits = dict(zip("012", CELEBA, strict=True))
     below = next((name for name in (f"img_{kind}", f"Img/img_{kind}") if (root / name).is_dir()), f"img_{kind}")
     for image, words in points.items():
-        where = f"{file}, {image}"
+        where = f"{'celeba_bboxes.txt' if unlabelled else file}, {image}"
         with archive.checked():
             path = archive.file(image, where, below)
-            split = splits.get(partition.get(image, [""])[0])
+            split = "train" if every else splits.get(partition.get(image, [""])[0])
             if split is None:
                 raise UserError(f"{where}: its part in list_eval_partition.txt is not 0, 1 or 2")
-            values = numbers(words, where).reshape(COUNT, 2)
+            values = None if unlabelled else numbers(words, where).reshape(COUNT, 2)
             box = _box(values, detected.get(image), listed.get(image), where) if wild else None
             archive.add(split, path, split, people.get(image, [image])[0], values, where, box)
+    return archive.shortfall({}) if every else None
 
 
 def _boxes(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -78,7 +84,7 @@ def _boxes(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     return found, _list(listed, 4) if listed.is_file() or not found else {}
 
 
-def _box(points: np.ndarray, corners: list[str] | None, sides: list[str] | None, where: str) -> np.ndarray:
+def _box(points: np.ndarray | None, corners: list[str] | None, sides: list[str] | None, where: str) -> np.ndarray:
     """Return the first box (4,) that is not empty: of x1 y1 x2 y2, of x y w h, of the landmarks at three times its
     size.
     """
@@ -87,6 +93,8 @@ def _box(points: np.ndarray, corners: list[str] | None, sides: list[str] | None,
     for box in boxes:
         if (box[2:] > box[:2]).all():
             return box
+    if points is None:
+        raise UserError(f"{where}: its face box is empty; remove the line")
     low, high = points.min(0), points.max(0)
     return np.concatenate([low - (high - low), high + (high - low)])
 

@@ -155,11 +155,11 @@ def rounded(values: np.ndarray, digits: int) -> np.ndarray:
 
 
 def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
-    """Write tables, meanface and meta.yaml beside the crops. UserError if a landmark is never annotated.
+    """Write tables, meanface and meta.yaml beside the crops. UserError if only some landmarks are ever annotated.
 
     A table has a column jpeg: places in the split's file of crops, which has been written.
     """
-    if "train" in splits:
+    if "train" in splits and not np.isnan(splits["train"]["landmarks"]).all():  # faces without labels have no mean
         landmarks = to_crop(splits["train"]["landmarks"], splits["train"]["crop"])
         unseen = np.flatnonzero(np.isnan(landmarks).any(axis=-1).all(axis=0))
         if len(unseen):

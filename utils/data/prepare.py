@@ -286,7 +286,8 @@ class DataGenerator:
         """Return ([crop (4), width, height of the image], the JPEG) of one face."""
         image = read_source_image(source)
         height, width = image.shape[:2]
-        for what, edges in (("landmarks lie", box_of(landmarks)), ("face box lies", box)):
+        places = {"face box lies": box} if np.isnan(landmarks).all() else {"landmarks lie": box_of(landmarks)}
+        for what, edges in {**places, "face box lies": box}.items():
             if (edges[:2] >= (width, height)).any() or (edges[2:] <= 0).any():
                 raise UserError(
                     f"{source}: its {what} outside the image of {width} x {height} px; check that the "

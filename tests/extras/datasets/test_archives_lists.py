@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from archives import parse, picture, prepared, wflw_line
-from conftest import LAYOUTS, load_split, made_in, refuses, split_of, spoilt, works
+from conftest import LAYOUTS, fails, load_split, made_in, refuses, split_of, spoilt, works
 
 from extras.datasets import Archive, infer
 from nets.labels import Prediction
@@ -270,7 +270,7 @@ def test_jd106_incomplete_or_wrong(jd):
 # --------------------------------------------------------------------------------------------------------- CelebA, MTFL
 def test_celeba(tmp_path):
     root, points = archives.celeba(tmp_path)
-    assert infer(root) == "celeba"
+    refuses("celeba or celeba-wild", infer, root)
     for name, kind, below in [
         ("celeba", "align_celeba", "Img/img_align_celeba"),
         ("celeba-wild", "celeba", "img_celeba"),
@@ -289,6 +289,40 @@ def test_celeba(tmp_path):
     assert np.allclose(splits["val"][0].box[2:], 2 * values.max(0) - values.min(0) + 0.5)  # the list's is empty
     folder = prepared("celeba", root, tmp_path / "data", protocol="inner")
     assert read_meta(folder)["layout"] == "5" and (load_split(folder, "val")["size"][:] == (178, 218)).all()
+
+
+def test_celeba_as_pipnets_authors_have_it(tmp_path, data_root, faces, cli):
+    """Without the list of parts every face in the wild is for training; with their boxes alone there are no labels."""
+    root, _ = archives.celeba(tmp_path)
+    (root / "Eval/list_eval_partition.txt").unlink()
+    splits = parse("celeba-wild", root)
+    assert {split: len(records) for split, records in splits.items()} == {"train": 3, "val": 0, "test": 0}
+    for part in ("Anno", "Eval", "Img"):
+        shutil.rmtree(root / part)
+    boxes = {"000001.jpg": (20, 10, 119, 99), "000003.jpg": (21, 11, 120, 100)}  # of two pictures
+    (root / "celeba_bboxes.txt").write_text(
+        "".join(f"{name} {' '.join(map(str, box))}\n" for name, box in boxes.items())
+    )
+    assert infer(root) == "celeba-wild"
+    records = parse("celeba-wild", root)["train"]
+    assert [record.image.name for record in records] == [*boxes] and np.isnan(records[0].landmarks).all()
+    assert records[1].box.tolist() == [21.5, 11.5, 120.5, 100.5]
+    places = (
+        "--data-root",
+        tmp_path / "data",
+        "--run-root",
+        tmp_path / "runs",
+        "--threads 1 --workers 0 --target-size 64",
+    )
+    net = "--net mobilenetv2 --weights none --input-size 64 --epochs 1 --batch-size 4 --preset plain --ema 0.9"
+    learn = "--amp off --semi mean-teacher --unlabelled celeba-wild"
+    works(cli("--train --train-data", faces, learn, "--data-dir", root, net, *places))
+    fails(
+        cli("--train --dataset celeba-wild --preset plain --val none --data-dir", root, *places),
+        "no training face has landmarks 0",
+    )
+    (root / "celeba_bboxes.txt").write_text("000001.jpg 20 10 20 99\n")
+    refuses("celeba_bboxes.txt, 000001.jpg: its face box is empty", parse, "celeba-wild", root)
 
 
 def test_celeba_incomplete_or_wrong(tmp_path):
