@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
     shift_y: float  # the crop's centre moves down by this fraction of the box height
     square: str  # no | max | min: both sides become the longer or the shorter one
     border: str  # clip: the crop ends where the image ends; zero: black outside the crop; real: image outside the crop
-    rounding: str  # int: whole pixels, as in the published 300W preparation; floor: as in Peppa's Slim; float
+    rounding: str  # int: whole px, as in the published 300W preparation; floor: as in Peppa's Slim; demo: as in PIPNet's; float
 
     @property
     def inner(self) -> bool:
@@ -37,7 +37,11 @@ class Protocol(NamedTuple):
         return min(self.scale_x, self.scale_y) >= 1.8
 
 
-CHOICES = {"square": ("no", "max", "min"), "border": ("clip", "zero", "real"), "rounding": ("int", "floor", "float")}
+CHOICES = {
+    "square": ("no", "max", "min"),
+    "border": ("clip", "zero", "real"),
+    "rounding": ("int", "floor", "demo", "float"),
+}
 
 
 def check_protocol(protocol: Protocol) -> Protocol:
@@ -87,7 +91,8 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
     border `clip`), the box in whole pixels is enlarged, its corner is moved into the image without changing its size,
     then its size is cut. For WFLW (`float` and `clip`), each side is clipped by itself. Both stop one pixel before the
     image's right and lower edge. The crops of Peppa's Slim (`floor` and `clip`) are made from the box in whole pixels:
-    its centre and half the crop's sides are rounded down, then each side is clipped by itself, at the image's edge.
+    its centre and half the crop's sides are rounded down, then each side is clipped by itself, at the image's edge. PIPNet's
+    demo (`demo`) moves the sides of the box in whole pixels by whole pixels, and leaves the last row and column out.
 
     UserError for a box that is empty, not finite or huge, or whose clipped crop is empty.
     """
@@ -102,24 +107,31 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
 
 def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, angle: float) -> np.ndarray:
     """Return the crop (4,) of a finite box, see `crop_box`. The crop may be empty."""
-    floors, whole = protocol.rounding == "floor", float if protocol.rounding == "float" else math.trunc
+    floors, demo = protocol.rounding == "floor", protocol.rounding == "demo"
+    whole = float if protocol.rounding == "float" else math.trunc
     if protocol.rounding == "int":
         edges = [
             whole(edge + 0.5) for edge in edges
         ]  # the published code truncates 1-based landmarks, which are 0.5 larger
-    elif floors:
+    elif floors or demo:
         edges = [whole(edge) for edge in edges]
     x, y, wide, high = edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1]
     grown_x, grown_y = wide * protocol.scale_x, high * protocol.scale_y
-    grown_x, grown_y = (2 * (side // 2) if floors else whole(side) for side in (grown_x, grown_y))
+    if demo:  # the published code takes half of (scale - 1), which decides where a side is a multiple of ten px
+        grown_x, grown_y = (
+            side + 2 * whole(side * (scale - 1) / 2)
+            for side, scale in ((wide, protocol.scale_x), (high, protocol.scale_y))
+        )
+    else:
+        grown_x, grown_y = (2 * (side // 2) if floors else whole(side) for side in (grown_x, grown_y))
     if protocol.square != "no":
         grown_x = grown_y = (max if protocol.square == "max" else min)(grown_x, grown_y)
     if floors:
         x, y = (edges[0] + edges[2]) // 2 - grown_x / 2, (edges[1] + edges[3]) // 2 - grown_y / 2
     else:
         x, y = x - whole((grown_x - wide) / 2), y - whole((grown_y - high) / 2)
-    y += whole(protocol.shift_y * high)
-    crop = np.array([x, y, x + grown_x, y + grown_y], np.float64)
+    y += whole((1 + 2 * protocol.shift_y - 1) / 2 * high if demo else protocol.shift_y * high)
+    crop = np.array([x, y, x + grown_x - demo, y + grown_y - demo], np.float64)
     if angle:
         return carry(crop, turn_about(np.array([edges[0] + edges[2], edges[1] + edges[3]]) / 2, angle))
     if protocol.border == "clip":

@@ -97,17 +97,21 @@ export function similarity(points, onto) {
  * protocol: how crops are made. angle: by which the box and the crop are turned, each about its own centre.
  */
 export function cropBox(box, protocol, width, height, angle = 0) {
-  const floors = protocol.rounding === "floor", whole = protocol.rounding === "float" ? (value) => value : Math.trunc;
+  const floors = protocol.rounding === "floor", demo = protocol.rounding === "demo";
+  const whole = protocol.rounding === "float" ? (value) => value : Math.trunc;
   const edges = protocol.rounding === "int" ? box.map((value) => Math.trunc(value + 0.5)) : box.map(whole);
   const sides = [edges[2] - edges[0], edges[3] - edges[1]];
-  let grown = [sides[0] * protocol.scale_x, sides[1] * protocol.scale_y];
-  grown = grown.map((side) => (floors ? 2 * Math.floor(side / 2) : whole(side)));
+  const scales = [protocol.scale_x, protocol.scale_y];
+  let grown = sides.map((side, axis) => {
+    if (demo) return side + 2 * whole(side * (scales[axis] - 1) / 2);
+    return floors ? 2 * Math.floor(side * scales[axis] / 2) : whole(side * scales[axis]);
+  });
   if (protocol.square !== "no") grown = Array(2).fill(protocol.square === "max" ? Math.max(...grown) : Math.min(...grown));
   let low = [0, 1].map((axis) => (floors
     ? Math.floor((edges[axis] + edges[axis + 2]) / 2) - grown[axis] / 2
     : edges[axis] - whole((grown[axis] - sides[axis]) / 2)));
-  low[1] += whole(protocol.shift_y * sides[1]);
-  let high = [low[0] + grown[0], low[1] + grown[1]];
+  low[1] += whole(demo ? (1 + 2 * protocol.shift_y - 1) / 2 * sides[1] : protocol.shift_y * sides[1]);
+  let high = [low[0] + grown[0] - demo, low[1] + grown[1] - demo];
   if (angle) {
     const crop = carry([...low, ...high], turnAbout(centreOf(edges), angle));
     [low, high] = [crop.slice(0, 2), crop.slice(2)];

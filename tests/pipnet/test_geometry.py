@@ -189,18 +189,17 @@ def test_intersection_over_union():
     assert shares == pytest.approx(np.array([[1, 1 / 7, 0]]))
 
 
-@pytest.mark.parametrize("box", [(100, 80, 61, 83), (-7, 3, 90, 95), (560, 400, 75, 70)], ids=str)
-def test_the_crop_of_pipnets_demo(box):
-    """Of the detector's x, y, width and height; there the box ends one px earlier, which the way back adds, and is
-    whole px.
-    """
-    x, y, wide, high = box
-    aside, down = int(wide * 0.2 / 2), int(high * 0.2 / 2)
-    low = np.maximum((x - aside, y + down), 0)
-    high_x, high_y = min(x + wide - 1 + aside, 640 - 1), min(y + high - 1 + down, 480 - 1)
-    published = np.array([*low, high_x + 1, high_y + 1])
-    crop = crop_box(np.array([x, y, x + wide, y + high]), Protocol(**DEFAULTS.protocols["faceboxes_demo"]), 640, 480)
-    assert np.abs(crop - published).max() <= 1
+def test_the_crop_of_pipnets_demo():
+    """Its detector's corners are whole px, the width and height their differences; the crop is half-open."""
+    rng = np.random.default_rng(0)
+    boxes = [np.array([100, 80, 160, 180.0]), np.array([-7.9, 3.2, 83.1, 98.9]), np.array([560, 400, 650, 470.5])]
+    low = rng.uniform(-9, 300, (40, 2))
+    boxes += [*np.concatenate([low, low + rng.uniform(10, 300, (40, 2))], 1)]
+    for box in boxes:
+        x, y, x2, y2 = (int(edge) for edge in box)
+        aside, down = int((x2 - x) * (1.2 - 1) / 2), int((y2 - y) * (1.2 - 1) / 2)
+        published = max(x - aside, 0), max(y + down, 0), min(x2 - 1 + aside, 640 - 1), min(y2 - 1 + down, 480 - 1)
+        assert crop_box(box, Protocol(**DEFAULTS.protocols["faceboxes_demo"]), 640, 480).tolist() == list(published)
 
 
 @pytest.mark.parametrize("name", DEFAULTS.protocols)
