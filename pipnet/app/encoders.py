@@ -2,15 +2,15 @@
 writes.
 """
 
-import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from pipnet.video.frame_sizes import as_os_error, av
 
 
 class Codec(NamedTuple):
@@ -42,16 +42,6 @@ INSTALL = "pip install -U av"
 HD = 720
 BT709, BT601, UNKNOWN, LIMITED = 1, 6, 2, 1  # numbers of matrices, and of the range of values, in video files
 MATRICES = {BT709: "ITU709", 5: "ITU601", BT601: "ITU601"}  # PyAV's names; 5 and 6 are the same matrix
-
-
-def av() -> Any:
-    """Return the package PyAV, None if it is not installed, too old (before 14) or does not load."""
-    try:
-        module = importlib.import_module("av")
-    except (ImportError, OSError):
-        return None
-    container = getattr(getattr(module, "container", None), "OutputContainer", None)  # an empty folder av has none
-    return module if hasattr(container, "add_stream_from_template") else None
 
 
 def drawback(suffix: str, sound: bool) -> str:
@@ -130,15 +120,6 @@ def has_sound(file: Path) -> bool:
     with suppress(OSError), as_os_error(module), module.open(str(file)) as container:
         return bool(container.streams.audio)
     return False
-
-
-@contextmanager
-def as_os_error(module) -> Iterator[None]:
-    """Turn errors of PyAV, some of which are no OSError, into one."""
-    try:
-        yield
-    except module.FFmpegError as error:
-        raise OSError(error.errno, error.strerror) from None
 
 
 class PyAV:

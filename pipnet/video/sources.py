@@ -25,6 +25,7 @@ from pipnet.errors import Unreadable, UserError, tell
 from pipnet.face import by_identity
 from pipnet.images import BEGINNING, OPENCV_LOG, SILENT, in_order, is_picture, opencv_path, picture_files, read_image
 from pipnet.video.address import failure, fetch_picture
+from pipnet.video.frame_sizes import FrameSizes
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4  # frames that are decoded ahead of their use
@@ -228,6 +229,7 @@ class Video:
 
     def _read(self) -> None:
         start, clock, index = time.monotonic(), Clock(1 / self.fps), 0
+        sizes = FrameSizes(self.files[0]) if self.files else None
         while not self._stop.is_set():
             read, image = self._capture.read()
             if not read and not self._ends and (image := self._returns()) is not None:
@@ -236,7 +238,10 @@ class Video:
                 break
             index += 1
             stamp = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            image = sizes.own(image, index) if sizes else image
             self._put(Frame(image, index, clock.at(stamp), self._label))
+        if sizes:
+            sizes.close()
         self._put(None)
         self._capture.release()
 

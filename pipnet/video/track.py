@@ -58,7 +58,7 @@ class Tracker:
     finds it and `Landmarker.is_face` holds. While there is such a face, or a face is lost or none is tracked, the
     detector runs at least every RETRY frames. If no face is found then, it also looks at the enhanced frame. A face's
     `score` is its face score, see `face_score`; it is low for a face that only the detector is sure of. Such a face is
-    returned once the detector has found it twice.
+    returned once the detector has found it twice. Where the size of the frames changes, all faces are new ones.
 
     - `landmarker`: a `Landmarker`.
     - `smooth`: `one-euro`, `flow` or `none`.
@@ -78,6 +78,7 @@ class Tracker:
         self.smooth = make_smooth(smooth, self.landmarker.layout)
         self.tracks: dict[int, _Track] = {}
         self.wait = self.ids = 0  # frames until the detector runs; number of ids
+        self.size: tuple[int, ...] | None = None  # height and width of the last frame
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Return the faces of an image, `seconds` after the start, ordered by id, with smoothed landmarks.
@@ -88,6 +89,9 @@ class Tracker:
         if not isinstance(seconds, Real) or not math.isfinite(seconds):
             raise UserError(f"a frame's time is {as_text(seconds)}; give the seconds since the start")
         image = as_bgr(image, self.landmarker.rgb)
+        if image.shape[:2] != self.size:  # a place in a frame of another size is another place
+            self.size, self.wait = image.shape[:2], 0
+            self.tracks.clear()
         tracked = self._follow(image)
         falls = any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items())
         detects = self.wait <= 0 or falls

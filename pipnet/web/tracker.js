@@ -15,10 +15,16 @@ export class Tracker {
     this.tracks = new Map();  // id -> {box, next, score, seconds, shown, lost}
     this.wait = 0;            // frames until the detector runs
     this.ids = 0;             // in use so far
+    this.size = "";           // of the last frame
   }
 
   /** Return the faces of a frame at `seconds`, ordered by id, each with its `id`, its face score and smoothed landmarks. */
   async update(frame, seconds) {
+    const size = `${frame.width} x ${frame.height}`;
+    if (size !== this.size) {  // a place in a frame of another size is another place; a phone is turned
+      [this.size, this.wait] = [size, 0];
+      this.tracks.clear();
+    }
     let tracked = await this.follow(frame);
     const { least_score: least } = this.limits;
     const falls = [...tracked].some(([id, { score }]) => score < least && this.tracks.get(id).score >= least);

@@ -828,6 +828,30 @@ def test_a_video_whose_size_changes(nets):
     assert [row["frame"] for row in lines("out.jsonl")] == list(range(12)) and len(frames_of(Path("out.mp4"))) == 12
 
 
+@pytest.mark.parametrize("second", [(240, 320), (160, 120), (320, 240)])
+def test_frames_of_a_video_have_their_own_sizes(second):
+    """A phone is turned while it streams. OpenCV stretches all frames to the first size, in which faces are flat."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    image, whole = cv2.imread(str(ROOT / "assets" / "astronaut.jpg")), b""
+    for width, height in ((320, 240), second):
+        cut = image[: 360 * height // width, 40:400]
+        with av.open("part.ts", "w") as out:
+            video = out.add_stream("libx264", 10)
+            video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+            for _ in range(6):
+                frame = av.VideoFrame.from_ndarray(cv2.resize(cut, (width, height)), format="bgr24")
+                out.mux(video.encode(frame))
+            out.mux(video.encode(None))
+        whole += Path("part.ts").read_bytes()
+    Path("in.ts").write_bytes(whole)
+    show("--threads 1 --source in.ts --json out.jsonl")
+    rows = lines("out.jsonl")
+    assert [(row["width"], row["height"]) for row in rows] == [(320, 240)] * 6 + [second] * 6
+    boxes = [np.array(row["faces"][0]["box"]) for row in rows]
+    for box, row in zip(boxes, rows, strict=True):
+        assert np.abs(box * 320 / row["width"] - boxes[0]).max() < 12, row["frame"]  # at once, without a way there
+
+
 def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
     sink = sinks.VideoSink(tmp_path / "out.avi", 10)
     for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):

@@ -18,6 +18,7 @@ from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
+from pipnet.video.smooth import SMOOTH
 from pipnet.video.track import LEAST_SCORE, MEMORY, RETRY, Tracker, face_score, match
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -206,6 +207,18 @@ def test_an_image_is_what_the_landmarker_takes():
     ]
     assert (first[0] == first[1]).all() and (first[0] == first[2]).all()
     assert Tracker(Landmarker("landmarks-fast", threads=1)).update(np.zeros((200, 200), np.uint8), 0.0) == []
+
+
+@pytest.mark.parametrize("smooth", SMOOTH)
+def test_in_frames_of_another_size_faces_are_found_anew(smooth):
+    """A phone is turned: the last place would be a wrong one, and smoothing would draw the landmarks there."""
+    scene = Scene()
+    tracker = Tracker(scene, smooth=smooth)
+    for i in range(4):
+        scene.faces = [Seen(300 if i < 2 else 280)]
+        (face,) = tracker.update(IMAGE if i < 2 else np.zeros((640, 480, 3), np.uint8), i / 30)
+        np.testing.assert_allclose(face.landmarks, scene.faces[0].landmarks(), atol=1e-6)
+    assert scene.detections == 2 and face.id == 1
 
 
 def test_a_face_that_walks_out_of_the_image_is_gone():
