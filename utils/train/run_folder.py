@@ -177,7 +177,7 @@ def _find_file(exp: str, root: Path) -> Run:
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
     run = Run(first.parent, first, (first,) if first.suffix in RUNTIMES else ())
-    if "," not in exp and run.settings_file.is_file() and _is_run(run.folder):
+    if "," not in exp and run.settings_file.is_file() and is_run(run.folder):
         return run
     # many files share a name, such as best.pt, so the folder is named after the content too
     name = f"{first.name.replace('.', '-')[:100]}-{net_checksum(exp)[:8]}"
@@ -196,13 +196,13 @@ def net_files(text: Path | str) -> list[Path]:
     return [*files, *([mean] if mean else beside)]
 
 
-def _is_run(folder: Path) -> bool:
-    """Return whether a folder has the settings of a run; an args.yaml with presets is the project's."""
+def is_run(folder: Path) -> bool:
+    """Return whether a folder has the settings of a run, see `Settings.dump`; an args.yaml with presets is the project's."""
     try:
         keys = read_yaml(folder / "args.yaml").keys()
     except (OSError, UserError):
         return False
-    return {"data", "net", "train"} <= keys and "presets" not in keys
+    return {"data", "net", "train", "protocols", "layouts"} <= keys and "presets" not in keys
 
 
 def net_checksum(weights: Path | str) -> str:

@@ -1,6 +1,7 @@
 """Takes a run's folder for a command: a new folder or one that is continued, locked while the command works, with a log."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -9,21 +10,16 @@ from filelock import FileLock, Timeout
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import is_partial, open_regular, set_aside
-from utils.settings.start import GOES_ON
-from utils.train.run_folder import Run, next_id
+from pipnet.files import is_partial, open_regular, read_bytes, set_aside
+from utils.settings.yaml_files import read_yaml
+from utils.train.run_folder import Run, is_run, next_id
 
 LOCK, LOG = ".lock", "log.txt"
 PATIENCE = 5  # seconds to wait for a lock; a process that was killed has ended by then
-RUN = {
-    "args.yaml",
-    "last.pt",
-    "best.pt",
-    LOG,
-    "round0",
-    "fold0",
-    "sweep.yaml",
-}  # one of these shows that a folder holds a run
+# files of a run that has not ended its first epoch; a folder with others is moved aside with --overwrite only
+UNTRAINED = {LOCK, LOG, "args.yaml", "initialisation.csv", "events", "wandb.txt", "mlflow.txt"}
+EVENTS = "events/events.out.tfevents."
+LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")  # beginning of our log
 
 
 @contextmanager
@@ -47,17 +43,16 @@ def locked(folder: Path) -> Iterator[None]:
 def check_new(folder: Path, overwrite: bool, kept: tuple[Path, ...] = ()) -> None:
     """Raise UserError if no run may begin in `folder`.
 
-    It must be missing or empty, or hold a run that ended before its first checkpoint; with `overwrite` any run. It must
-    not contain one of the folders `kept`.
+    It must be missing or empty, or hold nothing but a run that ended before its first checkpoint; with `overwrite` any
+    run, see `_holds_run`. It must not contain one of the folders `kept`.
     """
     for place in kept:
         if place.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"--exp {folder} is or holds {place}; give an id, or a folder of the run's own")
     names = _names(folder) - {LOCK}
-    if names and not names & RUN:
+    if names and not _holds_run(folder):
         raise UserError(f"{folder} holds {min(names)} and no run; give an id, or a new or empty folder")
-    untrained = "args.yaml" in names and not any((folder / file).is_file() for file in ("best.pt", *GOES_ON))
-    if names and not (overwrite or untrained):
+    if names and not (overwrite or _is_untrained(folder)):
         raise UserError(
             f"{folder} already holds a run; give --resume to go on, --overwrite to move it aside, or another --exp"
         )
@@ -107,6 +102,27 @@ def hold(run: Run, new: bool = False, overwrite: bool = False, named: bool = Tru
                         path.rmdir()
                 if aside:
                     aside.rename(run.folder)
+
+
+def _holds_run(folder: Path) -> bool:
+    """Return whether a folder holds what only a run, an audit or a sweep of ours leaves.
+
+    Other projects have files of the same names, such as args.yaml, best.pt and sweep.yaml.
+    """
+    if any(is_run(place) for place in (folder, folder / "round0", folder / "fold0")):
+        return True
+    with suppress(OSError, UserError):
+        if read_yaml(folder / "sweep.yaml").keys() == {"sweep", "tests", "values"}:
+            return True
+    with suppress(OSError):  # a run that ended before it had settings
+        return _names(folder) == {LOCK, LOG} and bool(LINE.match(read_bytes(folder / LOG)[:40]))
+    return False
+
+
+def _is_untrained(folder: Path) -> bool:
+    """Return whether a run's folder holds nothing but what a run leaves that ended in its first epoch."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not is_partial(path)}
+    return {name for name in names if not name.startswith(EVENTS)} <= UNTRAINED
 
 
 def _names(folder: Path) -> set[str]:

@@ -85,7 +85,7 @@ with open(Path(__file__).with_name("calls"), "a") as calls:
 if nb == 68:
     sys.exit("error: num_nb must be 0 to 67")
 place.mkdir(exist_ok=True)
-(place / "args.yaml").write_text("data: {}\\nnet: {}\\ntrain: {}\\n")
+(place / "args.yaml").write_text("data: {}\\nnet: {}\\ntrain: {}\\nprotocols: {}\\nlayouts: {}\\n")
 (place / "last.pt").touch()
 nme = ["nan"] * 3 if given.get("--val") == "none" else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
 (place / "step.csv").write_text("epoch,val_nme\\n" + "".join(f"{epoch},{value}\\n" for epoch, value in enumerate(nme)))

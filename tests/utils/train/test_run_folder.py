@@ -2,7 +2,7 @@
 
 import os
 
-from conftest import ROOT, refuses
+from conftest import ROOT, refuses, settings
 
 from pipnet import files
 from utils.train.run_folder import find_run, next_id
@@ -53,7 +53,7 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
         (run / name).touch()
     (run / "args.yaml").write_text("learning_rate: 0.1\n")  # of another program: nothing of ours is written beside it
     assert find_run(str(run / "last.pt"), root, train=False).folder.parent == root / "files"
-    (run / "args.yaml").write_text("data: {}\nnet: {}\ntrain: {}\n")
+    (run / "args.yaml").write_text(settings().dump())
     assert find_run(str(run / "last.pt"), root, train=False)[:3] == (run, run / "last.pt", ())
     assert find_run(str(run / "best.onnx"), root, train=False)[:3] == (run, run / "best.onnx", (run / "best.onnx",))
     refuses("is a file.*--weights", find_run, str(lonely), root, train=True)

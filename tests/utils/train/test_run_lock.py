@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, fails, refuses
+from conftest import ROOT, fails, refuses, settings
 
 from pipnet.errors import UserError
 from utils.train.run_folder import Run
@@ -28,14 +28,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
-def run_in(folder: Path) -> Run:
+def run_in(folder: Path, *names: str) -> Run:
+    """A run, which is there if it has files."""
+    if names:
+        (fill(folder, *names) / "args.yaml").write_text(settings().dump())
     return Run(folder, folder / "best.pt")
 
 
 def begin(run: Run, **options) -> Path:
     """Begin a new run and write a file as a training does; return its folder."""
     with hold(run, new=True, **options) as held:
-        (held.folder / "last.pt").touch()
+        run_in(held.folder, "last.pt")
     return held.folder
 
 
@@ -45,6 +48,9 @@ def begin(run: Run, **options) -> Path:
     [
         (["--train"], ["report/index.html", "events/party.txt", "best.onnx", "step.csv", ".draft.partial-me"]),
         (["--train"], ["log.txt"]),
+        (["--train"], ["args.yaml", "main.py"]),  # another project, or a checkout
+        (["--train --overwrite"], ["args.yaml", "best.pt", "last.pt", ".lock"]),
+        (["--train --overwrite"], ["round0/best.pt", "fold0/last.pt", "sweep.yaml"]),
         (["--train --overwrite"], ["notes.txt", "report/scores.csv"]),
         (["--train --semi self-training --labelled-fraction 0.5"], ["pseudo_labels/a.csv"]),
         (["--audit"], ["audit/notes.txt"]),
@@ -72,8 +78,7 @@ def test_the_folders_of_the_project_are_no_runs(tmp_path):
 
 
 def test_what_is_there_is_moved_aside_and_comes_back_if_nothing_is_written(tmp_path):
-    run = run_in(tmp_path / "018")
-    fill(run.folder, "last.pt", "round0/best.pt", "notes.txt")
+    run = run_in(tmp_path / "018", "last.pt", "round0/best.pt", "notes.txt")
     before = contents(run.folder)
     refuses("--resume.*--overwrite", begin, run)
     with pytest.raises(UserError, match="wrong"), hold(run, new=True, overwrite=True):
@@ -85,6 +90,34 @@ def test_what_is_there_is_moved_aside_and_comes_back_if_nothing_is_written(tmp_p
     aside = sorted(path for path in tmp_path.iterdir() if path != run.folder)
     assert len(aside) == 2 and all(re.fullmatch(r"018-\d{8}-\d{6}(-2)?", path.name) for path in aside)
     assert before.items() <= contents(aside[0]).items() and not (run.folder / "notes.txt").exists()
+
+
+def test_a_run_that_ended_in_its_first_epoch_is_moved_aside_if_nothing_else_is_there(tmp_path):
+    left = (".lock", "log.txt", "initialisation.csv", "events/events.out.tfevents.1.a", ".args.yaml.partial-12ab34cd")
+    assert begin(run_in(tmp_path / "early", *left)) == tmp_path / "early"
+    assert len([*tmp_path.iterdir()]) == 2
+    for name in ("notes.txt", "events/party.txt", "main.py", "round0/last.pt", "best.pt"):
+        run = run_in(tmp_path / name.replace("/", "_"), *left, name)
+        refuses(f"{run.folder} already holds a run.*--overwrite", begin, run)
+        assert (run.folder / name).read_text() == "mine"
+
+
+def test_what_shows_a_run(tmp_path):
+    """Its settings, those of its first round or fold, or a sweep's record; or nothing but the log of ours."""
+    runs = [run_in(tmp_path / "a" / part, "last.pt").folder for part in ("round0", "fold0")]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "sweep.yaml").write_text("sweep: [reg]\ntests: []\nvalues: {}\n")
+    fill(tmp_path / "c", ".lock", "log.txt")
+    (tmp_path / "c" / "log.txt").write_text("2026-11-29 08:45:00 INFO prepared\n")
+    for folder in (*runs, *(tmp_path / name for name in "abc")):
+        check_new(folder, True)
+    fill(tmp_path / "c", "notes.txt")
+    (tmp_path / "b" / "sweep.yaml").write_text("program: train.py\nmethod: grid\n")
+    for args in (settings().dump() + "presets: {}\n", "data: a\nnet: b\ntrain: c\n", "data: [", ""):
+        run_in(tmp_path / "d", "last.pt")
+        (tmp_path / "d" / "args.yaml").write_text(args)
+        for name in "bcd":
+            refuses(f"{tmp_path / name} holds .* and no run", check_new, tmp_path / name, True)
 
 
 def test_a_folder_into_which_nothing_was_written_is_removed(tmp_path):
@@ -124,7 +157,7 @@ def holder(folder: Path) -> subprocess.Popen:
 @pytest.mark.slow
 def test_a_run_that_another_process_holds_is_neither_trained_nor_moved_aside(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.train.run_lock.PATIENCE", 0.2)
-    run = run_in(fill(tmp_path / "000", "last.pt"))
+    run = run_in(tmp_path / "000", "last.pt")
     process = holder(run.folder)
     try:
         for new, overwrite in ((False, False), (True, True)):
