@@ -6,8 +6,8 @@ if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet.errors import UserError  # noqa: F401 those who call main() catch UserError
-    from utils.data.paths import check_sets, import_outside, unpack_sets
-    from utils.settings.config import PATHS, PER_NODE, check_files, parse, read_defaults
+    from utils.data.paths import check_sets, import_outside, unpacked_sets
+    from utils.settings.config import PATHS, PER_NODE, Defaults, check_files, parse, read_defaults
     from utils.settings.formats import lacking
     from utils.settings.machine import software
     from utils.settings.modes import check_modes
@@ -16,6 +16,7 @@ except (ImportError, OSError) as missing:
     stop_without(missing)
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 
@@ -32,7 +33,12 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
     import_outside(given)
     log_to_terminal(os.environ.get("RANK", "0") == "0")
-    given = unpack_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"]))
+    with unpacked_sets(given, Path(ROOT) / given.get("data_root", defaults.values["data_root"])) as given:
+        return _run(mode, given, defaults)
+
+
+def _run(mode: Namespace, given: dict, defaults: Defaults) -> dict[str, list[dict]]:
+    """Run the modes with the given keys."""
     check_sets(given, defaults)
     if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):
         stop_without(ModuleNotFoundError(name=missing))

@@ -17,6 +17,8 @@ MOST_SCANNED = 2**33  # px that the scans of a JPEG go through, in 10 to 30 s; 2
 SMALL = 2**24  # px of a picture that may be packed at any ratio
 DENSEST = 10_000  # px that a byte of a larger one may hold: PNG packs at most 8,300 black ones, photographs have 20
 MOST_PARTS = 2**14  # of a file, which Python goes through: 1 GB of a camera's notes in a JPEG
+MOST_BYTES = 2**31  # of a file that is read as a whole, such as labels: those of COCO's people have 1 GB
+MOST_RATIO, FREELY = 100, 2**28  # bytes to which a byte of a ZIP unpacks; labels have 5 to 30. Bytes of any ratio
 MOST_TAGS = 2**16  # of a TIFF: its decoder takes no more
 Order = Literal["little", "big"]
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of a part of a JPEG that has a length, or of the end
@@ -71,6 +73,18 @@ def check_size(file: Path | str, width: int, height: int, depth: int = 4) -> Non
             f"{file}: a picture of {width} x {height} px with {depth} bytes a pixel is too large ({MOST_DECODED:,} bytes "
             "at most); shrink it, or save it with 8 bits a channel"
         )
+
+
+def check_unpacked(file: Path, sizes: dict[str, int]) -> None:
+    """Raise UserError for a ZIP whose files have these sizes once they are unpacked, if it would fill disk or memory."""
+    size = file.stat().st_size  # files in it may overlap, so that their packed sizes do not tell it
+    if sum(sizes.values()) > max(FREELY, MOST_RATIO * size):
+        raise UserError(
+            f"{file}: its {size:,} bytes unpack to {sum(sizes.values()):,}, which no pictures and labels do; unpack it yourself"
+        )
+    large = max(sizes, key=lambda name: sizes[name])
+    if sizes[large] > MOST_BYTES:
+        raise UserError(f"{file}: {large[:80]!r} in it has {sizes[large]:,} bytes ({MOST_BYTES:,} at most); split it")
 
 
 def claimed(data: bytes) -> Claim:

@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pipnet.bounds import MOST_BYTES
 from pipnet.errors import Unreadable, UserError, one_line
 
 # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
@@ -133,14 +134,14 @@ def names_folder(path: Path | str) -> bool:
     )
 
 
-def read_bytes(file: Path | str, most: int | None = None) -> bytes:
+def read_bytes(file: Path | str, most: int = MOST_BYTES) -> bytes:
     """Return the content of a file. OSError also for one of more than `most` bytes.
 
     OSError also for pipes and devices: reading a pipe could block, and a device may never end.
     """
     if Path(file).exists() and not Path(file).is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
-    if most is not None and Path(file).stat().st_size > most:
+    if Path(file).stat().st_size > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(file))
     return Path(file).read_bytes()
 

@@ -9,6 +9,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from loguru import logger
 
 from extras.datasets.naming import CONTAINERS, split_of
+from pipnet.bounds import check_unpacked
 from pipnet.errors import UserError, one_line
 from pipnet.files import is_shown, own_folder
 from pipnet.images import SUFFIXES
@@ -21,18 +22,20 @@ SPARE = 1 << 30  # bytes that stay free on the disk
 KEPT = {*CONTAINERS, "annotations", ".."}  # a single folder of another name in a ZIP is left out of the paths
 
 
-def unpack(file: Path, root: Path) -> Path:
+def unpack(file: Path, root: Path, made: list[Path] | None = None) -> Path:
     """Return the folder with the pictures and labels of a ZIP file, which is unpacked if that has not been done.
 
-    UserError for a damaged or encrypted file, for names that lead out of the folder, and if the disk has no room.
+    made: list to which a folder is added that this call has made. UserError for a damaged or encrypted file, for names that lead out of the folder, and if the disk has no room.
     """
     state = file.stat()
     mark = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode(errors="surrogateescape"))
     try:
-        target = own_folder(root, PLACE, mark.hexdigest()[:8]) / file.stem
+        target = own_folder(root, PLACE, mark.hexdigest()[:8]) / (file.stem.strip(".") or "set")  # never "..", a folder
         if not target.is_dir():
             with new_folder(target) as unfinished:
                 _extract(file, unfinished)
+            if made is not None:
+                made.append(target)
             logger.info(f"{file} is unpacked into {target}")
     except OSError as error:
         raise UserError(f"{error.filename or root}: {error.strerror or error}; unpack {file} yourself") from None
@@ -49,6 +52,7 @@ def _extract(file: Path, target: Path) -> None:
                 raise UserError(f"{file}: no picture or label in it")
             if any(one.flag_bits & 1 for one in members):
                 raise UserError(f"{file} has a password; pack it again, without one")
+            check_unpacked(file, {one.filename: one.file_size for one in members})
             if size + SPARE > shutil.disk_usage(target.parent).free:
                 raise UserError(
                     f"{file}: unpacked it has {size / 2**30:.1f} GiB, for which {target.parent} has no room"

@@ -5,9 +5,12 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 import tarfile
 import tempfile
+import time
+from contextlib import suppress
 from functools import partial
 from glob import escape
 from http.client import HTTPException
@@ -57,6 +60,8 @@ WEB = (
     "drowsiness",
     "port",
 )
+IDLE = 10.0  # s in which nothing of a request, or of its answer, is sent
+MOST_OPEN = 24  # connections: a browser opens six; the oldest one makes place for a new one
 PATIENCE = 30.0  # s that the registry may send nothing
 
 
@@ -319,6 +324,7 @@ def _is_genuine(data: bytes) -> bool:
 class Handler(SimpleHTTPRequestHandler):
     """Files of one folder, with the headers that allow threads in WebAssembly."""
 
+    timeout = IDLE
     extensions_map = {
         **SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
@@ -332,8 +338,8 @@ class Handler(SimpleHTTPRequestHandler):
         """
         if not super().parse_request():
             return False
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if host not in HOSTS:
+        hosts, port = self.headers.get_all("Host", []), self.connection.getsockname()[1]
+        if len(hosts) != 1 or hosts[0] not in (*HOSTS, *(f"{name}:{port}" for name in HOSTS)):
             self.send_error(403, f"this server answers to {' and '.join(HOSTS)}")
         elif "\0" in unquote(self.path):
             self.send_error(404)
@@ -342,11 +348,14 @@ class Handler(SimpleHTTPRequestHandler):
         return False
 
     def end_headers(self) -> None:
-        """Isolate the page from other origins, and keep nothing: the next run may serve other nets."""
+        """Isolate the page from other origins, in whose frames it is not shown, and keep nothing: the next run may serve
+        other nets.
+        """
         for name, value in (
             ("Cross-Origin-Opener-Policy", "same-origin"),
             ("Cross-Origin-Embedder-Policy", "require-corp"),
             ("Cache-Control", "no-store"),
+            ("Content-Security-Policy", "frame-ancestors 'none'"),
         ):
             self.send_header(name, value)
         super().end_headers()
@@ -356,7 +365,41 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """A server of this machine alone."""
+    """A server of this machine alone. Connections that stay open do not keep out new ones."""
+
+    request_queue_size = 128
+
+    def __init__(self, *given: Any):
+        self._opened: dict[socket.socket, None] = {}  # the oldest one first
+        super().__init__(*given)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Return a new connection. Where the system gives none, make place for it, and wait: it is asked for again."""
+        try:
+            return super().get_request()
+        except OSError:
+            self._close_oldest()
+            time.sleep(0.1)
+            raise
+
+    def process_request(self, request, address) -> None:
+        """Answer a connection in a thread."""
+        self._opened[request] = None
+        if len(self._opened) > MOST_OPEN:
+            self._close_oldest()
+        super().process_request(request, address)
+
+    def shutdown_request(self, request) -> None:
+        """Close a connection that was answered."""
+        self._opened.pop(request, None)
+        super().shutdown_request(request)
+
+    def _close_oldest(self) -> None:
+        """End the oldest connection, whose thread then closes it."""
+        for oldest in [*self._opened][:1]:
+            self._opened.pop(oldest, None)
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request, address) -> None:
         """Print nothing of a browser that has closed the page before all was sent."""

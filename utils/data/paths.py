@@ -4,7 +4,9 @@ Paths are made absolute, so that they are valid in any working directory.
 
 import hashlib
 import re
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +136,27 @@ def is_unlabelled_set(name: str, root: Path) -> bool:
     return False
 
 
-def unpack_sets(given: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Return the given keys with folders in the place of ZIP files. root: folder of the prepared sets."""
+@contextmanager
+def unpacked_sets(given: dict[str, Any], root: Path) -> Iterator[dict[str, Any]]:
+    """Yield the given keys with folders in the place of ZIP files. root: folder of the prepared sets.
+
+    What is unpacked now is removed again if the body raises a UserError and no set was prepared from it.
+    """
+    made: list[Path] = []
 
     def folder(name: str) -> str:
         packed = name.lower().endswith(".zip") and Path(name).is_file()
-        return str(extra("datasets").unpack(Path(name), root)) if packed else name
+        return str(extra("datasets").unpack(Path(name), root, made)) if packed else name
 
-    found = {key: folder(given[key]) for key in ("dataset", "data_dir") if given.get(key)}
-    found |= {key: [folder(name) for name in given[key]] for key in ("train_data", "test_data") if given.get(key)}
-    return {**given, **found}
+    try:
+        found = {key: folder(given[key]) for key in ("dataset", "data_dir") if given.get(key)}
+        found |= {key: [folder(name) for name in given[key]] for key in ("train_data", "test_data") if given.get(key)}
+        yield {**given, **found}
+    except UserError:
+        for place in made:
+            if not any(read_yaml(meta).get("source") == str(place.resolve()) for meta in root.glob("*/meta.yaml")):
+                shutil.rmtree(place.parent, ignore_errors=True)
+        raise
 
 
 def import_outside(given: dict[str, Any]) -> None:

@@ -77,6 +77,46 @@ def test_a_zip_is_named_in_the_place_of_a_folder(tmp_path, capsys):
     refuses("mine.zip; unpack it there, or give the ZIP itself", DATASETS["points"].load, tmp_path / "only")
 
 
+def test_what_a_refused_set_unpacked_is_removed(tmp_path):
+    file = packed(write_rows(tmp_path / "raw", [FIVE + i for i in range(6)]), tmp_path / "mine.zip")
+    flags = ["--prepare", "--dataset", str(file), "--data-root", str(tmp_path / "data"), "--target-size", "32"]
+    refuses("mine", main, [*flags, "--layout", "68"])
+    assert not [*(tmp_path / "data" / "unpacked").iterdir()]
+    main([*flags, "--layout", "5"])
+    refuses("", main, [*flags, "--layout", "68"])  # a prepared set needs it
+    assert len([*(tmp_path / "data" / "unpacked").iterdir()]) == 1
+
+
+@pytest.mark.parametrize("name", ("...zip", "..zip", "....zip"))
+def test_the_name_of_a_zip_leads_nowhere_else(tmp_path, name):
+    file = packed(write_pairs(tmp_path / "raw", [FIVE]), tmp_path / name)
+    folder = unpack(file, tmp_path / "data")
+    assert folder.resolve().parent.parent == tmp_path / "data" / "unpacked" and len([*folder.glob("*.pts")]) == 1
+
+
+def test_a_small_zip_of_much_is_refused_before_anything_is_unpacked(tmp_path, monkeypatch):
+    file, root = tmp_path / "mine.zip", tmp_path / "data"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in ("a.csv", "b.csv"):
+            out.writestr(name, bytes(2 << 20))
+    monkeypatch.setattr("pipnet.bounds.FREELY", 3 << 20)
+    refuses("mine.zip: .* unpack to 4,194,304", unpack, file, root)
+    monkeypatch.setattr("pipnet.bounds.FREELY", 5 << 20)
+    monkeypatch.setattr("pipnet.bounds.MOST_BYTES", 1 << 20)
+    refuses("mine.zip: 'a.csv' in it", unpack, file, root)
+    assert not [path for path in root.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_a_zip_of_a_hundred_thousand_pictures_is_unpacked(tmp_path):
+    file = packed(write_rows(tmp_path / "raw", [FIVE + i for i in range(6)]), tmp_path / "mine.zip")
+    one = (tmp_path / "raw" / "0.jpg").read_bytes()
+    with zipfile.ZipFile(file, "a") as out:
+        for number in range(100_000):
+            out.writestr(f"more/{number}.jpg", one)
+    assert len([*(unpack(file, tmp_path / "data") / "more").iterdir()]) == 100_000
+
+
 def test_a_zip_that_cannot_be_unpacked(tmp_path, monkeypatch):
     file = tmp_path / "mine.zip"
     for name in ("../x.jpg", "/tmp/x.jpg", "a/../../x.jpg"):

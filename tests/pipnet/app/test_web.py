@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import resource
 import shutil
 import socket
 import struct
@@ -152,10 +153,21 @@ def answer(address: tuple[str, int], path: str, host: str | None) -> bytes:
 def test_the_server_answers_to_its_own_names_only(served, capfd):
     for host in ("127.0.0.1:{}", "localhost:{}", "localhost"):
         assert answer(served, "/", host.format(served[1])).endswith(b"the page")
-    for host in ("evil.example:{}", "evil.example", "127.0.0.1.evil.example", "evil.example:127.0.0.1", "", None):
+    for host in (
+        "evil.example:{}",
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:127.0.0.1",
+        "localhost:1",
+        "localhost:",
+        "",
+        None,
+    ):
         assert answer(served, "/", host and host.format(served[1])).startswith(b"HTTP/1.0 403"), host
     for path in ("/%00", "/a%00b/", "/index.html%00"):
         assert answer(served, path, "localhost").startswith(b"HTTP/1.0 404"), path
+    assert answer(served, "/", "localhost\r\nHost: localhost").startswith(b"HTTP/1.0 403")
+    assert b"Content-Security-Policy: frame-ancestors 'none'" in answer(served, "/", "localhost")
     assert capfd.readouterr().err == ""
 
 
@@ -171,6 +183,31 @@ def test_a_page_that_is_closed_while_a_net_loads_is_no_error(served, capfd):
     connection.close()  # before it has asked for anything
     assert answer(served, "/", "localhost").endswith(b"the page")
     time.sleep(0.3)
+    assert capfd.readouterr().err == ""
+
+
+def test_requests_that_are_never_sent_whole_keep_nobody_out(served, capfd, monkeypatch):
+    """More of them than there may be connections, then more than the system allows; those that send nothing are closed."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mine = [socket.create_connection(served, 10) for _ in range(2 * web.MOST_OPEN)]
+    for connection in mine:
+        connection.sendall(b"GET / HT")
+    assert answer(served, "/", "localhost").endswith(b"the page")
+    waiting = socket.socket()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # this process has no number left for the other end
+        waiting.connect(served)
+        begun = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - begun < 0.2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert answer(served, "/", "localhost").endswith(b"the page")
+    monkeypatch.setattr(Handler, "timeout", 0.1)
+    with socket.create_connection(served, 10) as idle:
+        assert idle.recv(1) == b""
+    for connection in (waiting, *mine):
+        connection.close()
     assert capfd.readouterr().err == ""
 
 
