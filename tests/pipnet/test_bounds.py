@@ -11,7 +11,7 @@ import pytest
 from conftest import refuses
 from PIL import Image
 
-from pipnet.bounds import MOST_DECODED, MOST_PARTS, check_picture, claimed
+from pipnet.bounds import MOST_BYTES, MOST_DECODED, MOST_PARTS, check_picture, check_unpacked, claimed
 from pipnet.heif import upright
 from pipnet.images import read_image
 
@@ -154,6 +154,15 @@ def test_a_large_picture_is_read(tmp_path):
     image[:2000] = 200
     file.write_bytes(saved("JPEG", Image.fromarray(image), progressive=True))
     assert np.abs(read_image(file)[::500, ::500].astype(int) - image[::500, ::500]).max() < 9
+
+
+def test_large_archives_are_within_the_bounds(tmp_path):
+    """100,000 small pictures, which are packed already, and their labels, which pack well."""
+    with open(tmp_path / "set.zip", "wb") as file:
+        file.truncate(100_000 * 5000 + 40_000_000)  # bytes, of which the disk holds none
+    pictures = {f"{number}.jpg": 5000 for number in range(100_000)}
+    check_unpacked(tmp_path / "set.zip", {**pictures, "labels.json": 1_000_000_000})
+    refuses("set.zip", check_unpacked, tmp_path / "set.zip", {"labels.json": MOST_BYTES + 1})
 
 
 @pytest.mark.parametrize(

@@ -107,16 +107,6 @@ def test_a_small_zip_of_much_is_refused_before_anything_is_unpacked(tmp_path, mo
     assert not [path for path in root.rglob("*") if path.is_file()]
 
 
-@pytest.mark.slow
-def test_a_zip_of_a_hundred_thousand_pictures_is_unpacked(tmp_path):
-    file = packed(write_rows(tmp_path / "raw", [FIVE + i for i in range(6)]), tmp_path / "mine.zip")
-    one = (tmp_path / "raw" / "0.jpg").read_bytes()
-    with zipfile.ZipFile(file, "a") as out:
-        for number in range(100_000):
-            out.writestr(f"more/{number}.jpg", one)
-    assert len([*(unpack(file, tmp_path / "data") / "more").iterdir()]) == 100_000
-
-
 def test_a_zip_that_cannot_be_unpacked(tmp_path, monkeypatch):
     file = tmp_path / "mine.zip"
     for name in ("../x.jpg", "/tmp/x.jpg", "a/../../x.jpg"):
