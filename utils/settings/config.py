@@ -112,6 +112,12 @@ def read_defaults(file: Path = FILE) -> Defaults:
     found = read_yaml(file)
     absent = [name for name in found if name in EXTRAS and not has_extra(name)]
     if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, *absent, ANCHORS)]:
+        homes = {name: [key for key in unknown if key in section.keys] for name, section in SECTIONS.items()}
+        if places := "; ".join(f"{', '.join(keys)} to section {name}" for name, keys in homes.items() if keys):
+            raise UserError(
+                f"args.yaml has keys outside of its sections ({places}); move these lines there. If it is the file of the "
+                "IRNet fork, restore ours: preset irnet has its values, docs/migration.md its keys"
+            )
         raise UserError(f"unknown section '{unknown[0]}' in args.yaml{_hint(unknown[0], [*SECTIONS, *TABLES])}")
     for name in (*SECTIONS, *TABLES, *absent):
         if not isinstance(found.get(name), dict):

@@ -175,6 +175,15 @@ def test_the_choices_of_a_key_are_the_rows_of_its_table():
     assert KEYS["interpolation"].choices == (*changes.INTERPOLATION, *changes.RANDOM)
 
 
+def test_the_forks_args_yaml_is_told_where_its_keys_belong(tmp_path):
+    """As the whole file, and as lines at the top of ours."""
+    lines = "reg: 1.00\ncls: 12.0\nstride: 32\nnum_nb: 10\nnum_lms: 68\nflip_index: [17, 16, 15]\n"
+    for text in (lines, lines + (ROOT / "args.yaml").read_text()):
+        (tmp_path / "args.yaml").write_text(text)
+        homes = "stride, num_nb, num_lms to section net; reg, cls to section loss.*preset irnet"
+        refuses(homes, read_defaults, tmp_path / "args.yaml")
+
+
 def test_the_comments_of_args_yaml_are_the_help_of_the_fields():
     lines = (ROOT / "args.yaml").read_text().split("\npresets:\n")[0].split("\ndata:")[1].splitlines()[1:]
     found = [re.fullmatch(r"  (\w+): .*?\S +# (\S.*)", line).groups() for line in lines if line.startswith(" ")]
