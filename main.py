@@ -1,6 +1,11 @@
 """The life of a net: prepare data, train, test, export. `python main.py --help` lists and explains every flag."""
 
-from utils.settings.start import ROOT, STOPPED, begin_loading, end_loading, run_command, stop_without, when_stopped
+try:
+    from utils.settings.start import ROOT, STOPPED, begin_loading, end_loading, run_command, stop_without, when_stopped
+except ImportError as missing:  # a script that imports this file may have a package `utils` of its own
+    from pipnet.console import load_failure
+
+    raise SystemExit(f"error: {load_failure(missing)}") from None
 
 if __name__ == "__main__":
     begin_loading()

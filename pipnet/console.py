@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pipnet.errors import UserError, one_line
-from pipnet.module_path import ROOT
+from pipnet.module_path import ROOT, other_package
 
 PACKAGES = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}  # {module: package}
 
@@ -70,8 +70,13 @@ def open_console() -> None:
 
 
 def load_failure(error: ImportError | OSError) -> str:
-    """Return one line about a package that is missing or does not load. Raise the error for a module of the project."""
+    """Return one line about a package that is missing or does not load, or has a name of ours. Raise the error for a
+    module of the project.
+    """
     package = (getattr(error, "name", None) or "").partition(".")[0]
+    if other := other_package(package):
+        ours = os.path.join(ROOT, package)
+        return f"{other} is found in the place of {ours}; rename it, or keep its folder out of Python's path"
     if not isinstance(error, ModuleNotFoundError):
         desktop = " (cv2 without a desktop: pip install opencv-python-headless)"
         return f"a package cannot be loaded: {one_line(error)}{desktop}; install it again"

@@ -75,6 +75,19 @@ def test_a_library_that_does_not_load_is_one_line(command, tmp_path):
     assert "libGL.so.1" in done.stderr and "opencv-python-headless" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["utils/__init__.py", "utils.py", "nets/__init__.py", "extras/__init__.py"])
+def test_a_package_of_the_user_with_a_name_of_ours_is_one_line(name, tmp_path):
+    """Python imports first from the folder of the script, here one that imports main.py."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    (tmp_path / "study.py").write_text("import main\nmain.main(['--list-nets', 'resnet18'])\n")
+    done = shell("$P study.py", tmp_path)
+    place = file.parent if file.parent != tmp_path else file
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"{place} is found in the place of {ROOT / name.split('/')[0].removesuffix('.py')};" in done.stderr
+
+
 @pytest.mark.parametrize("error", [ImportError, OSError])
 def test_a_runtime_that_does_not_load_is_named(error, tmp_path, monkeypatch):
     (tmp_path / "onnxruntime.py").write_text(f"raise {error.__name__}('libfoo.so.1: cannot open shared object file')")

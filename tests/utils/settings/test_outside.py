@@ -1,10 +1,12 @@
 """Nets, forms of the loss and datasets from outside of the checkout, which only a typed flag imports."""
 
+import re
+import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import SMALL, fails, refuses, spoilt, works
+from conftest import ROOT, SMALL, fails, refuses, spoilt, works
 from own_sets import FIVE, write_rows
 from safetensors.torch import save_file
 
@@ -42,6 +44,20 @@ def parts(tmp_path, monkeypatch):
     yield tmp_path / "code"
     sys.modules.pop("small_parts", None)
     DATASETS.pop("small_parts:read", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"), [("$PWD", True), (".", True), ("/nowhere:$PWD", True), (":/nowhere", False)]
+)
+def test_the_current_folder_is_searched_where_the_user_names_it(tmp_path, path, found):
+    """The usual way, standing in one's own project. What Python adds by itself, or for an empty part, is left out."""
+    (tmp_path / "mine.py").write_text("Tiny = None\n")
+    command = f"PYTHONPATH={path} {sys.executable} {ROOT}/main.py --train --net mine:Tiny --dataset nowhere"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert re.search("'nowhere' is neither" if found else "'mine:Tiny' cannot be imported.*PYTHONPATH", done.stderr), (
+        done.stderr
+    )
 
 
 def test_a_net_a_loss_and_a_dataset_of_a_package(parts, tmp_path, cli, monkeypatch):
