@@ -89,6 +89,7 @@ class Labels(NamedTuple):
     eye
     level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
     visible (B, N): probability that the landmark is seen; visible_weight (B, N), 0 where unknown
+    face (B, 1): 1 where the crop shows a face in its place, see `nets.stages.face`; face_weight (B, 1), 0 where unknown
     weak: weak crops of the unlabelled pictures, which come after the labelled ones in the batch, for `MeanTeacher`
     """
 
@@ -105,6 +106,8 @@ class Labels(NamedTuple):
     level = property(lambda self: self.field("level"))
     visible = property(lambda self: self.field("visible"))
     visible_weight = property(lambda self: self.field("visible_weight"))
+    face = property(lambda self: self.field("face"))
+    face_weight = property(lambda self: self.field("face_weight"))
 
     def flip(self, layout) -> "Labels":
         return flip(self, layout)
@@ -116,7 +119,7 @@ class Labels(NamedTuple):
         return select(self, indices)
 
     @classmethod
-    def pack(cls, landmarks, weight=None, pose=None, states=None, level=None, visible=None) -> "Labels":
+    def pack(cls, landmarks, weight=None, pose=None, states=None, level=None, visible=None, face=None) -> "Labels":
         """Return labels from arrays or tensors, in which NaN and infinity mean unknown. Without `weight` all weigh 1."""
         landmarks, known = _finite(landmarks)
         fields = {"landmarks": landmarks, "weight": known.all(-1).float()}
@@ -133,6 +136,9 @@ class Labels(NamedTuple):
         if visible is not None:
             fields["visible"], known = _finite(visible)
             fields["visible_weight"] = known.float()
+        if face is not None:
+            fields["face"], known = _finite(torch.as_tensor(face)[:, None])
+            fields["face_weight"] = known.float()
         return _join(fields)
 
     def field(self, name: str) -> Tensor | None:
@@ -180,7 +186,8 @@ class Prediction(NamedTuple):
     """Predictions for a batch of crops, landmarks in the frame of the crop ([0, 1]).
 
     landmarks (B, N, 2), score (B, N): confidence in [0, 1], sigma (B, N): expected error in units of the crop,
-    pose (B, 3) in radians, states (B, k): probabilities, visible (B, N): probability that a landmark is seen
+    pose (B, 3) in radians, states (B, k): probabilities, visible (B, N): probability that a landmark is seen, face (B,):
+    probability that the crop shows a face in its place
     """
 
     landmarks: Tensor
@@ -189,6 +196,7 @@ class Prediction(NamedTuple):
     pose: Tensor | None = None
     states: Tensor | None = None
     visible: Tensor | None = None
+    face: Tensor | None = None
 
     def flip(self, layout) -> "Prediction":
         return flip(self, layout)

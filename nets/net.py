@@ -9,6 +9,7 @@ from nets.labels import Labels, Prediction
 from nets.losses import hard_landmark_weights
 from nets.registry import HEADS
 from nets.stages.auxiliary import SIZES, TERMS, AuxiliaryHeads
+from nets.stages.face import FaceBranch
 from nets.stages.refiner import STRIDE, Refiner
 from nets.stages.visibility import Visibility
 from nets.trainable import Trainable
@@ -44,10 +45,11 @@ def by_name(maps) -> dict[str, Tensor]:
 
 
 class Net(Trainable):
-    """preprocess -> backbone -> neck -> head, then the auxiliary heads, the refiner and the visibility, if any."""
+    """preprocess -> backbone -> neck -> head, then the auxiliary heads, the refiner, the visibility and the face branch."""
 
     refiner: Refiner | None
     visibility: Visibility | None
+    face: FaceBranch | None
     scale: Tensor
     shift: Tensor
 
@@ -61,6 +63,7 @@ class Net(Trainable):
             else None
         )
         self.visibility = Visibility(head.num_lms) if "visible" in spec["auxiliary"] else None
+        self.face = FaceBranch(neck.channels) if "face" in spec["auxiliary"] else None
         self.grid = (-(-spec["input_size"] // spec["stride"]),) * 2  # (H, W) in cells of the head's feature map
         mean, std = (
             torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std")
@@ -92,7 +95,7 @@ class Net(Trainable):
 
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
         counts = {**self.head.denominators(labels, self.grid), **self.auxiliary.denominators(labels)}
-        for stage in (self.refiner, self.visibility):
+        for stage in (self.refiner, self.visibility, self.face):
             counts |= stage.denominators(labels) if stage else {}
         return counts
 
@@ -138,7 +141,8 @@ class Net(Trainable):
         """Return {term: sum over the batch}; labels in the frame of the features."""
         seen = self.visibility.loss(outputs.seen, labels) if self.visibility else {}
         auxiliary = self.auxiliary.loss(outputs.features.coarse, labels)
-        return {**self.landmark_losses(outputs, labels), **auxiliary, **seen}
+        face = self.face.loss(self.face(outputs.features.coarse), labels) if self.face else {}
+        return {**self.landmark_losses(outputs, labels), **auxiliary, **seen, **face}
 
     def landmark_losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum over the batch} of the landmark terms."""
@@ -149,13 +153,15 @@ class Net(Trainable):
         return {**self.head.loss(outputs.maps, targets), **refined}
 
     def decode(self, maps, features: Features) -> Prediction:
-        """Return the Prediction of head, refiner, visibility and auxiliary heads, in the frame of the features."""
+        """Return the Prediction of the head and all stages, in the frame of the features."""
         found = self.head.decode(maps)
         moves, seen = self._around(found.landmarks, features)
         if moves is not None:
             found = found._replace(landmarks=found.landmarks + moves)
         if seen is not None:
             found = found._replace(visible=seen.sigmoid())
+        if self.face:
+            found = found._replace(face=self.face(features.coarse).sigmoid().squeeze(1))
         return self.auxiliary.add(found, features.coarse)
 
     def predict(self, images: Tensor) -> Prediction:

@@ -220,9 +220,8 @@ def validator(task_data: PictureSets, held: list[Picture], ranks: Ranks, solver:
         state = solver.averaged()
         check_finite(state)
         net.load_state_dict(state)
-        return ValidationResult(
-            state, miss(torch_detector(net, ranks.device), task_data, held, turns, ranks) if held else float("nan")
-        )
+        figure = miss(torch_detector(net, ranks.device), task_data, held, turns, ranks) if held else float("nan")
+        return ValidationResult(state, {"val_miss": figure})
 
     return validate
 

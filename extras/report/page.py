@@ -23,6 +23,7 @@ from utils.evaluate import metric
 from utils.evaluate.report import Report
 from utils.settings.machine import commit, processor
 from utils.train.checkpoint import about
+from utils.train.make_net import figure_of
 
 PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 ANGLES = (0, 10, 20, 30, 45, 60, 181)  # degrees of yaw
@@ -45,9 +46,10 @@ def write_report_page(run, report: Report, stored: dict, how: str, compared: lis
         sets=[(shown, _figures(shown, report)) for shown in report.shown],
         rounds=rounds and (*report.rounds_table(), 1),
         rounds_chart=rounds and chart(rounds, "round", "", Style(dots=True)),
+        face=_face(stored),
         changed=_address(changed.read_bytes()) if changed.is_file() else "",
         jpeg=_jpeg,
-        training=_training(run.folder),
+        training=_training(run.folder, stored["args"]),
         environment=_environment(),
         keys="\n".join(f"{key}: {value}" for key, value in stored["args"].items()),
     )
@@ -57,6 +59,8 @@ def write_report_page(run, report: Report, stored: dict, how: str, compared: lis
 def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
     nme = stored.get("val_nme")
     validated = f", validation NME {nme:.3f} %" if nme is not None and np.isfinite(nme) else ""
+    if np.isfinite(false := stored.get("val_false", np.nan)):
+        validated += f", {false:.2f} % of the validation crops without a face pass if 99.9 % of the faces do"
     on_test = (
         "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
     )
@@ -168,12 +172,26 @@ def _bars(nme: np.ndarray, bins: list[tuple[str, np.ndarray]]) -> str:
     return bars(rows, "%")
 
 
-def _training(folder: Path) -> list[tuple[str, str]]:
-    """Return (title, SVG) of each chart of step.csv."""
+def _face(stored: dict) -> list:
+    """Return the table (header, rows, words) of the output `face` on the validation crops, and its chart; [] without it."""
+    if not (groups := stored.get("face_reliability")):
+        return []
+    rows = [[f"{100 * predicted:.1f}", f"{100 * true:.1f}", str(int(count))] for predicted, true, count in groups]
+    predicted, true, _ = 100 * np.array(groups).T
+    curve = {"crops in tenths of the probability": (predicted, true)}
+    drawn = chart(curve, "predicted probability, %", "share of faces, %", Style(diagonal=True, dots=True, top=100))
+    return [(["predicted probability %", "share of faces %", "crops"], rows, 0), drawn]
+
+
+def _training(folder: Path, args: dict) -> list[tuple[str, str]]:
+    """Return (title, SVG) of each chart of step.csv. args: {key of args.yaml: value} of the run."""
     rows = read_csv(folder / "step.csv", ("epoch", "val_nme", "best", "loss", "lr"))
     epochs, figures = np.array([row["epoch"] + 1 for row in rows]), []
-    for title, keys in (("Validation NME, %", ("val_nme", "best")), ("Loss", ("loss",)), ("Learning rate", ("lr",))):
-        series = {key: (epochs, np.array([row[key] for row in rows])) for key in keys if rows}
+    figure = figure_of(args)
+    charts = {"Validation NME, %": "val_nme", "False faces in validation, %": "val_false", "Loss": "loss"}
+    for title, key in (*charts.items(), ("Learning rate", "lr")):
+        keys = [name for name in (key, *["best"] * (key == figure)) if rows and name in rows[0]]
+        series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys}
         series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
         if series:
             figures.append((title, chart(series, "epoch", "", Style(dots=len(rows) < 3))))

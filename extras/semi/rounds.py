@@ -35,6 +35,7 @@ from utils.task.task_data import TaskData
 from utils.train import checkpoint
 from utils.train.history import make_whole, resumable
 from utils.train.loop import train
+from utils.train.make_net import figure_of
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
@@ -79,7 +80,7 @@ def train_rounds(task_data: TaskData, ranks: Ranks, unlabelled: UnlabelledFaces,
         if one.epochs == epochs:
             data = learnt_from(task_data.learnt_from(), unlabelled, pseudo)
             stored = resumable(one, {"layout": layout.to_dict(), "data": data})
-            ranks.agree(partial(make_whole, one, "val_nme", stored))
+            ranks.agree(partial(make_whole, one, figure_of(settings.flat()), stored))
             continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         train(semi_experiment(task_data, ranks, unlabelled, pseudo), one, ranks, one.last.is_file())

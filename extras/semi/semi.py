@@ -75,9 +75,14 @@ def semi_experiment(
 
     def start_net(last: Path | None) -> tuple[Trainable, Any]:
         net, weights = plain.net(last)
-        return MeanTeacher(net, task_data.layout, float(labelled.shift().mean())), weights
+        return MeanTeacher(net, task_data.layout, label_shift(labelled)), weights
 
     return plain._replace(samples=with_views(plain.samples, task_data, unlabelled), net=start_net)
+
+
+def label_shift(faces: Faces) -> float:
+    """Return how far the labels lie right of the true points, in [0, 1] of the crop: the mean of those that have any."""
+    return float(np.nanmean(faces.shift()))
 
 
 def with_views(samples: TrainingSet, task_data: TaskData, unlabelled: UnlabelledFaces) -> TrainingSet:
@@ -105,7 +110,7 @@ def with_pseudo_labels(
 ) -> TrainingSet:
     """Return the samples, and behind them the unlabelled faces with pseudo-labels."""
     labelled, faces = samples.batches.faces, unlabelled.faces
-    learnt = pseudo_labelled(faces, read_labels(pseudo.file, faces), float(labelled.shift().mean()), pseudo.level)
+    learnt = pseudo_labelled(faces, read_labels(pseudo.file, faces), label_shift(labelled), pseudo.level)
     true = labelled.with_columns(level=constant(0, len(labelled)))
     return TrainingSet(
         task_data.batches(Faces.join([true, learnt])),

@@ -1,8 +1,9 @@
-"""Faces without labels. They come from a prepared set, whose labels are hidden, or from pictures or a video, by a
-detector.
+"""Faces without labels, and pictures without a face. They come from a prepared set, whose labels are hidden, or from
+pictures or a video, by a detector.
 
-Detected faces become a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A
+What is cut out becomes a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A
 face is taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
+Of a picture without a face, what the detector is least unlikely to take for one is cut out, and boxes at random.
 """
 
 import hashlib
@@ -25,10 +26,10 @@ from pipnet.video.sources import Frame, Pictures, open_source
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import fingerprint
 from utils.data.new_folder import new_folder
-from utils.data.paths import is_unlabelled_set
+from utils.data.paths import check_pictures, is_unlabelled_set
 from utils.data.pixels import sharpness
 from utils.data.prepare import JPEG
-from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, source_picture
+from utils.data.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, name_hash, source_picture
 from utils.data.sets import SetFinder
 from utils.settings.config import Settings
 from utils.settings.formats import files_of
@@ -40,6 +41,8 @@ GREY = 128  # px, side to which a face box is resized to measure its sharpness
 HASHED = 32  # px, side to which it is resized to compare its low frequencies
 DUPLICATE = 6  # of 63 signs of frequencies: near-duplicates differ in at most so many
 RECENT = 4096  # a new face is compared with so many earlier ones, which bounds the time for large folders
+LEAST_SCORE = 0.1  # of what a detector finds in a picture without a face
+MOST_FOUND, EACH = 8, 4  # of such boxes of a picture, and boxes at random beside them
 UNKNOWN = np.full((1, 2), np.nan)
 REASONS = {
     "small": f"smaller than {LEAST_SIDE} px",
@@ -50,13 +53,18 @@ REASONS = {
 
 class Cut(NamedTuple):
     """How faces are cut out: with protocol, target_size and margin of the labelled set.
-    least_sharpness: see `sharpness`.
+    least_sharpness: see `sharpness`; None: pictures without a face are cut up, see `background_boxes`.
     """
 
     protocol: Protocol
     target_size: int
     margin: float
-    least_sharpness: float
+    least_sharpness: float | None
+
+    @property
+    def faces(self) -> bool:
+        """Return whether faces are cut out."""
+        return self.least_sharpness is not None
 
 
 def unlabelled_splits(sets: SetFinder, like: PreparedSet, names: list[str], settings: Settings) -> list[Split]:
@@ -79,6 +87,29 @@ def unlabelled_splits(sets: SetFinder, like: PreparedSet, names: list[str], sett
             raise UserError(f"--unlabelled {name} has test faces only; give a set with others")
         found += [Split(one, split, labelled=False) for split in splits]
     return found
+
+
+def background_splits(sets: SetFinder, like: PreparedSet, names: list[str], settings: Settings) -> list[Split]:
+    """Return the splits of --backgrounds, prepared if need be. names: of folders of pictures and of videos.
+
+    like: a training set, as whose faces the pictures are cropped.
+    """
+    for name in names:
+        check_pictures("--backgrounds", name)
+    how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], None)
+    found = [_cut_out(name, sets, how, settings.test, LEAST_SCORE) for name in names]
+    return [Split(one, UNLABELLED, labelled=False) for one in found]
+
+
+def background_boxes(found: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
+    """Return boxes (M, 4) of a picture without a face: of those that a detector finds, `found` (K, 4), MOST_FOUND at
+    most, and EACH drawn ones, keyed by the picture's name.
+    """
+    rng = np.random.default_rng(int.from_bytes(name_hash(name)[:8]))
+    height, width = image.shape[:2]
+    sides = min(height, width) * np.exp(rng.uniform(np.log(0.15), 0, (EACH, 1)))
+    centres = rng.uniform(0, 1, (EACH, 2)) * (width, height)
+    return np.concatenate([found[:MOST_FOUND], np.hstack([centres - sides / 2, centres + sides / 2])])
 
 
 def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings, least: float) -> PreparedSet:
@@ -106,15 +137,19 @@ def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings, least: fl
 
 def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
     """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
+    what = "faces" if how.faces else "crops without a face"
     frames, rows, counts, recent = open_source(str(source)), [], Counter(), np.zeros((0, 63), bool)
     if isinstance(frames, Pictures):
         frames.strict = True
     crops, digest, size = folder / UNLABELLED / CROPS, "", 0
     crops.parent.mkdir(parents=True)
-    for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):
+    for frame in progress(frames, total=frames.count, desc=f"{what} of {source.name}", unit="picture"):
         counts["pictures"] += 1
         faces = 0
-        for box in detector.face_box(np.asarray(detector(frame.image).boxes, np.float64).reshape(-1, 4)):
+        boxes = detector.face_box(np.asarray(detector(frame.image).boxes, np.float64).reshape(-1, 4))
+        if not how.faces:
+            boxes = background_boxes(boxes, frame.image, f"{frame.name} {frame.index}")
+        for box in boxes:
             faces += 1
             face = _face(frame, box, how, recent)
             if isinstance(face, str):
@@ -142,9 +177,8 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
             )
         counts["empty"] += not faces
     left = [f"{counts[key]} {words}" for key, words in REASONS.items() if counts[key]]
-    words = (
-        f"{source}: {len(rows)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
-    )
+    words = f"{source}: {len(rows)} {what} of {counts['pictures']} pictures"
+    words += f"; {counts['empty']} pictures without a sure face" if how.faces else ""
     words += f"; left out: {', '.join(left)}" if left else ""
     if not rows:
         raise UserError(
@@ -160,7 +194,7 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
         {
             "format": FORMAT,
             "dataset": UNLABELLED,
-            "title": "faces without labels",
+            "title": f"{what} without labels" if how.faces else what,
             "own": False,
             "name": source.stem,
             "source": str(root),
@@ -189,15 +223,16 @@ def _face(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
     """Return (nominal crop (4,), picture with margin, signs (63,)) of a face, or the key of REASONS why it is left out."""
     height, width = frame.image.shape[:2]
-    inside = np.clip(box, 0, [width, height, width, height])
-    if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
-        return "small"
-    grey = cv2.cvtColor(cut(frame.image, inside, GREY), cv2.COLOR_BGR2GRAY)
-    if sharpness(grey) < how.least_sharpness:
-        return "blurred"
-    bits = signs(grey)
-    if len(recent) and (recent != bits).sum(1).min() <= DUPLICATE:
-        return "twin"
+    inside, bits = np.clip(box, 0, [width, height, width, height]), np.zeros(recent.shape[1], bool)
+    if how.faces:
+        if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
+            return "small"
+        grey = cv2.cvtColor(cut(frame.image, inside, GREY), cv2.COLOR_BGR2GRAY)
+        if sharpness(grey) < how.least_sharpness:
+            return "blurred"
+        bits = signs(grey)
+        if len(recent) and (recent != bits).sum(1).min() <= DUPLICATE:
+            return "twin"
     crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
     return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border), bits
 

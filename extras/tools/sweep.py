@@ -22,11 +22,13 @@ from utils.settings.sections import KEYS, SECTIONS
 from utils.settings.start import names_training
 from utils.settings.yaml_files import nearest, read_yaml
 from utils.train import run_folder
+from utils.train.make_net import figure_of
 from utils.train.ranks import variable
 from utils.train.run_folder import Run
 from utils.train.run_lock import check_new, hold, locked
 
 RECORD, RESULT = "sweep.yaml", "sweep.csv"
+FIGURES = {"val_nme": "val NME %", "val_false": "val false %"}  # of the validation, which pick the best epoch
 TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
 DONE = "done"
 PLACES = ("data_root", "run_root")  # keys that say where files are written
@@ -176,7 +178,8 @@ def _train_all(mode: Namespace, given: dict[str, Any], combinations: list[dict],
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
     shown = markdown_table(rows, header)
-    good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
+    column = next(header.index(name) for name in FIGURES.values() if name in header)
+    good = [(float(figure), row[-2]) for row in rows if row[-1] == DONE and (figure := row[column])]
     of = f", of the {len(good)} runs that have it" if len(good) < len(rows) else ""
     best = f"\nBest:  {min(good)[1]} (by validation{of})" if len(good) > 1 else ""
     print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}; the folders of the runs: {folder}-...", flush=True)
@@ -219,7 +222,8 @@ def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tu
     places = [_folder(folder, chosen) for chosen in combinations]
     figures = [_figures(place) for place in places]
     names = [name for row in figures for name in row if name != "minutes"]
-    columns = [*dict.fromkeys(["best epoch", "val NME %", *names]), "minutes"]
+    judged = [name for name in FIGURES.values() if name in names] or [*FIGURES.values()][:1]
+    columns = [*dict.fromkeys(["best epoch", *judged, *names]), "minutes"]
     header = [*combinations[0], *columns, "run", "state"]
     rows = [
         [
@@ -236,14 +240,18 @@ def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tu
 
 def _figures(place: Path) -> dict[str, str]:
     """Return {column: text} of one run: best epoch, figures of each whole test set, minutes of training."""
-    steps = read_csv(place / "step.csv", ("epoch", "val_nme"))
+    if not (place / "step.csv").is_file():
+        return {}
+    args = read_yaml(place / "args.yaml")
+    figure = figure_of({**args["train"], **args.get("loss", {})})
+    steps = read_csv(place / "step.csv", ("epoch", figure))
     if not steps:
         return {}
-    judged = [row for row in steps if not math.isnan(row["val_nme"])]  # with --val none the last epoch is kept
-    best = min(judged, key=lambda row: row["val_nme"], default=steps[-1])
+    judged = [row for row in steps if not math.isnan(row[figure])]  # with --val none the last epoch is kept
+    best = min(judged, key=lambda row: row[figure], default=steps[-1])
     figures = {
         "best epoch": str(int(best["epoch"]) + 1),
-        "val NME %": f"{best['val_nme']:.3f}" if judged else "",
+        FIGURES[figure]: f"{best[figure]:.3f}" if judged else "",
     }
     scores = read_csv(place / "report" / "scores.csv", texts=("test set", "model"))
     whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]

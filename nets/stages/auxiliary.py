@@ -14,6 +14,7 @@ TERMS = {
     "pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
     "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True)),
     "visible": {"visible": "visible"},  # of `Visibility`
+    "face": {"face": "face"},  # of `FaceBranch`
 }
 QUARTER = math.pi / 2  # of the pose's outputs
 

@@ -54,7 +54,7 @@ IN_RUN = {  # commands on a run of somebody else
 }
 # fmt: off
 PATHS = ("data_root", "run_root", "data_dir", "detector_weights", "teacher", "weights", "meanface", "dataset", "train_data",
-         "test_data", "unlabelled", "protocol", "layout")
+         "test_data", "unlabelled", "backgrounds", "protocol", "layout")
 # fmt: on
 # fmt: off
 ODD = ("$(touch MARK)", "`touch MARK`", "a\nb", "\x1b[31mred", "=1+1", "<script>", "a;touch MARK", "-rf", "ä ö", "a\rb", "..")
@@ -121,7 +121,7 @@ def place_values(root: Path, rng: np.random.Generator) -> tuple[str, list[str], 
         values = torch.load(run / name, weights_only=True)
         for key in keys:
             text = str(there / "folder") if rng.random() < 0.7 else str(rng.choice(ODD))
-            values["args"][key] = [text] if key in ("train_data", "test_data", "unlabelled") else text
+            values["args"][key] = [text] if key in ("train_data", "test_data", "unlabelled", "backgrounds") else text
         torch.save(values, run / name)
     command = [*IN_RUN][rng.integers(len(IN_RUN))]
     return IN_RUN[command].format(root=root), ["folder", "folder/inside"], there

@@ -92,7 +92,7 @@ def step(net: Trainable, labels, images: int = BATCH) -> None:
         {},
         {"refine": True, "openings": lid_openings(LAYOUT)},
         {"hard_landmarks": 1.0},
-        {"auxiliary": ("pose", "states")},
+        {"auxiliary": ("pose", "states", "face")},
         {"reinit": True},
         {"reinit": True, "refine": True, "hard_landmarks": 1.0},
         {"local_parts": PARTS},
@@ -104,7 +104,7 @@ def step(net: Trainable, labels, images: int = BATCH) -> None:
 def test_no_head_and_no_stage_waits(head, more):
     pose, states = (torch.zeros(BATCH, width) for width in (3, 4)) if "auxiliary" in more else (None, None)
     groups = [list(range(36)), list(range(36, 68))] if head == "parts" else None
-    step(net_of(head=head, groups=groups, **more), labels_of(pose=pose, states=states))
+    step(net_of(head=head, groups=groups, **more), labels_of(pose=pose, states=states, face=torch.zeros(BATCH)))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from utils.data.changes import (
     exchanged,
     hashed,
     hidden,
+    in_place,
+    misplaced,
     mixed,
     moved,
     turned,
@@ -40,6 +42,7 @@ from utils.settings.sections import AugmentSettings, TrainSettings
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
 LIKELY = 0.9  # probability that a landmark is seen in a photograph whose labels do not say so
+PLACED = 1  # key of the numbers of `misplaced`, so that these change no other draw
 UNKNOWN = np.array(
     [[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]]
 )  # `Faces.frame` of a face with an unknown source image
@@ -232,11 +235,19 @@ def drawn_changes(
     return [changes.changes(u, recipe, field)]
 
 
-def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> Labels:
-    """Return the labels of some faces after the changes `made`, if any."""
+def labels_of(
+    faces: Faces,
+    rows: np.ndarray,
+    made: Sequence[Change] = (),
+    flip_index: Sequence[int] = (),
+    lost: np.ndarray | None = None,
+) -> Labels:
+    """Return the labels of some faces after the changes `made`, if any.
+    lost (B,) bool: faces whose landmarks are not trained, because they were `misplaced`.
+    """
     landmarks, weight = faces.nominal(rows), faces["known"][rows]
-    pose, states, level, visible = (
-        faces[name][rows] if name in faces else None for name in ("pose", "states", "level", "visible")
+    pose, states, level, visible, face = (
+        faces[name][rows] if name in faces else None for name in ("pose", "states", "level", "visible", "face")
     )
     if made:
         if visible is not None:
@@ -247,7 +258,14 @@ def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_
         weight = exchanged(weight, made, flip_index)
         pose = pose if pose is None else turned(pose, whole_matrix(made))
         states = states if states is None else exchanged(states, made, _partners(faces.facts["states"]))
-    return Labels.pack(landmarks, weight, pose, states, level, visible)
+    if face is not None:
+        face = np.where(face > 0, in_place(landmarks, weight, faces.facts["meanface"]), face)
+    if lost is not None:
+        weight = weight & ~lost[:, None]
+        pose, states, visible = (
+            part if part is None else np.where(lost[:, None], np.nan, part) for part in (pose, states, visible)
+        )
+    return Labels.pack(landmarks, weight, pose, states, level, visible, face)
 
 
 def _partners(names: Sequence[str]) -> list[int]:
@@ -291,8 +309,12 @@ class Batches(Dataset):
         """Return what a batch is made of."""
         numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
-        made = self.changes(numbers[:count], indices[:count], self.recipe)
-        labels = labels_of(self.faces, indices[:count], made, self.flip_index)
+        made, lost = self.changes(numbers[:count], indices[:count], self.recipe), None
+        if self.recipe.misplaced and "face" in self.faces:
+            u = uniforms(self.seed, numbers[:count], indices[:count], 5, PLACED)
+            lost = (u[:, 4] < self.recipe.misplaced) & (self.faces["face"][indices[:count]] == 1)
+            made = misplaced(u, made, lost)
+        labels = labels_of(self.faces, indices[:count], made, self.flip_index, lost)
         if not self.views:
             return Plan([made], labels, None, indices)
         strong, weak = (

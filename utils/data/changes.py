@@ -7,6 +7,7 @@ no option changes the numbers of another; a new option takes the next ones. `rec
 settings. With its key `steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,9 @@ DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest chang
 BLACK = 0.06  # share of the light below which a landmark counts as hidden
 ROUNDNESS = np.array([1.0, 2, 2, 8])  # powers of the shapes that cover a part: a diamond, an ellipse, a rectangle
 EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an edge of the picture
+# largest roll in degrees, |log(scale)| and distance, as a share of the crop, of a face in its place; those beyond which it
+# is in none
+IN_PLACE, OUT_OF_PLACE = (50, math.log(1.45), 0.2), (100, math.log(1.8), 0.45)
 GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
 
@@ -68,6 +72,20 @@ class Change(NamedTuple):
     )
 
 
+class Misplacement(NamedTuple):
+    """How crops show a face out of its place. turned: share that is turned, by `angle` degrees or more; the others show
+    a part, enlarged by a factor from `zoom`, whose centre is up to `reach` of the farthest possible from the crop's.
+    """
+
+    turned: float
+    angle: float
+    zoom: tuple[float, float]
+    reach: float
+
+
+MISPLACED = Misplacement(0.6, 105, (1.9, 3.2), 0.45)
+
+
 class CropGeometry(NamedTuple):
     """The crops that changes are drawn for.
 
@@ -100,9 +118,9 @@ def hashed(*keys) -> np.ndarray:
     return state
 
 
-def uniforms(seed: int, number, indices: np.ndarray, count: int) -> np.ndarray:
-    """Return numbers (B, count) in [0, 1), a function of seed, pass (a number or (B,)), index (B,) and column."""
-    rows = hashed(seed, number, indices)[:, None]
+def uniforms(seed: int, number, indices: np.ndarray, count: int, *key: int) -> np.ndarray:
+    """Return numbers (B, count) in [0, 1), a function of seed, pass (a number or (B,)), index (B,), column and `key`."""
+    rows = hashed(seed, number, indices, *key)[:, None]
     return (mixed(rows + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53
 
 
@@ -256,6 +274,40 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -
         made["texture"] = np.clip(2 * texture - 0.5, 0, 1)
         made["box"] = made["box"] * ~shaped[:, None]
     return Change(size, stored if recipe.fill == "real" else side, side, matrix, mirror, **made)
+
+
+def misplaced(u: np.ndarray, made: Sequence[Change], lost: np.ndarray) -> list[Change]:
+    """Return the changes with crops in which the faces `lost` (B,) bool are not in their place, see `MISPLACED`.
+
+    u: uniform numbers (B, 4 or more). Such a crop shows the face turned by more than 100 degrees, or a part of it.
+    """
+    size, turned = made[0].size, u[:, 0] < MISPLACED.turned
+    angle = np.radians(MISPLACED.angle + (360 - 2 * MISPLACED.angle) * u[:, 1]) * turned
+    zoom = np.where(turned, 1, MISPLACED.zoom[0] + np.ptp(MISPLACED.zoom) * u[:, 1])
+    shift = size * (zoom - 1)[:, None] * MISPLACED.reach * (2 * u[:, 2:4] - 1)
+    moved = affines(turns(angle, zoom), size / 2, shift)
+    moved[~lost] = np.eye(2, 3)
+    first = made[0]._replace(matrix=compose(moved, made[0].matrix))
+    # landmarks at the crop's edge would not tell where the face lies
+    return [one if one.clips is None else one._replace(clips=one.clips & ~lost) for one in (first, *made[1:])]
+
+
+def in_place(points: np.ndarray, known: np.ndarray, meanface: np.ndarray) -> np.ndarray:
+    """Return whether faces lie where, as large as and as upright as `meanface` (N, 2): (B,) 1 or 0, NaN in between.
+
+    points (B, N, 2), known (B, N) bool; all in [0, 1] of the crop. NaN too for a face with fewer than three landmarks.
+    """
+    known = known & np.isfinite(meanface).all(1)
+    points, mean = (np.where(known[..., None], part, 0) @ (1, 1j) for part in (points, meanface))
+    count = np.maximum(known.sum(1), 1)
+    apart = (points - mean).sum(1) / count  # between the centres of the known landmarks
+    centred = (mean - (mean.sum(1) / count)[:, None]) * known
+    # of the least-squares similarity from the mean face to the landmarks: its length is the scale, its angle the roll
+    turn = (points * centred.conj()).sum(1) / np.maximum((np.abs(centred) ** 2).sum(1), 1e-9)
+    scale, roll, apart = np.log(np.maximum(np.abs(turn), 1e-9)), np.degrees(np.abs(np.angle(turn))), np.abs(apart)
+    measures = np.abs(np.stack([roll, scale, apart], 1))
+    found = np.where((measures <= IN_PLACE).all(1), 1.0, np.where((measures > OUT_OF_PLACE).any(1), 0.0, np.nan))
+    return np.where(known.sum(1) >= 3, found, np.nan)
 
 
 # -------------------------------------------------------------------------------------------------------------- labels

@@ -222,14 +222,15 @@ class Faces:
     landmarks    (N, 2) float64  continuous px of the source image, NaN where unknown
     known        (N,) bool       whether the landmark is known
     visible      (N,) float      whether the landmark is seen, 0 or 1, NaN where unknown
-    label_shift  float           px of the source image by which the labels lie too far right
+    label_shift  float           px of the source image by which the labels lie too far right; NaN without a face
     pose         (3,) float      pitch, yaw, roll, radians
     states       (k,) float      0 or 1 for each of facts["states"], NaN where unknown
+    face         float           1: the crop shows this face; 0: it shows no human face; see `nets.stages.face`
     step         int             frames between two faces of a video
     level        int             the terms that the face trains, see `Labels`
 
     Facts: protocol and margin of the crops; states: names; subsets: names in the order of the publications; aligned:
-    whether each set has its own share of the landmarks, see `aligned`.
+    whether each set has its own share of the landmarks, see `aligned`; meanface: with column `face`, that of the faces.
     """
 
     def __init__(self, columns: dict[str, Values], crops: Crops, facts: dict[str, Any]):

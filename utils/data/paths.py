@@ -27,6 +27,8 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
     """Return the given keys with absolute paths."""
     found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
+    if given.get("backgrounds"):
+        found["backgrounds"] = [str(Path(name).resolve()) for name in given["backgrounds"]]
     files = ["data_dir", "detector_weights", "layouts"]
     if mean := given.get("meanface"):
         found["meanface"] = absolute([mean])[0]
@@ -126,14 +128,19 @@ def is_unlabelled_set(name: str, root: Path) -> bool:
 
     UserError if it means nothing, or a folder without a picture.
     """
-    path = Path(name)
     if name in dataset_rows() or prepared(name, root):
         return True
-    if not path.exists():
-        raise UserError(f"--unlabelled {name} is neither a dataset, a prepared set, a folder of pictures nor a video")
-    if path.is_dir() and not any(map(is_picture, path.rglob("*"))):
-        raise UserError(f"--unlabelled: no picture in the folder {name}")
+    check_pictures("--unlabelled", name, "a dataset, a prepared set, ")
     return False
+
+
+def check_pictures(flag: str, name: str, others: str = "") -> None:
+    """Raise UserError if a name is no folder with a picture and no file. others: what else it may be, in words."""
+    path = Path(name)
+    if not path.exists():
+        raise UserError(f"{flag} {name} is neither {others}a folder of pictures nor a video")
+    if path.is_dir() and not any(map(is_picture, path.rglob("*"))):
+        raise UserError(f"{flag}: no picture in the folder {name}")
 
 
 @contextmanager
@@ -185,3 +192,5 @@ def check_sets(given: dict[str, Any], defaults: Defaults) -> None:
             dataset_of(name, root)
     for name in given.get("unlabelled") or ():
         is_unlabelled_set(name, root)
+    for name in given.get("backgrounds") or ():
+        check_pictures("--backgrounds", name)

@@ -18,18 +18,20 @@ OVERLAP = 0.3  # a found box matches a face from this IoU
 BACKGROUNDS, EACH = 256, 8  # most crops of background, of all pictures and of one
 FEWEST = 32  # crops of background that tell something
 TRIES = 40  # boxes that are drawn for each crop of background, at most
+MISFIT, LEAST_SIDE = 0.15, 12  # largest IoU of a box of `beside` with a labelled face; its least side, px
 INSIDE = 0.25  # most share of a box of background that lies in the face's box
 
 
-def reboxed(faces: Faces, boxes: np.ndarray, cache: float) -> Faces:
+def reboxed(faces: Faces, boxes: np.ndarray, cache: float, whole: bool = False) -> Faces:
     """Return the faces with crops of other boxes (M, 4), in px of the source image. Norms still use the set's boxes.
 
     If the source image is gone, the crop is cut from the prepared crop, and is black beyond its margin. cache: GiB in
-    memory.
+    memory. whole: with the whole border of the prepared crops, not only what the net sees.
     """
     crop = np.array([_nominal(faces, index, box) for index, box in enumerate(boxes)])
     old = faces.crops
-    crops = Crops(partial(_cut, faces, crop), old.encoded, len(faces), old.size, old.seen, old.seen)
+    border = old.border if whole else old.seen
+    crops = Crops(partial(_cut, faces, crop, border), old.encoded, len(faces), old.size, border, old.seen)
     return Faces({**faces.columns, "crop": crop}, crops.cached(cache), faces.facts)
 
 
@@ -40,10 +42,10 @@ def _nominal(faces: Faces, index: int, box: np.ndarray) -> np.ndarray:
         raise UserError(f"{faces['file'][index]}: {error}") from None
 
 
-def _cut(faces: Faces, crop: np.ndarray, index: int) -> np.ndarray:
-    """Return the picture of a face in one of the crops (M, 4)."""
+def _cut(faces: Faces, crop: np.ndarray, border: int, index: int) -> np.ndarray:
+    """Return the picture of a face in one of the crops (M, 4), with a border in px."""
     image, matrix = picture(faces, index)
-    inside, margin = transform(crop[index].reshape(2, 2), matrix).ravel(), 1 + 2 * faces.crops.seen / faces.crops.size
+    inside, margin = transform(crop[index].reshape(2, 2), matrix).ravel(), 1 + 2 * border / faces.crops.size
     return cut(image, inside, faces.crops.size, margin, faces.facts["protocol"].border)
 
 
@@ -93,6 +95,42 @@ def backgrounds(faces: Faces) -> Faces | None:
         return None
     chosen = evenly(len(rows), BACKGROUNDS)
     return reboxed(faces.only(np.array(rows)[chosen]), np.array(boxes)[chosen], cache=1.0)
+
+
+def beside(faces: Faces, most: int, cache: float) -> Faces | None:
+    """Return up to `most` crops of the faces' source images in which no labelled face is in its place; None without one.
+
+    Boxes lie beside a face, or show a part of it, or are far too large; see `_misfit`. They are keyed by names.
+    """
+    rows, boxes, labelled = [], [], {}
+    for file, box in zip(faces["file"], faces["box"], strict=True):
+        labelled.setdefault(file.partition("#")[0], []).append(box)
+    for row in evenly(len(faces), most):
+        if _is_readable(source_file(faces, row)):
+            name = faces["file"][row]
+            box = _misfit(faces["box"][row], faces["size"][row], np.array(labelled[name.partition("#")[0]]), name)
+            rows += [row] * len(box)
+            boxes += box
+    if not rows:
+        return None
+    return reboxed(faces.only(np.array(rows)), np.array(boxes), cache, whole=True)
+
+
+def _misfit(box: np.ndarray, size: np.ndarray, labelled: np.ndarray, name: str) -> list[np.ndarray]:
+    """Return a box (4,) in an image of `size` (2,) px whose crop shows no face in its place, [] if none is found.
+
+    box: of a face; labelled (K, 4): those of all labelled faces in the image. The box overlaps each of them by IoU 0.15
+    at most, and its centre lies in the image.
+    """
+    rng, side = np.random.default_rng(int.from_bytes(name_hash(f"beside {name}")[:8])), (box[2:] - box[:2]).max()
+    for drawn in rng.uniform(0, 1, (TRIES, 4)):
+        own = side * np.exp(drawn[0] * 2.6 - 1.4)  # a quarter of the face's side to more than three times it
+        centre = drawn[1:3] * size if drawn[3] < 0.5 else (box[:2] + box[2:]) / 2 + (2 * drawn[1:3] - 1) * side
+        free = np.concatenate([centre - own / 2, centre + own / 2])
+        inside = (centre >= 0).all() and (centre <= size).all()
+        if inside and own >= LEAST_SIDE and iou(labelled, free[None]).max() <= MISFIT:
+            return [free]
+    return []
 
 
 def _is_readable(file: Path | None) -> bool:

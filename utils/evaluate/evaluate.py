@@ -47,6 +47,7 @@ class Result(NamedTuple):
     pose: np.ndarray | None = None  # (M, 3) radians, if the net predicts it
     states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
     visible: np.ndarray | None = None  # (M, N) probabilities, if the net predicts them
+    face: np.ndarray | None = None  # (M,) probabilities of a face in its place, if the net predicts them
 
     def limits(self, factor: float | None, background: np.ndarray | None = None) -> dict[str, float]:
         """Return {name: limit} that the share SURE_FACES of the faces reaches, see `LandmarkNet`.
@@ -203,21 +204,21 @@ def predict_all(
     in x of the two. So the median of these shifts, in px of the source image, is added again.
     """
     points = torch.zeros(len(faces), layout.count, 5, dtype=torch.float64)  # x, y, score, sigma, visible
-    others = torch.zeros(len(faces), 8, dtype=torch.float64)  # pose, four states, shift
+    others = torch.zeros(len(faces), 9, dtype=torch.float64)  # pose, four states, face, shift
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         others[batch.index] = torch.nan
         prediction = in_memory(predict, batch.images)
         if flip_test:
             plain, mirrored = prediction, in_memory(predict, batch.images.flip(2)).flip(layout)
             prediction = mean_of(plain, mirrored)
-            others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
+            others[batch.index, 8] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
         sigma, visible = (
             torch.full_like(prediction.score, torch.nan) if part is None else part
             for part in (prediction.sigma, prediction.visible)
         )
         columns = [*prediction.landmarks.unbind(-1), prediction.score, sigma, visible]
         points[batch.index] = torch.stack(columns, -1).double().cpu()
-        for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
+        for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7)), (prediction.face, 7)):
             if value is not None:
                 others[batch.index, place] = value.double().cpu()
     if ranks and ranks.count > 1:  # the rows of other processes are zero here
@@ -225,8 +226,8 @@ def predict_all(
     if flip_test:
         crop = faces["crop"][:]
         width = torch.from_numpy(crop[:, 2] - crop[:, 0])
-        points[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
-    parts = (points[..., 3], others[:, :3], others[:, 3:7], points[..., 4])
+        points[..., 0] += ((others[:, 8] * width).median() / width)[:, None]
+    parts = (points[..., 3], others[:, :3], others[:, 3:7], points[..., 4], others[:, 7])
     return Prediction(points[..., :2], points[..., 2], *(None if torch.isnan(part).all() else part for part in parts))
 
 
@@ -242,7 +243,9 @@ def evaluate(
     """Return predictions and errors for all faces, see `predict_all`. UserError if a prediction is not finite."""
     truth, crop = faces["landmarks"][:], faces["crop"][:]
     prediction = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
-    landmarks, score, sigma, pose, states, visible = (None if part is None else part.numpy() for part in prediction)
+    landmarks, score, sigma, pose, states, visible, face = (
+        None if part is None else part.numpy() for part in prediction
+    )
     sides = crop[:, 2:] - crop[:, :2]
     if not np.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
@@ -266,6 +269,7 @@ def evaluate(
         pose,
         states,
         visible,
+        face,
     )
 
 

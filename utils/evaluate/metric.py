@@ -7,6 +7,7 @@ from numpy import ndarray
 
 STEP = 0.01  # % NME between two points of the cumulative error distribution
 NORMS = ("interocular", "interpupil", "box", "diagonal", "size")
+KEPT = 0.999  # share of true faces that a net shall keep, at which false ones are counted
 PRECISION = 0.8  # of hidden landmarks, at which their recall is published (RCPR: Burgos-Artizzu et al., ICCV 2013)
 
 
@@ -86,6 +87,26 @@ def hidden(seen: ndarray, truth: ndarray) -> Hidden:
     precision, recall = found / np.arange(1, len(hits) + 1), found / found[-1]
     best = recall[precision >= PRECISION].max(initial=0)
     return Hidden(float(hits.mean()), float(precision[hits].mean()), float(best))
+
+
+def false_faces(true: ndarray, false: ndarray) -> float:
+    """Return in % how many crops without a face have a probability that KEPT of the crops with a face reach.
+
+    true, false: probabilities of crops with and without a face. NaN without one of both.
+    """
+    if not len(true) or not len(false):
+        return float("nan")
+    return float(100 * np.mean(false >= np.quantile(true, 1 - KEPT, method="lower")))
+
+
+def reliability(predicted: ndarray, truth: ndarray, groups: int = 10) -> list[tuple[float, float, int]]:
+    """Return (mean predicted probability, share that is true, number) of the predictions in each tenth of [0, 1].
+
+    predicted, truth (M,). Groups without a prediction are left out.
+    """
+    place = np.minimum((predicted * groups).astype(int), groups - 1)
+    masks = [place == group for group in range(groups)]
+    return [(float(predicted[m].mean()), float(truth[m].mean()), int(m.sum())) for m in masks if m.any()]
 
 
 def cumulative(values: ndarray, threshold: float) -> tuple[ndarray, ndarray]:

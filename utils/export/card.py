@@ -26,6 +26,7 @@ FACTS = {
     "sure_error": "expected error of a sure face, share of its size",
     "norm": "norm of the errors",
     "val_nme": "NME of the validation faces, %",
+    "val_false": "validation crops without a face that pass if 99.9 % of the faces do, %",
     "epoch": "epoch, from 0",
     "trained": "trained with",
     "command": "command",
@@ -48,7 +49,7 @@ def write_card(run) -> None:
     layout = values.get("layout")
     facts = [["task", "find faces" if layout is None else f"{layout['count']} landmarks, layout {layout['name']}"]]
     facts += [[title, _plain(values[key])] for key, title in FACTS.items() if values.get(key) not in (None, [], "")]
-    facts += [[f"output {name}", _plain(shape)] for name, shape in opened.values["outputs"].items()]
+    facts += [[f"output {name}", _plain(shape) or "a number"] for name, shape in opened.values["outputs"].items()]
     report = run.folder / "report"
     tested = (report / TEST).is_file() and read_yaml(report / TEST).get("weights") == run.source[
         SOURCE

@@ -36,7 +36,7 @@ def why_unread(key: str, settings: Settings) -> str:
     if row.task not in ("", train.task):
         return f"is not read by --task {train.task}; leave it out"
     if key in SECTIONS["augment"].keys:
-        read = {name for step in steps for name in STEPS[step]} | {"steps", "fill", "interpolation"}
+        read = {name for step in steps for name in STEPS[step]} | {"steps", "fill", "interpolation", "misplaced"}
         if key not in read if steps else key in ONLY_STEPS:
             which = ", ".join(steps) or "there are none"
             return f"is read by none of the steps ({which}); give --steps with one that reads it, or leave it out"

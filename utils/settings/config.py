@@ -36,8 +36,9 @@ Kind = TypeVar("Kind")
 VIEWS = ("weak", "strong")
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 # fmt: off
-PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
-         "run_root", "weights", "teacher", "meanface", "layout", "layouts", "detector_weights")  # flags whose values may be paths
+PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "backgrounds",
+         "data_root", "run_root", "weights", "teacher", "meanface", "layout", "layouts",
+         "detector_weights")  # flags whose values may be paths
 # fmt: on
 PER_NODE = (*PATHS, "threads", "workers", "cache")  # keys whose values may differ between the nodes of a run
 LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file systems

@@ -19,6 +19,7 @@ PERCENT = (lambda values: values and min(values) > 0, "one or several numbers ab
 RISING = (lambda values: values == sorted(set(values)), "numbers in rising order")
 
 UNREAD = "is not read by {how}; leave it out, or give another --semi"
+FACE = (lambda settings: settings.loss.face, "is read by the output `face`; leave it out, or give --face 1")
 SEMI = (lambda settings: settings.train.semi, UNREAD)
 NO_ROUNDS = (lambda settings: settings.train.semi not in ROUNDS, UNREAD)
 LOGS = (

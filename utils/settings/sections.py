@@ -129,6 +129,13 @@ class DataSettings:
         needs=rules.SEMI,
         task="landmarks",
     )
+    backgrounds: list[str] | None = key(
+        "[folders of pictures, videos] without a human face, from which `face` learns beside cuts of the training pictures and "
+        "drawn backgrounds",
+        valid=rules.NAMES,
+        needs=rules.FACE,
+        task="landmarks",
+    )
     synthetic_train: int = key("training faces of the set `synthetic`, which the project renders", 8)
     synthetic_test: int = key("test faces of the set `synthetic`", 3)
 
@@ -287,7 +294,9 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the loss terms. A resumed run may change these, except those that decide what the net has."""
+    """Weights of the loss terms. A resumed run may change these, except those that decide what the net has, and whether
+    those of outputs beside the landmarks are 0.
+    """
 
     cls: float = key("score maps (heads pip, heatmap, simcc); detect: face or background", 0)
     reg: float = key(
@@ -338,6 +347,7 @@ class LossSettings:
     )
     mouth: float = key("states of the mouth, each (closed or not, wide open or not)", 0, task="landmarks")
     visible: float = key("refiner: whether each landmark is seen; 0: the net has no such output", 0, task="landmarks")
+    face: float = key("whether the crop shows a face in its place; 0: the net has no such output", 0, task="landmarks")
     teacher_weight: float = key(
         "with a teacher: factor of all losses on what is learnt from it, see docs/training.md",
         0,
@@ -388,6 +398,13 @@ class AugmentSettings:
     shadow: float = key("probability of a shadow or of light of another colour on one side", 0, 1)
     edge: float = key(
         "probability that the picture ends inside the crop, as if it cut the face off", 0, 1, task="landmarks"
+    )
+    misplaced: float = key(
+        "probability that the crop shows the face turned by more than 100 degrees, or a part of it: trains `face` only",
+        0,
+        1,
+        needs=rules.FACE,
+        task="landmarks",
     )
     fill: str = key(
         "outside the crop: real pixels (within the margin), black or grey (127)",

@@ -41,7 +41,7 @@ from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
 from utils.task.task_data import TaskData
 from utils.train import checkpoint
-from utils.train.make_net import state_names
+from utils.train.make_net import trained_states
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
@@ -336,14 +336,18 @@ def export(run: Run, net: Trainable, stored: dict[str, Any], protocol: Protocol)
         **{key: stored[key] for key in ("layout", "layouts", "epoch", *LIMITS) if key in stored},
         "protocol": protocol._asdict(),
         **{key: stored["net"][key] for key in ("net", "head")},
-        "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN
+        **{
+            key: stored[key] if math.isfinite(stored[key]) else None  # JSON has no NaN
+            for key in ("val_nme", "val_false")
+            if key in stored
+        },
         "meanface": stored.get("meanface"),
         "input_size": net.spec["input_size"],
         "input_margin": net.input_margin,
         "channels": "BGR, uint8, not normalised",
         "box": f"tight box of {boxed}, or the rectangle that the data set gives",
         "frame": "[0, 1] of the nominal crop",
-        "states": state_names(args),
+        "states": trained_states(stored),
         "norm": args["norm"],
         "train_data": [Path(name).name for name in args["train_data"] or ()],
         "val": args["val"],

@@ -1,5 +1,6 @@
 """The training of a landmark net as an `Experiment`: its faces, its net with all stages, its validation."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -10,31 +11,36 @@ import numpy as np
 from loguru import logger
 
 from nets import Trainable, build_net
+from nets.stages.auxiliary import TERMS
 from nets.wrappers.distillation import without_teacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
+from utils.data.changes import in_place
 from utils.data.faces import Faces
+from utils.evaluate import metric
 from utils.evaluate.boxes import backgrounds
-from utils.evaluate.evaluate import calibration, evaluate, predict_all, torch_predictor
+from utils.evaluate.evaluate import Result, calibration, evaluate, predict_all, torch_predictor
 from utils.evaluate.pictures import worst_faces
 from utils.settings.extras import extra
 from utils.settings.rules import MEAN_TEACHER
 from utils.settings.union import labelled_by
 from utils.task.check_sets import check_known, check_tests, check_training
+from utils.task.negatives import with_negatives
 from utils.task.task_data import TaskData, ValidationPart, load_faces
 from utils.train import checkpoint
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights, initialise, shared_landmarks
 from utils.train.loop import train
-from utils.train.make_net import check_norms, make_net
+from utils.train.make_net import auxiliary_outputs, check_norms, figure_of, make_net, trained_states
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
 
 SAME = 0.002  # of the crop: landmarks that vary less than this between faces, or within a face, carry no information
+FIGURES = {"val_nme": "NME {:.3f} %", "val_false": "false faces {:.2f} %"}  # of the validation, in the log
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
@@ -54,16 +60,23 @@ def landmark_experiment(
     words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
     if data.val == "test":
         words += " (the TEST set: --val test)"
-    samples = TrainingSet(task_data.batches(faces), task_data.learnt_from(), words, shares=task_data.shares(faces))
+    learnt, shares, negatives = faces, task_data.shares(faces), None
+    if settings.loss.face:
+        learnt, negatives, added = with_negatives(task_data, faces, [part.faces for part in held])
+        words, count = f"{words}; {added}", len(learnt) - len(faces)
+        if shares:  # crops without a face keep their proportion
+            shares = (*shares, (count, sum(share for _, share in shares) * count / len(faces)))
+    samples = TrainingSet(task_data.batches(learnt), task_data.learnt_from(), words, shares=shares)
+    figure = figure_of(settings.flat())
     return Experiment(
         settings,
         f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
-        "val_nme",
-        "NME {:.3f} %",
+        figure,
+        FIGURES[figure],
         samples,
         partial(start_net, task_data, faces, ranks, levels),
         describe(task_data, faces),
-        partial(validator, task_data, faces, held, ranks),
+        partial(validator, task_data, faces, held, negatives, ranks),
     )
 
 
@@ -103,6 +116,8 @@ def start_net(
     settings, layout = task_data.settings, task_data.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
     labelled = labelled_by(layout, settings.layouts)
+    if last:
+        check_resumed(task_data, last)
     meanface = task_data.sets.meanface(settings.net.meanface, layout, faces)
     net = make_net(settings.net, loss, layout, meanface, labelled, levels)
     begun_with = str(last or settings.net.weights)
@@ -134,21 +149,44 @@ def start_net(
     return net, started
 
 
+def check_resumed(task_data: TaskData, last: Path) -> None:
+    """Raise UserError, which names them, if other outputs or pictures without a face are learnt than in the run so far."""
+    stored = checkpoint.load(last)
+    before, now = (auxiliary_outputs(loss) for loss in (stored["args"], vars(task_data.settings.loss)))
+    if before != now:
+        raise UserError(
+            f"{last} has trained {', '.join(before) or 'nothing'} beside the landmarks, not {', '.join(now) or 'nothing'}; "
+            "leave --face, --visible, --pose, --eyes and --mouth out, or train a new run"
+        )
+    for one in task_data.backgrounds:
+        if one.set.checksum not in stored["data"]:
+            raise UserError(
+                f"--backgrounds {one.set.meta['source']}: other pictures or another --detector than {last} was trained "
+                "with; restore them, or train a new run"
+            )
+
+
 def with_landmarks_of(net: Trainable, weights: str, levels: int) -> Trainable:
-    """Return a net, with random weights, whose landmarks have the neighbors and the mean face of the net in a file, if
-    both have the same landmarks.
+    """Return a net, with random weights, that has all outputs of the net in a file beside its own, and whose landmarks
+    have the neighbors and the mean face of that net, if both have the same landmarks.
     """
     if not net.spec["auxiliary"]:
-        raise UserError("--freeze landmarks leaves nothing to train; add --visible 1, --pose 1, --eyes 1 or --mouth 1")
+        raise UserError(
+            "--freeze landmarks leaves nothing to train; add --face 1, --visible 1, --pose 1, --eyes 1 or --mouth 1"
+        )
     known = {} if weights in ("none", "imagenet") else checkpoint.load_weights(weights)[1]
     if not known:
         raise UserError(
             f"--freeze landmarks keeps the landmarks of a net of ours, not of {weights}; give its --weights"
         )
     kept = {key: known["net"][key] for key in ("neighbor_index", "meanface") if key in known["net"]}
+    own, there = net.spec["auxiliary"], {*known["net"]["auxiliary"]} - {*["visible"] * (not net.spec["refine"])}
+    outputs: dict[str, Any] = {"auxiliary": [name for name in TERMS if name in {*own, *there}]}
+    if "states" in there and "states" not in own:
+        outputs["states"] = trained_states(known)
     if any(len(values) != net.head.num_lms for values in kept.values()):  # of another layout: `initialise` maps them
-        return net
-    return build_net({**net.spec, **kept}, levels)
+        kept = {}
+    return build_net({**net.spec, **kept, **outputs}, levels)
 
 
 def with_neighbors_of(net: Trainable, weights: str, layout: Layout, levels: int) -> Trainable:
@@ -166,20 +204,29 @@ def with_neighbors_of(net: Trainable, weights: str, layout: Layout, levels: int)
 
 
 def validator(
-    task_data: TaskData, faces: Faces, held: list[ValidationPart], ranks: Ranks, solver: Solver
+    task_data: TaskData,
+    faces: Faces,
+    held: list[ValidationPart],
+    negatives: Faces | None,
+    ranks: Ranks,
+    solver: Solver,
 ) -> Callable[[], ValidationResult]:
     """Return a function that validates the weights of `solver` on the faces `held`.
-    The figure is the mean over their layouts. The limits also need background of the training pictures of `faces`.
+    The error is the mean over their layouts. The limits also need background of the training pictures of `faces`.
+
+    negatives: crops without a face, from which the output `face` shall tell the faces; None: the net has none.
     """
     train, test = task_data.settings.train, task_data.settings.test
     net = build_net(solver.net.spec).to(ranks.device) if held else None
     beside = backgrounds(faces) if held else None
 
     def validate() -> ValidationResult:
-        state = without_teacher(solver.averaged())
+        state, figures = without_teacher(solver.averaged()), {"val_nme": math.nan}
+        if negatives is not None:
+            figures["val_false"] = math.nan
         if not held:
             check_finite(state)
-            return ValidationResult(state, float("nan"))
+            return ValidationResult(state, figures)
         net.load_state_dict(state)
         predict = torch_predictor(net, ranks.device)
         results = [evaluate(way(predict), part, way.layout, test.norm, ranks=ranks) for part, way in held]
@@ -187,7 +234,9 @@ def validator(
             for part, result in zip(held, results, strict=True):
                 check_collapse(to_crop(result.landmarks, part.faces["crop"][:]), "the net")
         factor = calibration(results)
-        if factor is not None:
+        if train.freeze == "landmarks":
+            factor = 1.0  # sigma stays as it is
+        elif factor is not None:
             state = solver.net.head.calibrated(state, factor)
         limits = {}
         for (_, way), result in zip(held, results, strict=True):
@@ -197,14 +246,29 @@ def validator(
             limits[way.layout.name] = result.limits(factor, scores)
         several = {"member_limits": limits} if task_data.layout.members else {}
         shown = zip(held, results, strict=True) if ranks.first else ()
+        figures["val_nme"] = float(np.mean([np.nanmean(result.nme) for result in results]))
+        told = {}
+        if negatives is not None:
+            false = predict_all(predict, negatives, task_data.layout, ranks=ranks).face
+            figures["val_false"], told["face_reliability"] = tell_apart(held, results, false.numpy())
         return ValidationResult(
             state,
-            float(np.mean([np.nanmean(result.nme) for result in results])),
-            next(iter(limits.values())) | several,
+            figures,
+            next(iter(limits.values())) | several | told,
             {f"worst/{way.layout.name}": worst_faces(part, result, way.layout) for (part, way), result in shown},
         )
 
     return validate
+
+
+def tell_apart(held: list[ValidationPart], results: list[Result], false: np.ndarray) -> tuple[float, list]:
+    """Return `false_faces` and `reliability` of the output `face` for validation faces in their place, with their
+    results, and for crops without a face. false (M,): what it says of these.
+    """
+    placed = [in_place(part.faces.nominal(), part.faces["known"][:], part.faces.meanface()) for part in held]
+    true = np.concatenate([result.face[kept == 1] for result, kept in zip(results, placed, strict=True)])
+    both, truth = np.concatenate([true, false]), np.repeat([1.0, 0.0], [len(true), len(false)])
+    return metric.false_faces(true, false), metric.reliability(both, truth)
 
 
 def check_collapse(nominal: np.ndarray, who: str) -> None:

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -64,8 +65,11 @@ class Job(NamedTuple):
         calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or self.run.keeps("int8"))
         needs_training = mode.prepare or trains or mode.show_data or calibrates
         needs_tests = tests or (mode.train and data.val == "test") or (mode.prepare and data.test_data)
-        sets = SetFinder(self.settings, defaults, mode.prepare and mode.overwrite and self.ranks.first)
-        task_data = self.task.prepare(self.settings, sets, self.ranks, needs_training, needs_tests)
+        settings = self.settings
+        if not (trains or mode.prepare):  # nothing else learns from these pictures, which may be gone
+            settings = settings._replace(data=replace(data, backgrounds=None))
+        sets = SetFinder(settings, defaults, mode.prepare and mode.overwrite and self.ranks.first)
+        task_data = self.task.prepare(settings, sets, self.ranks, needs_training, needs_tests)
         if mode.prepare and self.ranks.first:
             sets.log_ready()
             sets.log_unused()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from utils.data.sets import SetFinder
 from utils.evaluate.evaluate import Comparison, comparison_of, face_norms
 from utils.settings.config import Settings
 from utils.settings.conversion import conversion
+from utils.settings.extras import extra
 from utils.settings.union import described, unite
 from utils.task.face_states import balanced, complete
 from utils.train.make_net import auxiliary_outputs, input_margin
@@ -27,12 +28,13 @@ from utils.train.ranks import Ranks
 
 @dataclass(frozen=True)
 class TaskData:
-    """The sets that a run's modes need: those to train on, and the splits to test on."""
+    """The sets that a run's modes need: those to train on, the splits to test on, and those of --backgrounds."""
 
     settings: Settings
     sets: SetFinder
     training: list[PreparedSet]
     tested: list[Split]
+    backgrounds: list[Split] = field(default_factory=list)
 
     @cached_property
     def layout(self) -> Layout:
@@ -103,7 +105,7 @@ class TaskData:
         """Return the faces of some splits with the labels that the net's outputs need. layout: of these, see `comparison_of`."""
         layout = layout or self.layout
         faces = self.crops(splits, layout, self.settings.data.cache)
-        return complete(faces, layout, auxiliary_outputs(self.settings.loss)) if layout is self.layout else faces
+        return complete(faces, layout, auxiliary_outputs(vars(self.settings.loss))) if layout is self.layout else faces
 
     def validation(self, splits: list[Split]) -> "list[ValidationPart]":
         """Return the faces of some splits to validate on: a part for each layout in which the net is compared."""
@@ -127,7 +129,7 @@ class TaskData:
     def learnt_from(self) -> list[str]:
         """Return the checksums of what a training learns from, the labels of the training sets first."""
         states = [state for one in self.training for state in one.state(self.settings.data.val)]
-        return [*(one.checksum for one in self.training), *states]
+        return [*(one.checksum for one in self.training), *states, *(one.set.checksum for one in self.backgrounds)]
 
     def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:
         """Return training batches of some faces."""
@@ -155,6 +157,10 @@ def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test
         if task_data.layout.members:
             for line in described(task_data.layout, settings.layouts):
                 logger.info(line)
+        if data.backgrounds:
+            cut = extra("semi", "unlabelled").background_splits
+            found = ranks.one_by_one(lambda: cut(sets, task_data.training[0], data.backgrounds, settings))
+            task_data = replace(task_data, backgrounds=found)
     if test:
         tested = ranks.one_by_one(sets.test_splits)
         if data.unlabelled and not data.test_data:

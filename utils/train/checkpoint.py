@@ -22,7 +22,7 @@ from utils.data.paths import MEANFACE_FILES
 from utils.settings.config import Defaults, check_values
 from utils.settings.extras import extra
 from utils.settings.memory import limited
-from utils.train.make_net import state_names
+from utils.train.make_net import trained_states
 from utils.train.schema import FORMAT, check_checkpoint, is_whole
 
 OURS = {
@@ -32,7 +32,18 @@ OURS = {
     "protocol",
     "args",
 }  # keys of our checkpoints; foreign files do not have most of them
-PARTS = ("backbone", "neck", "head", "auxiliary", "refiner", "visibility", "transformer", "places", "regressors")
+PARTS = (
+    "backbone",
+    "neck",
+    "head",
+    "auxiliary",
+    "refiner",
+    "visibility",
+    "face",
+    "transformer",
+    "places",
+    "regressors",
+)
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
 STAGES = ("refine", "reinit", "local_parts")
@@ -117,7 +128,7 @@ def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
         "input_size": net.spec["input_size"],
         "input_margin": net.input_margin,
         "outputs": {name: [] for name in net.spec["auxiliary"]},
-        "states": state_names(stored["args"]),
+        "states": trained_states(stored),
     }
     return LandmarkNet.of(None, LandmarkCard.of({**stored, **values}))
 

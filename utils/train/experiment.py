@@ -41,13 +41,13 @@ class ValidationResult(NamedTuple):
     """The result of a validation.
 
     state: the weights to save
-    figure: their validation figure; NaN without validation data
+    figures: {column of step.csv: validation figure}; NaN without validation data
     limits: values for inference that were measured on the validation faces, see `LandmarkNet`
     pictures: {name: BGR uint8 (H, W, 3)} of the worst faces, for --log; only in the first process
     """
 
     state: dict[str, Tensor]
-    figure: float
+    figures: dict[str, float]
     limits: dict[str, Any] = {}
     pictures: dict[str, np.ndarray] = {}
 

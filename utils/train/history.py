@@ -62,7 +62,7 @@ class History:
         """Write step.csv and time.csv to a run's folder, a row for each epoch."""
         for name, table in (("step.csv", self.rows), ("time.csv", self.times)):
             if table:
-                write_csv(folder / name, list(table[0]), [row.values() for row in table])
+                write_csv(folder / name, list(table[0]), [[row[column] for column in table[0]] for row in table])
 
 
 def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def start_from(
     if not any(
         torch.is_floating_point(tensor)
         for name, tensor in fitting.items()
-        if not name.startswith(("head.", "refiner.", "visibility."))
+        if not name.startswith(("head.", "refiner.", "visibility.", "face."))
     ):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)

@@ -72,16 +72,16 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
         for epoch in range(history.epochs, epochs):
             if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
                 logger.info(
-                    f"no better validation {says.split()[0]} for {settings.train.early_stop} epochs: stopped early"
+                    f"no better validation {says.partition(' {')[0]} for {settings.train.early_stop} epochs: stopped early"
                 )
                 break
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             with _memory(settings, order.batch, run, epoch):
                 terms, seconds, waited = train_epoch(solver, batches, order, epoch, samples.batches.name, bar)
-            state, figure, limits, pictures = validate()
+            state, figures, limits, pictures = validate()
             speed = per_epoch / seconds
             better = history.add(
-                {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, experiment.figure: figure},
+                {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, **figures},
                 {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": speed},
             )
             if ranks.first:
@@ -94,7 +94,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
                         **limits,
                         "args": settings.flat(),
                         "epoch": epoch,
-                        experiment.figure: figure,
+                        **figures,
                         "threads": torch.get_num_threads(),
                         "model": {name: tensor.detach().cpu() for name, tensor in state.items()},
                     },
@@ -105,6 +105,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
                 callbacks.epoch({**history.rows[-1], **speeds}, pictures)
                 if resume:  # its values may differ from those of the epochs before
                     write_text(run.folder / "args.yaml", settings.dump())
+            figure = figures[experiment.figure]
             validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"
             logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
     if history.diverged():

@@ -21,16 +21,20 @@ def head_options(net: NetSettings, loss: LossSettings) -> dict:
     return options
 
 
-def auxiliary_outputs(loss: LossSettings) -> list[str]:
-    """Return the outputs beside the landmarks, `pose`, `states` and `visible`, that have a loss weight above 0."""
-    outputs = []
-    if loss.pose > 0:
-        outputs.append("pose")
-    if loss.eyes + loss.mouth > 0:
-        outputs.append("states")
-    if loss.visible > 0:
-        outputs.append("visible")
-    return outputs
+def auxiliary_outputs(loss: Mapping[str, Any]) -> list[str]:
+    """Return the outputs beside the landmarks, the keys of `TERMS`, that have a loss weight above 0.
+
+    loss: {key of args.yaml: weight of the loss term}.
+    """
+    return [output for output, terms in TERMS.items() if any(loss.get(key, 0) > 0 for key in terms.values())]
+
+
+def figure_of(args: Mapping[str, Any]) -> str:
+    """Return the validation figure, a column of step.csv, that picks the best epoch of a landmark net: the false faces if
+    only the output `face` is trained, else the NME. args: {key of args.yaml: value}.
+    """
+    alone = args.get("freeze") == "landmarks" and auxiliary_outputs(args) == ["face"]
+    return "val_false" if alone else "val_nme"
 
 
 def lid_openings(layout: Layout) -> list[tuple[int, int, int, int]]:
@@ -50,6 +54,11 @@ def state_names(loss: Mapping[str, Any]) -> list[str | None]:
     """
     names = [name if loss[key] > 0 else None for name, key in TERMS["states"].items()]
     return names if any(names) else []
+
+
+def trained_states(stored: Mapping[str, Any]) -> list[str | None]:
+    """Return `state_names` of a checkpoint's values. A net whose landmarks were frozen may have those of its origin."""
+    return stored["net"].get("states") or state_names(stored["args"])
 
 
 def input_margin(net: NetSettings) -> float:
@@ -92,7 +101,7 @@ def make_net(
         head_options(net, loss),
         net.reinit,
         facial_parts(layout) if net.local_parts else None,
-        tuple(auxiliary_outputs(loss)),
+        tuple(auxiliary_outputs(vars(loss))),
         loss.hard_landmarks,
         net.refine,
         groups,

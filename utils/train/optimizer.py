@@ -1,11 +1,15 @@
 """How weights are changed: the optimizer, frozen parts, averaged weights, and the precision of a step."""
 
 import math
+import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from nets.trainable import Trainable, batch_norms
+
+OUTPUT_MODULES = {"visible": "visibility.", "face": "face."}  # {output: its module, unless it is an auxiliary head}
 
 
 def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) -> torch.optim.Optimizer:
@@ -82,15 +86,18 @@ def _cpu_bf16() -> bool:
     )  # only AMD's CPUs have SSE4a
 
 
-def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
+def freeze(net: Trainable, part: str | None, trained: Collection[str]) -> list[nn.Module]:
     """Freeze what `part`, the value of the key `freeze`, names.
     Return the batch norms whose statistics must not change.
+
+    trained: outputs beside the landmarks whose loss has a weight; only these are trained with `landmarks` frozen.
     """
     if part is None:
         return []
     if part == "backbone":
         net.backbone.requires_grad_(False)
     if part == "landmarks":
+        parts = tuple(OUTPUT_MODULES.get(output, f"auxiliary.{output}.") for output in trained)
         for name, parameter in net.named_parameters():
-            parameter.requires_grad_("auxiliary." in name or "visibility." in name)
+            parameter.requires_grad_(re.sub(r"^(net\.)+", "", name).startswith(parts))
     return batch_norms(net.backbone if part == "backbone" else net)

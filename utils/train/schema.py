@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nets.registry import ACTS, HEADS
-from nets.stages.auxiliary import TERMS
+from nets.stages.auxiliary import STATES, TERMS
 from pipnet.card import (
     ANY,
     FLAG,
@@ -69,6 +69,7 @@ SPEC = record(  # see nets.build.make_spec
     reinit=maybe(FLAG),
     refine=FLAG,
     auxiliary=several(one_of(TERMS)),
+    states=maybe(several(nullable(one_of(STATES)))),
     hard_landmarks=number(0),
     local_parts=maybe(nullable(table_of(INDICES))),
     groups=maybe(nullable(several(INDICES))),
@@ -95,6 +96,8 @@ LANDMARKS = record(
     layouts=maybe(table_of(table_of(ANY))),
     meanface=maybe(nullable(POINTS)),
     val_nme=maybe(FIGURE),
+    val_false=maybe(FIGURE),
+    face_reliability=maybe(several(several(number(), 3))),
     **LIMITS,
 )
 DETECTOR = record(

@@ -30,8 +30,8 @@ from utils.train.run_folder import Run
 
 SETS = ("train_data", "test_data", "unlabelled")
 # fmt: off
-ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root",
-             "detector_weights", "meanface", "teacher", "weights")
+ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "backgrounds", "data_root",
+             "run_root", "detector_weights", "meanface", "teacher", "weights")
 # fmt: on
 
 

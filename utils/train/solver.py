@@ -14,6 +14,7 @@ from nets.trainable import Trainable
 from pipnet.errors import one_line
 from utils.settings.extras import extra, has_extra
 from utils.settings.sections import LossSettings, TrainSettings
+from utils.train.make_net import auxiliary_outputs
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
 from utils.train.ranks import Ranks
 from utils.train.schedule import Schedule
@@ -50,7 +51,7 @@ class Solver:
         phases: Phases | None = None,
     ):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, train.accumulate, train.clip
-        self.fixed_norms = freeze(net, train.freeze)
+        self.fixed_norms = freeze(net, train.freeze, auxiliary_outputs(vars(loss)))
         self.factors = {term: float(getattr(loss, key) * net.factors.get(term, 1)) for term, key in net.terms.items()}
         self.names: list[str] = []  # of the terms, in the order of the net's counts: known from the first step on
         self.weights: Tensor | None = None  # (terms,) their factors

@@ -12,7 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from extras.gpu.device_pixels import apply_changes, compile_changes, to_device
 from utils.data.batches import drawn_changes
-from utils.data.changes import DRAWS, INTERPOLATION, Change, CropGeometry, changes, moved, shadows, shapes, uniforms
+from utils.data.changes import (
+    DRAWS,
+    INTERPOLATION,
+    Change,
+    CropGeometry,
+    changes,
+    misplaced,
+    moved,
+    shadows,
+    shapes,
+    uniforms,
+)
 from utils.data.pixels import pixels
 
 CPU = torch.device("cpu")
@@ -103,6 +114,12 @@ def test_the_presets(name, margin):
         1, np.zeros(ROWS, int), np.arange(ROWS), recipe, CropGeometry(SIZE, STORED, SIZE + 2 * margin, box)
     )
     assert_close(crops(ROWS), made[0]._replace(source=source), *made[1:])
+
+
+def test_misplaced_faces():
+    u = uniforms(3, 0, np.arange(ROWS), DRAWS)
+    made = changes(u, replace(PLAIN, **GEOMETRY), CropGeometry(SIZE, STORED, STORED))
+    assert_close(crops(ROWS), *misplaced(u, [made], np.arange(ROWS) % 2 == 0))
 
 
 def test_landmarks_go_where_the_pixels_go():

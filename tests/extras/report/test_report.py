@@ -16,12 +16,23 @@ from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, t
 from loguru import logger
 
 from nets.labels import Prediction
-from pipnet.geometry import grow, shared, to_image
+from pipnet.geometry import grow, iou, shared, to_image
 from pipnet.images import write_image
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_splits
 from utils.data.sets import distinct
-from utils.evaluate.boxes import FEWEST, INSIDE, backgrounds, detected, perturbed, picture, rebox, reboxed
+from utils.evaluate.boxes import (
+    FEWEST,
+    INSIDE,
+    MISFIT,
+    backgrounds,
+    beside,
+    detected,
+    perturbed,
+    picture,
+    rebox,
+    reboxed,
+)
 from utils.evaluate.evaluate import evaluate
 
 LAYOUT = LAYOUTS.load("68")
@@ -102,6 +113,18 @@ def test_background_lies_beside_the_faces_and_is_the_same_each_time(raw, tmp_pat
     assert backgrounds(own) is None
     shutil.rmtree(copy)
     assert backgrounds(own) is None  # a prepared crop shows little else than the face
+
+
+def test_cuts_beside_faces_show_no_labelled_one_in_its_place(faces):
+    own = load_splits([split_of(faces, "train")], LAYOUT, 64, 1.0)
+    found, again = beside(own, 20, 1.0), beside(own, 20, 0)
+    assert 10 < len(found) <= 20 and (found["crop"][:] == again["crop"][:]).all()
+    assert (found.crops[3] == again.crops[3]).all() and found.crops[0].shape == own.crops[0].shape  # with the margin
+    assert (iou(found["box"][:], grow(found["crop"][:], 1 / 1.2)).diagonal() <= MISFIT + 0.02).all()
+    name = own["file"][0]
+    three = own.only(np.arange(3)).with_columns(file=np.array([name, f"{name}#2", f"{name}#3"], object))
+    cuts = beside(three, 20, 0)["crop"][:]  # faces of one picture
+    assert len(cuts) and iou(three["box"][:], grow(cuts, 1 / 1.2)).max() <= MISFIT + 0.02
 
 
 def test_the_limit_of_a_net_lies_above_background_but_not_above_faces(faces):

@@ -82,7 +82,7 @@ CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchsc
 
 
 def import_packages(name: str) -> None:
-    for package in PACKAGES[name]:
+    for package in PACKAGES.get(name, ()):
         if find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
 
@@ -115,6 +115,40 @@ def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
                 assert part.shape == other.shape and other.dtype == torch.float32
                 assert (part - other).abs().max() < 1e-4
     assert stored_values(file)["net"] == "of a test"
+
+
+@pytest.fixture(scope="module", params=["small", "shipped"])
+def telling(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
+    """A net with the output `face`, small or shipped but for that output, and its source."""
+    torch.manual_seed(0)
+    if request.param == "small":
+        options = NetOptions(NET, "pip", 32, 64, num_nb=5, refine=True, auxiliary=("face",))
+        net = spread(build_net(make_spec(options, mean_face()[36:48])))
+    else:
+        known = checkpoint.load(ROOT / "weights" / "landmarks-fast.pt")
+        net = build_net({**known["net"], "auxiliary": ["visible", "face"]}).eval()
+        net.load_state_dict(known["model"], strict=False)
+    torch.nn.init.normal_(net.face.read.weight, std=0.5)
+    return net, source_of(net, tmp_path_factory.mktemp("telling"))
+
+
+@pytest.mark.parametrize(
+    ("telling", "name"),
+    [("small", "onnx"), ("small", "int8"), *slow(*(("shipped", name) for name in (*PACKAGES, "onnx")))],
+    indirect=["telling"],
+)
+def test_the_output_face_is_exported(tmp_path, telling, name):
+    import_packages(name)
+    (net, source), file = telling, tmp_path / f"net{FORMATS[name].suffix}"
+    images = pictures(5, net.spec["input_size"])
+    source = source._replace(feeds=lambda: ({"image": one[None].numpy()} for one in images))
+    if name == "onnx":
+        file = source.onnx
+    else:
+        write_format(name, source, file)
+    one, two = torch_predictor(net, torch.device("cpu"))(images), exported_predictor(file, 1)(images)
+    assert one.face.shape == two.face.shape == (5,) and two.face.dtype == torch.float32
+    assert (one.face - two.face).abs().max() < (0.1 if name == "int8" else 1e-3) and one.face.std() > 1e-3
 
 
 @pytest.mark.slow

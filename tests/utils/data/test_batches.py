@@ -62,6 +62,30 @@ def test_what_is_drawn_over_a_landmark_hides_it(faces):
     assert set(seen.unique().tolist()) == {torch.tensor(LIKELY).item(), 1.0}
 
 
+def test_misplaced_faces_train_no_landmark_and_change_no_other_draw(faces):
+    several = opened(faces)
+    told = several.with_columns(face=np.where(np.arange(36) < 30, 1.0, np.where(np.arange(36) < 33, 0, np.nan)))
+    told = Faces(
+        {**told.columns, "pose": np.zeros((36, 3)), "visible": np.ones((36, 68))},
+        told.crops,
+        {**told.facts, "meanface": several.meanface()},
+    )
+    recipe = replace(PRESETS["default"], rotation=20.0, scale=0.1, translation=0.05)
+    plain_one, mixed, again = (
+        batch_of(told, replace(recipe, misplaced=share), range(36), 2) for share in (0, 0.5, 0.5)
+    )
+    assert torch.equal(mixed.images, again.images) and torch.equal(mixed.labels.packed, again.labels.packed)
+    lost = (mixed.images != plain_one.images).flatten(1).any(1)
+    assert 5 < lost.sum() < 25 and not lost[30:].any()  # only what shows a face can be misplaced
+    assert torch.equal(mixed.labels.packed[~lost], plain_one.labels.packed[~lost])
+    assert (mixed.labels.weight[lost] == 0).all() and (plain_one.labels.weight == 1).all()
+    assert (mixed.labels.pose_weight[lost] == 0).all() and (mixed.labels.visible_weight[lost] == 0).all()
+    assert mixed.labels.face[:30, 0].tolist() == (~lost[:30]).float().tolist()
+    assert mixed.labels.face_weight[:, 0].tolist() == [1] * 33 + [0] * 3 and (mixed.labels.face[30:33] == 0).all()
+    silent = batch_of(several, replace(recipe, misplaced=0.5), range(36), 2)  # without the output nothing is misplaced
+    assert torch.equal(silent.images, plain_one.images) and silent.labels.face is None
+
+
 def test_a_mirror_image(faces):
     visible = np.ones((36, 68), bool)
     visible[2, 36] = False

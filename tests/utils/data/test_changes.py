@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import settings
+from conftest import mean_face, settings
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -12,12 +12,16 @@ from scipy.stats import kstest
 
 from utils.data.changes import (
     DRAWS,
+    IN_PLACE,
     LUMA,
+    OUT_OF_PLACE,
     Change,
     CropGeometry,
     changes,
     exchanged,
     hidden,
+    in_place,
+    misplaced,
     moved,
     shapes,
     turned,
@@ -252,6 +256,56 @@ def test_changes_one_after_another_are_one():
     mapped = points * 64 @ whole[..., :2].swapaxes(1, 2) + whole[:, None, :, 2]
     assert np.allclose(exchanged(mapped / 64, [first, second], [1, 0]), moved(points, none, [first, second], [1, 0]))
     assert np.array_equal(np.linalg.det(whole[..., :2]) < 0, first.mirrored ^ second.mirrored)
+
+
+@examples(deadline=None, max_examples=50)
+@given(
+    st.floats(-180, 180),
+    st.floats(-1.2, 1.2),
+    st.floats(0, 0.8),
+    st.floats(0, 360),
+    st.sets(st.integers(0, 67), min_size=3, max_size=68),
+)
+def test_a_face_is_in_its_place_by_roll_size_and_distance(roll, zoom, apart, side, seen):
+    """Of a similarity of the mean face, whichever landmarks are known."""
+    mean, (turn, way) = mean_face(), np.exp(1j * np.radians([roll, side]))
+    known = np.isin(np.arange(68), list(seen))
+    if np.ptp(mean[known], axis=0).min() < 0.05:
+        return
+    whole, centre = mean @ (1, 1j), mean[known].mean(0) @ (1, 1j)
+    points = np.exp(zoom) * turn * (whole - centre) + centre + apart * way
+    points = np.where(known[:, None], np.stack([points.real, points.imag], 1), np.nan)
+    given = np.array([abs(roll), abs(zoom), apart])
+    if (np.abs(given - [IN_PLACE, OUT_OF_PLACE]) < 1e-3).any():
+        return
+    wanted = 1 if (given < IN_PLACE).all() else 0 if (given > OUT_OF_PLACE).any() else np.nan
+    assert np.array_equal(in_place(points[None], known[None], mean), [wanted], equal_nan=True)
+    bare = np.where(known[:, None], mean, np.nan)  # a landmark that no face has
+    assert np.array_equal(in_place(points[None], np.ones((1, 68), bool), bare), [wanted], equal_nan=True)
+
+
+def test_two_landmarks_do_not_tell_where_a_face_is():
+    known = np.arange(68) < np.array([[2], [3]])
+    assert np.isnan(in_place(np.tile(mean_face(), (2, 1, 1)), known, mean_face())).tolist() == [True, False]
+
+
+def test_misplaced_faces_are_turned_or_show_a_part():
+    u, plain = np.random.default_rng(0).random((400, 5)), draw(PLAIN, 400)
+    lost = u[:, 4] < 0.5
+    (made,) = misplaced(u, [plain], lost)
+    assert np.array_equal(made.matrix[~lost], plain.matrix[~lost])
+    placed = moved(np.tile(mean_face(), (400, 1, 1)), np.zeros(400), [made], range(68))
+    found = in_place(placed, np.ones((400, 68), bool), mean_face())
+    assert (found[~lost] == 1).all() and (found[lost] == 0).all()
+    zoom = np.sqrt(np.linalg.det(made.matrix[lost][..., :2]))
+    assert 0.4 < np.mean(np.isclose(zoom, 1)) < 0.8 and zoom.max() > 3
+    centre = made.matrix[lost] @ (32, 32, 1)
+    assert (np.abs(placed[lost].mean(1) - 0.5)).max() < 1.5 and np.abs(
+        centre / 64 - 0.5
+    ).max() > 0.5  # some of it is seen
+    clipped = plain._replace(clips=np.ones(400, bool))  # a published translation
+    (made,) = misplaced(u, [clipped], lost)
+    assert np.array_equal(made.clips, ~lost)
 
 
 def head(pose) -> np.ndarray:

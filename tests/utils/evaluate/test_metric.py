@@ -39,6 +39,21 @@ def test_unknown_landmarks_do_not_count():
     assert values == pytest.approx([100 * 9 / (9 * 2**0.5)] * 2)
 
 
+def test_false_faces_are_those_that_pass_where_almost_all_faces_do():
+    false = np.array([0.1, 0.3, 0.4, 0.5])
+    assert metric.false_faces(np.array([0.9, 0.4]), false) == 50
+    assert metric.false_faces(np.array([0.0, *[0.45] * 1999]), false) == 25  # one of 2000 faces may be lost
+    assert metric.false_faces(np.array([0.0, *[0.45] * 900]), false) == 100
+    none = np.zeros(0)
+    assert np.isnan([metric.false_faces(none, false), metric.false_faces(false, none)]).all()
+
+
+def test_reliability_compares_probabilities_with_shares():
+    rows = metric.reliability(np.array([0.05, 1.0, 0.05, 0.95, 0.51]), np.array([0.0, 1, 1, 1, 0]))
+    assert np.allclose(rows, [(0.05, 0.5, 2), (0.51, 0, 1), (0.975, 1, 2)])
+    assert metric.reliability(np.zeros(0), np.zeros(0)) == []
+
+
 def test_other_norms():
     truth = np.zeros((1, 68, 2))
     truth[0, 1], truth[0, 42:48] = (30, 40), (10, 0)

@@ -32,7 +32,7 @@ NOT_WHEN_RESUMED = set(
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error cls_error score_width sigma weights
     seed identity label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step
     partial_events teacher face_sides pasted touching parts mosaic crops scales labels least_box test_split
-    labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split()
+    labelled_fraction unlabelled backgrounds least_face_score least_sharpness semi freeze""".split()
 )
 IN_TESTS = set(
     """
@@ -48,7 +48,7 @@ ONLY = {
         score_width sigma alignment hard_landmarks openings pose eyes mouth visible teacher_weight balance
         folds norm thresholds flip_test box detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear shear_prob padding padding_prob
-        noise_reach labelled_fraction unlabelled
+        noise_reach labelled_fraction unlabelled backgrounds face misplaced
         least_face_score least_sharpness semi unlabelled_share edge freeze pixels shares""".split()
     ),
 }

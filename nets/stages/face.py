@@ -1,0 +1,45 @@
+"""Face branch: tells whether the crop shows a human face, upright and in its place.
+
+A face is in its place if it lies about where the crop protocol puts it, about as large, and turned by less than some 50
+degrees. The negatives are crops without a face, crops of a part of one, and crops of a face that is turned by more than
+100 degrees or far too large or too small. Landmark scores cannot replace this output: they say how sharp a peak is.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nets.blocks import start_small
+from nets.labels import Labels
+
+WIDTH = 64  # hidden units
+
+
+class FaceBranch(nn.Module):
+    """Reads the means and the maxima of the head's feature map of `channels` channels.
+
+    It passes no gradient to the feature map, so it can be trained behind any trained net without changing landmarks.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.hidden, self.read = nn.Linear(2 * channels, WIDTH), nn.Linear(WIDTH, 1)
+        start_small(self.read)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (B, 1) of showing a face, from features (B, C, H, W)."""
+        features = features.detach()
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
+        return self.read(self.hidden(pooled).relu()).float()
+
+    def denominators(self, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: number of crops of which it is known whether they show a face}."""
+        weight = labels.face_weight
+        return {"face": labels.packed.new_zeros(()) if weight is None else weight.sum()}
+
+    def loss(self, logits: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: sum} of the cross entropies of logits (B, 1)."""
+        if labels.face is None:
+            return {"face": 0 * logits.sum()}
+        errors = F.binary_cross_entropy_with_logits(logits, labels.face, reduction="none")
+        return {"face": (labels.face_weight * errors).sum()}
