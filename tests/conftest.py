@@ -42,8 +42,10 @@ import pipnet.app.demo  # noqa: E402
 from extras.detector.wider import Picture  # noqa: E402
 from extras.runtimes import open_torchscript  # noqa: E402
 from extras.systems.convert.published import HEAD_NAMES  # noqa: E402
+from nets.stages.auxiliary import STATES  # noqa: E402
 from pipnet.errors import UserError, printable  # noqa: E402
 from pipnet.files import checksum  # noqa: E402
+from pipnet.geometry import Protocol, box_of, crop_box, to_crop  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from pipnet.runtimes import open_file  # noqa: E402
 from utils.data.faces import Faces  # noqa: E402
@@ -55,6 +57,7 @@ from utils.train import checkpoint, ranks  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
+SQUARE = Protocol(**DEFAULTS.protocols["square"])
 NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
 
 
@@ -516,9 +519,64 @@ def detector_file(file: Path, boxes, scores) -> str:
     return str(file)
 
 
+def square_face() -> np.ndarray:
+    """(68, 2): the mean face in [0, 1] of the crop that `square` cuts round it."""
+    return to_crop(mean_face(), crop_box(box_of(mean_face()) * 1000, SQUARE, 1000, 1000) / 1000)
+
+
+def known_file(file: Path, right: float = 0.0, further: bool = False) -> str:
+    """Write a landmark net of 64 px whose outputs are known; return its path.
+
+    In every crop it finds the mean face, in a blue one further right by the share `right` of the crop. Scores are 0.9,
+    expected errors 0.01. With `further` pose is 0.1, 0.2, 0.3, and the right eye and the mouth are closed.
+    """
+    import onnx
+
+    outputs: dict = {"score": (68, 0.9), "sigma": (68, 0.01)}
+    if further:
+        outputs |= {"pose": (3, (0.1, 0.2, 0.3)), "states": (4, (0.1, 0.9, 0.8, 0.2))}
+    rows = [
+        f"{name}_row = Constant <value = float[1, {count}] {{{', '.join(map(str, np.broadcast_to(value, count)))}}}> () "
+        f"{name} = Add (zero, {name}_row)"
+        for name, (count, value) in outputs.items()
+    ]
+    ports = ", ".join(f"float[batch, {count}] {name}" for name, (count, _) in outputs.items())
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 18]>
+        known (uint8[batch, 64, 64, 3] image) => (float[batch, 68, 2] landmarks, {ports}) {{
+            face = Constant <value = float[1, 68, 2] {{{", ".join(map(str, square_face().ravel()))}}}> ()
+            blue = Constant <value = float[3] {{{3 / 255}, 0, 0}}> ()
+            right = Constant <value = float[1, 1, 2] {{{right}, 0}}> ()
+            sides = Constant <value_ints = [1, 2, 3]> ()
+            last = Constant <value_ints = [3]> ()
+            both = Constant <value_ints = [2, 3]> ()
+            nothing = Constant <value_float = 0.0> ()
+            levels = Cast <to = 1> (image)
+            shares = Mul (levels, blue)
+            mean = ReduceMean (shares, sides)
+            shade = Squeeze (mean, last)
+            move = Mul (shade, right)
+            landmarks = Add (face, move)
+            one = Squeeze (mean, both)
+            zero = Mul (one, nothing)
+            {" ".join(rows)}
+        }}""")
+    values = {
+        "layout": LAYOUTS.load("68").to_dict(),
+        "protocol": DEFAULTS.protocols["square"],
+        "input_size": 64,
+        "meanface": square_face().tolist(),
+        "states": list(STATES) if further else None,
+    }
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in values.items()})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, file)
+    return str(file)
+
+
 # fmt: off
 SMALL = ["--net", NET, "--weights", "none", "--input-size", "64", "--target-size", "64", "--batch-size", "8", "--threads", "1",
-         "--workers", "1", "--warmup", "0.5"]
+         "--workers", "1", "--warmup", "0.5", "--amp", "off"]
 # fmt: on
 
 
@@ -667,17 +725,6 @@ def trained_once(root: Path, *flags: str) -> SimpleNamespace:
     once(root, make)
     done = SimpleNamespace(**json.loads((root / "said.json").read_text()))
     return SimpleNamespace(folder=root / "000", root=root, done=done, flags=given)
-
-
-def sure_of_faces(exported: Path, copy: Path) -> str:
-    """Write a copy of an exported net that takes every crop for a face; return its path."""
-    import onnx
-
-    model = onnx.load(exported)
-    for row in model.metadata_props:
-        row.value = {"face_limit": "0.0", "face_least": "0.0"}.get(row.key, row.value)
-    onnx.save(model, copy)
-    return str(copy)
 
 
 def exported_predictor(file, threads=1):

@@ -12,7 +12,7 @@ from ideal import ideal
 
 from nets.heads.pip import PIPHead, PIPMaps, nearest_neighbors, voters
 from nets.labels import Labels, Prediction
-from nets.losses import ERROR_FORMS
+from nets.losses import ERROR_FORMS, laplace_loss
 
 
 def make(neighbor_index: list[list[int]], **options) -> PIPHead:
@@ -151,6 +151,16 @@ def test_wing_is_that_of_slim():
     share = torch.tensor([0, 0.001, 0.1, 0.7, 1, 9.9, 10.1, 30], dtype=torch.float64)
     wanted = [10 * math.log(1 + x / 2) if x < 10 else x - (10 - 10 * math.log(1 + 10 / 2)) for x in share.tolist()]
     assert ERROR_FORMS["wing"](8 * share).tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_loss_of_expected_errors_by_hand():
+    """Each likelihood is multiplied by its scale, which is a constant: the gradient is weight * (scale - mean error)."""
+    errors = torch.tensor([[1.0, 3], [4, 4]], requires_grad=True)
+    log_scale = torch.tensor([math.log(2), 0], requires_grad=True)
+    loss = laplace_loss(torch.tensor([2.0, 0.5]), errors, log_scale)
+    loss.backward()
+    assert loss.item() == pytest.approx(2 * 2 * (2 / 2 + math.log(2)) + 0.5 * 4)
+    assert log_scale.grad.tolist() == pytest.approx([2 * (2 - 2), 0.5 * (1 - 4)]) and errors.grad is None
 
 
 def test_expected_errors_weigh_the_merge():

@@ -15,7 +15,19 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, mean_face, refuses, run
+from conftest import (
+    DEFAULTS,
+    LAYOUTS,
+    ROOT,
+    SQUARE,
+    detector_file,
+    draw_face,
+    known_file,
+    mean_face,
+    refuses,
+    run,
+    square_face,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -35,18 +47,12 @@ from pipnet.video.track import Tracker
 from utils.task.find import find_net
 from utils.task.inference import open_landmark_net
 
-SQUARE = Protocol(**DEFAULTS.protocols["square"])
 ASTRONAUT = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
 
 
 def blind(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A detector that finds nothing."""
     return np.zeros((0, 4)), np.zeros(0)
-
-
-def square_face() -> np.ndarray:
-    """(68, 2): the mean face in [0, 1] of the crop that `square` cuts round it."""
-    return to_crop(mean_face(), crop_box(box_of(mean_face()) * 1000, SQUARE, 1000, 1000) / 1000)
 
 
 def geometric(mean: np.ndarray | None = None, protocol: str = "square", layout: str = "68", **options) -> Landmarker:
@@ -149,8 +155,8 @@ def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
     assert np.allclose(net.predict(cut(image, crop, 64)[None])["landmarks"], found["landmarks"])
 
 
-def test_forty_faces_at_once_are_the_forty_one_by_one(trained):
-    landmarker = Landmarker(trained.folder / "best.onnx", detector=blind, threads=1)
+def test_forty_faces_at_once_are_the_forty_one_by_one(tmp_path):
+    landmarker = Landmarker(known_file(tmp_path / "net.onnx", right=0.5), detector=blind, threads=1)
     image = np.concatenate(
         [np.concatenate([draw_face(np.random.default_rng([8, r, c]), 80)[0] for c in range(8)], 1) for r in range(5)]
     )
@@ -737,15 +743,16 @@ def test_onnxruntime_sends_no_reports():
     assert done.stdout == "1\n", done.stderr
 
 
-def test_images_of_every_kind(trained, tmp_path):
+def test_images_of_every_kind(tmp_path):
     image = draw_face(np.random.default_rng(5), 160)[0]
     grey, file = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), tmp_path / "face.png"
     cv2.imwrite(str(file), image)
+    net = known_file(tmp_path / "net.onnx", right=0.5)
 
     def found(image, **options) -> np.ndarray:
         seen = []
         landmarker = Landmarker(
-            trained.folder / "best.onnx",
+            net,
             lambda image: (seen.append(image), ([[30, 20, 130, 140]], [1]))[1],
             threads=1,
             any_roll=False,

@@ -22,7 +22,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, refuses, run, sure_of_faces, words, works
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, known_file, refuses, run, words, works
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
@@ -30,6 +30,7 @@ from pipnet.app import demo, encoders, output, sinks
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.images import read_image
+from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.video import sources, stream
 from utils.task import inference
@@ -40,12 +41,11 @@ BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
 
 
 @pytest.fixture(scope="module")
-def nets(trained, tmp_path_factory) -> list[str]:
-    """A net that is hardly trained and a detector that always finds BOX: what they say is not the point here."""
+def nets(tmp_path_factory) -> list[str]:
+    """A net that finds the mean face in every crop and a detector that always finds BOX."""
     folder = tmp_path_factory.mktemp("detector")
-    net = sure_of_faces(trained.folder / "best.onnx", folder / "best.onnx")
     file = detector_file(folder / "detector.onnx", [BOX], [0.9])
-    return ["--exp", net, "--detector-weights", file, "--threads", "1", "--upright"]
+    return ["--exp", known_file(folder / "best.onnx"), "--detector-weights", file, "--threads", "1", "--upright"]
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,8 @@ def test_pictures_of_every_kind(nets, tmp_path, capfd):
     cv2.imwrite(str(folder / "16_1x1.png"), np.zeros((1, 1, 3), np.uint8))
     (folder / "notes.txt").write_text("no picture")
     (folder / "17_cut.jpg").write_bytes((folder / "08.jpg").read_bytes()[:-500])
-    show("--source", folder, "--save out --json out.jsonl", *nets)
+    of_colours = known_file(tmp_path / "of_colours.onnx", right=0.2)
+    show("--source", folder, "--save out --json out.jsonl", *nets, "--exp", of_colours)
     rows = lines("out.jsonl")
     assert [row["file"] for row in rows] == sorted(file.name for file in folder.iterdir())[:16]
     assert "left out" in (said := capfd.readouterr().err) and "17_cut.jpg: the image is cut short" in said
@@ -346,25 +347,23 @@ def test_a_video_with_all_there_is(nets, tmp_path, cli):
     assert {"ear_left", "ear_right", "perclos", "blinks", "yawns", "alarm"} <= face.keys() and min(face["sigma"]) > 0
 
 
-def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
-    works(cli("--train --test-onnx", *recipe, "--exp posed --pose 1 --eyes 0.8 --mouth 0.5"))
-    exported = sure_of_faces(tmp_path / "runs" / "posed" / "best.onnx", tmp_path / "posed.onnx")
-    found = detector_file(tmp_path / "detector.onnx", [BOX], [0.9])
+def test_pose_and_states_are_the_nets_own(nets, recipe, tmp_path, cli, monkeypatch):
+    works(cli("--train --export onnx", *recipe, "--exp posed --pose 1 --eyes 0.8 --mouth 0.5"))
+    exported = open_net(tmp_path / "runs" / "posed" / "best.onnx", 1)
+    assert exported.pose and exported.states == STATES
     monkeypatch.setattr(stream, "head_pose", None)  # must not be used
-    flags = ["--exp", exported, "--detector-weights", found, "--threads", "1", "--pose", "--upright"]
+    known, found = known_file(tmp_path / "known.onnx", further=True), nets[nets.index("--detector-weights") + 1]
+    flags = [*nets, "--exp", known, "--pose"]
     cv2.imwrite("face.png", face_picture())
+    (whole,) = Landmarker(known, Detector(weights=found), threads=1, any_roll=False)(read_image(Path("face.png")))
+    assert whole.pose.shape == (3,) and np.abs(whole.pose).max() > 5  # the finder turns the crop, and so the pose
     show("--source face.png --json picture.jsonl --save drawn.png", *flags)
-    said = lines("picture.jsonl")[0]["faces"][0]
-    (face,) = Landmarker(exported, Detector(weights=found), threads=1, any_roll=False)(read_image(Path("face.png")))
-    assert said["pose"] == pytest.approx(face.pose.tolist(), abs=0.01) and list(said["states"]) == list(STATES)
-    assert said["states"] == pytest.approx(face.states, abs=0.001) and all(
-        0 < value < 1 for value in said["states"].values()
-    )
     show("--source", write_video(tmp_path / "talk.avi", 3), "--json video.jsonl --drowsiness", *flags)
-    for row in lines("video.jsonl"):
-        said = row["faces"][0]
-        shut = [said["states"][f"{side}_eye_closed"] > 0.5 for side in ("left", "right")]
-        assert len(said["pose"]) == 3 and (shut[0] != shut[1] or said["closed"] == shut[0])
+    said = [row["faces"][0] for file in ("picture.jsonl", "video.jsonl") for row in lines(file)]
+    assert len(said) == 4 and said[0]["pose"] == pytest.approx(whole.pose.tolist(), abs=0.01)
+    for face in said:
+        assert face["states"] == pytest.approx(dict(zip(STATES, (0.1, 0.9, 0.8, 0.2), strict=True)))
+        assert len(face["pose"]) == 3
 
 
 @pytest.mark.slow
@@ -509,11 +508,10 @@ demo.command([])"""
     assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
-def test_a_checkpoint_says_what_its_export_says(nets, trained, cli, tmp_path):
-    cv2.imwrite("face.png", face_picture())
-    found = []
-    for exp in (trained.folder / "best.onnx", trained.folder / "best.pt"):
-        done = works(cli("--source", tmp_path / "face.png", "--json -", *nets, "--exp", exp, script=ROOT / "demo.py"))
+def test_a_checkpoint_says_what_its_export_says(cli):
+    found, source = [], ROOT / "assets" / "astronaut.jpg"
+    for exp in (ROOT / "weights" / f"landmarks-fast{suffix}" for suffix in (".onnx", ".pt")):
+        done = works(cli("--source", source, "--json - --threads 1 --exp", exp, script=ROOT / "demo.py"))
         found.append(json.loads(done.stdout)["faces"][0]["landmarks"])
     assert np.abs(np.subtract(*found)).max() < 0.5
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, refuses, rewrite, settings, split_of, write_faces
+from conftest import LAYOUTS, refuses, rewrite, sets_of, settings, split_of, write_faces
 
 from utils.data.batches import Batches
 from utils.data.faces import Faces
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_splits
 from utils.data.pts import read_pts, write_pts
+from utils.task.task_data import load_faces, prepare
+from utils.train.ranks import start_ranks
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 
@@ -47,6 +49,18 @@ def test_faces_from_disk_equal_those_in_memory(faces):
     memory, disk = opened(faces, size=32), opened(faces, size=32, cache=0.0)
     assert memory.crops.decoded is not None and disk.crops.decoded is None
     assert all(np.array_equal(memory.crops[i], disk.crops[i]) for i in range(len(memory)))
+
+
+def test_a_face_is_large_enough_if_both_sides_of_its_box_are(faces, tmp_path):
+    folder = shutil.copytree(faces, tmp_path / "boxes")
+    box = np.tile([10.0, 10, 70, 70], (36, 1))
+    box[3], box[5] = (10, 10, 59, 90), (10, 10, 90, 59)
+    rewrite(folder, "train", box=box)
+    chosen = settings(input_size=64, least_box=50.0, train_data=[str(folder)])
+    loaded = load_faces(prepare(chosen, sets_of(chosen), start_ranks(), True, False)).train
+    assert list(loaded["file"]) == [
+        name for i, name in enumerate(split_of(folder).set.read("train")["file"]) if i not in (3, 5)
+    ]
 
 
 def test_a_subset_of_the_landmarks(faces):

@@ -6,17 +6,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, mismatch, refuses, split_of
+from conftest import DEFAULTS, LAYOUTS, mean_face, mismatch, refuses, settings, split_of, untrained
 
 from extras.datasets import PARTS_300W, infer
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
+from utils.data.batches import Batches, plain
 from utils.data.disk import rounded
 from utils.data.faces import Column, Faces
 from utils.data.prepare import DataGenerator, split_identities
@@ -181,6 +184,36 @@ def test_a_prepared_set_comes_back(tmp_path):
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_blue_stays_blue_from_the_picture_to_the_input_of_a_net(tmp_path):
+    """The numbers of a plain picture, and those that ResNet, which takes RGB, and Slim, which takes BGR, make of them."""
+    colour, points, layout = (200, 90, 30), mean_face() * 60 + 18, LAYOUTS.load("68")  # blue, green, red
+    for split in ("train", "test"):
+        (tmp_path / "raw" / split).mkdir(parents=True)
+        for name in ("a", "b"):
+            cv2.imwrite(str(tmp_path / "raw" / split / f"{name}.png"), np.full((96, 96, 3), colour, np.uint8))
+            write_pts(tmp_path / "raw" / split / f"{name}.pts", points)
+    several = load_splits(
+        [split_of(DataGenerator(tmp_path / "raw", 64, "points", out=tmp_path / "data").run())], layout, 64, 0
+    )
+    turned = replace(settings("default").augment, colour_prob=0.0, grayscale=0.0, infrared=0.0, gamma=1.0, blur=0.0)
+    turned = replace(turned, noise=0.0, occlusion=0.0, shadow=0.0, edge=0.0, fill="real", rotation_prob=1.0)
+    for batch in (
+        plain(several, np.zeros(1, int)),
+        Batches(several, turned, layout.flip_index, 0)[np.zeros(1, int), np.zeros(1, int)],
+    ):
+        middle = batch.images[0, 24:40, 24:40].float()
+        assert (middle - torch.tensor(colour)).abs().max() < 4  # JPEG
+        for net, order in (("resnet18", (2, 1, 0)), ("slim", (0, 1, 2))):
+            built = untrained(mean_face(), name=net, head="coordinate", stride=None)
+            row = built.spec["preprocess"]
+            wanted = [
+                (colour[c] / 255 - mean) / std for c, mean, std in zip(order, row["mean"], row["std"], strict=True)
+            ]
+            assert built.preprocess(batch.images)[0, :, 24:40, 24:40].mean((1, 2)).tolist() == pytest.approx(
+                wanted, abs=0.1
+            )
 
 
 def test_preparation_is_deterministic_and_another_recipe_is_another_folder(tmp_path):

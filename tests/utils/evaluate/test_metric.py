@@ -74,6 +74,15 @@ def test_published_failure_rate_and_area(reference):
         assert metric.auc(values, threshold) == pytest.approx(area, abs=1e-9)
 
 
+def test_area_by_hand():
+    """Shares of faces at 0, 0.01, ... %; Simpson's rule, and for an odd number of steps the trapezoidal one at the end."""
+    values = np.array([0.005, 0.015, 0.025, 0.035])
+    assert metric.auc(values, 0.02) == pytest.approx((0 + 4 * 0.25 + 0.5) / 3 / 2)
+    assert metric.auc(values, 0.03) == pytest.approx(((0 + 4 * 0.25 + 0.5) / 3 + (0.5 + 0.75) / 2) / 3)
+    assert metric.auc(values, 0.01) == pytest.approx((0 + 0.25) / 2)
+    assert metric.summary(values, [0.02]).fr == (50,)
+
+
 def test_hidden_landmarks_found_by_a_net():
     truth = np.array([[0, 1, 1, 0], [1, np.nan, 1, 0]])
     figures = metric.hidden(np.array([[0.1, 0.9, 0.3, 0.2], [0.8, 0.0, 0.7, 0.4]]), truth)

@@ -165,6 +165,14 @@ def test_every_number_of_neighbors_and_stride_trains(num_nb, stride):
     assert not unmoved, unmoved
 
 
+def test_a_term_weighs_its_key_times_the_factor_of_the_net():
+    net = make_net()
+    net.factors = {"score": 3.0, "neighbor_y": 0.5}
+    first = make_solver(net, cls=2.0, reg=0.25).train_step([make_batch(4)]).read()
+    weights = {"score": 3 * 2, "offset_x": 0.25, "offset_y": 0.25, "neighbor_x": 0.25, "neighbor_y": 0.5 * 0.25}
+    assert first["loss"] == pytest.approx(sum(weight * first[term] for term, weight in weights.items()))
+
+
 def test_accumulated_gradients_are_the_mean():
     batch, found = make_batch(8), []
     batch.labels.weight[:3, 4:] = 0  # the samples count differently
