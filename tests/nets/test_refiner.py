@@ -1,5 +1,6 @@
 """The refiner behind any head, and distillation from a teacher: units, then whole runs from the command line."""
 
+import math
 import re
 import shutil
 from functools import partial
@@ -20,6 +21,7 @@ from conftest import (
     two_train_as_one,
     works,
 )
+from conftest import settings as values_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
@@ -29,13 +31,18 @@ from small_nets import FACE, PARTS, net_of, pictures, some_labels
 from extras.detector.faceboxes import FaceBoxesV2
 from nets import HEADS, Labels
 from nets.stages.refiner import Refiner, sample
+from nets.stages.visibility import Visibility
 from nets.wrappers.base import Wrapper
 from nets.wrappers.distillation import Distillation, without_teacher
 from pipnet.errors import UserError
+from utils.data.batches import Batch
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
 from utils.train.cost import refiner_cost
 from utils.train.make_net import lid_openings
+from utils.train.ranks import Ranks
+from utils.train.schedule import make_schedule
+from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
 
 refined = partial(net_of, refine=True)
@@ -101,6 +108,17 @@ def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
     assert all(p.grad is None for p in net.head.parameters()) and any(
         p.grad is not None for p in net.backbone.parameters()
     )
+
+
+def test_losses_of_the_stages_by_hand():
+    """Errors are means of x and y in cells of 8 px; a landmark whose visibility is unknown counts nothing."""
+    labels = Labels.pack(torch.zeros(1, 68, 2), [[1, 0.5] + [0] * 66], visible=[[1, 0, 1] + [torch.nan] * 65])
+    refiner, moved = refined().refiner, torch.tensor([2 * 8 / 64, -8 / 64]).expand(1, 68, 2)
+    assert refiner.loss(moved, labels)["refine"].item() == pytest.approx(1.5 * (2 + 1) / 2)
+    logits = torch.tensor([[0.0, 2, -1] + [5] * 65])
+    wanted = math.log(2) + math.log(1 + math.exp(2)) + math.log(1 + math.exp(1))
+    assert Visibility(68).loss(logits, labels)["visible"].item() == pytest.approx(wanted)
+    assert refiner.denominators(labels)["refine"] == 1.5 and Visibility(68).denominators(labels)["visible"] == 3
 
 
 @pytest.mark.parametrize(
@@ -191,6 +209,26 @@ def test_what_a_teacher_teaches():
         "features": "of 2 x 2 cells, the teacher's of 3 x 3",
     }
     assert other.adapter is None and not {"teacher_maps", "teacher_features"} & other.denominators(labels).keys()
+
+
+def test_what_a_teacher_teaches_by_hand():
+    """Its landmarks are labels of half the weight here; its scores are higher by 0.1 in each cell."""
+    teacher, images, labels = net_of(), pictures(4), some_labels()
+    teacher.head.score.bias.data += 0.1
+    whole = Distillation(net_of(), teacher, list(range(68)), 0.5)
+    terms, imitation = (
+        whole.eval().loss(images, labels),
+        whole.net.loss(images, Labels.pack(whole.ask(images).landmarks)),
+    )
+    assert terms["teacher_maps"].item() == pytest.approx(4 * 68 * 0.1**2, rel=1e-4)
+    for term, value in imitation.items():
+        assert terms[f"teacher_{term}"].item() == pytest.approx(0.5 * value.item(), rel=1e-4)
+    chosen = values_of(teacher_weight=0.5, amp="off")
+    solver = Solver(whole, chosen.train, chosen.loss, make_schedule(chosen.train, 1), Ranks(0, 1, torch.device("cpu")))
+    step = solver.train_step([Batch(images, labels, torch.arange(4))]).read()
+    weights = {term: getattr(chosen.loss, key) for term, key in whole.terms.items()}
+    weights["teacher_maps"] *= 10
+    assert step["loss"] == pytest.approx(sum(weights[term] * value for term, value in step.items() if term != "loss"))
 
 
 def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():

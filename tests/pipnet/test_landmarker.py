@@ -879,7 +879,7 @@ def test_inference_loads_no_torch():
 
 
 @pytest.mark.slow
-def test_the_package_is_installed_with_its_weights(tmp_path, trained):
+def test_the_package_is_installed_with_its_weights(tmp_path):
     source, target = tmp_path / "source", tmp_path / "site"
     shutil.copytree(ROOT / "pipnet", source / "pipnet", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -888,7 +888,7 @@ def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     (source / "weights" / "000" / "best.onnx").write_text("a run is no part of it")
     (source / "weights" / "manifest.json").write_text("{}")
     for name in ("landmarks", "landmarks-fast", "finder"):
-        shutil.copy(trained.folder / "best.onnx", source / "weights" / f"{name}.onnx")
+        known_file(source / "weights" / f"{name}.onnx")
     detector_file(source / "weights" / "detector.onnx", [[20, 20, 80, 80]], [0.9])
     words = "-m pip install --quiet --no-deps --no-build-isolation --no-index --target"
     subprocess.run([sys.executable, *words.split(), target, source], check=True, cwd=tmp_path)
