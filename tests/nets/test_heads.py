@@ -1,5 +1,6 @@
 """Every head: decode inverts encode, unknown landmarks train nothing, a head learns faces and completes a whole run."""
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from overfitting import overfit, teach
 
 from extras.heads.heatmap import HeatmapHead
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
+from nets.heads.coordinate import CoordinateMaps
 from nets.heads.pip import nearest_neighbors
 from nets.heads.remap import Origins
 from utils.data.paths import resolve_paths
@@ -92,6 +94,16 @@ def test_unknown_landmarks_teach_nothing(head, options):
     assert found[0] == pytest.approx(found[1]) and found[0] == pytest.approx(found[2])
     nothing = Labels.pack(torch.full((4, 12, 2), float("nan")))
     assert not any((*net.loss(images, nothing).values(), *net.denominators(nothing).values()))
+
+
+def test_the_coordinate_head_by_hand():
+    """Errors and their scales are in eighths of the crop; sigma is in units of the crop."""
+    head, place = make("coordinate", {"sigma": True}).head, torch.full((1, 12, 2), 0.5)
+    maps = CoordinateMaps(place + torch.tensor([0.25, 0.125]), torch.full((1, 12), math.log(3)))
+    terms = head.loss(maps, head.encode(Labels.pack(place), (2, 2)))
+    assert terms["coordinate"].item() == pytest.approx(12 * (2 + 1))
+    assert terms["log_scale"].item() == pytest.approx(12 * 3 * (1.5 / 3 + math.log(3)))
+    assert torch.allclose(head.decode(maps).sigma, torch.tensor(3 / 8))
 
 
 @pytest.mark.parametrize("head", ("heatmap", "simcc"))

@@ -170,6 +170,7 @@ def test_colours_change_as_the_section_says():
     assert np.allclose(dark, dark[:, :1]) and sorted(set(dark[:, 0] - 20)) == list(range(10, 90))
     colourless = applied(np.array([20.0, 90, 150, 1]), grayscale=0.5)
     assert np.isclose(colourless, LUMA @ (20, 90, 150)).all(1).mean() == pytest.approx(0.5, abs=0.03)
+    assert np.allclose(applied(blue, grayscale=1.0), 200 * 0.114)  # of BGR
     assert np.array_equal(draw(replace(PLAIN, colour_prob=0.3, hue=0.2)).colour[:, :, 3] == 0, np.ones((4000, 3)))
     assert draw(PLAIN).colour is None
 
@@ -190,6 +191,8 @@ def test_shadows_and_the_ends_of_pictures_are_drawn_as_the_section_says():
     cuts = (low > 0) | (high < 80)
     assert cuts.any(1).mean() == pytest.approx(0.4, abs=0.03) and low.max() <= 0.35 * 80 < 80 - high.min() + 1
     assert cuts.any(0).all() and (cuts.sum(1) == 2).mean() > 0.1
+    depth = np.sort(np.concatenate([low, 80 - high], 1), 1)
+    assert 0.17 * 80 < depth[:, -2].max() <= 0.35 * 80 / 2 < depth[:, -1].max(), "of two edges one is half as deep"
 
 
 def test_one_option_does_not_change_what_another_does():
@@ -246,6 +249,15 @@ def test_landmarks_that_nobody_can_see():
     made.matrix[5, 0, 2] = 6
     found = hidden(places, frame, [made], 8)
     assert [np.flatnonzero(row).tolist() for row in found] == [[0], [0], [2, 3], [1], [2, 3], [3]]
+
+
+def test_what_covers_a_landmark_has_px_of_the_result():
+    """With an input margin of 8 px, the middle of the crop is at 40 px, and what lies in the margin is seen."""
+    boxes = np.array([[36, 36, 8, 8], [28, 28, 8, 8]])
+    made = Change(64, 80, 80, np.tile(np.eye(2, 3), (2, 1, 1)), np.zeros(2, bool), box=boxes)
+    places = np.tile([[0.5, 0.5], [1.1, 0.5], [1.2, 0.5]], (2, 1, 1))
+    found = hidden(places, np.full((2, 4), np.nan), [made], 8)
+    assert found.tolist() == [[True, False, True], [False, False, True]]
 
 
 def test_changes_one_after_another_are_one():

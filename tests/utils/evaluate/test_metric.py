@@ -80,7 +80,7 @@ def test_area_by_hand():
     assert metric.auc(values, 0.02) == pytest.approx((0 + 4 * 0.25 + 0.5) / 3 / 2)
     assert metric.auc(values, 0.03) == pytest.approx(((0 + 4 * 0.25 + 0.5) / 3 + (0.5 + 0.75) / 2) / 3)
     assert metric.auc(values, 0.01) == pytest.approx((0 + 0.25) / 2)
-    assert metric.summary(values, [0.02]).fr == (50,)
+    assert metric.summary(values, [0.02, 0.025]).fr == (50, 25)  # an error of the threshold itself is none
 
 
 def test_hidden_landmarks_found_by_a_net():
@@ -88,6 +88,8 @@ def test_hidden_landmarks_found_by_a_net():
     figures = metric.hidden(np.array([[0.1, 0.9, 0.3, 0.2], [0.8, 0.0, 0.7, 0.4]]), truth)
     assert figures == pytest.approx((3 / 7, (1 + 1 + 3 / 4) / 3, 2 / 3))
     assert np.isnan(metric.hidden(np.ones((1, 2)), np.ones((1, 2)))[1:]).all()
+    exact = metric.hidden(np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]]), np.array([[0, 0, 0, 1, 0, 1]]))
+    assert exact.recall == 1  # four of the first five are hidden: the precision is 0.8
 
 
 def test_a_chart_holds_what_it_is_given():
