@@ -59,10 +59,10 @@ class Oracle:
 
     refiner = None
 
-    def __init__(self, points: torch.Tensor, shift: float, error: float = 0.0):
+    def __init__(self, points: torch.Tensor, shift: float, error: float = 0.0, sigma: torch.Tensor | None = None):
         right = torch.tensor([shift, 0.0])
         other = Labels.pack(points).flip(L68).landmarks
-        self.found = torch.cat([points + right + error, other + right])
+        self.found, self.sigma = torch.cat([points + right + error, other + right]), sigma
         self.head = self
         self.modules = untrained(mean_face()).modules
 
@@ -73,7 +73,7 @@ class Oracle:
         return images
 
     def decode_with_spread(self, maps):
-        return Prediction(self.found, torch.ones(self.found.shape[:2])), None
+        return Prediction(self.found, torch.ones(self.found.shape[:2]), self.sigma), None
 
 
 @pytest.mark.parametrize("mirrors", [False, True])
@@ -102,6 +102,19 @@ def test_landmarks_on_which_the_teacher_disagrees_with_itself_weigh_less():
     net.teacher = (Oracle(points, 0.0, error),)
     _, trust = net.ask(torch.zeros(1, 64, 64, 3), torch.eye(2, 3)[None])
     assert trust[0, 30] < 0.15 and trust[0, :30].min() > 0.99
+
+
+def test_trust_by_hand():
+    """The mean square of the disagreement, here 0, and of the errors expected in the crop and in its mirror image, where
+    the outer corners of the eyes have changed places.
+    """
+    net, sigma = MeanTeacher(untrained(mean_face()), L68, 0.0), torch.zeros(2, 68)
+    sigma[0, 36], sigma[1, 45] = 0.02, 0.04
+    net.teacher = (Oracle(faces(1), 0.0, 0.0, sigma),)
+    _, trust = net.ask(torch.zeros(1, 64, 64, 3), torch.eye(2, 3)[None])
+    wanted = torch.ones(68)
+    wanted[36] = 1 / (1 + (0 + (0.02**2 + 0.04**2) / 2) / 2 / 0.02**2)
+    assert torch.allclose(trust[0], wanted, atol=1e-4)
 
 
 def test_the_teacher_is_the_average_and_is_not_kept():

@@ -7,7 +7,7 @@ import torch
 from conftest import driver, fails, rows, works
 
 from utils.train import checkpoint
-from utils.train.history import make_whole
+from utils.train.history import History, make_whole
 from utils.train.run_folder import Run
 
 
@@ -30,6 +30,21 @@ def test_best_pt_is_of_the_best_epoch_of_last_pt(trained, tmp_path, best, found)
     assert all(torch.equal(tensor, stored["model"][name]) for name, tensor in kept["model"].items())
     assert figure == float(table[-1]["best"]) == (6.0 if best else 7.0)
     assert make_whole(run, "val_nme", {**stored, "best": figure}) == figure
+
+
+def test_the_best_epoch_by_hand():
+    """An equal figure is no better; a loss that has risen is a divergence where the figure has not become better."""
+    history, found = History("val_nme"), []
+    for epoch, (figure, loss) in enumerate([(5.0, 1.0), (4.0, 2.0), (4.0, 3.0), (6.0, 0.5), (5.0, 1.5)]):
+        better = history.add({"epoch": epoch, "loss": loss, "val_nme": figure}, {})
+        found.append((better, history.best, history.best_epoch(), history.epochs_since_best(), history.diverged()))
+    assert found == [
+        (True, 5, 0, 0, False),
+        (True, 4, 1, 0, False),
+        (False, 4, 1, 1, False),
+        (False, 4, 1, 2, False),
+        (False, 4, 1, 3, True),
+    ]
 
 
 def test_a_best_pt_that_agrees_is_left_alone(trained, tmp_path):
