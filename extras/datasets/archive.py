@@ -174,16 +174,15 @@ class Archive:
         trained on.
         """
         folder = self.split_folder(image)
-        split = said or (self.split_folders[folder] if folder else "train")
-        if not said and not folder and "train" in self.split_folders.values():
+        own = self.split_folders[folder] if folder else None
+        if not said and not own and "train" in self.split_folders.values():
             self.outside.append(image)
             return
-        name = image.relative_to(self.root)
-        tests = [part for part in name.parts[:-1] if part.lower().startswith("test") or split_of(part, True) == "test"]
-        if split == "train" and tests and not (folder and self.split_folders[folder] == "train"):
-            how = (
-                "list it in a file with test in its name" if said else "put folders train/ and test/ beside one another"
-            )
+        split, name = said or own or "train", image.relative_to(self.root)
+        begins = () if own == "train" else "test"  # a folder of a person in train/ may be named testperson
+        tests = [part for part in name.parts[:-1] if split_of(part, True) == "test" or part.lower().startswith(begins)]
+        if split == "train" and tests:
+            how = "list it in a file named test" if said else "put folders train/ and test/ side by side"
             raise UserError(
                 f"{where or image}: {name} would be trained on, but it is in a folder {tests[0]}; {how}, or rename that folder"
             )

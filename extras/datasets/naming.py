@@ -5,6 +5,7 @@ which faces of a user's own set are of one person or clip.
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 from itertools import islice
 from os.path import commonprefix
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,7 @@ NUMBER = re.compile(
 )  # of a picture in its series: 091_07b, clip_0007, "clip (7)"
 
 
+@lru_cache(maxsize=4096)
 def split_of(name: str, folder: bool = False) -> str | None:
     """Return the split that a word in the name of a list says; train for train_val, None for train_test.
 

@@ -109,9 +109,11 @@ def _no_pts(root: Path) -> str:
     files = [path for path, is_folder in walk(root) if not is_folder]
     if packed := next((path for path in files if path.suffix.lower() == ".zip"), None):
         return f"no .pts in it, but {packed.relative_to(root)}; unpack it there, or give the ZIP itself: --dataset {packed}"
-    if table := next((path for path in files if path.suffix.lower() in (".csv", ".json", ".xml")), None):
+    if tables := [path for path in files if path.suffix.lower() in (".csv", ".json", ".xml")]:
+        folders = [*map(str, dict.fromkeys(archive_and_labels(path)[0] for path in tables))]
         return (
-            f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
-            f"val/ and test/ there; give the folder {archive_and_labels(table)[0]}, without --dataset points"
+            f"no .pts in it, but {tables[0].relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
+            f"val/ and test/ there; give {'one of the folders' if folders[1:] else 'the folder'} {', '.join(folders[:3])}, "
+            "without --dataset points"
         )
     return "no image with a .pts of the same stem in it, and no CSV, JSON of COCO or Label Studio, or XML of CVAT"

@@ -564,6 +564,8 @@ def test_a_folder_without_pts_is_not_blamed_for_it(tmp_path):
         ("coco", "one JSON, or one"),
     ):
         refuses(fault, prepared, name, tmp_path / "set", tmp_path / "data")
+    write_coco(tmp_path / "set" / "more" / "annotations", [FIVE])
+    refuses("one of the folders .*export/1, .*set/more,", prepared, None, tmp_path / "set", tmp_path / "data")
     picture(tmp_path / "bare" / "a.jpg")
     refuses(".pts.*CSV, JSON", parse, "points", tmp_path / "bare")
     for split in ("val", "valid"):

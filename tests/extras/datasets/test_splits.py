@@ -112,6 +112,10 @@ def test_faces_in_no_folder_of_a_split(tmp_path, kind, said):
 def test_a_folder_of_test_faces_is_not_trained_on(tmp_path, kind, folder):
     root = listed(kind, tmp_path / "set", [f"{folder}/a.jpg", "others/b.jpg"])
     refuses(f"a.jpg would be trained on, but.*{folder.split('/')[-1]}", parse, kind, root)
+    root = listed(kind, tmp_path / "contrary", ["train/x/test/a.jpg", "train/b.jpg"])
+    refuses("train/x/test/a.jpg would be trained on", parse, kind, root)
+    root = listed(kind, tmp_path / "person", ["train/testperson/a.jpg", "train/b.jpg"])
+    assert found(root) == {"train": 2}
 
 
 def test_a_list_of_training_faces_names_no_test_face(tmp_path):
