@@ -32,22 +32,8 @@ PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of 
 # of files that are missing, no regular ones, too large, or named so
 FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
 # folders, in lower case, in which systems keep thumbnails, deleted files and earlier states: macOS, Synology, QNAP, Windows
-SYSTEM = {
-    "__macosx",
-    "@eadir",
-    "#recycle",
-    "#snapshot",
-    "@recycle",
-    "@recently-snapshot",
-    ".@__thumb",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-    ".thumbnails",
-    ".trash",
-    ".trashes",
-    ".trash-1000",
-}
+SYSTEM = {"__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"}
+SYSTEM |= {"system volume information", "lost+found", ".thumbnails"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
 
 

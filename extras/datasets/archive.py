@@ -1,5 +1,6 @@
 """An archive while it is parsed: its faces as columns of one table, what is missing, and the faults of its annotation."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -45,7 +46,8 @@ class Archive:
     annotation: the one file that is read, None for all; names of the points in their order, if there are any; stated:
     size of each image according to the annotation; told: faces by the coordinate of the first pixel that their file
     states, None where it states none; left_out: what is not used, and how often; notes: lines for the log; outside:
-    pictures outside of the folders of the splits, whose faces are left out; named: number of faces with a stated identity.
+    pictures outside of the folders of the splits, whose faces are left out; named: number of faces with a stated identity;
+    tops: the folder of a split in which a folder is.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Archive:
         self.notes: list[str] = []
         self.outside: list[Path] = []
         self.named = 0
+        self.tops: dict[str, Path | None] = {}
 
     def __len__(self) -> int:
         """Return the number of faces."""
@@ -191,7 +194,10 @@ class Archive:
 
     def split_folder(self, image: Path) -> Path | None:
         """Return the folder of a split in which a picture is; None if it is in none."""
-        return next((folder for folder in image.parents if folder in self.split_folders), None)
+        parent = os.path.dirname(image)  # comparing paths takes long
+        if parent not in self.tops:
+            self.tops[parent] = next((folder for folder in image.parents if folder in self.split_folders), None)
+        return self.tops[parent]
 
     def extend(self, columns: Table) -> None:
         """Add faces from finished columns. A missing value is None."""
