@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from utils.data.changes import Change, covers
-from utils.data.pixels import STILL, warps
+from utils.data.pixels import STILL, UNDISTORTED, warps
 
 HALF, WHITE = 0.5, 255.5
 MODES = {
@@ -47,7 +47,10 @@ def compile_changes(made: Sequence[Change]) -> list[tuple]:
             done.insert(0, (filled_outside, None, [np.clip(change.source, 0, FAR).round(), change.fill]))
         done.append((warp, None, [change.seen, change.side, change.fill, _groups(change)]))
         if change.hsv is not None:
-            add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], most=1)
+            still = np.zeros((len(change.hsv), 1, 1))
+            add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], still, most=1)
+        if change.distort is not None:
+            add(distort, (change.distort != UNDISTORTED).any(1), change.distort[..., None, None, None], most=1)
         if change.light is not None:
             depth, light = change.light[:, 0], change.light[:, 1]
             first = depth @ (0.5, 0.5, 1)  # the depth in the middle of the first px
@@ -218,8 +221,23 @@ def lanczos(x: Tensor, places: Tensor) -> Tensor:
     return out
 
 
-def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
-    """Return levels whose hue, saturation and value are multiplied by factors (B, 3, 1, 1) and rounded as OpenCV does."""
+def distort(x: Tensor, numbers: Tensor) -> Tensor:
+    """Return levels after changes of contrast about the mean, brightness, hue and saturation (B, 4, 1, 1, 1), which are
+    rounded down.
+    """
+    contrast, brightness, shift, saturation = numbers.unbind(1)
+    x = x.floor()
+    mean = x.mean((2, 3), keepdim=True)
+    x = torch.addcmul(mean, x - mean, contrast).clamp(0, 255).floor()
+    x = (x + brightness).clamp(0, 255).floor()
+    same = torch.ones_like(saturation)
+    return hue_saturation_value(x, torch.cat([same, saturation, same], 1), shift[:, 0])
+
+
+def hue_saturation_value(x: Tensor, factors: Tensor, shift: Tensor) -> Tensor:
+    """Return levels whose hue, saturation and value are multiplied by factors (B, 3, 1, 1) and rounded as OpenCV does.
+    shift (B, 1, 1): added to the hue, in its steps of two degrees.
+    """
     blue, green, red = x.floor().unbind(1)
     value, low = torch.maximum(torch.maximum(blue, green), red), torch.minimum(torch.minimum(blue, green), red)
     chroma = value - low
@@ -227,7 +245,7 @@ def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
         value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
     )
     hue = (30 * hue / chroma.clamp(min=1)).round().remainder(180)
-    hue = (hue * factors[:, 0]).remainder(180).floor()  # in steps of two degrees
+    hue = (hue * factors[:, 0] + shift).remainder(180).floor()  # in steps of two degrees
     saturation = ((255 * chroma / value.clamp(min=1)).round() * factors[:, 1]).clamp(max=255).floor()
     value = (value * factors[:, 2]).clamp(max=255).floor()
     turn = (hue[:, None] / 30 + torch.arange(1, 6, 2, device=x.device)[:, None, None]).remainder(6)

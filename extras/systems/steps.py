@@ -20,7 +20,6 @@ from utils.data.changes import (
     Change,
     CropGeometry,
     affines,
-    colours,
     filling,
     interpolations,
     rectangles,
@@ -101,8 +100,10 @@ def hsv(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
 
 
 def colour(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
-    """Change brightness, contrast, saturation and hue as our own augmentation does."""
-    return {"colour": colours(recipe, u)}
+    """Change contrast about the mean colour, brightness, hue and saturation, one after the other."""
+    strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue])
+    brightness, contrast, saturation, hue = ((2 * u[:, :4] - 1) * strengths * (u[:, 4:5] < recipe.colour_prob)).T
+    return {"distort": np.stack([1 + contrast, 255 * brightness, 180 * hue, 1 + saturation], 1)}
 
 
 def infrared(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:

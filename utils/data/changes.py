@@ -55,6 +55,9 @@ class Change(NamedTuple):
     mirrored: np.ndarray  # (B,) bool: left and right change places
     interpolation: np.ndarray | None = None  # (B,) OpenCV's flag; None: linear
     hsv: np.ndarray | None = None  # (B, 3) factors of hue, saturation and value
+    distort: np.ndarray | None = (
+        None  # (B, 4) contrast about the mean, then a shift of the levels, of OpenCV's hue, saturation
+    )
     light: np.ndarray | None = None  # (B, 2, 3) depth x of a shadow: affine of px; BGR light where x >= 1
     gamma: np.ndarray | None = None  # (B,) power of the grey levels in [0, 1]
     colour: np.ndarray | None = None  # (B, 3, 4) affine of blue, green, red

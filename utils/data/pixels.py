@@ -32,6 +32,9 @@ def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
     return compose(inner, change.matrix, outer), np.where(still, STILL, flags)
 
 
+UNDISTORTED = (1.0, 0.0, 0.0, 1.0)  # see `Change.distort`
+
+
 def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     """Return changed copies (B, side, side, 3) uint8 of crops: B square pictures of one size, uint8 BGR."""
     out = np.empty((len(change.matrix), change.side, change.side, 3), np.uint8)
@@ -55,6 +58,9 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     if change.hsv is not None:
         for row in np.flatnonzero((change.hsv != 1).any(1)).tolist():
             hue_saturation_value(out[row], change.hsv[row])
+    if change.distort is not None:
+        for row in np.flatnonzero((change.distort != UNDISTORTED).any(1)).tolist():
+            distort(out[row], *change.distort[row].tolist())
     if change.light is not None:
         for row in np.flatnonzero((change.light[:, 1] != 1).any(1)).tolist():
             darken(out[row], *change.light[row])
@@ -86,10 +92,24 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
 
 def hue_saturation_value(image: np.ndarray, factors: np.ndarray) -> None:
     """Multiply hue, saturation and value of an image, in place."""
-    levels = LEVELS[:, None] * factors
+    _change_hsv(image, LEVELS[:, None] * factors)
+
+
+def _change_hsv(image: np.ndarray, levels: np.ndarray) -> None:
+    """Give each level of hue, saturation and value of an image the new one in `levels` (256, 3), in place."""
     levels[:, 0] %= 180  # OpenCV's hue has steps of two degrees
     table = np.minimum(levels, 255).astype(np.uint8)[None]
     cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table), cv2.COLOR_HSV2BGR, dst=image)
+
+
+def distort(image: np.ndarray, contrast: float, brightness: float, hue: float, saturation: float) -> None:
+    """Change contrast about the mean colour, brightness by grey levels, OpenCV's hue and saturation of an image, in place.
+    After each, levels are clipped and rounded down, as in Peppa's Slim.
+    """
+    mean = image.reshape(-1, 3).mean(0)
+    levels = np.clip((LEVELS[:, None] - mean) * contrast + mean, 0, 255).astype(np.uint8)
+    cv2.LUT(image, np.clip(levels + brightness, 0, 255).astype(np.uint8)[None], dst=image)
+    _change_hsv(image, LEVELS[:, None] * (1, saturation, 1) + (hue, 0, 0))
 
 
 def darken(image: np.ndarray, depth: np.ndarray, light: np.ndarray) -> None:

@@ -76,11 +76,12 @@ def test_a_warp(way, seen, fill):
 
 
 @pytest.mark.parametrize("count", (3, 20, ROWS), ids=("few rows", "most rows", "all rows"))
-@pytest.mark.parametrize("kind", ("hsv", "light", "gamma", "colour", "blur", "box", "shape", "all"))
+@pytest.mark.parametrize("kind", ("hsv", "distort", "light", "gamma", "colour", "blur", "box", "shape", "all"))
 def test_each_kind_of_change(kind, count):
     rng, stored = np.random.default_rng(count), crops(ROWS)
     far = {
         "hsv": some(ROWS, 1 + rng.uniform(-0.5, 0.5, (count, 3)), [1, 1, 1]),
+        "distort": some(ROWS, 1 + rng.uniform(-0.3, 0.3, (count, 4)) * [1, 80, 60, 1] - [0, 1, 1, 0], [1, 0, 0, 1]),
         "gamma": some(ROWS, 2 ** rng.uniform(-1, 1, count), 1),
         "colour": some(ROWS, np.eye(3, 4) * 1.1 + rng.uniform(-0.3, 0.3, (count, 3, 4)) * [1, 1, 1, 60], np.eye(3, 4)),
         "blur": some(ROWS, rng.uniform(0.05, 3, count), 0),
@@ -175,7 +176,7 @@ class Counted(TorchDispatchMode):
         return act(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("name", "most"), (("default", 60), ("short", 60), ("slim", 180), ("irnet", 400)))
+@pytest.mark.parametrize(("name", "most"), (("default", 60), ("short", 60), ("slim", 240), ("irnet", 400)))
 def test_the_host_does_not_wait_and_starts_few_operations(name, most):
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (128, 1, 1)) * 256
     made = drawn_changes(
@@ -197,6 +198,7 @@ def test_every_kind_of_change_has_an_order():
         "mirrored",
         "interpolation",
         "hsv",
+        "distort",
         "light",
         "gamma",
         "colour",
