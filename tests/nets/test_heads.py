@@ -134,7 +134,7 @@ def test_a_head_overfits_sixteen_faces(head):
     """Overfit 16 faces with the smallest net of every head; `tests/campaigns learning` does the others."""
     steps, options = STEPS[head]
     start, nme, _ = overfit(NET, head, 64, steps, **options)
-    assert nme < 2 < 10 < start
+    assert nme < 2.5 < 10 < start
 
 
 @cache

@@ -327,13 +327,15 @@ def test_an_earlier_prediction_is_moved_aside_and_nothing_else(trained, cli, pic
     fails(cli(*flags, pictures), "pictures.*--out")
 
 
-def test_the_flags_of_the_demo_choose_faces_here_too(trained, known, cli, pictures, tmp_path):
-    file = detector_file(
-        tmp_path / "detector.onnx", [[5, 5, 45, 45], [50, 50, 90, 90], [5, 50, 45, 90]], [0.9, 0.8, 0.3]
-    )
+def test_the_flags_of_the_demo_choose_faces_here_too(trained, known, cli, tmp_path):
+    """The picture shows a photographed face four times; the detector finds three of them."""
+    face = cv2.resize(cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320], (80, 80))
+    cv2.imwrite(str(tmp_path / "four.png"), np.tile(face, (2, 2, 1)))
+    boxes = [np.array([24, 16, 62, 58]) + (x, y) * 2 for x, y in ((0, 0), (80, 0), (0, 80))]
+    file = detector_file(tmp_path / "detector.onnx", boxes, [0.9, 0.8, 0.3])
     flags = (
         "--predict",
-        pictures / "face00.jpg",
+        tmp_path / "four.png",
         "--exp",
         known,
         "--detector-weights",
