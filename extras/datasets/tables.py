@@ -52,7 +52,12 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
     named = sum(groups, [])
     clear = all(len({split for split, _ in group}) == len(group) for group in groups)
     if not named or not clear or (len(named) > 1 and any(split is None for split, _ in named)):
-        there = ", ".join(path.relative_to(root).as_posix() for _, path in named) or "none"
+        there = ", ".join(path.relative_to(root).as_posix() for _, path in named[:3]) or "none"
+        there += f" and {len(named) - 3} more" * (len(named) > 3)
+        for _, path in named[:3]:
+            with suppress(OSError, ValueError):
+                if path.suffix.lower() == ".json" and (name := foreign(parse_json(read_bytes(path)))):
+                    raise UserError(f"{path} is {name}")
         raise UserError(
             f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, not {there}; "
             f"name the one to read: --dataset {root}/FILE"

@@ -46,6 +46,9 @@ def test_formats_that_are_not_read(tmp_path, name, text):
         "dlib.xml": "dlib",
     }
     assert formats.get(name, "") in text and "CVAT" not in text.removesuffix("XML of CVAT")
+    if name.endswith(".json"):
+        (tmp_path / "1.json").write_text((tmp_path / name).read_text())
+        refuses(formats[name], DATASETS[infer(tmp_path)].load, tmp_path)
 
 
 def packed(folder, file, top=""):
