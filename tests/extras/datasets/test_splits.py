@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from extras.datasets.packed import unpack
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import PreparedSet, Split, read_meta
 from utils.data.pts import write_pts
-from utils.task.check_sets import _same_identities
+from utils.task.check_sets import doubts
 
 FORMATS = ("points", "csv", "coco", "cvat", "label-studio")
 ALL = {"train": 4, "val": 2, "test": 3}
@@ -176,16 +177,21 @@ def test_an_identity_in_train_and_test_is_said(tmp_path, said):
         rows = [f"{row},{name}" for row, name in zip(rows, ["identity", *people], strict=True)]
         (root / split / "labels.csv").write_text("\n".join(rows))
     one = PreparedSet(prepared("csv", root, tmp_path / "data"), LAYOUTS)
-    splits = {name: Split(one, name) for name in one.splits}
-    lines = [*_same_identities([splits["test"], splits["val"]], [splits["train"]])]
-    assert [line.split(" faces")[0] for line in lines] == ["2 of 4 test", "1 of 2 validation"]
-    assert "2 identities, such as 'a'" in lines[0]
-    lines = [*_same_identities([splits["test"]], [splits["train"], splits["val"]])]
-    assert len(lines) == 1 and lines[0].startswith("3 of 4 test")
-    told = PreparedSet(
-        prepared("csv", write_rows(tmp_path / "told" / "train", [FIVE]).parent, tmp_path / "data"), LAYOUTS
-    )
-    assert not [*_same_identities([Split(told, "train")], [Split(told, "train")])], "names of pictures tell no person"
+
+    def lines(one, *trained):
+        splits = {name: [Split(one, name)] for name in one.splits}
+        chosen = [split for name in trained for split in splits[name]]
+        training = SimpleNamespace(tested=splits["test"], splits=lambda name="": splits[name] if name else chosen)
+        return [line for line in doubts(training) if "identities" in line]
+
+    first, second = lines(one, "train")
+    assert first.startswith("2 of 4 test") and "2 identities, such as 'a'" in first
+    assert second.startswith("1 of 2 validation")
+    assert [line.split(" faces")[0] for line in lines(one, "train", "val")] == ["3 of 4 test"]
+    for split in ("train", "val", "test"):
+        write_rows(tmp_path / "told" / split, [FIVE])
+    told = PreparedSet(prepared("csv", tmp_path / "told", tmp_path / "data"), LAYOUTS)
+    assert not lines(told, "train"), "names of pictures tell no person"
 
 
 def test_a_share_that_identities_do_not_allow_is_said(tmp_path, said):
