@@ -99,10 +99,16 @@ def test_variables_of_several_processes_are_numbers(cli, monkeypatch):
             fails(cli(mode), name)
 
 
-def test_a_name_with_a_nul_character_is_refused():
-    """No shell can pass one, a notebook can."""
+def test_a_name_with_a_control_character_is_refused():
+    """No shell can pass a NUL character, a notebook can."""
     for flags in (["--test", "--exp", "a\0b"], ["--train", "--run-root", "a\0"], ["--predict", "\0"]):
         refuses("NUL", main.main, flags)
+    for flags in (
+        ["--train", "--exp", "a\nb"],
+        ["--export", "web", "--out", "a\nb"],
+        ["--train", "--run-root", "a\x1b"],
+    ):
+        refuses(f"{flags[-2]} holds a (line break|control)", main.main, flags)
 
 
 @pytest.mark.parametrize(

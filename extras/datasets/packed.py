@@ -25,7 +25,8 @@ KEPT = {*CONTAINERS, "annotations", ".."}  # a single folder of another name in 
 def unpack(file: Path, root: Path, made: list[Path] | None = None) -> Path:
     """Return the folder with the pictures and labels of a ZIP file, which is unpacked if that has not been done.
 
-    made: list to which a folder is added that this call has made. UserError for a damaged or encrypted file, for names that lead out of the folder, and if the disk has no room.
+    made: list to which a folder is added that this call has made. UserError for a damaged or encrypted file, for names
+    that lead out of the folder, and if the disk has no room.
     """
     state = file.stat()
     mark = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode(errors="surrogateescape"))

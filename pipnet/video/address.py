@@ -9,7 +9,13 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
+from urllib.request import (
+    HTTPBasicAuthHandler,
+    HTTPDigestAuthHandler,
+    HTTPPasswordMgrWithDefaultRealm,
+    HTTPRedirectHandler,
+    build_opener,
+)
 
 from pipnet.errors import UserError, one_line
 from pipnet.images import BEGINNING, is_picture
@@ -20,6 +26,16 @@ PATIENCE = 10.0  # s that an address may take to answer, and that a picture of u
 WHOLE = 60.0  # s in which an answer must be complete
 SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that are not quoted again
 STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end, or are no picture
+
+
+class Redirects(HTTPRedirectHandler):
+    """Follows a server to web addresses only."""
+
+    def redirect_request(self, *given: Any) -> Any:
+        """Return the request of the new address, the last one given."""
+        if not given[-1].lower().startswith(("http://", "https://")):
+            raise URLError(f"it leads to {one_line(given[-1], 80)}, which is no web address")
+        return super().redirect_request(*given)
 
 
 class NoPicture(URLError):
@@ -78,7 +94,13 @@ def _picture(answer: Any, name: str) -> tuple[bytes, str] | None:
         data += part
         if len(data) > MOST or time.monotonic() > until:
             return None  # pictures without end: a stream
-    return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name
+    if len(data) < length:
+        raise UserError(
+            f"{answer.url} has sent {len(data):,} of {length:,} bytes; fetch the picture, and give the file"
+        )
+    return bytes(data), name if name not in ("", "..") and name.isprintable() and len(
+        name.encode()
+    ) <= LONGEST else "picture"
 
 
 def failure(error: URLError) -> str:
@@ -111,4 +133,4 @@ def _opener(address: str):
     parts, passwords = urlsplit(address), HTTPPasswordMgrWithDefaultRealm()
     if parts.username:
         passwords.add_password(None, _without_user(address), unquote(parts.username), unquote(parts.password or ""))
-    return build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords))
+    return build_opener(Redirects, HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords))

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
@@ -15,6 +16,7 @@ from typing import Any
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pipnet.errors import UserError
 from utils.settings.start import end_with_parent, share_sockets
@@ -48,6 +50,9 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> L
     start = "fork" if workers and sys.platform == "linux" else None
     if workers:
         share_sockets()
+        # torch ends the processes that began by it also where the next one could not begin, and has not set it then
+        half_made: Any = _MultiProcessingDataLoaderIter
+        half_made._workers_status = defaultdict(bool)
     return Loader(
         batches,
         sampler=keys,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 
 from pipnet.app.flags import Parser, check_flags
-from pipnet.errors import UserError
+from pipnet.errors import CONTROLS, UserError
 from pipnet.geometry import Protocol, check_protocol
 from utils.settings.extras import EXTRAS, extra, flags_of_missing_rooms, has_extra
 from utils.settings.layouts import KEYS as LAYOUT_KEYS
@@ -191,8 +191,10 @@ def check_files(given: dict[str, Any]) -> None:
 def _check_path(key: str, path: str) -> None:
     """Raise UserError for a path that no file system can hold."""
     flag = f"--{key.replace('_', '-')}"
-    if "\0" in path:
-        raise UserError(f"{flag} holds a NUL character; give a name or a path without it")
+    odd = next((c for c in path if ord(c) in CONTROLS and ord(c) < 0xD800), None)  # not of bytes that are no UTF-8
+    if odd == "\0" or (odd and not os.path.lexists(path)):
+        kind = {"\0": "NUL character", "\n": "line break"}.get(odd, "control character")
+        raise UserError(f"{flag} holds a {kind}; give a name or a path without it")
     name = os.fsencode(path)
     if len(name) > LONGEST[0] or max(map(len, name.split(b"/"))) > LONGEST[1]:
         raise UserError(f"{flag} {path[:40]}... is too long for a name of a file; give a shorter one")

@@ -1,6 +1,7 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
 
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -256,9 +257,9 @@ class LandmarkEvaluation(Evaluation):
             )
         else:
             if has_extra("report"):
-                lines.append(f"Next:  open {place(index)} in a browser")
+                lines.append(f"Next:  open {shlex.quote(place(index))} in a browser")
             if (run.folder / "events").is_dir():
-                lines.append(f"       tensorboard --logdir {place(run.folder)}")
+                lines.append(f"       tensorboard --logdir {shlex.quote(place(run.folder))}")
         return "\n".join(lines)
 
 

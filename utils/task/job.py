@@ -61,7 +61,7 @@ class Job(NamedTuple):
         mode, data = self.mode, self.settings.data
         trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
         if trains:
-            logger.info(f"training on {', '.join(data.train_data)}")
+            logger.info(f"training data: {', '.join(data.train_data)}")
         calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or self.run.keeps("int8"))
         needs_training = mode.prepare or trains or mode.show_data or calibrates
         needs_tests = tests or (mode.train and data.val == "test") or (mode.prepare and data.test_data)

@@ -100,7 +100,7 @@ class Ranks(NamedTuple):
         first, *others = self.gather((platform.node(), {key: _short(value) for key, value in facts.items()}))
         for rank, (node, found) in enumerate(others, 1):
             for key in {**first[1], **found}:
-                here, there = first[1].get(key, "missing"), found.get(key, "missing")
+                here, there = first[1].get(key, "not given"), found.get(key, "not given")
                 if here != there:
                     raise UserError(
                         f"{key} is {here} in process 0 on {first[0]}, but {there} in process {rank} on {node}; all nodes "

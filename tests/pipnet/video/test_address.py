@@ -19,7 +19,8 @@ from pipnet.video.sources import open_source, silence_opencv
 
 class Site(BaseHTTPRequestHandler):
     """Answers: {path: (kind, contents, whether its length is told)}; below /secret with a password; /endless without
-    end; below /slow a byte from time to time, of the headers or of the picture.
+    end; below /slow a byte from time to time, of the headers or of the picture; at /short not all of it; /to and /web lead
+    elsewhere.
     """
 
     answers: dict[str, tuple[str, bytes, bool]] = {}
@@ -34,6 +35,11 @@ class Site(BaseHTTPRequestHandler):
             return
         if self.path == "/slow/headers":
             self.drip(b"HTTP/1.0 200 OK\r\nX: " + b"x" * 1000)
+        if self.path in ("/to", "/web"):
+            self.send_response(302)
+            self.send_header("Location", data.decode())
+            self.end_headers()
+            return
         self.send_response(int(self.path[8:11]) if self.path.startswith("/status/") else 200)
         self.send_header("Content-Type", kind)
         if told:
@@ -42,7 +48,7 @@ class Site(BaseHTTPRequestHandler):
         if self.path == "/slow/picture":
             self.wfile.write(data[:300])
             self.drip(data[300:])
-        self.wfile.write(data)
+        self.wfile.write(data[: -2000 if self.path == "/short" else None])
         while self.path == "/endless":
             self.wfile.write(data)
 
@@ -81,6 +87,8 @@ def picture(kind: str = "JPEG", turned: bool = False, colour: int = 200) -> byte
         ("/snapshot.cgi?user=x", "image/jpeg", False, "snapshot.cgi"),
         ("/", "image/png", True, "picture"),
         ("/a%2F..", "image/jpeg", True, "picture"),
+        ("/a%0Ab.jpg", "image/jpeg", True, "picture"),
+        ("/a%1B%5B2J.jpg", "image/jpeg", True, "picture"),
         ("/secret/face.jpg", "image/jpeg", True, "face.jpg"),
     ],
 )
@@ -99,6 +107,20 @@ def test_a_picture_at_an_address_is_a_picture(site, path, kind, told, name):
 def test_a_picture_that_came_incomplete_is_refused_by_its_name(site):
     Site.answers = {"/face.jpg": ("image/jpeg", picture()[:-200], True)}
     refuses("^face.jpg", list, open_source(f"http://{site}/face.jpg"))
+
+
+def test_an_answer_that_breaks_off_is_no_picture(site):
+    """Of a format whose end is not marked, so that the picture would be read as far as it came."""
+    Site.answers = {"/short": ("image/bmp", cv2.imencode(".bmp", np.zeros((40, 60, 3), np.uint8))[1].tobytes(), True)}
+    refuses("/short has sent 5,254 of 7,254 bytes", open_source, f"http://{site}/short")
+
+
+@pytest.mark.parametrize("there", ["ftp://127.0.0.1:1/face.jpg", "file:///etc/passwd", "FTP://127.0.0.1/"])
+def test_a_redirect_leads_to_web_addresses_only(site, there):
+    Site.answers = {"/to": ("text/html", there.encode(), True), "/web": ("text/html", b"/face.jpg", True)}
+    refuses("(?i)" + there, open_source, f"http://{site}/to")
+    Site.answers["/face.jpg"] = ("image/jpeg", picture(), True)
+    assert open_source(f"http://{site}/web").still
 
 
 @pytest.mark.parametrize("path", ["/slow/headers", "/slow/picture"])

@@ -1,6 +1,8 @@
 """Loader processes: how they end, and what a training says that cannot go on without them."""
 
 import errno
+import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -148,3 +150,19 @@ def test_a_small_shared_memory_and_few_open_files_end_a_training(limit, message)
         command = [*mounted, *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode and message in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_processes_that_cannot_all_begin_leave_no_traceback(monkeypatch, capfd):
+    begun = multiprocessing.context.ForkProcess.start
+
+    def start(process) -> None:
+        if process._identity[-1] % 2 == 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        begun(process)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", start)
+    loader = train_loader(Faces(int), range(4), 2, False)
+    with pytest.raises(UserError, match="ulimit -n"), explaining_errors(loader, str):
+        next(iter(loader))
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err

@@ -59,7 +59,7 @@ def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, first, tm
     done = works(cli("--train --test --preset irnet", *flags))
     (second,) = set(root.iterdir()) - {first}
     log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
-    assert log[0].endswith("training on 300w") and second.name in log[1]
+    assert log[0].endswith("training data: 300w") and second.name in log[1]
     assert "300W is partial" in done.stderr and read_meta(second)["labels"] == "published"
     rows = table(done.stdout)
     assert rows[0][:3] == ["300w", "torch", "4"] and "synthetic" not in done.stdout
