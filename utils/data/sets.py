@@ -144,7 +144,10 @@ class SetFinder:
         splits = {name: test_split(one, name in apart) for name, one in sets.items()}
         if without := [name for name, split in splits.items() if split is None and (named or not any(splits.values()))]:
             remedy = "or name other faces, since this net trains on these" if named else "or give --test-data"
-            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/, {remedy}")
+            one = sets[without[0]]
+            if one.meta.get("test_split") and not one.meta.get("identities"):
+                remedy += "; --test-split divides no identity: --identity picture makes each picture one"
+            raise UserError(f"{one.folder} has no test split; put faces into a folder test/, {remedy}")
         return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:

@@ -225,8 +225,9 @@ def test_what_helps_where_there_are_no_validation_faces(cli, tmp_path):
     flags = (*flags, "--run-root", tmp_path / "runs")
     train = ("--train --dataset", root, *flags)
     fails(cli(*train, "--identity folder"), "no validation faces.*give --identity picture")
+    fails(cli(*train, "--test --test-split 0.2 --val none --identity folder"), "no test split.*--identity picture")
     works(cli("--prepare --dataset", root, *flags, "--val none"))
-    (name,) = [path for path in (tmp_path / "data").glob("one-*/") if read_meta(path)["val"] == 0]
+    name = next(path for path in (tmp_path / "data").glob("one-*/") if not read_meta(path)["val"])
     fails(cli("--train --train-data", name, *flags), "no validation faces.*give its raw folder")
 
 
