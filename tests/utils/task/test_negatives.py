@@ -163,7 +163,7 @@ def test_unlabelled_faces_do_not_train_it(cli, told, tmp_path, semi):
     kept = (
         [] if semi == "self-training" else ["--freeze", "null", "--weights", "none"]
     )  # a mean teacher moves landmarks
-    flags = ["--train", *given, "--epochs 1 --labelled-fraction 0.5 --exp semi", *kept, "--semi", semi]
+    flags = ["--train", *given, "--preset quick --epochs 1 --labelled-fraction 0.5 --exp semi", *kept, "--semi", semi]
     works(cli(*flags, "--run-root", tmp_path))
     (row,) = rows(tmp_path / "semi" / "step.csv")
     assert float(row["face"]) > 0 and 0 <= float(row["val_false"]) <= 100
