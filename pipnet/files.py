@@ -8,11 +8,14 @@ import json
 import os
 import re
 import secrets
+import shutil
+import socket
 import stat
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -28,6 +31,8 @@ LANDMARK_NETS = tuple(name for name in SHIPPED if not name.startswith("detector"
 OPEN = {"landmarks-open": "detector-open"}
 # of files that are opened: no link is followed, no pipe waited for. Windows lacks these, and has one for bytes as they are
 CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+TEMPORARY = re.compile(r"\.(\d+)@([\w.-]+)\.partial-[0-9a-f]+")  # process and host of a folder that is being written
+DAY = 24 * 3600  # seconds
 PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 # of files that are missing, no regular ones, too large, or named so
 FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP
@@ -215,6 +220,37 @@ def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
             return path
         except FileExistsError:
             continue
+
+
+def partial_folder(target: Path) -> Path:
+    """Return an unpredictable name beside `target`, for a folder that will be renamed to it. It tells the process."""
+    return partial_name(target.with_name(f"{os.getpid()}@{socket.gethostname()}"))
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove what killed processes have left of their new folders in `parent`.
+
+    A folder is left if its process was of this host and has ended, or if nothing in it was written for a day.
+    """
+    for folder in parent.glob(".*.partial-*"):
+        owner = TEMPORARY.fullmatch(folder.name)
+        if owner and folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder, int(owner[1]), owner[2]):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path, process: int, host: str) -> bool:
+    if host == socket.gethostname() and hasattr(os, "fork"):  # on Windows, kill ends a process in any case
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+    written = 0.0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # its process goes on
+            written = max(written, path.lstat().st_mtime)
+    return time.time() - written > DAY
 
 
 def is_partial(path: Path) -> bool:

@@ -12,7 +12,6 @@ import tempfile
 import time
 from contextlib import suppress
 from functools import partial
-from glob import escape
 from http.client import HTTPException
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +21,7 @@ from urllib.request import urlopen
 
 from pipnet import detector, draw, images, landmark_net, landmarker
 from pipnet.errors import UserError, one_line
-from pipnet.files import is_partial, names_folder, partial_name, set_aside, shipped, write_atomic, write_text
+from pipnet.files import names_folder, partial_folder, remove_abandoned, set_aside, shipped, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.layout import Layout
@@ -110,10 +109,9 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> Path 
     check_page(folder, overwrite)
     found = options.detector or shipped("detector.onnx")
     settings = page_settings(options, found)
-    made, aside = partial_name(folder), None
+    made, aside = partial_folder(folder), None
     try:
-        for left in filter(is_partial, folder.parent.glob(f".{escape(folder.name)}.partial-*")):
-            shutil.rmtree(left)  # of a process that was killed
+        remove_abandoned(folder.parent)
         shutil.copytree(PAGE, made, ignore=IGNORED)
         _unpack(made / "vendor")
         nets = {

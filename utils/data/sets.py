@@ -14,11 +14,12 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.files import DAY
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.data.faces import Faces
 from utils.data.fingerprint import fingerprint
 from utils.data.makers import SYNTHETIC, dataset_rows, infer
-from utils.data.new_folder import ASIDE, DAY
+from utils.data.new_folder import ASIDE
 from utils.data.paths import (
     MEANFACE_FILES,
     archive_and_labels,

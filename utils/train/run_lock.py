@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import is_partial, open_regular, read_bytes, set_aside
+from pipnet.files import is_partial, open_regular, read_bytes, remove_abandoned, set_aside
 from utils.settings.yaml_files import read_yaml
 from utils.train.run_folder import Run, is_run, next_id
 
@@ -142,7 +142,10 @@ def _take_next(run: Run) -> Run:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove the half-written files of a killed process from a run's folder. UserError if it holds a link to a folder."""
+    """Remove the half-written files and pages of a killed process from a run's folder.
+    UserError if it holds a link to a folder.
+    """
+    remove_abandoned(folder)
     for path in folder.rglob("*"):
         if path.is_symlink() and path.is_dir():
             raise UserError(f"{path} is a link to a folder, and links in a run's folder are not followed; remove it")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import resource
 import shutil
 import socket
@@ -248,14 +249,16 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     options = Options(shipped("landmarks.onnx"))
     write_page(tmp_path / "page", options)
     refuses("--overwrite", write_page, tmp_path / "page", options)
-    (tmp_path / ".page.partial-0123abcd").mkdir()  # of a process that was killed
+    left, other = (tmp_path / f".{pid}@{socket.gethostname()}.partial-0123abcd" for pid in (2**22 + 1, os.getppid()))
+    left.mkdir()  # of a process that was killed
+    other.mkdir()  # of one that is at work
     aside = write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     refuses("mine", write_page, tmp_path / "mine", options)
     monkeypatch.setattr(web, "SHA512", "another")
     refuses("tgz.*damaged", write_page, tmp_path / "other", options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page", aside.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "mine", "page", aside.name]
     assert (aside / "settings.json").is_file()
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -192,9 +193,11 @@ def test_half_written_files_are_removed_and_nothing_else(tmp_path):
     stumps = [".last.pt.partial-4711", "report/.faces_a.csv.partial-0a1b2c3d", "round0/.last.pt.partial-0a1b2c3d"]
     mine = ["best.pt", ".best.pt.partial-me", ".talk.mp4.saving-0a1b2c3d.mp4", "report/.partial-12"]
     fill(tmp_path, *stumps, *mine)
+    (tmp_path / f".{2**22 + 1}@{socket.gethostname()}.partial-0a1b2c3d").mkdir()  # a page
     with hold(run_in(tmp_path)):
         pass
     assert {name for name in contents(tmp_path) if (tmp_path / name).is_file()} == {*mine, ".lock"}
+    assert not [*tmp_path.glob(".*@*")]
 
 
 @pytest.mark.parametrize("name", ("report", "events", "round0/events", "predicted/pictures"))
