@@ -45,7 +45,8 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
 def _run(mode: Namespace, given: dict, defaults: Defaults) -> dict[str, list[dict]]:
     """Run the modes with the given keys."""
     check_sets(given, defaults)
-    if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):
+    written = [*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx]
+    if missing := lacking(written) if mode.train else lacking(mode.export, ()):  # a trained net may have its ONNX file
         stop_without(ModuleNotFoundError(name=missing))
     try:  # torch takes seconds to load, so the flags are checked before
         from utils.task.job import ALONE, STEPS, Job, task_of

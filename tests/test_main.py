@@ -361,6 +361,7 @@ def test_help_and_nets(cli):
     assert "--learning-rate" in done.stdout and "--test-onnx" in done.stdout
     assert "default, short, quick" in " ".join(done.stdout.split()) and "irnet" in done.stdout
     done = works(cli("--list-nets"))
+    assert "head pip" in done.stdout  # with others they have other numbers of parameters
     assert "| resnet18 " in done.stdout and "| irnet50 " in done.stdout
     done = works(cli("--list-nets", NET))
     assert re.search(r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout)

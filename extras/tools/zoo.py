@@ -19,6 +19,7 @@ from utils.settings.config import ROOT
 from utils.train.cost import Cost, counted_cost
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
+OF_A_PIP_HEAD = "figures of nets with head pip for 68 landmarks"
 HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
 
 
@@ -82,10 +83,10 @@ def list_nets(names: list[str]) -> tuple[str, list[dict]]:
             rows = [_row(name, measured_cost(name)) for name in names]
         except ValueError as error:
             raise UserError(str(error)) from None
-        return f"{markdown_table(rows, HEADER)}\n\nmeasured here, one thread", _figures(rows)
+        return f"{markdown_table(rows, HEADER)}\n\n{OF_A_PIP_HEAD}; measured here, one thread", _figures(rows)
     stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
-    where = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
+    where = f"{OF_A_PIP_HEAD}; ONNX on {stored['machine']['cpu']}, one thread; " if stored else f"{OF_A_PIP_HEAD}; "
     rows = [_row(name, known.get(name) or cost_by_name(name)) for name in NETS]
     how = f"{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
     return f"{markdown_table(rows, HEADER)}\n\n{how}", _figures(rows)

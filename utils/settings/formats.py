@@ -56,9 +56,12 @@ def folder_of(exp: str, root: Path) -> Path:
     return Path(exp) if os.sep in exp else root / exp
 
 
-def lacking(names: Iterable[str]) -> str | None:
-    """Return the first missing package that exports to formats `names` of EXPORTS need, None if all are installed."""
-    needed = [package for name in names for package in (*ONNX, *(FORMATS[name].packages if name in FORMATS else ()))]
+def lacking(names: Iterable[str], first: tuple[str, ...] = ONNX) -> str | None:
+    """Return the first missing package that exports to formats `names` of EXPORTS need, None if all are installed.
+
+    first: those that all of them need.
+    """
+    needed = [package for name in names for package in (*first, *(FORMATS[name].packages if name in FORMATS else ()))]
     return next((package for package in needed if not _installed(package)), None)
 
 

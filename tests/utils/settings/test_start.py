@@ -380,6 +380,11 @@ def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, packa
     )
 
 
+def test_what_an_export_lacks_is_said_before_torch_is_loaded(without):
+    done = without("MNN torch", "main.py", "--export", "onnx", "mnn", "--exp", "landmarks-fast")
+    assert done.returncode == 1 and "pip install MNN" in done.stderr and "torch" not in done.stderr, done.stderr
+
+
 def test_what_a_stopped_command_says_and_leaves(tmp_path):
     """A prediction does not speak of trainings; a folder of sockets goes with the processes that use it."""
     work = (
