@@ -168,7 +168,7 @@ class Detector:
                 loaded = open_with("detector", Path(weights), name, threads)
             else:
                 loaded = row.load(Path(weights), threads)
-        self._find, card, self._size = loaded
+        self._find, card, self._size = Loaded(*loaded)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = card is not None  # a published one has no card in its file, and gives the published boxes
         stated = card.trust if card else 0.0  # scores of others mean something else
