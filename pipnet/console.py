@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError, limit_reached, one_line
 from pipnet.module_path import ROOT, other_package
 
 PACKAGES = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}  # {module: package}
@@ -79,7 +79,8 @@ def load_failure(error: ImportError | OSError) -> str:
         return f"{other} is found in the place of {ours}; rename it, or keep its folder out of Python's path"
     if not isinstance(error, ModuleNotFoundError):
         desktop = " (cv2 without a desktop: pip install opencv-python-headless)"
-        return f"a package cannot be loaded: {one_line(error)}{desktop}; install it again"
+        remedy = limit_reached(error) or f"install it again{desktop}"
+        return f"a package cannot be loaded: {one_line(error)}; {remedy}"
     if not package or os.path.isdir(os.path.join(ROOT, package)):
         raise error
     return f"the package '{package}' is missing: pip install {PACKAGES.get(package, package)}"

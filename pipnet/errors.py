@@ -1,5 +1,6 @@
 """The exception whose message is written for the user."""
 
+import errno
 import re
 import sys
 from typing import Any
@@ -20,12 +21,26 @@ SECRETS = re.compile(
 )
 
 
+LIMITS = {  # of the system, by the number and by the text of an error
+    errno.EMFILE: ("Too many open files", "no more files can be opened; allow more (ulimit -n 4096)"),
+    errno.ENFILE: ("Too many open files in system", "the system can open no more files; close other programs"),
+    errno.ENOMEM: ("annot allocate memory", "there is no memory left; close other programs, or allow more (ulimit -v)"),
+}
+
+
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, then what to do. The commands print it and exit with status 1."""
 
 
 class Unreadable(UserError):
     """A file that the system does not let us read. It may be sound, so work without it is not taken for the whole."""
+
+
+def limit_reached(error: BaseException) -> str | None:
+    """Return which limit of the system an error reports, and what to do about it; None for another error."""
+    number, text = getattr(error, "errno", None), str(error)
+    found = (says for code, (words, says) in LIMITS.items() if code == number or (number is None and words in text))
+    return LIMITS[errno.ENOMEM][1] if isinstance(error, MemoryError) else next(found, None)
 
 
 def one_line(error: object, length: int = 160) -> str:

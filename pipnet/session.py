@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pipnet.cores import cores
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError, limit_reached, one_line
 from pipnet.files import parse_json, shipped_net
 
 # onnxruntime would send usage data to its makers. It reads this variable when it is imported, so it must be set before
@@ -62,10 +62,8 @@ def import_package(name: str, needed: str) -> ModuleType:
     except ModuleNotFoundError:
         raise UserError(f"{needed} the package {name}: pip install {name}") from None
     except (ImportError, OSError) as error:
-        raise UserError(
-            f"{needed} the package {name}, which does not load ({one_line(error)}); install it again: "
-            f"pip install --force-reinstall {name}"
-        ) from None
+        remedy = limit_reached(error) or f"install it again: pip install --force-reinstall {name}"
+        raise UserError(f"{needed} the package {name}, which does not load ({one_line(error)}); {remedy}") from None
     return package
 
 

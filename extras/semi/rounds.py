@@ -79,7 +79,7 @@ def train_rounds(task_data: TaskData, ranks: Ranks, unlabelled: UnlabelledFaces,
             write_pseudo_labels(task_data, ranks, unlabelled.faces, run, number)
         if one.epochs == epochs:
             data = learnt_from(task_data.learnt_from(), unlabelled, pseudo)
-            stored = resumable(one, {"layout": layout.to_dict(), "data": data})
+            stored = resumable(one, {"layout": layout.to_dict(), "data": data}, task_data.sets.root)
             ranks.agree(partial(make_whole, one, figure_of(settings.flat()), stored))
             continue
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")

@@ -60,7 +60,7 @@ def audit(task_data: TaskData, ranks: Ranks, run: Run) -> None:
         if one.epochs < settings.train.epochs:
             train(landmark_experiment(task_data, ranks, apart=fold == number), one, ranks, one.last.is_file())
         else:  # its labels may have been corrected since
-            resumable(one, {"layout": layout.to_dict(), "data": task_data.learnt_from()})
+            resumable(one, {"layout": layout.to_dict(), "data": task_data.learnt_from()}, task_data.sets.root)
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, ranks=ranks).landmarks
     if ranks.first:

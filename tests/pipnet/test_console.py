@@ -1,14 +1,21 @@
 """The streams of a command, its working folder, and packages that do not load."""
 
+import errno
 import os
 import subprocess
 import sys
+from unittest import mock
 
+import numpy as np
 import pytest
 from conftest import ROOT, refuses
 
 from pipnet.app import demo
+from pipnet.console import load_failure
+from pipnet.errors import UserError, limit_reached
 from pipnet.session import import_package
+from utils.data import disk
+from utils.data.new_folder import new_folder
 
 WORK = """import os, sys
 from pipnet.console import open_console
@@ -107,3 +114,34 @@ def test_a_deleted_working_folder_is_one_line(command, tmp_path):
     (tmp_path / "gone").mkdir()
     done = shell(f"cd gone; rmdir ../gone; exec $P {command} face.jpg", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "working folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "close other programs"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "no memory left"),
+        (MemoryError(), "no memory left"),
+        (ImportError("libtorch_cpu.so: failed to map segment: Cannot allocate memory"), "no memory left"),
+        (ImportError("/usr/lib/libgomp.so.1: cannot open shared object file: Too many open files"), "ulimit -n"),
+    ],
+)
+def test_limits_of_the_system_are_named(error, says, tmp_path):
+    """Nobody is told to install or to prepare anything again."""
+    assert says in limit_reached(error)
+    if isinstance(error, ImportError):
+        assert says in load_failure(error) and "install it again" not in load_failure(error)
+    np.save(tmp_path / "size.npy", np.zeros((2, 2)))
+    with mock.patch("numpy.lib.format.open_memmap", side_effect=error if isinstance(error, OSError) else MemoryError):
+        with pytest.raises((UserError, MemoryError)) as caught:
+            disk._array(tmp_path / "size.npy")
+    assert "--overwrite" not in str(caught.value)
+
+
+def test_other_errors_are_no_limits(tmp_path):
+    assert limit_reached(OSError(errno.ENOENT, "No such file")) is None and limit_reached(ValueError("x")) is None
+    assert "install it again" in load_failure(ImportError("undefined symbol: _ZN3c10"))
+    with pytest.raises(OSError) as caught, new_folder(tmp_path / "set"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "set") and not any(tmp_path.iterdir())

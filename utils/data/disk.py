@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from pipnet import images
-from pipnet.errors import UserError, one_line
+from pipnet.errors import UserError, limit_reached, one_line
 from pipnet.geometry import to_crop
 from utils.data.faces import Values, mapped
 from utils.data.table import Splits
@@ -86,7 +86,7 @@ def _array(file: Path) -> np.ndarray:
             raise ValueError("a single value")
         return array
     except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError, SyntaxError) as error:
-        raise UserError(f"{file} holds no column ({one_line(error)}); {AGAIN}") from None
+        raise UserError(f"{file} holds no column ({one_line(error)}); {limit_reached(error) or AGAIN}") from None
 
 
 def _bytes(file: Path) -> np.ndarray:

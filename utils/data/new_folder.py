@@ -31,6 +31,9 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     try:
         yield folder
         _finish(folder, target, replace)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # of a full disk, which names no file
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -99,16 +99,14 @@ def score_rows(case: Case, model: str, result: Result | Compared, thresholds) ->
     for subset, mask in case.subsets():
         scores, moving = metric.summary(result.nme[mask], thresholds), result.flicker[mask]
         hidden = [""] * len(HIDDEN) if truth is None else _hidden(seen[mask], truth[mask])
-        count = str(scores.faces)
-        if scores.left_out:
-            count += f" (-{scores.left_out})"
-        if case.missed and subset == "full":
-            count += f", {case.missed} missed"
+        missed = case.missed if subset == "full" else 0
         rows.append(
             {
                 "test set": case.title if subset == "full" else f"  {subset}",
                 "model": model,
-                "faces": count,
+                "faces": str(scores.faces),
+                "without norm": str(scores.left_out or ""),
+                "missed": str(missed or ""),
                 "NME %": f"{scores.nme:.3f}",
                 "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
                 **_figures(scores, thresholds),

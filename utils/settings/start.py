@@ -204,7 +204,7 @@ def end_with_parent():
 def run_command(main):
     """Run main(flags) as a command: an error or a signal gives one line on stderr and an exit status."""
     from pipnet.console import load_failure
-    from pipnet.errors import UserError, printable
+    from pipnet.errors import UserError, limit_reached, printable
     from pipnet.stop import end_when_stuck
 
     end_when_stuck(_last_words)
@@ -226,8 +226,8 @@ def run_command(main):
             "error: %s" % "\n  ".join(map(printable, str(error).split("\n  ")))
         )  # a list may stand below the error
     except OSError as error:
-        if error.errno == errno.EMFILE:
-            sys.exit("error: no more files can be opened; allow more (ulimit -n 4096)")
+        if limit := limit_reached(error):
+            sys.exit("error: %s" % limit)
         if error.errno == errno.EAGAIN:  # of fork()
             sys.exit(NO_THREADS)
         if error.errno not in UNWRITABLE:

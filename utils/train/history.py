@@ -8,6 +8,8 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.files import write_csv
+from utils.data.paths import prepared_folders
+from utils.data.prepared_set import read_meta
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 
@@ -65,18 +67,36 @@ class History:
                 write_csv(folder / name, list(table[0]), [[row[column] for column in table[0]] for row in table])
 
 
-def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's last checkpoint.
-    UserError if it holds no training state, or differs in one of the `expected` values.
+def resumable(run: Run, expected: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Return a run's last checkpoint. root: folder of the prepared sets.
+    UserError if it holds no training state, or differs in one of the `expected` values, which it names.
     """
     stored = checkpoint.load(run.last)
     if "solver" not in stored:
         raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
-    if any(stored[key] != value for key, value in expected.items()):
+    # last in `data` comes the checksum of the teacher, if there is one
+    count = len(stored["data"]) - bool(stored["args"].get("teacher"))
+    old, new = (
+        {**values, "data": values["data"][:count], "teacher": values["data"][count:]} for values in (stored, expected)
+    )
+    keys = [*expected, *(["teacher"] if new["teacher"] else [])]
+    if other := [key for key in keys if old[key] != new[key]]:
+        kept = _folders_of({*old["data"]} - {*new["data"]}, root) if "data" in other else []
+        remedy = f"train a new run, or as before on {' and '.join(kept)}: --train-data" if kept else "train a new run"
         raise UserError(
-            f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new run"
+            f"{run.last} was trained with another {' and another '.join(other)} than there is now; {remedy}"
         )
     return stored
+
+
+def _folders_of(checksums: set[str], root: Path) -> list[str]:
+    """Return the prepared sets in `root` that have one of these checksums."""
+    found = []
+    for folder in prepared_folders(root):
+        with suppress(UserError):
+            if read_meta(folder)["checksum"] in checksums:
+                found.append(str(folder))
+    return found
 
 
 def make_whole(run: Run, figure: str, stored: dict[str, Any]) -> float:

@@ -16,7 +16,7 @@ from pipnet.files import write_text
 from utils.data.batches import Batches, Shuffle, make_order
 from utils.data.loader import explaining_errors, train_loader
 from utils.settings import memory
-from utils.settings.config import Settings
+from utils.settings.config import ROOT, Settings
 from utils.settings.extras import extra, has_extra
 from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
@@ -149,6 +149,11 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
         net = net.to(ranks.device, memory_format=torch.channels_last)
         phases = Profile(run.folder / "trace.json", ranks.device) if train.profile and ranks.first else None
         schedule = make_schedule(train, len(order) // train.accumulate)
+        if train.warmup >= train.epochs and ranks.first:
+            logger.warning(
+                f"the warm-up of {train.warmup:g} epochs (--warmup) is as long as the training of {train.epochs}: its rate "
+                f"stays below --learning-rate {train.learning_rate:g}"
+            )
         solver = Solver(net, train, settings.loss, schedule, ranks, phases)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -169,7 +174,11 @@ def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], r
     described: what a checkpoint of this training would hold except weights. UserError if the checkpoint holds something
     else.
     """
-    stored = resumable(run, {key: described[key] for key in ("net", "layout", "data")})
+    stored = resumable(
+        run,
+        {key: described[key] for key in ("net", "layout", "data")},
+        ROOT / experiment.settings.data.data_root,
+    )
     stored["best"] = solver.ranks.agree(lambda: make_whole(run, experiment.figure, stored))
     stored["rows"][-1]["best"] = stored["best"]
     history = History(experiment.figure, stored["rows"], stored["times"], stored["best"])

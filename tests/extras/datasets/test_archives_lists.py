@@ -76,6 +76,13 @@ def test_wflw(wflw, tmp_path):
         ("  blur", "1"),
     ]  # as published, not by alphabet
     assert float(rows[1]["NME %"]) == pytest.approx(result.nme[[0, 2]].mean(), abs=1e-3)
+    case, unknown = (
+        Case(split_of(folder).set, "wflw", "wflw", "detector", faces, Comparison(layout), 2),
+        result.nme.copy(),
+    )
+    unknown[0] = np.nan
+    row = score_rows(case, "centre", result._replace(nme=unknown), [10.0])[0]
+    assert [row[key] for key in ("faces", "without norm", "missed")] == ["3", "1", "2"]
     refuses("wflw.*68", prepared, "wflw", root, tmp_path / "other", layout="68")
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import driver, fails, rows, works
+from conftest import SMALL, driver, fails, rows, works, write_faces
 
 from utils.train import checkpoint
 from utils.train.history import History, make_whole
@@ -65,6 +65,18 @@ def test_a_last_pt_of_something_else_is_not_resumed(trained, cli, tmp_path, key,
     before = (folder / "last.pt").read_bytes()
     fails(cli("--train --resume --exp", folder, "--epochs 3"), f"last.pt.*{key}")
     assert (folder / "last.pt").read_bytes() == before
+
+
+def test_a_set_that_has_grown_is_named_with_the_folder_of_the_old_one(cli, tmp_path):
+    faces = write_faces(tmp_path / "mine", 20)
+    flags = ("--train-data", faces, "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *SMALL)
+    done = works(cli("--train", *flags, "--val", "none", "--epochs", "1", "--exp", "one", "--warmup", "1"))
+    assert "--warmup" in done.stderr  # its rate never reaches the one that was asked for
+    (old,) = (tmp_path / "data").glob("mine-*/")
+    for suffix in (".jpg", ".pts"):
+        shutil.copy(faces / f"face00{suffix}", faces / f"more{suffix}")
+    again = ("--train --resume --exp one --epochs 2 --run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
+    fails(cli(*again), f"another data than.*{old}")
 
 
 def test_weights_alone_are_not_resumed(trained, cli, tmp_path):
