@@ -410,6 +410,13 @@ def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path
     return folder
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Let the drawn archives of each test have numbers of their own, whatever ran before."""
+    if archives := sys.modules.get("archives"):
+        archives.RNG.bit_generator.state = archives.START
+
+
 # ------------------------------------------------------------------------------------- made once for all workers
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Path:

@@ -81,7 +81,7 @@ def rising(solver, loader, order, epoch, *rest):
     return {{**terms, "loss": 1.0 + epoch}}, *times
 def validator(*given):
     validate, figures = made(*given), iter({figures})
-    return lambda: validate()._replace(figure=next(figures))
+    return lambda: validate()._replace(figures={{"val_nme": next(figures)}})
 loop.train_epoch, experiment.validator = rising, validator""",
     )
     done = works(cli("--train", *recipe, "--epochs 2", script=rising))
