@@ -282,6 +282,8 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
         "0.2",
         "--norm",
         "diagonal",
+        "--epochs",
+        "1",
         *SMALL,
         "--data-root",
         tmp_path / "data",
