@@ -42,7 +42,8 @@ HASHED = 32  # px, side to which it is resized to compare its low frequencies
 DUPLICATE = 6  # of 63 signs of frequencies: near-duplicates differ in at most so many
 RECENT = 4096  # a new face is compared with so many earlier ones, which bounds the time for large folders
 LEAST_SCORE = 0.1  # of what a detector finds in a picture without a face
-MOST_FOUND, EACH = 8, 4  # of such boxes of a picture, and boxes at random beside them
+MOST_FOUND, EACH = 8, 8  # of such boxes of a picture, and boxes at random beside them
+SMALLEST = 12  # px, least side of a box at random: what a detector takes for a face is often so small
 UNKNOWN = np.full((1, 2), np.nan)
 REASONS = {
     "small": f"smaller than {LEAST_SIDE} px",
@@ -107,7 +108,8 @@ def background_boxes(found: np.ndarray, image: np.ndarray, name: str) -> np.ndar
     """
     rng = np.random.default_rng(int.from_bytes(name_hash(name)[:8]))
     height, width = image.shape[:2]
-    sides = min(height, width) * np.exp(rng.uniform(np.log(0.15), 0, (EACH, 1)))
+    largest = min(height, width)
+    sides = np.exp(rng.uniform(np.log(min(SMALLEST, largest)), np.log(largest), (EACH, 1)))
     centres = rng.uniform(0, 1, (EACH, 2)) * (width, height)
     return np.concatenate([found[:MOST_FOUND], np.hstack([centres - sides / 2, centres + sides / 2])])
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from loguru import logger
 
-from nets import Trainable, build_net
+from nets import Prediction, Trainable, build_net
 from nets.stages.auxiliary import TERMS
 from nets.wrappers.distillation import without_teacher
 from pipnet.errors import UserError
@@ -20,7 +21,7 @@ from utils.data.changes import in_place
 from utils.data.faces import Faces
 from utils.evaluate import metric
 from utils.evaluate.boxes import backgrounds
-from utils.evaluate.evaluate import Result, calibration, evaluate, predict_all, torch_predictor
+from utils.evaluate.evaluate import Predict, Result, calibration, evaluate, predict_all, torch_predictor
 from utils.evaluate.pictures import worst_faces
 from utils.settings.extras import extra
 from utils.settings.rules import MEAN_TEACHER
@@ -249,8 +250,12 @@ def validator(
         figures["val_nme"] = float(np.mean([np.nanmean(result.nme) for result in results]))
         told = {}
         if negatives is not None:
-            false = predict_all(predict, negatives, task_data.layout, ranks=ranks).face
-            figures["val_false"], told["face_reliability"] = tell_apart(held, results, false.numpy())
+            crops = [
+                (predict, negatives),
+                *((partial(turned, predict, n), part) for n in (1, 2, 3) for part, _ in held),
+            ]
+            said = [predict_all(way, some, task_data.layout, ranks=ranks).face.numpy() for way, some in crops]
+            figures["val_false"], told["face_reliability"] = tell_apart(held, results, np.concatenate(said))
         return ValidationResult(
             state,
             figures,
@@ -261,9 +266,14 @@ def validator(
     return validate
 
 
+def turned(predict: Predict, quarters: int, images: torch.Tensor) -> Prediction:
+    """Return the prediction for crops (B, S, S, 3) that are turned by quarters of a turn, which show no upright face."""
+    return predict(images.rot90(quarters, (1, 2)))
+
+
 def tell_apart(held: list[ValidationPart], results: list[Result], false: np.ndarray) -> tuple[float, list]:
     """Return `false_faces` and `reliability` of the output `face` for validation faces in their place, with their
-    results, and for crops without a face. false (M,): what it says of these.
+    results, and for crops without a face in its place. false (M,): what it says of these.
     """
     placed = [in_place(part.faces.nominal(), part.faces["known"][:], part.faces.meanface()) for part in held]
     true = np.concatenate([result.face[kept == 1] for result, kept in zip(results, placed, strict=True)])

@@ -56,7 +56,7 @@ def told(trained, raw, data_root, shared, tmp_path_factory):
 
 def test_it_picks_the_epoch_and_changes_nothing_else(told, trained):
     said = told.done.stderr
-    assert "50 crops without a face of 10 pictures" in said  # one that the detector finds, four at random
+    assert "90 crops without a face of 10 pictures" in said  # one that the detector finds, eight at random
     assert "crops without a face, " in said and "validation false faces" in said
     table = rows(told.folder / "step.csv")
     assert [float(row["best"]) for row in table] == np.minimum.accumulate(
