@@ -250,10 +250,8 @@ def validator(
         figures["val_nme"] = float(np.mean([np.nanmean(result.nme) for result in results]))
         told = {}
         if negatives is not None:
-            crops = [
-                (predict, negatives),
-                *((partial(turned, predict, n), part) for n in (1, 2, 3) for part, _ in held),
-            ]
+            ways: list[Predict] = [partial(turned, predict, quarters) for quarters in (1, 2, 3)]
+            crops = [(predict, negatives), *((way, part) for way in ways for part, _ in held)]
             said = [predict_all(way, some, task_data.layout, ranks=ranks).face.numpy() for way, some in crops]
             figures["val_false"], told["face_reliability"] = tell_apart(held, results, np.concatenate(said))
         return ValidationResult(
