@@ -319,7 +319,7 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
     one, two = (checkpoint.load(tmp_path / "runs" / name / "last.pt")["solver"]["net"] for name in ("whole", "parts"))
     assert "adapter.weight" in one and all(torch.equal(one[name], two[name]) for name in one)
     shutil.copy(trained.folder / "last.pt", teacher)
-    fails(cli(*again, "--epochs 3"), "another net")
+    fails(cli(*again, "--epochs 3"), "another teacher")
     Path(teacher).unlink()
     fails(cli(*again, "--epochs 3"), "teacher.pt")
 
