@@ -18,6 +18,7 @@ from pipnet.session import import_package, metadata, open_session, refuse_cuda
 Arrays = dict[str, np.ndarray]
 MOST_METADATA = 2**24  # bytes
 MOST_THREADS = 1024  # of a net; many more take minutes to start
+FOREIGN = {".param": "ncnn", ".xml": "OpenVINO", ".torchscript": "TorchScript"}  # runtimes that get the net otherwise
 
 
 class Opened(NamedTuple):
@@ -45,10 +46,11 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
             f"threads must be a whole number up to {MOST_THREADS}, or 0 for all cores, not {as_text(threads)}"
         )
     if file.suffix not in RUNTIMES:
-        raise UserError(f"{file} has none of the suffixes of exported nets ({', '.join(RUNTIMES)}); {remedy}")
+        known = ", ".join(suffix for suffix in RUNTIMES if suffix not in FOREIGN)
+        raise UserError(f"{file} has none of the suffixes of exported nets ({known}); {remedy}")
     if not file.is_file():
         raise UserError(f"no file at {file}; {remedy}")
-    if file.suffix != ".onnx":
+    if file.suffix not in (".onnx", *FOREIGN):
         refuse_cuda(file)
     opened = RUNTIMES[file.suffix](file, int(threads))
 
@@ -182,54 +184,6 @@ def open_mnn(file: Path, threads: int) -> Opened:
     return Opened(_one_by_one(run_one, inputs, outputs), inputs, outputs, stored)
 
 
-def open_ncnn(file: Path, threads: int) -> Opened:
-    """Open a .param file and its .bin in ncnn, in float32. It runs one picture at a time.
-
-    It uses one thread, whatever `threads` says: ncnn's threads wait actively, which takes 100 times as long on a busy
-    machine.
-    """
-    stored = _stored(file)
-    ncnn = import_runtime("ncnn", file)
-    net = ncnn.Net()
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
-    net.opt.num_threads = 1
-    with _silent():
-        failed = net.load_param(str(file)) or net.load_model(str(file.with_suffix(".bin")))
-    if failed:
-        raise _refuse(file, "ncnn")
-    outputs, bgr = stored["outputs"], ncnn.Mat.PixelType.PIXEL_BGR
-
-    def run_one(image: np.ndarray) -> list[np.ndarray]:
-        extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat.from_pixels(image, bgr, image.shape[1], image.shape[0]))
-        return [np.array(extractor.extract(f"out{i}")[1]).reshape(shape) for i, shape in enumerate(outputs.values())]
-
-    return Opened(_one_by_one(run_one, ["image"], list(outputs)), ["image"], list(outputs), stored)
-
-
-def open_openvino(file: Path, threads: int) -> Opened:
-    """Open an .xml file and its .bin in OpenVINO, on the CPU in float32."""
-    stored = _stored(file)
-    openvino = import_runtime("openvino", file)
-    options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    try:
-        with _silent():
-            net = openvino.Core().compile_model(str(file), "CPU", options)
-    except RuntimeError as error:
-        raise _refuse(file, "OpenVINO") from error
-    ours = {
-        "image",
-        *stored.get("outputs", ()),
-    }  # a port also has the names of operations that change nothing before it
-    inputs, outputs = (
-        [next(iter(ours & port.get_names()), port.get_any_name()) for port in ports]
-        for ports in (net.inputs, net.outputs)
-    )
-    return Opened(
-        lambda feeds: dict(zip(outputs, map(np.array, net(feeds).values()), strict=True)), inputs, outputs, stored
-    )
-
-
 def open_tflite(file: Path, threads: int) -> Opened:
     """Open a .tflite file in LiteRT, on the CPU in float32."""
     stored = _stored(file)
@@ -254,19 +208,17 @@ def open_tflite(file: Path, threads: int) -> Opened:
     return Opened(run, ["image"], list(stored["outputs"]), stored)
 
 
-def refuse_torchscript(file: Path, threads: int) -> Opened:
-    """Raise UserError: a TorchScript file may read and write any file. A test of the format opens the one it has made."""
+def refuse_foreign(file: Path, threads: int) -> Opened:
+    """Raise UserError for a file of a runtime of FOREIGN."""
     raise UserError(
-        f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
-        ".pt of the net (--test-formats torchscript tests a new file right after writing it)"
+        f"{file} is a file of {FOREIGN[file.suffix]}, which is not opened here; give the ONNX file of the net "
+        "(docs/runtimes.md says how that runtime gets it)"
     )
 
 
 RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
     ".onnx": open_onnx,
     ".mnn": open_mnn,
-    ".param": open_ncnn,
-    ".xml": open_openvino,
     ".tflite": open_tflite,
-    ".torchscript": refuse_torchscript,
+    **dict.fromkeys(FOREIGN, refuse_foreign),
 }

@@ -40,11 +40,9 @@ sys.path[:] = [
 import main  # noqa: E402
 import pipnet.app.demo  # noqa: E402
 from extras.detector.wider import Picture  # noqa: E402
-from extras.runtimes import open_torchscript  # noqa: E402
 from extras.systems.convert.published import HEAD_NAMES  # noqa: E402
 from nets.stages.auxiliary import STATES  # noqa: E402
 from pipnet.errors import UserError, printable  # noqa: E402
-from pipnet.files import checksum  # noqa: E402
 from pipnet.geometry import Protocol, box_of, crop_box, to_crop  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from pipnet.runtimes import open_file  # noqa: E402
@@ -735,9 +733,8 @@ def trained_once(root: Path, *flags: str) -> SimpleNamespace:
 
 
 def exported_predictor(file, threads=1):
-    """Return the predictor of an exported landmark net, also of a TorchScript file, which must be one of the test's."""
-    code = Path(file).suffix == ".torchscript"
-    opened = open_torchscript(file, threads, checksum(file)) if code else open_file(file, threads)
+    """Return the predictor of an exported landmark net."""
+    opened = open_file(file, threads)
     return from_arrays(lambda images: opened.run({"image": images}))
 
 

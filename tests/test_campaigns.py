@@ -17,7 +17,7 @@ from conftest import ROOT
         ("options", ["--count", "1"]),
         ("disks", ["run folder", "--troubles", "limit"]),
         ("attacks", ["--count", "4"]),
-        ("files", ["--values", "value beside ncnn", "value of meta.yaml", "--count", "20"]),
+        ("files", ["--values", "value beside MNN", "value of meta.yaml", "--count", "20"]),
     ],
 )
 def test_a_short_campaign_finds_no_fault(name, argv):

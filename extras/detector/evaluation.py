@@ -54,12 +54,12 @@ class DetectorEvaluation(Evaluation):
     run: Run
     stored: dict[str, Any]
     report = ()
-    bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.02), "openvino": Bounds(0.002)}  # of AP and recall
+    bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.02)}  # of AP and recall
 
     def torch_model(self) -> Detect:
         return torch_detector(weights_of(self.run.weights), self.task_data.ranks.device)
 
-    def open(self, file: Path, threads: int, sha256: str | None = None) -> Detect:
+    def open(self, file: Path, threads: int) -> Detect:
         return exported_detector(file, threads)
 
     def source(self) -> Source:

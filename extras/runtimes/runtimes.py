@@ -1,6 +1,5 @@
 """Exports for other runtimes than onnxruntime. Each writer makes files in the folder of `file` only."""
 
-import hashlib
 import io
 import shutil
 import subprocess
@@ -17,8 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipnet.errors import UserError, one_line
 from pipnet.module_path import python
-from pipnet.runtimes import Arrays, Opened, import_runtime, open_file, refuse_torchscript, stored_values
-from utils.evaluate.evaluate import prepare_torch
+from pipnet.runtimes import import_runtime, open_file
 from utils.export.files import Source, Unnamed, folded
 
 INTEGERS = (torch.int32, torch.int64)
@@ -57,65 +55,6 @@ def write_mnn(source: Source, file: Path) -> None:
         file,
         "MNN",
     )
-
-
-def write_openvino(source: Source, file: Path) -> None:
-    """Write the ONNX graph for OpenVINO, with float32 weights in the .bin beside it."""
-    openvino = _needed("openvino", file)
-    try:
-        openvino.save_model(openvino.convert_model(source.onnx), file, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise UserError(f"OpenVINO cannot convert this net ({one_line(error)}); leave this format out") from None
-
-
-def write_torchscript(source: Source, file: Path) -> None:
-    """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
-    _trace(Unnamed(source.net, source.index), source.example, file)
-
-
-def open_torchscript(file: Path, threads: int, sha256: str) -> Opened:
-    """Open a TorchScript file whose content has this checksum. UserError for another content."""
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != sha256:
-        refuse_torchscript(file, threads)
-    device, stored = prepare_torch(threads), stored_values(file)
-    with warnings.catch_warnings(action="ignore"):  # that there will be another format
-        net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
-
-    @torch.inference_mode()
-    def run(feeds: Arrays) -> Arrays:
-        found = net(torch.from_numpy(np.asarray(feeds["image"])).to(device))
-        return {name: value.cpu().numpy() for name, value in zip(stored["outputs"], found, strict=True)}
-
-    return Opened(run, ["image"], list(stored["outputs"]), stored)
-
-
-def write_ncnn(source: Source, file: Path) -> None:
-    """Write a .param and a .bin for ncnn, with float32 weights. Input in0: float32 (3, S, S) BGR from 0 to 255, as
-    `ncnn::Mat::from_pixels` gives it; outputs out0, out1, ... in the order of the metadata."""
-    pnnx = _needed("pnnx", file)
-    name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, _trace_planes(source, file.parent)))
-    _run(
-        [
-            pnnx.EXEC_PATH,
-            "traced.pt",
-            f"inputshape=[{sides}]f32",
-            "fp16=0",
-            f"ncnnparam={name}.ncnn.param",
-            f"ncnnbin={name}.ncnn.bin",
-        ],
-        file,
-        "pnnx",
-    )
-    net, layers = _needed("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
-    unknown = [layer for layer in layers if "." in layer]
-    if unknown:  # layers of ncnn have no dot in their names
-        raise UserError(
-            f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out"
-        )
-    if net.load_param(str(file)):
-        raise UserError("ncnn cannot run a layer of this net; leave this format out")
-    _keep(file.parent, file.name, file.with_suffix(".bin").name)
 
 
 def write_tflite(source: Source, file: Path) -> None:
@@ -215,12 +154,10 @@ class _Planes(Unnamed):
 
 
 class Arithmetic(TorchFunctionMode):
-    """A context in which argmax, gather and similar functions are computed with layers that ncnn has; results are the
-    same. Core ML has them too, and stacks no integers on floats.
+    """A context in which argmax, gather and similar functions are computed in floats; results are the same.
 
-    An index is a float here, because ncnn's division does not round. pnnx writes integer constants as integers, and
-    ncnn reads their bits as floats, almost zero. So integers that are combined with floats are turned into floats
-    first.
+    Core ML stacks no integers on floats, so an index is a float here, and integers that are combined with floats are
+    turned into floats first.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -233,11 +170,6 @@ class Arithmetic(TorchFunctionMode):
             return _gathered(*args, **kwargs)
         if name == "__getitem__" and _names_columns(args[1]):
             return _columns(args[0], torch.as_tensor(args[1][1]))
-        if (
-            name == "unbind" and args[0].dim() == 2
-        ):  # pnnx would write a reshape to an empty shape, which ends ncnn's process
-            along = kwargs.get("dim", (*args, 0)[1])
-            return tuple(part.reshape(-1) for part in args[0].split(1, along))
         if name in ("remainder", "__mod__"):
             return args[0] - _quotient(*args) * args[1]
         if name == "div" and kwargs.get("rounding_mode") == "floor":
@@ -256,7 +188,7 @@ def _first_maximum(values: Tensor, dim: int) -> Tensor:
 
 
 def _quotient(index: Tensor, width: int) -> Tensor:
-    """Return index // width of whole numbers. ncnn's floor is wrong for some whole numbers, so half a step is added."""
+    """Return index // width of whole numbers. Half a step is added, because a quotient of floats may be just below."""
     return ((index + 0.5) / width).floor()
 
 

@@ -194,8 +194,6 @@ VALUES: dict[str, Format] = {
     "value of a checkpoint": Format(_in_run("last.pt"), read_run, (checkpoint_value,)),
     "value in ONNX": Format(_exported("onnx", "best.onnx"), read_export, (onnx_value,)),
     "value beside MNN": Format(_exported("mnn", "best.mnn.json"), read_export, (json_value,)),
-    "value beside ncnn": Format(_exported("ncnn", "best.ncnn.param.json"), read_export, (json_value,)),
-    "value beside OpenVINO": Format(_exported("openvino", "best.xml.json"), read_export, (json_value,)),
     "value of a detector": Format(make_detector, read_detector, (detector_value,)),
     "value of a manifest": Format(_in_run("manifest.json", "--export", "onnx"), read_with_manifest, (json_value,)),
     "value of args.yaml": Format(_in_run("args.yaml"), read_tested, (yaml_value,)),

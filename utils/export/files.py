@@ -231,7 +231,7 @@ def write_format(name: str, source: Source, file: Path) -> None:
             write_raw(source, made) if name == "raw" else extra("runtimes").write(name, source, made)
             if file.suffix != ".onnx":
                 write_text(metadata_file(made), json.dumps(values, indent=1) + "\n")
-                if FORMATS[name].same and not FORMATS[name].code:
+                if FORMATS[name].same:
                     open_file(made, 1)  # some converters do not notice that a disk is full
         except Exception as error:  # whatever a converter without room raises
             if _has_room(made.parent, 2 * source.onnx.stat().st_size):

@@ -21,7 +21,7 @@ EXTRAS = {  # {room: what cannot be done without it}
     "gpu": "augmentation and replayed steps on a GPU",
     "heads": "the heads heatmap, simcc and parts",
     "report": "report pages and comparisons",
-    "runtimes": "int8, MNN, ncnn, OpenVINO, TorchScript and the pipeline",
+    "runtimes": "int8, MNN, LiteRT, Core ML and the pipeline",
     "semi": "learning from unlabelled faces",
     "synthetic": "rendered faces",
     "systems": "nets and steps of other authors",

@@ -12,13 +12,11 @@ class Format(NamedTuple):
 
     suffix: of the file, after the name of the checkpoint
     same: whether the file has the net's inputs and outputs and runs here, so that the net's tests run on it
-    code: whether the file holds code, so that only the command that has written it opens it
     packages: those that the format needs in addition to ONNX, from which it is made
     """
 
     suffix: str
     same: bool = True
-    code: bool = False
     packages: tuple[str, ...] = ()
 
 
@@ -26,11 +24,8 @@ FORMATS = {
     "onnx": Format(".onnx"),  # the others are made from it or beside it
     "int8": Format(".int8.onnx"),
     "mnn": Format(".mnn", packages=("MNN",)),
-    "ncnn": Format(".ncnn.param", packages=("pnnx", "ncnn")),
-    "openvino": Format(".xml", packages=("openvino",)),
     "tflite": Format(".tflite", packages=("onnx2tf", "ai_edge_litert")),
     "coreml": Format(".mlpackage.zip", same=False, packages=("coremltools",)),  # runs on macOS and iOS only
-    "torchscript": Format(".torchscript", code=True),
     "pipeline": Format(".pipeline.onnx", same=False),
     "raw": Format(".raw.onnx", same=False),
 }
@@ -46,9 +41,8 @@ EXPORTS = [
 
 
 def files_of(export: Path) -> list[Path]:
-    """Return the files that an export may consist of: the export itself, a separate file of weights, and its metadata."""
-    weights = [export.with_suffix(".bin")] if export.suffix in (".param", ".xml") else []
-    return [export, *weights, Path(f"{export}.json")]
+    """Return the files that an export may consist of: the export itself and its metadata."""
+    return [export, Path(f"{export}.json")]
 
 
 def folder_of(exp: str, root: Path) -> Path:

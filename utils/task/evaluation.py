@@ -95,12 +95,8 @@ class LandmarkEvaluation(Evaluation):
         view = self.settings.view
         return Layout.from_dict(self.stored["layout"]).chosen(view).index if view else None
 
-    def open(self, file: Path, threads: int, sha256: str | None = None) -> Predict:
-        if sha256:
-            net = LandmarkNet.of_export(extra("runtimes").open_torchscript(file, threads, sha256), file)
-        else:
-            net = open_net(file, threads)
-        predict = from_arrays(net.predict)
+    def open(self, file: Path, threads: int) -> Predict:
+        predict = from_arrays(open_net(file, threads).predict)
         return predict if self.run.model == "torch" else Comparison(self.net.layout, self.index)(predict)
 
     def export_onnx(self) -> None:

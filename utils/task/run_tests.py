@@ -8,10 +8,10 @@ import torch
 
 from pipnet.cores import cores
 from pipnet.errors import UserError, lines
-from pipnet.files import checksum, write_csv
+from pipnet.files import write_csv
 from utils.evaluate.tables import markdown_table
 from utils.export.card import write_card
-from utils.settings.formats import FORMATS, files_of
+from utils.settings.formats import files_of
 
 SHARE = 0.999  # share of the landmarks for which a format's bound in px must hold
 LEAST, SECONDS = 20, 1.0  # a latency is measured over at least so many calls and seconds
@@ -27,13 +27,10 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     alone = tests.run.model != "torch"
     if alone:
         formats, models = [tests.run.model], {}
-        written = {}
     else:
         models = {"torch": tests.torch_model()}
-        written = ranks.agree(lambda: exported(tests, formats))
-    models |= {
-        name: tests.open(tests.run.export_path(name), torch.get_num_threads(), written.get(name)) for name in formats
-    }
+        ranks.agree(lambda: tests.export(formats) if formats else None)
+    models |= {name: tests.open(tests.run.export_path(name), torch.get_num_threads()) for name in formats}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
     report = tests.report
     for case in tests.cases():
@@ -53,7 +50,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         for name, found in apart.items()
     }
     if timed:
-        print(lines(f"\n{format_table(tests, list(models), off, written)}"))
+        print(lines(f"\n{format_table(tests, list(models), off)}"))
     for name, (figure, px) in off.items():
         bound, usual = tests.bounds[name], quantile(px)
         if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):
@@ -66,13 +63,6 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
             raise UserError(f"{tests.run.export_path(name)} differs from torch by {text}; {remedy}")
 
 
-def exported(tests, formats: list[str]) -> dict[str, str]:
-    """Export the formats. Return {format: checksum} of the files that hold code, so that no other ones are opened."""
-    if formats:
-        tests.export(formats)
-    return {name: checksum(tests.run.export_path(name)) for name in formats if FORMATS[name].code}
-
-
 def quantile(px: np.ndarray) -> float:
     """Return the difference that SHARE of the landmarks do not exceed, 0 without landmarks.
 
@@ -81,9 +71,9 @@ def quantile(px: np.ndarray) -> float:
     return float(np.quantile(px, SHARE)) if len(px) else 0.0
 
 
-def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarray]], written: dict[str, str]) -> str:
+def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarray]]) -> str:
     """Return the table of torch and the formats, and write it to report/formats.csv.
-    off: {format: differences from torch}; written: see `exported`.
+    off: {format: differences from torch}.
     """
     several = sorted({1, cores()})
     rows, header = [], []
@@ -103,7 +93,7 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
         }
         for threads in several:
             torch.set_num_threads(threads)
-            model = tests.torch_model() if name == "torch" else tests.open(file, threads, written.get(name))
+            model = tests.torch_model() if name == "torch" else tests.open(file, threads)
             for pictures, call in tests.calls(model).items():
                 middle, late = call_times(call)
                 row[f"ms, {threads} core{'s' * (threads > 1)}, batch {pictures}"] = f"{middle:.1f}"

@@ -103,10 +103,8 @@ class Run(NamedTuple):
         return file in self.given or (file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE])
 
     def keeps(self, name: str) -> bool:
-        """Return whether an export keeps the file of a format.
-        One that holds code is written by the command that opens it.
-        """
-        return self.has(name) and name not in self.anew and not FORMATS[name].code
+        """Return whether an export keeps the file of a format."""
+        return self.has(name) and name not in self.anew
 
     @property
     def source(self) -> dict[str, str]:

@@ -33,7 +33,6 @@ from PIL import Image
 from small_nets import pictures
 
 from extras.runtimes import runtimes
-from extras.runtimes.runtimes import Arithmetic
 from extras.synthetic import VERSION, generate
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.wrappers.affine import inverse
@@ -42,16 +41,13 @@ from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file, stored_values
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import Source, deployed, example_for, export_onnx, write_format
-from utils.settings.formats import FORMATS, files_of
+from utils.settings.formats import FORMATS
 from utils.train import checkpoint
 from utils.train.run_folder import find_run
 
 PACKAGES = {
     "mnn": ["MNN"],
-    "ncnn": ["pnnx", "ncnn"],
-    "openvino": ["openvino"],
     "tflite": ["onnx2tf", "ai_edge_litert"],
-    "torchscript": [],
     "int8": [],
 }
 HEADS = {"pip": {"sigma": True}, "coordinate": {"sigma": True}, "simcc": {}, "heatmap": {"stride": 8}}
@@ -78,9 +74,6 @@ def source_of(net: torch.nn.Module, folder: Path) -> Source:
     )
 
 
-CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
-
-
 def import_packages(name: str) -> None:
     for package in PACKAGES.get(name, ()):
         if find_spec(package) is None:
@@ -99,7 +92,7 @@ def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
 
 
 @pytest.mark.slow
-@CONVERTED
+@pytest.mark.parametrize("name", ["mnn"])
 def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
     import_packages(name)
     (net, source), file = refined, tmp_path / f"net{FORMATS[name].suffix}"
@@ -152,7 +145,7 @@ def test_the_output_face_is_exported(tmp_path, telling, name):
 
 
 @pytest.mark.slow
-@CONVERTED
+@pytest.mark.parametrize("name", ["mnn"])
 @pytest.mark.parametrize("refined", ["pip"], indirect=True)
 def test_some_landmarks_of_a_net_are_exported(tmp_path, refined, name):
     import_packages(name)
@@ -168,7 +161,7 @@ def test_some_landmarks_of_a_net_are_exported(tmp_path, refined, name):
         assert (part - other).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "tflite", "torchscript"])
+@pytest.mark.parametrize("name", ["mnn", "tflite"])
 @pytest.mark.parametrize("shipped", ["landmarks", "landmarks-fast"])
 def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     import_packages(name)
@@ -179,13 +172,10 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
         np.stack([cv2.resize(sheet[:144, x : x + 144], (size, size)) for x in range(0, 1008, 144)])
     )
     write_format(name, Source(weights / f"{shipped}.onnx", tuple, deployed(net), example_for(size, 1)), file)
-    if name == "ncnn":  # a layer for each value that is read would take pnnx minutes, and ncnn ten times as long
-        assert len(file.read_text().splitlines()) < 500
     one, two = torch_predictor(net, torch.device("cpu"))(crops), exported_predictor(file, 1)(crops)
     assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
     assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
-    if name != "torchscript":  # which is opened as a test of the format only
-        assert open_net(file, 1).predict(crops[:0].numpy())["landmarks"].shape == (0, *one.landmarks.shape[1:])
+    assert open_net(file, 1).predict(crops[:0].numpy())["landmarks"].shape == (0, *one.landmarks.shape[1:])
 
 
 @pytest.mark.slow
@@ -294,28 +284,31 @@ def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path)
     assert not unfolded(source.onnx)
 
 
-@pytest.mark.parametrize(("name", "package"), [("mnn", "MNN"), ("ncnn", "pnnx"), ("openvino", "openvino")])
-def test_an_export_without_its_package_is_one_line(tmp_path, monkeypatch, name, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    file = tmp_path / f"net{FORMATS[name].suffix}"  # in a folder that nobody knows
-    refuses(f"^{file.name} needs the package {package}: pip install", getattr(runtimes, f"write_{name}"), None, file)
+def test_an_export_without_its_package_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "MNN", None)
+    file = tmp_path / "net.mnn"  # in a folder that nobody knows
+    refuses("^net.mnn needs the package MNN: pip install", runtimes.write_mnn, None, file)
 
 
-@pytest.mark.parametrize(("suffix", "package"), [(".mnn", "MNN"), (".ncnn.param", "ncnn"), (".xml", "openvino")])
-def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch, suffix, package):
-    file = tmp_path / f"net{suffix}"
-    refuses(f"no file.*net{suffix}", open_net, file)
+def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch):
+    file = tmp_path / "net.mnn"
+    refuses("no file.*net.mnn", open_net, file)
     file.write_bytes(b"junk" * 100)
-    Path(f"{file}.json").write_text(json.dumps({"outputs": {}}))
     with monkeypatch.context() as without:
-        without.setitem(sys.modules, package, None)
-        refuses(f"net{suffix}.*pip install {package}$", open_net, file)
-    pytest.importorskip(package, reason=f"the package {package} is not installed")
-    refuses(f"net{suffix}.*export", open_net, file)
-    if package != "MNN":  # a file of MNN may come from elsewhere
-        Path(f"{file}.json").unlink()
-        refuses("json", open_net, file)
+        without.setitem(sys.modules, "MNN", None)
+        refuses("net.mnn.*pip install MNN$", open_net, file)
+    pytest.importorskip("MNN", reason="the package MNN is not installed")
+    refuses("net.mnn.*export", open_net, file)
     refuses("net.pb", open_file, tmp_path / "net.pb")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "runtime"), [(".xml", "OpenVINO"), (".param", "ncnn"), (".torchscript", "TorchScript")]
+)
+def test_a_file_of_a_runtime_that_gets_the_net_otherwise_is_named(tmp_path, suffix, runtime):
+    file = tmp_path / f"net{suffix}"
+    file.write_bytes(b"junk")
+    refuses(f"net{suffix} is a file of {runtime}.*ONNX", Landmarker, file)
 
 
 @pytest.mark.parametrize("suffix", ["mnn", "onnx"])
@@ -366,53 +359,6 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     foreign = (run / "card.md").read_text()
     assert "a&lt;script>" in foreign and "<script>" not in foreign and "\n# b" not in foreign
     assert cli("--export onix --exp", run).error.startswith("argument --export: invalid choice: 'onix'")
-    assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
-
-
-class Overwriting(torch.nn.Module):
-    """What a file of somebody else may do: its first call overwrites a file of the user."""
-
-    def __init__(self, victim: str):
-        super().__init__()
-        self.victim = victim
-
-    def forward(self, image: torch.Tensor):
-        torch.from_file(self.victim, shared=True, size=4, dtype=torch.uint8).fill_(0)
-        return torch.zeros(image.shape[0], 68, 2), torch.ones(image.shape[0], 68)
-
-
-@pytest.mark.slow
-def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, start, trained, faces, tmp_path):
-    run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
-    foreign = run / "best.torchscript"
-    victim.write_bytes(b"mine")
-    torch.jit.script(Overwriting(str(victim))).save(str(foreign))
-    values = {**open_file(run / "best.onnx").values, "outputs": {"landmarks": [68, 2], "score": [68]}}
-    Path(f"{foreign}.json").write_text(json.dumps(values))
-    manifest = {
-        foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}
-    }
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    refused = "best.torchscript is refused: TorchScript is code, .*give the ONNX file"
-    refuses(refused, Landmarker, foreign)
-    picture = ROOT / "assets" / "astronaut.jpg"
-    fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
-    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
-    fails(cli("--test --exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
-    done = works(
-        start("--test-formats torchscript --exp", run).result()
-    )  # instead of the foreign file it tests its own
-    assert "| torchscript" in done.stdout and "Warning" not in done.stderr
-    assert victim.read_bytes() == b"mine"
-    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
-
-
-def test_parts_are_unbound_along_any_side_for_ncnn():
-    values = torch.randn(4, 3, generator=torch.manual_seed(0))
-    with Arithmetic():
-        rows, columns, (first, *_) = values.unbind(), values.unbind(-1), values.sin()
-    assert torch.equal(torch.stack(rows), values) and torch.equal(torch.stack(columns, 1), values)
-    assert torch.equal(first, values[0].sin())
 
 
 @pytest.mark.slow
