@@ -61,7 +61,7 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
 
 
 def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
-    """So is the mean face beside a published net, and the weights beside the graph of an exported one."""
+    """So is the mean face beside a published net, and the metadata beside an exported one."""
     folders = []
     for number in range(4):
         place = tmp_path / str(number)
@@ -69,9 +69,9 @@ def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
         (place / "epoch59.pth").write_bytes(b"first" if number < 3 else b"second")
         (place / "meanface.txt").write_text("0.5" if number < 2 else "0.6")
         folders.append(find_run(str(place / "epoch59.pth"), tmp_path / "runs", train=False).folder.name)
-        (place / "net.param").touch()
-        (place / "net.bin").write_bytes(bytes([number]))
-        folders.append(find_run(str(place / "net.param"), tmp_path / "runs", train=False).folder.name)
+        (place / "net.mnn").touch()
+        (place / "net.mnn.json").write_bytes(bytes([number]))
+        folders.append(find_run(str(place / "net.mnn"), tmp_path / "runs", train=False).folder.name)
     assert folders[0] == folders[2] and len({*folders[::2]}) == 3 and len({*folders[1::2]}) == 4
     long = tmp_path / f"{'x' * 250}.pth"
     long.touch()
