@@ -16,6 +16,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - HARD: hard photographs with 68-point .pts counted from 1, which no net is trained on
 - NOFACE: photographs without a human face. By sorted name, trainings may use the first, third, ... file, which are
   the odd ones; the second, fourth, ... are for validation only
+- NOFACE_ODD: a folder with the odd ones
 """
 
 import os
@@ -56,6 +57,7 @@ VARIABLES = {
             "BABIES",
             "HARD",
             "NOFACE",
+            "NOFACE_ODD",
         )
     },
 }

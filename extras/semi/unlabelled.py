@@ -3,10 +3,13 @@ pictures or a video, by a detector.
 
 What is cut out becomes a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A
 face is taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
-Of a picture without a face, what the detector is least unlikely to take for one is cut out, and boxes at random.
+Of a picture without a face, what the detector is least unlikely to take for one is cut out, and boxes at random. If
+the training starts from a landmark net, so are the crops that this net asks for next: there background looks most like a
+face to it.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +24,8 @@ from extras.semi.settings import SemiSettings
 from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError
 from pipnet.files import checksum, own_folder
-from pipnet.geometry import Protocol, crop_box, cut
+from pipnet.geometry import Protocol, crop_box, cut, upright_boxes
+from pipnet.landmarker import Landmarker, with_roll
 from pipnet.video.sources import Frame, Pictures, open_source
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import fingerprint
@@ -35,6 +39,8 @@ from utils.settings.config import Settings
 from utils.settings.formats import files_of
 from utils.settings.progress import progress
 from utils.settings.sections import TestSettings
+from utils.task.inference import open_landmark_net
+from utils.train import checkpoint
 
 LEAST_SIDE = 32  # px, of a face's box
 GREY = 128  # px, side to which a face box is resized to measure its sharpness
@@ -43,6 +49,7 @@ DUPLICATE = 6  # of 63 signs of frequencies: near-duplicates differ in at most s
 RECENT = 4096  # a new face is compared with so many earlier ones, which bounds the time for large folders
 LEAST_SCORE = 0.1  # of what a detector finds in a picture without a face
 MOST_FOUND, EACH = 8, 8  # of such boxes of a picture, and boxes at random beside them
+NEXT = 2  # crops in a row that a landmark net asks for, for each of these boxes
 SMALLEST = 12  # px, least side of a box at random: what a detector takes for a face is often so small
 UNKNOWN = np.full((1, 2), np.nan)
 REASONS = {
@@ -54,13 +61,15 @@ REASONS = {
 
 class Cut(NamedTuple):
     """How faces are cut out: with protocol, target_size and margin of the labelled set.
-    least_sharpness: see `sharpness`; None: pictures without a face are cut up, see `background_boxes`.
+    least_sharpness: see `sharpness`; None: pictures without a face are cut up, see `background_boxes`. net: the file of
+    a landmark net that asks for further crops of these; None: no further ones.
     """
 
     protocol: Protocol
     target_size: int
     margin: float
     least_sharpness: float | None
+    net: Path | None = None
 
     @property
     def faces(self) -> bool:
@@ -97,7 +106,10 @@ def background_splits(sets: SetFinder, like: PreparedSet, names: list[str], sett
     """
     for name in names:
         check_pictures("--backgrounds", name)
-    how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], None)
+    start = settings.net.weights
+    known = {} if start in ("none", "imagenet") else checkpoint.load_weights(start)[1]
+    alike = known.get("protocol") == like.protocol._asdict()  # the crops of another protocol show faces of another size
+    how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], None, Path(start) if alike else None)
     found = [_cut_out(name, sets, how, settings.test, LEAST_SCORE) for name in names]
     return [Split(one, UNLABELLED, labelled=False) for one in found]
 
@@ -114,6 +126,15 @@ def background_boxes(found: np.ndarray, image: np.ndarray, name: str) -> np.ndar
     return np.concatenate([found[:MOST_FOUND], np.hstack([centres - sides / 2, centres + sides / 2])])
 
 
+def next_boxes(image: np.ndarray, boxes: np.ndarray, landmarker: Landmarker) -> np.ndarray:
+    """Return the landmark boxes (M, 5) of the next crops that a net asks for, from boxes (K, 4) or (K, 5) of a picture.
+
+    A box that would lie outside the picture is left out.
+    """
+    asked = [landmarker.box_of(face.landmarks) for face in landmarker.landmarks_of(image, boxes)]
+    return np.reshape([box for box in asked if landmarker.net.shows(box, *image.shape[1::-1])], (-1, 5))
+
+
 def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings, least: float) -> PreparedSet:
     """Return the prepared set of a folder of pictures or a video. Make it if it is missing.
 
@@ -121,9 +142,9 @@ def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings, least: fl
     """
     source, weights = Path(name).resolve(), test.detector_weights
     files = files_of(Path(weights)) if weights else filter(None, [shipped_weights(test.detector)])
-    content = [checksum(file) for file in files if file.is_file()]
+    content = [checksum(file) for file in (*files, *([how.net] if how.net else [])) if file.is_file()]
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
-    used = FORMAT, str(source), state, *how, test.detector, content, least
+    used = FORMAT, str(source), state, *how[:-1], test.detector, content, least
     key = hashlib.sha256(repr(used).encode(errors="surrogateescape")).hexdigest()[:8]
     folder = f"{source.stem}-{key}"
     if sets.trained and (sets.trained / UNLABELLED / folder).is_dir():
@@ -131,13 +152,16 @@ def _cut_out(name: str, sets: SetFinder, how: Cut, test: TestSettings, least: fl
     target = own_folder(sets.root, UNLABELLED) / folder
     if not target.is_dir():
         with new_folder(target) as unfinished:
-            _write(source, unfinished, how, Detector(test.detector, weights, least), state)
+            detector = Detector(test.detector, weights, least)
+            net = how.net and open_landmark_net(how.net, sets.defaults)
+            landmarker = Landmarker(net, detector, any_roll=False, finder="none") if net else None
+            _write(source, unfinished, how, detector, landmarker, state)
     one = PreparedSet(target, sets.layouts)
     one.touch()
     return one
 
 
-def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
+def _write(source: Path, folder: Path, how: Cut, detector: Detector, landmarker: Landmarker | None, state: str) -> None:
     """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
     what = "faces" if how.faces else "crops without a face"
     frames, rows, counts, recent = open_source(str(source)), [], Counter(), np.zeros((0, 63), bool)
@@ -150,7 +174,11 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
         faces = 0
         boxes = detector.face_box(np.asarray(detector(frame.image).boxes, np.float64).reshape(-1, 4))
         if not how.faces:
-            boxes = background_boxes(boxes, frame.image, f"{frame.name} {frame.index}")
+            boxes = with_roll(background_boxes(boxes, frame.image, f"{frame.name} {frame.index}"))
+            asked = [boxes]
+            for _ in range(NEXT if landmarker else 0):
+                asked.append(next_boxes(frame.image, asked[-1], landmarker))
+            boxes = np.concatenate(asked)
         for box in boxes:
             faces += 1
             face = _face(frame, box, how, recent)
@@ -171,7 +199,7 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
                     "subset": UNLABELLED,
                     "identity": source.stem if video else frame.name,
                     "landmarks": UNKNOWN,
-                    "box": box,
+                    "box": upright_boxes(with_roll(box))[0],
                     "crop": crop,
                     "size": frame.image.shape[1::-1],
                     "jpeg": (size - len(encoded), size),
@@ -225,6 +253,8 @@ def _face(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
     """Return (nominal crop (4,), picture with margin, signs (63,)) of a face, or the key of REASONS why it is left out."""
     height, width = frame.image.shape[:2]
+    turn = math.radians(box[4]) if len(box) > 4 else 0.0
+    box = box[:4]
     inside, bits = np.clip(box, 0, [width, height, width, height]), np.zeros(recent.shape[1], bool)
     if how.faces:
         if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
@@ -235,8 +265,8 @@ def _face(
         bits = signs(grey)
         if len(recent) and (recent != bits).sum(1).min() <= DUPLICATE:
             return "twin"
-    crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
-    return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border), bits
+    crop = np.round(crop_box(box, how.protocol, width, height, turn), 4)  # as the table holds it
+    return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border, turn), bits
 
 
 def signs(grey: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ ROUNDNESS = np.array([1.0, 2, 2, 8])  # powers of the shapes that cover a part: 
 EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an edge of the picture
 # largest roll in degrees, |log(scale)| and distance, as a share of the crop, of a face in its place; those beyond which it
 # is in none
-IN_PLACE, OUT_OF_PLACE = (50, math.log(1.45), 0.2), (100, math.log(1.8), 0.45)
+IN_PLACE, OUT_OF_PLACE = (50, math.log(1.45), 0.2), (80, math.log(1.8), 0.45)
 GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
 
@@ -86,7 +86,7 @@ class Misplacement(NamedTuple):
     reach: float
 
 
-MISPLACED = Misplacement(0.6, 105, (1.9, 3.2), 0.45)
+MISPLACED = Misplacement(0.6, 85, (1.9, 3.2), 0.45)
 
 
 class CropGeometry(NamedTuple):
@@ -282,7 +282,7 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -
 def misplaced(u: np.ndarray, made: Sequence[Change], lost: np.ndarray) -> list[Change]:
     """Return the changes with crops in which the faces `lost` (B,) bool are not in their place, see `MISPLACED`.
 
-    u: uniform numbers (B, 4 or more). Such a crop shows the face turned by more than 100 degrees, or a part of it.
+    u: uniform numbers (B, 4 or more). Such a crop shows the face turned by more than 80 degrees, or a part of it.
     """
     size, turned = made[0].size, u[:, 0] < MISPLACED.turned
     angle = np.radians(MISPLACED.angle + (360 - 2 * MISPLACED.angle) * u[:, 1]) * turned

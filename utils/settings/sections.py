@@ -400,7 +400,7 @@ class AugmentSettings:
         "probability that the picture ends inside the crop, as if it cut the face off", 0, 1, task="landmarks"
     )
     misplaced: float = key(
-        "probability that the crop shows the face turned by more than 100 degrees, or a part of it: trains `face` only",
+        "probability that the crop shows the face turned by more than 80 degrees, or a part of it: trains `face` only",
         0,
         1,
         needs=rules.FACE,
