@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -57,6 +58,8 @@ DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
 SQUARE = Protocol(**DEFAULTS.protocols["square"])
 NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy core is no fault
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_addoption(parser) -> None:

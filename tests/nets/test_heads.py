@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, NET, draw_face, fails, mean_face, refuses, sets_of, settings, spoilt, works
+from conftest import LAYOUTS, NET, draw_face, fails, mean_face, refuses, sets_of, settings, slow, spoilt, works
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
@@ -62,7 +62,7 @@ def made(head: str, options: tuple) -> list[torch.nn.Module]:
 
 
 @named
-@trials(max_examples=20, deadline=None)
+@trials(max_examples=20)
 @given(seed=st.integers(0, 2**31))
 def test_decode_inverts_encode(head, options, seed):
     net = made(head, tuple(options.items()))[seed % 2]
@@ -129,7 +129,7 @@ def test_gaussian_targets_equal_the_dense_ones(size, autocast):
     assert total.item() == pytest.approx(dense.sum().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ("pip", "coordinate", *slow("parts", "heatmap", "simcc")))
 def test_a_head_overfits_sixteen_faces(head):
     """Overfit 16 faces with the smallest net of every head; `tests/campaigns learning` does the others."""
     steps, options = STEPS[head]
@@ -164,8 +164,7 @@ def test_two_epochs_beat_the_mean_face_threefold(head):
     "flags",
     [
         ("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
-        ("--head", "heatmap"),
-        ("--head", "simcc"),
+        *slow((("--head", "heatmap"),), (("--head", "simcc"),)),
     ],
     ids=lambda flags: flags[1],
 )

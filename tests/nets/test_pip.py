@@ -29,7 +29,7 @@ def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high:
     return Labels.pack(torch.tensor(landmarks, dtype=torch.float32))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 2**31),
     st.sampled_from((5, 12, 19, 29, 68, 98, 106)),
@@ -135,7 +135,7 @@ def test_forms_of_the_score_loss(form, published):
 
 
 # ----------------------------------------------------------------------------------------------------- beyond the paper
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(sorted(ERROR_FORMS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
 def test_forms_of_the_error_grow_steadily(form, error, step):
     function = ERROR_FORMS[form]

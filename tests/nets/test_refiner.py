@@ -71,7 +71,7 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert "refiner: 0.0" in refiner_cost(refined("coordinate", reinit=True, local_parts=PARTS).spec)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=st.integers(1, 12), steps=st.sampled_from([(0.0,), (-0.1, 0.0, 0.1)]), seed=st.integers(0, 99))
 def test_patches_are_sampled_as_torch_does(side, steps, seed):
     """Places outside the crop take its border; 16 bits elsewhere change nothing."""

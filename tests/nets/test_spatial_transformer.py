@@ -212,6 +212,7 @@ def test_states_swap_and_pose_turns_with_the_picture():
 
 
 # ------------------------------------------------------------------------------------------------ from the command line
+@pytest.mark.slow
 def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     extra = ["--reinit", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5", "--balance", "--hard-landmarks", "0.5"]
     flags = [*recipe, *extra, "--exp", "one", "--norm", "box"]
@@ -231,6 +232,7 @@ def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     )
 
 
-def test_the_local_stage_trains(cli, recipe, tmp_path):
-    works(cli("--train --test", *recipe, "--local-parts --head coordinate --norm box"))
-    assert float(rows(tmp_path / "runs" / "000" / "step.csv")[0]["local"]) > 0
+def test_both_stages_train(cli, recipe, tmp_path):
+    works(cli("--train --test", *recipe, "--reinit --local-parts --head coordinate --norm box"))
+    (row,) = rows(tmp_path / "runs" / "000" / "step.csv")
+    assert float(row["local"]) > 0 and float(row["alignment"]) > 0

@@ -47,7 +47,7 @@ def published_300w(annotated: np.ndarray, width: int, height: int) -> list[int]:
 
 
 @given(st.integers(0, 10**6), st.integers(80, 900), st.integers(80, 900))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_pipnet_protocol_is_the_published_300w_box(seed, width, height):
     rng = np.random.default_rng(seed)
     corner, side = rng.uniform(-20, 0.6, 2) * (1, 1), rng.uniform(40, 0.8 * min(width, height), 2)

@@ -262,7 +262,7 @@ def test_the_points_of_a_detector_turn_the_first_crop():
     assert abs(boxes[0, 4] - 100) < 3
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(-180, 180), st.floats(0.2, 5), st.floats(-300, 300))
 def test_the_box_of_five_points_goes_with_the_face(degrees, zoom, x):
     points = five_points(mean_face() * 100, LAYOUTS.load("68"))
@@ -314,7 +314,7 @@ def test_a_sure_detection_of_our_detector_needs_lower_landmark_scores():
             )  # landmarks beside it
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.floats(0.2, 5),
     st.floats(-3.1, 3.1),
@@ -458,7 +458,7 @@ def test_the_image_for_the_detector_has_bounds():
     assert detection_scale(1, 1, 0.1) == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.3, 4), st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-50, 50), st.sampled_from([32, 112, 224]))
 def test_chips_are_upright(scale, angle, x, y, size):
     landmarks = TEMPLATE @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale + (x, y)

@@ -92,7 +92,6 @@ def spoilt(good: bytes, draw) -> bytes:
 @pytest.mark.slow
 @settings(
     max_examples=12,
-    deadline=None,
     phases=[Phase.reuse, Phase.generate],  # a smaller example would take minutes to find
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -18,7 +18,6 @@ def scratch(tmp_path_factory) -> Path:
 
 
 @given(st.lists(st.tuples(*[st.one_of(st.floats(-1e6, 1e6), st.just(float("nan")))] * 2), max_size=120))
-@settings(deadline=None)
 def test_pts_round_trip(scratch, rows):
     points = np.array(rows, dtype=np.float64).reshape(-1, 2)
     points[np.isnan(points).any(axis=1)] = np.nan
@@ -32,7 +31,7 @@ def test_pts_round_trip(scratch, rows):
         st.text("version: n_pots68{}\n\r 0123456789.-+naife\ufeff\u0663", max_size=400).map(str.encode),
     )
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_garbage_raises_nothing_but_user_error(scratch, data):
     (scratch / "garbage.pts").write_bytes(data)
     try:
@@ -42,7 +41,7 @@ def test_garbage_raises_nothing_but_user_error(scratch, data):
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_file_is_read_whole_or_refused(scratch, data):
     good = b"version: 1\nn_points:  5\n{\n" + b"".join(b"%d.5 %d\n" % (i, i * i) for i in range(5)) + b"}\n"
     cut_at = data.draw(st.integers(0, len(good) - 3))

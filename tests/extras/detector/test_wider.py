@@ -12,7 +12,7 @@ from pipnet.errors import UserError
 FACE = st.tuples(*[st.integers(-5, 500)] * 2, *[st.integers(0, 300)] * 2, *[st.integers(0, 1)] * 6).map(list)
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(st.lists(st.lists(FACE, max_size=4), min_size=1, max_size=5))
 def test_boxes_are_read_as_written(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("boxes")

@@ -164,7 +164,7 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
         "--detector-weights",
         detector_file(tmp_path / "finder.onnx", [(12, 12, 84, 84), (0, 0, 20, 20)], [0.9, 0.95]),
     ]
-    flags = [*semi, "--semi mean-teacher --unlabelled", folder, *finds, "--val 0.1 --epochs 2"]
+    flags = [*semi, "--semi mean-teacher --unlabelled", folder, *finds, "--val 0.1"]
     done = works(cli("--train", *flags, "--labelled-fraction 0.5 --exp a"))
     assert "3 faces of 5 pictures; 0 pictures without a sure face" in done.stderr
     assert "5 smaller than 32 px, 1 blurred (--least-sharpness), 1 near-duplicates" in done.stderr

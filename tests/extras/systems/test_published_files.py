@@ -22,6 +22,7 @@ from conftest import (
     refuses,
     rows,
     settings,
+    slow,
     table,
     to_published,
     untrained,
@@ -167,24 +168,34 @@ def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     refuses("five.txt.*68", checkpoint.load, f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}", DEFAULTS)
 
 
-def test_a_published_file_is_tested_in_any_protocol_and_leaves_nothing_beside_it(slim, raw, data_root, cli, tmp_path):
-    places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
-    for protocol in ("slim", "gssl", "box"):  # the export follows too
-        done = works(cli("--test --test-onnx --exp", slim, "--test-data", raw, "--protocol", protocol, *places))
-        assert f"crops {protocol}\n" in done.stdout
-        torch_row, onnx_row = table(done.stdout)
-        assert torch_row[1:3] == ["torch", "8"] and onnx_row[1] == "onnx"
-        (folder,) = (tmp_path / "runs" / "files").glob("slim-pth-*")
-        assert open_net(folder / "best.onnx").protocol._asdict() == DEFAULTS.protocols[protocol]
-        assert (folder / "report" / "index.html").is_file()
+@pytest.fixture
+def places(data_root, tmp_path) -> tuple:
+    return "--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1"
+
+
+@pytest.mark.parametrize("protocol", ("gssl", *slow("slim", "box")))
+def test_a_published_file_is_tested_in_any_protocol_and_leaves_nothing_beside_it(
+    slim, raw, places, cli, tmp_path, protocol
+):
+    done = works(cli("--test --test-onnx --exp", slim, "--test-data", raw, "--protocol", protocol, *places))
+    assert f"crops {protocol}\n" in done.stdout
+    torch_row, onnx_row = table(done.stdout)
+    assert torch_row[1:3] == ["torch", "8"] and onnx_row[1] == "onnx"
+    (folder,) = (tmp_path / "runs" / "files").glob("slim-pth-*")
+    assert open_net(folder / "best.onnx").protocol._asdict() == DEFAULTS.protocols[protocol]  # the export follows too
+    assert (folder / "report" / "index.html").is_file()
     assert "Net:   slim.pth: slim of Peppa's Slim, 0.23 M parameters" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
+
+
+def test_the_faces_of_a_published_file_are_named(slim, raw, places, cli, tmp_path):
     fails(cli("--test --exp", slim, *places), "slim.pth.*--test-data")
     fails(cli("--test --exp", slim, "--dataset auto", *places), "slim.pth.*--test-data")
-    named = [cli("--test --exp", slim, "--protocol box", where, raw, *places) for where in ("--dataset", "--data-dir")]
-    assert [table(works(one).stdout)[0][1:] for one in named] == [torch_row[1:]] * 2  # the set is named in another way
+    named = [works(cli("--test --exp", slim, where, raw, *places)) for where in ("--dataset", "--data-dir")]
+    one, other = (table(done.stdout) for done in named)
+    assert one == other and one[0][1:3] == ["torch", "8"]
     out = tmp_path / "out.csv"
-    done = works(cli("--predict", raw / "test", "--exp", slim, "--protocol box --out", out, *places))
+    works(cli("--predict", raw / "test", "--exp", slim, "--protocol box --out", out, *places))
     assert out.is_file()
 
 

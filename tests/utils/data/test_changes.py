@@ -270,7 +270,7 @@ def test_changes_one_after_another_are_one():
     assert np.array_equal(np.linalg.det(whole[..., :2]) < 0, first.mirrored ^ second.mirrored)
 
 
-@examples(deadline=None, max_examples=50)
+@examples(max_examples=50)
 @given(
     st.floats(-180, 180),
     st.floats(-1.2, 1.2),
@@ -332,7 +332,7 @@ def head(pose) -> np.ndarray:
     )
 
 
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.tuples(*[st.floats(-1.3, 1.3)] * 3), st.floats(-1.5, 1.5), st.floats(0.5, 2), st.booleans()),

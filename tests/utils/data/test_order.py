@@ -34,7 +34,7 @@ def keys(found: Shuffle, epoch: int = 0) -> list[list[tuple[int, int]]]:
 
 
 # ------------------------------------------------------------------------------------------------------------- shuffle
-@examples(max_examples=100, deadline=None)
+@examples(max_examples=100)
 @given(st.integers(1, 3000), st.integers(0, 2**63 - 1), st.integers(0, 100))
 def test_a_shuffle_has_each_face_once(count, seed, number):
     whole = permuted(np.arange(count), count, seed, number)
@@ -80,7 +80,7 @@ def test_memory_does_not_grow_with_the_number_of_faces():
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 4), st.integers(0, 5), st.integers(0, 9))
 def test_order_has_each_face_at_most_once(count, batch_size, ranks, seed, epoch):
     if count < ranks:

@@ -30,7 +30,7 @@ def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
     return (grid * weight[..., None]).sum((0, 1)) / weight.sum()
 
 
-@examples(max_examples=40, deadline=None)
+@examples(max_examples=40)
 @given(
     st.integers(0, 2**31),
     st.sampled_from(("real", "black")),

@@ -114,7 +114,7 @@ def profile() -> np.ndarray:
     return points
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(-1.4, 1.4), st.booleans())
 def test_39_to_68(angle, mirrored):
     points, turn = profile(), np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -321,6 +321,7 @@ def miniatures(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     sets, runs = ["wflw", "cofw", "aflw", "lapa", str(miniatures / "own")], tmp_path / "runs"
     places = ["--data-root", tmp_path / "data", "--run-root", runs, "--norm", "diagonal"]
