@@ -9,7 +9,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 - UNLABELLED: photographs without labels in subfolders
 - ALL_AGES, DIVERSE: two of these subfolders, labelled by pseudo_labels.py
 - RENDERED, RENDERED_FEW: 2,000 and 1,000 faces of rare_faces.py
-- OPEN: the faces of open_faces.py
+- OPEN, OPEN_BACKGROUNDS: the faces of open_faces.py, the pictures of open_backgrounds.py
 - LIDS, STEADY: the sets of lids.py and steady_labels.py
 - VIDEOS: videos of one person each, who blinks
 - BABIES: pictures of babies with 68-point .pts in continuous px, which no net is trained on
@@ -51,6 +51,7 @@ VARIABLES = {
             "RENDERED",
             "RENDERED_FEW",
             "OPEN",
+            "OPEN_BACKGROUNDS",
             "LIDS",
             "STEADY",
             "VIDEOS",

@@ -15,6 +15,7 @@ STEPS = {
     "pseudo_labels": "PICTURES OUT [NET.onnx]",
     "rare_faces": "OUT COUNT",
     "open_faces": "OUT TRAIN TEST",
+    "open_backgrounds": "OUT COUNT",
     "lids": "OUT SHIFT_ALL_AGES SHIFT_DIVERSE",
     "steady_labels": "OUT [NET.pt]",
     "early_stem": "NET.pt OUT.pt",
