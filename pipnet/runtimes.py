@@ -211,8 +211,8 @@ def open_tflite(file: Path, threads: int) -> Opened:
 def refuse_foreign(file: Path, threads: int) -> Opened:
     """Raise UserError for a file of a runtime of FOREIGN."""
     raise UserError(
-        f"{file} is a file of {FOREIGN[file.suffix]}, which is not opened here; give the ONNX file of the net "
-        "(docs/runtimes.md says how that runtime gets it)"
+        f"{file} is a file of {FOREIGN[file.suffix]}, which is not opened here; give the net's ONNX file, "
+        f"such as {file.with_suffix('.onnx').name} (docs/runtimes.md says how that runtime gets it)"
     )
 
 

@@ -48,6 +48,8 @@ def weights_of(file: Path) -> FaceBoxesV2:
 
 def load_mtcnn(file: Path, threads: int) -> Loaded:
     """Load MTCNN from an .npz or a state dict. Names are the published ones with the prefix pnet., rnet. or onet."""
+    if file.suffix == ".npy":
+        raise UserError(f"{file} is a pickle of one of MTCNN's nets; write the three as an .npz (docs/migration.md)")
     device = prepare_torch(threads)
     net = _fill(MTCNN(), _arrays(file) if file.suffix == ".npz" else load_weights(file)[0], file).to(device)
 

@@ -54,10 +54,15 @@ SAVED = b"PK", b"\x80"  # how files of torch.save begin: a zip or, written by ol
 
 
 def weights_and_mean_face(text: Path | str) -> tuple[list[Path], Path | None]:
-    """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas."""
+    """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas.
+    UserError for a mean face alone.
+    """
     files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
     means = [file for file in files if file.suffix in MEANFACE_FILES]
-    return [file for file in files if file not in means], means[0] if means else None
+    weights = [file for file in files if file not in means]
+    if not weights:
+        raise UserError(f"{text} is no net: files {' and '.join(MEANFACE_FILES)} hold mean faces; name the net's file")
+    return weights, means[0] if means else None
 
 
 def are_our_names(state: dict[str, torch.Tensor]) -> bool:

@@ -397,6 +397,7 @@ def test_any_picture_gives_arrays(weights, name):
         ("faceboxes", "text.onnx", "text.onnx is not an ONNX file"),
         ("faceboxes", "yunet.onnx", "is no detector of ours"),
         ("mtcnn", "text.npz", "text.npz is not a readable .npz of arrays"),
+        ("mtcnn", "text.npy", "text.npy is a pickle of one of MTCNN's nets.*npz.*migration.md"),
         ("mtcnn", "faceboxes.pth", "faceboxes.pth does not fit MTCNN"),
         ("faceboxes", "mtcnn.npz", "mtcnn.npz is"),
         ("rfb320", "yunet.onnx", "yunet.onnx is not RFB-320"),
@@ -404,7 +405,7 @@ def test_any_picture_gives_arrays(weights, name):
 )
 def test_wrong_weights_are_one_line(weights, name, file, message):
     folder = weights["yunet"].parent
-    for text in ("text.bin", "text.npz", "text.onnx"):
+    for text in ("text.bin", "text.npy", "text.npz", "text.onnx"):
         (folder / text).write_text("This is no model.\n" * 10)
     with pytest.raises(UserError, match=message) as raised:
         Detector(name, file and folder / file)

@@ -199,6 +199,16 @@ def test_the_faces_of_a_published_file_are_named(slim, raw, places, cli, tmp_pat
     assert out.is_file()
 
 
+@pytest.mark.parametrize("name", ("meanface.txt", "mean_98_face.npy"))
+def test_a_mean_face_alone_is_no_net(raw, places, cli, demo, tmp_path, name):
+    np.savetxt(tmp_path / "meanface.txt", mean_face().reshape(1, -1))
+    np.save(tmp_path / "mean_98_face.npy", mean_face())
+    file, message = tmp_path / name, f"{name} is no net.*mean faces.*name the net's file"
+    fails(cli("--test --exp", file, "--test-data", raw, *places), message)
+    fails(cli("--train --weights", file, "--train-data", raw, *places), message)
+    fails(demo("--source", ROOT / "assets" / "astronaut.jpg", "--exp", file), message)
+
+
 def test_an_exported_file_is_tested_by_itself(trained, raw, data_root, cli, tmp_path):
     alone = tmp_path / "mine.onnx"
     shutil.copy(trained.folder / "best.onnx", alone)
@@ -355,7 +365,7 @@ def test_graphs_in_pflds_size_are_told_apart(tmp_path):
 def test_a_foreign_file_of_another_runtime_names_the_onnx_file(tmp_path, suffix):
     (tmp_path / f"mobilefacenet{suffix}").write_text('<?xml version="1.0"?><net name="mobilefacenet" version="10"/>')
     refuses(
-        f"mobilefacenet{suffix} is no export of this project.*mobilefacenet.onnx",
+        f"mobilefacenet{suffix} is (a file of|no export of this project).*mobilefacenet.onnx",
         open_net,
         tmp_path / f"mobilefacenet{suffix}",
     )
