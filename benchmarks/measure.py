@@ -8,9 +8,8 @@ A NET is what demo.py --exp takes, or TITLE=NET; without one, the shipped nets a
 others, changed, turns [TOOL ...]: tools that a user could take instead, in photographs as taken or changed; their
 times.
 detector NAME=WEIGHTS ...: detectors on photographs with
-face boxes. face_boxes NET.onnx NAME=WEIGHTS ...: where detectors' boxes lie on the face. face_score NET.onnx
-NAME=WEIGHTS: faces against background. photographs.py says where the data comes from. Rows of other nets and tools stay
-in results/NAME.json.
+face boxes. face_boxes NET.onnx NAME=WEIGHTS ...: where detectors' boxes lie on the face. photographs.py says where the
+data comes from. Rows of other nets and tools stay in results/NAME.json.
 """
 
 from commands import Command, main
@@ -26,7 +25,7 @@ MEASURES = {
     "others": Command("measures.others", ("tool",)),
     "changed": Command("measures.others", ("tool", "photographs")),
     "turns": Command("measures.others", ("photographs", "tool")),
-    **{name: Command("measures.detectors") for name in ("detector", "face_boxes", "face_score")},
+    **{name: Command("measures.detectors") for name in ("detector", "face_boxes")},
 }
 
 if __name__ == "__main__":

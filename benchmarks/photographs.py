@@ -22,6 +22,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from record import ROOT
 from extras.datasets import DATASETS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED
+from pipnet.files import SHIPPED, UNIONS
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.data.prepare import split_identities
@@ -146,11 +147,15 @@ def open_detector(name: str, file: str | Path, **options) -> Detector:
 
 
 def landmarker_for(name: str | None, net: str | Path | None = None, **options) -> Landmarker:
-    """Return a landmarker of a net, in the layout of a labelled set if the net has learnt it. options: of Landmarker."""
-    try:
-        return Landmarker(net, layout=name and name.lower(), **options)
-    except UserError:  # a net of another set
-        return Landmarker(net, **options)
+    """Return a landmarker of a net, in the layout of a labelled set if the net has learnt it. options: of Landmarker.
+
+    The exported files of a shipped net have one layout; for another one its checkpoint is opened, in 32 bits.
+    """
+    several = [ROOT / "weights" / f"{net or SHIPPED[0]}.pt"] if str(net or SHIPPED[0]) in UNIONS else []
+    for file in (net, *several):
+        with suppress(UserError):  # a net of another set
+            return Landmarker(file, layout=name and name.lower(), **options)
+    return Landmarker(net, **options)
 
 
 def without_detector(net: str | Path, name: str | None = None, **options) -> Landmarker:

@@ -21,7 +21,6 @@ OLDER = (
     "box_shift",
     "gpu",
     "preparation",
-    "refusals",
     "rendering",
     "scale",
     "semi",

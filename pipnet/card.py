@@ -172,13 +172,6 @@ _LAYOUT = {
 MEMBER = record(layout=record(**_LAYOUT), index=INDICES, sets=several(TEXT), own=INDICES)
 LAYOUT = record(**_LAYOUT, members=maybe(table_of(MEMBER)))
 VAL = Kind("a share between 0 and 1, or text", lambda value: isinstance(value, str) or SHARE.fits(value))
-LIMITS = {
-    "face_limit": maybe(SHARE),
-    "face_least": maybe(SHARE),
-    "sure_score": maybe(SHARE),
-    "sure_error": maybe(number(0)),
-}
-LIMITS["member_limits"] = maybe(table_of(record(**LIMITS)))  # of each layout of a union
 
 
 def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
@@ -187,10 +180,6 @@ def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
     if wrong := contradiction(layout):
         raise ValueError(f"{name}: {wrong}")
     return layout
-
-
-HALFWAY = 0.4  # a landmark score that background and faces are as likely to get, if the net does not state its own
-SURE_ERROR = 0.028  # see LandmarkCard; almost no face that is found at a wrong roll has less
 
 
 def stated(kind: Kind, default: Any = REQUIRED) -> Any:
@@ -236,11 +225,7 @@ class LandmarkCard(Card):
     meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
     states: names of the output `states`, None for one that was not trained
     layouts: rows of args.yaml by which a union was made
-    face_limit: mean landmark score of a crop that is as likely background as a face
-    face_least: mean landmark score below which a detection is dropped
-    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces
-        reach
-    member_limits: {layout: {limit: value}} of a net that has learnt several layouts
+    face_limit: see `LandmarkNet`
     epoch, val_nme, norm: of the weights; the error of the validation faces in %, and its norm
     """
 
@@ -252,11 +237,7 @@ class LandmarkCard(Card):
     input_margin: float = stated(number(1, 4), 1.0)
     states: tuple[str | None, ...] = stated(nullable(several(nullable(TEXT))), ())
     layouts: dict[str, dict] | None = stated(table_of(table_of(ANY)), None)
-    face_limit: float = stated(LIMITS["face_limit"], HALFWAY)
-    face_least: float = stated(LIMITS["face_least"], 0.0)
-    sure_score: float = stated(LIMITS["sure_score"], 1.0)
-    sure_error: float = stated(LIMITS["sure_error"], SURE_ERROR)
-    member_limits: dict[str, dict[str, float]] | None = stated(LIMITS["member_limits"], None)
+    face_limit: float = stated(SHARE, 0.0)
     epoch: int | None = stated(nullable(whole()), None)
     val_nme: float | None = stated(nullable(number(0)), None)
     norm: str | None = stated(nullable(TEXT), None)
@@ -283,14 +264,12 @@ class DetectorCard(Card):
     """The card of a detector: least score of a face, largest IoU of two boxes, map of a box to the box of its landmarks.
 
     outputs: {name: shape without the batch}, of an exported file
-    trust: TRUST of `pipnet.detector` for this one; None: that constant
     """
 
     threshold: float = stated(SHARE)
     overlap: float = stated(SHARE)
     face_box: tuple[float, float, float] = stated(several(number(), 3))
     outputs: dict[str, list] | None = stated(table_of(SHAPE), None)
-    trust: float | None = stated(nullable(SHARE), None)
     figures: dict[str, Any] | None = stated(table_of(ANY), None)
     epoch: int | None = stated(nullable(whole()), None)
     net: str | None = stated(nullable(TEXT), None)

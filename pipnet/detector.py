@@ -29,10 +29,6 @@ LARGE_FACE = (
     28  # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
 )
 WITHIN = 0.7  # a box shows a part of a face if at least this share of it lies in the face's box
-# a detection with a score s above 0.5 lowers the limit `face_least` of the landmark scores by TRUST * log(s / (1 - s))
-# of the distance from that limit to 1: the detector tells small and masked faces from background better than the
-# landmarks do
-TRUST, SUREST = 0.11, 0.99  # SUREST: largest score that counts
 CANDIDATES = 200  # boxes of RFB-320 before suppression, as published
 
 
@@ -171,8 +167,6 @@ class Detector:
         self._find, card, self._size = Loaded(*loaded)
         self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self._twice = card is not None  # a published one has no card in its file, and gives the published boxes
-        stated = card.trust if card else 0.0  # scores of others mean something else
-        self.trust = TRUST if stated is None else stated
         card = card or row.card
         self.threshold = card.threshold if threshold is None else threshold
         self.overlap = card.overlap if overlap is None else overlap

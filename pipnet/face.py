@@ -27,7 +27,8 @@ class Face(NamedTuple):
 
     - `box` (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. If the face
       leans, the upright box around that box.
-    - `score`: the detector's; NaN for a box from elsewhere; in a video the face score, see `Tracker`.
+    - `score`: the probability that the crop shows a face. A net without the output `face` gives the detector's score;
+      NaN for a box from elsewhere.
     - `landmarks` (N, 2), and the `scores` (N,) of each landmark in [0, 1].
     - `sigma` (N,): expected error of each landmark, px.
     - `id`: the tracker's number of the face.

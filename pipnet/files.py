@@ -29,6 +29,8 @@ SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder", "landmarks-open"
 LANDMARK_NETS = tuple(name for name in SHIPPED if not name.startswith("detector"))
 # {landmark net that has seen drawn faces only: its detector, which has seen no others either}; such a net has no finder
 OPEN = {"landmarks-open": "detector-open"}
+# {net whose NAME.pt has learnt several layouts: that of its exported files}
+UNIONS = {"landmarks": "68", "landmarks-fast": "68"}
 # of files that are opened: no link is followed, no pipe waited for. Windows lacks these, and has one for bytes as they are
 CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 TEMPORARY = re.compile(r"\.(\d+)@([\w.-]+)\.partial-[0-9a-f]+")  # process and host of a folder that is being written

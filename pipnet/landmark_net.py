@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipnet.card import HALFWAY, SURE_ERROR, LandmarkCard
+from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
-from pipnet.face import Face
 from pipnet.geometry import (
     Protocol,
     box_of,
@@ -30,12 +29,6 @@ FILLED = 0.08  # training boxes were tight if the crop of the mean face's box is
 LEVEL = math.radians(
     5
 )  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
-# limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean
-# expected error, as a share of its size. Almost no face that is found at a wrong roll meets both
-SURE = 0.35
-LARGEST_ERROR = (
-    0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
-)
 # a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by
 # NEAR_TURN
 NEAR, NEAR_TURN = 0.08, math.radians(10)
@@ -54,16 +47,12 @@ class LandmarkNet:
     predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has
     them sigma
         (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities, visible (B, N) probability that
-        the landmark is seen}
+        the landmark is seen, face (B,) probability that the crop shows a face in its place}
     size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each
     side meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
-    face_limit: mean landmark score of a crop that is as likely background as a face
-    face_least: mean landmark score below which a detection is dropped
-    pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
-    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces
-    of this
-        net reach; they replace SURE and SURE_ERROR if they are easier to reach
-    member_limits: {layout: {field: limit}} of a net that has learnt several layouts
+    face, pose: whether the net predicts them
+    face_limit: mean landmark score of a crop below which it shows no face, for nets without `face`; 0: not known
+    states (K,): names of the states, None for one that was not trained
     """
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -72,33 +61,23 @@ class LandmarkNet:
     size: int
     meanface: np.ndarray | None
     margin: float = 1.0
-    face_limit: float = HALFWAY
-    face_least: float = 0.0
+    face: bool = False
+    face_limit: float = 0.0
     pose: bool = False
     states: tuple[str | None, ...] = ()
-    sure_score: float = 1.0
-    sure_error: float = SURE_ERROR
-    member_limits: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def seen_as(self, name: str | None = None) -> "LandmarkNet":
         """Return the net that gives the landmarks of one of its layouts only, see `Layout.chosen`."""
         layout, index, *_ = self.layout.chosen(name)
-        if not self.layout.members:
-            return self
+        if index == tuple(range(self.layout.count)):
+            return replace(self, layout=layout)
         rows, predict = list(index), self.predict
 
         def select(images: np.ndarray) -> dict[str, np.ndarray]:
             return {key: value[:, rows] if key in PER_LANDMARK else value for key, value in predict(images).items()}
 
-        own: dict[str, Any] = self.member_limits.get(layout.name, {})
-        return replace(
-            self,
-            predict=select,
-            layout=layout,
-            meanface=None if self.meanface is None else self.meanface[rows],
-            member_limits={},
-            **own,
-        )
+        meanface = None if self.meanface is None else self.meanface[rows]
+        return replace(self, predict=select, layout=layout, meanface=meanface)
 
     @cached_property
     def tight(self) -> bool:
@@ -109,27 +88,6 @@ class LandmarkNet:
             return True
         inside = self.protocol._replace(border="real", rounding="float")
         return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
-
-    @property
-    def sure(self) -> float:
-        """Return the least mean landmark score of a sure face."""
-        return min(self.face_limit + SURE * (1 - self.face_limit), self.sure_score)
-
-    @property
-    def can_search(self) -> bool:
-        """Return whether a picture can be searched: whether scores and expected errors of this net tell faces from
-        background.
-        """
-        return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
-
-    def is_sure(self, face: Face) -> bool:
-        """Return whether a face is so certain that it need not be cropped again, and the image need not be searched."""
-        if face.scores.mean() < self.sure:
-            return False
-        if face.sigma is None:
-            return True
-        width, height = np.ptp(face.landmarks, axis=0).tolist()
-        return bool(face.sigma.mean() <= self.sure_error * math.sqrt(width * height))
 
     def roll_of(self, landmarks: np.ndarray) -> float:
         """Return the angle in radians by which the crop of a face with these landmarks (N, 2) is turned clockwise, see
@@ -239,28 +197,25 @@ class LandmarkNet:
             card.input_size,
             card.meanface,
             card.input_margin,
-            card.face_limit,
-            card.face_least,
+            "face" in card.outputs,
+            0.0 if "face" in card.outputs else card.face_limit,
             "pose" in card.outputs,
             card.states,
-            card.sure_score,
-            card.sure_error,
-            card.member_limits or {},
         )
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
         """Return the net of a file that this project exported. UserError if its metadata are incomplete or wrong."""
         net = cls.of(lambda images: opened.run({"image": images}), LandmarkCard.read(opened.values, file))
-        return replace(net, pose="pose" in opened.outputs)
+        return replace(net, pose="pose" in opened.outputs, face="face" in opened.outputs)
 
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
     """Return a net's outputs for `count` crops.
-    UserError unless landmarks (count, points, 2) and their scores are finite.
+    UserError unless landmarks (count, points, 2), their scores and `face` (count,) are finite.
     """
-    for name in [name for name in PER_LANDMARK if name in found]:
-        shape = (count, points, 2) if name == "landmarks" else (count, points)
+    for name in [name for name in (*PER_LANDMARK, "face") if name in found]:
+        shape = {"landmarks": (count, points, 2), "face": (count,)}.get(name, (count, points))
         if found[name].shape != shape or not np.isfinite(found[name]).all():
             raise UserError(
                 f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; export "

@@ -1,24 +1,21 @@
 """Finds faces and their landmarks in an OpenCV image, with a detector and a landmark net."""
 
-import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from pipnet.align import box_of_points, chip
-from pipnet.detector import FACEBOXES_V2, SUREST, WITHIN, Detections, Detector, FaceBox
+from pipnet.detector import FACEBOXES_V2, WITHIN, Detections, Detector, FaceBox
 from pipnet.draw import draw_faces
 from pipnet.errors import UserError, as_text, one_line
 from pipnet.face import PER_LANDMARK, Face, boxes_of
 from pipnet.files import OPEN, SHIPPED, lasting
 from pipnet.geometry import (
     border_px,
-    box_of,
     crop_box,
     cut,
     greedy_nms,
@@ -42,13 +39,12 @@ if TYPE_CHECKING:
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 MOST_IMAGES, MOST_PIXELS = 16, 2**23  # images whose crops go through the nets together; no image follows so many pixels
-LOOKS, QUARTERS = 2, (90, 180, 270)  # further looks of a finder with low scores; degrees by which the face is turned
+THRESHOLD = 0.5  # least score of a face, of a net with the output `face`
+GATE, SURE = 0.05, 0.9  # scores of a finder below which there is no face; from which no other look is needed
+QUARTERS = (90, 180, 270)  # degrees by which a face is turned in the further looks of the finder
 LEAST_SIDE, LARGER = 512, 2.0  # px, longer side to which a small enhanced image is enlarged; most of that factor
-LIKELY = 0.5  # least score of a detection for these looks: below it, most are background
-MOST_CROPS = 2  # most crops of a face after that of the detector
 TWICE, PART = 0.5, 2.0  # least IoU of two results for one face; least ratio of the areas of a face and a part of it
 OTHER = 0.3  # IoU of the boxes of two faces above which they are one, found in the image and in the enhanced image
-BESIDE = 0.3  # IoU of the box of landmarks with the detector's, below which they have left the face that it found
 Item = TypeVar("Item")
 
 
@@ -117,17 +113,18 @@ class Landmarker:
       FaceBoxesV2's map is used.
     - `max_faces`: only so many faces are kept, the largest ones.
     - `threads`: CPU threads of each net that is opened here; 0 takes all cores.
-    - `any_roll`: where the finder's scores are low, it looks again, also turned. If no face is sure, the
-      detector also looks at the enhanced image.
+    - `any_roll`: where the finder is not sure of an upright face, it looks again, turned by quarters. If no face is
+      sure, the detector also looks at the enhanced image.
     - `rgb`: arrays are RGB, not BGR.
     - `finder`: a small landmark net, trained at any roll, that finds the place and the roll of a face in the box of a
-      detector that gives no points. It has the landmarks of the whole face. None: the one that comes with the project;
-      "none": the boxes are taken as they are, upright.
+      detector that gives no points, and drops boxes that show none. Its landmarks are of the whole face. None: the one
+      that comes with the project; "none": the boxes are taken as they are, upright.
     - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first
       set. If it is a part of another one, such as the eyes, the landmarker `whole` finds the faces.
     - `device`: where the nets that are opened here run: `cpu`, `cuda` (a GPU) or `auto`, a GPU if there is one that
       works. Nets that come with the project run in 8 bits on a CPU and in 32 on a GPU.
-    - `threshold`: least score of a face, in [0, 1], of the detector that comes with the project; None: its own.
+    - `threshold`: least score of a face, in [0, 1]. None: THRESHOLD for a net with the output `face`. The scores of
+      others are the detector's, which has a threshold of its own.
 
     `landmarks-open` is found by `detector-open` unless a detector is given, and has no finder unless one is given.
 
@@ -156,29 +153,28 @@ class Landmarker:
             self.net = _opened(SHIPPED[0] if landmarks is None else landmarks, threads)
             boxes_alone = finder == "none" or (finder is None and str(landmarks) in OPEN)
             self.finder = None if boxes_alone else _opened(finder or "finder", threads).seen_as()
+        if self.finder and not self.finder.face:
+            raise UserError(f"the finder {as_text(finder)} lacks the output face; train it with --face 1")
         if isinstance(detector, (str, Path)):
             raise UserError(
                 f"detector must be a function that finds boxes, not '{detector}'; a file is opened with "
                 "Detector(weights=FILE)"
             )
-        if detector is not None and threshold is not None:
-            raise UserError("threshold is for the detector that comes with the project; give it to your own detector")
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise UserError(f"threshold must be a number from 0 to 1, not {as_text(threshold)}")
+        self.threshold = threshold if threshold is not None else THRESHOLD if self.net.face else 0.0
         if detector is None:
-            detector = Detector(weights=OPEN.get(str(landmarks)), threshold=threshold, threads=threads, device=device)
+            detector = Detector(weights=OPEN.get(str(landmarks)), threads=threads, device=device)
         self.detector = detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         part, whole = self.net.layout.chosen(layout), self.net.layout.whole(layout)
         self.whole = (
-            Landmarker(self.net, self.detector, *options, self.finder or "none", whole.layout.name)
+            Landmarker(self.net, detector, *options, self.finder or "none", whole.layout.name, threshold=threshold)
             if whole != part
             else None
         )
         self._rows = [whole.index.index(place) for place in part.index] if self.whole else None
         self.net = self.net.seen_as(layout)
-        if any_roll and not self.whole and not self.net.can_search:
-            logging.getLogger("pipnet").warning(
-                "the landmark net is so unsure of faces that no picture is enhanced and looked at again; train it longer"
-            )
         stages = ("decode", "detect", "landmarks", "track")
         self.seconds: dict[str, float] = self.whole.seconds if self.whole else dict.fromkeys(stages, 0.0)
 
@@ -204,8 +200,9 @@ class Landmarker:
     def __call__(self, image: Any, second_crop: bool = True) -> Any:
         """Return the faces of an image, best first; for a list of images, a list of faces for each.
 
-        Crops of several images go through the nets together, and files are read when they are needed. second_crop: crop
-        a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad image.
+        Crops of several images go through the nets together, and files are read when they are needed. second_crop: the
+        finder aims the crop, and a face is cropped again if its landmarks lead to another crop. UserError for a bad
+        image.
         """
         several = isinstance(image, (list, tuple))
         images = (as_bgr(one, self.rgb) for one in (image if several else [image]))
@@ -258,22 +255,21 @@ class Landmarker:
             large = list(map(self._large, images))
             found = self._largest(images, list(map(self._landmark_boxes, images, large)), second_crop)
             # where there are enough, those in the rest of the image are smaller
-            rest = [i for i in rest if sum(map(self.net.is_sure, found[i])) < self.max_faces]
+            rest = [i for i in rest if sum(map(is_sure, found[i])) < self.max_faces]
         detected = [self.detect(images[i], large[i]) for i in rest]
         for i, faces in zip(rest, self._largest([images[i] for i in rest], detected, second_crop), strict=True):
-            sure = any(map(self.net.is_sure, faces))
-            more = [] if sure else self.enhanced_faces(images[i], second_crop)
+            more = [] if any(map(is_sure, faces)) else self.enhanced_faces(images[i], second_crop)
             found[i] = best(faces + more, self.max_faces) if more else faces
         return found
 
     def enhanced_faces(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Return the faces that are found in the enhanced image (H, W, 3), for dark and noisy pictures; in a small one
         also enlarged.
-        None if the net cannot tell sure faces, or without `any_roll`.
+        None if the net lacks the output `face`, or without `any_roll`.
 
         Their landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy.
         """
-        if not (self.any_roll and self.net.can_search):
+        if not (self.any_roll and self.net.face):
             return []
         clear = as_bgr(enhanced(image))
         zoom = min(max(LEAST_SIDE / max(image.shape[:2]), 1), LARGER)
@@ -286,7 +282,7 @@ class Landmarker:
         views = _views([image], [len(faces)])
         faces += self._found(views, self._next_boxes(views, faces), np.array([face.score for face in faces]))
         # enhanced background looks more like a face, so a face must be more certain here
-        return best([face for face in faces if face.scores.mean() >= self.net.sure], self.max_faces)
+        return best(list(filter(is_sure, faces)), self.max_faces)
 
     def part(self, face: Face) -> Face:
         """Return a face of `whole` with the landmarks of this layout only."""
@@ -311,9 +307,7 @@ class Landmarker:
             parts = [(detected[i][0][some], detected[i][1][some]) for i, some in zip(looked, first, strict=True)]
             for i, more in zip(looked, self._faces_of([images[i] for i in looked], parts, second_crop), strict=True):
                 rest[i] = rest[i][room[i] :]
-                found[i] = (
-                    sorted(without_duplicates(found[i] + more), key=lambda face: -face.score) if found[i] else more
-                )
+                found[i] = best_first(without_duplicates(found[i] + more)) if found[i] else more
                 room[i] = (self.max_faces or 0) - len(found[i])
             looked = [i for i in looked if len(rest[i]) and room[i] > 0]
         return found
@@ -321,8 +315,7 @@ class Landmarker:
     def faces_of(
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool = True
     ) -> list[Face]:
-        """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`.
-        Only faces that landmark scores confirm.
+        """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`: only those that `is_face` confirms.
 
         scores (M,): the detector's. second_crop: see `__call__`.
         """
@@ -335,59 +328,46 @@ class Landmarker:
         counts = [len(boxes) for boxes, _ in detected]
         views, place = _views(images, counts), np.repeat(np.arange(len(images)), counts)
         boxes, scores = map(np.concatenate, zip(*detected, strict=True))
-        first = upright_boxes(boxes)
         if second_crop and self.finder and not boxes[:, 4].any():
-            boxes = self._aimed(views, boxes, scores)
+            boxes, shown = self._aimed(views, boxes)
+            views, place, boxes, scores = views[shown], place[shown], boxes[shown], scores[shown]
         faces = np.fromiter(self._found(views, boxes, scores), object)
-        moving = np.arange(len(faces))
-        for _ in range(MOST_CROPS if second_crop else 0):
-            again = self._next_boxes(views[moving], faces[moving])
-            far = np.array([self.net.is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
-            moving = moving[far]
-            if not len(moving):
-                break
-            boxes[moving] = again[far]
-            faces[moving] = np.fromiter(self._found(views[moving], boxes[moving], scores[moving]), object)
-        real = np.array([self.is_face(face, box) for face, box in zip(faces, first, strict=True)], bool)
-        return [without_duplicates(list(faces[real & (place == i)])) for i in range(len(images))]
+        if second_crop:
+            again = self._next_boxes(views, faces)
+            far = np.array([self.net.is_far(*pair) for pair in zip(boxes, again, strict=True)], bool)
+            faces[far] = np.fromiter(self._found(views[far], again[far], scores[far]), object)
+        real = np.array([self.is_face(face) for face in faces], bool)
+        return [best_first(without_duplicates(list(faces[real & (place == i)]))) for i in range(len(images))]
 
-    def _aimed(self, views: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Return the landmark boxes (M, 5) of the faces that the finder sees in landmark boxes (M, 5) of a detector, with its
-        scores (M,).
+    def _aimed(self, views: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the landmark boxes (M, 5) of the faces that the finder sees in upright landmark boxes (M, 5) of a detector,
+        and whether it sees a face there (M,).
 
-        Where its scores are low, it looks again: in the box that it has found and in those that the detector's box
-        stands for if the face lies or is upside down, then once more in the best one. The highest scores count.
+        Where it is not sure of an upright face, it looks again, at the boxes that the detector's box stands for if the
+        face is turned by a quarter or a half, then at the box of what it has found in the look with the highest score.
         """
         net, boxes = self.finder, self.net.whole_faces(boxes)
-        faces = np.fromiter(self._found(views, boxes, scores, net), object)
-        for look in range(LOOKS if self.any_roll else 0):
-            low = [face.score >= LIKELY and face.scores.mean() < net.face_limit for face in faces]
-            unsure = np.flatnonzero(low)
-            if not len(unsure):
-                break
-            own = self._next_boxes(views[unsure], faces[unsure], net)
-            tried = [own]
-            if look == 0:
-                tried += [own + (0, 0, 0, 0, degrees) for degrees in QUARTERS]
-                tried += [self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS]
-            places = np.tile(unsure, len(tried))
-            again = self._found(views[places], np.concatenate(tried), scores[places], net)
-            for i, face in zip(places, again, strict=True):
-                faces[i] = max(faces[i], face, key=lambda face: face.scores.mean())
-        aimed = self._next_boxes(views, faces, net)
-        return self.net.boxes_round(aimed)
+        faces = np.fromiter(self._found(views, boxes, net=net), object)
+        scores = np.array([face.score for face in faces])
+        unsure = np.flatnonzero(scores < SURE) if self.any_roll else ()
+        if len(unsure):
+            turned = np.concatenate([self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS])
+            places = np.tile(unsure, len(QUARTERS))
+            for i, face in zip(places, self._found(views[places], turned, net=net), strict=True):
+                faces[i] = max(faces[i], face, key=lambda face: face.score)
+            scores[unsure] = [face.score for face in faces[unsure]]
+            again = self._found(views[unsure], self._next_boxes(views[unsure], faces[unsure], net), net=net)
+            faces[unsure] = np.fromiter(again, object)
+            scores[unsure] = np.maximum(scores[unsure], [face.score for face in again])
+        return self.net.boxes_round(self._next_boxes(views, faces, net)), scores >= GATE
 
-    def is_face(self, face: Face, box: np.ndarray) -> bool:
-        """Return whether the landmark scores confirm a detection, whose upright landmark box is `box` (4,).
+    def is_face(self, face: Face) -> bool:
+        """Return whether a result is a face: whether its score is at least `threshold`.
 
-        The surer the detector is, the lower they may be, unless the landmarks lie beside that box.
+        A net without the output `face` must also give a mean landmark score of at least its `face_limit`.
         """
-        score, least = face.scores.mean(), self.net.face_least
-        if score >= least or not face.score > 0.5:  # NaN: there was no detector
-            return bool(score >= least)
-        sure = min(face.score, SUREST)
-        least -= getattr(self.detector, "trust", 0) * math.log(sure / (1 - sure)) * (1 - least)
-        return bool(score >= least and iou(box_of(face.landmarks)[None], box[None])[0, 0] >= BESIDE)
+        unsure = face.score < self.threshold  # NaN, of boxes from elsewhere, is not
+        return not unsure and bool(face.scores.mean() >= self.net.face_limit)
 
     def detect(self, image: np.ndarray, large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return landmark boxes (M, 5) in image px, from the brows to the chin, and the detector's scores (M,), best
@@ -433,13 +413,13 @@ class Landmarker:
         """Return the face in each landmark box (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them.
 
         The fifth value is a roll in degrees: the box and its crop are turned clockwise by it, so that the crop shows
-        the face upright. scores (M,): the detector's, copied to the faces; None: NaN. Crops go through the net in
-        batches. UserError for a box that lies outside the image.
+        the face upright. scores (M,): the detector's, copied to the faces if the net has no output `face`; None: NaN.
+        Crops go through the net in batches. UserError for a box that lies outside the image.
         """
         image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
         height, width = image.shape[:2]
-        scores = np.full(len(boxes), np.nan) if scores is None else np.reshape(scores, -1)
-        if len(scores) != len(boxes):
+        scores = None if scores is None else np.reshape(scores, -1)
+        if scores is not None and len(scores) != len(boxes):
             raise UserError(
                 f"there are {len(boxes)} boxes and {len(scores)} scores; give a score for each box, or none"
             )
@@ -448,12 +428,17 @@ class Landmarker:
         return self._found(_views([image], [len(boxes)]), boxes, scores)
 
     def _found(
-        self, views: np.ndarray, boxes: np.ndarray, scores: np.ndarray, net: LandmarkNet | None = None
+        self,
+        views: np.ndarray,
+        boxes: np.ndarray,
+        scores: np.ndarray | None = None,
+        net: LandmarkNet | None = None,
     ) -> list[Face]:
         """Return the faces of boxes (M, 5) as `landmarks_of`, without its checks: the upright box of a turned face may
         lie outside the image. views (M,): the image of each box. net: None: the landmark net.
         """
         start, net = time.perf_counter(), net or self.net
+        scores = np.full(len(boxes), np.nan) if scores is None else scores
         angles, upright = np.radians(boxes[:, 4]), upright_boxes(boxes)
         crops = np.array(
             [
@@ -486,7 +471,8 @@ class Landmarker:
             pose = np.degrees(poses) if net.pose else unknown
             states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
             visible = found.get("visible", unknown)
-            seen = upright[part], map(float, scores[part])
+            sure = found["face"] if net.face else scores[part]
+            seen = upright[part], map(float, sure)
             faces += map(Face, *seen, points, point_scores, sigma, unknown, pose, states, visible)
         self.seconds["landmarks"] += time.perf_counter() - start
         return faces
@@ -517,6 +503,16 @@ class Landmarker:
         return np.reshape(boxes, (-1, 5))
 
 
+def best_first(faces: list[Face]) -> list[Face]:
+    """Return the faces, those with the highest scores first."""
+    return sorted(faces, key=lambda face: -face.score)
+
+
+def is_sure(face: Face) -> bool:
+    """Return whether a face is so certain that the picture needs no other look."""
+    return face.score >= SURE
+
+
 def _views(images: Sequence[np.ndarray], counts: list[int]) -> np.ndarray:
     """Return an array (M,) of images, each as often as its count says."""
     return np.fromiter((image for image, count in zip(images, counts, strict=True) for _ in range(count)), object)
@@ -540,4 +536,4 @@ def best(faces: list[Face], most: int | None) -> list[Face]:
     boxes = boxes_of(faces)
     kept = greedy_nms((iou(boxes, boxes) > OTHER) | (shared(boxes, boxes).T >= WITHIN))
     faces = sorted((faces[place] for place in kept), key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
-    return sorted(faces, key=lambda face: -face.score)
+    return best_first(faces)

@@ -112,6 +112,20 @@ class Layout(NamedTuple):
         wholes = (one for one in self.members.values() if not part.sets and set(part.index) < set(one.index))
         return next(wholes, part)
 
+    def alone(self, name: str) -> "Layout":
+        """Return the layout of `chosen(name)`, whose members are itself and its parts without training sets, such as the
+        eyes. Without such parts it is plain.
+        """
+        one = self.chosen(name)
+        place = {number: i for i, number in enumerate(one.index)}
+        parts = {
+            key: member._replace(index=tuple(place[i] for i in member.index))
+            for key, member in self.members.items()
+            if not member.sets and set(member.index) < place.keys()
+        }
+        own = one._replace(index=tuple(range(one.layout.count)))
+        return one.layout._replace(members={one.layout.name: own, **parts}) if parts else one.layout
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint or a file's metadata."""
         values = {name: value for name, value in self._asdict().items() if value or name != "members"}

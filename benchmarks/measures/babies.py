@@ -33,7 +33,7 @@ def in_boxes(net: str, records: list[Photograph]) -> list[Face | None]:
     landmarker, found = without_detector(net, threads=1), []
     for record in records:
         (face,) = landmarker.landmarks_of(read_image(record.file), landmarker.box_of(record.landmarks)[None])
-        found.append(face if face.scores.mean() >= landmarker.net.face_least else None)
+        found.append(face if landmarker.is_face(face) else None)
     return found
 
 

@@ -26,9 +26,8 @@ from extras.detector.find_faces import FLOOR, detected_at_scale, exported_detect
 from extras.detector.loaders import weights_of
 from extras.detector.wider import read_wider
 from pipnet.detector import FaceBox
-from pipnet.geometry import box_of, grow, iou
+from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
-from pipnet.video import track
 
 # ------------------------------------------------------------------------------------------------------------- detector
 PARTIAL = ("1--people",)
@@ -164,63 +163,4 @@ def face_boxes(net: str, *files: str) -> dict:
         "found": {name: sum(box is not None for box in some) for name, some in boxes.items()},
         "maps": {name: fitted._asdict() for name, fitted in maps.items()},
         "rows": list(rows.values()),
-    }
-
-
-# ----------------------------------------------------------------------------------------------------------- face_score
-PICTURES, TRIES, EACH = 300, 60, 2
-
-
-def backgrounds(rng: np.random.Generator, box: np.ndarray, taken: np.ndarray, shape: tuple) -> list[np.ndarray]:
-    """Return up to EACH boxes of about the face's size or less that touch no box of `taken`."""
-    found: list[np.ndarray] = []
-    for _ in range(TRIES):
-        side = (box[2:] - box[:2]).max() * np.exp(rng.uniform(-1.6, 0.2))
-        corner = rng.uniform(0, 1, 2) * (np.array(shape[1::-1]) - side)
-        free = np.concatenate([corner, corner + side])
-        if corner.min() >= 0 and not iou(grow(free[None], 1.1), taken).any() and len(found) < EACH:
-            found.append(free)
-    return found
-
-
-def face_score(net: str, detector: str) -> dict:
-    """Return how well the mean landmark score of NET.onnx tells faces from background.
-
-    Faces: labelled ones of 300W, in their true boxes and in boxes moved by up to 15 %. Background: boxes of the same
-    photographs that touch neither the labelled face nor a detection of the detector, NAME=WEIGHTS. `limit` is the score
-    that 99 of 100 background boxes stay below; weights/making/ship.py stores it in the net as `face_limit`.
-    """
-    require("300W")
-    other = open_detector(*name_and_file(detector), threshold=0.2, scale=1.0)
-    rng, landmarker = np.random.default_rng(0), Landmarker(net, other, finder="none")
-    crops: dict[str, list] = {"faces": [], "moved": [], "backgrounds": []}
-    for record in photographs("300W", "train", PICTURES):
-        image, box = cv2.imread(str(record.file)), box_of(record.landmarks)
-        side = (box[2:] - box[:2]).max()
-        boxes = {
-            "faces": [box],
-            "moved": [box + np.tile(rng.uniform(-0.15, 0.15, 2), 2) * side],
-            "backgrounds": backgrounds(
-                rng, box, np.concatenate([box[None], landmarker.detector(image)[0]]), image.shape
-            ),
-        }
-        for kind, some in boxes.items():
-            if some:
-                crops[kind] += landmarker.landmarks_of(image, np.array(some))
-    means = {kind: np.array([face.scores.mean() for face in faces]) for kind, faces in crops.items()}
-    every = np.concatenate([means["faces"], means["moved"]])
-    limit = round(float(np.percentile(means["backgrounds"], 99)), 3)
-    right = {
-        kind: [(track.face_score(face, limit) >= track.LEAST_SCORE) == (kind != "backgrounds") for face in faces]
-        for kind, faces in crops.items()
-    }
-    return {
-        "crops": {kind: len(values) for kind, values in means.items()},
-        "mean_score": {
-            kind: {f"{at} %": round(float(np.percentile(values, at)), 3) for at in (1, 5, 50, 95, 99)}
-            for kind, values in means.items()
-        },
-        "limit": limit,
-        "auc": round(float((every[:, None] > means["backgrounds"]).mean()), 5),
-        "told_right": {kind: round(float(np.mean(answers)), 4) for kind, answers in right.items()},
     }

@@ -97,7 +97,7 @@ class DetectorEvaluation(Evaluation):
                 "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
                 "face_box": EXPORTED_FACE_BOX,
                 "overlap": SUPPRESS,
-                **{key: stored[key] for key in ("threshold", "trust") if key in stored},
+                **({"threshold": stored["threshold"]} if "threshold" in stored else {}),
                 "channels": "BGR, uint8, not normalised",
                 "frame": "px of the image, which may have any size",
             },

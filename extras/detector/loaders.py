@@ -21,9 +21,7 @@ EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 def load_faceboxes(file: Path, threads: int) -> Loaded:
     """Load FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
     known = load_weights(file)[1]
-    card = exported_card(
-        {key: known[key] for key in ("threshold", "overlap", "face_box", "trust") if key in known}, file
-    )
+    card = exported_card({key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}, file)
     return Loaded(faceboxes_finder(weights_of(file), prepare_torch(threads)), card if known else None)
 
 

@@ -17,12 +17,12 @@ from onnxscript import opset18 as op
 from onnxscript import script
 from onnxscript.values import Opset
 
-from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, SUREST, TRUST, WITHIN, Detector
+from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, WITHIN, Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LEVEL, NEAR, NEAR_TURN, SQUARE, LandmarkNet, open_net
-from pipnet.landmarker import BESIDE, MOST_CROPS, PART, TWICE
+from pipnet.landmarker import GATE, PART, THRESHOLD, TWICE
 from utils.export.files import OPSET, Source, folded, give_only, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -273,21 +273,6 @@ def hull(points):
 
 
 @script(STEPS, default_opset=op)
-def is_face(mean, score, least, box, start):
-    """Return whether a mean landmark score confirms a detection, see `Landmarker.is_face`.
-
-    score: the detector's; box and start (4,): upright, of the landmarks and of the detection.
-    """
-    sure = op.Clip(score, 0.5, SUREST)
-    trusted = mean >= least - TRUST * op.Log(sure / (1.0 - sure)) * (1.0 - least)
-    low, high = op.Split(box, axis=0, num_outputs=2)
-    first, last = op.Split(start, axis=0, num_outputs=2)
-    both = op.ReduceProd(op.Relu(op.Min(high, last) - op.Max(low, first)), keepdims=0)
-    areas = op.ReduceProd(high - low, keepdims=0) + op.ReduceProd(last - first, keepdims=0)
-    return op.Or(mean >= least, op.And(trusted, both >= BESIDE * (areas - both)))
-
-
-@script(STEPS, default_opset=op)
 def is_far(centre, side, direction, box, next_direction):
     """Return whether a face is cropped again: whether the crop of `box` (4,) lies far from the present one, see
     `LandmarkNet.is_far`.
@@ -314,14 +299,11 @@ def without_duplicates(kept, boxes, means):
 
 
 @script(STEPS, default_opset=op)
-def faces(kept, boxes, scores, landmarks, landmark_scores):
-    """Return the values of the faces that are `kept` (M,)."""
-    return (
-        op.Compress(boxes, kept, axis=0),
-        op.Compress(scores, kept, axis=0),
-        op.Compress(landmarks, kept, axis=0),
-        op.Compress(landmark_scores, kept, axis=0),
-    )
+def best_first(kept, scores):
+    """Return the places of the faces that are `kept` (M,), those with the highest scores (M,) first."""
+    places = op.Compress(op.Range(0, op.Size(scores), 1), kept, axis=0)
+    _, order = op.TopK(op.Gather(scores, places), op.Shape(places))
+    return op.Gather(places, order)
 
 
 FUNCTIONS = (
@@ -342,13 +324,13 @@ FUNCTIONS = (
     roll_of,
     next_box,
     hull,
-    is_face,
     is_far,
     without_duplicates,
-    faces,
+    best_first,
 )
 # det_*, find_* and net_* are tensors of the detector, the finder and the landmark net, whose nodes are put in behind the
-# node that makes their image; what stands between {{ and }} is for a net that predicts which landmarks are seen
+# node that makes their image; what stands between {{ and }} is for a net that predicts which landmarks are seen. NET_SCORE is
+# what the landmark net says of the face, or for a net without `face` what the detector says
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
 pipeline (uint8[height, width, 3] image)
@@ -368,9 +350,9 @@ pipeline (uint8[height, width, 3] image)
     }>(count, yes, none, none_scores)
     starts, start_scores = pipnet.steps.to_landmark_boxes(detected, detected_scores, box_down, box_grow, size)
     number = Size(start_scores)
-    likely_ones, every_box, every_points, every_scores, {{every_seen,}} every_hull, every_mean = Loop<body =
+    likely_ones, every_box, every_score, every_points, every_scores, {{every_seen,}} every_hull, every_mean = Loop<body =
             each_face (int64 index, bool go) => (
-            bool go_on, bool shown, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores,
+            bool go_on, bool shown, float[4] box, float score, float[COUNT, 2] points, float[COUNT] point_scores,
             {{float[COUNT] point_seen,}} float[4] hull, float mean_score) {
         go_on = Identity(go)
         start = Gather(starts, index)
@@ -379,26 +361,35 @@ pipeline (uint8[height, width, 3] image)
         find_points, find_scores = pipnet.steps.to_picture(find_landmarks, find_score, upright, find_centre, find_side)
         find_roll = pipnet.steps.roll_of(find_points, find_along, find_across)
         first, direction = pipnet.steps.next_box(find_points, find_roll, start, size)
-        last_cut, last_turn, box, points, point_scores {{, point_seen}} = Loop<body = each_crop (int64 trip, bool unused,
-                float[4] cut, float[2] turn, float[4] old_box, float[COUNT, 2] old_points, float[COUNT] old_scores
-                {{, float[COUNT] old_seen}}) => (
-                bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float[COUNT, 2] new_points,
-                float[COUNT] new_scores {{, float[COUNT] new_seen}}) {
+        find_sure = Squeeze(find_face)
+        open = GreaterOrEqual(find_sure, gate)
+        last_cut, last_turn, box, score, points, point_scores {{, point_seen}} = Loop<body = each_crop (int64 trip, bool unused,
+                float[4] cut, float[2] turn, float[4] old_box, float old_score, float[COUNT, 2] old_points,
+                float[COUNT] old_scores {{, float[COUNT] old_seen}}) => (
+                bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float new_score,
+                float[COUNT, 2] new_points, float[COUNT] new_scores {{, float[COUNT] new_seen}}) {
             net_image, centre, side = pipnet.steps.crop(image, size, cut, turn, net_px, net_margin)
             new_points, new_scores = pipnet.steps.to_picture(net_landmarks, net_score, turn, centre, side)
             {{new_seen = Squeeze(net_visible)}}
+            new_score = NET_SCORE
             new_box = pipnet.steps.upright_box(cut, turn)
             roll = pipnet.steps.roll_of(new_points, net_along, net_across)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
             again = pipnet.steps.is_far(centre, side, turn, next_cut, next_turn)
-        }>(most_crops, yes, first, direction, first, no_points, no_scores {{, no_scores}})
+        }>(most_crops, open, first, direction, first, no_score, no_points, no_scores {{, no_scores}})
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         hull = pipnet.steps.hull(points)
-        shown = pipnet.steps.is_face(mean_score, found, face_least, hull, start)
+        sure = GreaterOrEqual(score, threshold)
+        sharp = GreaterOrEqual(mean_score, face_limit)
+        shown = And(sure, sharp)
     }>(number, yes)
     kept = pipnet.steps.without_duplicates(likely_ones, every_hull, every_mean)
-    boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(kept, every_box, start_scores, every_points, every_scores)
-    {{visible = Compress<axis = 0>(every_seen, kept)}}
+    places = pipnet.steps.best_first(kept, every_score)
+    boxes = Gather(every_box, places)
+    scores = Gather(every_score, places)
+    landmarks = Gather(every_points, places)
+    landmark_scores = Gather(every_scores, places)
+    {{visible = Gather(every_seen, places)}}
 }
 """
 
@@ -428,14 +419,18 @@ def write_pipeline(source: Source, file: Path) -> None:
         "none_scores": [],
         "no_points": np.zeros((net.layout.count, 2)),
         "no_scores": np.zeros(net.layout.count),
-        "face_least": net.face_least,
+        "no_score": -1,  # of a box that the finder drops
+        "gate": GATE,
+        "threshold": THRESHOLD if net.face else 0,
+        "face_limit": net.face_limit,
         **crops,
         **first_crops,
     }
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
-    constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
+    constants |= {"most_crops": np.array(2), "yes": np.array(True)}
     seen = any(output.name == "visible" for output in landmarks.graph.output)
     graph = re.sub(r"\{\{(.*?)\}\}", r"\1" if seen else "", GRAPH)
+    graph = graph.replace("NET_SCORE", "Squeeze(net_face)" if net.face else "Identity(found)")
     graph = graph.replace("COUNT", str(net.layout.count)).replace("OPSET", str(OPSET))
     model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
@@ -447,9 +442,9 @@ def write_pipeline(source: Source, file: Path) -> None:
     metadata = source.metadata() | {
         "layout": net.layout.to_dict(),
         "task": "pipeline",
-        "threshold": detector.threshold,
+        "threshold": values["threshold"],
+        "face_limit": net.face_limit,
         "overlap": detector.overlap,
-        "face_least": net.face_least,
         "channels": "BGR, uint8, of any size",
         "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)",
     }
@@ -470,8 +465,8 @@ def opened(file: Path, prefix: str) -> tuple[LandmarkNet, onnx.ModelProto, dict[
             f"{file}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
             "landmarks, and all landmarks of a layout; leave this format out"
         )
-    if whole.layout.members:
-        give_only(model.graph, whole.layout.chosen().index)
+    if (index := whole.layout.chosen().index) != tuple(range(whole.layout.count)):
+        give_only(model.graph, index)
     px, mean = net.size + 2 * border_px(net.size, net.margin), net.meanface - net.meanface.mean(0)
     values = {"px": [px], "margin": [px / net.size], "along": mean, "across": mean[:, ::-1] * (-1, 1)}
     return net, model, {prefix + name: value for name, value in values.items()}

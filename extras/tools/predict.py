@@ -382,15 +382,15 @@ def run_prediction(
     exp: the text that names the run. mode: the flags that are not settings. origin: --first-pixel.
     """
     source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
-    weights, int8 = run.fastest, bool(mode.int8)  # 32 bits by default, unlike in the demo
+    weights, int8 = run._replace(view=settings.view).fastest, bool(mode.int8)  # 32 bits by default, unlike in the demo
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or (test.detector == "faceboxes" and shipped("detector.onnx").is_file())
-    if exp in SHIPPED:
+    if exp in SHIPPED and weights in run.given:
         weights = shipped_onnx(exp, int8)
     threads, finder = settings.train.threads, lambda image: None
     if detects:
         file = test.detector_weights or shipped_weights(test.detector, int8, OPEN.get(exp or ""))
-        finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
+        finder = Detector(test.detector, file, None, None, mode.detector_scale, threads)
     protocol = load_protocol(settings.protocols, settings.data.protocol or "square")
     opened = replace(open_landmark_net(Path(weights), read_defaults(), threads), protocol=protocol)
     net = Landmarker(
@@ -401,6 +401,7 @@ def run_prediction(
         not mode.upright,
         finder="none" if exp in OPEN else shipped_onnx("finder", int8),
         layout=settings.view,
+        threshold=mode.threshold,
     )
     root = source if source.is_dir() else source.parent
     images = chosen_pictures(source, kind)

@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> None:
         for source in sources:
             stack.callback(source.close)
         weights = args.detector_weights or shipped_weights(args.detector, args.int8, OPEN.get(args.exp))
-        detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
+        detector = Detector(args.detector, weights, None, None, args.detector_scale, args.threads)
         landmarker = Landmarker(
             _net(args, None),
             detector,
@@ -222,6 +222,7 @@ def main(argv: list[str] | None = None) -> None:
             not args.upright,
             finder="none" if args.exp in OPEN else shipped_onnx("finder", args.int8),
             layout=args.layout,
+            threshold=args.threshold,
         )
         lines = Lines(args.json) if args.json else None
         if lines:

@@ -48,7 +48,12 @@ def add_face_flags(add: Callable, default: str) -> None:
         help="resize pictures by this factor for the detector; 2 finds smaller "
         "faces (default: that of the detector's authors; ours: a short side above 600 px is shrunk to 600 px)",
     )
-    add("--threshold", metavar="SCORE", type=float, help="lowest score of a face (default: the detector's own)")
+    add(
+        "--threshold",
+        metavar="SCORE",
+        type=float,
+        help="lowest score of a face (default: 0.5; for nets that do not predict it, all that the detector finds)",
+    )
     add(
         "--upright",
         action="store_true",

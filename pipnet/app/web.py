@@ -157,9 +157,9 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     whole = LandmarkNet.of_export(opened, options.landmarks)
     chosen, searched = whole.layout.chosen(options.layout), whole.layout.whole(options.layout)
     net, index, layout = whole.seen_as(searched.layout.name), searched.index, chosen.layout
-    faces = detector.Detector(weights=found, threshold=options.threshold)
+    faces = detector.Detector(weights=found)
     finder = open_net(shipped("finder.onnx"))
-    landmarker.Landmarker(net, faces, options.max_faces, finder=finder)  # checks the number
+    checked = landmarker.Landmarker(net, faces, options.max_faces, finder=finder, threshold=options.threshold)
     if options.pose and not net.pose:
         pose_points(layout)
     if options.drowsiness:
@@ -174,14 +174,12 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
             "part": None if searched == chosen else [index.index(place) for place in chosen.index],
             "inner": net.protocol.inner,
             "pose": net.pose,
+            "face": net.face,
             "face_limit": net.face_limit,
-            "face_least": net.face_least,
-            "can_search": net.can_search,
         },
         "finder": {
             "file": "finder.onnx",
             **_crops(finder.seen_as(), finder, finder.layout.chosen().index),
-            "face_limit": finder.face_limit,
         },
         "detector": {
             "file": "detector.onnx",
@@ -189,30 +187,27 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
             "overlap": faces.overlap,
             "face_box": faces.face_box,
             **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN"),
-            "trust": faces.trust,
-            "surest": detector.SUREST,
         },
         "landmarker": {
             **_constants(
                 landmarker,
                 "MOST_FACES",
-                "LOOKS",
+                "GATE",
+                "SURE",
                 "QUARTERS",
-                "LIKELY",
                 "LEAST_SIDE",
                 "LARGER",
-                "MOST_CROPS",
                 "TWICE",
                 "PART",
                 "OTHER",
                 "WITHIN",
-                "BESIDE",
             ),
+            "threshold": checked.threshold,
             **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_TURN"),
             **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
             "square_scale": landmark_net.SQUARE.scale_x,
         },
-        "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY"),
+        "tracker": _constants(track, "HALFWAY", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY"),
         "smooth": {
             **_constants(smooth, "JUMP"),
             "floor": euro.floor.tolist(),
@@ -238,8 +233,6 @@ def _crops(net: LandmarkNet, whole: LandmarkNet, index: tuple[int, ...]) -> dict
         "tight": net.tight,
         "meanface": None if net.meanface is None else net.meanface.tolist(),
         "states": net.states,
-        "sure": net.sure,
-        "sure_error": net.sure_error,
         "count": whole.layout.count,
         "index": index,
     }

@@ -3,13 +3,11 @@ frames.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 
-from pipnet.card import HALFWAY
 from pipnet.errors import UserError, as_text
 from pipnet.face import Face, boxes_of
 from pipnet.geometry import box_of, greedy_nms, iou, upright_boxes
@@ -17,35 +15,23 @@ from pipnet.images import as_bgr
 from pipnet.landmarker import TWICE, Landmarker, largest_first, without_duplicates
 from pipnet.video.smooth import make_smooth
 
-STEP = 0.03  # width of the logistic step from background to face, in mean landmark scores
-LEAST_SCORE = 0.5  # face score below which the detector runs at once
-
+HALFWAY = 0.4  # least mean landmark score of a tracked face, for nets with neither `face` nor `face_limit`
 SAME = 0.3  # least IoU of a detection with a tracked face that it confirms
 AGAIN = 0.1  # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
 RETRY = 3  # frames after which the detector looks again while a face is lost or none is tracked
 
 
-def face_score(face: Face, limit: float = HALFWAY) -> float:
-    """Return the probability, in [0, 1], that a crop shows a face, from its mean landmark score.
-
-    limit: mean landmark score where the probability is one half, see `LandmarkNet`. `benchmarks/measure.py face_score`
-    measures it.
-    """
-    return 1 / (1 + math.exp((limit - float(np.mean(face.scores))) / STEP))
-
-
 @dataclass
 class _Track:
-    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; face score and seconds
-    when it was last seen. shown: whether it is returned.
+    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; score and seconds when it
+    was last seen.
     """
 
     box: np.ndarray
     next: np.ndarray
     score: float
     seconds: float
-    shown: bool
     lost: bool = False
 
 
@@ -54,11 +40,9 @@ class Tracker:
     keeps.
 
     The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every`
-    frames, and at once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector
-    finds it and `Landmarker.is_face` holds. While there is such a face, or a face is lost or none is tracked, the
-    detector runs at least every RETRY frames. If no face is found then, it also looks at the enhanced frame. A face's
-    `score` is its face score, see `face_score`; it is low for a face that only the detector is sure of. Such a face is
-    returned once the detector has found it twice. Where the size of the frames changes, all faces are new ones.
+    frames, and at once when a crop shows no face any more, see `Landmarker.is_face`. While a face is lost or none is
+    tracked, it runs at least every RETRY frames. If no face is found then, it also looks at the enhanced frame. Where
+    the size of the frames changes, all faces are new ones.
 
     - `landmarker`: a `Landmarker`.
     - `smooth`: `one-euro`, `flow` or `none`.
@@ -93,9 +77,7 @@ class Tracker:
             self.size, self.wait = image.shape[:2], 0
             self.tracks.clear()
         tracked = self._follow(image)
-        falls = any(face.score < LEAST_SCORE <= self.tracks[id].score for id, face in tracked.items())
-        detects = self.wait <= 0 or falls
-        if detects:
+        if self.wait <= 0 or len(tracked) < sum(not track.lost for track in self.tracks.values()):
             tracked = self._detect(image, tracked)
             self.wait = self.detect_every
         self.wait -= 1
@@ -104,29 +86,29 @@ class Tracker:
             track.lost = id not in tracked
             if track.lost and seconds - track.seconds > MEMORY:
                 del self.tracks[id]
-        if (
-            not tracked
-            or any(track.lost for track in self.tracks.values())
-            or any(face.score < LEAST_SCORE for face in tracked.values())
-        ):
+        if not tracked or any(track.lost for track in self.tracks.values()):
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
-            score, before = tracked[id].score, self.tracks.get(id)
-            again = before is not None and (before.shown or detects)
-            shown = score >= LEAST_SCORE or again
-            self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), score, seconds, shown)
-        shown_ids = sorted(id for id in tracked if self.tracks[id].shown)
-        return [self._part(tracked[id]._replace(landmarks=smooth[id], id=id)) for id in shown_ids]
+            box, following = box_of(landmarks), self.landmarker.box_of(landmarks)
+            self.tracks[id] = _Track(box, following, tracked[id].score, seconds)
+        return [self._part(tracked[id]._replace(landmarks=smooth[id], id=id)) for id in sorted(tracked)]
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
-        """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""
+        """Return {id: face} of the last frame's faces that crops around their last landmarks still show."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
-        faces = self._scored(
-            self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else []
-        )
-        boxes = boxes_of(faces)
-        kept = greedy_nms(iou(boxes, boxes) >= TWICE)  # of two tracks of one face the older one stays
-        return {ids[place]: faces[place] for place in kept}
+        tracks = [self.tracks[id] for id in ids]
+        boxes, scores = np.array([track.next for track in tracks]), np.array([track.score for track in tracks])
+        faces = self.landmarker.landmarks_of(image, boxes, scores) if ids else []
+        seen = [(id, face) for id, face in zip(ids, faces, strict=True) if not self._is_lost(face)]
+        boxes = boxes_of(face for _, face in seen)
+        # of two tracks of one face the older one stays
+        return dict(seen[place] for place in greedy_nms(iou(boxes, boxes) >= TWICE))
+
+    def _is_lost(self, face: Face) -> bool:
+        """Return whether the crop of a tracked face shows none. Its own score says so, where the net has `face`."""
+        net = self.landmarker.net
+        blurred = not (net.face or net.face_limit) and face.scores.mean() < HALFWAY
+        return blurred or not self.landmarker.is_face(face)
 
     def _shows(self, box: np.ndarray, image: np.ndarray) -> bool:
         """Return whether a box (5,) covers at least a pixel of an image and gives a crop."""
@@ -134,32 +116,19 @@ class Tracker:
         inside = (box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all()
         return bool(inside) and self.landmarker.net.shows(box, width, height)
 
-    def _scored(self, faces: Iterable[Face]) -> list[Face]:
-        """Return the faces with their face scores."""
-        return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
-
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
-        """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector
-        finds.
-        """
+        """Return the tracked faces, and the new faces that the detector finds."""
         turned, scores = self.landmarker.detect(image)
-        boxes = upright_boxes(turned)
-        ids = list(tracked)
-        found = {ids[i]: j for i, j in match(boxes_of(tracked.values()), boxes, SAME)}
-        kept = {
-            id: face
-            for id, face in tracked.items()
-            if face.score >= LEAST_SCORE
-            or (id in found and self.landmarker.is_face(face._replace(score=scores[found[id]]), boxes[found[id]]))
-        }
-        rest, faces = np.delete(np.arange(len(boxes)), [*found.values()]), []
+        boxes, kept = upright_boxes(turned), dict(tracked)
+        known_boxes = [j for _, j in match(boxes_of(tracked.values()), boxes, SAME)]
+        rest, faces = np.delete(np.arange(len(boxes)), known_boxes), []
         room = len(rest) if self.max_faces is None else self.max_faces - len(kept)
         rest = rest[largest_first(boxes[rest])] if room < len(rest) else rest
         while len(rest) and len(faces) < room:  # the largest ones may show no faces
             some, rest = np.split(rest, [room - len(faces)])
             faces += self._new(image, turned[some], scores[some], [*kept.values(), *faces])
         if not kept and not faces:
-            faces = self._scored(self.landmarker.enhanced_faces(image))[: self.max_faces]
+            faces = self.landmarker.enhanced_faces(image)[: self.max_faces]
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), boxes_of(faces), AGAIN)}
         for j, face in enumerate(faces):
@@ -172,7 +141,7 @@ class Tracker:
         """Return the faces of a detector's landmark boxes (M, 5), with its scores (M,), that are neither known ones nor
         parts of them.
         """
-        faces = self._scored(self.landmarker.faces_of(image, boxes, scores))
+        faces = self.landmarker.faces_of(image, boxes, scores)
         new = [face for face in faces if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE]
         remain = {id(face) for face in without_duplicates([*known, *new])}
         return [face for face in new if id(face) in remain]

@@ -13,9 +13,10 @@ import { clamp, mean } from "./numbers.js";
 import { turnPose } from "./pose.js";
 
 /**
- * A face is {box, crop, score, landmarks, scores, sigma, pose, states, visible} in image px and degrees, null for what the net does not
- * predict. crop: the landmark box [x1, y1, x2, y2, angle] that it was found in, whose crop is turned clockwise by the angle and
- * shows the face upright; box: the same, upright. `found`: a list of {box, score}, landmark boxes with the detector's scores.
+ * A face is {box, crop, score, detected, landmarks, scores, sigma, pose, states, visible} in image px and degrees, null for what the
+ * net does not predict. crop: the landmark box [x1, y1, x2, y2, angle] that it was found in, whose crop is turned clockwise by the
+ * angle and shows the face upright; box: the same, upright. score: the probability that it is a face; detected: the detector's score,
+ * which is also the score for a net without the output `face`. `found`: a list of {box, score}, landmark boxes with that score.
  */
 export class Landmarker {
   constructor(settings, runtime) {
@@ -33,23 +34,23 @@ export class Landmarker {
     const large = this.most < Infinity ? await this.timed("detect", () => this.detector.large(frame)) : null;
     if (large) {
       const faces = await this.largest(frame, this.landmarkBoxes(large, frame));
-      if (faces.filter((face) => this.isSure(face)).length >= this.most) return faces;  // those in the rest are smaller
+      if (faces.filter(({ score }) => score >= this.limits.sure).length >= this.most) return faces;  // those in the rest are smaller
     }
     const faces = await this.largest(frame, await this.detect(frame, large));
-    if (faces.some((face) => this.isSure(face))) return faces;
+    if (faces.some(({ score }) => score >= this.limits.sure)) return faces;
     const more = await this.enhancedFaces(frame);
     return more.length ? this.best([...faces, ...more]) : faces;
   }
 
   /** Return the faces that are found in the enhanced picture, then in the picture itself, since the blur costs accuracy. */
   async enhancedFaces(frame) {
-    if (!this.net.can_search) return [];
+    if (!this.net.face) return [];
     const { least_side: least, larger } = this.limits, clear = enhanced(frame, this.limits);
     const zoom = Math.min(Math.max(least / Math.max(frame.width, frame.height), 1), larger);
     const found = await this.detect(clear), more = zoom > 1 ? await this.detect(clear, null, zoom) : [];
     const faces = await this.confirmed(clear, [...found, ...more]);
     faces.push(...await this.landmarksOf(frame, faces.map((face) => this.next(face, frame))));
-    return this.best(faces.filter((face) => mean(face.scores) >= this.net.sure));  // enhanced background looks like a face
+    return this.best(faces.filter(({ score }) => score >= this.limits.sure));  // enhanced background looks like a face
   }
 
   /** Return the faces of landmark boxes; of `most`, those in the largest boxes that show faces. */
@@ -59,50 +60,40 @@ export class Landmarker {
     while (rest.length && faces.length < this.most) {
       const some = rest.splice(0, this.most - faces.length);
       const more = await this.confirmed(frame, found.filter((one) => some.includes(one)));
-      faces = faces.length ? withoutDuplicates([...faces, ...more], this.limits).sort((one, other) => other.score - one.score) : more;
+      faces = faces.length ? bestFirst(withoutDuplicates([...faces, ...more], this.limits)) : more;
     }
     return faces;
   }
 
-  /** Return the faces of landmark boxes that landmark scores confirm, cropped again where their landmarks ask for it. */
+  /** Return the faces of landmark boxes, cropped again where their landmarks ask for it. */
   async confirmed(frame, found) {
     const faces = await this.landmarksOf(frame, await this.aimed(frame, found));
-    let moving = faces;
-    for (let crop = 0; crop < this.limits.most_crops; crop++) {
-      const next = new Map(moving.map((face) => [face, this.next(face, frame)]));
-      moving = moving.filter((face) => this.isFar(face.crop, next.get(face).box));
-      if (!moving.length) break;
-      const again = await this.landmarksOf(frame, moving.map((face) => next.get(face)));
-      moving.forEach((face, i) => Object.assign(face, again[i]));
-    }
-    return withoutDuplicates(faces.filter((face, i) => this.isFace(face, found[i].box.slice(0, 4))), this.limits);
+    const next = new Map(faces.map((face) => [face, this.next(face, frame)]));
+    const far = faces.filter((face) => this.isFar(face.crop, next.get(face).box));
+    const again = await this.landmarksOf(frame, far.map((face) => next.get(face)));
+    far.forEach((face, i) => Object.assign(face, again[i]));
+    return bestFirst(withoutDuplicates(faces.filter((face) => this.isFace(face)), this.limits));
   }
 
-  /** Return the landmark boxes of the faces that the finder sees. Where its scores are low, it looks again, also turned. */
+  /** Return the landmark boxes of the faces that the finder sees. Where it is not sure of an upright face, it looks again, turned. */
   async aimed(frame, found) {
-    const { finder } = this, whole = found.map(({ box, score }) => ({ box: this.wholeFace(box), score }));
+    const { finder, limits } = this, whole = found.map(({ box, score }) => ({ box: this.wholeFace(box), score }));
     const faces = await this.landmarksOf(frame, whole, finder);
-    for (let look = 0; look < this.limits.looks; look++) {
-      const places = [...faces.keys()].filter((i) => faces[i].score >= this.limits.likely
-        && mean(faces[i].scores) < finder.face_limit);
-      if (!places.length) break;
-      const own = places.map((i) => this.next(faces[i], frame, finder)), tried = [...own];
-      for (const degrees of look === 0 ? this.limits.quarters : []) {
-        const angle = (degrees * Math.PI) / 180;
-        tried.push(...own.map(({ box, score }) => ({ box: [...box.slice(0, 4), box[4] + angle], score })));
-        tried.push(...places.map((i) => ({ box: this.turned(whole[i].box, angle), score: whole[i].score })));
-      }
-      (await this.landmarksOf(frame, tried, finder)).forEach((face, k) => {
-        const before = faces[places[k % places.length]];
-        if (mean(face.scores) > mean(before.scores)) Object.assign(before, face);
-      });
-    }
-    return faces.map((face) => this.next(face, frame, finder))
-      .map(({ box, score }) => ({ box: this.boxRound(box), score }));
+    const unsure = [...faces.keys()].filter((i) => faces[i].score < limits.sure);
+    const tried = limits.quarters.flatMap((degrees) => unsure.map((i) => (
+      { box: this.turned(whole[i].box, (degrees * Math.PI) / 180), score: whole[i].score })));
+    (await this.landmarksOf(frame, tried, finder)).forEach((face, k) => {
+      const before = faces[unsure[k % unsure.length]];
+      if (face.score > before.score) Object.assign(before, face);
+    });
+    const again = await this.landmarksOf(frame, unsure.map((i) => this.next(faces[i], frame, finder)), finder);
+    again.forEach((face, k) => Object.assign(faces[unsure[k]], face, { score: Math.max(face.score, faces[unsure[k]].score) }));
+    return faces.filter(({ score }) => score >= limits.gate)
+      .map((face) => this.next(face, frame, finder)).map(({ box, score }) => ({ box: this.boxRound(box), score }));
   }
 
   /** Return {box, score} for the next crop of a net's face; if its box would not show the frame, the present one, upright. */
-  next({ landmarks, box: present, score }, frame, net = this.net) {
+  next({ landmarks, box: present, detected: score }, frame, net = this.net) {
     const box = this.boxOf(landmarks, net);
     return { box: this.shows(box, frame, net) ? box : [...present, 0], score };
   }
@@ -115,22 +106,9 @@ export class Landmarker {
     return Math.cos(other[4] - box[4]) < Math.cos(turn) || off > near * side;
   }
 
-  /** Return whether the net is so certain of a face that the picture needs no second look. */
-  isSure({ sigma, scores, landmarks }) {
-    const { net } = this, most = net.sure_error * Math.sqrt(areaOf(boxOf(landmarks)));
-    return mean(scores) >= net.sure && (!sigma || mean(sigma) <= most);
-  }
-
-  /**
-   * Return whether the landmark scores confirm a detection, whose landmark box is `box`.
-   *
-   * The surer the detector is, the lower they may be, unless the landmarks lie beside that box.
-   */
-  isFace({ score, scores, landmarks }, box) {
-    const least = this.net.face_least, { trust, surest } = this.detector.limits, sure = Math.min(score, surest);
-    if (mean(scores) >= least || !(score > 0.5)) return mean(scores) >= least;  // NaN: there was no detector
-    return mean(scores) >= least - trust * Math.log(sure / (1 - sure)) * (1 - least)
-      && iou(boxOf(landmarks), box) >= this.limits.beside;
+  /** Return whether a result is a face; a net without the output `face` has a least mean landmark score too. */
+  isFace({ score, scores }) {
+    return score >= this.limits.threshold && mean(scores) >= this.net.face_limit;
   }
 
   /** Return the landmark boxes of a frame, best first. large, zoom: see `Detector.find`. */
@@ -213,7 +191,8 @@ export class Landmarker {
     return {
       box: angle ? turnedBox(tight, angle) : tight,
       crop: box,
-      score,
+      score: found.face ? found.face.data[i] : score,
+      detected: score,
       landmarks: angle ? transform(upright, turn) : upright,
       scores: index.map((k) => clamp(scores[k], 0, 1)),
       sigma: sigma ? index.map((k) => sigma[k] * size) : null,
@@ -251,8 +230,13 @@ export class Landmarker {
       if (kept.every(isNew)) kept.push(face);
     }
     kept.sort((one, two) => areaOf(tight(two)) - areaOf(tight(one)));
-    return kept.slice(0, this.most).sort((one, two) => two.score - one.score);
+    return bestFirst(kept.slice(0, this.most));
   }
+}
+
+/** Return faces or detections, those with the highest scores first. */
+function bestFirst(scored) {
+  return [...scored].sort((one, other) => other.score - one.score);
 }
 
 /** Return things with a box, the largest ones first. */

@@ -1,12 +1,9 @@
 """Turned, dark and noisy faces: the finder, the try upside down, and the look at the enhanced picture."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import ROOT, split_of
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +12,9 @@ from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import box_of, carry, invert, opencv_matrix, transform, turn_about, turn_picture
 from pipnet.images import enhanced
-from pipnet.landmark_net import LandmarkNet, open_net
+from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker, without_duplicates
 from pipnet.video.track import Tracker
-from utils.data.prepared_set import load_splits
-from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.train import checkpoint
 
 
 class Counting(Detector):
@@ -175,40 +169,6 @@ def test_of_a_face_and_its_parts_the_face_stays():
     sure = face(60, 80, 0.7)
     assert without_duplicates([sure, whole]) == [sure, whole]
     assert without_duplicates([whole, whole]) == [whole] and without_duplicates([]) == []
-
-
-def never_sure(spread: float, **limits) -> LandmarkNet:
-    """A net with good scores and large expected errors, whose landmarks jump from crop to crop by a share of the crop."""
-    rng, mean = np.random.default_rng(0), open_net(shipped("landmarks.onnx"), 1).seen_as()
-
-    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        shape = (len(images), 68)
-        moved = mean.meanface + rng.uniform(-spread, spread, (len(images), 1, 2))
-        return {"landmarks": moved, "score": np.full(shape, 0.9), "sigma": np.full(shape, 0.044)}
-
-    return replace(mean, predict=predict, **limits)
-
-
-def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):
-    """A net that is sure of most validation faces by its own measure needs no second look; nor does one that can tell
-    nothing.
-    """
-    for limits, says in (({"sure_error": 0.06}, 0), ({"sure_error": 0.2}, 1), ({"sure_score": 0.01}, 1)):
-        landmarker = Landmarker(never_sure(0.0, **limits), Counting(threads=1), threads=1)
-        assert landmarker(portrait) and landmarker(portrait) and landmarker.detector.calls == 2
-        assert ["so unsure of faces" in record.message for record in caplog.records] == [True] * says
-        caplog.clear()
-
-
-@pytest.mark.parametrize("file", ["best.pt", "best.onnx"])
-def test_a_training_measures_what_its_net_is_sure_of(trained, faces, file):
-    """The limits that most validation faces reach are those of the checkpoint and of its export."""
-    model, layout, _ = checkpoint.unpack(trained.folder / "best.pt")
-    held = load_splits([split_of(faces, "val")], layout, 64, 0)
-    wanted = evaluate(torch_predictor(model, torch.device("cpu")), held, layout, "interocular").limits(1.0)
-    net = Landmarker(str(trained.folder / file), lambda image: None, threads=1).net
-    assert net.sure_score == pytest.approx(wanted["sure_score"], abs=1e-3)
-    assert net.sure_error == pytest.approx(wanted["sure_error"], rel=0.01)
 
 
 def test_an_enhanced_picture_has_less_noise_and_the_usual_brightness(portrait):

@@ -10,7 +10,6 @@ import torch
 
 from nets import Trainable
 from nets.labels import Prediction
-from pipnet.card import SURE_ERROR
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
 from pipnet.layout import Layout
@@ -25,9 +24,9 @@ from utils.settings.layouts import Layouts
 from utils.settings.union import Labelled, member_of
 
 BATCH = 64  # faces
-SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
-BELOW = 0.99  # share of background crops that stay below `face_limit`
-DOUBT = 0.95  # `face_least` / `face_limit`: no good result scores less, but three of four results that are far off do
+SURE_FACES = 0.95  # least share of validation faces whose scores are above the limit before DOUBT
+BELOW = 0.99  # share of background crops that stay below it
+DOUBT = 0.95  # factor of the limit: no good result scores less, but three of four results that are far off do
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
 
 
@@ -49,20 +48,13 @@ class Result(NamedTuple):
     visible: np.ndarray | None = None  # (M, N) probabilities, if the net predicts them
     face: np.ndarray | None = None  # (M,) probabilities of a face in its place, if the net predicts them
 
-    def limits(self, factor: float | None, background: np.ndarray | None = None) -> dict[str, float]:
-        """Return {name: limit} that the share SURE_FACES of the faces reaches, see `LandmarkNet`.
-        factor: of `calibration`. background (K,): mean landmark scores of background, from which `face_limit` and
-        `face_least` are measured; None: without them.
+    def face_limit(self, background: np.ndarray) -> float:
+        """Return the mean landmark score below which a crop shows no face, see `LandmarkNet`.
+
+        background (K,): mean landmark scores of background. A limit above the scores of faces would refuse them.
         """
-        found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
-        if self.sigma is not None:
-            sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
-            share = float(np.quantile(self.sigma.mean(1) / sizes, SURE_FACES)) * factor
-            found["sure_error"] = max(share, SURE_ERROR)
-        if background is not None:  # a limit above the scores of faces would refuse them
-            limit = min(float(np.quantile(background.clip(0, 1), BELOW)), found["sure_score"])
-            found |= {"face_limit": limit, "face_least": DOUBT * limit}
-        return found
+        faces = float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))
+        return DOUBT * min(float(np.quantile(background.clip(0, 1), BELOW)), faces)
 
 
 def calibration(results: list[Result]) -> float | None:

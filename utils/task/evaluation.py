@@ -15,7 +15,7 @@ from loguru import logger
 from nets import Trainable
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
-from pipnet.card import LIMITS, LandmarkCard
+from pipnet.card import LandmarkCard
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
@@ -110,6 +110,9 @@ class LandmarkEvaluation(Evaluation):
         return self.torch_net
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
+        if {*formats} <= {"web", "pipeline"} and self.run.given_view and not self.run.view:  # these show one layout
+            given = replace(self, run=self.run._replace(view=self.run.given_view))
+            return given.export(formats, out, overwrite)
         files = super().export([name for name in formats if name != "web"] or ["onnx"])
         if "web" not in formats:
             return files
@@ -324,13 +327,13 @@ def export(run: Run, net: Trainable, stored: dict[str, Any], protocol: Protocol)
     if run.view:
         whole = layout.whole(run.view).layout.name
         boxed = f"the landmarks of layout {whole}" if whole != run.view else boxed
-        (layout, index, *_), limits = layout.chosen(run.view), stored.get("member_limits", {}).get(run.view, {})
+        layout, index = layout.alone(run.view), layout.chosen(run.view).index
         points = stored["meanface"] and [stored["meanface"][i] for i in index]
-        own = {key: value for key, value in stored.items() if key not in ("layouts", "member_limits")}
-        stored = {**own, **limits, "layout": layout.to_dict(), "meanface": points}
+        own = {key: value for key, value in stored.items() if key != "layouts"}
+        stored = {**own, "layout": layout.to_dict(), "meanface": points}
     card = {
         **run.source,
-        **{key: stored[key] for key in ("layout", "layouts", "epoch", *LIMITS) if key in stored},
+        **{key: stored[key] for key in ("layout", "layouts", "epoch", "face_limit") if key in stored},
         "protocol": protocol._asdict(),
         **{key: stored["net"][key] for key in ("net", "head")},
         **{

@@ -213,13 +213,14 @@ def validator(
     solver: Solver,
 ) -> Callable[[], ValidationResult]:
     """Return a function that validates the weights of `solver` on the faces `held`.
-    The error is the mean over their layouts. The limits also need background of the training pictures of `faces`.
+    The error is the mean over their layouts.
 
+    faces: for training; a net without the output `face` is also measured on background beside them.
     negatives: crops without a face, from which the output `face` shall tell the faces; None: the net has none.
     """
     train, test = task_data.settings.train, task_data.settings.test
     net = build_net(solver.net.spec).to(ranks.device) if held else None
-    beside = backgrounds(faces) if held else None
+    beside = backgrounds(faces) if held and negatives is None else None
 
     def validate() -> ValidationResult:
         state, figures = without_teacher(solver.averaged()), {"val_nme": math.nan}
@@ -239,16 +240,14 @@ def validator(
             factor = 1.0  # sigma stays as it is
         elif factor is not None:
             state = solver.net.head.calibrated(state, factor)
-        limits = {}
-        for (_, way), result in zip(held, results, strict=True):
-            scores = None
-            if beside:
-                scores = predict_all(way(predict), beside, way.layout, ranks=ranks).score.mean(1).numpy()
-            limits[way.layout.name] = result.limits(factor, scores)
-        several = {"member_limits": limits} if task_data.layout.members else {}
+        told: dict[str, Any] = {}
+        if beside:
+            scores = [
+                predict_all(way(predict), beside, way.layout, ranks=ranks).score.mean(1).numpy() for _, way in held
+            ]
+            told["face_limit"] = min(map(Result.face_limit, results, scores))
         shown = zip(held, results, strict=True) if ranks.first else ()
         figures["val_nme"] = float(np.mean([np.nanmean(result.nme) for result in results]))
-        told = {}
         if negatives is not None:
             ways: list[Predict] = [partial(turned, predict, quarters) for quarters in (1, 2, 3)]
             crops = [(predict, negatives), *((way, part) for way in ways for part, _ in held)]
@@ -257,7 +256,7 @@ def validator(
         return ValidationResult(
             state,
             figures,
-            next(iter(limits.values())) | several | told,
+            told,
             {f"worst/{way.layout.name}": worst_faces(part, result, way.layout) for (part, way), result in shown},
         )
 

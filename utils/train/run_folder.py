@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED, checksum, shipped, shipped_net
+from pipnet.files import SHIPPED, UNIONS, checksum, shipped, shipped_net
 from pipnet.runtimes import RUNTIMES, stored_values
 from utils.settings.extras import extra, has_extra
 from utils.settings.formats import FORMATS, SOURCE, files_of, folder_of
@@ -27,6 +27,7 @@ class Run(NamedTuple):
     weights: the file under test
     given: exported files that came with the weights, or the file under test itself. The first one is used to predict.
     They are never written
+    given_view: the layout of these files, if the weights have learnt several
     view: the layout in which a net of several layouts is tested and exported; None: all
     anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes
     it anew
@@ -35,6 +36,7 @@ class Run(NamedTuple):
     folder: Path
     weights: Path
     given: tuple[Path, ...] = ()
+    given_view: str | None = None
     view: str | None = None
     anew: tuple[str, ...] = ("pipeline",)
 
@@ -80,8 +82,10 @@ class Run(NamedTuple):
 
     def export_path(self, name: str) -> Path:
         """Return the path to which the weights are exported. name: a format, key of FORMATS."""
-        suffix = f"{f'.{plain_name(self.view)}' if self.view else ''}{FORMATS[name].suffix}"
-        if self.model in ("torch", name) and (fitting := [file for file in self.given if file.name.endswith(suffix)]):
+        view = None if self.view == self.given_view else self.view
+        suffix = f"{f'.{plain_name(view)}' if view else ''}{FORMATS[name].suffix}"
+        fitting = [file for file in self.given if file.name.endswith(suffix)]
+        if fitting and self.model in ("torch", name) and (self.given_view is None or self.view):
             return fitting[0]
         return self.folder / f"best{suffix}" if self.alone else self.settings_file.with_suffix(suffix)
 
@@ -113,8 +117,14 @@ class Run(NamedTuple):
 
     @property
     def fastest(self) -> Path:
-        """Return the file to predict with: the first export that came with the weights, else the weights."""
-        return next(iter(self.given), self.weights)
+        """Return the file to predict with: the first export that came with the weights, if it has the layout, else the
+        weights.
+        """
+        return (
+            self.weights
+            if self.given_view and self.view not in (None, self.given_view)
+            else next(iter(self.given), self.weights)
+        )
 
     @property
     def epochs(self) -> int:
@@ -145,7 +155,13 @@ def find_run(exp: str | None, root: Path, train: bool, resume: bool = False) -> 
         raise UserError(f"--exp {exp} is {kind}; give an id or a folder to train in (--weights {exp} starts from it)")
     if exp in SHIPPED:
         given = (shipped(f"{exp}{FORMATS[name].suffix}") for name in ("onnx", "int8"))
-        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), tuple(takewhile(Path.is_file, given)))
+        weights, view = shipped_net(exp, ".pt", ".onnx"), UNIONS.get(exp)
+        return Run(
+            root / FILES / exp,
+            weights,
+            tuple(takewhile(Path.is_file, given)),
+            view if weights.suffix == ".pt" else None,
+        )
     if is_file:
         return _find_file(exp, root)
     if exp is None:

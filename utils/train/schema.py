@@ -13,7 +13,6 @@ from pipnet.card import (
     INDEX,
     INDICES,
     LAYOUT,
-    LIMITS,
     MISSING,
     POINTS,
     PROTOCOL,
@@ -98,7 +97,7 @@ LANDMARKS = record(
     val_nme=maybe(FIGURE),
     val_false=maybe(FIGURE),
     face_reliability=maybe(several(several(number(), 3))),
-    **LIMITS,
+    face_limit=maybe(SHARE),
 )
 DETECTOR = record(
     **COMMON,

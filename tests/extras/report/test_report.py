@@ -134,10 +134,8 @@ def test_the_limit_of_a_net_lies_above_background_but_not_above_faces(faces):
         return Prediction(torch.full((len(images), 68, 2), 0.5), torch.full((len(images), 68), 0.8))
 
     result, low, high = evaluate(predict, own, LAYOUT, "diagonal"), np.linspace(0, 0.5, 101), np.full(50, 0.9)
-    assert "face_limit" not in result.limits(None)
-    assert result.limits(None, low)["face_limit"] == pytest.approx(0.495)
-    limits = result.limits(None, high)
-    assert limits["face_limit"] == pytest.approx(0.8) and 0.7 < limits["face_least"] < 0.8
+    assert result.face_limit(low) == pytest.approx(0.95 * 0.495)
+    assert result.face_limit(high) == pytest.approx(0.95 * 0.8)
 
 
 def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_path):

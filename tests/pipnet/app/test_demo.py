@@ -599,7 +599,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
         (["face.png", "--json /proc/self/mem"], "/proc/self/mem is there already"),
         ([""], "--source is empty; give it a value, or leave it out"),
         (["face.png", "--json", ""], "--json is empty"),
-        (["--source face.png --threshold 2"], "threshold of a detector must be from 0 to 1"),
+        (["--source face.png --threshold 2"], "threshold must be a number from 0 to 1"),
         (["--source face.png --detector-scale 0"], "scale of a detector must be above 0"),
         (["--source talk.avi --detect-every 0"], "--detect-every"),
     ):

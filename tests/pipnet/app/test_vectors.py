@@ -164,8 +164,8 @@ class Scene(Landmarker):
     """A landmarker that knows the faces of the frame.
 
     It finds the face that a box shares a fifth with, else background, also in place of a face whose score is 0. Upside
-    down, a face has half its score. The finder is some px off, and takes such a face for an upright one. In the
-    small picture of large faces, detections lie elsewhere. vectors.js has the same.
+    down, a face has half its score, which is the net's. The finder is some px off, and takes such a face for an upright
+    one. In the small picture of large faces, detections lie elsewhere. vectors.js has the same.
     """
 
     faces: list[dict]
@@ -181,10 +181,10 @@ class Scene(Landmarker):
         boxes = [zoom * (box_of(one["landmarks"]) + 10 * (zoom == 0.5)) for one in seen]
         return Detections(np.reshape(boxes, (-1, 4)), np.array([one["found"] for one in seen]))
 
-    def _found(self, image, boxes, scores, net=None):
+    def _found(self, image, boxes, scores=None, net=None):
         self.crops += len(boxes)
         found = []
-        for tight, roll, score in zip(upright_boxes(boxes), np.radians(boxes[:, 4]), scores, strict=True):
+        for tight, roll in zip(upright_boxes(boxes), np.radians(boxes[:, 4]), strict=True):
             shared = [iou(box_of(one["landmarks"])[None], tight[None])[0, 0] for one in self.faces]
             hit = self.faces[int(np.argmax(shared))] if max(shared, default=0) > 0.2 else None
             if hit and hit["score"]:
@@ -195,7 +195,7 @@ class Scene(Landmarker):
                     landmarks = transform(landmarks, turn_about(landmarks.mean(0), np.pi * over)) + 4
             else:
                 landmarks, seen = self.background["landmarks"] + tight[:2], self.background["score"]
-            found.append(Face(tight, score, landmarks, np.full(len(landmarks), seen)))
+            found.append(Face(tight, seen, landmarks, np.full(len(landmarks), seen)))
         return found
 
 
@@ -324,7 +324,6 @@ def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
                     "detected": in_radians(landmarker._landmark_boxes(PICTURE, Detections(boxes, np.ones(20)))[0]),
                     "next": in_radians([landmarker.box_of(one.landmarks) for one in faces]),
                     "shown": [landmarker.net.shows(box, WIDTH, HEIGHT) for box in boxes],
-                    "sure": [other.is_sure(one) for one in faces],
                     "far": [
                         landmarker.net.is_far(np.append(one, np.degrees(0.1)), np.append(two, np.degrees(0.2)))
                         for one, two in zip(boxes, boxes[1:], strict=False)

@@ -32,8 +32,8 @@ class Scene extends Landmarker {
     return found.map(({ box, score }) => {
       const tight = box[4] ? geometry.turnedBox(box.slice(0, 4), box[4]) : box.slice(0, 4);
       const shared = this.faces.map((face) => geometry.iou(geometry.boxOf(face.landmarks), tight)), most = Math.max(0, ...shared);
-      const hit = this.faces[shared.indexOf(most)], face = { box: tight, crop: box, score, sigma: null, pose: null, states: null };
-      const seen = (landmarks, one) => ({ ...face, landmarks, scores: landmarks.map(() => one) });
+      const hit = this.faces[shared.indexOf(most)], face = { box: tight, crop: box, detected: score, sigma: null, pose: null, states: null };
+      const seen = (landmarks, one) => ({ ...face, landmarks, score: one, scores: landmarks.map(() => one) });
       if (most <= 0.2 || !hit.score) {
         return seen(this.background.landmarks.map(([x, y]) => [x + tight[0], y + tight[1]]), this.background.score);
       }
@@ -83,7 +83,6 @@ answers.protocols = protocols.map(({ net, boxes, faces }) => {
     detected: landmarker.landmarkBoxes(boxes.map((box) => ({ box, score: 1 })), frame).map(({ box }) => box),
     next: faces.map((face) => landmarker.boxOf(face.landmarks)),
     shown: boxes.map((box) => landmarker.shows([...box, 0.3], frame)),
-    sure: faces.map((face) => landmarker.isSure(face)),
     far: boxes.slice(1).map((box, i) => landmarker.isFar([...boxes[i], 0.1], [...box, 0.2])),
   };
 });
@@ -96,7 +95,7 @@ async function inFrames(frames, landmarker, find) {
   for (const { seconds, faces } of frames) {
     landmarker.faces = faces;
     const before = landmarker.crops, seen = await find(seconds);
-    found.push({ faces: seen.map(({ crop, ...face }) => face), crops: landmarker.crops - before });
+    found.push({ faces: seen.map(({ crop, detected, ...face }) => face), crops: landmarker.crops - before });
   }
   return found;
 }

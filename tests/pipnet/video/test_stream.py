@@ -52,7 +52,6 @@ def test_options_and_sources_are_checked_before_the_first_frame(landmarker):
     refuses("gone.avi", landmarker.stream, "gone.avi")
     refuses("drowsiness", landmarker.stream, "in", drowsiness=True)
     refuses("detect_every", landmarker.stream, "talk.avi", detect_every=0)
-    refuses("threshold", Landmarker, detector=landmarker.detector, threshold=0.5)
     assert Landmarker(threshold=1.0, threads=1, any_roll=False)("in/a.png") == []
 
 

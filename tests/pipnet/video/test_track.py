@@ -1,6 +1,5 @@
 """Tracking: who is who from frame to frame, and when the detector is asked."""
 
-import json
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -11,15 +10,12 @@ from conftest import LAYOUTS, ROOT, draw_face, mean_face, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipnet.card import HALFWAY
 from pipnet.errors import UserError
 from pipnet.face import Face
-from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
-from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.video.smooth import SMOOTH
-from pipnet.video.track import LEAST_SCORE, MEMORY, RETRY, Tracker, face_score, match
+from pipnet.video.track import HALFWAY, MEMORY, Tracker, match
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
@@ -36,8 +32,8 @@ class Seen(NamedTuple):
         return (mean_face() - 0.5) * self.size + (self.x, self.y)
 
 
-def known_net(face_limit: float = HALFWAY, **more) -> SimpleNamespace:
-    return SimpleNamespace(face_limit=face_limit, shows=lambda box, width, height: True, **more)
+def known_net(face: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(face=face, face_limit=0.0, shows=lambda box, width, height: True)
 
 
 class Scene:
@@ -47,7 +43,7 @@ class Scene:
     net = known_net()
     box_of, enhanced_faces = staticmethod(box_of), staticmethod(lambda image: [])
     rgb, max_faces, whole, part = False, None, None, staticmethod(lambda face: face)
-    is_face = staticmethod(lambda face, box: True)
+    is_face = staticmethod(lambda face: not face.score < 0.5)
 
     def __init__(self):
         self.faces: list[Seen] = []
@@ -59,18 +55,18 @@ class Scene:
         return np.array(boxes).reshape(-1, 5), np.ones(len(boxes))
 
     def faces_of(self, image, boxes, scores):
-        found = self.landmarks_of(image, boxes[:, :4])
-        return [face for face, box in zip(found, boxes[:, :4], strict=True) if self.is_face(face, box)]
+        return list(filter(self.is_face, self.landmarks_of(image, boxes[:, :4], scores)))
 
     def landmarks_of(self, image, boxes, scores=None):
-        found = []
-        for box in boxes:
+        found, scores = [], np.full(len(boxes), np.nan) if scores is None else scores
+        for box, score in zip(boxes, scores, strict=True):
             shared = [iou(box[None], box_of(face.landmarks())[None])[0, 0] for face in self.faces]
             hit = bool(shared) and max(shared) > 0.2
             landmarks = (
                 self.faces[int(np.argmax(shared))].landmarks() if hit else (mean_face() - 0.5) * 100 + box[:2] + 35
             )
-            found.append(Face(box, np.nan, landmarks, np.full(68, 0.85 if hit else 0.35)))
+            score = (0.9 if hit else 0.1) if self.net.face else score
+            found.append(Face(box, score, landmarks, np.full(68, 0.85 if hit else HALFWAY - 0.05)))
         return found
 
 
@@ -86,7 +82,7 @@ def follow(scene: Scene, frames: list[list[Seen]], rate: float = 30, **options) 
                 for face in faces
             }
         )
-        assert all(LEAST_SCORE <= face.score <= 1 for face in faces)
+        assert all(0.5 <= face.score <= 1 for face in faces)
     return seen
 
 
@@ -129,6 +125,15 @@ def test_background_is_dropped_and_a_short_loss_keeps_the_id():
     assert scene.detections <= 9  # the fall of the score asks once, not in every frame without a face
 
 
+def test_without_the_output_face_a_track_ends_with_its_landmark_scores():
+    """Its score is that of the detector, which has found it once."""
+    scene = Scene()
+    scene.net = known_net(face=False)
+    assert [*map(len, follow(scene, [[Seen(300)]] * 5 + [[]] * 10, detect_every=1000))] == [1] * 5 + [0] * 10
+    scene.faces = [Seen(300)]
+    assert Tracker(scene).update(IMAGE, 0.0)[0].score == 1
+
+
 def test_a_face_behind_something_is_found_again_soon():
     scene = Scene()
     seen = follow(scene, [[Seen(300)]] * 5 + [[]] * 4 + [[Seen(300)]] * 10, detect_every=1000)
@@ -167,32 +172,6 @@ def test_the_landmarker_s_number_of_faces_holds():
     scene = Scene()
     scene.max_faces = 2
     assert all(set(ids) == {0, 1} for ids in follow(scene, [[Seen(100), Seen(300), Seen(500)]] * 12, detect_every=5))
-
-
-def test_a_face_that_only_the_detector_is_sure_of_is_looked_for_every_few_frames():
-    scene, runs = Scene(), []
-    scene.faces, scene.net = [Seen(300)], known_net(face_limit=0.9)
-    tracker = Tracker(scene, detect_every=10)
-    for i in range(13):
-        seen = [face.id for face in tracker.update(IMAGE, i / 30)]
-        assert seen == ([0] if i >= RETRY else [])  # one detection may be wrong
-        runs.append(scene.detections)
-    assert runs[0] == 1 and runs[-1] == 5  # every RETRY frames
-
-
-def test_background_that_the_detector_takes_for_a_face_is_never_returned():
-    """The detector finds it again and again, at first with landmark scores that may be those of a masked face."""
-    scene, asked = Scene(), []
-    scene.faces, scene.net = [Seen(300)], known_net(face_limit=0.9)
-
-    def is_face(face, box):
-        asked.append(face.score)
-        return len(asked) == 1
-
-    scene.is_face = is_face
-    tracker = Tracker(scene)
-    assert not any(tracker.update(IMAGE, i / 30) for i in range(13))
-    assert len(asked) == 5 and asked[1] == 1  # of the second detection
 
 
 def test_an_image_is_what_the_landmarker_takes():
@@ -264,29 +243,6 @@ def test_a_wrong_time_costs_one_frame(wrong):
     refuses("(nan|inf)", tracker.update, IMAGE, wrong)
     (again,) = tracker.update(IMAGE, 0.1)
     assert again.id == first.id and np.isfinite(again.landmarks).all()
-
-
-def test_the_face_score_tells_faces_from_backgrounds():
-    measured = json.loads((ROOT / "benchmarks" / "results" / "face_score.json").read_text())
-    limit = open_net(shipped("landmarks.onnx"), 1).face_limit
-    assert measured["limit"] == pytest.approx(limit, abs=0.05) and min(measured["told_right"].values()) >= 0.97
-
-    def score(mean: float) -> float:
-        return face_score(Face(np.zeros(4), np.nan, np.zeros((5, 2)), np.full(5, mean)), limit)
-
-    assert score(limit) == pytest.approx(0.5) and score(measured["mean_score"]["faces"]["50 %"]) > 0.99
-    assert score(measured["mean_score"]["backgrounds"]["50 %"]) < 0.01
-
-
-def test_the_limit_is_that_of_the_net():
-    """A crop that one net takes for a face is background to another."""
-    scene = Scene()
-    scene.faces, scene.net = [Seen(300)], known_net(face_limit=0.9)
-    tracker = Tracker(scene)
-    assert [tracker.update(IMAGE, i / 30) for i in range(RETRY)] == [[]] * RETRY
-    assert tracker.update(IMAGE, RETRY / 30)[0].score < LEAST_SCORE
-    scene.net = known_net(face_limit=0.5)
-    assert Tracker(scene).update(IMAGE, 0.0)[0].score > 0.99
 
 
 BOXES = st.lists(st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(1, 50)] * 2), max_size=6)

@@ -6,7 +6,6 @@ import torch
 from conftest import LAYOUTS, mean_face, refuses, split_of
 
 from nets.labels import Prediction
-from pipnet.card import SURE_ERROR
 from utils.data.batches import plain as crops_of
 from utils.data.faces import Faces
 from utils.data.prepared_set import load_splits
@@ -112,13 +111,12 @@ def test_the_flip_test_averages_what_differs_in_mirror_images_but_the_offset_of_
     assert np.allclose(flipped.nme, 0, atol=1e-4)
 
 
-def test_what_a_net_is_sure_of_by_hand():
-    """The score that 95 % of 20 faces reach, and the expected error / size that 95 % do not exceed."""
+def test_the_limit_of_landmark_scores_and_the_factor_of_expected_errors_by_hand():
+    """Of 20 faces, 95 % reach the score 1.95 / 20."""
     number, none = np.arange(1, 21), np.zeros((20, 2))
     landmarks = np.tile([[0.0, 0], [100, 25]], (20, 1, 1))  # of size 50
     result = Result(landmarks, number[:, None] / 20 + none, none, none, {}, none, number[:, None] / 10 + none, none)
-    assert result.limits(2.0) == pytest.approx({"sure_score": 1.95 / 20, "sure_error": 2 * 19.05 / 10 / 50})
-    assert result.limits(0.5)["sure_error"] == SURE_ERROR  # the usual limit is no lower
+    assert result.face_limit(np.ones(3)) == pytest.approx(0.95 * 1.95 / 20)
     errors = np.where(number[:, None] > 1, 0.3 + none, np.nan)
     assert calibration([result._replace(errors=errors)]) == pytest.approx(0.3 / (np.arange(2, 21).mean() / 10))
 

@@ -81,6 +81,10 @@ def test_a_union_survives_its_plain_form():
 
 def test_a_member_is_found_by_its_name_and_its_sets():
     assert ALL.chosen().layout.name == "68" and ALL.chosen("wflw") == ALL.members["98"] == ALL.chosen("98")
+    alone, plain = ALL.alone("68"), ALL.alone("29")  # with the eyes, and without parts
+    assert alone._replace(members={}) == LAYOUTS.load("68") and plain == LAYOUTS.load("29")
+    assert {name: len(member.index) for name, member in alone.members.items()} == {"68": 68, "12": 12}
+    assert alone.members["12"].index == tuple(range(36, 48)) and alone.whole("12").layout.name == "68"
     refuses("'67'.*68.*98", ALL.chosen, "67")
     refuses("68$", LAYOUTS.load("68").chosen, "98")
 
@@ -355,7 +359,7 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     assert all(0 < float(row["val_nme"]) < 1000 for row in rows(runs / "one/step.csv"))
     run, file = runs / "one", runs / "one/best.onnx"
     whole = open_net(file, 1)
-    assert whole.member_limits.keys() >= {"106"} and whole.layout.count < 98 + 29 + 19 + 106
+    assert whole.layout.count < 98 + 29 + 19 + 106
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     everything = whole.predict(images)
     for name, count in (("wflw", 98), ("29", 29), ("aflw", 19), ("106", 106), ("own", 3)):
@@ -364,7 +368,7 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
         index = list(whole.layout.chosen(name).index)
         assert np.array_equal(part.predict(images)["landmarks"], everything["landmarks"][:, index])
     picture = cv2.imread(str(ROOT / "assets/astronaut.jpg"))
-    unsure = replace(whole, face_least=0.0, member_limits={})  # a net of two epochs, which drops no face
+    unsure = replace(whole, face_limit=0.0)  # a net of two epochs, which drops no face
     net = Landmarker(
         unsure, lambda image: (np.array([[180.0, 60, 280, 200]]), np.ones(1)), any_roll=False, layout="cofw"
     )
