@@ -163,9 +163,9 @@ CHECKS = {  # page: what its snippets have found, beside that they run
     "assert flags[-4:] == ['--head', 'maximum', '--cells', '4']",
     "docs/runtimes.md": "from pipnet import Detector, Landmarker\n"
     "names = [f'weights/{name}.onnx' for name in ('landmarks', 'detector', 'finder')]\n"
-    "landmarker = Landmarker(names[0], Detector(weights=names[1]), finder=names[2])\n"
+    "landmarker = Landmarker(names[0], Detector(weights=names[1]), finder=names[2], any_roll=False)\n"
     "boxes, scores = landmarker._landmark_boxes(image, landmarker.detector.once(image))\n"
-    "aimed = landmarker._aimed(np.fromiter([image] * len(boxes), object), boxes, scores)\n"
+    "aimed, _ = landmarker._aimed(np.fromiter([image] * len(boxes), object), boxes)\n"
     "face, = landmarker.faces_of(image, aimed, scores, second_crop=False)\n"
     "assert np.abs(points - face.landmarks).max() < 0.2",
 }
