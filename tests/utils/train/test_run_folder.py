@@ -81,7 +81,8 @@ def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
 def test_shipped_nets_have_names(tmp_path, monkeypatch):
     found = find_run("landmarks", tmp_path, train=False)
     assert found.folder == tmp_path / "files" / "landmarks" and found.weights.parent.samefile(ROOT / "weights")
-    assert found.fastest.name == "landmarks.onnx" and found.exported
+    assert found.fastest.name == "landmarks.onnx" and found._replace(view="68").exported
+    assert not found.exported and found._replace(view="68-faces68").fastest == found.weights  # which has both layouts
     refuses("--exp detector", find_run, "detector", tmp_path, train=True)
     monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
     refuses("'landmarks-fast'", find_run, "landmarks-fast", tmp_path, train=False)
