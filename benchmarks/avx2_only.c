@@ -4,8 +4,10 @@
        LD_PRELOAD=$PWD/avx2_only.so python benchmarks/measure.py turns ours mediapipe --into turns_avx2
 
    Libraries ask the instruction CPUID what there is. Linux can let it fail (arch_prctl, ARCH_SET_CPUID; needs an Intel processor
-   with "cpuid_fault" in /proc/cpuinfo). The handler below then answers in its place. */
+   with "cpuid_fault" in /proc/cpuinfo). The handler below then answers in its place. It stays, whatever handler pytest or a
+   loader process of torch installs. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -48,9 +50,19 @@ static void answer(int number, siginfo_t *info, void *context) {
     registers[REG_RIP] += 2;
 }
 
+static int hidden; /* whether `answer` is installed */
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *old) { /* in the place of libc's */
+    static int (*install)(int, const struct sigaction *, struct sigaction *);
+    if (!install)
+        *(void **)&install = dlsym(RTLD_NEXT, "sigaction");
+    return install(number, hidden && number == SIGSEGV ? NULL : action, old);
+}
+
 __attribute__((constructor)) static void hide(void) {
     struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    if (sigaction(SIGSEGV, &action, NULL) || allow_cpuid(0)) {
+    hidden = !sigaction(SIGSEGV, &action, NULL);
+    if (!hidden || allow_cpuid(0)) {
         fputs("error: this processor or kernel cannot hide features (no cpuid_fault in /proc/cpuinfo)\n", stderr);
         exit(1);
     }
