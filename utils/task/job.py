@@ -62,8 +62,8 @@ class Job(NamedTuple):
         trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
         if trains:
             logger.info(f"training data: {', '.join(data.train_data)}")
-        kept = not trains and self.run is not None and self.run._replace(view=self.settings.view).keeps("int8")
-        calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or kept)
+        calibrates = "int8" in {*mode.export, *mode.test_formats} and not trains
+        calibrates = calibrates and not self.run._replace(view=self.settings.view).keeps("int8")  # which opens the file
         needs_training = mode.prepare or trains or mode.show_data or calibrates
         needs_tests = tests or (mode.train and data.val == "test") or (mode.prepare and data.test_data)
         settings = self.settings
