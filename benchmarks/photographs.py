@@ -20,6 +20,7 @@ Environment variables name the folders and files. A benchmark whose data is miss
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,37 +33,19 @@ from record import ROOT
 from extras.datasets import DATASETS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED, UNIONS
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
+from pipnet.shipped import SHIPPED
 from utils.data.prepare import split_identities
 from utils.data.table import image_of
+from utils.settings.union import Union, layout_of
+from utils.train import checkpoint
 
-VARIABLES = {
-    "300W": "FACES_300W",
-    **{
-        name: name
-        for name in (  # {word in a benchmark's flags: environment variable}
-            "FACES68",
-            "FACEBOXES",
-            "FACEBOXES_V2",
-            "UNLABELLED",
-            "ALL_AGES",
-            "DIVERSE",
-            "RENDERED",
-            "RENDERED_FEW",
-            "OPEN",
-            "OPEN_BACKGROUNDS",
-            "LIDS",
-            "STEADY",
-            "VIDEOS",
-            "BABIES",
-            "HARD",
-            "NOFACE",
-            "NOFACE_ODD",
-        )
-    },
-}
+WORDS = (
+    "300W FACES68 FACEBOXES FACEBOXES_V2 UNLABELLED ALL_AGES DIVERSE RENDERED RENDERED_FEW OPEN OPEN_BACKGROUNDS LIDS STEADY "
+    "VIDEOS BABIES HARD NOFACE NOFACE_ODD"
+).split()
+VARIABLES = {word: "FACES_300W" if word == "300W" else word for word in WORDS}  # {word in flags: environment variable}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 FIRST_PIXEL = {"BABIES": 0.5, "HARD": 1.0}  # {folder of .pts: coordinate of the first pixel's centre}
@@ -103,19 +86,20 @@ def named(words: list[str]) -> list[str]:
     return [f"{PLACES[name]}{slash}{rest}" if name in PLACES else word for word, name, slash, rest in parts]
 
 
+def run(*flags: str) -> None:
+    """Run main.py, whose flags may be words that name data. Stop this program if the data is absent or if it fails."""
+    if why := missing(list(flags)):
+        sys.exit(f"skipped: {why}")
+    if status := subprocess.run([sys.executable, "main.py", *named(list(flags))], cwd=ROOT).returncode:
+        sys.exit(f"main.py {' '.join(flags)} failed with status {status}")
+
+
 def there(*words: str) -> list[str]:
     """Return the words whose data is there, and print why others are skipped. Stop if all of them are."""
     reasons = {word: missing([word]) for word in words}
     for why in filter(None, reasons.values()):
         print(f"skipped: {why}")
     return [word for word, why in reasons.items() if not why] or sys.exit("skipped: there is no data")
-
-
-def labelled_sets() -> list[str]:
-    """Return the names of the sets of labelled photographs that are there. Stop with a message if there are none."""
-    if not (names := [name for name in LABELLED if not missing([name])]):
-        sys.exit("skipped: the environment variables FACES_300W and FACES68 name no photographs")
-    return names
 
 
 def photographs(name: str, split: str, most: int | None = None) -> list[Photograph]:
@@ -151,11 +135,18 @@ def landmarker_for(name: str | None, net: str | Path | None = None, **options) -
 
     The exported files of a shipped net have one layout; for another one its checkpoint is opened, in 32 bits.
     """
-    several = [ROOT / "weights" / f"{net or SHIPPED[0]}.pt"] if str(net or SHIPPED[0]) in UNIONS else []
-    for file in (net, *several):
-        with suppress(UserError):  # a net of another set
-            return Landmarker(file, layout=name and name.lower(), **options)
+    shipped_net = str(net or SHIPPED[0]) in SHIPPED
+    file = ROOT / "weights" / f"{net or SHIPPED[0]}.pt" if shipped_net else net
+    with suppress(UserError):  # a net of another set
+        if name and not (shipped_net and in_exports(file, name.lower())):
+            return Landmarker(file, layout=name.lower(), **options)
     return Landmarker(net, **options)
+
+
+def in_exports(checkpoint_file: Path, name: str) -> bool:
+    """Return whether the exported files of a shipped net have the layout of a set: they have that of its first set."""
+    learnt = layout_of(checkpoint.load(checkpoint_file)["layout"])
+    return not isinstance(learnt, Union) or learnt.chosen(name) == learnt.chosen()
 
 
 def without_detector(net: str | Path, name: str | None = None, **options) -> Landmarker:

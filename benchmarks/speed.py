@@ -1,19 +1,14 @@
-"""Speed of trainings, nets and the demo: `python benchmarks/speed.py NAME ...`.
+"""Speed of trainings and of the demo: `python benchmarks/speed.py NAME ...`.
 
-training [FLAG ...]: steps against their upper bound, with flags of main.py. gpu [ROW ...]: the same on a GPU, for many
-nets. zoo [NET ...], formats [NET ...]: cost of every net; the shipped nets in every format. demo [NET ...], browser
-[NET.onnx ...]: from pictures to drawn faces.
+training [FLAG ...]: steps against their upper bound, with flags of main.py. gpu [ROW ...]: the same on a GPU, for as
+many nets as --minutes allow. demo [NET ...], browser [NET.onnx ...]: from pictures to drawn faces. pipeline: the
+exported graph beside `Landmarker`. `main.py --list-nets NAME ...` measures the cost of nets, `main.py --test-formats`
+the time of exports.
 """
 
-from commands import Command, main
+from record import main
 
-SPEEDS = {
-    "training": Command("speeds.training"),
-    "gpu": Command("speeds.gpu"),
-    "browser": Command("speeds.browser"),
-    **{name: Command("speeds.nets") for name in ("zoo", "formats")},
-    "demo": Command("speeds.demo"),
-}
+SPEEDS = {name: f"speeds.{name}" for name in ("training", "gpu", "browser", "demo", "pipeline")}
 
 if __name__ == "__main__":
     main(SPEEDS, __doc__)

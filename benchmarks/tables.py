@@ -1,169 +1,139 @@
 """Tables of figures in README.md and docs/, made from benchmarks/results: `python benchmarks/tables.py` writes them.
 
-A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->` and has the rows that results/NAME.json holds as
-they are shown, one file after another; NAME/KEY means another list of rows in it. MADE are tables of several files.
-assets/tools.svg is the chart of the rows of results/others.json.
+A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->`. It has the rows of results/NAME.json, one file
+after another (NAME/KEY: another list of rows in it), and says how each file was measured. `nets` tells the shipped nets
+apart, `front` compares tools in one row each. assets/tools.svg is the chart of the rows of results/others.json.
 """
 
 import argparse
 import re
 from pathlib import Path
 
-from experiments import flags_of, read
-from record import RESULTS, ROOT, result
-from shown import SETS, markdown, rows_of
+from record import ROOT, markdown, result
 
 from extras.report.plot import Style, chart
 from pipnet.files import write_text
 from pipnet.runtimes import open_file
 
-OLDER = (
-    "box_shift",
-    "gpu",
-    "preparation",
-    "rendering",
-    "scale",
-    "semi",
-    "soak",
-    "systems",
-    "unions",
-)  # results whose commands were removed or changed
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NETS = ("landmarks", "landmarks-fast", "landmarks-open")
+SETS = ("300W", "FACES68")
+FRONT = {"mediapipe": "MediaPipe Face Mesh", "dlib": "dlib"}  # {column of false_faces: row of others}
+OLDER = ("gpu",)  # results whose command takes other flags today
 
 
-def sources() -> list[dict]:
-    """Return the source of every figure. The command of a whole run is the one that repeats it today."""
-    rows, made = [], read(ROOT / "weights" / "making" / "stages.yaml")
-    runs = {name: (f"python weights/making/make.py {name}", row, made) for name, row in made["stages"].items()}
-    runs |= {
-        name: (f"python benchmarks/experiments.py runs {name}", row, read()) for name, row in read()["runs"].items()
+def how(name: str) -> str:
+    """Return how the figures of a result file were measured."""
+    values = result(name)
+    machine = values["machine"]
+    command = "An earlier version of the command" if name in OLDER else f"`{values['command']}`"
+    cores = f"{machine['cores']} core" + "s" * (machine["cores"] > 1)
+    return f"{command}, commit {values['commit']}, {values['date']}, {machine['cpu']}, {cores}."
+
+
+def first(cell: str) -> str:
+    """Return the first figure of a cell `A / B / ...`."""
+    return cell.partition(" / ")[0]
+
+
+def span(name: str) -> str:
+    """Return the least and largest average precision with which a net finds hidden landmarks, and how many are hidden."""
+    rows = result("visible")["rows"]
+    found = sorted(float(first(row[name])) for row in rows)
+    hidden = sorted(float(row["hidden"]) for row in rows)
+    return f"{found[0]:.0f} to {found[-1]:.0f} % where {hidden[0]:.0f} to {hidden[-1]:.0f} % are hidden"
+
+
+def facts(name: str) -> dict[str, str]:
+    """Return what tells a shipped landmark net apart."""
+    files = [ROOT / "weights" / f"{name}{end}" for end in (".int8.onnx", ".onnx")]
+    opened, title = open_file(files[1], 1), f"ours, `{name}`"
+    layout = opened.values["layout"]
+    own = {
+        file: {row["tool"]: row for row in result(file)["rows"]}.get(title, {})
+        for file in ("others", "turns", "turns_avx2")
     }
-    for file in sorted(RESULTS.glob("*.json")):
-        name, row = file.stem, result(file.stem)
-        command, seeds = row["command"], {str(row["seed"])}
-        if name in runs:
-            typed, run, known = runs[name]
-            command = f"{typed} = python main.py {' '.join(flags_of(run['flags'], known['flags']))}"
-        elif name in OLDER or not (ROOT / command.split()[1]).exists():
-            command = f"{command.split('/')[1]} at that commit"  # the script was removed since
-        if "measured" in row:
-            seeds = {seed for one in row["measured"].values() for seed in one["seeds"]}
-        rows.append(
-            {
-                **row,
-                "figures": f"[{name}](benchmarks/results/{name}.json)",
-                "seed": ", ".join(sorted(seeds)),
-                "command": " = ".join(f"`{part.strip()}`" for part in command.split(" = ")),
-                "processor": row["machine"]["cpu"],
-                "cores": row["machine"]["cores"],
-            }
-        )
-    return rows_of(
-        rows,
-        *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
-        ("cores", "cores"),
-        ("minutes", "minutes", ".1f"),
-        ("images/s", "images_per_second", ".0f"),
-    )
-
-
-def same_net() -> list[dict]:
-    """Return two recipes of one net on one training set: rows of two whole runs, and the ms of the net."""
-    titles = {
-        "real_256": "preset `short` without its refiner",
-        "pipnet_256": "preset `pipnet`: the PIPNet authors' recipe",
+    changed = {row["photographs"]: row[title] for row in result("changed")["rows"]}
+    missed = {
+        f"{kind}: missed %, 300W / FACES68": " / ".join(first(changed[f"{kind}, {one}"]) for one in SETS)
+        for kind in ("turned by 180°", "dark, noisy", "half in black shadow")
     }
-    ms = next(row["ONNX ms"] for row in result("zoo")["rows"] if row["`--net`"] == "`resnet18`")
-    return [
-        {
-            "recipe": title,
-            **{
-                f"NME %, {place}": row["NME %"]
-                for place, row in zip(("300W", "FACES68"), result(name)["rows"], strict=True)
-            },
-            "ms": f"{float(ms):.0f}",
-        }
-        for name, title in titles.items()
-    ]
+    times = [own["turns"][one].split(" / ") for one in SETS]
+    return {
+        "trained on": own["others"]["trained on"],
+        "use": own["others"]["use"],
+        "input, px": f"{opened.values['input_size']}",
+        "file in 8 bits / 32 bits, MB": " / ".join(f"{file.stat().st_size / 1e6:.1f}" for file in files),
+        "layouts": ", ".join(layout.get("members", [layout["name"]])),
+        "outputs": ", ".join(opened.outputs),
+        "NME %, 300W / FACES68": " / ".join(own["others"][f"NME %, {one}"] for one in SETS),
+        **missed,
+        "hidden landmarks: average precision": span(name),
+        "ms a picture, AVX-512 and VNNI": times[0][0],
+        "that time as a multiple of MediaPipe's": " / ".join(time[-1] for time in times),
+        "ms a picture, AVX2 alone": first(own["turns_avx2"].get("300W", "not measured")),
+    }
 
 
-def nets() -> list[dict]:
-    """Return what tells the shipped landmark nets apart, a row for each fact."""
-    columns = {}
-    for name in ("landmarks", "landmarks-fast", "landmarks-open"):
-        files = [ROOT / "weights" / f"{name}{end}" for end in (".int8.onnx", ".onnx")]
-        opened = open_file(files[1], 1)
-        layout = opened.values["layout"]
-        found = {
-            file: [row for row in result(file)["rows"] if row.get("tool") == f"ours, `{name}`"]
-            for file in ("others", "turns", "turns_avx2", "changed")
-        }
-        (other,), lost = found["others"], {row["photographs"]: row for row in found["changed"]}
-        columns[name] = {
-            "trained on": other["trained on"],
-            "use": other["use"],
-            "input, px": f"{opened.values['input_size']}",
-            "file in 8 bits / 32 bits, MB": " / ".join(f"{file.stat().st_size / 1e6:.1f}" for file in files),
-            "layouts": ", ".join(layout.get("members", [layout["name"]])),
-            "outputs": ", ".join(opened.outputs),
-            "NME %, 300W / FACES68": f"{other['NME %, 300W']} / {other['NME %, FACES68']}",
-            **{
-                f"{kind}: missed %, 300W / FACES68": f"{lost[kind]['missed, %, 300W']} / {lost[kind]['missed, %, FACES68']}"
-                for kind in ("turned by 180°", "dark, noisy", "half in black shadow")
-            },
-            "hidden landmarks: average precision": span(result("visible")["rows"], name),
-            "ms a picture, AVX-512 and VNNI": f"{found['turns'][0]['ms, median']}",
-            "that time as a multiple of MediaPipe's": " / ".join(
-                row["ratio"] for row in found["turns"] if row["photographs"] in SETS.values()
-            ),
-            "ms a picture, AVX2 alone": next((row["ms, median"] for row in found["turns_avx2"]), "not measured"),
-        }
-    facts = next(iter(columns.values()))
-    return [{"fact": fact, **{f"`{name}`": rows[fact] for name, rows in columns.items()}} for fact in facts]
+def nets() -> str:
+    """Return the table that tells the shipped landmark nets apart, a row for each fact."""
+    columns = {name: facts(name) for name in NETS}
+    titles = columns[NETS[0]]
+    return markdown([{"fact": fact, **{f"`{name}`": columns[name][fact] for name in NETS}} for fact in titles])
 
 
-def span(rows: list[dict], net: str) -> str:
-    """Return the least and the largest average precision of a net over kinds of covers, in %, and the prevalence."""
-    precision, hidden = (
-        sorted(float(row[key]) for row in rows if row["net"] == net and row[key]) for key in ("AP", "hidden")
-    )
-    return f"{precision[0]:.0f} to {precision[-1]:.0f} % where {hidden[0]:.0f} to {hidden[-1]:.0f} % are hidden"
-
-
-MADE = {"sources": sources, "same_net": same_net, "nets": nets}
+def front() -> str:
+    """Return the table of tools on the front page: what a user asks first, one figure a cell."""
+    false = next(row for row in result("false_faces")["rows"] if "held out" in row["photographs"])
+    rows = []
+    for one in result("others")["rows"]:
+        title = one["tool"]
+        name = next((name for name in (*FRONT, *NETS) if title in (FRONT.get(name), f"ours, `{name}`")), None)
+        if name:
+            rows.append(
+                {
+                    "tool": title,
+                    "error, %": one["aligned, FACES68"],
+                    "ms": one["ms a picture"].split("/")[-1].strip(),
+                    "false faces in 100 pictures": false[name].rpartition("/ ")[2],
+                    "products may use it": "yes" if one["use"] == "any" else "no: research",
+                }
+            )
+    return "\n\n".join([markdown(rows), how("others"), how("false_faces")])
 
 
 def table(names: str) -> str:
-    """Return the table of `NAME ...`, in Markdown."""
-    rows = []
-    for name in names.split():
-        file, _, key = name.partition("/")
-        rows += MADE[name]() if name in MADE else result(file)[key or "rows"]
-    return markdown(rows)
+    """Return the table of `NAME ...`, in Markdown, and below it how its figures were measured."""
+    if names == "nets":
+        return nets()
+    if names == "front":
+        return front()
+    parts = [name.partition("/") for name in names.split()]
+    rows = [row for name, _, key in parts for row in result(name)[key or "rows"]]
+    return "\n\n".join([markdown(rows), *(how(name) for name, _, _ in parts)])
 
 
-def filled(text: str, page: Path) -> str:
-    """Return the text of a page with every table made anew; links to the result files start at the page's folder."""
-    up = "../" * (len(page.relative_to(ROOT).parts) - 1)
+def filled(text: str) -> str:
+    """Return the text of a page with every table made anew."""
+    return re.sub(
+        r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}{table(match[2])}\n{match[3]}",
+        text,
+        flags=re.DOTALL,
+    )
 
-    def made(match: re.Match) -> str:
-        return f"{match[1]}{table(match[2]).replace('](benchmarks/', f']({up}benchmarks/')}\n{match[3]}"
 
-    return re.sub(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", made, text, flags=re.DOTALL)
-
-
-def write_chart() -> None:
+def write_chart(file: Path) -> None:
     """Write the error of each tool against its time, on the photographs that no tool has seen."""
     points = {
         row["tool"].replace("`", ""): ([float(row["ms a picture"].split("/")[-1])], [float(row["aligned, FACES68"])])
         for row in result("others")["rows"]
     }
-    text = chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True))
-    write_text(ROOT / "assets" / "tools.svg", text)
+    write_text(file, chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
 
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
     for page in PAGES:
-        page.write_text(filled(page.read_text(encoding="utf-8"), page), encoding="utf-8")
-    write_chart()
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    write_chart(ROOT / "assets" / "tools.svg")

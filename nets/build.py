@@ -1,11 +1,14 @@
 """Nets from names and plain values.
-A new backbone is one file and one row of NETS, a new head one file and one row of HEADS.
+A new backbone is one file and one line of NETS, a new head one file and one row of HEADS. Who has further heads passes a
+table of its own.
 """
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,28 +18,35 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
+from nets.backbones import timm_net
 from nets.backbones.row import Row
 from nets.net import Net
 from nets.outside import code_of
-from nets.registry import HEADS, STAGES
+from nets.registry import HEADS, HeadRow
 from nets.trainable import Trainable
 from nets.wrappers.spatial_transformer import Reinit
 
 # a net may have so many times the values of its file, and so many more, while it is made: parts of timm's are dropped
 SLACK = 4, 2**25
-NETS: dict[str, Row] = {**resnet.ROWS, **irnet.ROWS, **mobilenet.ROWS, **slim.ROWS, **dpr.ROWS, **timm_net.ROWS}
+NETS = {  # {name: the file whose ROWS have it, which is imported when the net is asked for}
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), "nets.backbones.resnet"),
+    **dict.fromkeys(("irnet18", "irnet50", "irnet100"), "nets.backbones.irnet"),
+    **dict.fromkeys(("mobilenetv2", "mobilenetv3_large"), "nets.backbones.mobilenet"),
+    "slim": "nets.backbones.slim",
+    "dpr": "nets.backbones.dpr",
+    **dict.fromkeys(timm_net.ROWS, "nets.backbones.timm_net"),
+}
 
 
 class NetOptions(NamedTuple):
     """The choices that define a net.
 
-    net, head: rows of NETS and HEADS; stride, act: None for the default of the head, of the backbone
+    net, head: rows of NETS and of the table of heads; stride, act: None for the default of the head, of the backbone
     head_options: keyword arguments of the head's class; groups: landmarks of each branch of the head `parts`
     refine: add the refiner; openings: opposite landmarks whose distance it learns, see `pipnet.layout.Layout.openings`
     reinit: move the face to a standard place first; local_parts: {name: landmarks} of the local stage, which implies
     reinit
-    auxiliary: further outputs, among the keys of `auxiliary.TERMS`
+    auxiliary: further outputs, among the keys of `registry.TERMS`
     hard_landmarks: power of `hard_landmark_weights`; 0: equal weights
     """
 
@@ -67,7 +77,7 @@ def net_row(name: str) -> Row:
         near = difflib.get_close_matches(name, NETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"no net '{name}'{hint} (there are: {', '.join(NETS)}, timm:NAME)")
-    return NETS[name]
+    return import_module(NETS[name]).ROWS[name]
 
 
 def _build_outside(name: str, build: Callable[..., nn.Module], **options: str) -> nn.Module:
@@ -80,9 +90,9 @@ def _build_outside(name: str, build: Callable[..., nn.Module], **options: str) -
     return backbone
 
 
-def check_options(options: NetOptions) -> int:
+def check_options(options: NetOptions, heads: Mapping[str, HeadRow] = HEADS) -> int:
     """Return the stride of the head. ValueError for choices that do not fit together, whatever the faces are."""
-    row, head = net_row(options.net), HEADS[options.head]
+    row, head = net_row(options.net), heads[options.head]
     kind, stride, size = head.load(), options.stride or head.strides[0], options.input_size
     if options.act and options.act not in row.acts:
         raise ValueError(f"act is a choice of IRNets only, not of {options.net}; leave it out")
@@ -96,13 +106,18 @@ def check_options(options: NetOptions) -> int:
     return stride
 
 
-def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | None = None) -> dict:
+def make_spec(
+    options: NetOptions,
+    meanface: np.ndarray,
+    labelled: np.ndarray | None = None,
+    heads: Mapping[str, HeadRow] = HEADS,
+) -> dict:
     """Return the plain values from which `build_net` makes the net; meanface (N, 2) in [0, 1] of the crop.
 
     labelled (S, N) bool: which landmarks each training set labels; None: all label the same. ValueError as in
     `check_options`.
     """
-    stride, row, kind = check_options(options), net_row(options.net), HEADS[options.head].load()
+    stride, row, kind = check_options(options, heads), net_row(options.net), heads[options.head].load()
     preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
     spec = {
         **options._asdict(),
@@ -146,14 +161,21 @@ def no_larger(values: int) -> Iterator[None]:
             hook.remove()
 
 
-def build_net(spec: dict, levels: int = 1) -> Trainable:
-    """Return a net with random weights from the values of `make_spec`. levels: score maps in training, see `PIPHead`."""
-    row, kind = net_row(spec["net"]), HEADS[spec["head"]].load()
+def build_net(
+    spec: dict,
+    heads: Mapping[str, HeadRow] = HEADS,
+    stages: Mapping[str, Callable[[], type]] = MappingProxyType({}),
+) -> Trainable:
+    """Return a net with random weights from the values of `make_spec`.
+
+    stages: {key of a spec: imports and returns the stage around a re-initialised net that this key asks for}.
+    """
+    row, head = net_row(spec["net"]), heads[spec["head"]]
+    kind = head.load()
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
     neck = kind.neck(backbone, spec)
-    options = spec["head_options"] | ({"levels": levels} if levels > 1 else {})
-    net = Net(backbone, neck, kind(neck.channels, spec, **options), spec)
+    net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec, head.terms)
     if not spec.get("reinit"):
         return net
     moved = Reinit(net)
-    return STAGES["local_parts"]()(moved) if spec.get("local_parts") else moved
+    return stages["local_parts"]()(moved) if spec.get("local_parts") else moved

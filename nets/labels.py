@@ -82,15 +82,17 @@ class Labels(NamedTuple):
     """A batch of labels in one finite tensor, made by `pack`.
     So a loss needs no masks, and one copy moves it to a device.
 
-    packed (B, W) float32; form {field: number of columns}, in order. Fields are views of it; all but the first two may
-    be None: landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
-    pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
-    states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right
-    eye
-    level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
-    visible (B, N): probability that the landmark is seen; visible_weight (B, N), 0 where unknown
-    face (B, 1): 1 where the crop shows a face in its place, see `nets.stages.face`; face_weight (B, 1), 0 where unknown
-    weak: weak crops of the unlabelled pictures, which come after the labelled ones in the batch, for `MeanTeacher`
+    packed (B, W) float32; form {field: number of columns}, in order; weak: weak crops of the unlabelled pictures, which
+    come after the labelled ones in the batch, for `MeanTeacher`. Fields are views of `packed`; all but the first two may be
+    None:
+
+    - landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
+    - pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
+    - states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right
+      eye
+    - level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
+    - visible (B, N): probability that the landmark is seen; visible_weight (B, N), 0 where unknown
+    - face (B, 1): 1 where the crop shows a face in its place, see `nets.stages.face`; face_weight (B, 1), 0 where unknown
     """
 
     packed: Tensor
@@ -125,20 +127,13 @@ class Labels(NamedTuple):
         fields = {"landmarks": landmarks, "weight": known.all(-1).float()}
         if weight is not None:
             fields["weight"] = fields["weight"] * torch.as_tensor(weight, dtype=torch.float32).nan_to_num(0, 0, 0)
-        if pose is not None:
-            fields["pose"], known = _finite(pose)
-            fields["pose_weight"] = known.all(1, keepdim=True).float()
-        if states is not None:
-            fields["states"], known = _finite(states)
-            fields["states_weight"] = known.float()
         if level is not None:
             fields["level"] = torch.as_tensor(level, dtype=torch.float32)[:, None]
-        if visible is not None:
-            fields["visible"], known = _finite(visible)
-            fields["visible_weight"] = known.float()
-        if face is not None:
-            fields["face"], known = _finite(torch.as_tensor(face)[:, None])
-            fields["face_weight"] = known.float()
+        for name, values in (("pose", pose), ("states", states), ("visible", visible), ("face", face)):
+            if values is not None:
+                fields[name], known = _finite(values)
+                # a pose is known as a whole
+                fields[f"{name}_weight"] = (known.all(1, keepdim=True) if name == "pose" else known).float()
         return _join(fields)
 
     def field(self, name: str) -> Tensor | None:
@@ -149,6 +144,13 @@ class Labels(NamedTuple):
                 return self.packed[:, start : start + width]
             start += width
         return None
+
+    def known(self, name: str, width: int) -> tuple[Tensor, Tensor]:
+        """Return the values (B, width) of a field and their weights (B, width or 1); zeros if no label has it."""
+        values, weight = self.field(name), self.field(f"{name}_weight")
+        if values is None or weight is None:
+            values = weight = self.packed.new_zeros(len(self.packed), width)
+        return values, weight
 
     def replace(self, **fields: Tensor) -> "Labels":
         """Return the labels with other, finite values in some fields.
@@ -169,9 +171,10 @@ class Labels(NamedTuple):
 
 def _finite(values) -> tuple[Tensor, Tensor]:
     """Return (values as float32 with 0.5 in place of NaN and infinity, bool of the same shape: whether they were
-    finite).
+    finite). A vector (B,) becomes (B, 1).
     """
     values = torch.as_tensor(values, dtype=torch.float32)
+    values = values[:, None] if values.ndim == 1 else values
     known = torch.isfinite(values)
     return torch.where(known, values, 0.5), known
 
@@ -185,9 +188,10 @@ def _join(fields: dict[str, Tensor]) -> Labels:
 class Prediction(NamedTuple):
     """Predictions for a batch of crops, landmarks in the frame of the crop ([0, 1]).
 
-    landmarks (B, N, 2), score (B, N): confidence in [0, 1], sigma (B, N): expected error in units of the crop,
-    pose (B, 3) in radians, states (B, k): probabilities, visible (B, N): probability that a landmark is seen, face (B,):
-    probability that the crop shows a face in its place
+    - landmarks (B, N, 2); score (B, N): confidence in [0, 1]; sigma (B, N): expected error in units of the crop
+    - pose (B, 3): pitch, yaw, roll in radians; states (B, k): probabilities
+    - visible (B, N): probability that a landmark is seen
+    - face (B,): probability that the crop shows a face in its place
     """
 
     landmarks: Tensor

@@ -69,8 +69,9 @@ class Pyramid(nn.Module):
 
     def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
         """Return (B, channels, H', W') at the head's stride from {stride: (B, C, H, W)}."""
-        features = None
-        for step in self.strides:
+        coarsest, *finer = self.strides
+        features = self.lateral[str(coarsest)](pyramid[coarsest])
+        for step in finer:
             own = self.lateral[str(step)](pyramid[step])
-            features = own if features is None else own + interpolate(torch.relu(features), scale_factor=2.0)
+            features = own + interpolate(torch.relu(features), scale_factor=2.0)
         return torch.relu(self.smooth(torch.relu(features)))

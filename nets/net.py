@@ -7,8 +7,8 @@ from torch import Tensor
 
 from nets.labels import Labels, Prediction
 from nets.losses import hard_landmark_weights
-from nets.registry import HEADS
-from nets.stages.auxiliary import SIZES, TERMS, AuxiliaryHeads
+from nets.registry import TERMS
+from nets.stages.auxiliary import SIZES, AuxiliaryHeads, counts, decoded, losses
 from nets.stages.face import FaceBranch
 from nets.stages.refiner import STRIDE, Refiner
 from nets.stages.visibility import Visibility
@@ -53,9 +53,10 @@ class Net(Trainable):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, backbone: Any, neck: Any, head: Any, spec: dict):
+    def __init__(self, backbone: Any, neck: Any, head: Any, spec: dict, head_terms: dict[str, str]):
         super().__init__()
         self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
+        self.head_terms = head_terms
         self.auxiliary = AuxiliaryHeads(neck.channels, [name for name in spec["auxiliary"] if name in SIZES])
         self.refiner = (
             Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"], spec.get("openings", []))
@@ -64,6 +65,7 @@ class Net(Trainable):
         )
         self.visibility = Visibility(head.num_lms) if "visible" in spec["auxiliary"] else None
         self.face = FaceBranch(neck.channels) if "face" in spec["auxiliary"] else None
+        self.sizes = {**SIZES, "visible": head.num_lms, "face": 1}  # of the outputs beside the landmarks
         self.grid = (-(-spec["input_size"] // spec["stride"]),) * 2  # (H, W) in cells of the head's feature map
         mean, std = (
             torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std")
@@ -74,30 +76,20 @@ class Net(Trainable):
     @property
     def landmark_terms(self) -> dict[str, str]:
         """Return the terms of the head and the refiner, which need landmarks only."""
-        return {**HEADS[self.spec["head"]].terms, **(self.refiner.terms if self.refiner else {})}
+        return {**self.head_terms, **(self.refiner.terms if self.refiner else {})}
 
     @property
     def terms(self) -> dict[str, str]:
         further = {term: key for name in self.spec["auxiliary"] for term, key in TERMS[name].items()}
         return {**self.landmark_terms, **further}
 
-    def has_unused_parameters(self) -> bool:
-        """Return whether some backbone parameters get no gradient, which a backward pass for one picture shows."""
-        side, training = self.spec["input_size"], self.training
-        parameters = [p for p in self.backbone.parameters() if p.requires_grad]
-        self.eval()  # keeps the statistics of batch norms
-        features = self.extract(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=self.scale.device))
-        self.train(training)
-        if not parameters:
-            return False
-        total = torch.stack([maps.sum() for maps in features if maps is not None]).sum()
-        return any(gradient is None for gradient in torch.autograd.grad(total, parameters, allow_unused=True))
-
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
-        counts = {**self.head.denominators(labels, self.grid), **self.auxiliary.denominators(labels)}
-        for stage in (self.refiner, self.visibility, self.face):
-            counts |= stage.denominators(labels) if stage else {}
-        return counts
+        found = self.head.denominators(labels, self.grid)
+        if self.refiner:
+            found |= self.refiner.denominators(labels)
+        for name in self.spec["auxiliary"]:
+            found |= counts(name, labels, self.sizes[name])
+        return found
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return images uint8 BGR (B, S, S, 3) as float (B, 3, S, S) in the channel order and range of the backbone's
@@ -131,25 +123,37 @@ class Net(Trainable):
         """Return `moves` and `seen` of `Outputs`, from what lies around the landmarks `start`."""
         if not self.refiner:
             return None, None
-        patches = self.refiner.patches(start, *features)
+        assert start is not None and features.fine is not None
+        patches = self.refiner.patches(start, features.coarse, features.fine)
         return self.refiner.displacements(start, patches), self.visibility(patches) if self.visibility else None
+
+    def _beside(self, seen: Tensor | None, coarse: Tensor) -> dict[str, Tensor]:
+        """Return the outputs beside the landmarks, see `auxiliary`. seen, coarse: of `Outputs` and its features."""
+        found = self.auxiliary(coarse)
+        if seen is not None:
+            found["visible"] = seen
+        if self.face:
+            found["face"] = self.face(coarse)
+        return found
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         return self.losses(self.run(self.extract(images)), labels)
 
     def losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum over the batch}; labels in the frame of the features."""
-        seen = self.visibility.loss(outputs.seen, labels) if self.visibility else {}
-        auxiliary = self.auxiliary.loss(outputs.features.coarse, labels)
-        face = self.face.loss(self.face(outputs.features.coarse), labels) if self.face else {}
-        return {**self.landmark_losses(outputs, labels), **auxiliary, **seen, **face}
+        found = self.landmark_losses(outputs, labels)
+        for name, out in self._beside(outputs.seen, outputs.features.coarse).items():
+            found |= losses(name, out, labels)
+        return found
 
     def landmark_losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum over the batch} of the landmark terms."""
-        if power := self.spec["hard_landmarks"]:
-            labels = hard_landmark_weights(labels, outputs.start, power)
+        refined, start = {}, outputs.start
+        if start is not None and self.spec["hard_landmarks"]:
+            labels = hard_landmark_weights(labels, start, self.spec["hard_landmarks"])
         targets = self.head.encode(labels, tuple(outputs.features.coarse.shape[-2:]))
-        refined = self.refiner.loss(outputs.start + outputs.moves, labels) if self.refiner else {}
+        if self.refiner and start is not None and outputs.moves is not None:
+            refined = self.refiner.loss(start + outputs.moves, labels)
         return {**self.head.loss(outputs.maps, targets), **refined}
 
     def decode(self, maps, features: Features) -> Prediction:
@@ -158,11 +162,7 @@ class Net(Trainable):
         moves, seen = self._around(found.landmarks, features)
         if moves is not None:
             found = found._replace(landmarks=found.landmarks + moves)
-        if seen is not None:
-            found = found._replace(visible=seen.sigmoid())
-        if self.face:
-            found = found._replace(face=self.face(features.coarse).sigmoid().squeeze(1))
-        return self.auxiliary.add(found, features.coarse)
+        return found._replace(**decoded(self._beside(seen, features.coarse)))
 
     def predict(self, images: Tensor) -> Prediction:
         features = self.extract(images)

@@ -40,25 +40,24 @@ class _SafeConv(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and overruns(self):
+        if x.device.type != "cpu":
+            return super().forward(x)
+        if overruns(self):
             down, right = self.stride
             return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
-        if (
-            x.device.type == "cpu"
-            and torch.is_autocast_enabled("cpu")
-            and any(map(misses_taps, x.shape[-2:], self.kernel_size, self.stride))
-        ):
+        few = any(map(misses_taps, x.shape[-2:], self.kernel_size, self.stride))
+        if few and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
         return super().forward(x)
 
 
 def patch_convolutions(net: nn.Module) -> None:
-    """Change the class of each convolution of `net` that could go wrong. Tensors and their names stay."""
+    """Change the class of each convolution of `net` that could go wrong, as torch's parametrizations change that of a
+    module. Tensors and their names stay.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and not isinstance(module, _SafeConv):
-            if any(
-                misses_taps(1, kernel, stride) for kernel, stride in zip(module.kernel_size, module.stride, strict=True)
-            ):
+            if any(map(misses_taps, (1, 1), module.kernel_size, module.stride)):
                 kind = type(module)
                 module.__class__ = type(kind.__name__, (_SafeConv, kind), {})  # timm has kinds of its own

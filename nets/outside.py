@@ -1,4 +1,4 @@
-"""Code from outside of the checkout that stands for a row of a table: a net, a form of the loss, a dataset.
+"""Code from outside of the checkout that stands for a row of a table: a net, a head, a form of the loss, a dataset.
 
 Its name is PACKAGE.MODULE:NAME, or that of an entry point in the group `pipnet.<kind>` of an installed package. Only a
 typed flag imports PACKAGE.MODULE:NAME, since a checkpoint, which names it too, may come from anybody.
@@ -10,7 +10,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 NAME = re.compile(r"(?!timm:)[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-KINDS = {"nets": "--net", "losses": "--error", "datasets": "--dataset"}  # {kind: the flag that names such code}
+# {kind: the flag that names such code}
+KINDS = {"nets": "--net", "heads": "--head", "losses": "--error", "datasets": "--dataset"}
 
 _typed: dict[tuple[str, str], Any] = {}  # {(kind, name): what a typed flag has imported}
 

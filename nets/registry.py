@@ -1,52 +1,56 @@
-"""Tables of the choices on the command line: heads with their options, error forms, activations, pools.
+"""Tables of the choices on the command line: heads with their options, error forms, activations, pools, outputs.
 
-This module must not import torch, so that flags are checked and --help is printed without loading it. Other packages
-may add heads and stages.
+This module must not import torch, so that flags are checked and --help is printed without loading it.
 """
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 
 class HeadRow(NamedTuple):
     """One head.
 
-    load: imports and returns its class
+    place: MODULE:NAME of its class
     strides: px of the input that one cell of its feature map may cover; the default first
     options: the keys of args.yaml that it reads
     terms: {term of its loss: the key of args.yaml that weighs the term}
     """
 
-    load: Callable[[], Any]
+    place: str
     strides: tuple[int, ...]
     options: tuple[str, ...]
     terms: dict[str, str]
 
+    def load(self) -> Any:
+        """Import the class and return it."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
     @property
     def weights(self) -> tuple[str, ...]:
-        """Return the keys of args.yaml that weigh terms of the loss. With `sigma` above 0 a head predicts its error."""
+        """Return the keys of args.yaml that weigh terms of the loss."""
         return tuple(dict.fromkeys(self.terms.values()))
 
 
-def _pip() -> type:
-    from nets.heads.pip import PIPHead
-
-    return PIPHead
-
-
-def _coordinate() -> type:
-    from nets.heads.coordinate import CoordinateHead
-
-    return CoordinateHead
-
-
+SWITCHES = ("sigma",)  # weights that, above 0, also turn on the option of the head's class that has their name
 ACTS = ("prelu", "relu")  # of IRNets
 POOLS = ("average", "depthwise")  # of the coordinate head
 ERRORS = ("l1", "l2", "wing")  # functions of nets.losses
+STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right in the picture
+TERMS = {  # {output beside the landmarks: {term: the key of args.yaml that weighs it}}
+    "pose": {"pose": "pose"},
+    "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True)),
+    "visible": {"visible": "visible"},
+    "face": {"face": "face"},
+}
+# the keys that weigh these terms
+BESIDE = tuple(dict.fromkeys(key for terms in TERMS.values() for key in terms.values()))
+# {output: its module in `Net`}
+MODULES = {"pose": "auxiliary.pose", "states": "auxiliary.states", "visible": "visibility", "face": "face"}
 
 HEADS: dict[str, HeadRow] = {
     "pip": HeadRow(
-        _pip,
+        "nets.heads.pip:PIPHead",
         (32, 16, 8, 64, 128),
         ("num_nb", "error", "cls_error"),
         {
@@ -59,11 +63,9 @@ HEADS: dict[str, HeadRow] = {
         },
     ),
     "coordinate": HeadRow(
-        _coordinate,
+        "nets.heads.coordinate:CoordinateHead",
         (32,),
         ("error", "pool", "excite"),
         {"coordinate": "reg", "log_scale": "sigma"},
     ),
 }
-# {key of a spec: imports and returns the stage around a re-initialised net that this key asks for}
-STAGES: dict[str, Callable[[], Any]] = {}

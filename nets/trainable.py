@@ -1,5 +1,6 @@
 """The interface of a net towards training, tests and export."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,23 +13,22 @@ class Trainable(nn.Module):
 
     spec: the plain values from which `build_net` makes the same net
     terms: {term of the loss: the key of args.yaml that weighs it}
-    factors: {term: factor of its weight, if that is not 1}
     input_margin: side of the pictures / side of the nominal crop
-    moves_crop: whether the net resamples the crop before its head sees it
-    graphs: whether a training step launches the same kernels for any batch of one shape, as a CUDA graph needs
+
+    A training step launches the same kernels for any batch of one shape, as a CUDA graph needs.
     """
 
     spec: dict
-    factors: dict[str, float] = {}
     backbone: Any
     head: Any
-    auxiliary: Any
-    moves_crop = False
-    graphs = True
 
     @property
     def terms(self) -> dict[str, str]:
         raise NotImplementedError
+
+    def weights(self, keys: Mapping[str, Any]) -> dict[str, float]:
+        """Return {term: its weight}. keys: the section `loss` of args.yaml."""
+        return {term: float(keys[key]) for term, key in self.terms.items()}
 
     @property
     def input_margin(self) -> float:
@@ -36,10 +36,6 @@ class Trainable(nn.Module):
 
     def set_average(self, average: dict[str, Tensor] | None) -> None:
         """Take the averaged tensors, which are updated in place from now on; None without averaging. Called once."""
-
-    def has_unused_parameters(self) -> bool:
-        """Return whether a training step leaves parameters without a gradient."""
-        return False
 
     def denominators(self, labels: Any) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`, without looking at pictures."""

@@ -1,12 +1,12 @@
 """Upright, aligned pictures of faces (chips), as face recognition nets take them."""
 
 import math
-from numbers import Integral
+from typing import Any
 
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError, as_text
+from pipnet.errors import UserError, as_text, is_integer
 from pipnet.geometry import carry, opencv_matrix, similarity, transform, turn_about
 from pipnet.layout import Layout
 
@@ -22,6 +22,7 @@ MIRRORED = [1, 0, 2, 4, 3]  # the five points in the mirror image
 LEFT = np.array([1.70, -0.52, -1.61, 0.29, 0.14])
 TOP = np.array([0.46, 0.46, -0.13, -0.43, -0.43])
 BOTTOM = np.array([-0.58, -0.58, -0.14, 0.61, 0.61])
+FIVE_NAMES = ("eye_left", "eye_right", "nose_tip", "mouth_left", "mouth_right")  # of the five points
 # {stored layout: groups of landmarks whose means are these five points}
 FIVE = {
     "68": (range(36, 42), range(42, 48), [30], [48], [54]),
@@ -39,7 +40,7 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """
     landmarks = layout.checked(landmarks)
     shared = layout.places()
-    known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), None)
+    known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), "")
     groups = [[shared[known][i] for i in group if i in shared[known]] for group in FIVE.get(known, [[]])]
     if not all(groups):
         raise UserError(
@@ -61,9 +62,9 @@ def box_of_points(points: np.ndarray) -> np.ndarray:
     return np.append(carry(box, turn_about(centre, roll)), math.degrees(roll))
 
 
-def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
+def chip(image: np.ndarray, landmarks: Any, layout: Layout, size: int) -> np.ndarray:
     """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
-    if not isinstance(size, Integral) or not 1 <= size <= LARGEST:  # OpenCV would take the size of the image
+    if not is_integer(size, 1, LARGEST):  # OpenCV would take the size of the image
         raise UserError(f"size of a chip must be a whole number of px, from 1 to {LARGEST}, not {as_text(size)}")
     points = five_points(landmarks, layout)
     if not (np.isfinite(points).all() and np.ptp(points, axis=0).max() > 0):

@@ -1,4 +1,4 @@
-"""What a file may cost: its header is read before memory and time are taken for its content.
+"""What a file may cost: its header is read before memory and time are taken for its content. All bounds stand here.
 
 The bounds let through what cameras, scanners and annotation tools write, and stop small files that claim much.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 from pipnet.errors import UserError
 
@@ -19,6 +20,15 @@ DENSEST = 10_000  # px that a byte of a larger one may hold: PNG packs at most 8
 MOST_PARTS = 2**14  # of a file, which Python goes through: 1 GB of a camera's notes in a JPEG
 MOST_BYTES = 2**31  # of a file that is read as a whole, such as labels: those of COCO's people have 1 GB
 MOST_RATIO, FREELY = 100, 2**28  # bytes to which a byte of a ZIP unpacks; labels have 5 to 30. Bytes of any ratio
+MOST_METADATA = 2**24  # bytes of the metadata of an exported net
+MOST_YAML, MOST_VALUES = 2**20, 200_000  # bytes and values of a YAML file
+MOST_TEXT = 2**22  # bytes of a mean face as text
+MOST_CROP = 2**27  # bytes of a stored crop
+MOST_ARRAYS = 2**28  # bytes of the arrays of a packed file
+MOST_SHARED = 4  # bytes of the tensors in a file / bytes of the file: some share their values
+MOST_LANDMARKS = 10_000  # of a layout
+MOST_PX = 2048  # side of a net's input: its maps take 1 GB then
+MOST_THREADS = 1024  # of a net; many more take minutes to start
 MOST_TAGS = 2**16  # of a TIFF: its decoder takes no more
 Order = Literal["little", "big"]
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of a part of a JPEG that has a length, or of the end
@@ -85,6 +95,15 @@ def check_unpacked(file: Path, sizes: dict[str, int]) -> None:
     large = max(sizes, key=lambda name: sizes[name])
     if sizes[large] > MOST_BYTES:
         raise UserError(f"{file}: {large[:80]!r} in it has {sizes[large]:,} bytes ({MOST_BYTES:,} at most); split it")
+
+
+def unpacked_size(file: Path | str) -> int:
+    """Return the bytes to which a zip unpacks, 0 for another file."""
+    try:
+        with ZipFile(file) as archive:
+            return sum(part.file_size for part in archive.infolist())
+    except (BadZipFile, NotImplementedError, ValueError):
+        return 0
 
 
 def claimed(data: bytes) -> Claim:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from pipnet.bounds import MOST_LANDMARKS, MOST_PX
 from pipnet.errors import UserError
 from pipnet.geometry import CHOICES, Protocol
-from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
+from pipnet.layout import Layout, contradiction
 
-MOST_PX = 2048  # side of a net's input: its maps take 1 GB then
 SHORT = reprlib.Repr()  # of values of any depth and length
 SHORT.maxstring = SHORT.maxother = 100
 
@@ -124,7 +124,7 @@ def maybe(kind: Kind) -> Kind:
     return kind._replace(optional=True)
 
 
-def one_of(choices: Collection) -> Kind:
+def one_of(choices: Collection[Any]) -> Kind:
     """Return the kind of one of some plain values."""
     return Kind(
         f"one of {', '.join(map(str, choices))}",
@@ -169,7 +169,7 @@ _LAYOUT = {
         )
     ),
 }
-MEMBER = record(layout=record(**_LAYOUT), index=INDICES, sets=several(TEXT), own=INDICES)
+MEMBER = record(layout=record(**_LAYOUT), index=INDICES, sets=several(TEXT), own=maybe(INDICES))
 LAYOUT = record(**_LAYOUT, members=maybe(table_of(MEMBER)))
 VAL = Kind("a share between 0 and 1, or text", lambda value: isinstance(value, str) or SHARE.fits(value))
 
@@ -232,11 +232,11 @@ class LandmarkCard(Card):
     layout: Layout = stated(LAYOUT)
     protocol: Protocol = stated(PROTOCOL)
     input_size: int = stated(SIZE)
-    outputs: dict[str, list] = stated(table_of(SHAPE))
+    outputs: dict[str, list[Any]] = stated(table_of(SHAPE))
     meanface: np.ndarray | None = stated(nullable(POINTS), None)
     input_margin: float = stated(number(1, 4), 1.0)
     states: tuple[str | None, ...] = stated(nullable(several(nullable(TEXT))), ())
-    layouts: dict[str, dict] | None = stated(table_of(table_of(ANY)), None)
+    layouts: dict[str, dict[str, Any]] | None = stated(table_of(table_of(ANY)), None)
     face_limit: float = stated(SHARE, 0.0)
     epoch: int | None = stated(nullable(whole()), None)
     val_nme: float | None = stated(nullable(number(0)), None)
@@ -250,6 +250,10 @@ class LandmarkCard(Card):
     def of(cls, values: dict[str, Any]) -> Self:
         """Return the card of plain values. ValueError if layout and mean face contradict themselves or each other."""
         layout, meanface = check_layout(values["layout"]), values.get("meanface")
+        if any(len(one["index"]) < layout.count for one in values["layout"].get("members", {}).values() if one["sets"]):
+            raise ValueError(
+                f"layout {layout.name} joins several layouts, as in files of older versions; export the net again"
+            )
         if meanface is not None:
             meanface = np.reshape(np.asarray(meanface, np.float64), (-1, 2))
             if len(meanface) != layout.count:
@@ -269,7 +273,7 @@ class DetectorCard(Card):
     threshold: float = stated(SHARE)
     overlap: float = stated(SHARE)
     face_box: tuple[float, float, float] = stated(several(number(), 3))
-    outputs: dict[str, list] | None = stated(table_of(SHAPE), None)
+    outputs: dict[str, list[Any]] | None = stated(table_of(SHAPE), None)
     figures: dict[str, Any] | None = stated(table_of(ANY), None)
     epoch: int | None = stated(nullable(whole()), None)
     net: str | None = stated(nullable(TEXT), None)

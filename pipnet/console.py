@@ -60,9 +60,9 @@ def open_console() -> None:
     for number, name, kind in ((1, "stdout", _Output), (2, "stderr", _Messages)):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__"):  # None if it was closed; another one belongs to the caller
-            form = (stream.encoding, stream.errors) if stream else ("utf-8", "replace")
+            encoding, errors = (stream.encoding, stream.errors) if stream else ("utf-8", "replace")
             lines = number == 2 or os.isatty(number)
-            setattr(sys, name, kind(open(number, "wb", closefd=False), *form, line_buffering=lines))
+            setattr(sys, name, kind(open(number, "wb", closefd=False), encoding, errors, line_buffering=lines))
     try:
         os.getcwd()
     except OSError as error:

@@ -1,7 +1,7 @@
 """Drawing of faces and landmarks: points, edges, numbers, labels, tiles and sheets of tiles."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -10,7 +10,9 @@ from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.layout import Layout
 
-STYLES = ("edges", "points", "numbers", "nothing")  # in the order in which key d goes through them
+Style = Literal["edges", "points", "numbers", "nothing"]  # in the order in which key d goes through them
+STYLES = get_args(Style)
+Colour = tuple[int, int, int]  # BGR
 UNCERTAIN = 0.4  # score below which a landmark is drawn hollow
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
@@ -29,7 +31,7 @@ class Pen(NamedTuple):
 PEN = Pen()
 
 
-def palette(count: int) -> list[tuple[int, int, int]]:
+def palette(count: int) -> list[Colour]:
     """Return `count` bright BGR colours; neighbours in the list differ much."""
     hues = (np.arange(count) * 0.381966 % 1 * 180).astype(np.uint8)
     return [
@@ -37,10 +39,10 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
-    """Return the BGR colour of each landmark: that of its group, white without a group."""
-    colours = [WHITE] * layout.count
-    for group, colour in zip(layout.groups.values(), palette(len(layout.groups)), strict=True):
+def group_colours(layout: Layout) -> list[Colour]:
+    """Return the BGR colour of each landmark: that of its group as it is drawn, white without a group."""
+    colours, groups = [WHITE] * layout.count, layout.drawn_groups()
+    for group, colour in zip(groups.values(), palette(len(groups)), strict=True):
         for i in group:
             colours[i] = colour
     return colours
@@ -50,11 +52,16 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     """Return continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, counted from a pixel's
     centre.
     """
-    return np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16).astype(int)
+    return np.asarray(np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16), int)
 
 
 def draw(
-    image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollow: np.ndarray | None = None, pen: Pen = PEN
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    layout: Layout,
+    colour: Sequence[Any],
+    hollow: np.ndarray | None = None,
+    pen: Pen = PEN,
 ) -> None:
     """Draw points and edges of landmarks (N, 2), continuous px, into `image`. Landmarks that are NaN are left out.
 
@@ -64,8 +71,7 @@ def draw(
     places = _fixed(np.where(known[:, None], landmarks, 0)).tolist()
     colours = np.broadcast_to(colour, (len(landmarks), 3)).tolist()
     size = max(24, len(image) // 10) if pen.radius is None else round(pen.radius * 16)
-    if pen.radius is None:
-        size = round(size * np.clip(np.sqrt(DENSE / len(landmarks)), 1, 2))
+    size = round(size * np.clip(np.sqrt(DENSE / len(landmarks)), 1, 2))
     for a, b in layout.edges() if pen.width else ():
         if known[a] and known[b]:
             cv2.line(image, places[a], places[b], colours[a], pen.width, cv2.LINE_AA, 4)
@@ -76,17 +82,19 @@ def draw(
             cv2.circle(image, places[i], size, colours[i], -1, cv2.LINE_AA, 4)
 
 
-def draw_line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple, width: int = 1) -> None:
+def draw_line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: int = 1) -> None:
     """Draw a line between two points (2,) in continuous px."""
     cv2.line(image, _fixed(start).tolist(), _fixed(end).tolist(), colour, width, cv2.LINE_AA, 4)
 
 
-def draw_circle(image: np.ndarray, point: np.ndarray, colour: tuple, radius: float) -> None:
+def draw_circle(image: np.ndarray, point: np.ndarray, colour: Colour, radius: float) -> None:
     """Draw a circle of `radius` px around a point (2,) in continuous px."""
     cv2.circle(image, _fixed(point).tolist(), round(radius * 16), colour, 1, cv2.LINE_AA, 4)
 
 
-def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0.45, colour: tuple = WHITE) -> None:
+def draw_text(
+    image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0.45, colour: Colour = WHITE
+) -> None:
     """Write a line of text with a dark outline; its lower left corner is at `corner`, px."""
     text = text.encode(errors="replace").decode()  # of a name that is not UTF-8, at which OpenCV would end the process
     around = [(x, y, BLACK) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
@@ -95,7 +103,12 @@ def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float
 
 
 def draw_numbers(
-    image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    layout: Layout,
+    colours: list[Colour],
+    which: Iterable[int] | None = None,
+    size: float = 0.4,
 ) -> None:
     """Write the number of each landmark (N, 2), continuous px, beside it, on the side away from the middle of its
     group.
@@ -115,7 +128,7 @@ def draw_numbers(
         draw_text(image, str(i), (round(centre[0] - width / 2), round(centre[1] + height / 2)), size, colours[i])
 
 
-def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
+def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: Style = "edges") -> None:
     """Draw landmarks, corners of the boxes, labels and the alarm into `image`. Sizes are proportional to the face.
 
     style: one of STYLES; with "nothing", only an alarm is drawn. UserError for others.
@@ -129,7 +142,7 @@ def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str 
         pen = Pen(max(1.0, side / 130), width if style == "edges" else 0)
         hollow = face.scores < UNCERTAIN if face.visible is None else face.visible < 0.5
         draw(image, face.landmarks, layout, colours, hollow, pen)
-        if style == "numbers":
+        if style == "numbers" or (pen.width and not layout.edges()):
             draw_numbers(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
         x1, y1, x2, y2 = face.box
         dx, dy = (face.box[2:] - face.box[:2]) / 5
@@ -149,7 +162,7 @@ def draw_label(image: np.ndarray, face: Face, side: float) -> None:
     lines = [" ".join(words)] if words else []
     if face.pose is not None and np.isfinite(face.pose).all():
         lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
-    if likely := [name.replace("_", " ") for name, value in (face.states or {}).items() if value > 0.5]:
+    if likely := [name.replace("_", " ") for name, value in face.states.items() if value > 0.5]:
         lines.append(", ".join(likely))
     if face.drowsiness:
         lines.append("eyes {open:.0%} blinks {blinks} yawns {yawns}".format(**face.drowsiness))
@@ -185,7 +198,7 @@ def draw_alarm(image: np.ndarray, faces: list[Face]) -> None:
 
 
 def tile(
-    crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout: Layout, size: int, title: str = ""
+    crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence[Any]]], layout: Layout, size: int, title: str = ""
 ) -> np.ndarray:
     """Return a crop as an image (size, size, 3) with landmarks [((N, 2) in [0, 1], BGR)] and a title in a lower corner."""
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)

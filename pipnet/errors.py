@@ -1,8 +1,10 @@
 """The exception whose message is written for the user."""
 
 import errno
+import math
 import re
 import sys
+from numbers import Integral, Real
 from typing import Any
 
 # control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no
@@ -24,6 +26,10 @@ SECRETS = re.compile(
 LIMITS = {  # of the system, by the number and by the text of an error
     errno.EMFILE: ("Too many open files", "no more files can be opened; allow more (ulimit -n 4096)"),
     errno.ENFILE: ("Too many open files in system", "the system can open no more files; close other programs"),
+    errno.EAGAIN: (
+        "can't start new thread",
+        "no more threads and processes can be started; allow more (ulimit -u 4096)",
+    ),
     errno.ENOMEM: ("annot allocate memory", "there is no memory left; close other programs, or allow more (ulimit -v)"),
 }
 
@@ -46,6 +52,16 @@ def limit_reached(error: BaseException) -> str | None:
 def one_line(error: object, length: int = 160) -> str:
     """Return the first `length` characters of an error's text, on one line."""
     return " ".join(str(error).split())[:length]
+
+
+def is_integer(value: Any, least: int, most: float = math.inf) -> bool:
+    """Return whether a value is a whole number from `least` to `most`."""
+    return isinstance(value, Integral) and least <= int(value) <= most
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def as_text(value: Any) -> str:

@@ -1,9 +1,6 @@
-"""Files that come with the project; and writing of files, completely or not at all."""
+"""Reading of files that may be damaged or no files at all, and writing of files, completely or not at all."""
 
-import csv
 import errno
-import hashlib
-import io
 import json
 import os
 import re
@@ -12,25 +9,16 @@ import shutil
 import socket
 import stat
 import time
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from pipnet.bounds import MOST_BYTES
-from pipnet.errors import Unreadable, UserError, one_line
+from pipnet.errors import Unreadable, UserError
 
-# the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
-SHIPPED = ("landmarks", "landmarks-fast", "detector", "finder", "landmarks-open", "detector-open")
-LANDMARK_NETS = tuple(name for name in SHIPPED if not name.startswith("detector"))
-# {landmark net that has seen drawn faces only: its detector, which has seen no others either}; such a net has no finder
-OPEN = {"landmarks-open": "detector-open"}
-# {net whose NAME.pt has learnt several layouts: that of its exported files}
-UNIONS = {"landmarks": "68", "landmarks-fast": "68"}
 # of files that are opened: no link is followed, no pipe waited for. Windows lacks these, and has one for bytes as they are
 CAREFUL = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 TEMPORARY = re.compile(r"\.(\d+)@([\w.-]+)\.partial-[0-9a-f]+")  # process and host of a folder that is being written
@@ -41,81 +29,6 @@ FAULTS = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENAMETOOL
 # folders, in lower case, in which systems keep thumbnails, deleted files and earlier states: macOS, Synology, QNAP, Windows
 SYSTEM = {"__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"}
 SYSTEM |= {"system volume information", "lost+found", ".thumbnails"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
-
-
-def shipped(name: str) -> Path:
-    """Return the path of a file of weights/, in the installed package or the checkout.
-    UserError if the file has been changed.
-    """
-    installed = Path(__file__).parent / "weights" / name
-    file = installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
-    if file.is_file():
-        _verify(file, file.stat().st_mtime_ns)
-    return file
-
-
-@lru_cache
-def _verify(file: Path, _changed: int) -> None:
-    """Raise UserError for a file whose checksum is not that of the manifest beside it."""
-    wanted = read_manifest(file.parent, "fetch the project again").get(file.name, {}).get("sha256")
-    if wanted and checksum(file) != wanted:
-        raise UserError(
-            f"{file} is not the file that came with this version (its checksum differs from manifest.json); fetch "
-            "the project again, or keep your own net under another name"
-        )
-
-
-def read_manifest(folder: Path, remedy: str) -> dict[str, dict]:
-    """Return {file: facts} from a folder's manifest.json, {} without that file. UserError for a damaged one."""
-    file = folder / "manifest.json"
-    if not file.exists():
-        return {}
-    try:
-        entries = parse_json(read_bytes(file).decode("utf-8"))
-        for entry in entries.values():
-            if not (isinstance(entry["sha256"], str) and isinstance(entry.get("bytes", 0), int)):
-                raise ValueError("a checksum or a size has another type")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({type(error).__name__}: {one_line(error)}); {remedy}") from None
-    return entries
-
-
-def checksum(file: Path) -> str:
-    """Return the SHA-256 of a file's content. UserError if it cannot be read."""
-    try:
-        with open(file, "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror})") from None
-
-
-def shipped_net(name: str, *suffixes: str) -> Path:
-    """Return the path of a net of SHIPPED, the first of its files with these suffixes.
-
-    UserError if none came with this version.
-    """
-    files = [shipped(name + suffix) for suffix in suffixes]
-    if there := [file for file in files if file.is_file()]:
-        return there[0]
-    others = ", ".join(other for other in SHIPPED if any(shipped(other + suffix).is_file() for suffix in suffixes))
-    raise UserError(
-        f"no file {files[-1]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
-        "another, or fetch the project again"
-    )
-
-
-def lasting(given: Any) -> Any:
-    """Return the path of a file or folder so that it leads there from any working folder.
-
-    Names of nets and runs, and what is no path, are returned as they are.
-    """
-    path = isinstance(given, (str, Path)) and str(given) not in SHIPPED and os.path.exists(given)
-    if not path or (os.path.isdir(given) and os.sep not in str(given)):  # the id of a run
-        return given
-    return type(given)(os.path.abspath(given))
 
 
 def names_folder(path: Path | str) -> bool:
@@ -170,7 +83,7 @@ def unreadable(file: Path | str, error: OSError | ValueError) -> UserError:
     return UserError(f"{file}: cannot be read ({reason})") if own else Unreadable(f"{file}: cannot be read ({reason})")
 
 
-def parse_json(text: str | bytes, smaller: Callable[[dict], Any] = lambda values: values) -> Any:
+def parse_json(text: str | bytes, smaller: Callable[[dict[str, Any]], Any] = lambda values: values) -> Any:
     """Return the value of a JSON text. ValueError for a damaged one, one that is nested too deeply, and a key that is
     there twice, of which Python would keep the last.
 
@@ -190,15 +103,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice[:40]!r} is there twice in one object; remove one")
     return values
-
-
-def unpacked_size(file: Path | str) -> int:
-    """Return the bytes to which a zip unpacks, 0 for another file."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return sum(part.file_size for part in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return 0
 
 
 def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
@@ -310,7 +214,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(file: Path, write) -> None:
+def write_atomic(file: Path, write: Callable[[Path], Any]) -> None:
     """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`, so that `file` is always whole.
 
     UserError if the disk is full or cannot be written to; the older file then stays.
@@ -331,54 +235,5 @@ def write_atomic(file: Path, write) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a text file as `write_atomic` does."""
-    write_atomic(
-        file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    )  # file names in it
-
-
-def read_csv(file: Path, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Return the rows of a CSV file with a header, [] without a file. The rest is as in `each_row`."""
-    return list(each_row(file, numbers, texts)) if file.is_file() else []
-
-
-def each_row(file: Path, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV file with a header. numbers: columns that it must have, as floats; texts: as they are.
-
-    UserError, naming the line, for a damaged table.
-    """
-    try:
-        with open(file, newline="", encoding="utf-8", errors="surrogateescape") as handle:
-            reader = csv.DictReader(handle)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError("another number of cells than the header has")
-                if lacking := [name for name in (*numbers, *texts) if name not in row]:
-                    raise ValueError(f"no column {lacking[0]}")
-                row = {name: from_cell(cell) for name, cell in row.items()}
-                yield {**row, **{name: float(row[name]) for name in numbers}}
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{file} is damaged in line {reader.line_num} ({error}); remove it, or make it anew") from None
-
-
-def write_csv(file: Path, header: list[str], rows) -> None:
-    """Replace a CSV file as `write_atomic` does."""
-    text = io.StringIO()
-    csv.writer(text).writerows([map(to_cell, row) for row in (header, *rows)])
-    write_text(file, text.getvalue())
-
-
-def to_cell(value: Any) -> Any:
-    """Return a value as it is written to a CSV file: text that a spreadsheet would run as a formula gets an apostrophe."""
-    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
-
-
-def from_cell(text: str) -> str:
-    """Return the text from which `to_cell` made a cell: the inverse."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
+    """Replace a text file as `write_atomic` does. Names of files in it need not be UTF-8."""
+    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))

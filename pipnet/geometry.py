@@ -7,7 +7,7 @@ Image pixels are continuous coordinates: pixel i covers [i, i + 1) and its centr
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -15,10 +15,10 @@ import numpy as np
 from pipnet.errors import UserError
 
 FEW_BYTES = 2**20  # bytes; below it, a fourth channel takes less time than warping four instead of three saves
-MOST_SAMPLES = (
-    2**13
-)  # px, longest side of a crop that is sampled at every px; for a larger one the picture is shrunk first
+# px, longest side of a crop that is sampled at every px; for a larger one the picture is shrunk first
+MOST_SAMPLES = 2**13
 LARGEST = 1e7  # px; a box whose crop is larger is refused
+Array = TypeVar("Array", bound=Any)  # of numpy or torch
 
 
 class Protocol(NamedTuple):
@@ -44,19 +44,6 @@ CHOICES = {
 }
 
 
-def check_protocol(protocol: Protocol) -> Protocol:
-    """Return the protocol. UserError for a word that is no choice, and for a scale that is not positive."""
-    for key, choices in CHOICES.items():
-        if getattr(protocol, key) not in choices:
-            raise UserError(f"protocol: {key} is '{getattr(protocol, key)}'; choose one of {', '.join(choices)}")
-    scales = (protocol.scale_x, protocol.scale_y)
-    if not (min(scales) > 0 and math.isfinite(sum(scales) + protocol.shift_y)):
-        raise UserError(
-            f"protocol: scale_x, scale_y {scales} must be above 0, and they and shift_y {protocol.shift_y} finite"
-        )
-    return protocol
-
-
 BOX_REACH = 0.5  # share of its sides; a landmark that is further outside its box is an error of the label or the box
 
 
@@ -78,7 +65,8 @@ def far_outside(landmarks: np.ndarray, box: np.ndarray, reach: float) -> np.ndar
     """
     box = box[..., None, :]
     margin = (box[..., 2:] - box[..., :2]) * reach
-    return ((landmarks < box[..., :2] - margin) | (landmarks > box[..., 2:] + margin)).any(-1)
+    far: np.ndarray = np.any((landmarks < box[..., :2] - margin) | (landmarks > box[..., 2:] + margin), -1)
+    return far
 
 
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:
@@ -110,9 +98,8 @@ def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, an
     floors, demo = protocol.rounding == "floor", protocol.rounding == "demo"
     whole = float if protocol.rounding == "float" else math.trunc
     if protocol.rounding == "int":
-        edges = [
-            whole(edge + 0.5) for edge in edges
-        ]  # the published code truncates 1-based landmarks, which are 0.5 larger
+        # the published code truncates 1-based landmarks, which are 0.5 larger
+        edges = [whole(edge + 0.5) for edge in edges]
     elif floors or demo:
         edges = [whole(edge) for edge in edges]
     x, y, wide, high = edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1]
@@ -141,7 +128,7 @@ def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, an
     return crop
 
 
-def to_crop(points, crop):
+def to_crop(points: Any, crop: Any) -> Any:
     """Return points (..., N, 2) in image px as points in the frame [0, 1] of a crop (..., 4) in image px; numpy or
     torch.
     """
@@ -149,7 +136,7 @@ def to_crop(points, crop):
     return (points - corner) / (crop[..., None, 2:] - corner)
 
 
-def to_image(points, crop):
+def to_image(points: Any, crop: Any) -> Any:
     """Return points (..., N, 2) in the frame [0, 1] of a crop (..., 4) as points in image px: the inverse of `to_crop`."""
     corner = crop[..., None, :2]
     return points * (crop[..., None, 2:] - corner) + corner
@@ -181,12 +168,15 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the intersection over union (M, K) of boxes (M, 4) with others (K, 4), same frame."""
     common = _common(boxes, others)
     area, other = (np.prod(part[:, 2:] - part[:, :2], axis=1) for part in (boxes, others))
-    return common / np.maximum(area[:, None] + other - common, 1e-9)
+    overlap: np.ndarray = common / np.maximum(area[:, None] + other - common, 1e-9)
+    return overlap
 
 
 def shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the share (M, K) of each box (M, 4) that lies in others (K, 4), same frame."""
-    return _common(boxes, others) / np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None], 1e-9)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    share: np.ndarray = _common(boxes, others) / np.maximum(area[:, None], 1e-9)
+    return share
 
 
 def greedy_nms(covers: np.ndarray) -> list[int]:
@@ -205,7 +195,8 @@ def greedy_nms(covers: np.ndarray) -> list[int]:
 def _common(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the area (M, K) that boxes (M, 4) and others (K, 4) have in common."""
     low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
-    return np.prod(np.maximum(high - low, 0), axis=2)
+    area: np.ndarray = np.prod(np.maximum(high - low, 0), axis=2)
+    return area
 
 
 def crop_matrix(crop: np.ndarray, size: int | tuple[int, int], angle: float = 0.0) -> np.ndarray:
@@ -258,7 +249,8 @@ def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarra
 def carry(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return boxes (..., 4) whose centres are mapped by `matrix` (2, 3), with the same sides."""
     centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
-    return boxes + np.tile((transform(centre, matrix) - centre)[..., 0, :], 2)
+    moved: np.ndarray = boxes + np.tile((transform(centre, matrix) - centre)[..., 0, :], 2)
+    return moved
 
 
 def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -277,9 +269,10 @@ def upright_boxes(boxes: np.ndarray) -> np.ndarray:
     return tight
 
 
-def transform(points, matrix):
+def transform(points: Array, matrix: Any) -> Array:
     """Return points (..., N, 2) mapped by `matrix` (..., 2, 3), in continuous coordinates; numpy or torch."""
-    return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
+    moved: Array = points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
+    return moved
 
 
 def mirrored(points: np.ndarray, flip_index: Sequence[int], width: float) -> np.ndarray:

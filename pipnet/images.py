@@ -1,6 +1,5 @@
 """Images on disk and in memory: (H, W, 3) uint8 BGR."""
 
-import io
 import logging
 import os
 import re
@@ -19,16 +18,13 @@ from pipnet.heif import heif_kind, upright
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
 BEGINNING = 256  # bytes of a file that tell its kind
-MOST_BYTES = 2**30  # of a picture's file
 ROWS = 256  # that are laid on white at a time
 BLUR, BLUR_REACH = 1.2, 4  # px, deviation and reach of the blur that removes noise
 NOISY = 6.0  # grey levels, deviation of the noise from which it is removed
 SECOND = np.array([1, -2, 1], np.float32)  # filter of the second difference
 BRIGHT, DARKEST = 0.4, 0.01  # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
-TINTED, MOST_GAIN = (
-    1.5,
-    12.0,
-)  # largest / least mean of the channels from which light is coloured; most gain of a channel
+# largest / least mean of the channels from which light is coloured; most gain of a channel
+TINTED, MOST_GAIN = 1.5, 12.0
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
 DEPTHS = (8, 10, 12)  # bits of a pixel that a 16-bit picture may hold
@@ -149,7 +145,7 @@ class Bgr(np.ndarray):
     """An image (H, W, 3) uint8 BGR that `as_bgr` has returned."""
 
 
-def as_bgr(image, rgb: bool = False) -> Bgr:
+def as_bgr(image: Any, rgb: bool = False) -> Bgr:
     """Return the image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
 
     An array is BGR, or RGB with `rgb`, with or without alpha, or grey (H, W) or (H, W, 1). A picture of Pillow gives
@@ -176,28 +172,23 @@ def as_bgr(image, rgb: bool = False) -> Bgr:
     return (colours if image.shape[2] == 3 else _on_white(colours, image[..., 3:])).view(Bgr)
 
 
-def _of_pillow(image) -> np.ndarray:
+def _of_pillow(image: Any) -> np.ndarray:
     """Return the image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` returns it for the picture's file."""
     from PIL import Image, ImageFile, ImageOps
 
     check_size("the picture of Pillow", *image.size)
     try:
-        if isinstance(
-            image, ImageFile.ImageFile
-        ):  # not for pictures that the program has made: it decides on their orientation
+        # not for pictures that the program has made: it decides on their orientation
+        if isinstance(image, ImageFile.ImageFile):
             image = ImageOps.exif_transpose(image)
-        if image.mode in ("RGB", "L") or image.mode.startswith("I"):
-            pixels = np.asarray(image)
-            if image.mode.startswith("I"):  # 16 bits, perhaps in 32
-                pixels = _eight_bits(pixels.clip(0, 2**16 - 1))
-            return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.ndim == 3 else cv2.COLOR_GRAY2BGR)
-        if image.mode not in ("1", "LA", "P", "RGBA"):
-            image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
-        file = io.BytesIO()
-        image.save(file, "PNG", compress_level=1)
+        if image.mode.startswith("I"):  # 16 bits, perhaps in 32
+            return cv2.cvtColor(_eight_bits(np.asarray(image).clip(0, 2**16 - 1)), cv2.COLOR_GRAY2BGR)
+        clear = "transparency" in image.info or image.mode[-1] in "Aa"
+        pixels = np.asarray(image.convert("RGBA" if clear else "RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"the picture of Pillow cannot be read ({one_line(error)}); give another one") from None
-    return _decode(file.getvalue())
+    colours = cv2.cvtColor(pixels[..., :3], cv2.COLOR_RGB2BGR)
+    return _on_white(colours, pixels[..., 3:]) if clear else colours
 
 
 def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -220,7 +211,7 @@ def read_image(
     damaged or truncated; for the last two, `remedy` says what to do.
     """
     try:
-        data = read_bytes(file, MOST_BYTES) if data is None else data
+        data = read_bytes(file) if data is None else data
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise unreadable(file, error) from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
@@ -279,7 +270,9 @@ def _decode(data: bytes) -> np.ndarray | None:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return None
-    if image is not None and heif_kind(data):
+    if image is None:
+        return None
+    if heif_kind(data):
         image = upright(image, data)
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
         # IMREAD_UNCHANGED alone gives alpha, but does not turn the picture as its EXIF tag says

@@ -1,7 +1,7 @@
 """A landmark net that is open for predictions, and how its crops are made."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,26 +9,33 @@ from typing import Any
 
 import numpy as np
 
+from pipnet.boxes import Boxes
 from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.geometry import (
     Protocol,
+    border_px,
     box_of,
     box_of_crop,
     carry,
     crop_box,
+    cut,
     similarity,
+    to_image,
     transform,
     turn_about,
+    upright_boxes,
 )
 from pipnet.layout import Layout
 from pipnet.openers import open_with
-from pipnet.runtimes import Opened, open_file
+from pipnet.pose import turn_pose
+from pipnet.runtimes import Arrays, Opened, open_file
 
+MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08  # training boxes were tight if the crop of the mean face's box is [0, 1] up to this share of the side
-LEVEL = math.radians(
-    5
-)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
+# a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
+LEVEL = math.radians(5)
 # a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by
 # NEAR_TURN
 NEAR, NEAR_TURN = 0.08, math.radians(10)
@@ -44,18 +51,18 @@ DETECTS = (
 class LandmarkNet:
     """A landmark net and how its crops are made.
 
-    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has
-    them sigma
-        (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities, visible (B, N) probability that
-        the landmark is seen, face (B,) probability that the crop shows a face in its place}
-    size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each
-    side meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
-    face, pose: whether the net predicts them
-    face_limit: mean landmark score of a crop below which it shows no face, for nets without `face`; 0: not known
-    states (K,): names of the states, None for one that was not trained
+    - predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N)}, and where the net has
+      them sigma (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities, visible (B, N) probability
+      that the landmark is seen, face (B,) probability that the crop shows a face in its place
+    - size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each
+      side
+    - meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
+    - face, pose: whether the net predicts them
+    - face_limit: mean landmark score of a crop below which it shows no face, for nets without `face`; 0: not known
+    - states (K,): names of the states, None for one that was not trained
     """
 
-    predict: Callable[[np.ndarray], dict[str, np.ndarray]]
+    predict: Callable[[np.ndarray], Arrays]
     layout: Layout
     protocol: Protocol
     size: int
@@ -65,19 +72,6 @@ class LandmarkNet:
     face_limit: float = 0.0
     pose: bool = False
     states: tuple[str | None, ...] = ()
-
-    def seen_as(self, name: str | None = None) -> "LandmarkNet":
-        """Return the net that gives the landmarks of one of its layouts only, see `Layout.chosen`."""
-        layout, index, *_ = self.layout.chosen(name)
-        if index == tuple(range(self.layout.count)):
-            return replace(self, layout=layout)
-        rows, predict = list(index), self.predict
-
-        def select(images: np.ndarray) -> dict[str, np.ndarray]:
-            return {key: value[:, rows] if key in PER_LANDMARK else value for key, value in predict(images).items()}
-
-        meanface = None if self.meanface is None else self.meanface[rows]
-        return replace(self, predict=select, layout=layout, meanface=meanface)
 
     @cached_property
     def tight(self) -> bool:
@@ -114,9 +108,9 @@ class LandmarkNet:
 
     def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
         """Return the landmark box (4,) of an upright face, see `box_of`."""
-        if self.tight:
-            return box_of(landmarks)
         meanface = self.meanface
+        if meanface is None or self.tight:
+            return box_of(landmarks)
         if self.protocol.square == "no":
             side = landmarks.std(0) / meanface.std(0)  # px of the crop
             centre = (0.5 - meanface.mean(0)) * side + landmarks.mean(0)
@@ -125,12 +119,67 @@ class LandmarkNet:
             side, centre = np.sqrt(np.linalg.det(matrix[:, :2])), transform(np.full((1, 2), 0.5), matrix)[0]
         return box_of_crop(centre, side, self.protocol)
 
+    def _crops(self, boxes: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the crops (M, 4) of landmark boxes (M, 4) or (M, 5), which may leave the image."""
+        protocol = self.protocol._replace(border="real")
+        return np.reshape([crop_box(box[:4], protocol, 0, 0) for box in boxes], (-1, 4))
+
     def is_far(self, box: np.ndarray, other: np.ndarray) -> bool:
         """Return whether the crops of two landmark boxes (5,) of a face differ so much that it is cropped again."""
-        protocol = self.protocol._replace(border="real")
-        one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
+        one, two = self._crops([box, other])
         turn = math.cos(math.radians(other[4] - box[4]))
         return bool(turn < math.cos(NEAR_TURN) or np.abs(two - one).max() > NEAR * (one[2:] - one[:2]).max())
+
+    def next(self, boxes: Boxes, faces: Iterable[Face]) -> Boxes:
+        """Return the boxes for the next crops of the faces that were read in boxes.
+
+        A box that would lie outside its image is replaced by the present one, upright.
+        """
+        rows = []
+        for image, face in zip(boxes.images, faces, strict=True):
+            box = self.box_of(face.landmarks)
+            rows.append(box if self.shows(box, *image.shape[1::-1]) else (*face.box, 0))
+        return boxes._replace(boxes=np.reshape(rows, (-1, 5)))
+
+    def read(self, boxes: Boxes) -> np.ndarray:
+        """Return the face (M,) in each box. Crops go through the net in batches.
+
+        The upright box of a turned face may lie outside the image.
+        """
+        parts = (boxes.rows(slice(first, first + MOST_FACES)) for first in range(0, len(boxes.boxes), MOST_FACES))
+        return np.fromiter((face for part in parts for face in self._read(part)), object)
+
+    def _read(self, boxes: Boxes) -> Iterator[Face]:
+        """Yield the faces of a few boxes."""
+        angles, margin = np.radians(boxes.boxes[:, 4]), 1 + 2 * border_px(self.size, self.margin) / self.size
+        crops, pictures = [], []
+        for image, (*box, _), angle in zip(boxes.images, boxes.boxes, angles, strict=True):
+            height, width = image.shape[:2]
+            crops.append(crop_box(box, self.protocol, width, height, angle))
+            pictures.append(cut(image, crops[-1], self.size, margin, self.protocol.border, angle, halve=True))
+        found = checked(self.predict(np.stack(pictures)), len(crops), self.layout.count)
+        for row, (crop, angle, box) in enumerate(zip(crops, angles, upright_boxes(boxes.boxes), strict=True)):
+            values = {name: value[row] for name, value in found.items()}
+            sigma = (
+                values["sigma"].astype(np.float64) * np.sqrt(np.prod(crop[2:] - crop[:2]))
+                if "sigma" in values
+                else None
+            )
+            landmarks, pose = to_image(values["landmarks"].astype(np.float64), crop), values.get("pose")
+            if angle:
+                landmarks = transform(landmarks, turn_about((crop[:2] + crop[2:]) / 2, angle))
+                pose = None if pose is None else turn_pose(pose, angle)
+            yield Face(
+                box,
+                float(values["face"] if self.face else boxes.scores[row]),
+                landmarks,
+                np.clip(values["score"], 0, 1),
+                sigma,
+                pose=None if pose is None else np.degrees(pose),
+                states=self.name_states(values["states"]) if any(self.states) else {},
+                visible=values.get("visible"),
+                layout=self.layout,
+            )
 
     def check_box(self, box: np.ndarray, width: int, height: int) -> None:
         """Raise UserError unless a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of
@@ -171,8 +220,7 @@ class LandmarkNet:
         """Return the square boxes (M, 5) of whole faces from upright boxes (M, 5): the inverse of `boxes_round`."""
         if not self.protocol.inner:
             return boxes
-        protocol = self.protocol._replace(border="real")
-        crops = np.array([crop_box(box, protocol, 0, 0) for box in boxes[:, :4]]).reshape(-1, 4)
+        crops = self._crops(boxes)
         side = (crops[:, 2:] - crops[:, :2]).max(1, keepdims=True)
         return np.column_stack([box_of_crop((crops[:, :2] + crops[:, 2:]) / 2, side, SQUARE), boxes[:, 4]])
 
@@ -184,9 +232,10 @@ class LandmarkNet:
     def of(cls, predict: Any, card: LandmarkCard) -> "LandmarkNet":
         """Return the net of a card. predict: see above, for one picture or more; None for a net that is only described."""
 
-        def for_any_number(images: np.ndarray) -> dict[str, np.ndarray]:
+        def for_any_number(images: np.ndarray) -> Arrays:
             if len(images):
-                return predict(images)
+                found: Arrays = predict(images)
+                return found
             one = np.zeros((1, *images.shape[1:]), images.dtype)  # most runtimes fail for a batch without pictures
             return {name: values[:0] for name, values in predict(one).items()}
 
@@ -210,7 +259,7 @@ class LandmarkNet:
         return replace(net, pose="pose" in opened.outputs, face="face" in opened.outputs)
 
 
-def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
+def checked(found: Arrays, count: int, points: int) -> Arrays:
     """Return a net's outputs for `count` crops.
     UserError unless landmarks (count, points, 2), their scores and `face` (count,) are finite.
     """
@@ -232,5 +281,6 @@ def open_net(
     if {*opened.outputs} == {"boxes", "scores"}:
         raise UserError(f"{file} {DETECTS}")
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
-        return open_with("published graph", file, opened)
+        net: LandmarkNet = open_with("published graph", file, opened)
+        return net
     return LandmarkNet.of_export(opened, file)

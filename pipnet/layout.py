@@ -1,16 +1,25 @@
 """Layouts: the number of a face's landmarks, which of them are mirror partners, and which a drawing joins by lines."""
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from pipnet.errors import UserError
 
 EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
-MOST_LANDMARKS = 10_000  # of a layout; a file that claims more is refused before any work
+SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+WHERE = {"inner", "outer", "upper", "lower", "top", "bottom", "corner", "tip", "center", "centre", "middle"}
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Return the words of a name in lower case: those of eyeL and LEye too."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
+    return tuple(filter(None, re.split(r"[^a-z0-9]+|(left|right)", spaced)))
 
 
 def opposite(ring: Sequence[int]) -> list[tuple[int, int]]:
@@ -19,12 +28,9 @@ def opposite(ring: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(ring[1:half], ring[:half:-1], strict=True))
 
 
-class Layout(NamedTuple):
-    """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image.
-
-    A net that has learnt several layouts has their union: a layout whose `members` are these layouts, the default one
-    first.
-    """
+@dataclass(frozen=True)
+class Layout:
+    """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image."""
 
     name: str
     count: int
@@ -36,16 +42,36 @@ class Layout(NamedTuple):
     selected: tuple[int, ...]  # position of each landmark in the layout `stored`
     stored: str  # the layout in which labels are stored; for a subset, the whole layout
     same_as: dict[str, dict[int, int]]  # {stored layout: {landmark: the same landmark there}}
-    members: "dict[str, Member]" = {}  # of a union: {name: layout}; a plain layout has none
+    parts: "dict[str, Part]" = field(default_factory=dict)  # layouts that are a selection of it, such as the eyes
 
     def edges(self) -> list[tuple[int, int]]:
         """Return pairs of landmarks that a drawing joins by a line."""
-        pairs = []
-        for name, group in self.groups.items():
+        pairs: list[tuple[int, int]] = []
+        for name, group in self.drawn_groups().items():
             pairs += pairwise(group)
             if name in self.closed and len(group) > 2:
                 pairs.append((group[-1], group[0]))
         return pairs
+
+    def drawn_groups(self) -> dict[str, tuple[int, ...]]:
+        """Return the groups as they are drawn. If each has one landmark, those of one word are joined: left_mouth and
+        right_mouth, or left_eye_inner and left_eye_outer.
+        """
+        if any(len(group) > 1 for group in self.groups.values()):
+            return self.groups
+        found: dict[str, dict[str, list[int]]] = {}  # {word: {side: landmarks}}
+        for i, name in enumerate(self.point_names()):
+            parts = words(name)
+            word = " ".join(part for part in parts if part not in {*SIDES, *WHERE} and not part.isdecimal())
+            side = next((part[0] for part in parts if part in SIDES), "")
+            found.setdefault(word or name, {}).setdefault(side, []).append(i)
+        groups: dict[str, tuple[int, ...]] = {}
+        for word, sides in found.items():
+            if max(map(len, (sides.get("l", ()), sides.get("r", ())))) > 1:
+                groups |= {f"{word} {side}": tuple(ids) for side, ids in sides.items()}
+            else:
+                groups[word] = tuple(i for side in ("l", "", "r") for i in sides.get(side, ()))
+        return groups
 
     def checked(self, landmarks: Any) -> np.ndarray:
         """Return landmarks as an array (N, 2) float64. UserError for another shape, and for what is no number."""
@@ -84,61 +110,36 @@ class Layout(NamedTuple):
         numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
         return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
 
-    def parts(self) -> "dict[str, Member]":
-        """Return the members of a union; a plain layout is its own only member."""
-        return self.members or {self.name: Member(self, tuple(range(self.count)))}
+    def part(self, name: str | None) -> "Part | None":
+        """Return the part of that name; None for the whole layout, without a name or by its own.
 
-    def chosen(self, name: str | None = None) -> "Member":
-        """Return the member of a union that `name` means, a layout or a training set; None: the first member.
-
-        A plain layout is its own only member. UserError for other names.
+        UserError for other names.
         """
-        members = self.parts()
-        found = next(iter(members)) if name is None else str(name)
-        if found not in members:
-            found = next((key for key, member in members.items() if name in member.sets), found)
-        if found not in members:
-            known = ", ".join(" or ".join(dict.fromkeys([key, *member.sets])) for key, member in members.items())
-            raise UserError(f"the net has not learnt the layout '{name}'; choose one of its own: {known}")
-        return members[found]
-
-    def whole(self, name: str | None = None) -> "Member":
-        """Return the member of a union whose landmarks are searched for where those of `chosen(name)` are wanted.
-
-        It is that member itself, or for one without training sets the first member that it is a part of: faces are told
-        from background, and followed, by all landmarks.
-        """
-        part = self.chosen(name)
-        wholes = (one for one in self.members.values() if not part.sets and set(part.index) < set(one.index))
-        return next(wholes, part)
-
-    def alone(self, name: str) -> "Layout":
-        """Return the layout of `chosen(name)`, whose members are itself and its parts without training sets, such as the
-        eyes. Without such parts it is plain.
-        """
-        one = self.chosen(name)
-        place = {number: i for i, number in enumerate(one.index)}
-        parts = {
-            key: member._replace(index=tuple(place[i] for i in member.index))
-            for key, member in self.members.items()
-            if not member.sets and set(member.index) < place.keys()
-        }
-        own = one._replace(index=tuple(range(one.layout.count)))
-        return one.layout._replace(members={one.layout.name: own, **parts}) if parts else one.layout
+        if name in (None, self.name):
+            return None
+        if name not in self.parts:
+            raise UserError(
+                f"the net gives layout '{self.name}', not '{name}'; choose one of {', '.join([self.name, *self.parts])}, "
+                "or name a run or a checkpoint that has learnt it"
+            )
+        return self.parts[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint or a file's metadata."""
-        values = {name: value for name, value in self._asdict().items() if value or name != "members"}
-        if self.members:
+        """Return plain values for a checkpoint or a file's metadata; parts are `members` without `sets` there."""
+        values = {name: value for name, value in vars(self).items() if name != "parts"}
+        if self.parts:
             values["members"] = {
-                name: {**member._asdict(), "layout": member.layout.to_dict()} for name, member in self.members.items()
+                name: {"layout": part.layout.to_dict(), "index": part.index, "sets": []}
+                for name, part in self.parts.items()
             }
-        return json.loads(json.dumps(values))
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Layout":
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the layout from the values of `to_dict`."""
         values = dict(values)
+        members = values.pop("members", {})
         values["groups"] = {name: tuple(group) for name, group in values["groups"].items()}
         if values["pupils"]:
             values["pupils"] = tuple(tuple(pupil) for pupil in values["pupils"])
@@ -146,27 +147,19 @@ class Layout(NamedTuple):
             values[key] = tuple(values[key]) if values[key] is not None else None
         same = values.get("same_as", {})  # JSON turns numeric keys into text
         values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
-        values["members"] = {
-            name: Member(
-                cls.from_dict({**one["layout"], "members": {}}), *(tuple(one[key]) for key in ("index", "sets", "own"))
-            )
-            for name, one in values.get("members", {}).items()
+        parts = {
+            name: Part(Layout.from_dict(member["layout"]), tuple(member["index"]))
+            for name, member in members.items()
+            if not member["sets"]
         }
-        return cls(**values)
+        return cls(**values, parts=parts)
 
 
-class Member(NamedTuple):
-    """A layout in a union of layouts.
-
-    index (count,): for each of its landmarks, the landmark of the union. sets: names of the training sets with such
-    labels.
-    own: its landmarks that these sets label by a convention of their own.
-    """
+class Part(NamedTuple):
+    """A layout whose landmarks are some of another one. index (count,): for each of its landmarks, the landmark there."""
 
     layout: Layout
     index: tuple[int, ...]
-    sets: tuple[str, ...] = ()
-    own: tuple[int, ...] = ()
 
 
 def contradiction(layout: Layout) -> str | None:
@@ -181,13 +174,17 @@ def contradiction(layout: Layout) -> str | None:
         return f"interocular must be two landmarks, not {list(layout.interocular)}"
     if len(layout.selected) != count:
         return f"selected must hold {count} indices, not {len(layout.selected)}"
-    for name, (member, index, _, own) in layout.members.items():
-        if wrong := contradiction(member):
+    for name, part in layout.parts.items():
+        if wrong := contradiction(part.layout) or misfit(layout, part):
             return f"{name}: {wrong}"
-        if len(set(index)) != len(index) or len(index) != member.count or any(not 0 <= i < count for i in index):
-            return f"{name}: index must hold {member.count} different landmarks of 0..{count - 1}"
-        if any(flip[i] != index[mirror] for i, mirror in zip(index, member.flip_index, strict=True)):
-            return f"{name}: mirror partners differ from those of the union"
-        if any(not 0 <= i < member.count for i in own):
-            return f"{name}: own names a landmark outside 0..{member.count - 1}"
+    return None
+
+
+def misfit(layout: Layout, part: Part) -> str | None:
+    """Return in words why the landmarks of a part are not those of a layout, None if they are."""
+    count, index = part.layout.count, part.index
+    if len(set(index)) != len(index) or len(index) != count or any(not 0 <= i < layout.count for i in index):
+        return f"index must hold {count} different landmarks of 0..{layout.count - 1}"
+    if any(layout.flip_index[i] != index[mirror] for i, mirror in zip(index, part.layout.flip_index, strict=True)):
+        return f"mirror partners differ from those of {layout.name}"
     return None

@@ -1,4 +1,4 @@
-"""Openers of nets that pipnet does not run itself, such as checkpoints, which need torch. The checkout registers them.
+"""Openers of nets that pipnet does not run itself, such as checkpoints, which need torch. The checkout fills their table.
 
 Older Pythons read this file before main.py says which ones it needs, so it imports the rest of pipnet when it is called.
 """
@@ -9,32 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_openers: dict[str, Callable] = {}
-
-
-def register(kind: str, opener: Callable) -> None:
-    """Let `opener` open the files of a kind, which `open_with` passes to it. It should import torch when it is called."""
-    _openers[kind] = opener
+OPENERS: dict[str, Callable[..., Any]] = {}  # {kind of file: what opens it; it imports torch when it is called}
 
 
 def open_with(kind: str, file: Path | str, *options: Any) -> Any:
     """Return what the opener of a kind makes of a file, see `utils/__init__.py`.
 
-    UserError if none is registered, or if a package that it needs is missing or does not load.
+    UserError if there is none, or if a package that it needs is missing or does not load.
     """
     from pipnet.console import load_failure
     from pipnet.errors import UserError
-    from pipnet.files import SHIPPED
+    from pipnet.shipped import SHIPPED
 
     is_file = Path(file).is_file()
     nowhere = f"there is no file {file}, and no net of that name ({', '.join(SHIPPED)})"
-    if kind not in _openers:
+    if kind not in OPENERS:
         raise UserError(
             f"{f'{file} is no net that main.py has exported' if is_file else nowhere}; give an exported one (main.py "
             "--export onnx), or in the checkout run demo.py, or `import utils` first, which opens other nets too"
         )
     try:
-        return _openers[kind](file, *options)
+        return OPENERS[kind](file, *options)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{f'{file} is loaded with torch' if is_file else nowhere}, and {error.name} cannot be imported; give an "

@@ -28,17 +28,18 @@ POINTS: dict[str, list[tuple[int, ...]]] = {
     "98": [(33,), (37, 38), (42, 50), (46,), (60,), (64,), (68,), (72,), (55,), (59,)],
     "106": [(33,), (37, 38), (42, 50), (46,), (66,), (70,), (75,), (79,), (58,), (62,)],
 }
+Points = list[tuple[int, tuple[int, ...]]]  # row of MODEL, landmarks whose mean is that point
 LEAST = 6  # points that solvePnP needs
 SMALLEST = 1e-3  # px of a face that has a pose
 FAR = 10.0  # distance of the camera from the face / the face's size in the picture
 
 
-def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
-    """Return (row of MODEL, landmarks whose mean is that point) for each point that `layout` has, also through same_as.
+def pose_points(layout: Layout) -> Points:
+    """Return the row of MODEL and the landmarks for each point that `layout` has, also through same_as.
 
     UserError if the layout has fewer than six of the ten points.
     """
-    found = []
+    found: Points = []
     for name, places in layout.places().items():
         rows = [
             (row, tuple(places[i] for i in ids))
@@ -78,16 +79,15 @@ def head_pose(
     camera = np.array([(width, 0, width // 2), (0, width, height // 2), (0, 0, 1)], dtype=np.float64)
     model = MODEL[[row for row, _ in points]]
     _, rotation, shift = cv2.solvePnP(model, seen, camera, None)
-    if (
-        shift[2] > 0
-    ):  # solved for a head behind the camera, mirrored, as the model's y points up: start again in front of it
+    # solved for a head behind the camera, mirrored, as the model's y points up: start again in front of it
+    if shift[2] > 0:
         rotation = cv2.Rodrigues(np.diag([-1.0, -1.0, 1.0]) @ cv2.Rodrigues(rotation)[0])[0]
         _, rotation, shift = cv2.solvePnP(model, seen, camera, None, rotation, -shift, useExtrinsicGuess=True)
     pitch, yaw, roll = cv2.decomposeProjectionMatrix(np.hstack([cv2.Rodrigues(rotation)[0], shift]))[6].ravel().tolist()
     return -pitch, yaw, roll  # OpenCV's pitch is positive when the face looks down
 
 
-def far_poses(landmarks: np.ndarray, points: list[tuple[int, tuple[int, ...]]]) -> np.ndarray:
+def far_poses(landmarks: np.ndarray, points: Points) -> np.ndarray:
     """Return pitch, yaw, roll (M, 3) in radians, as in `head_pose`, of landmarks (M, N, 2) in px; NaN where too few are
     known or they lie in one place.
 
@@ -115,7 +115,7 @@ def far_poses(landmarks: np.ndarray, points: list[tuple[int, tuple[int, ...]]]) 
     return found
 
 
-def turn_pose(pose: np.ndarray, angle) -> np.ndarray:
+def turn_pose(pose: np.ndarray, angle: float | np.ndarray) -> np.ndarray:
     """Return pitch, yaw, roll (..., 3) of heads whose pictures are turned clockwise by `angle` (...), radians, as in
     300W-LP.
 

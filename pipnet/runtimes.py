@@ -1,23 +1,23 @@
 """Exported files in the runtimes that read them, behind one interface: arrays by name in, arrays by name out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipnet.bounds import MOST_METADATA, MOST_THREADS
 from pipnet.cores import cores
-from pipnet.errors import UserError, as_text, one_line
+from pipnet.device import refuse_cuda
+from pipnet.errors import UserError, as_text, is_integer, one_line
 from pipnet.files import parse_json, read_bytes
-from pipnet.session import import_package, metadata, open_session, refuse_cuda
+from pipnet.packages import import_package
+from pipnet.session import metadata, open_session
 
 Arrays = dict[str, np.ndarray]
-MOST_METADATA = 2**24  # bytes
-MOST_THREADS = 1024  # of a net; many more take minutes to start
 FOREIGN = {".param": "ncnn", ".xml": "OpenVINO", ".torchscript": "TorchScript"}  # runtimes that get the net otherwise
 
 
@@ -41,7 +41,7 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
     the runtime is missing, and for a wrong number of threads.
     """
     file = Path(file)
-    if not isinstance(threads, Integral) or not 0 <= threads <= MOST_THREADS:
+    if not is_integer(threads, 0, MOST_THREADS):
         raise UserError(
             f"threads must be a whole number up to {MOST_THREADS}, or 0 for all cores, not {as_text(threads)}"
         )
@@ -57,12 +57,8 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
     def run(feeds: Arrays) -> Arrays:
         try:
             return opened.run(feeds)
-        except (
-            RuntimeError,
-            SystemError,
-            TypeError,
-            ValueError,
-        ) as error:  # also for shapes that the metadata state wrongly
+        # also for shapes that the metadata state wrongly
+        except (RuntimeError, SystemError, TypeError, ValueError) as error:
             raise UserError(
                 f"{file} cannot be run ({one_line(error)}); export the net again, or name another file"
             ) from None
@@ -101,14 +97,14 @@ def _stored(file: Path, need: bool = True) -> dict[str, Any]:
         raise UserError(f"{metadata_file(file)} is damaged; it belongs to {file.name}, export the net again") from None
 
 
-def import_runtime(name: str, file: Path):
+def import_runtime(name: str, file: Path) -> Any:
     """Import the package of a runtime, without its greeting. UserError where it is missing or does not load."""
-    with _silent():
+    with silent():
         return import_package(name, f"{file} needs")
 
 
 @contextmanager
-def _silent():
+def silent() -> Iterator[None]:
     """Discard what compiled code prints: runtimes print a greeting on stdout, where the demo may write its JSON."""
     kept = [os.dup(number) for number in (1, 2)]
     with open(os.devnull, "wb") as nothing:
@@ -165,7 +161,7 @@ def open_mnn(file: Path, threads: int) -> Opened:
     kinds = {np.dtype(np.uint8): mnn.expr.uint8, np.dtype(np.float32): mnn.expr.float}
     options = {"backend": "CPU", "precision": "high", "numThread": threads or cores()}
     try:
-        with _silent():
+        with silent():
             runtime = mnn.nn.create_runtime_manager((options,))
             net = mnn.nn.load_module_from_file(str(file), [], [], runtime_manager=runtime)
             ports = net.get_info()
@@ -189,23 +185,23 @@ def open_tflite(file: Path, threads: int) -> Opened:
     stored = _stored(file)
     import_runtime("ai_edge_litert", file)
     try:
-        with _silent():
+        with silent():
             interpreter = import_module("ai_edge_litert.interpreter").Interpreter(
                 str(file), num_threads=threads or cores()
             )
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise _refuse(file, "LiteRT") from error
     place = interpreter.get_input_details()[0]["index"]
+    places = [one["index"] for one in interpreter.get_output_details()]
 
-    def run(feeds: Arrays) -> Arrays:
-        interpreter.resize_tensor_input(place, feeds["image"].shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place, feeds["image"])
+    def run_one(image: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(place, image[None])
         interpreter.invoke()
-        places = [one["index"] for one in interpreter.get_output_details()]
-        return {name: interpreter.get_tensor(place) for name, place in zip(stored["outputs"], places, strict=True)}
+        return [interpreter.get_tensor(place)[0] for place in places]
 
-    return Opened(run, ["image"], list(stored["outputs"]), stored)
+    outputs = list(stored["outputs"])
+    return Opened(_one_by_one(run_one, ["image"], outputs), ["image"], outputs, stored)
 
 
 def refuse_foreign(file: Path, threads: int) -> Opened:

@@ -11,9 +11,10 @@ import pytest
 from conftest import LAYOUTS
 from scipy.io import savemat
 
-from extras.datasets import DATASETS, PARTS_300W
+from extras.datasets import DATASETS
+from extras.datasets.w300 import PARTS
+from extras.shared.pts import read_pts, write_pts
 from utils.data.prepare import DataGenerator
-from utils.data.pts import read_pts, write_pts
 from utils.data.table import image_of
 
 RNG = np.random.default_rng(4)
@@ -91,12 +92,14 @@ def write_106(file: Path) -> np.ndarray:
 
 
 def lapa(tmp_path: Path) -> tuple:
-    """(folder, landmarks by file) of two faces a split; the training faces stem from one photograph."""
+    """(folder, landmarks by stem, the path of the picture without its ending) of two faces a split; those to train are of
+    one photograph.
+    """
     root, points = tmp_path / "LaPa", {}
     for split, names in (("train", ("11_0", "11_1")), ("val", ("22_0", "23_0")), ("test", ("24_0", "25_0"))):
         for name in names:
             picture(root / split / "images" / f"{name}.jpg")
-            points[f"{split}/{name}"] = write_106(root / split / "landmarks" / f"{name}.txt")
+            points[f"{split}/images/{name}"] = write_106(root / split / "landmarks" / f"{name}.txt")
     return root, points
 
 
@@ -252,16 +255,16 @@ def annotated(file: Path, count: int, width: int = 160, height: int = 120) -> np
 
 
 def private(tmp_path: Path) -> tuple:
-    """(folder, landmarks by file) of two indoor faces and one outdoors."""
+    """(folder, landmarks by stem) of two indoor faces and one outdoors."""
     root = tmp_path / "300W"
     names = ("01_Indoor/indoor_001.png", "01_Indoor/indoor_002.png", "02_Outdoor/outdoor_001.png")
-    return root, {name: annotated(root / name, 68) for name in names}
+    return root, {name.removesuffix(".png"): annotated(root / name, 68) for name in names}
 
 
 def both(tmp_path: Path) -> tuple:
     """(folder with 300W and WFLW, WFLW's lists)."""
     _, lists = wflw(tmp_path / "both")
-    for part in PARTS_300W:
+    for part in PARTS:
         annotated(tmp_path / "both/300W" / part / f"{part.replace('/', '')}_1.jpg", 68)
     return tmp_path / "both", lists
 
@@ -286,7 +289,7 @@ def peppa(tmp_path: Path) -> tuple:
 
 
 def menpo(tmp_path: Path) -> tuple:
-    """(folder, landmarks by file): semi-frontal and profile faces in one folder, to train and to test."""
+    """(folder, landmarks by stem): semi-frontal and profile faces in one folder, to train and to test."""
     root = tmp_path / "Menpo"
     names = {
         "menpo_train_release/aflw__face_1.jpg": 68,
@@ -295,7 +298,7 @@ def menpo(tmp_path: Path) -> tuple:
         "menpo_test_release/d.jpg": 68,
         "menpo_test_release/e.jpg": 39,
     }
-    return root, {name: annotated(root / name, count) for name, count in names.items()}
+    return root, {name.removesuffix(".jpg"): annotated(root / name, count) for name, count in names.items()}
 
 
 def lmk(tmp_path: Path) -> tuple:
@@ -351,7 +354,7 @@ def vw(tmp_path: Path, extracted: bool = False) -> tuple:
 
 
 def jd(tmp_path: Path) -> tuple:
-    """(folder, landmarks by picture): two turns of a face and one of another, a test face with its box."""
+    """(folder, landmarks by stem): two turns of a face and one of another, a test face with its box."""
     root, points = tmp_path / "JD", {}
     for name in (
         "Training_data/AFW/picture/AFW_1_1_0.jpg",
@@ -361,7 +364,7 @@ def jd(tmp_path: Path) -> tuple:
     ):
         file = picture(root / name)
         text = f"{file.name}.txt" if "AFW" in name else f"{file.stem}.txt"
-        points[name] = write_106(file.parent.parent / "landmark" / text)
+        points[name.removesuffix(".jpg")] = write_106(file.parent.parent / "landmark" / text)
     (root / "Test_data/rect").mkdir()
     (root / "Test_data/rect/t.jpg.rect").write_text("10 20 110 100\n")
     return root, points
@@ -394,7 +397,7 @@ def celeba(tmp_path: Path) -> tuple:
 
 
 def mtfl(tmp_path: Path) -> tuple:
-    """(folder, landmarks by name): names with backslashes, as in the release."""
+    """(folder, landmarks by stem): names with backslashes, as in the release."""
     root = tmp_path / "MTFL"
     lists = {
         "training": ["lfw_5590\\Aaron_1.jpg", "net_7876\\0_0.jpg"],
@@ -405,7 +408,7 @@ def mtfl(tmp_path: Path) -> tuple:
         lines = []
         for place, name in enumerate(names):
             picture(root / name.replace("\\", "/"))
-            points[name.replace("\\", "/")] = values = landmarks(5)
+            points[name.replace("\\", "/").removesuffix(".jpg")] = values = landmarks(5)
             lines.append(
                 f" {name} " + " ".join(f"{value:.6f}" for value in values.T.ravel()) + f" 1 2 2 {3 + 2 * place}"
             )

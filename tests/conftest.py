@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,23 +37,25 @@ REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path[:] = [
     str(ROOT),
     *sys.path,
-    *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns", "tests/pipnet/video")),
+    *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/pipnet/video")),
 ]
 import main  # noqa: E402
 import pipnet.app.demo  # noqa: E402
 from extras.detector.wider import Picture  # noqa: E402
 from extras.systems.convert.published import HEAD_NAMES  # noqa: E402
-from nets.stages.auxiliary import STATES  # noqa: E402
+from nets.registry import STATES  # noqa: E402
 from pipnet.errors import UserError, printable  # noqa: E402
 from pipnet.geometry import Protocol, box_of, crop_box, to_crop  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from pipnet.runtimes import open_file  # noqa: E402
 from utils.data.faces import Faces  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split  # noqa: E402
-from utils.data.sets import SetFinder  # noqa: E402
+from utils.data.sets import Sets  # noqa: E402
 from utils.export.files import from_arrays  # noqa: E402
-from utils.settings.config import Settings, check_values, make_settings, read_defaults  # noqa: E402
+from utils.settings.command import Command as Flags  # noqa: E402
+from utils.settings.config import Settings, check_values, preset_values, read_defaults  # noqa: E402
 from utils.train import checkpoint, ranks  # noqa: E402
+from utils.train.settings import settings_of  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
@@ -90,35 +93,26 @@ def to_published(state: dict, system: str) -> dict:
     return found
 
 
-def sets_of(chosen: Settings) -> SetFinder:
+def sets_of(chosen: Settings) -> Sets:
     """Prepared sets of a run with these settings."""
-    return SetFinder(chosen, DEFAULTS)
+    return Sets(chosen, DEFAULTS)
 
 
 def settings(preset: str | None = None, **given) -> Settings:
     """Settings of args.yaml with a preset and other values."""
-    return make_settings(check_values(given, "the test"), DEFAULTS, preset)
+    given = check_values(given, "the test")
+    return Settings.of(DEFAULTS, preset_values(preset, given, DEFAULTS), given)
 
 
-def untrained(
-    meanface: np.ndarray,
-    num_nb: int = 10,
-    head: str = "pip",
-    stride: int | None = 32,
-    size: int = 64,
-    name: str = NET,
-    refine: bool = False,
-    levels: int = 1,
-    **options,
-):
-    """A net with random weights, the same every time. options: of the head."""
-    import torch
+def typed(*flags: str) -> Flags:
+    """The command line with these flags; a text that begins with a dash holds several."""
+    return Flags.of(words(flags), DEFAULTS)
 
-    from nets import NetOptions, build_net, make_spec
 
-    torch.manual_seed(0)
-    chosen = NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options, refine=refine)
-    return build_net(make_spec(chosen, meanface), levels)
+def new_settings(*flags: str, **given) -> Settings:
+    """Settings of a new training with these flags and values of keys, as main.py reads them."""
+    command = typed("--train", *flags).with_values(given)
+    return settings_of(replace(command, typed=command.typed | given.keys()))
 
 
 def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:
@@ -401,7 +395,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
     """Write `count` pairs of .jpg and .pts into `folder`."""
-    from utils.data.pts import write_pts
+    from extras.shared.pts import write_pts
 
     folder.mkdir(parents=True)
     for index in range(count):
@@ -590,9 +584,9 @@ SMALL = ["--net", NET, "--weights", "none", "--input-size", "64", "--target-size
 
 @pytest.fixture
 def recipe(faces, raw, data_root, tmp_path) -> list[str]:
-    """Flags of a run of seconds in tmp_path/runs: 4 steps an epoch."""
+    """Flags of a run of seconds in tmp_path/runs: 4 steps an epoch, of faces alone."""
     places = ("--train-data", raw, "--data-root", data_root, "--run-root", tmp_path / "runs")
-    return [*map(str, places), *SMALL, "--epochs", "1"]
+    return [*map(str, places), *SMALL, "--epochs", "1", "--face", "0"]
 
 
 def table(stdout: str) -> list[list[str]]:
@@ -745,4 +739,6 @@ def exported_predictor(file, threads=1):
 def trained(raw, faces, data_root, shared) -> SimpleNamespace:
     """A run of two epochs, tested and exported by one command; a test that changes it works on a copy."""
     places = ("--train-data", raw, "--data-root", data_root)
-    return trained_once(shared / "trained", *places, *SMALL, "--epochs", "2", "--thresholds", "50", "100")
+    return trained_once(
+        shared / "trained", *places, *SMALL, "--epochs", "2", "--face", "0", "--thresholds", "50", "100"
+    )

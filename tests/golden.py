@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 
-PICTURES = {name: ROOT / "assets" / f"{name}.jpg" for name in ("astronaut", "faces", "failures")}
+PICTURES = {name: ROOT / "assets" / f"{name}.jpg" for name in ("astronaut", "demo", "failures")}
 REAL = {
     "300w": ("afw", "helen/trainset", "lfpw/trainset", "lfpw/testset"),
     "faces68": ("train", "test"),
@@ -51,7 +51,7 @@ COMMANDS = {  # in this order; the one named 300w is left out where that is abse
     "predict": "main.py --predict {root}/pictures --exp landmarks --out {root}/predict.csv --threads 1",
     "predict fast": "main.py --predict {root}/pictures --exp landmarks-fast --out {root}/predict-fast.json --threads 1",
     "int8": "main.py --export onnx int8 pipeline --export-raw " + RUN + "--exp landmarks-fast --dataset {rendered}",
-    "demo": "demo.py --source {root}/pictures/faces.jpg --json {root}/demo-picture.json --pose --threads 1",
+    "demo": "demo.py --source {root}/pictures/demo.jpg --json {root}/demo-picture.json --pose --threads 1",
     "video": "demo.py --source {root}/clip.avi --json {root}/demo-video.json --pose --drowsiness --threads 1",
 }
 SHORT = (
@@ -256,32 +256,25 @@ def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
         for picture, image in images.items():
             faces = landmarker(image)
             parts = zip(
-                *([value for value in face if isinstance(value, np.ndarray | float)] for face in faces), strict=True
+                *([value for value in vars(face).values() if isinstance(value, np.ndarray | float)] for face in faces),
+                strict=True,
             )
             yield f"{name}: {picture}", [f"{len(faces)} faces", *(told(np.array(part)) for part in parts)]
 
 
 # ----------------------------------------------------------------------------------------------------------------- nets
-def labels_of(landmarks: torch.Tensor, weight: torch.Tensor, **more):
-    """Return Labels, packed where the checkout packs them; landmarks and more hold NaN where nothing is known."""
-    from nets import Labels
-
-    return (
-        Labels.pack(landmarks, weight, **more) if hasattr(Labels, "pack") else Labels(landmarks, weight=weight, **more)
-    )
-
-
 def make_net(options: dict, meanface: np.ndarray) -> torch.nn.Module:
     """Return a net whose weights follow from their names: what two seeds draw alike is a constant, and stays about the
     same.
     """
-    from nets import NetOptions, build_net, make_spec
+    from nets import NetOptions
+    from utils.train.make_net import new_net
 
-    spec = make_spec(NetOptions(**{"net": "timm:test_efficientnet", "input_size": SIZE, **options}), meanface)
+    chosen = NetOptions(**{"net": "timm:test_efficientnet", "input_size": SIZE, **options})
     nets = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        nets.append(build_net(spec))
+        nets.append(new_net(chosen, meanface))
     state, other = (net.state_dict() for net in nets)
     for name, tensor in state.items():
         if tensor.is_floating_point():
@@ -310,6 +303,8 @@ def outputs(file: Path) -> list[str]:
 
 def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield predictions, losses, counts and gradients of NETS, and the outputs of the files that some are exported to."""
+    import extras  # noqa: F401
+    from nets import Labels
     from utils.export.files import export_onnx
 
     torch.set_num_threads(1)
@@ -330,15 +325,14 @@ def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
         more = {"pose": pose, "states": states} if options.get("auxiliary") else {}
         if name == "pip, levels":
             net.head.levels, more["level"] = 3, torch.tensor([0, 1, 2, 0])
-        labels = labels_of(landmarks.clone(), weight.float(), **more)
+        labels = Labels.pack(landmarks.clone(), weight.float(), **more)
         with torch.no_grad():
             found = net.eval().predict(images)
         yield (
             f"{name}: prediction",
             [f"{field} {told(part)}" for field, part in zip(found._fields, found, strict=True) if part is not None],
         )
-        denominators = net.denominators if hasattr(net, "denominators") else net.count  # its name in older commits
-        sums, counts = net.train().loss(images, labels), denominators(labels)
+        sums, counts = net.train().loss(images, labels), net.denominators(labels)
         sum(sums[term] / counts[term].clamp(min=1) for term in sums).backward()
         gradients = [p.grad.flatten() for _, p in sorted(net.named_parameters()) if p.grad is not None]
         yield (

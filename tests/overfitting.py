@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from extras.synthetic import render
-from nets import Labels, NetOptions, Trainable, build_net, make_spec
+from nets import Labels, NetOptions, Trainable
 from pipnet.geometry import box_of, crop_box, cut, to_crop
 from utils.settings.config import load_protocol, read_defaults
+from utils.train.make_net import new_net
 
 RATE = 3e-3  # peak learning rate
 
@@ -68,7 +69,7 @@ def overfit(
     """
     face = memorable(16, size)[1].mean(0)
     torch.manual_seed(0)
-    net = build_net(make_spec(NetOptions(name, head, stride, size, head_options=options, **stages or {}), face.numpy()))
+    net = new_net(NetOptions(name, head, stride, size, head_options=options, **stages or {}), face.numpy())
     images, landmarks = memorable(16, size, net.input_margin)
     teach(net, images, landmarks, [slice(None)] * steps)
     return *judge(net, face, images, landmarks), net

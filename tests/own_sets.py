@@ -1,46 +1,80 @@
 """Users' own sets, each face with its picture of 160 x 120 px, in every format."""
 
 import json
+from functools import partial
 
 import numpy as np
 from archives import header, picture
 
-from utils.data.pts import write_pts
+from extras.shared.pts import write_pts
 
 FIVE = np.array([(60.0, 40), (100, 42), (80, 60), (65, 80), (95, 81)])  # eyes, nose, corners of the mouth
 NAMES = ["eyes_1", "eyes_2", "nose", "lips_1", "lips_2"]
+TABLES = {
+    "csv": "labels.csv",
+    "coco": "labels.json",
+    "cvat": "annotations.xml",
+    "label-studio": "project.json",
+}  # {format: its file of labels; "points" has a .pts for each picture}
 
 
-def write_coco(root, faces, size=(160, 120), names=(), box=None, file="labels.json", first=0):
-    """Faces (N, 2) and their pictures of 160 x 120 px, with the size that the JSON states.
-    box: bbox of all faces, or of each.
+def write_set(kind, root, faces, size=(160, 120), files=(), names=(), box=None, table=""):
+    """Write faces (N, 2) and their pictures in a format, and return `root`.
+
+    size: of the pictures in px, as the labels state it. files: names of the pictures, by default 0.jpg, 1.jpg, ...
+    names: of the points. box: bbox of all faces, or of each, in COCO. table: name of the file of labels.
     """
+    files = files or [f"{i}.jpg" for i in range(len(faces))]
+    for file, face in zip(files, faces, strict=True):
+        place = picture(root / file)
+        if kind == "points":
+            write_pts(place.with_suffix(".pts"), face)
+    if kind == "csv":
+        rows = [
+            ",".join([file, *("" if np.isnan(value) else str(value) for value in face.ravel())])
+            for file, face in zip(files, faces, strict=True)
+        ]
+        text = "\n".join([header(len(faces[0])), *rows])
+    if kind == "coco":
+        text = json.dumps(coco_of(faces, size, files, names, box))
+    if kind == "cvat":
+        rows = [
+            f'<image name="{file}" width="{size[0]}" height="{size[1]}"><points label="face" points="'
+            f'{";".join(f"{x:.2f},{y:.2f}" for x, y in face)}"/></image>'
+            for file, face in zip(files, faces, strict=True)
+        ]
+        text = f"<annotations>{''.join(rows)}</annotations>"
+    if kind == "label-studio":
+        tasks = [
+            {
+                "data": {"img": f"/data/local-files/?d={file}"},
+                "annotations": [{"result": points_of(face, names or NAMES, size)}],
+            }
+            for file, face in zip(files, faces, strict=True)
+        ]
+        text = json.dumps(tasks)
+    if kind != "points":
+        (root / (table or TABLES[kind])).write_text(text)
+    return root
+
+
+def coco_of(faces, size, files, names, box) -> dict:
     images = [
-        {"id": i, "file_name": f"{first + i}.jpg", "width": size[0], "height": size[1]} for i in range(len(faces))
+        {"id": i, "file_name": file, "width": size[0], "height": size[1]} for i, file in enumerate(dict.fromkeys(files))
     ]
     marked = [np.column_stack([face, np.full(len(face), 2)]).ravel().tolist() for face in faces]
     rows = [{"id": i, "image_id": i, "category_id": 1, "keypoints": values} for i, values in enumerate(marked)]
     for i, row in enumerate(rows if box else ()):
         row["bbox"] = box[i] if np.ndim(box) > 1 else box
-    for image in images:
-        picture((root / file).parent / image["file_name"])
-    categories = [{"id": 1, "name": "face", "keypoints": list(names)}]
-    (root / file).write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
-    return root
-
-
-def write_cvat(root, faces, size=(160, 120)):
-    shapes = [";".join(f"{x:.2f},{y:.2f}" for x, y in face) for face in faces]
-    rows = [
-        f'<image id="{i}" name="{picture(root / f"{i}.jpg").name}" width="{size[0]}" height="{size[1]}">'
-        f'<points label="face" points="{shape}"/></image>'
-        for i, shape in enumerate(shapes)
-    ]
-    (root / "annotations.xml").write_text(f"<annotations>{''.join(rows)}</annotations>")
-    return root
+    return {
+        "images": images,
+        "annotations": rows,
+        "categories": [{"id": 1, "name": "face", "keypoints": list(names)}],
+    }
 
 
 def points_of(face, names, size=(160, 120)) -> list[dict]:
+    """Key points of Label Studio: % of a picture of 160 x 120 px, and the size that is stated."""
     return [
         {
             "original_width": size[0],
@@ -51,35 +85,6 @@ def points_of(face, names, size=(160, 120)) -> list[dict]:
     ]
 
 
-def write_studio(root, faces, size=(160, 120), names=NAMES, files=None):
-    """The key points of a picture of 160 x 120 px in %, as that of the stated size has them.
-    files: names in the export.
-    """
-    for i in range(len(faces)):
-        picture(root / f"{i}.jpg")
-    tasks = [
-        {
-            "data": {"img": f"/data/upload/1/1a2b3c4d-{files[i] if files else f'{i}.jpg'}"},
-            "annotations": [{"result": points_of(face, names, size)}],
-        }
-        for i, face in enumerate(faces)
-    ]
-    (root / "project.json").write_text(json.dumps(tasks))
-    return root
-
-
-def write_rows(root, faces):
-    for i in range(len(faces)):
-        picture(root / f"{i}.jpg")
-    rows = [
-        ",".join([f"{i}.jpg", *("" if np.isnan(value) else str(value) for value in face.ravel())])
-        for i, face in enumerate(faces)
-    ]
-    (root / "labels.csv").write_text("\n".join([header(len(faces[0])), *rows]))
-    return root
-
-
-def write_pairs(root, faces):
-    for i, face in enumerate(faces):
-        write_pts(picture(root / f"{i}.jpg").with_suffix(".pts"), face)
-    return root
+write_pairs, write_rows, write_coco, write_cvat, write_studio = (
+    partial(write_set, kind) for kind in ("points", *TABLES)
+)

@@ -20,12 +20,12 @@ from extras.systems.convert.peppa import from_peppa
 from extras.systems.convert.published import from_published
 from nets import HEADS, Labels, NetOptions, Trainable, build_net, make_spec
 from nets.heads.pip import PIPMaps, merge_index
-from pipnet.detector import suppress
+from pipnet.detections import suppress
 from pipnet.geometry import crop_box, cut, to_crop
 from utils.evaluate import metric
 from utils.settings.config import load_protocol
-from utils.train.checkpoint import unwrapped
 from utils.train.make_net import make_net
+from utils.train.weight_files import unwrapped
 
 SAMPLES = 12  # values that are stored of a large tensor
 

@@ -1,30 +1,32 @@
 """The figures of README.md and docs/: their sources are whole, good enough, and the pages show them."""
 
 import json
-from argparse import Namespace
+import sys
+from types import SimpleNamespace
 
-import experiments
-import gpu as gpu_campaign
 import lids
+import make
 import numpy as np
 import photographs
 import pytest
+import record
 import tables
 from conftest import ROOT
-from measures import babies, false_faces, upright
+from measures import false_faces, portraits
+from measures.kinds import nme
 from photographs import Photograph
 from speeds import gpu, training
-from victims import campaign
 
+from extras.shared.pts import write_pts
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
 from pipnet.face import Face
-from pipnet.images import read_image, write_image
+from pipnet.geometry import box_of
+from pipnet.images import write_image
 from pipnet.video.drowsiness import ring_aspect
-from utils.data.pts import write_pts
-from utils.settings.checks import check_read
-from utils.settings.config import make_settings, parse, read_defaults
-from utils.settings.extras import extra
+from utils.settings.command import Command
+from utils.settings.config import Settings, preset_values, read_defaults
+from utils.settings.faults import faults, refuse, unread
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -41,54 +43,42 @@ def test_the_main_job_is_good_and_its_export_agrees():
     assert figures["torch"] <= 5 and abs(figures["torch"] - figures["onnx"]) <= 0.01
 
 
-def test_every_net_learns_and_its_export_agrees():
-    found = json.loads((ROOT / "benchmarks" / "results" / "learning.json").read_text())
-    assert all(after < 2 < 20 < before for before, after in found["learning"].values())
-    assert all(share > 0.95 for share in found["onnx_agrees"].values()) and not found["faults"]
-
-
 @pytest.mark.slow
-def test_every_command_of_the_benchmarks_is_one():
-    defaults = read_defaults()
-
-    def resolved(flags: list[str]):
-        given = parse(flags, defaults)[1]
-        settings = make_settings(given, defaults, given.get("preset"))
-        check_read(given, settings)
-        if settings.train.semi:
-            extra("semi", "settings").check(settings)
-        return settings.train
-
-    file, making = experiments.read(), experiments.read(ROOT / "weights" / "making" / "stages.yaml")
-    for known, runs in ((file["flags"], file["runs"]), (making["flags"], making["stages"])):
-        for run in runs.values():
-            resolved(experiments.flags_of(run["flags"], known))
-    jobs = [
-        job.flags for job in gpu_campaign.KINDS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags
-    ]
-    for flags in (*jobs, *gpu.ROWS.values()):
-        resolved(gpu.filled(flags, ROOT, "run"))
-    given = Namespace(net="resnet18", size=128, epochs=60)
-    for name in file["tables"]:
-        rows = {row: resolved(experiments.row_flags(file, name, row, given)[0]) for row in file["tables"][name]["rows"]}
-        if name == "pipnet":  # nothing pretrained, so with decay; steps where they are in 60 epochs
-            published = rows["as published"]
-            assert (published.weight_decay, published.milestones, published.epochs) == (5e-4, [30, 50], 60)
-        if name == "ablation":
-            stepped = [row for row, train in rows.items() if train.milestones]
-            assert stepped == ["steps at 1/2 and 5/6"] and rows[stepped[0]].milestones == [30, 50]
+def test_every_stage_is_a_training_and_a_step_of_a_shipped_net():
+    defaults, known = read_defaults(), make.stages()
+    commands = [make.filled_in(stage["flags"], known["flags"]) for stage in known["stages"].values()]
+    for flags in (*commands, *(["--train", *flags] for flags in gpu.ROWS.values())):
+        command = Command.of(flags, defaults)
+        preset = command.value("preset") or ("detect" if command.value("task") == "detect" else None)
+        row = preset_values(preset, command.given, defaults)
+        settings = Settings.of(defaults, row, command.given)
+        refuse(faults(command, settings))
+        assert not unread(command, settings)
+    steps = {word for net in known["nets"].values() for step in net for word in step.split()}
+    assert not known["stages"].keys() - steps
 
 
 def test_the_pages_show_what_the_results_hold():
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")
-        assert tables.filled(text, page) == text, "python benchmarks/tables.py writes the tables"
+        assert tables.filled(text) == text, "python benchmarks/tables.py writes the tables"
 
 
-def test_the_rows_of_experiments_follow_from_their_figures():
-    for name, table in experiments.read()["tables"].items():
-        stored = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        assert experiments.shown(table, stored["measured"]) == stored["rows"]
+def test_rows_that_are_not_measured_stay(monkeypatch, tmp_path, capsys):
+    """A row is known by its first cell. The command is kept without the folders of this machine."""
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    (tmp_path / "kinds.json").write_text(json.dumps({"rows": [{"kind": "dark", "old": "1"}, {"kind": "wet"}]}))
+    module = SimpleNamespace(kinds=lambda *nets, split="test": iter([{"kind": "dark", nets[0]: split}]))
+    monkeypatch.setitem(sys.modules, "measured", module)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/measure.py", "kinds", "/folder/net.onnx", "--split", "val"])
+    with pytest.raises(SystemExit) as ended:
+        record.main({"kinds": "measured"}, "")
+    found = record.result("kinds")
+    assert ended.value.code == 0 and found["command"] == "python benchmarks/measure.py kinds net.onnx --split val"
+    assert found["rows"] == [{"kind": "dark", "old": "1", "/folder/net.onnx": "val"}, {"kind": "wet"}]
+    for wrong in (["kinds", "--faces", "3"], ["kinds", "--fast"], ["others"]):
+        with pytest.raises(SystemExit, match="2"):
+            record.parse({"kinds": "measured"}, wrong, "")
 
 
 @pytest.mark.slow
@@ -97,15 +87,6 @@ def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
     monkeypatch.setattr(training, "STEPS", 2)
     found = training.training(*map(str, recipe), "--pixels", pixels, rounds=1)
     assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
-
-
-@pytest.mark.slow
-def test_a_card_is_checked(monkeypatch, capsys):
-    """Two of the paths, on the processor."""
-    monkeypatch.setattr("speeds.gpu.FACES", (16, 8))
-    assert not campaign("gpu", ["own points", "diverging, bf16", "--minutes", "20"])
-    printed = capsys.readouterr().out
-    assert printed.startswith("ok ") and printed.count("\nok ") == 1 and "paths: 2 cases, 0 faults" in printed
 
 
 @pytest.mark.slow
@@ -120,9 +101,8 @@ def test_a_warp_shuts_an_eye():
     assert (shut[others] == face.landmarks[others]).all() and (half[lid, 1] > face.landmarks[lid, 1]).all()
     changed = np.argwhere((picture != face.image).any(2))[:, ::-1]
     side = np.linalg.norm(face.landmarks[ring[3]] - face.landmarks[ring[0]])
-    assert (
-        len(changed) and np.abs(changed - face.landmarks[list(ring)].mean(0)).max() < side
-    )  # the rest of the picture stays
+    # the rest of the picture stays
+    assert len(changed) and np.abs(changed - face.landmarks[list(ring)].mean(0)).max() < side
 
 
 def test_missed_and_failed_babies_are_counted():
@@ -130,11 +110,11 @@ def test_missed_and_failed_babies_are_counted():
     truth = render(2, 0, 64).landmarks
     eyes, side = np.linalg.norm(truth[45] - truth[36]), np.sqrt(np.prod(np.ptp(truth, axis=0)))
     faces = [Face(np.zeros(4), 1.0, truth + (share * eyes, 0), np.ones(68)) for share in (0.02, 0.3)]
-    found = babies.figures([*faces, None], 3 * [Photograph(ROOT, "", truth)])
-    assert list(found.values()) == ["3", "1", "2", "16.00", f"{16 * eyes / side:.2f}", "14.00"]
+    found = portraits.baby_figures([*faces, None], 3 * [Photograph(ROOT, "", truth)])
+    assert list(found.values()) == ["3", "1", "2", "16.00", f"{16 * eyes / side:.2f}"]
 
 
-def test_false_faces_are_counted_and_drawn(tmp_path, monkeypatch, capsys):
+def test_false_faces_are_counted(tmp_path, monkeypatch, capsys):
     """A tool that sees two faces in every picture, one of them where the label of a person is."""
     face, away = (render(2, 0, 64).landmarks + shift for shift in (0, 200))
     for name, count in {"NOFACE": 3, "HARD": 1}.items():
@@ -142,20 +122,18 @@ def test_false_faces_are_counted_and_drawn(tmp_path, monkeypatch, capsys):
         for place in range(count):
             write_image(tmp_path / name / f"{place}.jpg", np.full((300, 300, 3), 90, np.uint8))
     write_pts(tmp_path / "HARD" / "0.pts", face, 0.5)
-    found = [Face(np.zeros(4), score, points, np.ones(68)) for score, points in ((0.5, face), (0.9, away))]
+    found = [Face(box_of(points), 0.5, points, np.ones(68)) for points in (face, away)]
     monkeypatch.setattr(false_faces, "look_of", lambda *names: lambda image: found)
     places = {name: tmp_path / name for name in ("NOFACE", "HARD")}
     monkeypatch.setattr(photographs, "PLACES", places)
     monkeypatch.setattr(false_faces, "PLACES", places)
-    rows = [*false_faces.false_faces("tool=any", sheets=str(tmp_path / "sheets"))]
+    rows = [*false_faces.false_faces("tool=any")]
     assert [(row["number"], row["tool"]) for row in rows] == [
         ("2", "4 / 200.0"),
         ("1", "2 / 200.0"),
         ("1", "1 / 100.0"),
     ]
     assert "held out" in rows[1]["photographs"] and "HARD" in rows[2]["photographs"]
-    picture = read_image(tmp_path / "sheets" / "tool.jpg")
-    assert picture.shape == (false_faces.TILE, false_faces.COLUMNS * false_faces.TILE, 3)
     printed = capsys.readouterr().out
     assert all(f"skipped: no {name}:" in printed for name in ("BABIES", "VIDEOS"))
     places.clear()
@@ -170,10 +148,9 @@ def test_a_face_upside_down_is_counted():
     turned = truth.mean(0) * 2 - truth
     faces = [Face(np.zeros(4), 1.0, points, np.ones(68)) for points in (truth + (0.02 * eyes, 0), turned)]
     records = 3 * [Photograph(ROOT, "", truth)]
-    found = upright.figures([*faces, None], 3 * [truth + (0.01 * eyes, 0)], records)
-    own = (2 + babies.nme(turned, truth)) / 2
-    assert list(found.values()) == ["3", "1", "1", "1.00", f"{own:.2f}", f"{own - 1:.2f}"]
+    found = portraits.upright_figures([*faces, None], 3 * [truth + (0.01 * eyes, 0)], records)
+    assert list(found.values()) == ["3", "1", "1", "1.00", f"{(2 + nme(turned, truth)) / 2:.2f}"]
     mesh = np.zeros((478, 2))
-    mesh[list(upright.FIVE[478])] = turned[list(upright.FIVE[68])]
-    other = upright.figures([Face(np.zeros(4), 1.0, mesh, np.ones(478))], None, records[:1])
+    mesh[list(portraits.FIVE[478])] = turned[list(portraits.FIVE[68])]
+    other = portraits.upright_figures([Face(np.zeros(4), 1.0, mesh, np.ones(478))], [], records[:1])
     assert other == {"faces": "1", "missed": "0", "upside down": "1"}

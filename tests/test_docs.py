@@ -16,21 +16,22 @@ from importlib.util import find_spec
 from itertools import dropwhile
 from pathlib import Path
 
-import commands as benchmark
 import cv2
 import measure
 import pytest
+import record
 import speed
 from conftest import ROOT, run, works
 
-import main
 import pipnet
 from extras.datasets import DATASETS
-from nets import HEADS
 from pipnet.app import demo
 from pipnet.app.sinks import VideoSink
 from pipnet.video.sources import Frame
-from utils.settings.config import parse, read_defaults
+from utils.settings.command import Command
+from utils.settings.config import read_defaults
+from utils.settings.faults import faults, refuse
+from utils.settings.heads import HEADS
 
 DEFAULTS = read_defaults()
 BENCHMARKS = {"benchmarks/measure.py": measure.MEASURES, "benchmarks/speed.py": speed.SPEEDS}
@@ -89,12 +90,12 @@ def test_every_command_parses(page):
                 flags = flags[1:]
             if script in ("main.py", "main.sh"):
                 if flags and "--help" not in flags and flags != ["..."]:  # else the program is only mentioned
-                    main.check_modes(*parse(flags, DEFAULTS))
+                    refuse(faults(Command.of(flags, DEFAULTS)))
             elif script == "demo.py":
                 if "--help" not in flags:
                     demo.parse(flags)
             elif script in BENCHMARKS:
-                benchmark.read(BENCHMARKS[script], flags, "")
+                record.parse(BENCHMARKS[script], flags, "")
             else:
                 assert (ROOT / script).exists(), line
         except Exception as error:
@@ -102,12 +103,12 @@ def test_every_command_parses(page):
 
 
 def test_every_flag_exists(capsys):
-    for show_help in (lambda: parse(["--help"], DEFAULTS), lambda: demo.parse(["--help"])):
+    for show_help in (lambda: Command.of(["--help"], DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share".split()
-    benchmarks += ["--split", "--sheets"]
-    others = {"--depth", "--all", "--compression", "--cells"}  # of git, of test.sh; added by docs/contributing.md
+    benchmarks = "--minutes --count --into --faces --split".split()
+    # of git, of test.sh, of older campaigns; added by docs/contributing.md
+    others = {"--depth", "--unshallow", "--all", "--jobs", "--values", "--compression", "--cells"}
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
@@ -151,22 +152,17 @@ def test_every_row_is_documented(page, rows):
 
 
 def test_the_front_page_is_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(re.sub("<!--.*?-->", "", (ROOT / "README.md").read_text(encoding="utf-8")).split()) <= 700
 
 
 CHECKS = {  # page: what its snippets have found, beside that they run
     "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == face.drowsiness['blinks'] == 0",
-    "docs/contributing.md": "import sys\nsys.path.insert(0, 'benchmarks')\nimport argparse\nimport experiments\n"
-    "from nets.build import net_row\nassert net_row('convnext_atto').imagenet\n"
-    "given = argparse.Namespace(net='resnet18', size=128, epochs=10)\n"
-    "flags, _ = experiments.row_flags(experiments.read(), 'ablation', 'largest cells', given)\n"
-    "assert flags[-4:] == ['--head', 'maximum', '--cells', '4']",
+    "docs/contributing.md": "from nets.build import net_row\nassert net_row('convnext_atto').imagenet",
     "docs/runtimes.md": "from pipnet import Detector, Landmarker\n"
     "names = [f'weights/{name}.onnx' for name in ('landmarks', 'detector', 'finder')]\n"
     "landmarker = Landmarker(names[0], Detector(weights=names[1]), finder=names[2], any_roll=False)\n"
-    "boxes, scores = landmarker._landmark_boxes(image, landmarker.detector.once(image))\n"
-    "aimed, _ = landmarker._aimed(np.fromiter([image] * len(boxes), object), boxes)\n"
-    "face, = landmarker.faces_of(image, aimed, scores, second_crop=False)\n"
+    "aimed, _ = landmarker.aim(landmarker._landmark_boxes(image, landmarker.detector.once(image)))\n"
+    "face, = filter(landmarker.is_face, landmarker.read(aimed))\n"
     "assert np.abs(points - face.landmarks).max() < 0.2",
 }
 EDITED = re.compile(r"# (\S+\.(?:py|yaml))(?:, below: (.+))?\n")  # first line of a snippet that belongs into a file
@@ -223,6 +219,7 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
         ("--show-data", "4", "--train", "--test", *recipe, *extended),
         ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none"),
         ("--prepare", "--dataset", "mine:read", "--data-dir", folder / "archive", "--val", "none"),
+        ("--train", "--test-onnx", *recipe, "--net", "mine:Small", "--head", "mine:grey", "--error", "mine:half"),
     ):
         done = works(cli(*flags, script=folder / "main.py"))
     cv2.imwrite(str(folder / "close.jpg"), cv2.imread(str(folder / "face.jpg"))[30:170, 155:295])
@@ -231,6 +228,16 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
         [sys.executable, "demo.py", *demo_flags], cwd=folder, capture_output=True, text=True, timeout=200
     )
     assert len(json.loads(done.stdout)["faces"]) == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_uses_of_the_package_pass_the_strict_type_checker(tmp_path):
+    if not find_spec("mypy"):
+        pytest.skip("no mypy; requirements-dev.txt brings it")
+    readme = tmp_path / "readme.py"
+    readme.write_text("\n".join(snippets(ROOT / "README.md")))
+    strict = "-m", "mypy", "--strict", "--follow-imports", "silent", "--config-file", "", "--cache-dir", str(tmp_path)
+    works(run("python", *strict, "tests/data/typed_use.py", readme))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ with the figures of the whole checkout, and the command that needs the room says
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, slow
 
-from utils.settings.extras import EXTRAS
+from utils.settings.rooms import ROOMS
 
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 RENDERED = "--dataset synthetic --synthetic-train 12 --synthetic-test 4 --target-size 64"
@@ -56,6 +57,15 @@ def figures(checkout: Path, folder: Path, sets: str) -> list[str]:
     return [file.read_text() for file in (run / "report" / "scores.csv", run / "step.csv", faces)]
 
 
+def test_what_the_core_calls_is_what_the_rooms_add():
+    called = set()
+    for file in (ROOT / "utils").rglob("*.py"):
+        called |= {*re.findall(r"rooms\.([a-z]+)\.(\w+)", file.read_text(encoding="utf-8"))}
+    added = {(room.name, name) for room in ROOMS.values() for name in room.places}
+    assert {(room, name) for room, name in called if room in ROOMS} <= added | {(room, "require") for room in ROOMS}
+    assert all(getattr(ROOMS[room], name) is not None for room, name in added)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of the main job with the whole checkout, and its figures."""
@@ -63,7 +73,7 @@ def whole(tmp_path_factory):
     return folder, figures(ROOT, folder, RENDERED)
 
 
-@pytest.mark.parametrize("room", [QUICK, *slow(*sorted(EXTRAS.keys() - {QUICK}))])
+@pytest.mark.parametrize("room", [QUICK, *slow(*sorted(ROOMS.keys() - {QUICK}))])
 def test_a_checkout_without_a_room_does_the_main_job(room, whole, tmp_path):
     listing = "git ls-files -co --exclude-standard -- *.py args.yaml pipnet extras weights assets"
     listed = subprocess.run(listing.split(), cwd=ROOT, capture_output=True, text=True)

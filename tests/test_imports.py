@@ -1,5 +1,5 @@
 """Imports point one way: main, then a room of extras, then the rooms of utils from the last to the first, then pipnet
-and nets. No extra imports another.
+and nets. No extra imports another, and no modules import each other in a circle. A string that names a module is an import.
 """
 
 import ast
@@ -17,7 +17,8 @@ NETS = ("nets.outside", "nets.labels", "nets.losses", "nets.onednn", "nets.train
         "nets.backbones", "nets.heads", "nets.registry", "nets.stages", "nets.net", "nets.wrappers",
         "nets.build")  # the same inside nets
 # fmt: on
-REEXPORTS = {"utils": "utils.task", "utils.util": "utils.data"}  # modules that show users a part of a layer
+DOORS = ("nets", "utils", "utils.util")  # modules that show users a part of a layer; nothing of it imports them
+PLACE = re.compile(r"(extras|nets|pipnet|utils)(\.\w+)+(:\w+)?")  # MODULE:NAME, or MODULE
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 
 
@@ -33,7 +34,7 @@ def is_module(name: str) -> bool:
 
 
 def imports(text: str) -> set[str]:
-    """Return the dotted names of the modules that a source imports, at its top or inside functions."""
+    """Return the dotted names of the modules that a source imports, at its top or inside functions, or names in a string."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -42,7 +43,23 @@ def imports(text: str) -> set[str]:
             assert not node.level, "imports are absolute in this project"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if is_module(name) else node.module for name in names}
+        elif isinstance(node, ast.Constant) and PLACE.fullmatch(str(node.value)):
+            found.add(node.value.partition(":")[0])
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            found |= {one.value for one in node.args if isinstance(one, ast.Constant) and is_module(str(one.value))}
     return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Return the modules that import each other in a circle. graph: {module: those that it imports}."""
+    reached = {module: set(names) for module, names in graph.items()}
+    for middle in graph:
+        for names in reached.values():
+            if middle in names:
+                names |= reached[middle]
+    return [
+        {other for other in names if module in reached[other]} for module, names in reached.items() if module in names
+    ]
 
 
 def within(name: str, package: str) -> bool:
@@ -52,7 +69,6 @@ def within(name: str, package: str) -> bool:
 
 def layer_of(name: str, layers: tuple[str, ...] = ROOMS) -> int:
     """Return the number of a module's layer."""
-    name = REEXPORTS.get(name, name)
     number = next((number for number, layer in enumerate(layers) if within(name, layer)), None)
     assert number is not None, f"{name} belongs to no room: put it into one"
     return number
@@ -61,18 +77,21 @@ def layer_of(name: str, layers: tuple[str, ...] = ROOMS) -> int:
 def is_allowed(module: str, imported: str) -> bool:
     """Return whether a module of the project may import another module."""
     top = imported.split(".")[0]
+    if module in DOORS:
+        return top in (module.split(".")[0], "extras", "pipnet", *TORCH_SIDE)
     if within(module, "nets"):
         if top == "nets":
-            return module == "nets" or (imported != "nets" and layer_of(imported, NETS) <= layer_of(module, NETS))
+            return imported not in DOORS and layer_of(imported, NETS) <= layer_of(module, NETS)
         return top in TORCH_SIDE
     if within(module, "pipnet"):
         app = within(imported, "pipnet.app") and not within(module, "pipnet.app") and module != "pipnet.__main__"
         return top not in ("extras", "nets", "utils", "main", "demo") and not app
     if within(module, "utils"):
-        return top not in ("main", "demo", "extras") and (top != "utils" or layer_of(imported) <= layer_of(module))
+        below = top != "utils" or (imported not in DOORS and layer_of(imported) <= layer_of(module))
+        return top not in ("main", "demo", "extras") and below and not within(imported, "pipnet.app")
     if within(module, "extras"):
-        same = imported.split(".")[:2] == module.split(".")[:2]
-        return top not in ("main", "demo") and (top != "extras" or same)
+        same = module == "extras" or imported.split(".")[:2] in (module.split(".")[:2], ["extras", "shared"])
+        return top not in ("main", "demo") and imported not in ("utils", "utils.util") and (top != "extras" or same)
     return True
 
 
@@ -87,6 +106,13 @@ FILES = {
 def test_imports_point_one_way(module):
     wrong = {name for name in imports(FILES[module].read_text(encoding="utf-8")) if not is_allowed(module, name)}
     assert not wrong, f"{module} may not import {sorted(wrong)}"
+
+
+def test_no_modules_import_each_other():
+    graph = {}
+    for module, file in FILES.items():
+        graph[module] = {name for name in imports(file.read_text(encoding="utf-8")) if name in FILES}
+    assert not circles(graph)
 
 
 def test_main_sh_installs_every_package_that_is_imported():
@@ -112,7 +138,8 @@ def test_main_sh_installs_every_package_that_is_imported():
             "from utils.settings import memory\nfrom utils.data.faces import Faces\nfrom nets import Net",
             True,
         ),
-        ("utils.data.sets", "from utils.settings.config import ROOT\nfrom pipnet.app import media", True),
+        ("utils.data.sets", "from utils.settings.config import ROOT\nfrom pipnet import images", True),
+        ("utils.data.sets", "from pipnet.app import web", False),
         ("utils.data.sets", "from utils.train import ranks", False),
         ("utils.settings.config", "from utils.data import sets", False),
         ("extras.datasets.w300lp", "from utils.settings.layouts import Layouts", True),
@@ -133,6 +160,12 @@ def test_main_sh_installs_every_package_that_is_imported():
         ("nets.net", "import cv2", False),
         ("nets.net", "from pipnet.errors import UserError", False),
         ("nets.net", "from utils import cores", False),
+        ("utils.task.job", "PLACE = 'extras.tools.audit:audit'", False),
+        ("utils.task.job", "import_module('extras')", False),
+        ("extras.tools.audit", "PLACE = 'extras.semi.rounds:train_semi'", False),
+        ("extras", "PLACE = 'extras.semi.rounds:train_semi'", True),
+        ("utils.train.loop", "import utils", False),
+        ("utils", "import extras", True),
     ],
 )
 def test_the_rules_find_what_they_should(module, text, allowed):

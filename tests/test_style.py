@@ -31,8 +31,7 @@ def test_the_shell_scripts_pass_shellcheck():
 def test_the_code_passes_the_type_checker(tmp_path):
     if not find_spec("mypy"):
         pytest.skip("no mypy; requirements-dev.txt brings it")
-    places = "nets", "utils", "extras", "pipnet", "tests/data/typed_use.py"
-    works(run("python", "-m", "mypy", "--cache-dir", str(tmp_path), *places))
+    works(run("python", "-m", "mypy", "--cache-dir", str(tmp_path)))
 
 
 def test_the_lock_holds_every_package_within_its_range():
@@ -50,6 +49,11 @@ def test_the_extra_train_brings_what_main_py_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     brought = [*project["dependencies"], *project["optional-dependencies"]["train"]]
     assert names("\n".join(brought)) == names((ROOT / "requirements.txt").read_text())
+
+
+def test_uv_brings_what_the_tests_need():
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    assert names("\n".join(group)) == {"pipnet": "[train]", **names((ROOT / "requirements-dev.txt").read_text())}
 
 
 def test_the_lock_is_whole():

@@ -4,37 +4,39 @@ Once this is imported, `pipnet.Landmarker` and `pipnet.Detector` also open what 
 and nets that other authors published.
 """
 
-from pipnet.openers import register
-from utils.settings.extras import extra  # this import also adds the heads of extras to those of nets
+from importlib import import_module
+
+from pipnet.openers import OPENERS
+
+PLACES = {"DataGenerator": "utils.data.prepare", "load": "utils.task.inference"}
 
 
 def __getattr__(name):
     """Import a public name on first use, so that other modules can be imported without OpenCV and torch."""
-    if name == "DataGenerator":
-        from utils.data.prepare import DataGenerator
-
-        return DataGenerator
-    if name == "load":
-        from utils.task.inference import load
-
-        return load
-    raise AttributeError(f"module 'utils' has no attribute '{name}'")
+    if name not in PLACES:
+        raise AttributeError(f"module 'utils' has no attribute '{name}'")
+    return getattr(_module(PLACES[name]), name)
 
 
-def _open_landmark_net(name, threads):
-    from utils.task.find import find_net
+def _module(name):
+    """Return a module of the core, whose tables the rooms of extras have filled."""
+    import extras  # noqa: F401
 
-    return find_net(str(name), threads)
+    return import_module(name)
+
+
+def _open_landmark_net(name, threads, layout):
+    return _module("utils.task.find").find_net(str(name), threads, layout)
 
 
 def _open_published_graph(file, opened):
-    return extra("systems").open_graph(file, opened)
+    return _module("utils.settings.rooms").systems.open_graph(file, opened)
 
 
 def _open_detector(file, name, threads):
-    return extra("detector").open_detector(file, name, threads)
+    return _module("utils.settings.rooms").detector.open_detector(file, name, threads)
 
 
-register("landmark net", _open_landmark_net)  # what --exp takes, threads -> LandmarkNet
-register("published graph", _open_published_graph)  # file, what `open_file` returned -> LandmarkNet
-register("detector", _open_detector)  # file, name of the detector, threads -> what its loader returns
+OPENERS["landmark net"] = _open_landmark_net  # what --exp takes, threads, layout -> LandmarkNet
+OPENERS["published graph"] = _open_published_graph  # file, what `open_file` returned -> LandmarkNet
+OPENERS["detector"] = _open_detector  # file, name of the detector, threads -> what its loader returns

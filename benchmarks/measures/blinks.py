@@ -5,12 +5,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from measures.traits import eyes_open
-from photographs import found_in_box, labelled_sets, photographs, require, titled, without_detector
+from photographs import LABELLED, found_in_box, photographs, require, there, titled, without_detector
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
 from pipnet.landmarker import Landmarker
+from pipnet.layout import EYES, Layout
+from pipnet.video.drowsiness import ring_aspect
 from pipnet.video.track import Tracker
 
 DEPTH, PROMINENCE = 0.7, 0.2  # relative height below which all nets together see a blink, and how far it falls
@@ -18,6 +19,11 @@ AROUND, APART = 2.0, 0.3  # s: window of the median; least time between two blin
 FEWEST = 5  # blinks of a video that has figures
 NEAR = 2  # frames by which a net's lowest height may lie beside that of all
 WIDE_OPEN = 0.2  # height over width of labelled eyes that are open
+
+
+def eyes_open(layout: Layout, landmarks: np.ndarray) -> float:
+    """Return the mean of height / width of both eyes."""
+    return float(np.mean([ring_aspect(landmarks, layout.ring(eye)) for eye in EYES]))
 
 
 def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
@@ -69,14 +75,9 @@ def blinks(*nets: str) -> Iterator[dict]:
     files = sorted(file for file in videos.iterdir() if file.suffix in (".avi", ".mp4"))
     found = {f"shut, {file.stem}": lowest(known, file) for file in files}
     found |= {
-        f"open, {name}": {title: open_eyes(net, name) for title, net in known.items()} for name in labelled_sets()
+        f"open, {name}": {title: open_eyes(net, name) for title, net in known.items()} for name in there(*LABELLED)
     }
     for eyes, by_net in found.items():
         for title, shares in by_net.items():
             if len(shares) >= FEWEST:
-                yield {
-                    "eyes": eyes,
-                    "net": title if "`" in title else f"`{title}`",
-                    "blinks or faces": f"{len(shares)}",
-                    "height, %": f"{100 * np.median(shares):.0f}",
-                }
+                yield {"eyes": eyes, title: f"{100 * np.median(shares):.0f} % of {len(shares)}"}

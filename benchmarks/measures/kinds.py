@@ -1,26 +1,15 @@
 """Labelled photographs, changed: what a net finds in them."""
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import cv2
 import numpy as np
-from photographs import (
-    Photograph,
-    found_in_box,
-    labelled_sets,
-    photographs,
-    titled,
-    without_detector,
-)
+from photographs import LABELLED, Photograph, found_in_box, photographs, there, titled, without_detector
 
 from pipnet.geometry import box_of, transform, turn_picture
 from pipnet.landmarker import Landmarker
-from pipnet.pose import head_pose
 
 SMALL = 40  # px, width of a face that was shrunk
-GAPE, ROLL = 0.2, 20  # distance of the inner lips, eye distances; degrees
-YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10**6)  # degrees; px of the source
 Changed = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 BGR, landmarks (68, 2) in its px
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Changed]
 
@@ -132,56 +121,30 @@ KINDS: dict[str, Change] = {
 }
 
 
-def error_of(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> float:
-    """Return the NME in % of the face in the labels' box."""
-    return nme(found_in_box(landmarker, image, truth), truth)
-
-
 def nme(found: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean error of landmarks (68, 2) in % of the distance between the outer corners of the true eyes."""
     return 100 * float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
 
 
 def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
-    """Yield the number of faces and the NME in % of labelled photographs, each changed in one way at a time.
+    """Yield the NME in % of labelled photographs, each changed in one way at a time; at most `faces` of each set.
 
-    The face is in the labels' box. Further rows are the mean of all changes, and groups by the yaw of the labels, the
-    opening of the mouth, the roll, and the size of the face. Stages of the shipped nets are chosen with --split val
-    --into kinds_val.
+    The face is in the labels' box. The last row is the mean of all changes. Stages of the shipped nets are chosen with
+    --split val --into kinds_val.
     """
-    counts: dict[str, dict] = {}
-    figures: dict[str, dict] = {}
     for title, net in titled(nets).items():
-        for name in labelled_sets():
+        for name in there(*LABELLED):
             landmarker = without_detector(net, name, threads=1)
             for kind, errors in errors_by_kind(landmarker, photographs(name, split, faces)).items():
-                counts.setdefault(kind, {})[f"faces, {name}"] = f"{len(errors)}"
-                figures.setdefault(kind, {})[f"{title}, {name}"] = f"{errors.mean():.2f}"
-    yield from ({"photographs": kind, **counts[kind], **figures[kind]} for kind in counts)
+                yield {"photographs": kind, f"{title}, {name}": f"{errors.mean():.2f}"}
 
 
 def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[str, np.ndarray]:
-    """Return {kind: NME in % of each face}."""
-    rng, errors, yaws, rolls = np.random.default_rng(0), {kind: [] for kind in KINDS}, [], []
-    for record in records:
+    """Return {kind: NME in % of each face}, and the mean of all kinds."""
+    rng, errors = np.random.default_rng(0), {kind: np.zeros(len(records)) for kind in KINDS}
+    for row, record in enumerate(records):
         image = cv2.imread(str(record.file))
-        height, width = image.shape[:2]
-        _, yaw, roll = np.abs(head_pose(record.landmarks, landmarker.layout, width, height))
-        yaws.append(yaw)
-        rolls.append(roll)
         for kind, change in KINDS.items():
-            errors[kind].append(error_of(landmarker, *change(image, record.landmarks, rng)))
-    plain, truth = np.array(errors["as taken"]), np.array([record.landmarks for record in records])
-    widths, gapes = np.ptp(truth[..., 0], axis=1), np.linalg.norm(truth[:, 62] - truth[:, 66], axis=1)
-    bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high) for low, high in pairwise(YAWS)}
-    bands |= {
-        f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
-        for low, high in pairwise(WIDTHS)
-    }
-    bands |= {
-        "mouth wide open": gapes > GAPE * np.linalg.norm(truth[:, 45] - truth[:, 36], axis=1),
-        f"rolled by {ROLL}° or more": np.array(rolls) >= ROLL,
-    }
-    found = {kind: np.array(some) for kind, some in errors.items()}
-    found["mean of these"] = np.mean([*found.values()], 0)
-    return found | {band: plain[inside] for band, inside in bands.items() if inside.any()}
+            picture, landmarks = change(image, record.landmarks, rng)
+            errors[kind][row] = nme(found_in_box(landmarker, picture, landmarks), landmarks)
+    return errors | {"mean of these": np.mean([*errors.values()], 0)}

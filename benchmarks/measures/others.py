@@ -12,7 +12,8 @@ variable OTHERS names a folder with
 
 MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and
 run `measure.py others mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of
-all. A tool that is missing is skipped with a message; its row stays.
+all. A tool that is missing is skipped with a message; its row stays. `upright` and `false_faces` take `mediapipe` and
+`dlib` there too.
 """
 
 import os
@@ -25,11 +26,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from measures.kinds import Change, coloured, half_black, lit, nme, turned
-from photographs import Photograph, labelled_sets, landmarker_for, open_detector, photographs, place_of
+from photographs import LABELLED, Photograph, landmarker_for, open_detector, photographs, place_of, there
 from record import ROOT, chosen
-from shown import SETS
 
 from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from utils.settings.config import read_defaults
@@ -37,7 +38,8 @@ from utils.settings.conversion import conversion
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
 FITTED, TESTED = 100, 224  # training photographs of each set, for the offsets; test photographs
-ROLLS, FAR = (40, 60, 90, 180), 20.0  # degrees; NME in % from which a face is missed
+ROLLS, FAR = (40, 90, 180), 20.0  # degrees; NME in % from which a face is missed
+MEDIAPIPE, DLIB = "mediapipe", "dlib"
 LARGER = 3  # the photographs are 150 to 420 px; enlarged they are 450 to 1,260 px
 Find = Callable[[np.ndarray], np.ndarray]  # picture (H, W, 3) uint8 BGR -> landmarks (M, N, 2) in px
 
@@ -56,7 +58,7 @@ def finder(landmarker: Landmarker) -> Find:
     )
 
 
-def dlib(name: str) -> Find:
+def dlib(name: str | None) -> Find:
     import dlib
 
     detector = dlib.get_frontal_face_detector()
@@ -70,7 +72,7 @@ def dlib(name: str) -> Find:
     return find
 
 
-def mediapipe(name: str, video: bool = False) -> Find:
+def mediapipe(name: str | None, video: bool = False) -> Find:
     """Return MediaPipe's function; video: it follows the faces from picture to picture."""
     from mediapipe import solutions
 
@@ -84,12 +86,20 @@ def mediapipe(name: str, video: bool = False) -> Find:
     return find
 
 
-def slim(name: str) -> Find:
+OTHER = {MEDIAPIPE: mediapipe, DLIB: dlib}  # tools that find faces without a net of ours
+
+
+def as_faces(find: Find) -> Callable[[np.ndarray], list[Face]]:
+    """Return a tool as a function from a picture to faces, whose scores are unknown."""
+    return lambda image: [Face(box_of(points), np.nan, points, np.ones(len(points))) for points in find(image)]
+
+
+def slim(name: str | None) -> Find:
     file = str(file_of("slim_160_latest.onnx"))
     return finder(Landmarker(file, open_detector("rfb320", file_of("version-RFB-320.onnx"), threads=1), threads=1))
 
 
-def gsr(name: str) -> Find:
+def gsr(name: str | None) -> Find:
     files = [file_of(f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress")]
     with np.load(file_of("dpr_gsr.npz")) as stored:  # DPR's mean face is among its published outputs
         np.save(FOUND / "mean_98_face.npy", stored["mean_98_face"])
@@ -99,34 +109,36 @@ def gsr(name: str) -> Find:
     return lambda image: to_68(find(image))
 
 
-def ours(*net: str, **options) -> Callable[[str], Find]:
+def ours(*net: str, **options) -> Callable[[str | None], Find]:
     """Return a function that opens a shipped net for a set. options: of Landmarker."""
     return lambda name: finder(landmarker_for(name, *net, threads=1, **options))
 
 
 class Tool(NamedTuple):
-    """open(NAME) loads it for a labelled set; trained_on: pictures, as far as known; use: what their licence allows."""
+    """open(NAME) loads it for a labelled set, or with None as shipped.
 
-    open: Callable[[str], Find]
+    trained_on: pictures, as far as known; use: what their licence allows.
+    """
+
+    open: Callable[[str | None], Find]
     title: str
     trained_on: str
     use: str = "research"
 
 
+OURS = "parts of 300W and FACES68"
 TOOLS = {
-    "ours": Tool(ours(), "ours, `landmarks`", "parts of 300W and FACES68"),
-    "ours_fast": Tool(ours("landmarks-fast"), "ours, `landmarks-fast`", "parts of 300W and FACES68"),
+    "ours": Tool(ours(), "ours, `landmarks`", OURS),
+    "ours_fast": Tool(ours("landmarks-fast"), "ours, `landmarks-fast`", OURS),
     "ours_open": Tool(ours("landmarks-open"), "ours, `landmarks-open`", "nothing but our own drawings", "any"),
-    "dlib": Tool(dlib, "dlib", "300W, its tests too"),
-    "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own", "any"),
+    DLIB: Tool(dlib, "dlib", "300W, its tests too"),
+    MEDIAPIPE: Tool(mediapipe, "MediaPipe Face Mesh", "Google's own", "any"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
     "gsr": Tool(gsr, "DPR GSR", "WFLW"),
 }
 ONE = {  # for `turns`
-    "one": Tool(ours(max_faces=1), "ours, `landmarks`, `max_faces=1`", "parts of 300W and FACES68"),
-    "one_fast": Tool(
-        ours("landmarks-fast", max_faces=1), "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"
-    ),
+    "one": Tool(ours(max_faces=1), "ours, `landmarks`, `max_faces=1`", OURS),
+    "one_fast": Tool(ours("landmarks-fast", max_faces=1), "ours, `landmarks-fast`, `max_faces=1`", OURS),
 }
 
 
@@ -196,7 +208,6 @@ def changes(sign: int) -> dict[str, Change]:
         "as taken": turned(0),
         **turns,
         "dark, noisy": lit(3.0, 6.0),
-        "noisy": lit(1.0, 25.0),
         "coloured light": coloured,
         "half in black shadow": half_black,
     }
@@ -210,10 +221,11 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
     return min((error for face in there if (error := nme(face, truth)) < FAR), default=np.inf)
 
 
-def opened(names: Sequence[str], name: str, tools: dict[str, Tool] = TOOLS) -> Iterator[tuple[str, Find]]:
+def opened(names: Sequence[str], name: str | None, tools: dict[str, Tool] = TOOLS) -> Iterator[tuple[str, Find]]:
     """Yield the tools that can be loaded, on one thread like the nets; print why others are skipped.
 
-    names: of tools, none for all; name: the labelled set whose landmarks they find.
+    names: of tools, none for all; name: the labelled set whose landmarks they find; None: our nets are the exported
+    files, whose times count.
     """
     cv2.setNumThreads(1)
     FOUND.mkdir(parents=True, exist_ok=True)
@@ -226,11 +238,12 @@ def opened(names: Sequence[str], name: str, tools: dict[str, Tool] = TOOLS) -> I
 
 def others(*tools: str) -> dict:
     """Return the figures of the tools, each of which finds the face by itself. weights/others keeps what it found."""
-    names = labelled_sets()
+    names, exported = there(*LABELLED), dict(opened(tools, None))
     for name in names:
         for tool, find in opened(tools, name):
             train, _ = look(find, photographs(name, "train", FITTED))
-            test, spent = look(find, photographs(name, "test", TESTED))
+            test, _ = look(find, photographs(name, "test", TESTED))
+            _, spent = look(exported[tool], photographs(name, "test", TESTED))
             np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
     tables = {name: table(name) for name in names}
     rows = [
@@ -248,12 +261,13 @@ def others(*tools: str) -> dict:
 
 
 def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
-    """Yield how many faces the tools with 68 points miss in changed photographs, and their errors.
+    """Yield how many faces in % the tools with 68 points miss in changed photographs, and the ratio of their error to that in
+    the same photographs as taken.
 
     Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and lit in
     other ways.
     """
-    for name in labelled_sets():
+    for name in there(*LABELLED):
         records = photographs(name, "test", faces)
         for tool, find in opened(tools, name):
             if find(cv2.imread(str(records[0].file))).shape[1] != 68:
@@ -264,53 +278,40 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
                 )
                 for change in changes(1)
             }
+            yield {"photographs": f"faces, {name}", TOOLS[tool].title: f"{len(records)}"}
             for change, some in errors.items():
                 both = np.isfinite(some) & np.isfinite(errors["as taken"])
-                nme, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
-                yield {
-                    "tool": TOOLS[tool].title,
-                    "photographs": change,
-                    f"faces, {name}": f"{len(records)}",
-                    f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
-                    f"NME %, {name}": f"{nme:.2f}" if nme else "",
-                    f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else "",
-                }
+                growth = some[both].mean() / errors["as taken"][both].mean() if both.any() else np.nan
+                missed = 100 * np.isinf(some).mean()
+                figure = f"{missed:.1f} / {growth:.2f}" if both.any() else f"{missed:.1f}"
+                yield {"photographs": f"{change}, {name}", TOOLS[tool].title: figure}
 
 
-def timed(found: dict[str, Find], images: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return {tool: ms of wall time and of CPU of each image (F, 2)}. The tools take turns at each image."""
-    times: dict[str, list] = {tool: [] for tool in found}
+def timed(found: dict[str, Find], images: list[np.ndarray]) -> dict[str, list[float]]:
+    """Return {tool: ms of each image}. The tools take turns at each image."""
+    times: dict[str, list[float]] = {tool: [] for tool in found}
     for image in images[:3] + images:  # the first three are for loading
         for tool, find in found.items():
-            start, before = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
             find(image)
-            times[tool].append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - before)))
-    return {tool: np.array(values[3:]) for tool, values in times.items()}
+            times[tool].append(1000 * (time.perf_counter() - start))
+    return {tool: values[3:] for tool, values in times.items()}
 
 
 def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
-    """Yield the time of whole test photographs, as they are and enlarged.
-    The tools take turns at each one, so that all meet the same changes of the clock.
+    """Yield the ms of whole test photographs, as they are and enlarged: median, 95 %, and the ratio of the median to that
+    of the tool that is named last.
 
-    The ratio is that of the medians to the tool that is named last.
+    The tools take turns at each photograph, so that all meet the same changes of the clock.
     """
     known = TOOLS | ONE
-    for name in labelled_sets():
-        found = dict(opened(tools, name, known))
+    found = dict(opened(tools, None, known))
+    for name in there(*LABELLED):
         photos = [cv2.imread(str(record.file)) for record in photographs(name, "test", faces)]
         for scale, words in ((1, ""), (LARGER, f", {LARGER} times as large")):
             images = [cv2.resize(image, None, fx=scale, fy=scale) for image in photos]
             times = timed(found, images)
-            last = np.median([*times.values()][-1][:, 0])
+            last = np.median([*times.values()][-1])
             for tool, values in times.items():
-                wall, used = np.median(values, 0)
-                yield {
-                    "photographs": SETS[name.lower()] + words,
-                    "tool": known[tool].title,
-                    "number": f"{len(images)}",
-                    "ms, median": f"{wall:.1f}",
-                    "ms, mean": f"{values[:, 0].mean():.1f}",
-                    "ms, 95 %": f"{np.percentile(values[:, 0], 95):.1f}",
-                    "ms of CPU, median": f"{used:.1f}",
-                    "ratio": f"{wall / last:.2f}",
-                }
+                median, most = np.percentile(values, (50, 95))
+                yield {"tool": known[tool].title, f"{name}{words}": f"{median:.1f} / {most:.1f} / {median / last:.2f}"}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
-from photographs import Photograph, labelled_sets, photographs, titled, without_detector
+from photographs import LABELLED, Photograph, photographs, there, titled, without_detector
 
 from pipnet.geometry import box_of
 from pipnet.images import read_image
@@ -96,16 +96,16 @@ def visible(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]
 
     The covers are of no kind that is drawn in training. The face is in the labels' box; of 300W, lfpw/testset is used.
     """
-    for name in labelled_sets():
+    for name in there(*LABELLED):
         records = photographs(name, split)
         records = [record for record in records if name != "300W" or split != "test" or "lfpw" in str(record.file)]
         records = records[:: max(len(records) // faces, 1)][:faces]
         for title, net in titled(nets).items():
             landmarker = without_detector(net, name, threads=1)
             for kind, cover in COVERS.items():
-                figures = metric.hidden(*of_kind(landmarker, records, cover))
-                cells = zip(("hidden", "AP", "recall"), figures, strict=True)
-                yield {"photographs": f"{name}, {kind}", "net": title, **{key: f"{100 * x:.1f}" for key, x in cells}}
+                hidden, precision, recall = metric.hidden(*of_kind(landmarker, records, cover))
+                figure = f"{100 * precision:.1f} / {100 * recall:.1f}"
+                yield {"photographs": f"{name}, {kind}", "hidden": f"{100 * hidden:.1f}", title: figure}
 
 
 def of_kind(landmarker: Landmarker, records: list[Photograph], cover: Cover) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,9 @@ import numpy as np
 from record import ROOT
 
 from pipnet.app.web import Handler, Options, write_page
-from pipnet.files import SHIPPED, shipped
 from pipnet.geometry import grow
 from pipnet.landmarker import Landmarker
+from pipnet.shipped import SHIPPED, shipped
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 WIDTH, HEIGHT, WARM, FRAMES = 640, 480, 30, 200  # px of the camera; frames before and during the measurement

@@ -16,24 +16,22 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+import extras  # noqa: F401 fills the tables of the core
 from utils.data.batches import Batch, Shuffle
-from utils.data.sets import SetFinder
-from utils.settings.config import parse, read_defaults
+from utils.data.sets import Sets
+from utils.settings.command import Command
 from utils.task.experiment import landmark_experiment
 from utils.task.task_data import prepare
 from utils.train.experiment import Experiment
 from utils.train.loop import make_loader, make_solver
 from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks
 from utils.train.run_folder import Run
-from utils.train.settings import read_settings
+from utils.train.settings import settings_of
 from utils.train.solver import Solver
 from utils.train.step_values import one_behind
 
-STEPS, SECONDS, ROUNDS = (
-    20,
-    1.0,
-    5,
-)  # a figure is that of at least so many steps and seconds, the median of so many of them
+# a figure is that of at least so many steps and seconds, the median of so many of them
+STEPS, SECONDS, ROUNDS = 20, 1.0, 5
 TRACED = 5  # steps
 
 
@@ -41,15 +39,15 @@ def begin(flags: Sequence[str], ranks: Ranks) -> tuple[Experiment, Solver, Shuff
     """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first
     step.
     """
-    defaults = read_defaults()
-    mode, given = parse(flags, defaults)
-    given = given if "train_data" in given else {"dataset": "synthetic", **given}
-    settings = read_settings(given, mode, None, defaults)
+    command = Command.of(["--train", *flags])
+    if "train_data" not in command.given:
+        command = command.with_values({"dataset": "synthetic", **command.given})
+    settings = settings_of(command)
     set_threads(settings.train.threads, settings.train.deterministic)
-    sources = prepare(settings, SetFinder(settings, defaults), ranks, True, False)
+    sources = prepare(Sets(settings, command.defaults), ranks, True, False)
     experiment = landmark_experiment(sources, ranks)
     with tempfile.TemporaryDirectory() as folder:
-        solver, order = make_solver(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
+        solver, order, _ = make_solver(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
     loader = make_loader(experiment.samples.batches, order.epochs(0, 1 << 30), settings.train, ranks.device)
     return experiment, solver, order, loader
 

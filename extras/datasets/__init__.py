@@ -1,124 +1,190 @@
-"""Parsers of official annotation files. A dataset is one parser file here and one row of DATASETS.
+"""Datasets. A dataset is one parser file here and one row of DATASETS.
 
 Parsers return continuous image px (see pipnet/geometry.py): annotated coordinates minus the row's `origin` (the
 annotated coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises
-UserError for a fault before any image is decoded.
+UserError for a fault before any image is decoded. It is imported when a set is read.
 """
 
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from extras.datasets.aflw import AFLW, parse_aflw
-from extras.datasets.archive import Archive
-from extras.datasets.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
-from extras.datasets.five import CELEBA, MTFL, parse_celeba, parse_mtfl
-from extras.datasets.lapa import JD106, LAPA, parse_jd106, parse_lapa
-from extras.datasets.lmk import LMK, parse_lmk
-from extras.datasets.menpo import MENPO, parse_menpo
-from extras.datasets.merged import MERGED, PEPPA, parse_merged, parse_peppa
 from extras.datasets.naming import split_folders
-from extras.datasets.packed import unpack
-from extras.datasets.points import parse_points
 from extras.datasets.row import Dataset
-from extras.datasets.tables import parse_coco, parse_csv
-from extras.datasets.tools import parse_cvat, parse_label_studio
-from extras.datasets.w300 import PARTS_300W, PRIVATE, parse_300w, parse_300w_private
-from extras.datasets.w300lp import W300LP, parse_300wlp
-from extras.datasets.w300vw import W300VW, parse_300vw, read_frame
-from extras.datasets.wflw import ATTRIBUTES, WFLW, parse_wflw
+from extras.shared.lists import walk
 from pipnet.errors import UserError
 from pipnet.files import read_bytes
-from utils.data.lists import walk
-from utils.data.makers import RawSet
+from utils.data.table import RawSet
 
-__all__ = ["DATASETS", "PARTS_300W", "Archive", "Dataset", "infer", "read_within", "unpack"]
+__all__ = ["DATASETS", "Dataset", "infer", "read_within", "unpack"]
 
 LABEL_STUDIO = "label-studio"
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
-EYES, BOX = ("interocular",), ("box",)  # norms
+EYES, BOX, DIAGONAL = ("interocular",), ("box",), ("diagonal",)  # norms
+PUPILS = (*EYES, "interpupil")
 ALL = ("train", "val", "test")
-GSSL_COFW = (1, 0.15, 0.15, 0.15, 0.15)
 OWN = ("identity",)  # options of users' own sets
+GSSL_COFW = (1, 0.15, 0.15, 0.15, 0.15)
+CELEBA = {"train": 162770, "val": 19867, "test": 19962}
+LP = {"AFW": 5207, "HELEN": 37676, "IBUG": 1786, "LFPW": 16556}
+W300 = Dataset(
+    "w300:parse_300w",
+    "300W",
+    "68",
+    1.0,
+    {
+        "afw": 337,
+        "helen/trainset": 2000,
+        "lfpw/trainset": 811,
+        "common/helen": 330,
+        "common/lfpw": 224,
+        "challenge/ibug": 135,
+    },
+    label_shift=0.75,
+    norms=PUPILS,
+)
+PRIVATE = Dataset(
+    "w300:parse_300w_private",
+    "300W's private test set",
+    "68",
+    1.0,
+    {"indoor": 300, "outdoor": 300},
+    ("test",),
+    ("01_Indoor",),
+    norms=EYES,
+)
+W300VW = Dataset(
+    "w300vw:parse_300vw",
+    "300VW",
+    "68",
+    1.0,
+    {"train": 50, "category1": 31, "category2": 19, "category3": 14},  # videos, not frames
+    signs=("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"),
+    options=("frame_step",),
+    norms=EYES,
+)
+WFLW = Dataset(
+    "wflw:parse_wflw",
+    "WFLW",
+    "98",
+    0.0,
+    {
+        "train": 7500,
+        "test": 2500,
+        "largepose": 326,
+        "expression": 314,
+        "illumination": 698,
+        "makeup": 206,
+        "occlusion": 736,
+        "blur": 773,
+    },
+    signs=("WFLW_annotations",),
+    states=("pose", "expression", "illumination", "makeup", "occlusion", "blur"),  # in the order of a line's flags
+    clipped=True,
+    gssl=(0, 0.1, -0.1, 0.1, 0.1),
+    norms=EYES,
+)
+MERGED = Dataset(
+    "merged:parse_merged", "300W and WFLW", "68", None, {**W300.expected, "wflw": 7500}, norms=EYES, parts=(W300, WFLW)
+)
 DATASETS = {
-    "300w": Dataset(
-        parse_300w,
-        "300W",
-        "68",
-        1.0,
-        {part.subset: part.count for part in PARTS_300W.values()},
-        label_shift=0.75,
-        norms=("interocular", "interpupil"),
-    ),
-    "wflw": Dataset(
-        parse_wflw,
-        "WFLW",
-        "98",
-        0.0,
-        WFLW,
-        signs=("WFLW_annotations",),
-        states=ATTRIBUTES,
-        clipped=True,
-        gssl=(0, 0.1, -0.1, 0.1, 0.1),
-        norms=EYES,
-    ),
+    "300w": W300,
+    "wflw": WFLW,
     "cofw": Dataset(
-        parse_cofw,
+        "cofw:parse_cofw",
         "COFW",
         "29",
         1.0,
-        COFW,
+        {"train": 1345, "test": 507},
         signs=("COFW_*_color.mat",),
         gssl=GSSL_COFW,
-        norms=("interocular", "interpupil"),
+        norms=PUPILS,
     ),
-    "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), gssl=GSSL_COFW, norms=EYES),
+    "cofw68": Dataset("cofw:parse_cofw68", "COFW-68", "68", 1.0, {"test": 507}, ("test",), gssl=GSSL_COFW, norms=EYES),
     "aflw": Dataset(
-        parse_aflw,
+        "aflw:parse_aflw",
         "AFLW",
         "19",
         0.0,
-        AFLW,
+        {"train": 20000, "test": 4386, "frontal": 1314},
         signs=("AFLWinfo_release.mat",),
         clipped=True,
         norms=("box", "diagonal", "size"),
     ),
-    "lapa": Dataset(parse_lapa, "LaPa", "106", 0.0, LAPA, ALL, ("train/landmarks/*.txt",), norms=EYES),
-    "300wlp": Dataset(parse_300wlp, "300W-LP", "68", 0.5, W300LP, ("train",), ("AFW_Flip",), norms=BOX),
-    "300w+wflw": Dataset(parse_merged, "300W and WFLW", "68", None, {**MERGED, "wflw": 7500}, norms=EYES),
-    "300w+wflw-all": Dataset(
-        partial(parse_merged, whole=True), "300W and WFLW", "68", None, {**MERGED, "wflw": 10000}, norms=EYES
-    ),
-    "peppa": Dataset(parse_peppa, "Peppa's tree", "68", None, PEPPA, ("train",), options=("frame_step",), norms=EYES),
-    FORK: Dataset(parse_lmk, "the IRNet fork's LMK", "68", 0.5, LMK, signs=("indices.txt",), norms=EYES),
-    PRIVATE_300W: Dataset(
-        parse_300w_private,
-        "300W's private test set",
-        "68",
-        1.0,
-        {part.subset: part.count for part in PRIVATE.values()},
-        ("test",),
-        ("01_Indoor",),
+    "lapa": Dataset(
+        "lapa:parse_lapa",
+        "LaPa",
+        "106",
+        0.0,
+        {"train": 18176, "val": 2000, "test": 2000},
+        ALL,
+        ("train/landmarks/*.txt",),
         norms=EYES,
     ),
-    "300vw": Dataset(
-        parse_300vw,
-        "300VW",
+    "300wlp": Dataset(
+        "w300lp:parse_300wlp",
+        "300W-LP",
         "68",
-        1.0,
-        W300VW,
-        signs=("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"),
+        0.5,
+        LP | {f"{name}_Flip": count for name, count in LP.items()},
+        ("train",),
+        ("AFW_Flip",),
+        norms=BOX,
+    ),
+    "300w+wflw": MERGED,
+    "300w+wflw-all": MERGED._replace(parser="merged:parse_merged_all", expected={**W300.expected, "wflw": 10000}),
+    "peppa": Dataset(
+        "merged:parse_peppa",
+        "Peppa's tree",
+        "68",
+        None,
+        {**W300.expected, **PRIVATE.expected, **W300VW.expected},
+        ("train",),
         options=("frame_step",),
         norms=EYES,
+        parts=(W300, PRIVATE, W300VW),
     ),
-    "menpo": Dataset(parse_menpo, "Menpo's faces of 68 landmarks", "68", 1.0, MENPO[68], norms=("diagonal",)),
-    "menpo-profile": Dataset(parse_menpo, "Menpo's faces of 39 landmarks", "39", 1.0, MENPO[39], norms=("diagonal",)),
-    "jd106": Dataset(parse_jd106, "JD-landmark", "106", 0.0, JD106, (), ("Training_data", "Test_data"), norms=BOX),
+    FORK: Dataset(
+        "lmk:parse_lmk",
+        "the IRNet fork's LMK",
+        "68",
+        0.5,
+        {"train": 13148, "test": 689},
+        signs=("indices.txt",),
+        norms=EYES,
+    ),
+    PRIVATE_300W: PRIVATE,
+    "300vw": W300VW,
+    "menpo": Dataset(
+        "menpo:parse_menpo",
+        "Menpo's faces of 68 landmarks",
+        "68",
+        1.0,
+        {"train": 6679, "test": 5335},
+        norms=DIAGONAL,
+    ),
+    "menpo-profile": Dataset(
+        "menpo:parse_menpo",
+        "Menpo's faces of 39 landmarks",
+        "39",
+        1.0,
+        {"train": 2300, "test": 1946},
+        norms=DIAGONAL,
+    ),
+    "jd106": Dataset(
+        "lapa:parse_jd106",
+        "JD-landmark",
+        "106",
+        0.0,
+        {"train": 11393, "test": 2000},
+        (),
+        ("Training_data", "Test_data"),
+        norms=BOX,
+    ),
     "celeba": Dataset(
-        parse_celeba,
+        "five:parse_celeba",
         "CelebA",
         "5",
         0.0,
@@ -128,7 +194,7 @@ DATASETS = {
         norms=EYES,
     ),
     "celeba-wild": Dataset(
-        partial(parse_celeba, wild=True),
+        "five:parse_celeba_wild",
         "CelebA",
         "5",
         0.0,
@@ -137,25 +203,35 @@ DATASETS = {
         ("list_landmarks_celeba.txt", "*/list_landmarks_celeba.txt", "celeba_bboxes.txt"),
         gssl=(1, 0.1, -0.15, 0.1, 0.1),
     ),
-    "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
-    "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, (), options=OWN),
-    "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",), options=OWN),
-    "coco": Dataset(parse_coco, "COCO keypoints", None, 0.0, None, (), ("*.json", "annotations/*.json"), options=OWN),
-    LABEL_STUDIO: Dataset(parse_label_studio, "an export of Label Studio", None, 0.5, None, (), options=OWN),
-    "cvat": Dataset(parse_cvat, "an export of CVAT", None, 0.5, None, (), ("*.xml",), options=OWN),
+    "mtfl": Dataset(
+        "five:parse_mtfl", "MTFL", "5", 0.0, {"train": 10000, "test": 2995}, signs=("net_7876",), norms=EYES
+    ),
+    "points": Dataset("points:parse_points", "a folder of .pts files", None, 0.0, splits=(), options=OWN),
+    "csv": Dataset("tables:parse_csv", "a CSV", None, 0.0, splits=(), signs=("*.csv",), options=OWN),
+    "coco": Dataset(
+        "coco:parse_coco",
+        "COCO keypoints",
+        None,
+        0.0,
+        splits=(),
+        signs=("*.json", "annotations/*.json"),
+        options=OWN,
+    ),
+    LABEL_STUDIO: Dataset(
+        "label_studio:parse_label_studio", "an export of Label Studio", None, 0.5, splits=(), options=OWN
+    ),
+    "cvat": Dataset("cvat:parse_cvat", "an export of CVAT", None, 0.5, splits=(), signs=("*.xml",), options=OWN),
 }
-
-
 FORMATS = {".csv": "csv", ".json": "coco", ".xml": "cvat"}  # {ending of a file of labels: how it is read}
 # {set: the set whose archive holds it too}
-HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
+HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", PRIVATE_300W: "300w", "menpo-profile": "menpo"}
 
 
 def add(name: str, code: Any) -> None:
     """Add a dataset from outside of the checkout: a `Dataset`, or the parser of users' own sets, whose faces it adds to an
     `Archive` in continuous px; names of the points, in `archive.names`, tell their layout.
     """
-    DATASETS[name] = code if isinstance(code, Dataset) else Dataset(code, name, None, 0.5, None, (), options=OWN)
+    DATASETS[name] = code if isinstance(code, Dataset) else Dataset(code, name, None, 0.5, splits=(), options=OWN)
 
 
 def read_set(dataset: str, folder: Path, **how: Any) -> RawSet:
@@ -163,21 +239,25 @@ def read_set(dataset: str, folder: Path, **how: Any) -> RawSet:
     return DATASETS[dataset].read_set(folder, **how)
 
 
-def archive_of(dataset: str, folder: Path) -> Path | None:
-    """Return the archive of a dataset: a folder, or one of the archives that lie in it side by side. None without one."""
-    names = (dataset, HOSTS.get(dataset))
-    if _likely(folder)[0] in names:
-        return folder
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    found = [path for name in names if name for path in inside if name in (path.name.lower(), _likely(path)[0])]
-    return found[0] if found else None
+def unpack(file: Path, root: Path, made: list[Path] | None = None) -> Path:
+    """Return the folder with the pictures and labels of a ZIP file, see `extras.datasets.packed`."""
+    from extras.datasets import packed
+
+    return packed.unpack(file, root, made)
 
 
 def read_within(file: Path) -> np.ndarray:
     """Return an image (H, W, 3) uint8 BGR inside a file of an archive: COFW.mat/0001, vid.avi/000001."""
-    return {".mat": read_cofw, ".avi": read_frame}[file.parent.suffix](file)
+    if file.parent.suffix == ".mat":
+        from extras.datasets.cofw import read_cofw
+
+        return read_cofw(file)
+    from extras.datasets.w300vw import read_frame
+
+    return read_frame(file)
 
 
+# ------------------------------------------------------------------------------------------- which dataset a folder holds
 def infer(data_dir: Path) -> str:
     """Return the row of DATASETS that a folder looks like: by signs; 300w for its tree; else points. A file: by its
     ending. UserError for one that holds no labels, and for CelebA with the lists of both its sets.
@@ -191,6 +271,16 @@ def infer(data_dir: Path) -> str:
     return found[0]
 
 
+def archive_of(dataset: str, folder: Path) -> Path | None:
+    """Return the archive of a dataset: a folder, or one of the archives that lie in it side by side. None without one."""
+    names = (dataset, HOSTS.get(dataset))
+    if _likely(folder)[0] in names:
+        return folder
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = [path for name in names if name for path in inside if name in (path.name.lower(), _likely(path)[0])]
+    return found[0] if found else None
+
+
 def _likely(data_dir: Path) -> list[str]:
     """Return the rows of DATASETS that a folder or file looks like, the likeliest first, see `infer`."""
     if data_dir.is_file():
@@ -202,10 +292,8 @@ def _likely(data_dir: Path) -> list[str]:
         return official
     if tree:
         return ["300w"]
-    folders = [
-        data_dir,
-        *split_folders(data_dir),
-    ]  # a user's table may be in train/, valid/ and test/, as Roboflow's is
+    # a user's table may be in train/, valid/ and test/, as Roboflow's is
+    folders = [data_dir, *split_folders(data_dir)]
     signed = [name for name in _signed(*folders) if not DATASETS[name].layout]
     if not signed or any(path.suffix == ".pts" for path, _ in walk(data_dir)):
         return ["points"]

@@ -7,13 +7,12 @@ import numpy as np
 
 from extras.datasets.archive import Archive
 from extras.datasets.mat import read_mat, values
+from extras.shared.lists import path_inside
 from pipnet.errors import UserError
-from utils.data.lists import path_inside
 from utils.data.table import BESIDE
 
 COUNT = 19
 TRAIN = 20000  # faces at the start of the permutation `ra`
-AFLW = {"train": TRAIN, "test": 4386, "frontal": 1314}
 INFO = "AFLWinfo_release.mat"
 
 
@@ -27,9 +26,8 @@ def parse_aflw(archive: Archive) -> None:
     box, data, mask, cells, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
     box = values(box, (-1, 4), f"{file}: bbox")[:, [0, 2, 1, 3]]  # stored as x1 x2 y1 y2
     faces = len(box)
-    points = (
-        values(data, (faces, 2 * COUNT), f"{file}: data").reshape(faces, 2, COUNT).swapaxes(1, 2)
-    )  # stored: all x, all y
+    # stored: all x, all y
+    points = values(data, (faces, 2 * COUNT), f"{file}: data").reshape(faces, 2, COUNT).swapaxes(1, 2)
     visible = values(mask, (faces, COUNT), f"{file}: mask_new") != 0
     order = values(order.reshape(-1), (faces,), f"{file}: ra").astype(np.int64) - 1  # stored from 1
     if not np.array_equal(np.sort(order), np.arange(faces)):

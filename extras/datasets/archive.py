@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from extras.datasets.naming import RULES, cleaned, composed, identities, split_folders, split_of
+from extras.shared.lists import numbered, path_inside, walk
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
-from utils.data.lists import numbered, path_inside, walk
 from utils.data.table import Splits, Table, only, tally
 from utils.settings.layouts import Layouts
 
@@ -42,12 +42,12 @@ class Archive:
     """An unpacked dataset while it is parsed.
 
     origin: annotated coordinate of the centre of the first pixel; None: the faces are added in continuous px. layouts:
-    those of args.yaml, for parsers that mirror or convert landmarks. pictures: that of each face. For a user's own set:
-    annotation: the one file that is read, None for all; names of the points in their order, if there are any; stated:
-    size of each image according to the annotation; told: faces by the coordinate of the first pixel that their file
-    states, None where it states none; left_out: what is not used, and how often; notes: lines for the log; outside:
-    pictures outside of the folders of the splits, whose faces are left out; named: number of faces with a stated identity;
-    tops: the folder of a split in which a folder is.
+    those of args.yaml, for parsers that mirror or convert landmarks. expected: faces per subset of the release.
+    pictures: that of each face. For a user's own set: annotation: the one file that is read, None for all; names of the
+    points in their order, if there are any; stated: size of each image according to the annotation; told: faces by the
+    coordinate of the first pixel that their file states, None where it states none; left_out: what is not used, and how
+    often; notes: lines for the log; outside: pictures outside of the folders of the splits, whose faces are left out;
+    named: number of faces with a stated identity; tops: the folder of a split in which a folder is.
     """
 
     def __init__(
@@ -58,9 +58,10 @@ class Archive:
         splits: tuple[str, ...],
         layouts: Layouts = NO_LAYOUTS,
         annotation: str | None = None,
+        expected: dict[str, int] | None = None,
     ):
         self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
-        self.annotation = annotation
+        self.annotation, self.expected = annotation, expected or {}
         self.splits = list(splits)
         self.columns: Table = {"file": []}
         self.absent: list[Path] = []
@@ -79,6 +80,11 @@ class Archive:
     def __len__(self) -> int:
         """Return the number of faces."""
         return len(self.columns["file"])
+
+    @property
+    def first(self) -> float:
+        """Return the annotated coordinate of the centre of the first pixel."""
+        return 0.5 if self.origin is None else self.origin
 
     # ------------------------------------------------------------------------------------------------------ for parsers
     @contextmanager
@@ -115,8 +121,7 @@ class Archive:
         except (TypeError, ValueError):
             raise UserError(f"{where}: first_pixel must be 0, 0.5 or 1, not {str(first)[:20]!r}") from None
         self.told[first] += 1
-        origin = 0.5 if self.origin is None else self.origin
-        return points if first is None else points - first + origin
+        return points if first is None else points - first + self.first
 
     def add(
         self,
@@ -136,13 +141,13 @@ class Archive:
         it. more: further columns, such as visible=(N,) bool; None if it is unknown. Coordinates become continuous px. Raise
         UserError for an empty face and for absurd coordinates.
         """
-        where, origin = where or str(image.with_suffix(".pts")), 0.5 if self.origin is None else self.origin
+        where, origin = where or str(image.with_suffix(".pts")), self.first
         labelled = landmarks is not None
-        if not labelled:
+        if landmarks is None:
             landmarks = np.full((self.count or 0, 2), np.nan)
         landmarks = landmarks - origin + 0.5
         try:
-            tight = box_of(landmarks) if labelled else box
+            tight = box_of(landmarks) if labelled or box is None else box
         except (UserError, ValueError):
             raise UserError(f"{where}: none of its points has coordinates; remove the pair") from None
         if box is None:
@@ -273,10 +278,10 @@ class Archive:
         return found
 
     # ------------------------------------------------------------------------------------------------------ the results
-    def shortfall(self, expected: dict[str, int]) -> list[str]:
+    def shortfall(self) -> list[str]:
         """Return a line for each subset with another number of faces than expected, and one for missing images."""
         found = tally(self.columns.get("subset", ()))
-        lines = [deviation(name, found[name], count) for name, count in expected.items() if found[name] != count]
+        lines = [deviation(name, found[name], count) for name, count in self.expected.items() if found[name] != count]
         if self.absent:
             lines.append(f"{len(self.absent)} annotated images or annotations are missing, such as {self.absent[0]}")
         return lines
@@ -306,7 +311,7 @@ def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
     return tight + np.concatenate([-missing, missing])
 
 
-def _column(values: Sequence) -> Sequence | np.ndarray:
+def _column(values: Sequence | np.ndarray) -> Sequence | np.ndarray:
     """Return a list of texts, or an array of numbers. A face without a value gets NaN, or True in a column of flags."""
     if isinstance(values, np.ndarray):
         return values

@@ -12,14 +12,12 @@ import numpy as np
 
 from extras.datasets.archive import Archive, pixel_corners
 from extras.datasets.mat import damaged, read_mat, values
+from extras.shared.lists import path_inside
 from pipnet.errors import UserError
-from pipnet.session import import_package
-from utils.data.lists import path_inside
+from pipnet.packages import import_package
 from utils.settings.memory import limited
 
 COUNT = 29
-COFW68 = {"test": 507}
-COFW = {"train": 1345, "test": 507}
 FILES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}  # file, ending of its variables
 # h5py's errors for a damaged file
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from extras.datasets.archive import Archive, pixel_corners
+from extras.shared.lists import numbered, numbers, path_inside
 from pipnet.errors import UserError
-from utils.data.lists import numbered, numbers, path_inside
 from utils.data.table import BESIDE
 
 COUNT = 5
-CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2
 POSES = {"1": "profile-left", "2": "left", "3": "frontal", "4": "right", "5": "profile-right"}  # of MTFL
-MTFL = {"train": 10000, "test": 2995}
 
 
 def _file(root: Path, name: str) -> Path:
@@ -42,13 +40,13 @@ def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
     return rows
 
 
-def parse_celeba(archive: Archive, wild: bool = False) -> list[str] | None:
+def parse_celeba(archive: Archive, wild: bool = False) -> None:
     """Add train, val, test of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
 
     Boxes are those of a detector in celeba_bboxes.txt, if that exists, as for PIPNet's authors; else CelebA's own.
     The identity is the person if identity_CelebA.txt exists, else the image. In the wild, without list_eval_partition.txt
     all faces are for training; if the list of landmarks is missing too, as in the tree of PIPNet's authors, the faces
-    are those of celeba_bboxes.txt, without landmarks. Return no missing parts for such a set.
+    are those of celeba_bboxes.txt, without landmarks. Such a set misses no part.
     """
     root, kind = archive.root, "celeba" if wild else "align_celeba"
     file, persons = _file(root, f"list_landmarks_{kind}.txt"), _file(root, "identity_CelebA.txt")
@@ -59,7 +57,7 @@ def parse_celeba(archive: Archive, wild: bool = False) -> list[str] | None:
     points = dict.fromkeys(detected, []) if unlabelled else _list(file, 2 * COUNT)
     partition = {} if every else _list(parts, 1, header=False)
     people = _list(persons, 1, header=False) if persons.is_file() else {}
-    splits = dict(zip("012", CELEBA, strict=True))
+    splits = {"0": "train", "1": "val", "2": "test"}
     below = next((name for name in (f"img_{kind}", f"Img/img_{kind}") if (root / name).is_dir()), f"img_{kind}")
     for image, words in points.items():
         where = f"{'celeba_bboxes.txt' if unlabelled else file}, {image}"
@@ -71,7 +69,13 @@ def parse_celeba(archive: Archive, wild: bool = False) -> list[str] | None:
             values = None if unlabelled else numbers(words, where).reshape(COUNT, 2)
             box = _box(values, detected.get(image), listed.get(image), where) if wild else None
             archive.add(split, path, split, people.get(image, [image])[0], values, where, box)
-    return archive.shortfall({}) if every else None
+    if every:
+        archive.expected = {}
+
+
+def parse_celeba_wild(archive: Archive) -> None:
+    """Add the faces in the wild, see `parse_celeba`."""
+    parse_celeba(archive, wild=True)
 
 
 def _boxes(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

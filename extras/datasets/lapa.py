@@ -13,15 +13,13 @@ import numpy as np
 
 from extras.datasets.archive import Archive, Missing
 from extras.datasets.naming import photograph
+from extras.shared.lists import numbered, numbers, path_inside, read_lines
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES
-from utils.data.lists import numbered, numbers, path_inside, read_lines
 from utils.data.table import BESIDE
 
 COUNT = 106
-LAPA = {"train": 18176, "val": 2000, "test": 2000}
-JD106 = {"train": 11393, "test": 2000}
-SPLITS = tuple(LAPA)
+SPLITS = ("train", "val", "test")
 
 
 def _read(file: Path) -> np.ndarray:
@@ -41,7 +39,7 @@ def _read(file: Path) -> np.ndarray:
 def parse_lapa(archive: Archive) -> None:
     """Add the official train, val, test. Faces of one photograph, NAME_0 and NAME_1, are one identity."""
     root = archive.root
-    for split in LAPA:
+    for split in SPLITS:
         for text in sorted((root / split / "landmarks").glob("[!.]*.txt")):
             with archive.checked():
                 image = archive.file(f"{split}/images/{text.stem}.jpg", str(text.parent))

@@ -9,17 +9,14 @@ from contextlib import suppress
 
 from extras.datasets.archive import Archive
 from extras.datasets.naming import photograph
-from extras.datasets.w300 import PARTS_300W
+from extras.datasets.w300 import PARTS
+from extras.shared.lists import numbers
 from pipnet.errors import UserError
 from pipnet.images import read_image
-from utils.data.lists import numbers
 from utils.data.table import BESIDE
 
 COUNT = 68
-LMK = {"train": 13148, "test": 689}
-SUBSETS = {
-    part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()
-}  # first words of a crop's name: subset
+SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS.items()}  # {first words of a crop's name: subset}
 
 
 def parse_lmk(archive: Archive) -> None:
@@ -28,7 +25,7 @@ def parse_lmk(archive: Archive) -> None:
     The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0.
     On average these are continuous px, so nothing is shifted.
     """
-    for split in LMK:
+    for split in archive.splits:
         for where, line in archive.lines(f"{split}.txt"):
             with archive.checked():
                 words = line.rsplit(maxsplit=2 * COUNT)

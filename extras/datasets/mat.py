@@ -9,8 +9,6 @@ from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes
 from utils.settings.memory import limited
 
-MOST_BYTES = 1 << 30
-
 
 def damaged(file: Path, kind: str, error: Exception) -> UserError:
     """Return the UserError for a file that is not a readable file of `kind`."""
@@ -24,8 +22,6 @@ def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
     from scipy.io import loadmat
 
     try:
-        if file.is_file() and (size := file.stat().st_size) > MOST_BYTES:
-            raise UserError(f"{file}: {size} bytes are too many for annotations; fetch it again")
         data = BytesIO(read_bytes(file))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None

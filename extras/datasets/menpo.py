@@ -5,20 +5,19 @@ Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the releas
 
 from extras.datasets.archive import Archive, Missing
 from extras.datasets.points import images_and_points
+from extras.shared.pts import read_pts
 from pipnet.errors import UserError
-from utils.data.pts import read_pts
 
-MENPO = {68: {"train": 6679, "test": 5335}, 39: {"train": 2300, "test": 1946}}
 LATER = {68: 5658, 39: 1906}  # training faces of the benchmark's second release
 
 
-def parse_menpo(archive: Archive) -> list[str]:
+def parse_menpo(archive: Archive) -> None:
     """Add train, test of the faces with 68 or 39 landmarks. A folder with "test" in its name holds test faces."""
     images, annotated = images_and_points(archive.root, archive.root, recursive=True)
     for stem, path in sorted(annotated.items()):
         with archive.checked():
             values = read_pts(path)
-            if len(values) not in MENPO:
+            if len(values) not in LATER:
                 raise UserError(f"{path}: {len(values)} points where 68 or 39 belong")
             if len(values) != archive.count:
                 continue
@@ -27,5 +26,6 @@ def parse_menpo(archive: Archive) -> list[str]:
             name = path.relative_to(archive.root)
             split = "test" if any("test" in part.lower() for part in name.parts[:-1]) else "train"
             archive.add(split, images[stem][0], split, name.with_suffix("").as_posix(), values)
-    later = archive.columns.get("split", []).count("train") == LATER[archive.count]
-    return archive.shortfall(MENPO[archive.count] | ({"train": LATER[archive.count]} if later else {}))
+    later = LATER[archive.count or 0]
+    if archive.columns.get("split", []).count("train") == later:
+        archive.expected = archive.expected | {"train": later}

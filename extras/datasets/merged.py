@@ -3,14 +3,10 @@
 from pathlib import Path
 
 from extras.datasets.archive import Archive
-from extras.datasets.w300 import PARTS_300W, PRIVATE
-from extras.datasets.w300vw import W300VW
+from extras.datasets.row import Dataset
 from pipnet.errors import UserError
 from utils.data.table import Table, complain, image_of
 from utils.settings.conversion import conversion
-
-MERGED = {part.subset: part.count for part in PARTS_300W.values()}
-PEPPA = {**MERGED, **{part.subset: part.count for part in PRIVATE.values()}, **W300VW}
 
 
 def _within(root: Path, *signs: str) -> Path:
@@ -22,49 +18,53 @@ def _within(root: Path, *signs: str) -> Path:
     raise UserError(f"{root}: no {signs[0]} in it or in a folder of it; put or link the unpacked 300W and WFLW there")
 
 
-def _part(archive: Archive, name: str, folder: Path, **options) -> tuple[Table, list[str]]:
-    """Return the columns of a row of DATASETS in a folder of the archive, and a line for each missing part of it."""
-    from extras.datasets import DATASETS  # imported here, since the table imports this module
-
-    part, missing = DATASETS[name].read(folder, origin=archive.origin, **options)
-    place, columns = folder.relative_to(archive.root), part.columns
-    files = [(place / file).as_posix() for file in columns["file"]]
-    return columns | {"file": files}, [f"{DATASETS[name].title}, {line}" for line in missing]
+def _part(archive: Archive, row: Dataset, folder: Path, **options) -> tuple[Table, list[str]]:
+    """Return the columns of a set in a folder of the archive, and a line for each missing part of it."""
+    part, missing = row.read(folder, origin=archive.origin, **options)
+    below = folder.relative_to(archive.root)
+    files = [(below / file).as_posix() for file in part.columns["file"]]
+    return part.columns | {"file": files}, [f"{row.title}, {line}" for line in missing]
 
 
-def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
+def parse_merged(archive: Archive, w300: Dataset, wflw: Dataset, whole: bool = False) -> list[str]:
     """Add train, test: 300W, and in train WFLW's training faces converted to 68 landmarks, with their tight box.
 
     whole: train on WFLW's test faces too, as the fork does: 13148 faces. Such a net must not be tested on WFLW.
     """
     parts = []
-    for name, signs in (("300w", ("afw", "helen", "lfpw", "ibug")), ("wflw", ("wflw_annotations",))):
+    for row, signs in ((w300, ("afw", "helen", "lfpw", "ibug")), (wflw, ("wflw_annotations",))):
         with archive.checked():
-            parts.append(_part(archive, name, _within(archive.root, *signs)))
+            parts.append(_part(archive, row, _within(archive.root, *signs)))
     complain(archive.faults)
-    (faces, missing), (wflw, more) = parts
+    (faces, missing), (others, more) = parts
     archive.extend(faces)
     convert = conversion("98", "68", archive.layouts)
-    for row, file in enumerate(wflw["file"]):
-        if wflw["split"][row] == "train" or whole:
-            image, points = image_of(archive.root, file), convert(wflw["landmarks"][row])
-            archive.add("train", image, "wflw", f"wflw/{wflw['identity'][row]}", points, str(image))
+    for row, file in enumerate(others["file"]):
+        if others["split"][row] == "train" or whole:
+            image, points = image_of(archive.root, file), convert(others["landmarks"][row])
+            archive.add("train", image, "wflw", f"wflw/{others['identity'][row]}", points, str(image))
     return missing + more
 
 
-def parse_peppa(archive: Archive, frame_step: int = 1) -> list[str]:
+def parse_merged_all(archive: Archive, w300: Dataset, wflw: Dataset) -> list[str]:
+    """Add 300W and all faces of WFLW, see `parse_merged`."""
+    return parse_merged(archive, w300, wflw, whole=True)
+
+
+def parse_peppa(archive: Archive, *rows: Dataset, frame_step: int = 1) -> list[str]:
     """Add train: every face of Peppa's tree, those of test sets too, as there: 300W, its private test set, and 300VW in
     300VW/.
 
     A net trained on it must not be tested on any of these.
     """
     videos = next((path for path in sorted(archive.root.iterdir()) if path.name.lower() == "300vw"), None)
-    parts = [("300w", archive.root, {}), ("300w-private", archive.root, {})]
-    parts += [("300vw", videos, {"frame_step": frame_step})] if videos else []
     missing = [] if videos else ["300VW: no folder"]
-    for name, folder, options in parts:
+    for row, name in zip(rows, ("300w", "300w-private", "300vw"), strict=True):
+        folder = videos if name == "300vw" else archive.root
+        if folder is None:
+            continue
         with archive.checked():
-            columns, lines = _part(archive, name, folder, **options)
+            columns, lines = _part(archive, row, folder, **({"frame_step": frame_step} if row.options else {}))
             own = [f"{name}/{identity}" for identity in columns.get("identity", ())]
             archive.extend(columns | {"split": ["train"] * len(own), "identity": own})
             missing += lines

@@ -46,9 +46,8 @@ RULES = {
     "picture": "their pictures",
 }  # {--identity: what tells the identities}
 COPY = re.compile(r"[_-](mirror(ed)?|flip(ped)?)$|[._](jpe?g|png)\.rf\.[0-9A-Za-z]{8,}$", re.IGNORECASE)
-NUMBER = re.compile(
-    r"(?<=\d)_\d+[a-z]$|[\s_.()-]*\d+[\s)]*$"
-)  # of a picture in its series: 091_07b, clip_0007, "clip (7)"
+# of a picture in its series: 091_07b, clip_0007, "clip (7)"
+NUMBER = re.compile(r"(?<=\d)_\d+[a-z]$|[\s_.()-]*\d+[\s)]*$")
 
 
 @lru_cache(maxsize=4096)

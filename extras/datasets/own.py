@@ -11,8 +11,8 @@ from loguru import logger
 from PIL import Image
 
 from extras.datasets.archive import Archive
+from extras.shared.pts import OTHER_LAYOUT
 from pipnet.geometry import BOX_REACH, box_of, far_outside
-from utils.data.pts import OTHER_LAYOUT
 from utils.data.table import complain
 
 FEWEST_PX = 5  # longest side of a face box; a smaller face is an error of units
@@ -21,10 +21,8 @@ SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares 
 MARKS = (0, -1, -2, -99, -100, -999, -1000, -9999, -32768, 9999, 32767, 65535, 99999)
 APART = 0.25  # distance of what is no place from the box of the other landmarks / diagonal of the box
 FAR = 1.0  # the same for a single 0 0 or 9999 9999, which may be a place
-OVERLAP, NEAR = (
-    1.2,
-    0.5,
-)  # of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
+# of a box in another convention with the landmarks' tight box / of x y w h: overlap; distance across
+OVERLAP, NEAR = 1.2, 0.5
 LOST = 1 / 3  # share of a face's landmarks outside its picture
 AWAY = 15  # distance of a landmark from the median landmark of its face / the median distance; profiles have up to 5
 MOST = 2000  # about so many faces are looked at, of those that may belong to other pictures or layouts
@@ -44,8 +42,9 @@ def check_labels(archive: Archive) -> None:
         landmarks, box = landmarks * factors[:, None], box * np.tile(factors, 2)
     columns["landmarks"], columns["box"] = landmarks, box
     complain(_tiny(where, columns["box"]))
-    without = sum(path not in archive.faces for path in archive.images.values())
-    archive.left_out["pictures without a face"] += without - len({*archive.outside})
+    others = {*archive.faces, *archive.outside}
+    without = [path for path in archive.images.values() if path not in others]
+    archive.left_out["pictures without a face"] += len(without)
     if archive.outside:  # it is not known whether the others have a face
         folders = ", ".join(folder.relative_to(archive.root).as_posix() for folder in archive.split_folders)
         logger.warning(
@@ -53,13 +52,14 @@ def check_labels(archive: Archive) -> None:
             f"{archive.outside[0].relative_to(archive.root)}"
         )
     if left := [f"{what} ({count})" for what, count in archive.left_out.items() if count]:
-        archive.notes.append(f"{archive.root}: left out: {', '.join(left)}")
+        such = f", such as {without[0].name}" if without else ""
+        archive.notes.append(f"{archive.root}: left out: {', '.join(left)}{such}")
 
 
 def _wrong_values(archive: Archive, landmarks: np.ndarray) -> list[str]:
     """Return a line for each face with values (M, N, 2) that are no places, or that is listed twice."""
     where = archive.columns["where"]
-    raw = landmarks + (archive.origin - 0.5)  # as annotated
+    raw = landmarks + (archive.first - 0.5)  # as annotated
     np.round(raw, 6, out=raw)  # removes errors of the shift
     raw += 0.0
     return _shares(where, raw) or _marks(where, raw) or _twice(archive, raw)

@@ -10,12 +10,11 @@ from loguru import logger
 
 from extras.datasets.archive import Archive
 from extras.datasets.own import check_boxes, check_inside, header, lost_landmarks
-from pipnet.errors import UserError
-from pipnet.layout import Layout
+from pipnet.errors import UserError, one_line
+from pipnet.layout import SIDES, Layout, words
 from utils.data.table import complain
 from utils.settings.layouts import normalised
 
-SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # {EXIF orientation: degrees by which faces lean before it turns them}
 UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}
 NEAR = 45  # degrees from UNTURNED
@@ -44,12 +43,23 @@ def layout_of(archive: Archive, given: Layout | None) -> Layout:
     for note in archive.notes:
         logger.info(note)
     layout = given or _known_layout(archive) or _made_layout(archive) or _only_layout(archive)
+    _log_lacking(archive, layout)
     check_names(archive.names, layout, archive.root, archive.columns["landmarks"])
     check_upright(archive, layout)
     check_boxes(archive)
     check_inside(archive)
     complain(lost_landmarks(archive))
     return layout
+
+
+def _log_lacking(archive: Archive, layout: Layout) -> None:
+    """Log which landmarks are annotated in some of the faces only."""
+    known = np.isfinite(archive.columns["landmarks"]).all(-1)
+    known = known[known.any(1)]
+    names, lacking = layout.point_names(), (~known).sum(0)
+    some = [f"{names[i]} ({lacking[i]} of {len(known)})" for i in np.flatnonzero(lacking % len(known))]
+    if some:
+        logger.info(f"{archive.root}: faces without a landmark that others have: {one_line(', '.join(some), 200)}")
 
 
 def _known_layout(archive: Archive) -> Layout | None:
@@ -90,8 +100,10 @@ def _only_layout(archive: Archive) -> Layout:
     names, faces = archive.names, archive.columns["landmarks"]
     fitting = archive.layouts.with_count(len(faces[0]))
     if not fitting:
+        alone = [name for i, name in enumerate(names) if i not in _partners(names) and _is_open(name)]
+        why = f" (none is made from the names, as no point is the mirror image of {', '.join(alone)})" if alone else ""
         raise UserError(
-            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many; add a row with count "
+            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many{why}; add a row with count "
             f"and flip_index under layouts, or write it to a file and give that, --layout FILE.yaml{_proposed(names, faces)}"
         )
     if len(fitting) > 1:
@@ -108,12 +120,6 @@ def _same(names: list[str], layout: Layout) -> bool:
     return list(map(normalised, names)) == list(map(normalised, layout.point_names()))
 
 
-def _words(name: str) -> tuple[str, ...]:
-    """Return the words of a name in lower case: those of eyeL and LEye too."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
-    return tuple(filter(None, re.split(r"[^a-z0-9]+|(left|right)", spaced)))
-
-
 def _partners(names: list[str]) -> dict[int, int]:
     """Return {point: its mirror image} as the names tell: left_eye and right_eye, whether of the face or of the
     picture.
@@ -121,7 +127,7 @@ def _partners(names: list[str]) -> dict[int, int]:
     Names with numbers do not tell: the first point of the left eye may be the last one of the right eye in a mirror
     image.
     """
-    parts = list(map(_words, names))
+    parts = list(map(words, names))
     turned = [tuple(SIDES.get(part, part) for part in one) for one in parts]
     for i, one in enumerate(parts):  # leye, reye
         other = (f"{SIDES[one[0][0]]}{one[0][1:]}", *one[1:]) if one and one[0][0] in SIDES else one
@@ -135,7 +141,7 @@ def _partners(names: list[str]) -> dict[int, int]:
 
 def _is_open(name: str) -> bool:
     """Return whether a point without a mirror image among the names may still have one: it has a side or a number."""
-    return bool(re.search(r"\d", name)) or any(part in SIDES for part in _words(name))
+    return bool(re.search(r"\d", name)) or any(part in SIDES for part in words(name))
 
 
 def _proposed(names: list[str], faces: np.ndarray) -> str:

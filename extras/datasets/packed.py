@@ -9,11 +9,11 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from loguru import logger
 
 from extras.datasets.naming import CONTAINERS, split_of
+from extras.shared.lists import path_inside
 from pipnet.bounds import check_unpacked
 from pipnet.errors import UserError, one_line
 from pipnet.files import is_shown, own_folder
 from pipnet.images import SUFFIXES
-from utils.data.lists import path_inside
 from utils.data.new_folder import new_folder
 
 PLACE = "unpacked"  # below the folder of prepared sets

@@ -9,12 +9,11 @@ import numpy as np
 
 from extras.datasets.archive import Archive
 from extras.datasets.naming import composed
+from extras.shared.lists import walk
+from extras.shared.pts import read_counted_pts
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
-from utils.data.lists import walk
-from utils.data.paths import archive_and_labels
-from utils.data.pts import read_counted_pts
-from utils.data.table import complain
+from utils.data.table import archive_and_labels, complain
 
 SEVERAL = "; a .pts file holds one face, so let --predict write the faces of such pictures as CSV or COCO"
 

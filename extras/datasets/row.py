@@ -1,31 +1,28 @@
 """A row of DATASETS: how an archive is read, and what is said about an incomplete one."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from loguru import logger
 
 from extras.datasets.archive import MORE, NO_LAYOUTS, Archive
-from extras.datasets.own import check_labels
-from extras.datasets.own_layout import layout_of
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.data.makers import CONTINUOUS, RawSet
-from utils.data.table import Splits, complain
+from utils.data.table import CONTINUOUS, RawSet, Splits, complain
 from utils.settings.layouts import Layouts
 
 
 class Dataset(NamedTuple):
-    """A row of DATASETS."""
+    """A row of DATASETS. The modules of a parser and of the checks of own labels are imported when a set is read."""
 
-    parser: Callable[
-        ..., list[str] | None
-    ]  # adds the faces to an Archive; may return lines that replace its `shortfall`
+    # adds the faces to an Archive; may return lines that replace its `shortfall`. A text: MODULE:FUNCTION of this package
+    parser: Callable[..., list[str] | None] | str
     title: str  # in messages
     layout: str | None  # row of args.yaml's layouts; None: the layout with the file's number of landmarks
     origin: float | None  # annotated coordinate of the centre of the first pixel; None: that of each part
-    expected: dict[str, int] | None  # faces per subset in the official release; None: any number
+    expected: dict[str, int] = {}  # faces per subset in the official release; without any: any number
     splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
     signs: tuple[str, ...] = ()  # file or folder patterns by which `infer` recognises the set
     states: tuple[str, ...] = ()  # names of the values of its column `states`
@@ -34,6 +31,7 @@ class Dataset(NamedTuple):
     clipped: bool = False  # whether PIPNet's authors clip the landmarks to the image
     gssl: tuple[float, ...] = ()  # sets with boxes: PIPNet's crop in protocol `gssl`, see prepare.GSSL_CROP
     norms: tuple[str, ...] = ()  # norms that publications use for this set; reports mark them
+    parts: tuple["Dataset", ...] = ()  # rows of the sets of which it consists; the parser gets them
 
     @property
     def origin_is_ambiguous(self) -> bool:
@@ -54,10 +52,15 @@ class Dataset(NamedTuple):
         """
         if count is None and self.layout is not None:
             count = int(self.layout)
-        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits, layouts, annotation)
-        missing = self.parser(archive, **options)
+        origin = self.origin if origin is None else origin
+        archive = Archive(data_dir, origin, count, self.splits, layouts, annotation, self.expected)
+        parser = self.parser
+        if isinstance(parser, str):
+            module, _, name = parser.partition(":")
+            parser = getattr(import_module(f"extras.datasets.{module}"), name)
+        missing = parser(archive, *self.parts, **options)
         complain(archive.faults)
-        return archive, archive.shortfall(self.expected or {}) if missing is None else missing
+        return archive, archive.shortfall() if missing is None else missing
 
     def load(self, data_dir: Path, allow_partial: bool = False, *given, identity: str = "auto", **options) -> Archive:
         """Return the parsed archive, with at least a face; a user's own with its labels checked and with identities by the
@@ -71,6 +74,8 @@ class Dataset(NamedTuple):
             left = "".join(f"; left out: {what} ({count})" for what, count in archive.left_out.items() if count)
             raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it{left}")
         if self.layout is None:
+            from extras.datasets.own import check_labels
+
             check_labels(archive)
             archive.tell_identities(identity)
         return archive
@@ -94,10 +99,12 @@ class Dataset(NamedTuple):
         layout: the one that they must have, None for that of a user's own files. first_pixel: see DataGenerator.
         published: coordinates are taken for continuous px, as PIPNet's authors do.
         """
+        from extras.datasets.own_layout import layout_of
+
         origin = self.origin if first_pixel is None else first_pixel
         read_as = CONTINUOUS if published else origin
         archive = self.load(folder, allow_partial, layout and layout.count, read_as, layouts, **options)
-        if self.origin_is_ambiguous:
+        if origin is not None and self.origin_is_ambiguous:
             check_first_pixel(archive, origin, first_pixel is not None, published)
         found = layout.name if layout and self.layout else layout_of(archive, layout).name
         made = None if found in layouts.rows else archive.layouts.rows[found]

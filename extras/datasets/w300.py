@@ -10,23 +10,22 @@ from extras.datasets.naming import photograph
 from extras.datasets.points import paired
 
 
-class Subset(NamedTuple):
-    """An official subfolder of 300W."""
+class Part(NamedTuple):
+    """What the faces of an official subfolder of 300W are."""
 
     split: str
     subset: str
-    count: int  # faces in the official release
 
 
-PARTS_300W = {
-    "afw": Subset("train", "afw", 337),
-    "helen/trainset": Subset("train", "helen/trainset", 2000),
-    "lfpw/trainset": Subset("train", "lfpw/trainset", 811),
-    "helen/testset": Subset("test", "common/helen", 330),
-    "lfpw/testset": Subset("test", "common/lfpw", 224),
-    "ibug": Subset("test", "challenge/ibug", 135),
+PARTS = {
+    "afw": Part("train", "afw"),
+    "helen/trainset": Part("train", "helen/trainset"),
+    "lfpw/trainset": Part("train", "lfpw/trainset"),
+    "helen/testset": Part("test", "common/helen"),
+    "lfpw/testset": Part("test", "common/lfpw"),
+    "ibug": Part("test", "challenge/ibug"),
 }
-PRIVATE = {"01_Indoor": Subset("test", "indoor", 300), "02_Outdoor": Subset("test", "outdoor", 300)}
+PRIVATE = {"01_Indoor": Part("test", "indoor"), "02_Outdoor": Part("test", "outdoor")}
 
 
 def _below(folder: Path | None, path: str) -> Path | None:
@@ -37,8 +36,8 @@ def _below(folder: Path | None, path: str) -> Path | None:
 
 
 def _faces(
-    archive: Archive, parts: dict[str, Subset], top: str = ""
-) -> tuple[list[tuple[str, Subset, Path, np.ndarray]], list[str]]:
+    archive: Archive, parts: dict[str, Part], top: str = ""
+) -> tuple[list[tuple[str, Part, Path, np.ndarray]], list[str]]:
     """Return (name of the part, part, image, landmarks) of all faces, and a line for each part with another number of
     faces.
 
@@ -50,8 +49,8 @@ def _faces(
         folder = _below(archive.root, f"{top or path.split('/')[0]}/{path}") or _below(archive.root, path)
         pairs = paired(archive, folder, recursive=False) if folder else []
         faces += [(name, part, *pair) for pair in pairs]
-        if len(pairs) != part.count:
-            missing.append(deviation(name, len(pairs), part.count, bool(folder)))
+        if len(pairs) != (count := archive.expected[part.subset]):
+            missing.append(deviation(name, len(pairs), count, bool(folder)))
     return faces, missing
 
 
@@ -61,7 +60,7 @@ def parse_300w(archive: Archive) -> list[str]:
 
     Folder names are case-insensitive. Return a line for each part with another number of faces than the release.
     """
-    faces, missing = _faces(archive, PARTS_300W)
+    faces, missing = _faces(archive, PARTS)
     for name, part, image, landmarks in faces:
         identity = f"{name.split('/')[0]}/{photograph(image.stem)}"
         archive.add(part.split, image, part.subset, identity, landmarks)

@@ -7,16 +7,11 @@ landmarks/.
 from extras.datasets.archive import Archive
 from extras.datasets.mat import read_mat, values
 from extras.datasets.naming import photograph
+from extras.shared.lists import path_inside
 from pipnet.geometry import mirrored
-from utils.data.lists import path_inside
 
 COUNT = 68
 SIDE = 450
-W300LP = {
-    name + flip: count
-    for flip in ("", "_Flip")
-    for name, count in {"AFW": 5207, "HELEN": 37676, "IBUG": 1786, "LFPW": 16556}.items()
-}
 
 
 def parse_300wlp(archive: Archive) -> None:
@@ -27,15 +22,14 @@ def parse_300wlp(archive: Archive) -> None:
     """
     root, flip_index = archive.root, archive.layouts.load("68").flip_index
     redrawn = (root / "landmarks").is_dir()
-    for part in W300LP:
+    for part in archive.expected:
         plain = part.removesuffix("_Flip")
         for mat in sorted((root / part).glob("[!.]*.mat")):
             with archive.checked():
                 image = archive.file(f"{part}/{mat.stem}.jpg", str(mat))
                 points, pose = read_mat(path_inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
-                if (
-                    redrawn
-                ):  # as in 300W, with the jaw along the visible edge; a mirrored face has no file of its own there
+                # as in 300W, with the jaw along the visible edge; a mirrored face has no file of its own there
+                if redrawn:
                     file = path_inside(root, f"landmarks/{plain}/{mat.stem}_pts.mat", str(root / part))
                     points = values(read_mat(file, "pts_2d")[0], (COUNT, 2), f"{file}: pts_2d")
                     points = points if part == plain else mirrored(points, flip_index, SIDE)

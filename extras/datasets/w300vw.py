@@ -14,11 +14,11 @@ import numpy as np
 
 from extras.datasets.archive import Archive
 from extras.datasets.points import images_and_points
+from extras.shared.lists import path_inside
+from extras.shared.pts import read_pts
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.images import opencv_path
-from utils.data.lists import path_inside
-from utils.data.pts import read_pts
 
 COUNT = 68
 # fmt: off
@@ -29,7 +29,6 @@ CATEGORIES = {  # test videos, from well-lit to unconstrained
     "category3": (410, 411, 516, 517, 526, 528, 529, 530, 531, 533, 557, 558, 559, 562),
 }
 # fmt: on
-W300VW = {"train": 50, **{name: len(videos) for name, videos in CATEGORIES.items()}}  # videos, not frames
 VIDEO = "vid.avi"
 
 
@@ -86,7 +85,7 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
     its image.
     """
     root = archive.root
-    found, without = dict.fromkeys(W300VW, 0), []
+    found, without = dict.fromkeys(archive.expected, 0), []
     for folder in sorted(
         path for path in root.iterdir() if path.is_dir() and re.fullmatch(r"\d{3}(_annot)?", path.name)
     ):
@@ -112,6 +111,7 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
                 image = pictures[path.stem] if pictures else video / f"{number:06d}"
                 split = "train" if category == "train" else "test"
                 archive.add(split, image, category, video_id, values, str(path))
-    return [
-        f"{name}: {found[name]} of {videos} videos" for name, videos in W300VW.items() if found[name] != videos
-    ] + without
+    missing = [
+        f"{name}: {found[name]} of {count} videos" for name, count in archive.expected.items() if found[name] != count
+    ]
+    return missing + without

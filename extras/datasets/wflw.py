@@ -6,14 +6,12 @@ The images are below WFLW_images, the lists below WFLW_annotations.
 import numpy as np
 
 from extras.datasets.archive import Archive
+from extras.shared.lists import numbers
 from pipnet.errors import UserError
-from utils.data.lists import numbers
 from utils.data.table import BESIDE, complain
 
 COUNT = 98
-ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")  # in the order of a line's 0/1 flags
-SUBSETS = {"largepose": 326, "expression": 314, "illumination": 698, "makeup": 206, "occlusion": 736, "blur": 773}
-WFLW = {"train": 7500, "test": 2500, **SUBSETS}
+SUBSETS = ("largepose", "expression", "illumination", "makeup", "occlusion", "blur")
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.txt"
 SUBSET_LISTS = "WFLW_annotations/list_98pt_test/list_98pt_test_{}.txt"
 
@@ -56,7 +54,7 @@ def _subsets(archive: Archive, faces: list[tuple]) -> list[str]:
 
 
 def parse_wflw(archive: Archive) -> None:
-    """Add train, test with the annotated boxes; the states are ATTRIBUTES. A test face may be in several SUBSETS."""
+    """Add train, test with the annotated boxes; the states are the six attributes. A test face may be in several SUBSETS."""
     for split in ("train", "test"):
         faces = []
         for where, text in archive.lines(LISTS.format(split)):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipnet.detector import Loaded
+from pipnet.detections import Loaded
 
 
 def open_detector(file: Path, name: str, threads: int) -> Loaded:

@@ -11,7 +11,7 @@ import yaml
 
 from extras.detector import metric
 from extras.detector.experiment import PictureSets, calibration
-from extras.detector.export import export_detector
+from extras.detector.export import Square, export_detector
 from extras.detector.find_faces import SUPPRESS, Detect, Found, exported_detector, find_faces, torch_detector, turned
 from extras.detector.loaders import weights_of
 from extras.detector.settings import DetectSettings
@@ -19,11 +19,12 @@ from extras.detector.show import draw_boxes
 from extras.detector.wider import Picture
 from pipnet.detector import EXPORTED_FACE_BOX
 from pipnet.draw import FOUND, TRUTH, sheet
-from pipnet.files import write_csv, write_text
+from pipnet.files import write_text
 from pipnet.images import write_image
 from utils.evaluate.tables import TEST, markdown_table
 from utils.export.evaluation import Bounds, Evaluation
-from utils.export.files import Source
+from utils.export.files import Source, example_for
+from utils.settings.csv_files import write_csv
 from utils.settings.formats import SOURCE
 from utils.train import checkpoint
 from utils.train.run_folder import Run
@@ -54,7 +55,7 @@ class DetectorEvaluation(Evaluation):
     run: Run
     stored: dict[str, Any]
     report = ()
-    bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.02)}  # of AP and recall
+    bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.02), "tflite": None, "coreml": None}  # of AP and recall
 
     def torch_model(self) -> Detect:
         return torch_detector(weights_of(self.run.weights), self.task_data.ranks.device)
@@ -63,11 +64,14 @@ class DetectorEvaluation(Evaluation):
         return exported_detector(file, threads)
 
     def source(self) -> Source:
+        side = self.stored["args"]["input_size"]
         options = {"threshold": np.array(0.5, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
         return Source(
             self.run.onnx,
             lambda: ({"image": picture, **options} for picture in calibration(self.task_data)),
-            origin=self.run.source,
+            Square(weights_of(self.run.weights), side),
+            example_for(side, 1),
+            origin={**self.run.source, "frame": "px of the image"},
         )
 
     def calls(self, model: Detect) -> dict[int, Callable[[], object]]:
@@ -104,7 +108,7 @@ class DetectorEvaluation(Evaluation):
         )
 
     def cases(self) -> Iterator[Scaled]:
-        scales = self.task_data.settings.of(DetectSettings).scales
+        scales = self.task_data.settings.room(DetectSettings).scales
         for name, pictures in self.task_data.tested.items():
             for scale in scales:
                 yield Scaled(name, pictures, scale, scale == scales[-1])
@@ -117,9 +121,8 @@ class DetectorEvaluation(Evaluation):
 
     def differences(self, case: Scaled, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces
-        apart = [
-            abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)
-        ]  # none where no face is large enough to count
+        # none where no face is large enough to count
+        apart = [abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)]
         return max(apart, default=0.0), np.zeros(0)
 
     def with_result(

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,15 +19,14 @@ from extras.detector.scenes import Material, Scenes
 from extras.detector.settings import DetectSettings
 from extras.detector.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from pipnet.errors import UserError
-from pipnet.files import checksum
+from pipnet.shipped import checksum
 from utils.data.faces import evenly
 from utils.data.paths import set_name
 from utils.data.prepared_set import PreparedSet, Split, trained_splits
-from utils.data.sets import SetFinder, distinct
-from utils.settings.config import Settings, make_settings, read_defaults
+from utils.data.sets import Sets, distinct, training_names
+from utils.settings.config import Settings, read_defaults
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights
-from utils.train.make_net import check_norms
 from utils.train.ranks import Ranks
 from utils.train.solver import Solver
 
@@ -44,14 +42,21 @@ LATER = 10**6  # the epoch whose draws make pictures for validation and calibrat
 class PictureSets:
     """The pictures of a run.
 
-    wider: folders in the WIDER layout, sets: landmark sets, both to train on; tested: {name: pictures}.
+    - wider: folders in the WIDER layout, landmark_sets: prepared sets; both to train on
+    - tested: {name: pictures}
+    - sets: all landmark sets
     """
 
-    settings: Settings
+    sets: Sets
     wider: list[Path]
-    sets: list[PreparedSet]
+    landmark_sets: list[PreparedSet]
     tested: dict[str, list[Picture]]
     ranks: Ranks
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the run."""
+        return self.sets.settings
 
     @cached_property
     def loaded(self) -> tuple[Material, list[Picture]]:
@@ -59,8 +64,8 @@ class PictureSets:
 
         All processes must call this, because they share the teacher's work.
         """
-        settings, wider, sets, tested = self.settings, self.wider, self.sets, self.tested
-        data, partial_events = settings.data, tuple(settings.of(DetectSettings).partial_events)
+        settings, wider, sets, tested = self.settings, self.wider, self.landmark_sets, self.tested
+        data, partial_events = settings.data, tuple(settings.room(DetectSettings).partial_events)
         pictures = [picture for folder in wider for picture in read_wider(folder, "train", partial_events)]
         check_events(partial_events, pictures)
         splits = [Split(one, name) for one in sets for name in trained_splits(data.val)]
@@ -73,35 +78,42 @@ class PictureSets:
             held += portraits([Split(one, "val") for one in sets], HELD, whole=True)
         elif data.val != "none":
             held = composites([Split(one, "val") for one in sets], settings)
-        if settings.train.early_stop and not held:
-            raise UserError("early_stop needs pictures to validate on; give --val 0.1, or --early-stop 0")
         if settings.train.teacher:
             pictures, alone = _complete(settings.train.teacher, pictures, portraits(splits), self.ranks)
         if not any((~picture.ignored).any() for picture in pictures) and not len(cutouts):
-            raise UserError(f"{', '.join(data.train_data)}: no face to train on")
+            raise UserError(f"{', '.join(data.training_sets)}: no face to train on")
         kept = decoded([*pictures, *alone], data.cache)
         shown = kept[: len(pictures)] or backgrounds(settings.net.input_size, settings.train.seed)
         return Material(shown, cutouts, kept[len(pictures) :]), held
 
 
-def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> PictureSets:
+def prepare(sets: Sets, ranks: Ranks, train: bool, test: bool) -> PictureSets:
     """Return the pictures of a run, to train on and to test on. Prepare missing sets. All processes call this."""
-    wider, prepared = ranks.one_by_one(lambda: find_sources(sets, sets.training_names())) if train else ([], [])
-    return PictureSets(
-        settings, wider, prepared, ranks.one_by_one(lambda: read_tests(settings, sets)) if test else {}, ranks
-    )
+    data = sets.data
+    trained = training_names(sets.settings, sets.defaults) if train else []
+    tested = (data.test_data or data.training_sets) if test else []
+    sets = ranks.one_by_one(lambda: sets.with_sets(_of_landmarks(trained)))
+    sets = ranks.one_by_one(lambda: sets.with_sets(_of_landmarks(tested), test=True))
+    pictures = ranks.one_by_one(lambda: read_tests(sets, tested)) if test else {}
+    landmark_sets = [sets[name] for name in _of_landmarks(trained)]
+    return PictureSets(sets, _of_wider(trained), landmark_sets, pictures, ranks)
 
 
-def find_sources(sets: SetFinder, names: list[str], test: bool = False) -> tuple[list[Path], list[PreparedSet]]:
-    """Return (folders in the WIDER layout, landmark sets) that `names` mean. Prepare missing sets."""
-    wider = [Path(name) for name in names if is_wider(Path(name))]
-    return wider, [sets.prepare(name, test) for name in names if not is_wider(Path(name))]
+def _of_wider(names: list[str]) -> list[Path]:
+    """Return the folders in the WIDER layout among names."""
+    return [Path(name) for name in names if is_wider(Path(name))]
 
 
-def read_tests(settings: Settings, sets: SetFinder) -> dict[str, list[Picture]]:
+def _of_landmarks(names: list[str]) -> list[str]:
+    """Return the names of landmark sets among names."""
+    return [name for name in names if not is_wider(Path(name))]
+
+
+def read_tests(sets: Sets, tested: list[str]) -> dict[str, list[Picture]]:
     """Return {name: pictures}: validation photographs of WIDER folders, composites of the test faces of landmark sets."""
-    data, partial_events = settings.data, tuple(settings.of(DetectSettings).partial_events)
-    wider, prepared = find_sources(sets, data.test_data or data.train_data, test=True)
+    settings, data = sets.settings, sets.data
+    partial_events = tuple(settings.room(DetectSettings).partial_events)
+    wider, prepared = _of_wider(tested), [sets[name] for name in _of_landmarks(tested)]
     alone = [sum(other.name == folder.name for other in wider) == 1 for folder in wider]
     names = [folder.name if one else "-".join(folder.parts[1:]) for folder, one in zip(wider, alone, strict=True)]
     found = {name: read_wider(folder, "val", partial_events) for name, folder in zip(names, wider, strict=True)}
@@ -140,8 +152,8 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
         folders = ", ".join(str(split.set.folder) for split in splits)
         raise UserError(f"{folders} has no faces in its split {splits[0].name}; give --val none or --val 0.1")
     # not the settings of the run, so that different detectors get the same pictures
-    plain, size = make_settings({}, read_defaults()), settings.net.input_size
-    detect = replace(plain.of(DetectSettings), mosaic=0.0, face_sides=settings.of(DetectSettings).face_sides)
+    plain, size = Settings.of(read_defaults()), settings.net.input_size
+    detect = replace(plain.room(DetectSettings), mosaic=0.0, face_sides=settings.room(DetectSettings).face_sides)
     material = Material(backgrounds(size, plain.train.seed + 1), cutouts, [])
     scenes = Scenes(material, detect, plain.augment, size, plain.train.seed, min(len(cutouts), COMPOSITES))
     made = [scenes.scene(LATER, index) for index in range(len(scenes))]
@@ -154,15 +166,16 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
 
 def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
     """Return a dataset of `count` training crops per epoch."""
-    detect = settings.of(DetectSettings)
+    detect = settings.room(DetectSettings)
     return Scenes(material, detect, settings.augment, settings.net.input_size, settings.train.seed, count)
 
 
 def calibration(task_data: PictureSets) -> Iterator[np.ndarray]:
     """Yield pictures of the training sets to calibrate 8-bit numbers on."""
+    splits = [Split(one, "train") for one in task_data.landmark_sets]
     kinds = [
         [picture for folder in task_data.wider for picture in read_wider(folder, "train")],
-        composites([Split(one, "train") for one in task_data.sets], task_data.settings) if task_data.sets else [],
+        composites(splits, task_data.settings) if splits else [],
     ]
     kinds = [pictures for pictures in kinds if pictures]
     for pictures in kinds:
@@ -175,34 +188,28 @@ def detector_experiment(task_data: PictureSets) -> Experiment:
     """Return the training of a detector on `task_data`, whose pictures are loaded here."""
     settings, ranks, (material, held) = task_data.settings, task_data.ranks, task_data.loaded
     words = (
-        f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
+        f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.training_sets)}, "
         f"{len(held)} pictures to validate"
     )
     lists = [checksum(list_file(folder, "train")) for folder in task_data.wider]
-    scenes = make_scenes(material, settings, settings.of(DetectSettings).crops)
-    samples = TrainingSet(scenes, lists + [one.checksum for one in task_data.sets], words)
+    scenes = make_scenes(material, settings, settings.room(DetectSettings).crops)
+    samples = TrainingSet(scenes, lists + [one.checksum for one in task_data.landmark_sets], words)
     return Experiment(
         settings,
         f"a face detector ({settings.train.preset}), crops of {settings.net.input_size} px",
         "val_miss",
         "miss {:.2f} %",
         samples,
-        partial(start_net, settings, scenes, ranks),
+        partial(start_net, settings, scenes),
         {"layout": {}, "protocol": {}, "command": " ".join(["python main.py", *sys.argv[1:]])},
         partial(validator, task_data, held, ranks),
     )
 
 
-def start_net(
-    settings: Settings, scenes: Scenes, ranks: Ranks, last: Path | None
-) -> tuple[FaceBoxesV2, InitialWeights]:
+def start_net(settings: Settings, scenes: Scenes, last: Path | None) -> tuple[FaceBoxesV2, InitialWeights]:
     """Return the detector with its initial weights, and their origin. last: see `Experiment`."""
     weights = settings.net.weights
-    if weights == "imagenet":
-        raise UserError("there are no ImageNet weights of a detector; give --weights none or a file")
     net = FaceBoxesV2() if weights == "none" else weights_of(Path(weights))
-    if settings.train.batch_size == 1 and ranks.count == 1:
-        check_norms(deepcopy(net).train(), settings.net.input_size)
     if Path(weights).suffix == ".onnx":  # an export's batch norms are folded
         crops = np.stack([scenes.scene(LATER, index).image for index in range(NORMS)])
         net.measure_norms(torch.from_numpy(crops))
@@ -232,11 +239,8 @@ def miss(detect: Detect, task_data: PictureSets, held: list[Picture], turns: lis
     The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs.
     turns: the pictures `held`, each turned by another angle, which count at the first scale.
     """
-    figures, portrait, scales = (
-        [],
-        {set_name(one.folder) for one in task_data.sets},
-        task_data.settings.of(DetectSettings).scales,
-    )
+    figures, portrait = [], {set_name(one.folder) for one in task_data.landmark_sets}
+    scales = task_data.settings.room(DetectSettings).scales
     for pictures, scale in [*((held, scale) for scale in scales), (turns, scales[0])]:
         found = find_faces(detect, pictures, scale, ranks)
         groups: dict[tuple[bool, bool], list[int]] = {}

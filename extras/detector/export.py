@@ -22,6 +22,22 @@ class _Exported(nn.Module):
         return decode(offsets, anchors(image.shape[0], image.shape[1])), score[:, None]
 
 
+class Square(nn.Module):
+    """The net for square pictures of one size, without suppression, for runtimes that take a fixed size."""
+
+    anchors: Tensor
+
+    def __init__(self, net: FaceBoxesV2, side: int):
+        super().__init__()
+        self.net = net.float().cpu().fused()
+        self.register_buffer("anchors", anchors(side, side))
+
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return boxes (B, A, 4) x1 y1 x2 y2 in px and scores (B, A) of all anchors; image uint8 (B, side, side, 3) BGR."""
+        offsets, logits = self.net(image)
+        return decode(offsets, self.anchors), (logits[..., 1] - logits[..., 0]).sigmoid()
+
+
 def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     """Write `file` whole or not at all: image, threshold, overlap -> boxes (M, 4) x1 y1 x2 y2 in px, scores (M,), best
     first.

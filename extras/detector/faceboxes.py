@@ -7,7 +7,7 @@ Boxes are corners x1, y1, x2, y2, anchors are centre and size cx, cy, w, h, both
 
 import copy
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,7 @@ class FaceBoxesV2(Trainable):
         A net whose batch norms were folded can then be trained on.
         """
 
-        def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        def measure(norm: Any, inputs: tuple[Tensor]) -> None:
             slope = norm.weight / (norm.running_var + norm.eps).sqrt()
             start = norm.bias - slope * norm.running_mean
             variance, mean = torch.var_mean(inputs[0].float(), (0, 2, 3), correction=0)

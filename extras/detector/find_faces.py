@@ -11,14 +11,13 @@ import torch
 from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.loaders import faceboxes_finder
 from extras.detector.wider import Picture
-from pipnet.detector import Find, load_exported
+from pipnet.detections import Find
+from pipnet.detector import load_exported
 from pipnet.geometry import iou, turn_picture, turned_boxes, turned_frame
 from utils.train.ranks import Ranks
 
-FLOOR, SUPPRESS = (
-    0.05,
-    0.3,
-)  # least score that counts in an average precision; IoU from which the lower-scored box is dropped
+FLOOR = 0.05  # least score that counts in an average precision
+SUPPRESS = 0.3  # IoU from which the lower-scored box is dropped
 KNOWN = 0.3  # IoU from which a teacher's box is taken for a face that has a label already
 # image (H, W, 3) uint8 BGR -> boxes (M, 4) in its px and scores (M,), best first
 Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

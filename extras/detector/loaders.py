@@ -8,13 +8,13 @@ import torch
 
 from extras.detector.faceboxes import FaceBoxesV2
 from extras.detector.mtcnn import MTCNN
-from pipnet.detector import Detections, Find, Loaded, exported_card
+from pipnet.bounds import MOST_ARRAYS, unpacked_size
+from pipnet.detections import Detections, Find, Loaded
+from pipnet.detector import exported_card
 from pipnet.errors import UserError, one_line
-from pipnet.files import unpacked_size
 from utils.evaluate.evaluate import prepare_torch
-from utils.train.checkpoint import load_weights
+from utils.train.weight_files import load_weights
 
-MOST_BYTES = 2**28  # of the arrays of a packed file
 EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 
 
@@ -94,7 +94,7 @@ def _exported_state(net: FaceBoxesV2, file: Path) -> dict[str, torch.Tensor]:
 
 def _arrays(file: Path) -> dict[str, torch.Tensor]:
     try:
-        if (size := unpacked_size(file)) > MOST_BYTES:
+        if (size := unpacked_size(file)) > MOST_ARRAYS:
             raise ValueError(f"it unpacks to {size:,} bytes")
         with np.load(file, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}

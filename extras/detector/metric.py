@@ -47,12 +47,8 @@ def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray
 
 def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -> DetectionScores:
     """Return the figures of `found`: (boxes (M, 4) best first, scores (M,)) of each picture."""
-    hits, scores, whole, tally = (
-        [np.zeros(0, bool)],
-        [np.zeros(0)],
-        0,
-        np.zeros((2, 2)),
-    )  # plain and covered: hits, faces
+    hits, scores, whole = [np.zeros(0, bool)], [np.zeros(0)], 0
+    tally = np.zeros((2, 2))  # of plain and covered faces: hits, faces
     for (boxes, values), picture in zip(found, pictures, strict=True):
         match, counted = matched(boxes, picture)
         for kind, faces in enumerate((match[match >= 0], np.flatnonzero(counted))):

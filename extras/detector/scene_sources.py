@@ -7,21 +7,19 @@ import cv2
 import numpy as np
 
 from extras.detector.wider import Picture
+from extras.shared.backgrounds import background
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
-from utils.data.backgrounds import background
-from utils.data.faces import GIB, Crops, Faces, chunks, evenly
+from utils.data.faces import GIB, Faces, chunks, evenly
 from utils.data.paths import set_name
 from utils.data.prepared_set import Split
 from utils.data.threads import Threads
 
 FEWEST = 256  # face pictures in memory, 28 MB
-STORED, MARGIN = (
-    192,
-    1.25,
-)  # side of the face pictures in memory, px; largest margin around the nominal crop that they keep
+STORED = 192  # side of the face pictures in memory, px
+MARGIN = 1.25  # largest margin around the nominal crop that they keep
 BACKGROUNDS = 200  # rendered backgrounds if there are no photographs
 PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
 RAISE = 0.25  # share of the landmarks' height by which the box of a face reaches above the brows
@@ -44,9 +42,8 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
 
 def _whole_faces(faces: Faces, most: int) -> np.ndarray:
     """Return up to `most` indices of faces whose landmarks are all known, evenly spread over the set."""
-    whole = np.flatnonzero(
-        np.concatenate([np.isfinite(faces["landmarks"][part]).all((1, 2)) for part in chunks(len(faces))])
-    )
+    known = [faces.only(rows)["known"].all(1) for rows in chunks(len(faces))]
+    whole = np.flatnonzero(np.concatenate(known))
     return whole[evenly(len(whole), most)]
 
 
@@ -62,20 +59,21 @@ class Cutouts:
         most = max(int(cache * GIB / (3 * STORED**2)), FEWEST) // max(len(splits), 1)
         for split in splits:
             faces, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
-            face_boxes(faces["landmarks"][:1], layout)  # raises for an unsuitable layout
+            face_boxes(faces.only(slice(1))["landmarks"], layout)  # raises for an unsuitable layout
             rows, margin = _whole_faces(faces, most), min(stored, MARGIN)
             with Threads(cores()) as pool:
-                self.images += pool.map(partial(_middle, faces.crops, share=margin / stored), rows)
-            self.landmarks += list(to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], margin)) * STORED)
+                self.images += pool.map(partial(_middle, faces, share=margin / stored), rows)
+            chosen = faces.only(rows)
+            self.landmarks += list(to_crop(chosen["landmarks"], grow(chosen["crop"], margin)) * STORED)
             self.layouts += [layout] * len(rows)
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _middle(crops: Crops, row: int, share: float) -> np.ndarray:
+def _middle(faces: Faces, row: int, share: float) -> np.ndarray:
     """Return the middle of a crop as a square of STORED px. Its side is `share` of the crop's."""
-    image = crops[row]
+    image = faces.crop(row)
     return resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
 
 
@@ -89,11 +87,12 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
         faces, meta, name = split.set.read(split.name), split.set.meta, set_name(split.set.folder)
         rows = _whole_faces(faces, most // len(splits))
         side = round(meta["target_size"] * meta["margin"])
-        landmarks = to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], meta["margin"])) * side
+        chosen = faces.only(rows)
+        landmarks = to_crop(chosen["landmarks"], grow(chosen["crop"], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
-        files = [Path(meta["source"], file) for file in faces["file"][rows]]
+        files = [Path(meta["source"], file) for file in chosen["file"]]
         made += [
-            Picture(file, name, box[None], no, no, whole, crop=partial(faces.crops.__getitem__, row))
+            Picture(file, name, box[None], no, no, whole, crop=partial(faces.crop, row))
             for file, row, box in zip(files, rows, boxes, strict=True)
         ]
     return made

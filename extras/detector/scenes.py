@@ -19,7 +19,8 @@ from extras.detector.settings import DetectSettings
 from extras.detector.wider import Picture
 from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.data.batches import Batch
-from utils.data.changes import DRAWS, CropGeometry, changes, shadows, uniforms
+from utils.data.changes import DRAWS, changes, shadows, uniforms
+from utils.data.faces import CropGeometry
 from utils.data.pixels import darken, pixels
 from utils.settings.sections import AugmentSettings
 
@@ -33,10 +34,8 @@ INSIDE = 2.0, 6.0  # range of face / window, in sides, where a window lies insid
 BACKGROUND = 0.25  # visible share of a face below which such a window is background
 LARGEST = 1.1  # face / crop, in sides, of the largest faces
 SHADED = 48.0  # px of the crop, least side of a face in shadow; smaller ones could not be seen
-PAIR, GAP = (
-    (0.6, 1.4),
-    (-0.2, 0.1),
-)  # of a face that touches another: ratio of their sizes; gap in widths of the narrower one
+# of a face that touches another: ratio of their sizes; gap in widths of the narrower one
+PAIR, GAP = (0.6, 1.4), (-0.2, 0.1)
 OVAL = 1.05  # axes of the oval that is drawn of it, in sides of its box
 ENLARGED = 1.5  # most enlargement of a cutout for it
 
@@ -86,19 +85,16 @@ class Scenes(Dataset):
 
     def scene(self, number: int, index: int) -> Scene:
         """Return one crop of a pass with its labels."""
-        rng, labels, field = (
-            np.random.default_rng((self.seed, number, index)),
-            [],
-            CropGeometry(self.size, self.size, self.size),
-        )
+        rng, labels = np.random.default_rng((self.seed, number, index)), []
         canvas = np.zeros((self.size, self.size, 3), np.uint8)
         self._fill(canvas, np.zeros(2, int), index, labels, rng)
         boxes, unknown = (np.concatenate(part) for part in zip(*labels, strict=True))
         boxes = self._paste(canvas, boxes, unknown, rng)
+        field = CropGeometry(self.size)
         change = changes(uniforms(self.seed, number, np.array([index]), DRAWS), self.recipe, field)
-        mirrored = change.mirrored[0]  # mirroring is the only part of the drawn map that is used
-        matrix = np.array([[-1.0, 0, self.size], [0, 1, 0]]) if mirrored else np.eye(2, 3)
-        if mirrored:
+        matrix = np.eye(2, 3)
+        if change.mirrored[0]:  # the only part of the drawn map that is used
+            matrix = np.array([[-1.0, 0, self.size], [0, 1, 0]])
             boxes, unknown = (
                 part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown)
             )
@@ -143,22 +139,19 @@ class Scenes(Dataset):
         With probability `parts` the part lies inside of that face: an eye, a lens, a mouth or a cheek is background.
         """
         image = picture.read()
-        height, width = image.shape[:2]
+        size = np.array(image.shape[1::-1])
         faces = picture.boxes[~picture.ignored]
         pick, place = rng.random(), rng.random(2)
-        low = max(
-            ZOOM[0], side / (1.1 * min(height, width))
-        )  # the window is at most 1.1 shorter sides of the photograph
+        face = faces[int(pick * len(faces))] if len(faces) else np.zeros(4)
+        low = max(ZOOM[0], side / (1.1 * size.min()))  # the window is at most 1.1 shorter sides of the photograph
         part = rng.spawn(1)[0] if self.parts and len(faces) else None  # `rng` itself is not advanced
-        inside_face = part is not None and part.random() < self.parts
-        if inside_face:
-            face = faces[int(pick * len(faces))]
+        if part is not None and part.random() >= self.parts:
+            part = None
+        if part is not None:  # inside of the face
             window = (face[2:] - face[:2]).min() / part.uniform(*INSIDE)
             zoom, ends = side / window, np.stack([face[:2], face[2:] - window])
         elif len(faces) and rng.random() >= AWAY:
-            face = faces[int(pick * len(faces))]
-            extent = face[2:] - face[:2]
-            own = np.sqrt(extent.prod())
+            own = np.sqrt((face[2:] - face[:2]).prod())
             # where one photograph fills the crop: no size below that of the smallest zoom, which would be clipped
             wanted = self._side(rng, *(low * own, LARGEST * side) if side == self.size else (0, 0.9 * side))
             zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
@@ -168,8 +161,8 @@ class Scenes(Dataset):
         else:
             zoom = low * (max(ZOOM[1], low) / low) ** pick
             window = side / zoom
-            ends = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
-        inside = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
+            ends = np.sort([np.zeros(2), size - window], axis=0)
+        inside = np.sort([np.zeros(2), size - window], axis=0)
         corner = np.clip(ends[0] + place * (ends[1] - ends[0]), *inside)
         angle = self._roll(rng, 0.0)
         cut = resized(image, corner, window, side, angle)
@@ -180,7 +173,7 @@ class Scenes(Dataset):
         extent, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
         share = seen.prod(1) / np.maximum(extent.prod(1), 1e-6)
         counts = (share >= KNOWN[0]) & (seen >= LEAST).all(1) & ~picture.ignored
-        hides = ~counts & (share > (BACKGROUND if inside_face else KNOWN[1]))
+        hides = ~counts & (share > (KNOWN[1] if part is None else BACKGROUND))
         unknown = clipped[hides] if picture.whole else np.array([[0, 0, side, side]], float)
         large = counts & (seen.max(1) >= SHADED)
         if self.recipe.shadow and large.any():
@@ -207,13 +200,16 @@ class Scenes(Dataset):
             return boxes
         small = unknown[(np.ptp(unknown.reshape(-1, 2, 2), axis=1) < self.size / 2 - 1).any(1)]
         for _ in range(int(rng.integers(0, self.pasted + 1))):
-            number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng, 0, STORED), rng.random((6, 2))
-            angle, soft, mirror = rng.uniform(-1, 1) * self.recipe.rotation, rng.uniform(0.02, 0.25), rng.random() < 0.5
+            number = int(rng.integers(len(self.cutouts)))
+            wanted, spot = self._side(rng, 0, STORED), rng.random((6, 2))
+            angle = rng.uniform(-1, 1) * self.recipe.rotation
+            soft, mirror = rng.uniform(0.02, 0.25), rng.random() < 0.5
             angle = self._roll(rng, angle)
             beside = rng.spawn(1)[0] if self.touching and len(boxes) else None  # `rng` itself is not advanced
-            touches = beside is not None and beside.random() < self.touching
-            other = int(beside.integers(len(boxes))) if touches else None
-            if touches:
+            if beside is not None and beside.random() >= self.touching:
+                beside = None
+            other = 0 if beside is None else int(beside.integers(len(boxes)))
+            if beside is not None:
                 own = np.sqrt(np.prod(boxes[other, 2:] - boxes[other, :2]))
                 wanted = min(own * np.exp(beside.uniform(*np.log(PAIR))), ENLARGED * STORED)
             landmarks, layout = self.cutouts.landmarks[number], self.cutouts.layouts[number]
@@ -224,22 +220,17 @@ class Scenes(Dataset):
             extent = box[2:] - box[:2]
             if (extent >= self.size).any() or (extent < LEAST).any():
                 continue
-            if touches:  # the face alone is drawn, and may cover a little of the other one
+            if beside is not None:  # the face alone is drawn, and may cover a little of the other one
                 places, reach = _beside(boxes[other], extent, beside, len(spot)), extent / 2
-                taken, oval = (
-                    np.concatenate([np.delete(boxes, other, 0), small]),
-                    face_boxes(landmarks[None], layout)[0],
-                )
+                taken = np.concatenate([np.delete(boxes, other, 0), small])
+                oval = face_boxes(landmarks[None], layout)[0]
             else:
                 places, reach = spot * (self.size - extent), np.full(2, np.ceil(STORED * scale) / 2)
                 taken, oval = np.concatenate([boxes, small]), None
             for corner in places:
                 middle, moved = corner + extent / 2, np.append(corner, corner + extent)
-                if (
-                    (moved >= 0).all()
-                    and (moved <= self.size).all()
-                    and not _touch(np.append(middle - reach, middle + reach), taken).any()
-                ):
+                inside = (moved >= 0).all() and (moved <= self.size).all()
+                if inside and not _touch(np.append(middle - reach, middle + reach), taken).any():
                     matrix[:, 2] += corner - box[:2]
                     _blend(canvas, self.cutouts.images[number], matrix, scale, soft, oval)
                     boxes = np.concatenate([boxes, moved[None]])
@@ -258,9 +249,8 @@ def _beside(box: np.ndarray, extent: np.ndarray, rng: np.random.Generator, count
 
 def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
     """Return an affine (2, 3) that moves the middle of a cutout to the origin, then mirrors, rotates and scales."""
-    turn = (
-        scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (-1 if mirror else 1, 1)
-    )
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = scale * turn * (-1 if mirror else 1, 1)
     return np.column_stack([turn, -turn @ (STORED / 2, STORED / 2)])
 
 
@@ -295,9 +285,8 @@ def _blend(
     drawn = cv2.warpAffine(cutout, opencv_matrix(matrix), (width, height), borderMode=cv2.BORDER_REPLICATE)
     back = invert(matrix)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
-    from_middle = [
-        (row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1 for row in back.astype(np.float32)
-    ]  # in [-1, 1]
+    # in [-1, 1]
+    from_middle = [(row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1 for row in back.astype(np.float32)]
     if oval is None:
         edge = np.maximum(*map(np.abs, from_middle))
     else:
@@ -315,12 +304,10 @@ def targets(scene: Scene, anchor: Tensor) -> Tensor:
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
     wanted = encode(boxes, anchor, SMALLEST)
     if len(scene.unknown):
-        middle, reach = (
-            (scene.unknown[:, :2] + scene.unknown[:, 2:]) / 2,
-            np.ptp(scene.unknown.reshape(-1, 2, 2), axis=1) / 2,
-        )
-        reach = torch.from_numpy(np.maximum(reach, 8).astype(np.float32))  # the smallest anchors are 8 px apart
-        away = (anchor[:, None, :2] - torch.from_numpy(middle.astype(np.float32))).abs()
+        low, high = np.split(scene.unknown, 2, axis=1)
+        # the smallest anchors are 8 px apart
+        reach = torch.from_numpy(np.maximum((high - low) / 2, 8).astype(np.float32))
+        away = (anchor[:, None, :2] - torch.from_numpy(((low + high) / 2).astype(np.float32))).abs()
         hidden = (away <= reach).all(-1).any(1)
         if len(boxes):  # an anchor that overlaps a known face a little is background
             hidden &= box_iou(corners(anchor), boxes).max(1).values < 0.1

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from extras.shared.lists import numbered, numbers, path_inside
 from pipnet.errors import UserError
-from utils.data.lists import numbered, numbers, path_inside
 from utils.data.prepared_set import name_hash, read_source_image
 
 LISTS = "wider_face_split"

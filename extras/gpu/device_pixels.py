@@ -74,10 +74,10 @@ def compile_changes(made: Sequence[Change]) -> list[tuple]:
             matrix = np.tile(np.eye(2, 3), (len(seed), 1, 1))
             matrix[..., 2] = np.stack([seed % PLACES, seed // PLACES % PLACES], 1)
             add(uniform_noise, reach > 0, in_grid(matrix, change.side + PLACES), reach[:, None, None, None])
-        if change.box is not None:
+        if change.box is not None and change.shade is not None:
             low, extent = np.split(change.box, 2, 1)
             add(cover, np.all(extent > 0, 1), np.concatenate([low, low + extent], 1), change.shade, most=0)
-        if change.shape is not None:
+        if change.shape is not None and change.shade is not None and change.texture is not None:
             texture = change.texture[:, None, None, None]
             add(cover_shape, covers(change.shape), change.shape, change.shade, texture, most=0)
     last = sum(act in (cover, cover_shape) for act, *_ in done[-2:])
@@ -97,7 +97,7 @@ def _groups(change: Change) -> list[tuple]:
 
 
 def _taps(sigma: np.ndarray, side: int) -> np.ndarray:
-    """Return Gaussian filters (B, 3, K), truncated as OpenCV does; sigma (B,) in px, side: of the picture in px."""
+    """Return Gaussian filters (B, 3, K), truncated as OpenCV does. sigma (B,): in px; side: of the picture, in px."""
     reach = np.minimum((np.rint(6 * sigma + 1).astype(int) | 1) // 2, side - 1)[:, None]
     tap = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
     taps = np.exp(-0.5 * (tap / sigma[:, None]) ** 2) * (np.abs(tap) <= reach)
@@ -269,9 +269,8 @@ def power(x: Tensor, gamma: Tensor) -> Tensor:
 
 def colour(x: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     """Return levels after affine maps (B, 3, 3), (B, 3, 1) of their colours."""
-    out = torch.addcmul(
-        offset[..., None], x[:, :1], linear[..., 0, None, None]
-    )  # on a GPU a third of the time of a product
+    # on a GPU a third of the time of a product
+    out = torch.addcmul(offset[..., None], x[:, :1], linear[..., 0, None, None])
     for channel in (1, 2):
         out.addcmul_(x[:, channel : channel + 1], linear[..., channel, None, None])
     return out.clamp_(HALF, WHITE)

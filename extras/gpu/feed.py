@@ -11,7 +11,7 @@ from loguru import logger
 from torch import Tensor
 
 from extras.gpu.device_pixels import apply_changes, compile_changes, to_device
-from utils.data.batches import Batch, Batches, assembled
+from utils.data.batches import Batch, Batches, finished
 from utils.data.faces import GIB
 from utils.data.threads import Threads
 
@@ -35,7 +35,8 @@ class DeviceLoader:
         self.batches = batches
         self.keys = keys
         self.device = device
-        self.crops = batches.faces.crops
+        self.faces = batches.faces
+        self.side = self.faces.geometry.stored
         gpu = device.type == "cuda"
         if free is None:
             free = torch.cuda.mem_get_info(device)[0] if gpu else 0
@@ -82,12 +83,10 @@ class DeviceLoader:
 
     def _keep(self) -> None:
         """Copy the crops of all faces to the device, each once, if there is room."""
-        rows, most = self.crops.rows, self.free // (6 * self.crops.side**2)
-        if rows is None and len(self.crops) > most:
-            return
-        _, first, self.slots = np.unique(np.arange(len(self.crops)) if rows is None else rows, True, True)
+        most = self.free // (6 * self.side**2)
+        _, first, self.slots = np.unique(self.faces.rows, True, True)
         if len(first) <= most:
-            kept = torch.empty((len(first), *[self.crops.side] * 2, 3), dtype=torch.uint8, device=self.device)
+            kept = torch.empty((len(first), *[self.side] * 2, 3), dtype=torch.uint8, device=self.device)
             for part in np.split(np.arange(len(first)), range(DECODED, len(first), DECODED)):
                 if self.closed.is_set():
                     return
@@ -97,17 +96,21 @@ class DeviceLoader:
 
     def _decoded(self, indices: np.ndarray) -> Tensor:
         """Return stored crops (B, S, S, 3) on the device."""
-        shape = (len(indices), *[self.crops.side] * 2, 3)
+        shape = (len(indices), *[self.side] * 2, 3)
         host = torch.empty(shape, dtype=torch.uint8, pin_memory=self.stream is not None)
-        list(self.pool.map(lambda place, index: np.copyto(place, self.crops[index]), host.numpy(), indices.tolist()))
+        list(
+            self.pool.map(lambda place, index: np.copyto(place, self.faces.crop(index)), host.numpy(), indices.tolist())
+        )
         return host.to(self.device, non_blocking=True)
 
     def _batch(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
-        plan = self.batches.planned(key)
+        made, batch = self.batches.drawn(key)
         slots = None if self.kept is None else self.slots[key[1]]
+        labels = batch.labels
+        maps = None if labels.weak is None else labels.weak.matrix.numpy()
         work, packed, maps, slots = to_device(
-            [list(map(compile_changes, plan.changes)), plan.labels.packed.numpy(), plan.maps, slots], self.device
+            [list(map(compile_changes, made)), labels.packed.numpy(), maps, slots], self.device
         )
         crops = self._decoded(key[1]) if self.kept is None else self.kept[slots]
-        moved = plan._replace(changes=work, labels=plan.labels._replace(packed=packed), maps=maps)
-        return assembled(apply_changes, crops, moved)
+        weak = None if labels.weak is None else labels.weak._replace(matrix=maps)
+        return finished(apply_changes, crops, work, batch._replace(labels=labels._replace(packed=packed, weak=weak)))

@@ -13,9 +13,8 @@ from pipnet.errors import one_line
 from utils.train.ranks import Ranks
 
 EAGER = 3  # number of the call that captures the graph; in those before, kernels are chosen and the optimizer makes its state
-TOLERANCE = (
-    0.05  # largest relative difference between a step and its graph: in the change of the weights, and in each value
-)
+# largest relative difference between a step and its graph: in the change of the weights, and in each value
+TOLERANCE = 0.05
 
 
 class Graph:
@@ -54,7 +53,8 @@ class Graph:
         torch._foreach_copy_(state, before)
         torch.cuda.set_rng_state(random)
         error = self._capture(batch)
-        if not any(self.ranks.gather(error)):  # a replay sums over all processes, so that all of them must replay
+        # a replay sums over all processes, so that all of them must replay
+        if not any(self.ranks.gather(error)) and self.graph:
             self.graph.replay()
             change, wrong = (
                 torch.stack(torch._foreach_norm(torch._foreach_sub(weights, other[: len(weights)]))).norm()

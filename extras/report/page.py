@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import cv2
@@ -18,45 +18,53 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from extras.report.plot import Style, bars, chart, face_map
 from extras.report.report import Shown, sigma_chart
 from pipnet.cores import cores
-from pipnet.files import read_csv, write_text
+from pipnet.files import write_text
 from utils.evaluate import metric
 from utils.evaluate.report import Report
+from utils.settings.csv_files import read_csv
 from utils.settings.machine import commit, processor
+from utils.settings.union import layout_of, members_of
 from utils.train.checkpoint import about
 from utils.train.make_net import figure_of
 
 PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 ANGLES = (0, 10, 20, 30, 45, 60, 181)  # degrees of yaw
 GROUPS = 4  # bins of equal size, for face size and sharpness
+CURVES = {  # {title of a chart: column of step.csv}
+    "Validation NME, %": "val_nme",
+    "False faces in validation, %": "val_false",
+    "Loss": "loss",
+    "Learning rate": "lr",
+}
 
 
-def write_report_page(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
-    """Write index.html in the report's folder.
-    stored: the checkpoint; how: norm, flip test and boxes in words; compared: folders of other runs.
-    """
+def write_report_page(run, report: Report, stored: dict, how: str) -> None:
+    """Write index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
     net, changed = stored["net"], run.folder / "pseudo_labels" / "changed.jpg"
     rounds = {name: (np.arange(len(values)), np.array(values)) for name, values in report.rounds.items()}
+    layout = layout_of(stored["layout"])
+    learnt = [name for name, member in members_of(layout).items() if member.sets] or [layout.name]
     text = PAGES.get_template("page.html").render(
-        title=f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}",
-        about=_about(run, stored, how, compared),
+        title=f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {' and '.join(learnt)}",
+        about=_about(run, stored, how),
         norm=report.norm,
-        scores=(*report.score_table(), 2, lambda row: row[0][:1] != " "),
+        scores=(*report.score_table(), 2, is_whole),
         pastes=_pastes(report, net),
-        protocols=(*report.protocol_table("*"), 2, lambda row: row[1] == "full"),
+        protocols=_protocols(report),
         sets=[(shown, _figures(shown, report)) for shown in report.shown],
         rounds=rounds and (*report.rounds_table(), 1),
         rounds_chart=rounds and chart(rounds, "round", "", Style(dots=True)),
         face=_face(stored),
         changed=_address(changed.read_bytes()) if changed.is_file() else "",
         jpeg=_jpeg,
-        training=_training(run.folder, stored["args"]),
-        environment=_environment(),
+        training=training_charts({"": run.folder}, figure_of(stored["args"])),
+        environment=environment(),
         keys="\n".join(f"{key}: {value}" for key, value in stored["args"].items()),
     )
     write_text(report.folder / "index.html", text + "\n")
 
 
-def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
+def _about(run, stored: dict, how: str) -> str:
     nme = stored.get("val_nme")
     validated = f", validation NME {nme:.3f} %" if nme is not None and np.isfinite(nme) else ""
     if np.isfinite(false := stored.get("val_false", np.nan)):
@@ -64,10 +72,25 @@ def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
     on_test = (
         "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
     )
-    against = f". Compared with {', '.join(folder.resolve().name for folder in compared)}" if compared else ""
     names = ", ".join(Path(name).name for name in stored["args"].get("train_data") or ())
     trained = f" Trained on {names}." if names else ""
-    return f"{about(run.weights, stored)}{validated}{on_test}.{trained} {how[0].upper()}{how[1:]}{against}."
+    return f"{about(run.weights, stored)}{validated}{on_test}.{trained} {how[0].upper()}{how[1:]}."
+
+
+def _protocols(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return (test set, header, rows) of all ways to measure: a row for each way, a column for each subset."""
+    header, table = report.protocol_table("*")
+    found = []
+    for title, rows in groupby(table, lambda row: row[0]):
+        _, subsets, *figures = zip(*rows, strict=True)
+        ways = [[name, *cells] for name, cells in zip(header[2:], figures, strict=True) if any(cells)]
+        found.append((title, ["norm", *subsets], ways))
+    return found
+
+
+def is_whole(row: list[str]) -> bool:
+    """Return whether a row of scores is of a whole set, not of a subset."""
+    return row[0][:1] != " "
 
 
 def _pastes(report: Report, net: dict) -> list[tuple[str, str, str]]:
@@ -75,6 +98,7 @@ def _pastes(report: Report, net: dict) -> list[tuple[str, str, str]]:
     figures.
     """
     (head, scores), sets, parts = report.score_table(), [], []
+    nme = head.index("NME %")
     for row in scores:
         if row[0][:1] != " ":
             sets.append([])
@@ -83,10 +107,10 @@ def _pastes(report: Report, net: dict) -> list[tuple[str, str, str]]:
         row = own[0]
         if not row[1].startswith(report.model):
             continue
-        columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
+        columns = [f"{r[0].strip()} NME %" for r in own] + head[nme + 2 :]
         method = "PIPNet" if net["head"] == "pip" else f"{net['head']} head"
         cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix(report.model)}"]
-        cells += [f"{float(r[3]):.2f}" for r in own] + row[5:]
+        cells += [f"{float(r[nme]):.2f}" for r in own] + row[nme + 2 :]
         header = ["method", *columns]
         latex = [" & ".join(map(_latex, line)) + r" \\" for line in (header, cells)]
         markdown = [f"| {' | '.join(line)} |" for line in (header, ["---", *["--:"] * len(columns)], cells)]
@@ -106,7 +130,7 @@ def _figures(shown: Shown, report: Report) -> list[tuple[str, ...]]:
         _cumulative(shown, report),
         (
             "By landmark, on the mean face",
-            face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
+            face_map(shown.meanface, shown.landmarks, shown.layout, "%"),
             "Point at a landmark for its number and NME.",
         ),
     ]
@@ -119,10 +143,9 @@ def _figures(shown: Shown, report: Report) -> list[tuple[str, ...]]:
 
 
 def _cumulative(shown: Shown, report: Report) -> tuple[str, ...]:
-    """Return the CED of a set in one kind of box; for true boxes, with those of its other boxes and of other runs."""
+    """Return the CED of a set in one kind of box; for true boxes, with those of its other boxes."""
     rows = {f"this run, {shown.box} boxes": shown.nme}
     if shown.box == "true":
-        rows |= {f"run {other.run}": other.nme for other in shown.compared}
         rows |= {f"this run, {other.box} boxes": other.nme for other in report.shown if other.name == shown.name}
     curves = {}
     for name, values in rows.items():
@@ -183,22 +206,29 @@ def _face(stored: dict) -> list:
     return [(["predicted probability %", "share of faces %", "crops"], rows, 0), drawn]
 
 
-def _training(folder: Path, args: dict) -> list[tuple[str, str]]:
-    """Return (title, SVG) of each chart of step.csv. args: {key of args.yaml: value} of the run."""
-    rows = read_csv(folder / "step.csv", ("epoch", "val_nme", "best", "loss", "lr"))
-    epochs, figures = np.array([row["epoch"] + 1 for row in rows]), []
-    figure = figure_of(args)
-    charts = {"Validation NME, %": "val_nme", "False faces in validation, %": "val_false", "Loss": "loss"}
-    for title, key in (*charts.items(), ("Learning rate", "lr")):
-        keys = [name for name in (key, *["best"] * (key == figure)) if rows and name in rows[0]]
-        series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys}
-        series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
+def training_charts(runs: dict[str, Path], figure: str = "") -> list[tuple[str, str]]:
+    """Return (title, SVG) of each chart of step.csv, with a line of each run.
+
+    runs: {name: folder}; figure: the column that picks the best epoch, to show its best value so far too.
+    """
+    numbers = ("epoch", "val_nme", "best", "loss", "lr")
+    tables = {name: read_csv(folder / "step.csv", numbers) for name, folder in runs.items()}
+    figures = []
+    for title, key in CURVES.items():
+        series = {}
+        for name, rows in tables.items():
+            for column in (key, *["best"] * (key == figure)):
+                values = np.array([float(row.get(column, np.nan)) for row in rows])
+                if np.isfinite(values).any():
+                    label = "best" if column == "best" else name or key
+                    series[label] = np.array([row["epoch"] + 1 for row in rows]), values
         if series:
-            figures.append((title, chart(series, "epoch", "", Style(dots=len(rows) < 3))))
+            few = max(len(epochs) for epochs, _ in series.values()) < 3
+            figures.append((title, chart(series, "epoch", "", Style(dots=few))))
     return figures
 
 
-def _environment() -> str:
+def environment() -> str:
     """Return command, commit, versions and machine, with which the test can be repeated."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     processes = os.environ.get("WORLD_SIZE", "1")

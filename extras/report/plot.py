@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipnet.layout import Layout
+
 WIDTH, HEIGHT, LINE = 480, 260, 16  # px: the picture, the axes of a chart, a line of its names
 LEFT, BOTTOM, TOP, RIGHT = 56, 44, 16, 16  # px around the axes
-COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c")
+COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c", "#c2417f")
 STYLE = (
     "<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
     "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}text[style]{filter:brightness(1.4)}}"
@@ -51,7 +53,7 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
     """Return lines {name: (x, y)} as an SVG document.
     Points that are not finite are left out; ValueError if none is left.
 
-    The names stand above the axes, so they cover no line.
+    The names stand above the axes, so they cover no line; those of single dots stand beside these.
     """
     kept = {}
     for name, (x, y) in series.items():
@@ -62,7 +64,9 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         raise ValueError("a chart needs a point that is finite")
     (left, low), (right, high) = np.minimum(every.min(0), 0), every.max(0)
     across, up = ticks(left, right), ticks(low, max(high, style.top))
-    top, base = TOP + LINE * len(kept), TOP + LINE * len(kept) + HEIGHT
+    single = style.dots and all(len(points) == 1 for points in kept.values())
+    top = TOP if single else TOP + LINE * len(kept)
+    base = top + HEIGHT
 
     def place(x, y) -> tuple[float, float]:
         return (
@@ -86,6 +90,9 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
     if style.diagonal:
         path = "L".join("{:.1f} {:.1f}".format(*place(value, value)) for value in (0, min(across[-1], up[-1])))
         lines.append(f'<path d="M{path}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')
+    names = [(float(LEFT), float(TOP + LINE * number)) for number in range(len(kept))]
+    if single:
+        names = beside_dots([place(*points[0]) for points in kept.values()], [7 * len(name) for name in kept])
     for number, (name, points) in enumerate(kept.items()):
         colour, placed = COLOURS[number % len(COLOURS)], [place(*point) for point in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
@@ -94,7 +101,8 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         )
         if style.dots:
             lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in placed]
-        lines.append(f'<text x="{LEFT}" y="{TOP + LINE * number + 4}" style="fill:{colour}">{escape(name)}</text>')
+        x, y = names[number]
+        lines.append(f'<text x="{x:.1f}" y="{y + 4:.1f}" style="fill:{colour}">{escape(name)}</text>')
     lines.append(
         f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{base + BOTTOM - 6}" text-anchor="middle">{escape(x_title)}</text>'
     )
@@ -103,6 +111,32 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>'
     )
     return _document(base + BOTTOM, lines)
+
+
+def beside_dots(dots: list[tuple[float, float]], widths: list[float]) -> list[tuple[float, float]]:
+    """Return the left middle of a name beside each dot, px, where it covers no earlier name, no dot and no edge, if there is
+    such a place. widths: of the names.
+    """
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots]
+    found = []
+    for (x, y), width in zip(dots, widths, strict=True):
+        ways = [
+            (x + 8, y),
+            (x - 8 - width, y),
+            *((x - width * share, y + up) for up in (-14, 14) for share in (0, 0.5, 1)),
+        ]
+        boxes = [(left, middle - 7, left + width, middle + 7) for left, middle in ways]
+        free = (
+            box
+            for box in boxes
+            if LEFT < box[0]
+            and box[2] < WIDTH - RIGHT
+            and not any(box[0] < c and a < box[2] and box[1] < d and b < box[3] for a, b, c, d in taken)
+        )
+        box = next(free, boxes[0])
+        taken.append(box)
+        found.append((box[0], box[1] + 7))
+    return found
 
 
 def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
@@ -123,8 +157,8 @@ def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
     return _document(height, lines)
 
 
-def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]], unit: str) -> str:
-    """Return values (N,) as discs at points (N, 2), joined by edges, as an SVG document.
+def face_map(points: np.ndarray, values: np.ndarray, layout: Layout, unit: str) -> str:
+    """Return values (N,) as discs at points (N, 2) of a layout, as an SVG document.
     Larger values are larger and redder.
     """
     low, high = np.nanmin(points, 0), np.nanmax(points, 0)
@@ -141,14 +175,15 @@ def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]
         )
 
     lines = []
-    for a, b in (pair for pair in edges if np.isfinite(placed[list(pair)]).all()):
+    for a, b in (pair for pair in layout.edges() if np.isfinite(placed[list(pair)]).all()):
         ends = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed[[a, b]])
         lines.append(f'<path d="M{ends}" stroke="currentColor" opacity=".35"/>')
+    names = layout.point_names()
     for number in np.argsort(-np.nan_to_num(values)):  # draw small discs over large ones
         value = values[number]
         if math.isfinite(value):
             lines.append(
-                f"{disc(*placed[number], value)}><title>landmark {number}: {value:.2f} {unit}</title></circle>"
+                f"{disc(*placed[number], value)}><title>{escape(names[number])}: {value:.2f} {unit}</title></circle>"
             )
     for number, share in enumerate((0.25, 0.5, 1.0)):
         x = WIDTH / 2 + (number - 1) * 130 - 30

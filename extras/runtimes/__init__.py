@@ -18,5 +18,6 @@ def write(name: str, source: Source, file: Path) -> None:
         "tflite": runtimes.write_tflite,
         "coreml": runtimes.write_coreml,
         "pipeline": pipeline.write_pipeline,
+        "pipeline-int8": pipeline.write_pipeline_int8,
     }
     writers[name](source, file)

@@ -17,18 +17,21 @@ from onnxscript import opset18 as op
 from onnxscript import script
 from onnxscript.values import Opset
 
-from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, WITHIN, Detector
+from pipnet.chain import GATE
+from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, Detector
+from pipnet.distinct import PART, TWICE, WITHIN
 from pipnet.errors import UserError
-from pipnet.files import shipped
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LEVEL, NEAR, NEAR_TURN, SQUARE, LandmarkNet, open_net
-from pipnet.landmarker import GATE, PART, THRESHOLD, TWICE
-from utils.export.files import OPSET, Source, folded, give_only, write_onnx
+from pipnet.landmarker import THRESHOLD
+from pipnet.shipped import has_finder, shipped
+from utils.export.files import OPSET, Source, folded, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
 FLOAT, DOUBLE, INT32, INT64, UINT8 = 1, 11, 6, 7, 2  # numbers of ONNX types
 LEVEL_COSINE, LEVEL_SINE, TURN_COSINE = math.cos(LEVEL), math.sin(LEVEL), math.cos(NEAR_TURN)
 GROW = SQUARE.scale_x
+MOST_READS = 2  # of a face by the landmark net: it is read, and read again if its landmarks ask for another crop
 LEAST_SIDE = 1e-3 / GROW  # px of a box; `crop_box` refuses smaller crops
 
 
@@ -49,6 +52,13 @@ def neighbors(count, scale):
 
 
 @script(STEPS, default_opset=op)
+def along_rows(rows, left, right, before, after):
+    """Return the weighted sums of two px in each of some rows; weights in 1/2048."""
+    one = op.Cast(op.Gather(rows, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
+    return one + op.Cast(op.Gather(rows, right, axis=1), to=INT32) * op.Unsqueeze(after, [1])
+
+
+@script(STEPS, default_opset=op)
 def resized(image, scale):
     """Return the image, resized by a scale below 1.
     Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a grey level on average; without this loss,
@@ -57,13 +67,8 @@ def resized(image, scale):
     shape = op.Shape(image, start=0, end=2)
     top, bottom, above, below = neighbors(op.Gather(shape, 0), scale)
     left, right, before, after = neighbors(op.Gather(shape, 1), scale)
-    upper, lower = op.Gather(image, top), op.Gather(image, bottom)
-    upper = op.Cast(op.Gather(upper, left, axis=1), to=INT32) * op.Unsqueeze(before, [1]) + op.Cast(
-        op.Gather(upper, right, axis=1), to=INT32
-    ) * op.Unsqueeze(after, [1])
-    lower = op.Cast(op.Gather(lower, left, axis=1), to=INT32) * op.Unsqueeze(before, [1]) + op.Cast(
-        op.Gather(lower, right, axis=1), to=INT32
-    ) * op.Unsqueeze(after, [1])
+    upper = along_rows(op.Gather(image, top), left, right, before, after)
+    lower = along_rows(op.Gather(image, bottom), left, right, before, after)
     quarters = upper / 16 * op.Unsqueeze(above, [1, 2]) / 65536 + lower / 16 * op.Unsqueeze(below, [1, 2]) / 65536
     return op.Cast((quarters + 2) / 4, to=UINT8)
 
@@ -113,18 +118,21 @@ def shrink(image, look, usual, small):
 
 
 @script(STEPS, default_opset=op)
+def area_of(sides):
+    """Return the area (...) of boxes with sides (..., 2)."""
+    wide, tall = op.Split(sides, axis=-1, num_outputs=2)
+    return op.Squeeze(wide * tall, [-1])
+
+
+@script(STEPS, default_opset=op)
 def overlaps(boxes, others):
     """Return the share (M, K) of each box (M, 4) that lies in others (K, 4), their IoU, and the areas (M, 1) and (1,
     K).
     """
     low, high = op.Split(op.Unsqueeze(boxes, [1]), axis=2, num_outputs=2)
     other_low, other_high = op.Split(op.Unsqueeze(others, [0]), axis=2, num_outputs=2)
-    wide, tall = op.Split(op.Relu(op.Min(high, other_high) - op.Max(low, other_low)), axis=2, num_outputs=2)
-    common = op.Squeeze(wide * tall, [2])
-    wide, tall = op.Split(high - low, axis=2, num_outputs=2)
-    area = op.Squeeze(wide * tall, [2])
-    wide, tall = op.Split(other_high - other_low, axis=2, num_outputs=2)
-    other = op.Squeeze(wide * tall, [2])
+    common = area_of(op.Relu(op.Min(high, other_high) - op.Max(low, other_low)))
+    area, other = area_of(high - low), area_of(other_high - other_low)
     return common / op.Max(area, 1e-9), common / op.Max(area + other - common, 1e-9), area, other
 
 
@@ -138,8 +146,7 @@ def any_of(pairs):
 def join(look, boxes, scores, scale, found, found_scores, most):
     """Return the detections of a look, in px of the picture, joined with those found before, best first; see `joined`."""
     low, high = op.Split(boxes, axis=1, num_outputs=2)
-    wide, tall = op.Split(high - low, axis=1, num_outputs=2)
-    large = op.Or(look == 0, op.Squeeze(op.Sqrt(wide * tall), [1]) >= LARGE_FACE)
+    large = op.Or(look == 0, op.Sqrt(area_of(high - low)) >= LARGE_FACE)
     boxes, scores = op.Compress(boxes / scale, large, axis=0), op.Compress(scores, large, axis=0)
     share, iou, area, other = overlaps(found, boxes)
     part = op.And(share >= WITHIN, op.Unsqueeze(found_scores, [1]) <= op.Unsqueeze(scores, [0]))
@@ -157,9 +164,8 @@ def is_visible(box, size):
     """
     low, high = op.Split(box, axis=-1, num_outputs=2)
     wide, tall = op.Split(high - low, axis=-1, num_outputs=2)
-    inside_x, inside_y = op.Split(
-        op.Min(size - low, high), axis=-1, num_outputs=2
-    )  # no maximum: onnxruntime's needs a face
+    # no maximum: onnxruntime's needs a face
+    inside_x, inside_y = op.Split(op.Min(size - low, high), axis=-1, num_outputs=2)
     return op.And(op.Min(inside_x, inside_y) > 0.0, op.Max(wide, tall) > LEAST_SIDE)
 
 
@@ -175,7 +181,7 @@ def upright_box(boxes, directions):
 
 
 @script(STEPS, default_opset=op)
-def to_landmark_boxes(boxes, scores, down, grow, size):
+def find(boxes, scores, down, grow, size):
     """Return the landmark boxes (M, 4) of detections, and their scores; see `FaceBox`."""
     low, high = op.Split(boxes, axis=1, num_outputs=2)
     centre, half = (low + high) / 2.0 + down * (high - low), grow * (high - low) / 2.0
@@ -192,7 +198,7 @@ def turn_by(direction):
 
 
 @script(STEPS, default_opset=op)
-def crop(image, size, box, direction, px, margin):
+def cut(image, size, box, direction, px, margin):
     """Return the square crop (1, S, S, 3) uint8 of a box (4,), its centre (2,), and the side (1,) of the nominal crop,
     as `cut`.
 
@@ -232,7 +238,7 @@ def crop(image, size, box, direction, px, margin):
 
 
 @script(STEPS, default_opset=op)
-def to_picture(landmarks, score, direction, centre, side):
+def to_image(landmarks, score, direction, centre, side):
     """Return the landmarks (N, 2) in the picture and their scores (N,)."""
     points = op.MatMul((op.Squeeze(landmarks, [0]) - 0.5) * side, turn_by(direction)) + centre
     return points, op.Clip(op.Squeeze(score, [0]), 0.0, 1.0)
@@ -285,9 +291,9 @@ def is_far(centre, side, direction, box, next_direction):
 
 
 @script(STEPS, default_opset=op)
-def without_duplicates(kept, boxes, means):
+def distinct(kept, boxes, means):
     """Return which of the faces that are `kept` (M,) show neither another one again nor a part of one, see
-    `landmarker.without_duplicates`.
+    `pipnet.distinct`.
     """
     share, iou, area, other = overlaps(boxes, boxes)
     score, better = op.Unsqueeze(means, [1]), op.Unsqueeze(means, [0])
@@ -308,29 +314,31 @@ def best_first(kept, scores):
 
 FUNCTIONS = (
     neighbors,
+    along_rows,
     resized,
     halved,
     looks,
     shrink,
+    area_of,
     overlaps,
     any_of,
     join,
     is_visible,
     upright_box,
-    to_landmark_boxes,
+    find,
     turn_by,
-    crop,
-    to_picture,
+    cut,
+    to_image,
     roll_of,
     next_box,
     hull,
     is_far,
-    without_duplicates,
+    distinct,
     best_first,
 )
-# det_*, find_* and net_* are tensors of the detector, the finder and the landmark net, whose nodes are put in behind the
+# det_*, aim_* and read_* are tensors of the detector, the finder and the landmark net, whose nodes are put in behind the
 # node that makes their image; what stands between {{ and }} is for a net that predicts which landmarks are seen. NET_SCORE is
-# what the landmark net says of the face, or for a net without `face` what the detector says
+# what the landmark net says of the face, or for a net without `face` what the detector says. FIRST_CROP is AIMED or AS_FOUND
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
 pipeline (uint8[height, width, 3] image)
@@ -348,7 +356,7 @@ pipeline (uint8[height, width, 3] image)
         det_image, scale = pipnet.steps.shrink(image, look, usual, small)
         after, after_scores = pipnet.steps.join(look, det_boxes, det_scores, scale, before, before_scores, det_overlap)
     }>(count, yes, none, none_scores)
-    starts, start_scores = pipnet.steps.to_landmark_boxes(detected, detected_scores, box_down, box_grow, size)
+    starts, start_scores = pipnet.steps.find(detected, detected_scores, box_down, box_grow, size)
     number = Size(start_scores)
     likely_ones, every_box, every_score, every_points, every_scores, {{every_seen,}} every_hull, every_mean = Loop<body =
             each_face (int64 index, bool go) => (
@@ -357,33 +365,28 @@ pipeline (uint8[height, width, 3] image)
         go_on = Identity(go)
         start = Gather(starts, index)
         found = Gather(start_scores, index)
-        find_image, find_centre, find_side = pipnet.steps.crop(image, size, start, upright, find_px, find_margin)
-        find_points, find_scores = pipnet.steps.to_picture(find_landmarks, find_score, upright, find_centre, find_side)
-        find_roll = pipnet.steps.roll_of(find_points, find_along, find_across)
-        first, direction = pipnet.steps.next_box(find_points, find_roll, start, size)
-        find_sure = Squeeze(find_face)
-        open = GreaterOrEqual(find_sure, gate)
-        last_cut, last_turn, box, score, points, point_scores {{, point_seen}} = Loop<body = each_crop (int64 trip, bool unused,
-                float[4] cut, float[2] turn, float[4] old_box, float old_score, float[COUNT, 2] old_points,
+        FIRST_CROP
+        last_place, last_turn, box, score, points, point_scores {{, point_seen}} = Loop<body = each_read (int64 trip, bool unused,
+                float[4] place, float[2] turn, float[4] old_box, float old_score, float[COUNT, 2] old_points,
                 float[COUNT] old_scores {{, float[COUNT] old_seen}}) => (
-                bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float new_score,
+                bool again, float[4] next_place, float[2] next_turn, float[4] new_box, float new_score,
                 float[COUNT, 2] new_points, float[COUNT] new_scores {{, float[COUNT] new_seen}}) {
-            net_image, centre, side = pipnet.steps.crop(image, size, cut, turn, net_px, net_margin)
-            new_points, new_scores = pipnet.steps.to_picture(net_landmarks, net_score, turn, centre, side)
-            {{new_seen = Squeeze(net_visible)}}
+            read_image, centre, side = pipnet.steps.cut(image, size, place, turn, read_px, read_margin)
+            new_points, new_scores = pipnet.steps.to_image(read_landmarks, read_score, turn, centre, side)
+            {{new_seen = Squeeze(read_visible)}}
             new_score = NET_SCORE
-            new_box = pipnet.steps.upright_box(cut, turn)
-            roll = pipnet.steps.roll_of(new_points, net_along, net_across)
-            next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
-            again = pipnet.steps.is_far(centre, side, turn, next_cut, next_turn)
-        }>(most_crops, open, first, direction, first, no_score, no_points, no_scores {{, no_scores}})
+            new_box = pipnet.steps.upright_box(place, turn)
+            roll = pipnet.steps.roll_of(new_points, read_along, read_across)
+            next_place, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
+            again = pipnet.steps.is_far(centre, side, turn, next_place, next_turn)
+        }>(most_reads, open, first, direction, first, no_score, no_points, no_scores {{, no_scores}})
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         hull = pipnet.steps.hull(points)
         sure = GreaterOrEqual(score, threshold)
         sharp = GreaterOrEqual(mean_score, face_limit)
         shown = And(sure, sharp)
     }>(number, yes)
-    kept = pipnet.steps.without_duplicates(likely_ones, every_hull, every_mean)
+    kept = pipnet.steps.distinct(likely_ones, every_hull, every_mean)
     places = pipnet.steps.best_first(kept, every_score)
     boxes = Gather(every_box, places)
     scores = Gather(every_score, places)
@@ -392,23 +395,41 @@ pipeline (uint8[height, width, 3] image)
     {{visible = Gather(every_seen, places)}}
 }
 """
+AIMED = """aim_image, aim_centre, aim_side = pipnet.steps.cut(image, size, start, upright, aim_px, aim_margin)
+        aim_points, aim_scores = pipnet.steps.to_image(aim_landmarks, aim_score, upright, aim_centre, aim_side)
+        aim_roll = pipnet.steps.roll_of(aim_points, aim_along, aim_across)
+        first, direction = pipnet.steps.next_box(aim_points, aim_roll, start, size)
+        aim_sure = Squeeze(aim_face)
+        open = GreaterOrEqual(aim_sure, gate)"""
+AS_FOUND = """first = Identity(start)
+        direction = Identity(upright)
+        open = Identity(yes)"""
 
 
-def write_pipeline(source: Source, file: Path) -> None:
+def write_pipeline_int8(source: Source, file: Path) -> None:
+    """Write the graph of nets in 8 bits, see `write_pipeline`. A detector that is not shipped is taken as it is."""
+    detector = source.detector or shipped("detector.onnx")
+    if detector == shipped(detector.name):
+        detector = shipped(f"{detector.stem}.int8.onnx")
+    assert source.int8
+    write_pipeline(source._replace(onnx=source.int8, detector=detector), file, ".int8.onnx")
+
+
+def write_pipeline(source: Source, file: Path, suffix: str = ".onnx") -> None:
     """Write the graph: image (H, W, 3) uint8 BGR -> boxes (M, 4), scores (M,), landmarks (M, N, 2), landmark_scores (M,
     N), and where the net predicts it visible (M, N).
 
-    These are `box`, `score`, `landmarks`, `scores` and `visible` of a `Face`. A net of several layouts gives the landmarks of the
-    first one. The finder is the one that comes with the project. UserError for a net with another crop protocol than
-    `square`.
+    These are `box`, `score`, `landmarks`, `scores` and `visible` of a `Face`. suffix: of the finder's file. The graph
+    has no finder if `has_finder` says so. UserError for a net with another crop protocol than `square`.
     """
-    if source.detector.suffix != ".onnx":
-        raise UserError(
-            f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights"
-        )
-    detector = Detector(weights=source.detector, threads=1)
-    net, landmarks, crops = opened(source.onnx, "net_")
-    _, aiming, first_crops = opened(shipped("finder.onnx"), "find_")
+    finds = source.detector or shipped("detector.onnx")
+    if finds.suffix != ".onnx":
+        raise UserError(f"a pipeline needs an ONNX file of --task detect, not {finds}; give another --detector-weights")
+    detector = Detector(weights=finds, threads=1)
+    net, landmarks, crops = opened(source.onnx, "read_")
+    aims, first_crops = has_finder(source.onnx, finds), {}
+    if aims:
+        _, aiming, first_crops = opened(shipped("finder" + suffix), "aim_")
     values = {
         "det_threshold": detector.threshold,
         "det_overlap": detector.overlap,
@@ -427,18 +448,20 @@ def write_pipeline(source: Source, file: Path) -> None:
         **first_crops,
     }
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
-    constants |= {"most_crops": np.array(2), "yes": np.array(True)}
+    constants |= {"most_reads": np.array(MOST_READS), "yes": np.array(True)}
     seen = any(output.name == "visible" for output in landmarks.graph.output)
     graph = re.sub(r"\{\{(.*?)\}\}", r"\1" if seen else "", GRAPH)
-    graph = graph.replace("NET_SCORE", "Squeeze(net_face)" if net.face else "Identity(found)")
+    graph = graph.replace("FIRST_CROP", AIMED if aims else AS_FOUND)
+    graph = graph.replace("NET_SCORE", "Squeeze(read_face)" if net.face else "Identity(found)")
     graph = graph.replace("COUNT", str(net.layout.count)).replace("OPSET", str(OPSET))
     model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     each_look, each_face = loops(model.graph)
-    insert(each_look, onnx.load(source.detector), "det_")
-    insert(*loops(each_face), landmarks, "net_")
-    insert(each_face, aiming, "find_")
+    insert(each_look, onnx.load(finds), "det_")
+    insert(*loops(each_face), landmarks, "read_")
+    if aims:
+        insert(each_face, aiming, "aim_")
     metadata = source.metadata() | {
         "layout": net.layout.to_dict(),
         "task": "pipeline",
@@ -448,25 +471,22 @@ def write_pipeline(source: Source, file: Path) -> None:
         "channels": "BGR, uint8, of any size",
         "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)",
     }
-    once = folded(
-        inliner.inline_local_functions(model)
-    )  # each CastLike of a constant is a Cast now, which the next call folds
+    # each CastLike of a constant is a Cast now, which the next call folds
+    once = folded(inliner.inline_local_functions(model))
     write_onnx(folded(once), file, metadata)
 
 
 def opened(file: Path, prefix: str) -> tuple[LandmarkNet, onnx.ModelProto, dict[str, Any]]:
-    """Return the landmark net of an ONNX file, with the first of its layouts, its graph, and the constants of its crops
-    by name, with a prefix. UserError for a net with another crop protocol than `square`.
+    """Return the landmark net of an ONNX file, its graph, and the constants of its crops by name, with a prefix.
+
+    UserError for a net with another crop protocol than `square`.
     """
-    whole, model = open_net(file, 1), onnx.load(file)
-    net = whole.seen_as()
+    net, model = open_net(file, 1), onnx.load(file)
     if net.protocol != SQUARE or not net.tight or net.meanface is None:
         raise UserError(
             f"{file}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
             "landmarks, and all landmarks of a layout; leave this format out"
         )
-    if (index := whole.layout.chosen().index) != tuple(range(whole.layout.count)):
-        give_only(model.graph, index)
     px, mean = net.size + 2 * border_px(net.size, net.margin), net.meanface - net.meanface.mean(0)
     values = {"px": [px], "margin": [px / net.size], "along": mean, "across": mean[:, ::-1] * (-1, 1)}
     return net, model, {prefix + name: value for name, value in values.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from extras.runtimes.fusion import fold_pools, read_blocks
-from utils.export.files import Source, folded, give_only, write_onnx
+from utils.export.files import Source, folded, write_onnx
 
 QUANTIZED = ["Conv", "Relu"]  # a Relu becomes a part of the convolution before it
 SHAPING, PIXELWISE = ("Unsqueeze", "Transpose"), ("Slice", "Cast", "Mul", "Add", "Sub")
@@ -21,17 +21,8 @@ def write_int8(source: Source, file: Path) -> None:
     instructions add pairs of 8-bit products in 16 bits, which would overflow. Everything else stays in float32: with
     attention, decoding and merging in 8 bits, the loss of accuracy on validation faces was five times as large, and no
     time was gained.
-
-    If there is an 8-bit file of all landmarks, some of them are chosen there, so that no calibration is needed.
     """
     import onnx
-
-    if source.int8:
-        model = onnx.load(source.int8)
-        give_only(model.graph, source.index)
-        del model.metadata_props[:]
-        write_onnx(model, file, source.metadata())
-        return
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):

@@ -4,20 +4,18 @@ import io
 import shutil
 import subprocess
 import warnings
-from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pipnet.errors import UserError, one_line
 from pipnet.module_path import python
-from pipnet.runtimes import import_runtime, open_file
-from utils.export.files import Source, Unnamed, folded
+from pipnet.runtimes import import_runtime, open_file, silent
+from utils.export.files import Source, Unnamed
+from utils.settings.formats import REMEDIES, lacking
 
 INTEGERS = (torch.int32, torch.int64)
 
@@ -58,47 +56,17 @@ def write_mnn(source: Source, file: Path) -> None:
 
 
 def write_tflite(source: Source, file: Path) -> None:
-    """Write the ONNX graph for LiteRT, once TensorFlow Lite, with float32 weights."""
-    import onnx
-
-    if find_spec("onnx2tf") is None:  # importing it loads TensorFlow
-        raise UserError(f"{file.name} needs the package onnx2tf: pip install onnx2tf")
-    model = folded(onnx.load(source.onnx))
-    sums_as_products(model.graph)
-    onnx.save(model, file.parent / "net.onnx")
-    made = file.with_name("net_float32.tflite")
-    # -kat: the input keeps its axes; without it they are those of a channel-first picture
-    _run(
-        [*python("import onnx2tf; onnx2tf.main()"), "-i", "net.onnx", "-o", ".", "-kat", "image", "-n"], made, "onnx2tf"
-    )
-    made.replace(file)
-    _keep(file.parent, file.name)
-
-
-def sums_as_products(graph) -> None:
-    """Write the sum over the last axis of x (B, N, 1, C) * constant (N, M, C) as a matrix product, in place.
-
-    onnx2tf would turn the constant's axes, because it takes them for those of a channel-first picture.
-    """
-    from onnx import numpy_helper
-
-    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    makers = {output: node for node in graph.node for output in node.output}
-    uses = Counter(name for node in graph.node for name in node.input)
-    graph.ClearField("value_info")  # shapes that may change
-    for node in graph.node:
-        product = makers.get(node.input[0]) if node.op_type == "ReduceSum" else None
-        if product is None or product.op_type != "Mul" or uses[product.output[0]] > 1:
-            continue
-        widened, table = makers.get(product.input[0]), constants.get(product.input[1])
-        if table is None or table.ndim != 3 or widened is None or widened.op_type != "Unsqueeze":
-            continue
-        if constants[widened.input[1]] == 2 and constants[node.input[1]] == 3:
-            turned = np.ascontiguousarray(table.swapaxes(1, 2))
-            graph.initializer.append(numpy_helper.from_array(turned, f"{product.input[1]}_turned"))
-            product.op_type, product.input[1] = "MatMul", f"{product.input[1]}_turned"
-            node.op_type, node.input[1] = "Squeeze", widened.input[1]
-            node.ClearField("attribute")
+    """Write the net for LiteRT, once TensorFlow Lite, with float32 weights. Input: one picture at a time."""
+    if missing := lacking(["tflite"], ()):
+        raise UserError(f"{file.name} needs the package {missing}; {REMEDIES[missing]}")
+    litert_torch, example = _needed("litert_torch", file), source.example[:1]
+    try:
+        with silent():
+            model = litert_torch.convert(Unnamed(source.net, source.index).eval(), sample_kwargs={"image": example})
+            model(image=example)  # some operators are written that LiteRT does not have
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"LiteRT cannot run this net ({one_line(error)}); leave this format out") from None
+    model.export(str(file))
 
 
 def write_coreml(source: Source, file: Path) -> None:

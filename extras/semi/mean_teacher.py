@@ -41,9 +41,8 @@ class MeanTeacher(Wrapper):
 
     def __init__(self, net: Net, layout, shift: float):
         super().__init__(net)
-        self.register_buffer(
-            "order", torch.tensor(layout.flip_index), persistent=False
-        )  # of landmarks in a mirrored crop
+        # of landmarks in a mirrored crop
+        self.register_buffer("order", torch.tensor(layout.flip_index), persistent=False)
         self.register_buffer("right", torch.tensor([shift, 0.0]), persistent=False)
 
     @property
@@ -51,8 +50,7 @@ class MeanTeacher(Wrapper):
         return {**self.net.terms, **imitated("pseudo_", self.net, self.net.terms)}
 
     def set_average(self, average: dict[str, Tensor] | None) -> None:
-        if average is None:
-            raise ValueError("the mean teacher is the average of the weights; give --ema above 0")
+        assert average, "--ema 0 is refused in faults.py"
         # not in __init__: only later is the net moved to its device, and are its batch norms replaced by shared ones
         teacher = copy.deepcopy(self.net).eval()
         teacher.load_state_dict(average, assign=True)
@@ -61,6 +59,7 @@ class MeanTeacher(Wrapper):
         self.teacher = (teacher.requires_grad_(False),)  # a module in a tuple is not registered
 
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
+        assert labels.weak
         unlabelled = Labels.pack(labels.packed.new_zeros(len(labels.weak.images), *labels.landmarks.shape[1:]))
         return {**self.net.denominators(labels), **imitated("pseudo_", self.net, self.net.denominators(unlabelled))}
 
@@ -69,6 +68,7 @@ class MeanTeacher(Wrapper):
         labelled, unlabelled = (
             tree_map_only(Tensor, itemgetter(rows), outputs) for rows in (slice(count), slice(count, None))
         )
+        assert labels.weak
         told = Labels.pack(*self.ask(labels.weak.images, labels.weak.matrix))
         imitation = imitated("pseudo_", self.net, self.net.landmark_losses(unlabelled, told))
         return {**self.net.losses(labelled, labels), **imitation}

@@ -22,12 +22,12 @@ from extras.semi.semi import (
 )
 from pipnet.draw import FOUND, TRUTH, sheet, tile
 from pipnet.errors import UserError
-from pipnet.files import read_csv, write_csv
 from pipnet.geometry import to_image
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.faces import Faces
 from utils.evaluate.evaluate import predict_all, torch_predictor
+from utils.settings.csv_files import read_csv, write_csv
 from utils.settings.rules import ROUNDS
 from utils.settings.sections import KEYS
 from utils.task.experiment import check_collapse
@@ -64,7 +64,7 @@ def train_rounds(task_data: TaskData, ranks: Ranks, unlabelled: UnlabelledFaces,
     from does.
     """
     settings, layout = task_data.settings, task_data.layout
-    semi, epochs = settings.train.semi, settings.train.epochs
+    semi, epochs = str(settings.train.semi), settings.train.epochs
     runs = [*(run.part(f"round{number}") for number in range(len(ROUNDS[semi]))), run]
     begun_with = checkpoint.load(runs[0].last)["args"] if resume else settings.flat()
     for key in ("epochs", "early_stop"):
@@ -103,7 +103,7 @@ def write_pseudo_labels(task_data: TaskData, ranks: Ranks, faces: Faces, run: Ru
         moved = np.full(len(faces), np.nan)
         if before.is_file():
             moved = np.linalg.norm(landmarks - read_labels(before, faces), axis=-1).mean(1)
-        points = to_image(landmarks, faces["crop"][:]).reshape(len(faces), -1)
+        points = to_image(landmarks, faces["crop"]).reshape(len(faces), -1)
         sigma = np.full(len(faces), np.nan) if found.sigma is None else found.sigma.mean(1).numpy()
         figures = np.column_stack([found.score.mean(1).numpy(), 100 * sigma, 100 * moved])
         file.parent.mkdir(exist_ok=True)
@@ -121,13 +121,13 @@ def write_pseudo_labels(task_data: TaskData, ranks: Ranks, faces: Faces, run: Ru
 def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
     """Draw the faces whose pseudo-labels changed most. Those of the first round are green, those of the last one red."""
     before, after = (read_labels(file, faces) for file in (first, last))
-    change = np.linalg.norm(after - before, axis=-1).mean(1)
+    change, files = np.linalg.norm(after - before, axis=-1).mean(1), faces["file"]
     order = np.argsort(-change, kind="stable")[:CHANGED].tolist()
     _draw(
         last.with_name("changed.jpg"),
         faces,
         layout,
-        [(i, f"{100 * change[i]:.1f} % {faces['file'][i]}") for i in order],
+        [(i, f"{100 * change[i]:.1f} % {files[i]}") for i in order],
         (before, after),
     )
 
@@ -142,7 +142,7 @@ def show_labels(task_data: TaskData, ranks: Ranks, run: Run, count: int) -> str:
 
 
 def _draw_least_certain(faces: Faces, layout: Layout, run: Run, count: int) -> str:
-    files = sorted((run.folder / FOLDER).glob("round*.csv"))
+    files, names = sorted((run.folder / FOLDER).glob("round*.csv")), faces["file"]
     for file in files:
         labels, score = read_labels(file, faces), np.array([row["score"] for row in read_csv(file, ["score"])])
         order = np.argsort(score, kind="stable")[:count].tolist()
@@ -150,7 +150,7 @@ def _draw_least_certain(faces: Faces, layout: Layout, run: Run, count: int) -> s
             file.with_suffix(".jpg"),
             faces,
             layout,
-            [(i, f"{score[i]:.2f} {faces['file'][i]}") for i in order],
+            [(i, f"{score[i]:.2f} {names[i]}") for i in order],
             (None, labels),
         )
     places = ", ".join(str(file.with_suffix(".jpg")) for file in files)
@@ -162,7 +162,7 @@ def _draw(file: Path, faces: Faces, layout: Layout, titles: list[tuple[int, str]
     colours = (TRUTH, FOUND)
     tiles = [
         tile(
-            faces.crops.plain(index, 0),
+            faces.nominal_crop(index),
             [(points[index], colour) for points, colour in zip(labels, colours, strict=True) if points is not None],
             layout,
             TILE,

@@ -10,11 +10,12 @@ from extras.semi.settings import SemiSettings
 from extras.semi.unlabelled import check_apart, unlabelled_splits
 from nets import Trainable
 from pipnet.errors import UserError
-from pipnet.files import checksum, each_row
 from pipnet.geometry import to_crop, to_image
+from pipnet.shipped import checksum
 from utils.data.batches import Batches, recipes
-from utils.data.faces import Faces, constant
+from utils.data.faces import Faces
 from utils.data.prepared_set import Split
+from utils.settings.csv_files import each_row
 from utils.settings.rules import MEAN_TEACHER
 from utils.task.experiment import landmark_experiment
 from utils.task.task_data import TaskData, labelled_rows
@@ -46,14 +47,14 @@ def find_unlabelled(task_data: TaskData, ranks: Ranks) -> UnlabelledFaces:
     """
     settings, sets = task_data.settings, task_data.sets
     data = settings.data
-    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, task_data.training[0], data.unlabelled or [], settings))
+    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, task_data.training[0], data.unlabelled or []))
     tested = task_data.tested or [Split(one, "test") for one in task_data.training if "test" in one.splits]
     ranks.agree(lambda: check_apart(splits, tested))
     hidden = [split._replace(labelled=False) for split in task_data.splits() if data.labelled_fraction < 1]
     faces = task_data.crops([*splits, *hidden], cache=data.cache)
     others = sum(len(split.set.read(split.name)) for split in splits)
     rows = labelled_rows(faces["identity"][others:], data.labelled_fraction, settings.train.seed)
-    faces = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
+    faces = faces.only(np.concatenate([np.ones(others, bool), ~rows]))
     if not len(faces):
         raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
     return UnlabelledFaces(faces, [split.set.checksum for split in splits])
@@ -63,26 +64,27 @@ def semi_experiment(
     task_data: TaskData, ranks: Ranks, unlabelled: UnlabelledFaces, pseudo: PseudoLabels | None = None
 ) -> Experiment:
     """Return the training with a mean teacher, or of one round; pseudo: what the round learns from, None: labels only."""
-    settings = task_data.settings
-    plain = landmark_experiment(task_data, ranks, levels=3 if settings.train.semi == "gssl" else 1)
-    labelled = plain.samples.batches.faces
-    if settings.train.semi != MEAN_TEACHER:
-        return (
-            plain._replace(samples=with_pseudo_labels(plain.samples, task_data, unlabelled, pseudo))
-            if pseudo
-            else plain
-        )
+    semi, plain = task_data.settings.train.semi, landmark_experiment(task_data, ranks)
+    samples = plain.samples
+    if semi == MEAN_TEACHER:
+        samples = with_views(samples, task_data, unlabelled)
+    elif pseudo:
+        samples = with_pseudo_labels(samples, task_data, unlabelled, pseudo)
 
     def start_net(last: Path | None) -> tuple[Trainable, Any]:
         net, weights = plain.net(last)
-        return MeanTeacher(net, task_data.layout, label_shift(labelled)), weights
+        if semi == MEAN_TEACHER:
+            net = MeanTeacher(net, task_data.layout, label_shift(plain.samples.batches.faces))
+        elif semi == "gssl":
+            net.head.levels = 3  # of score maps, see `PIPHead`
+        return net, weights
 
-    return plain._replace(samples=with_views(plain.samples, task_data, unlabelled), net=start_net)
+    return plain._replace(samples=samples, net=start_net)
 
 
 def label_shift(faces: Faces) -> float:
     """Return how far the labels lie right of the true points, in [0, 1] of the crop: the mean of those that have any."""
-    return float(np.nanmean(faces.shift()))
+    return float(np.nanmean(faces["shift"]))
 
 
 def with_views(samples: TrainingSet, task_data: TaskData, unlabelled: UnlabelledFaces) -> TrainingSet:
@@ -100,7 +102,7 @@ def with_views(samples: TrainingSet, task_data: TaskData, unlabelled: Unlabelled
         batches=batches,
         checksums=samples.checksums + unlabelled.checksums,
         labelled=len(labelled),
-        unlabelled_share=settings.of(SemiSettings).unlabelled_share,
+        unlabelled_share=settings.room(SemiSettings).unlabelled_share,
         words=f"{samples.words}; {len(unlabelled.faces)} unlabelled faces",
     )
 
@@ -111,7 +113,7 @@ def with_pseudo_labels(
     """Return the samples, and behind them the unlabelled faces with pseudo-labels."""
     labelled, faces = samples.batches.faces, unlabelled.faces
     learnt = pseudo_labelled(faces, read_labels(pseudo.file, faces), label_shift(labelled), pseudo.level)
-    true = labelled.with_columns(level=constant(0, len(labelled)))
+    true = labelled.with_values(level=0)
     return TrainingSet(
         task_data.batches(Faces.join([true, learnt])),
         learnt_from(samples.checksums, unlabelled, pseudo),
@@ -130,12 +132,10 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
     shift: how far these lie right of the true points, in [0, 1] of the crop. level: which terms they train, see
     `Labels`.
     """
-    crop, count = faces["crop"][:], len(faces)
-    return faces.with_columns(
-        level=constant(level, count),
-        landmarks=to_image(nominal.astype(np.float32).astype(np.float64), crop),
-        known=constant(np.ones(nominal.shape[1], bool), count),
-        label_shift=shift * (crop[:, 2] - crop[:, 0]),
+    crop = faces["crop"]
+    landmarks = to_image(nominal.astype(np.float32).astype(np.float64), crop)
+    return faces.with_values(level=level).with_columns(
+        landmarks=landmarks, label_shift=shift * (crop[:, 2] - crop[:, 0])
     )
 
 
@@ -155,4 +155,4 @@ def read_labels(file: Path, faces: Faces) -> np.ndarray:
         count += 1
     if count < len(names):
         raise other
-    return to_crop(points.reshape(len(faces), -1, 2), faces["crop"][:])
+    return to_crop(points.reshape(len(faces), -1, 2), faces["crop"])

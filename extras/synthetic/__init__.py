@@ -15,21 +15,23 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from extras.synthetic.face import RenderedFace, render_face
+from extras.shared.lists import numbered
+from extras.shared.pts import read_pts, write_pts
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
-from utils.data.lists import numbered
-from utils.data.makers import CONTINUOUS, SYNTHETIC, RawSet
 from utils.data.new_folder import new_folder
-from utils.data.pts import read_pts, write_pts
+from utils.data.table import CONTINUOUS, SYNTHETIC, RawSet
 from utils.settings.progress import progress
-from utils.settings.start import end_with_parent
+from utils.settings.start import end_with
+
+if TYPE_CHECKING:
+    from extras.synthetic.face import RenderedFace
 
 # folders of 300W with their numbers of faces, whose proportions are kept
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}
@@ -59,12 +61,14 @@ DATASETS = {
 }  # see `utils.data.makers`
 
 
-def render(seed: int, index: int, size: int = 256, varied: bool = False, **pose) -> RenderedFace:
+def render(seed: int, index: int, size: int = 256, varied: bool = False, **pose) -> "RenderedFace":
     """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
 
     Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose`
     that replace the drawn ones. varied: of people who differ more, a fourth of them difficult.
     """
+    from extras.synthetic.face import render_face  # the whole renderer, which the processes of `generate` import
+
     _check_size(size)
     hard = index >= HARD_INDEX or (varied and index % 4 == 0)
     return render_face(np.random.default_rng([seed, index]), size, hard, pose, varied)
@@ -232,5 +236,6 @@ def _map(jobs: list[tuple[str, str, int, int, int, bool]], workers: int) -> Iter
 
 
 def _begin_worker() -> None:
-    end_with_parent()
+    if parent := multiprocessing.parent_process():  # the parent of this process is another one if it has ended already
+        end_with(parent.pid)
     cv2.setNumThreads(1)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from extras.shared.backgrounds import background
 from extras.synthetic import paint, scene, variety, wear
 from extras.synthetic.head import HINGE, head_model, landmarks_3d, pose_vertices
 from extras.synthetic.people import Person, Pose, sample_light, sample_person, sample_pose
-from extras.synthetic.render import (
+from extras.synthetic.raster import (
     Camera,
     Drawing,
     Fragments,
@@ -64,7 +65,7 @@ def render_face(rng: np.random.Generator, size: int, hard: bool, fixed: dict, va
     if person.hills is not None:
         points = points + variety.unevenness(person.hills)
     camera = _aim(rng, points, pose, canvas_size)
-    canvas = scene.background(rng, canvas_size) * (0.3 + 0.7 * (light.key_colour + light.sky)).astype(np.float32)
+    canvas = background(rng, canvas_size) * (0.3 + 0.7 * (light.key_colour + light.sky)).astype(np.float32)
     depth = np.full(canvas_size * canvas_size, -1e4, np.float32)
     drawing = Drawing(camera, light, points, canvas.reshape(-1, 3), depth, canvas_size)
     marks = landmarks_3d(points, pose.lids, camera.project)
@@ -148,9 +149,8 @@ def _shade_head(
         for side, lids in zip((-1.0, 1.0), pose.lids, strict=True)
     ]
     colour = shade(surface.albedo, normal, shaded, surface.gloss, light)
-    flatter = np.array(
-        [0.6, 0.5, 1.0], np.float32
-    )  # the eyeball's normals point more towards the viewer than the lids'
+    # the eyeball's normals point more towards the viewer than the lids'
+    flatter = np.array([0.6, 0.5, 1.0], np.float32)
     for pick, cover, ball in eyes:
         lit = (
             shade(ball[:, :3], normal[pick] * flatter, 0.6 * shaded[pick], 0.15, light, 0.4)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from extras.shared.backgrounds import lookup, read_noise
 from extras.synthetic.fields import bump, ridge, smooth
 from extras.synthetic.head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER
-from utils.data.backgrounds import lookup, read_noise
 
 SKIN = (
     np.array(

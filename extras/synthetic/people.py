@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from extras.shared.backgrounds import random_colour
 from extras.synthetic import paint
 from extras.synthetic.fields import IDENTITY
 from extras.synthetic.head import lid_height
-from extras.synthetic.render import Light
-from utils.data.backgrounds import random_colour
+from extras.synthetic.raster import Light
 
-PROFILE = (
-    75  # degrees, largest yaw: beyond it the outer eye corners nearly coincide, and NME is divided by their distance
-)
+# degrees, largest yaw: beyond it the outer eye corners nearly coincide, and NME is divided by their distance
+PROFILE = 75
 
 
 class Person(NamedTuple):

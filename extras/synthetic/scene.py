@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from extras.synthetic.render import Drawing
-from utils.data.backgrounds import background, random_colour
+from extras.shared.backgrounds import background, random_colour
+from extras.synthetic.raster import Drawing
 
 
 def blend(canvas: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> None:

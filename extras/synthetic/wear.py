@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from extras.shared.backgrounds import read_noise
 from extras.synthetic import paint
 from extras.synthetic.fields import smooth
 from extras.synthetic.head import head_model
 from extras.synthetic.people import Person
-from extras.synthetic.render import Drawing, Fragments, Mesh, corners, normals, rasterise, rotation_matrix, shade
+from extras.synthetic.raster import Drawing, Fragments, Mesh, corners, normals, rasterise, rotation_matrix, shade
 
 CLOTH = ("hat", "cap", "hood")
 LOOSE_ROWS, LOOSE_COLUMNS = 15, 41  # grid of hanging hair
@@ -66,7 +67,7 @@ def shade_body(
     """Return the colours (N, 3) of neck and shoulders: skin down to the neckline, then cloth, plain or with a pattern."""
     a = part.sample(np.concatenate([own, normals(seen)], 2))
     x, y, z = a[:, 0], a[:, 1], a[:, 2]
-    n4 = paint.read_noise(x * 0.8 + person.look.offset[1], y * 0.8 + person.look.offset[0])
+    n4 = read_noise(x * 0.8 + person.look.offset[1], y * 0.8 + person.look.offset[0])
     albedo = np.repeat(person.cloth[None], len(x), 0)
     kind = rng.choice(["plain", "stripes", "checks", "print"], p=[0.6, 0.15, 0.1, 0.15])
     period = rng.uniform(8, 40)
@@ -159,9 +160,8 @@ def draw_cover(
     axes.
     """
     cloth = person.style in CLOTH
-    every = np.ix_(
-        np.r_[0 : len(edge) - 1 : 2, len(edge) - 1], np.arange(0, edge.shape[1], 2)
-    )  # half the rows and columns
+    # half the rows and columns
+    every = np.ix_(np.r_[0 : len(edge) - 1 : 2, len(edge) - 1], np.arange(0, edge.shape[1], 2))
     coarse, surface = edge[every], shell[every]
     meshes, fringe = [Mesh(surface, np.max(corners(coarse), 0) > -8)], [coarse]
     if person.long and person.style != "hood":
@@ -179,7 +179,7 @@ def draw_cover(
         a = part.sample(np.concatenate([mesh.seen[..., :2], normals(mesh.seen)], 2))
         normal = a[:, 2:5] * np.where(a[:, 4:5] < 0, -1, 1) if mesh.both else a[:, 2:5]
         if cloth and (number == 0 or person.style == "cap"):
-            n4 = paint.read_noise(a[:, 0] * 1.2 + person.look.offset[0], a[:, 1] * 1.2)
+            n4 = read_noise(a[:, 0] * 1.2 + person.look.offset[0], a[:, 1] * 1.2)
             albedo = person.cloth_two * np.clip(1 + 0.16 * n4[:, :1] + 0.07 * n4[:, 2:3], 0.3, 2)
             alpha, gloss = np.clip(margin / 1.5 + 0.5, 0, 1), 0.03
         else:

@@ -75,7 +75,6 @@ class LocalParts(Wrapper):
     net: Reinit
     joined: Tensor
     order: Tensor
-    moves_crop = True
 
     def __init__(self, net: Reinit):
         super().__init__(net)

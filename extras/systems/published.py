@@ -17,9 +17,9 @@ from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import Opened
 from utils.data.sets import read_meanface
-from utils.settings.config import Defaults, Settings, check_values, load_protocol, make_settings, read_defaults
-from utils.train.checkpoint import first_three, weights_and_mean_face
+from utils.settings.config import Defaults, Settings, check_values, load_protocol, preset_values, read_defaults
 from utils.train.make_net import make_net, state_names
+from utils.train.weight_files import first_three, weights_and_mean_face
 
 
 class Renamed(NamedTuple):
@@ -34,12 +34,6 @@ class Renamed(NamedTuple):
     title: str | None
     needs_meanface: str
     left_out: list[str]
-
-
-def mean_faces(file: Path) -> list[Path]:
-    """Return the files beside published weights that may hold their mean face."""
-    names = dict.fromkeys(system.meanface[0] for system in SYSTEMS.values() if system.meanface)
-    return [path for path in map(file.with_name, names) if path.is_file()]
 
 
 def settings_in(tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
@@ -59,8 +53,9 @@ def settings_of(
     """
     preset = system.preset if system.crops is None or meanface is None else system.crops(meanface)
     keys = check_values(keys, system.title)
-    settings = make_settings(keys, defaults, preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
-    return settings, settings.layouts.load(settings.data.layout)
+    datasets = [keys["dataset"]] if "dataset" in keys else []
+    settings = Settings.of(defaults, preset_values(preset, keys, defaults, datasets), keys)
+    return settings, settings.layouts.load(str(settings.data.layout))
 
 
 def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +64,7 @@ def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> d
         "net": net,
         "layout": layout.to_dict(),
         "args": {**settings.flat(), "val": "none", "weights": "none"},
-        "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict(),
+        "protocol": load_protocol(settings.protocols, str(settings.data.protocol))._asdict(),
     }
 
 

@@ -9,6 +9,8 @@ A step gets uniform numbers (B, STEP_DRAWS), the section and the `CropGeometry`.
 that are not neutral.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,13 @@ from utils.data.changes import (
     LUMA,
     STEP_DRAWS,
     Change,
-    CropGeometry,
     affines,
     filling,
     interpolations,
     rectangles,
     turns,
 )
+from utils.data.faces import CropGeometry
 from utils.settings.sections import AugmentSettings
 
 FREE = 10 / 256  # share of the crop at its right and lower edge that no rectangle of PIPNet and its fork reaches
@@ -32,10 +34,10 @@ TRIANGLE = np.array([(10, 100), (200, 50), (100, 250)]) / 160  # of Slim's affin
 Columns = dict[str, Any]
 
 
-def sides(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
-    """Cut a new crop, whose sides lie at random distances from the centre of the face box."""
+def sides(box: np.ndarray, u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Columns:
+    """Cut a new crop, whose sides lie at random distances from the centre of the face box (B, 2, 2), px of the crop."""
     near_x, far_x, near_y, far_y = recipe.sides
-    low, high = field.box[:, 0], field.box[:, 1]
+    low, high = box[:, 0], box[:, 1]
     reach = np.array([near_x, near_y]) + u[:, :4].reshape(-1, 2, 2) * (far_x - near_x, far_y - near_y)
     first, last = ((low + high) / 2 + sign * reach[:, row] * (high - low) for row, sign in enumerate((-1, 1)))
     scale = field.size / (last - first)
@@ -131,7 +133,7 @@ def noise(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> Column
 
 
 # the names are those of utils.settings.sections.STEPS, which tells the keys that each reads
-STEPS = {
+STEPS: dict[str, Callable[..., Columns]] = {
     "sides": sides,
     "translation": translation,
     "rotation": rotation,
@@ -148,18 +150,20 @@ STEPS = {
 }
 
 
-def in_steps(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> list[Change]:
+def in_steps(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry, box: np.ndarray) -> list[Change]:
     """Return a change for each step. u: uniform numbers (B, steps * STEP_DRAWS) in [0, 1).
 
-    With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step,
-    sees them.
+    box (B, 2, 2): corners of the face boxes in px of the nominal crop, for the step `sides`. With `fill: real`, pixels
+    around the crop are kept until the last step. Otherwise only `sides`, as the first step, sees them.
     """
     made: list[Change] = []
     still: dict[str, Any] = {"matrix": np.tile(np.eye(2, 3), (len(u), 1, 1)), "mirrored": np.zeros(len(u), bool)}
-    kept = field.stored if recipe.fill == "real" else field.side
+    inner = field._replace(seen=field.border) if recipe.fill == "real" else field
+    kept = inner.side
     for place, name in enumerate(recipe.steps):
         seen = field.stored if not made and name == "sides" else kept
-        columns = STEPS[name](u[:, place * STEP_DRAWS : (place + 1) * STEP_DRAWS], recipe, field._replace(side=kept))
+        step = partial(sides, box) if name == "sides" else STEPS[name]
+        columns = step(u[:, place * STEP_DRAWS : (place + 1) * STEP_DRAWS], recipe, inner)
         made.append(
             Change(**{"size": field.size, "seen": seen, "side": kept, "fill": filling(recipe), **still, **columns})
         )

@@ -1,330 +1,183 @@
-"""Finds suspicious labels without a net, by a robust linear model of the set's own shapes.
+"""The measure of labels, of --show-data and --audit: how far each lies from where a landmark net sees it, in face sizes.
 
-Each face is aligned to the mean shape by a similarity. The score of a landmark is its distance from the place that all
-other landmarks of the face predict, in standard deviations of the landmark. The modes of variation that predict it are
-fitted with redescending weights, so that a wrong landmark hardly changes the scores of others.
+A label is compared with the landmark of the net beside which it lies most steadily in the whole set, and with its usual
+place there. So the net may have any layout, and habits that all labels share are no faults. The score is the distance
+as a multiple of a limit: of LEAST, and of TIMES the usual distance of that landmark.
 """
 
 import warnings
-from itertools import combinations
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-from pipnet.geometry import BOX_REACH, far_outside
+from pipnet.chain import is_sure
+from pipnet.errors import UserError
+from pipnet.geometry import invert, similarity, to_crop, transform
+from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
-from utils.data.faces import evenly
+from utils.data.faces import Faces, evenly
+from utils.evaluate.boxes import picture
+from utils.settings.config import Defaults, Settings
+from utils.settings.progress import progress
+from utils.settings.rules import NO_NET
+from utils.task.inference import open_landmark_net
 
-THRESHOLD = 8.0  # robust standard deviations; a label with this score is an alarm
-SURE = float("inf")  # score of a label that is wrong by itself, whatever the model says
-FEWEST, LEARNT = 20, 20000  # faces that a model of shapes needs, and of how many it is learnt at most
-BLOCK = 4096  # faces that are compared with it at once: a matrix each takes memory
-REACH = {"box": BOX_REACH, "picture": 0.25}  # share of its sides; landmarks further outside are wrong
-SLACK = 0.15  # share of the radius: error of an alignment that outliers may cause
-FAR = 3.0  # multiple of the median distance from the mean; more distant shapes are not used for the model
-FLOOR = 2e-3  # share of a face's radius: the smallest error that is assumed for a label
+LEAST, TIMES = 0.1, 4.0  # face sizes; multiple of the median distance
+FEWEST, LEARNT = 8, 500  # faces that tell the usual places, and of how many these are learnt at most
+# of the box of eyes, nose and mouth: side of the face's box; distance by which it lies lower
+WHOLE, LOWER = 5 / 3, 0.13
+NEAR = 0.75  # face sizes: distance from the middle of the labels to that of their face
+SURE = float("inf")  # score of a label that is wrong by itself, whatever a net sees
 
 
 class Finding(NamedTuple):
     """A suspicion about a face."""
 
     face: int  # its index
-    score: float  # robust standard deviations
+    score: float  # from 1 on it is an alarm
     reason: str
     landmarks: tuple[int, ...]  # the suspicious ones
 
 
-class Model(NamedTuple):
-    """Shapes of N landmarks as mean + modes; the mean is centred and has root-mean-square radius 1."""
-
-    mean: ndarray  # (2N,)
-    modes: ndarray  # (2N, 4 + k): the four directions of a similarity, and k modes
-    prior: ndarray  # (4 + k,) 1 / variance of each
-    noise: ndarray  # (N,) standard deviation of a landmark from the place that the others predict
-
-
-class Fit(NamedTuple):
-    """M faces compared with a model."""
-
-    shapes: ndarray  # (M, N, 2) aligned labels
-    expected: ndarray  # (M, N, 2) places expected from the other landmarks
-    z: ndarray  # (M, N) their distance in standard deviations of the landmark, NaN where unknown
+def open_judge(settings: Settings, defaults: Defaults) -> Landmarker:
+    """Return a landmarker with the landmark net of --weights; without one, with the net that comes with the project."""
+    net = None
+    if settings.net.weights not in NO_NET:
+        with suppress(UserError):  # it has a backbone alone, for example
+            net = open_landmark_net(Path(settings.net.weights), defaults)
+    return Landmarker(net)
 
 
-def align(landmarks: ndarray, known: ndarray, mean: ndarray, rounds: int = 4) -> ndarray:
-    """Return landmarks (M, N, 2), each face aligned to `mean` (N, 2) by a robust similarity.
+def see(faces: Faces, landmarker: Landmarker) -> tuple[ndarray, ndarray]:
+    """Return the labels (M, N, 2), NaN where unknown, and the landmarks that the net sees (M, K, 2), px of the crops.
 
-    Unknown landmarks become the mean's.
+    The net looks at the box of the labels, and at that of a whole face with its eyes, nose and mouth there. Then it looks
+    at the face that it has seen in the better of the two. Where it is not sure of a face, such as in crops of a mouth, the
+    face around the labels is looked for in the source image.
     """
-    points = np.where(known, landmarks @ (1, 1j), 0)
-    target, weight = mean @ (1, 1j), known.astype(float)
-    for _ in range(rounds):
-        total = np.maximum(weight.sum(1, keepdims=True), 1e-9)
-        centre, goal = (weight * points).sum(1, keepdims=True) / total, (weight * target).sum(1, keepdims=True) / total
-        flat, aim = points - centre, target - goal
-        turn = (weight * aim * flat.conj()).sum(1, keepdims=True)
-        extent, wanted = ((weight * abs(part) ** 2).sum(1, keepdims=True) for part in (flat, aim))
-        size = np.sqrt(wanted / np.maximum(extent, 1e-18))  # the mean's size: least squares would shrink a bad fit
-        moved = size * turn / np.maximum(abs(turn), 1e-18) * flat + goal
-        error = abs(moved - target)
-        weight = known / (1 + (error / (2 * _scale(error, known)[:, None])) ** 2)
-    moved = np.where(known, moved, target)
-    return np.stack([moved.real, moved.imag], -1)
+    size, border, net = faces.geometry.size, faces.geometry.border, landmarker.net
+    columns = faces.read("nominal", "known", "frame")
+    labels = np.where(columns["known"][..., None], columns["nominal"], np.nan) * size + border
+    boxes = (columns["frame"][:, 0] * size + border).reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centre = boxes[:, :2] + sides * (0.5, 0.5 + LOWER)
+    half = WHOLE / 2 * sides.max(1, keepdims=True)
+    pairs = np.stack([boxes, np.hstack([centre - half, centre + half])], 1)
+    found = []
+    for i, pair in enumerate(progress(pairs, desc="labels", unit="face")):
+        crop = faces.crop(i)
+        looks = landmarker.landmarks_of(crop, pair)
+        face = max(looks, key=lambda face: face.score if net.face else face.scores.mean())
+        again = net.box_of(face.landmarks)
+        if net.shows(again, *crop.shape[1::-1]):
+            (face,) = landmarker.landmarks_of(crop, again[None])
+        found.append(face.landmarks)
+        if net.face and not is_sure(face):
+            image, matrix = picture(faces, i)
+            row, back = faces.row(i), invert(matrix)
+            for other in landmarker(image):
+                points = to_crop(transform(other.landmarks, back), row["crop"]) * size + border
+                reach = np.linalg.norm(points.mean(0) - boxes[i].reshape(2, 2).mean(0))
+                if other.score > face.score and reach < NEAR * np.sqrt(np.prod(np.ptp(points, axis=0))):
+                    face, found[-1] = other, points
+    return labels, np.array(found)
 
 
-def _scale(error: ndarray, known: ndarray) -> ndarray:
-    """Return the median (M,) of each row's known errors, never zero."""
-    masked = np.where(known, error, np.nan)
-    masked[~known.any(1)] = 1
-    return np.maximum(np.nanmedian(masked, 1), 1e-6)
+def examine(labels: ndarray, found: ndarray, layout: Layout, names: Sequence[str] | ndarray) -> list[Finding]:
+    """Return the suspicions about labels (M, N, 2), worst first, at least one for each face.
 
-
-def _similarities(mean: ndarray) -> ndarray:
-    """Return the unit directions (2N, 4) in which scale, rotation and two shifts move the mean (N, 2)."""
-    x, y = mean.T
-    zero, one = np.zeros_like(x), np.ones_like(x)
-    directions = np.stack([np.stack(pair, -1).ravel() for pair in ((x, y), (-y, x), (one, zero), (zero, one))], 1)
-    return directions / np.linalg.norm(directions, axis=0)
-
-
-def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
-    """Return the model of faces (M, N, 2), `known` (M, N).
-    Landmarks that fit badly in one round get less weight in the next.
+    found (M, K, 2): where a net sees its landmarks. names: of the M pictures.
     """
-    count, points = landmarks.shape[1], np.where(known[..., None], landmarks, np.nan)
-    sides = np.nanmax(points, 1) - np.nanmin(points, 1)
-    points = (points - np.nanmean(points, 1, keepdims=True)) / np.hypot(*sides.T)[:, None, None]
+    findings = _plain_faults(labels, layout, names)
+    judged = np.flatnonzero(np.isfinite(labels).all(-1).any(1))
+    if len(judged) >= FEWEST:
+        distance, limits = _measure(labels[judged], found[judged])
+        scores = distance(np.arange(layout.count))
+        exchanged = _exchanges(distance, scores, layout)
+        for row, face in enumerate(judged.tolist()):
+            findings.append(exchanged.get(row) or _misfit(scores[row], limits, layout.point_names()))
+            findings[-1] = findings[-1]._replace(face=face)
+    return sorted(findings, key=lambda finding: (-finding.score, finding.face))
+
+
+def _plain_faults(labels: ndarray, layout: Layout, names: Sequence[str] | ndarray) -> list[Finding]:
+    """Return the faults that need no net: too few landmarks, and the labels of an earlier face, to 1/100 px."""
+    findings, first = [], {}
+    for face, points in enumerate(labels):
+        known = np.flatnonzero(np.isfinite(points).all(-1))
+        other = first.setdefault(points.round(2).tobytes(), face)
+        if len(known) < min(3, layout.count):
+            findings.append(Finding(face, SURE, f"{len(known)} landmarks are labelled", tuple(known.tolist())))
+        elif other != face:
+            findings.append(Finding(face, SURE, f"the same labels as {names[other]}", ()))
+    return findings
+
+
+def _measure(labels: ndarray, found: ndarray) -> tuple[Callable[[ndarray], ndarray], ndarray]:
+    """Return (the function from an order (N,) of the labels to their distances (M, N) as multiples of the limits, the
+    limits (N,) in face sizes). Distances of unknown labels are NaN.
+    """
+    some = evenly(len(labels), LEARNT)
+    usual, spread = beside(labels[some], found[some])
+    steadiest, every = spread.argmin(1), np.arange(len(spread))
+    usual, limits = usual[every, steadiest], LEAST + TIMES * spread[every, steadiest]
+    upright = _upright(found)
+
+    def distance(order: ndarray) -> ndarray:
+        apart = np.einsum("mab,mnb->mna", upright, labels[:, order] - found[:, steadiest])
+        return np.linalg.norm(apart - usual, axis=-1) / limits
+
+    return distance, limits
+
+
+def beside(labels: ndarray, found: ndarray) -> tuple[ndarray, ndarray]:
+    """Return where labels (M, N, 2) usually lie beside each landmark of a net (N, K, 2), and the median distance from that
+    place (N, K), both in face sizes without the roll. Infinite distances for labels that no face has.
+
+    found (M, K, 2): where the net sees its landmarks.
+    """
+    apart = np.einsum("mab,mnkb->mnka", _upright(found), labels[:, :, None] - found[:, None])
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for a landmark that no face has
-        mean = np.nan_to_num(np.nanmedian(points, 0))
-    for _ in range(3):
-        mean = mean - mean.mean(0)
-        mean /= np.sqrt((mean**2).sum(1).mean())
-        shapes = align(landmarks, known, mean)
-        mean = np.median(shapes, 0)
-    most = min(30, max((2 * count - 4) // 3, 1), len(landmarks) // 5)
-    filled, similar = (shapes - mean).reshape(len(shapes), -1), _similarities(mean)
-    for _ in range(rounds):
-        filled = filled - filled @ similar @ np.linalg.pinv(similar)
-        length = np.linalg.norm(filled - np.median(filled, 0), axis=1)
-        usual = filled[length <= FAR * np.median(length)]  # else one unusual face would become a mode
-        _, values, axes = np.linalg.svd(usual - usual.mean(0), full_matrices=False)
-        variance = values**2 / len(usual)
-        kept = min(int(np.searchsorted(np.cumsum(variance) / max(variance.sum(), 1e-18), 0.98)) + 1, most)
-        rest = max(variance[kept:].sum() / (2 * count), 1e-8)
-        prior = np.concatenate([np.full(4, 1 / (SLACK**2 * count)), 1 / np.maximum(variance[:kept], 1e-9)])
-        modes = np.hstack([similar, axes[:kept].T])
-        model = Model(mean.ravel() + usual.mean(0), modes, prior, np.full(count, rest**0.5))
-        residual = np.linalg.norm(_explain(model, shapes, known)[0], axis=-1)
-        model = model._replace(
-            noise=np.array([_noise(values[mask]) for values, mask in zip(residual.T, known.T, strict=True)])
-        )
-        _, fitted, weight = _explain(model, shapes, known)
-        weight = np.repeat(weight, 2, 1)
-        filled = weight * (shapes.reshape(len(shapes), -1) - model.mean) + (1 - weight) * (fitted - model.mean)
-    return model
+        usual = np.nanmedian(apart, 0)
+        spread = np.nanmedian(np.linalg.norm(apart - usual, axis=-1), 0)
+    return usual, np.nan_to_num(spread, nan=np.inf)
 
 
-def _noise(distance: ndarray) -> float:
-    """Return the standard deviation per coordinate of distances (M,): from their median, or from the tail if that gives
-    more.
-    """
-    if not len(distance):
-        return 1.0
-    # the divisors are the median and the 95 % quantile of distances with unit standard deviation per coordinate
-    return max(np.median(distance) / 1.177, np.quantile(distance, 0.95) / 2.448, FLOOR)
+def _upright(found: ndarray) -> ndarray:
+    """Return matrices (M, 2, 2) from px to face sizes, without the roll, of faces whose landmarks are `found` (M, K, 2)."""
+    usual_face = np.median(found, 0)
+    size = np.sqrt(np.prod(np.ptp(usual_face, axis=0)))
+    return np.linalg.inv([similarity(usual_face, face)[:, :2] for face in found]) / size
 
 
-def _explain(model: Model, shapes: ndarray, known: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    """Fit the modes to shapes (M, N, 2).
-    Return leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N).
-    """
-    parts = [
-        _explain_block(model, shapes[start : start + BLOCK], known[start : start + BLOCK])
-        for start in range(0, max(len(shapes), 1), BLOCK)
-    ]
-    residual, fitted, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return residual, fitted, weight
+def _misfit(scores: ndarray, limits: ndarray, names: list[str]) -> Finding:
+    """Return the finding about a face with these scores (N,), which names its worst landmarks."""
+    order = np.nan_to_num(scores, nan=-1).argsort()[::-1]
+    worst, score = int(order[0]), float(scores[order[0]])
+    marked = tuple(int(i) for i in order if scores[i] >= max(1, score / 2))
+    if np.nanmedian(scores) >= 1:
+        return Finding(-1, score, f"the whole face is {np.nanmedian(scores * limits):.2f} face sizes off", marked[:8])
+    name = "" if names[worst] == str(worst) else f" ({names[worst]})"
+    return Finding(-1, score, f"{worst}{name} is {score * limits[worst]:.2f} face sizes off", marked)
 
 
-def _explain_block(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> tuple[ndarray, ndarray, ndarray]:
-    """Return the same as `_explain` for one block of faces."""
-    faces, count = known.shape
-    modes, size = model.modes, model.modes.shape[1]
-    offset = shapes.reshape(faces, -1) - model.mean
-    products = (modes[:, :, None] * modes[:, None, :]).reshape(2 * count, -1)
-    precise = np.repeat(model.noise, 2) ** -2.0
-    weight = known.astype(float)
-    for _ in range(rounds):
-        scaled = np.repeat(weight, 2, 1) * precise
-        normal = (scaled @ products).reshape(faces, size, size) + np.diag(model.prior)
-        inverse = np.linalg.inv(normal)
-        coefficients = np.einsum("mij,mj->mi", inverse, (scaled * offset) @ modes)
-        residual = (offset - coefficients @ modes.T).reshape(faces, count, 2)
-        distance = np.linalg.norm(residual, axis=-1) / model.noise
-        width = np.maximum(3.0, 2 * _scale(distance, known)[:, None])  # wider for a face that fits badly as a whole
-        weight = known / (1 + (distance / width) ** 2) ** 2
-    blocks = modes.reshape(count, 2, size)
-    for start in range(0, faces, 512):  # remove each landmark's effect on its own fit: (I - H)^-1 r
-        part = slice(start, start + 512)
-        pull = np.einsum("nas,mst,nbt->mnab", blocks, inverse[part], blocks, optimize=True)
-        pull = np.eye(2) - pull * (weight[part] / model.noise**2)[..., None, None]
-        residual[part] = np.linalg.solve(pull, residual[part][..., None])[..., 0]
-    return residual, coefficients @ modes.T + model.mean, weight
-
-
-def fit(model: Model, landmarks: ndarray, known: ndarray) -> Fit:
-    """Compare landmarks (M, N, 2) with the model."""
-    shapes = align(landmarks, known, model.mean.reshape(-1, 2))
-    residual = _explain(model, shapes, known)[0]
-    return Fit(shapes, shapes - residual, np.where(known, np.linalg.norm(residual, axis=-1) / model.noise, np.nan))
-
-
-def examine(
-    landmarks: ndarray,
-    visible: ndarray,
-    layout: Layout,
-    box: ndarray | None = None,
-    size: ndarray | None = None,
-    names: Any = None,
-) -> list[Finding]:
-    """Return all suspicions about landmarks (M, N, 2) in image px, worst first; a score from THRESHOLD up is an alarm.
-
-    visible (M, N): landmarks to judge; NaN ones are never judged. If known: box (M, 4) and size (M, 2) of the images in
-    px, and their names. Every face that the model covers has at least one finding, so the list ranks all of them.
-    """
-    known = visible & np.isfinite(landmarks).all(-1)
-    found = _plain_faults(landmarks, known, layout, box, size)
-    usable = np.flatnonzero(~np.isin(np.arange(len(known)), [finding.face for finding in found]) & (known.sum(1) >= 3))
-    if len(usable) >= FEWEST and layout.count >= 3:
-        found += [
-            finding._replace(face=int(usable[finding.face]))
-            for finding in _misfits(landmarks[usable].astype(np.float64), known[usable], layout)
-        ]
-    found += _copies(landmarks, known, names)
-    return sorted(found, key=lambda finding: (-finding.score, finding.face))
-
-
-def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size) -> list[Finding]:
-    """Return the findings that need no model: too few landmarks, faces without extent, landmarks far outside."""
-    found = []
-    for face, (points, mask) in enumerate(zip(landmarks, known, strict=True)):
-        if mask.sum() < min(3, layout.count):
-            found.append(
-                Finding(face, SURE, f"{mask.sum()} landmarks are labelled", tuple(np.flatnonzero(mask).tolist()))
-            )
-            continue
-        extent = np.ptp(points[mask], axis=0).max() if layout.count > 1 else np.inf
-        eyes = list(layout.interocular or ())
-        if extent < 1e-6 or (eyes and mask[eyes].all() and np.linalg.norm(np.subtract(*points[eyes])) < 1e-3 * extent):
-            found.append(
-                Finding(face, SURE, "all landmarks coincide" if extent < 1e-6 else "the eyes coincide", tuple(eyes))
-            )
-            continue
-        for name, frame in (("box", box), ("picture", size)):
-            if frame is None:
-                continue
-            edges = frame[face] if name == "box" else np.concatenate([np.zeros(2), frame[face]])
-            if (out := np.flatnonzero(mask & far_outside(points, edges, REACH[name]))).size:
-                found.append(Finding(face, SURE, f"far outside the {name}", tuple(out.tolist())))
-                break
-    return found
-
-
-def _copies(landmarks: ndarray, known: ndarray, names: Any) -> list[Finding]:
-    """Return the faces whose labels equal those of an earlier face to 1/100 px."""
-    first: dict[bytes, int] = {}
-    found = []
-    for face, points in enumerate(np.where(known[..., None], landmarks, np.nan).round(2) + 0.0):
-        if known[face].any() and (other := first.setdefault(points.tobytes(), face)) != face:
-            found.append(Finding(face, SURE, f"the same labels as {names[other] if names else f'face {other}'}", ()))
-    return found
-
-
-def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding]:
-    """Return one finding per face: exchanged landmarks if they explain the misfit, else the worst landmarks."""
-    some = evenly(len(landmarks), LEARNT)
-    model = learn(landmarks[some], known[some])
-    fitted = fit(model, landmarks, known)
-    z = np.where(known, fitted.z, 0)
-    typical = np.maximum(
-        _scale(z, known) / 1.177, 1
-    )  # a misfit of the whole face is removed from its landmarks' scores
-    overall = np.log(typical)  # and becomes the score of the face
-    overall = overall / max(np.median(overall[overall > 0]) if (overall > 0).any() else 1, 0.1)
-    found = _exchanges(model, fitted, landmarks, known, layout)
-    pixels = np.linalg.norm(
-        np.where(known[..., None], landmarks - _centre(landmarks, known), 0), axis=(1, 2)
-    ) / np.linalg.norm(np.where(known[..., None], fitted.shapes - _centre(fitted.shapes, known), 0), axis=(1, 2))
-    for face in range(len(z)):
-        if face in found:
-            continue
-        own = z[face] / typical[face]
-        worst = int(own.argmax())
-        marked = np.flatnonzero(own >= max(own[worst] / 2, 3))
-        distance = pixels[face] * model.noise[worst] * z[face, worst]
-        same = np.flatnonzero(
-            known[face] & (np.linalg.norm(fitted.shapes[face] - fitted.shapes[face, worst], axis=-1) < 1e-6)
-        )
-        where = f", on {min(set(same.tolist()) - {worst})}" if len(same) > 1 else ""
-        found[face] = Finding(
-            face,
-            float(own[worst]),
-            f"{worst} is {distance:.1f} px off{where}",
-            tuple(sorted(marked.tolist(), key=lambda i: -own[i])),
-        )
-        if overall[face] > own[worst]:
-            found[face] = Finding(face, float(overall[face]), "no usual shape", tuple(np.argsort(-own)[:8].tolist()))
-    return list(found.values())
-
-
-def _centre(points: ndarray, known: ndarray) -> ndarray:
-    """Return the mean (M, 1, 2) of the known points (M, N, 2)."""
-    return np.where(known[..., None], points, 0).sum(1, keepdims=True) / known.sum(1)[:, None, None]
-
-
-def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, layout: Layout) -> dict[int, Finding]:
-    """Return {face: finding} of faces that fit clearly better if labels are exchanged: all mirrored, those of a part,
-    or two.
-    """
-    found, flip = {}, np.array(layout.flip_index)
+def _exchanges(distance: Callable, scores: ndarray, layout: Layout) -> dict[int, Finding]:
+    """Return {row: finding} of faces that fit clearly better with left and right exchanged, as a whole or in a group."""
+    flip, findings = np.array(layout.flip_index), {}
     groups = {tuple(range(layout.count)): "the whole face"}
-    for name, part in layout.groups.items():
-        group = tuple(sorted({*part, *flip[list(part)].tolist()}))
-        groups[group] = f"{groups[group]}, {name}" if group in groups else name
-    for group, name in sorted(groups.items(), key=lambda item: len(item[0])):  # small parts come first
-        moved = [i for i in group if flip[i] != i]
-        before = _misfit(fitted.z, moved)
-        faces = np.flatnonzero(before > THRESHOLD / 2)
-        if not moved or not len(faces):
-            continue
+    for name, ids in layout.groups.items():
+        both = tuple(sorted({*ids, *flip[list(ids)].tolist()}))
+        groups[both] = f"{groups[both]}, {name}" if both in groups else name
+    for ids in groups:
+        moved = [i for i in ids if flip[i] != i]
         order = np.arange(layout.count)
         order[moved] = flip[moved]
-        after = _misfit(fit(model, landmarks[faces][:, order], known[faces][:, order]).z, list(group))
-        for face, was, now in zip(faces.tolist(), before[faces], after, strict=True):
-            score = float(np.nanmax(fitted.z[face, moved]))
-            if now < min(was, THRESHOLD) / 2 and face not in found:
-                found[face] = Finding(face, score, f"left and right exchanged: {name}", tuple(moved))
-    for face in np.flatnonzero(np.nanmax(fitted.z, 1) > THRESHOLD / 2).tolist():
-        if face not in found and (pair := _pair(fitted.shapes[face], fitted.expected[face], fitted.z[face])):
-            found[face] = Finding(
-                face, float(max(fitted.z[face, list(pair)])), f"{pair[0]} and {pair[1]} exchanged", pair
-            )
-    return found
-
-
-def _misfit(z: ndarray, group: list[int]) -> ndarray:
-    """Return the root mean square (M,) of z over the known landmarks of a group, 0 without any."""
-    chosen = z[:, group]
-    return np.sqrt(np.nansum(chosen**2, 1) / np.maximum(np.isfinite(chosen).sum(1), 1))
-
-
-def _pair(shape: ndarray, expected: ndarray, z: ndarray) -> tuple[int, int] | None:
-    """Return two landmarks of which each lies where the other is expected, far from its own expected place; None
-    without any.
-    """
-    for i, j in combinations(np.flatnonzero(z > THRESHOLD / 2).tolist(), 2):
-        own = min(np.linalg.norm(shape[i] - expected[i]), np.linalg.norm(shape[j] - expected[j]))
-        if max(np.linalg.norm(shape[i] - expected[j]), np.linalg.norm(shape[j] - expected[i])) < own / 3:
-            return i, j
-    return None
+        before, after = (np.nan_to_num(values).max(1) for values in (scores, distance(order)))
+        for row in np.flatnonzero((before >= 1) & (after < before / 2)).tolist():
+            reason = f"left and right exchanged: {groups[ids]}"
+            findings.setdefault(row, Finding(-1, float(before[row]), reason, tuple(moved)))
+    return findings

@@ -1,40 +1,17 @@
 """The flags of the commands beside the main job, see `utils.settings.modes`."""
 
-from argparse import Namespace
 from collections.abc import Callable
-from typing import Any
 
-from pipnet.app.flags import FACES, add_face_flags
-from pipnet.errors import UserError
-from utils.settings.modes import TESTS, Mode, check_unread
-from utils.settings.modes import WORK as MAIN_JOB
-from utils.settings.sections import KEYS, SECTIONS
+from pipnet.flags import FACES, add_face_flags
+from utils.settings.command import Command
+from utils.settings.config import Settings
+from utils.settings.sections import SECTIONS
 
 WORK = ("show_data", "audit", "predict", "list_nets")
-TESTED_ONLY = (
-    "norm",
-    "thresholds",
-    "data_dir",
-    "test_data",
-    "frame_step",
-    "allow_partial",
-    "layouts",
-)  # --predict reads none
-OTHERS = (*MAIN_JOB, "show_data", "audit", "predict", "sweep", "resume", "overwrite")
-MODES = {  # checked in this order
-    "list_nets": Mode((), OTHERS, "--list-nets only lists; leave the other modes out"),
-    "predict": Mode((), ("sweep", "audit"), "--predict uses one trained net; leave --sweep and --audit out"),
-    "predict_format": Mode(("predict",), (), "--predict-format is the format of --predict; give that too"),
-    **{name: Mode(("predict",), (), f"--{name.replace('_', '-')} is for --predict; give that too") for name in FACES},
-    "audit": Mode(
-        (), ("train", *TESTS, "export", "sweep"), "--audit trains nets of its own; leave --train, --test, --sweep out"
-    ),
-    "sweep": Mode(
-        ("train",),
-        ("show_data", "export", "test_formats"),
-        "--sweep goes with --train, and with --test or --test-onnx; leave other modes out",
-    ),
-}
+READ_BY = {**dict.fromkeys(("predict_format", *FACES), ("predict",)), "folds": ("audit",)}
+FORMATS = ("pts", "csv", "coco", "cvat", "label-studio")  # of --predict, see `extras.tools.results.FORMATS`
+# keys that a test reads and --predict does not
+TESTED_ONLY = ("norm", "thresholds", "data_dir", "test_data", "frame_step", "allow_partial", "layouts")
 
 
 def add_modes(add: Callable) -> None:
@@ -44,7 +21,8 @@ def add_modes(add: Callable) -> None:
         "--sweep",
         metavar="KEY=A,B,C",
         action="append",
-        help="--train (and --test) once with each value of this key; if given several times, with each combination",
+        help="--train (and --test) once with each value of this key; if given several times, with each combination. With "
+        "--trials also a range: KEY=LOW..HIGH",
     )
     add(
         "--audit",
@@ -54,7 +32,7 @@ def add_modes(add: Callable) -> None:
     add(
         "--predict",
         metavar="PATH",
-        help="write the landmarks of a picture, or of all pictures in a folder, most uncertain first, as .pts, CSV or COCO",
+        help="write the landmarks of a picture, or of all pictures in a folder, most uncertain first, as .pts, CSV, COCO or CVAT",
     )
     add(
         "--list-nets",
@@ -65,27 +43,26 @@ def add_modes(add: Callable) -> None:
 
 
 def add_flags(add: Callable) -> None:
-    """Add the flags of --predict."""
-    add("--predict-format", metavar="FORMAT", help="pts, csv or coco; default: by the ending of --out")
+    """Add the flags of --sweep and --predict."""
+    add("--trials", metavar="N", type=int, help="--sweep: train N runs with values that Optuna proposes, by validation")
+    add(
+        "--predict-format",
+        metavar="FORMAT",
+        choices=FORMATS,
+        help=f"{', '.join(FORMATS)}; default: by the ending of --out",
+    )
     add_face_flags(add, "for --predict 32")
 
 
-def check_modes(mode: Namespace, typed: set[str], given: dict[str, Any]) -> None:
-    """Raise UserError for values that do not fit, and for `given` keys that a mode does not read.
-    typed: the names of the flags on the command line.
-    """
-    if mode.show_data is not None and mode.show_data < 1:
-        raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
-    if mode.audit and mode.resume and not mode.exp:
-        raise UserError("--audit --resume needs the name of the audit: --exp")
-    if typed & {*MAIN_JOB, *WORK} == {"predict"}:
-        check_unread(given, TESTED_ONLY, "is not read by --predict; leave it out, or give --test too")
-        if "perturbed" in given.get("box", ()):
-            raise UserError("--box perturbed is not read by --predict; leave it out, or give --test too")
-    if mode.list_nets is not None:
-        check_unread(given, KEYS, "is not read by --list-nets, which measures nets with a head pip; leave it out")
-    if mode.audit:
-        unread = {"test_data", *SECTIONS["test"].keys} - {"norm"}
-        check_unread(given, unread, "is for tests, and --audit tests no net; leave it out")
-    elif mode.train or mode.prepare:
-        check_unread(given, ("folds",), "is the number of nets of --audit; give that, or leave it out")
+def reader(name: str, command: Command, settings: Settings | None) -> str:
+    """Return with what a flag is read, where READ_BY does not say it, see `utils.settings.faults.reader`."""
+    if name in ("threshold", "detector_scale") and settings and settings.test.detector == "none":
+        return "a --detector"
+    if command.has("list_nets") and name != "list_nets":
+        return "another mode"
+    others = command.trains or command.tests or command.has("prepare", "show_data", "export")
+    if name in TESTED_ONLY and command.has("predict") and not others:
+        return "--test"
+    if command.has("audit") and name != "norm" and (name == "test_data" or name in SECTIONS["test"].keys):
+        return "--test"
+    return ""

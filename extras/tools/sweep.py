@@ -1,4 +1,4 @@
-"""--sweep KEY=A,B,C: one training (and test) per value, each in its own processes and folder, and one table of all."""
+"""--sweep KEY=A,B,C or KEY=LOW..HIGH: trainings (and tests), each in its own processes and folder, and one table of all."""
 
 import hashlib
 import itertools
@@ -7,17 +7,23 @@ import os
 import re
 import subprocess
 import sys
-from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from extras.tools.faults import faults
+from extras.tools.trials import Range, load_optuna, propose, read_range
 from pipnet.errors import UserError
-from pipnet.files import read_csv, set_aside, write_csv, write_text
-from utils.data.paths import resolve_paths
+from pipnet.files import set_aside, write_text
+from pipnet.flags import flag
+from utils.data.paths import with_absolute_paths
 from utils.evaluate.tables import markdown_table, with_numbers
-from utils.settings.config import ROOT, Defaults, flags_of, make_settings, read_value
+from utils.settings.command import Command, flags_of, read_value
+from utils.settings.config import ROOT, Settings, preset_values
+from utils.settings.csv_files import read_csv, write_csv
+from utils.settings.faults import refuse
 from utils.settings.sections import KEYS, SECTIONS
 from utils.settings.start import names_training
 from utils.settings.yaml_files import nearest, read_yaml
@@ -32,62 +38,100 @@ FIGURES = {"val_nme": "val NME %", "val_false": "val false %"}  # of the validat
 TESTS = ("test", "test_onnx")  # modes of a sweep, beside the training
 DONE = "done"
 PLACES = ("data_root", "run_root")  # keys that say where files are written
+TRIES = 50  # proposals, until one is new
 
 
-def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[dict]:
-    """Train with every combination of the values in `mode.sweep`. Write the table and return its `figures`.
+def sweep(command: Command) -> list[dict]:
+    """Train with every combination of the values of --sweep, or with --trials N proposed ones. Write the table and return
+    its `figures`.
 
     A failed run does not stop the others; it is a UserError at the end. UserError before the first run for wrong keys
     or values.
     """
-    keys = read_keys(mode.sweep, given)
+    keys, trials = read_keys(command.mode("sweep"), command.given), command.mode("trials", 0)
+    ranges = [key for key, values in keys.items() if isinstance(values, Range)]
+    if trials:
+        load_optuna()  # or a line that says that it is missing
+    elif ranges:
+        raise UserError(f"--sweep {ranges[0]} has a range; say how many runs try values of it: --trials N")
     for name, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
         if variable(name, 0) > least:
             raise UserError(
                 "a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)"
             )
-    given = resolve_paths(given)
-    folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
-    tests = [name for name in TESTS if getattr(mode, name)]
+    command = with_absolute_paths(command)
+    folder, given, defaults = sweep_folder(command), command.given, command.defaults
+    tests = list(filter(command.has, TESTS))
     values = {**defaults.values, "presets": defaults.presets, **given}
     record = {
-        "sweep": list(keys),
+        "sweep": command.mode("sweep") if trials else list(keys),
         "tests": tests,
         "values": {key: value for key, value in values.items() if key not in keys},
     }
-    again = mode.resume and differs_in_tests(folder, record)
-    combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
+    again = command.has("resume") and differs_in_tests(folder, record)
+    columns = [[values.low, values.high] if isinstance(values, Range) else values for values in keys.values()]
+    combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*columns)]
     for chosen in combinations:
         wanted = {**given, **chosen}
-        if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
-            raise UserError("--sweep compares landmark nets; train detectors one by one")
+        row = preset_values(wanted.get("preset"), wanted, defaults)
+        refuse(faults(command, Settings.of(defaults, row, wanted)))
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
-    with hold(Run(folder, folder / "best.pt"), not mode.resume, mode.overwrite, bool(mode.exp)) as run:
+    new, overwrite = not command.has("resume"), command.has("overwrite")
+    with hold(Run(folder, folder / "best.pt"), new, overwrite, command.exp is not None) as run:
         folder = run.folder
-        if not mode.resume:
-            places = [_folder(folder, chosen) for chosen in combinations]
-            for place in places:
-                check_new(place, mode.overwrite)
-            for place in filter(Path.exists, places):
-                with locked(place):
-                    set_aside(place)
+        if trials:
+            combinations = record["trials"] = [] if new else read_yaml(folder / RECORD).get("trials", [])
+        runs = {_folder(folder, chosen): chosen for chosen in combinations}
+        if new:
+            _make_way(runs, overwrite)
         if again:
             (folder / RESULT).unlink(missing_ok=True)  # then no run is done
         write_text(folder / RECORD, yaml.safe_dump(record, sort_keys=False))
         names_training(folder)
-        failed = _train_all(mode, given, combinations, folder)
+        proposals = _proposals(folder, keys, runs, trials, overwrite)
+        failed = _train_all(command, runs, folder, proposals)
     if failed:
-        count = len(combinations)
-        raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
+        raise UserError(
+            f"{failed} of {len(runs)} runs failed, each of which has said why above; --resume tries them again"
+        )
     return with_numbers(read_csv(folder / RESULT))
 
 
-def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
-    """Return {key: checked values} of texts like "reg=1,2".
+def _make_way(places: Iterable[Path], overwrite: bool) -> None:
+    """Move aside what lies where runs are to be written. UserError if that is not wanted."""
+    for place in places:
+        check_new(place, overwrite)
+    for place in filter(Path.exists, places):
+        with locked(place):
+            set_aside(place)
+
+
+def _proposals(
+    folder: Path, keys: dict[str, list | Range], runs: dict[Path, dict], trials: int, overwrite: bool
+) -> Iterator[tuple[Path, dict]]:
+    """Yield (folder, values) of further runs until `runs`, to which they are added, has `trials`, or no value is new."""
+    record = read_yaml(folder / RECORD)
+    while len(runs) < trials:
+        figures = [(chosen, _figures(place)) for place, chosen in runs.items()]
+        judged = [(chosen, row[name]) for chosen, row in figures for name in FIGURES.values() if row.get(name)]
+        done = [(chosen, float(figure)) for chosen, figure in judged]
+        tried = (propose(keys, done, len(runs) * TRIES + number) for number in range(TRIES))
+        chosen = next((one for one in tried if _folder(folder, one) not in runs), None)
+        if chosen is None:
+            return
+        place = _folder(folder, chosen)
+        _make_way([place], overwrite)
+        runs[place] = chosen
+        write_text(folder / RECORD, yaml.safe_dump({**record, "trials": list(runs.values())}, sort_keys=False))
+        yield place, chosen
+
+
+def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list | Range]:
+    """Return {key: checked values, or their range} of texts like "reg=1,2" and "reg=1..2".
     given: keys that are also given as flags; UserError for these.
     """
-    keys: dict[str, list] = {}
+    keys: dict[str, list | Range] = {}
     for text in texts:
         name, _, values = text.partition("=")
         key = {"backbone": "net"}.get(name, name.replace("-", "_"))
@@ -103,25 +147,31 @@ def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
             raise UserError(
                 f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it"
             )
-        keys[key] = [read_value(key, [value] if KEYS[key].many else value) for value in values.split(",")]
-        for i, value in enumerate(keys[key]):
-            if value in keys[key][:i]:
+        found = read_range(key, values)
+        if found:
+            keys[key] = found
+            continue
+        several = [read_value(key, [value] if KEYS[key].many else value) for value in values.split(",")]
+        for i, value in enumerate(several):
+            if value in several[:i]:
                 raise UserError(f"--sweep {text}: {_shown(value)} is there twice")
+        keys[key] = several
     return keys
 
 
-def sweep_folder(mode: Namespace, root: Path) -> Path:
+def sweep_folder(command: Command) -> Path:
     """Return the sweep's folder: --exp, else the newest sweep to resume, else the next free id.
     UserError if it is unusable.
     """
-    if mode.resume and not mode.exp:
+    root, resumes = command.folder("run_root"), command.has("resume")
+    if resumes and not command.exp:
         plans = sorted(root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)
         if not plans:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
-    folder = run_folder.find_run(mode.exp, root, True).folder
-    if not mode.resume:
-        check_new(folder, mode.overwrite, (ROOT, root))
+    folder = run_folder.find_run(command.exp, root, True).folder
+    if not resumes:
+        check_new(folder, command.has("overwrite"), (ROOT, root))
     elif not (folder / RECORD).is_file():
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
     return folder
@@ -161,35 +211,40 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
     return folder.with_name(f"{folder.name}-{name}")
 
 
-def _train_all(mode: Namespace, given: dict[str, Any], combinations: list[dict], folder: Path) -> int:
-    """Train and test the runs that are not done yet. Return the number of runs that failed."""
+def _train_all(command: Command, runs: dict[Path, dict], folder: Path, proposals: Iterator[tuple[Path, dict]]) -> int:
+    """Train and test the runs, {folder: its values}, that are not done yet, then those that are proposed and added to
+    them. Return the number of runs that failed.
+    """
     before = read_csv(folder / RESULT, texts=("run", "state"))
     states = {row["run"]: row["state"] for row in before}
-    tests = [name for name in TESTS if getattr(mode, name)]
+    tests = list(filter(command.has, TESTS))
     needed = "report/scores.csv" if tests else "last.pt"
-    for count, chosen in enumerate(combinations, 1):
-        place = _folder(folder, chosen)
+    for count, (place, chosen) in enumerate(itertools.chain(list(runs.items()), proposals), 1):
         if states.get(place.name) == DONE and (place / needed).is_file():
             continue
         text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
-        print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
-        status = _start([*_flags(mode, tests, place), *flags_of({**given, **chosen})])
+        total = max(len(runs), command.mode("trials", 0))
+        print(f"sweep, run {count} of {total}: {text}, in {place}", file=sys.stderr, flush=True)
+        typed = {key: value for key, value in command.given.items() if key in command.typed}
+        status = _start([*_flags(command, tests, place), *flags_of({**typed, **chosen})])
         states[place.name] = DONE if status == 0 else f"failed ({status})"
-        _write(folder, combinations, states)
-    header, rows = _write(folder, combinations, states)
+        _write(folder, runs, states)
+    header, rows = _write(folder, runs, states)
     shown = markdown_table(rows, header)
     column = next(header.index(name) for name in FIGURES.values() if name in header)
     good = [(float(figure), row[-2]) for row in rows if row[-1] == DONE and (figure := row[column])]
     of = f", of the {len(good)} runs that have it" if len(good) < len(rows) else ""
     best = f"\nBest:  {min(good)[1]} (by validation{of})" if len(good) > 1 else ""
     print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}; the folders of the runs: {folder}-...", flush=True)
-    return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
+    return sum(states.get(place.name) != DONE for place in runs)
 
 
-def _flags(mode: Namespace, tests: list[str], place: Path) -> list[str]:
+def _flags(command: Command, tests: list[str], place: Path) -> list[str]:
     """Return the command line of one run."""
     flags = ["--train", "--exp", str(place)]
-    flags += [f"--{name.replace('_', '-')}" for name in (*["prepare"] * mode.prepare, *tests)]
+    flags += map(flag, [*["prepare"] * command.has("prepare"), *tests])
+    if file := command.mode("config"):
+        flags += ["--config", str(Path(file).resolve())]
     if Run(place, place / "best.pt").first().last.is_file():
         flags.append("--resume")
     return flags
@@ -217,23 +272,17 @@ def _start(flags: list[str]) -> int:
 
 
 # --------------------------------------------------------------------------------------------------------------- table
-def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+def _write(folder: Path, runs: dict[Path, dict], states: dict[str, str]) -> tuple[list[str], list[list[str]]]:
     """Write sweep.csv from the files of the runs. Return (header, rows)."""
-    places = [_folder(folder, chosen) for chosen in combinations]
-    figures = [_figures(place) for place in places]
-    names = [name for row in figures for name in row if name != "minutes"]
+    figures = {place: _figures(place) for place in runs}
+    names = [name for row in figures.values() for name in row if name != "minutes"]
     judged = [name for name in FIGURES.values() if name in names] or [*FIGURES.values()][:1]
     columns = [*dict.fromkeys(["best epoch", *judged, *names]), "minutes"]
-    header = [*combinations[0], *columns, "run", "state"]
-    rows = [
-        [
-            *map(_shown, chosen.values()),
-            *(row.get(name, "") for name in columns),
-            place.name,
-            states.get(place.name, ""),
-        ]
-        for chosen, row, place in zip(combinations, figures, places, strict=True)
-    ]
+    header = [*next(iter(runs.values())), *columns, "run", "state"]
+    rows = []
+    for place, chosen in runs.items():
+        cells = [figures[place].get(name, "") for name in columns]
+        rows.append([*map(_shown, chosen.values()), *cells, place.name, states.get(place.name, "")])
     write_csv(folder / RESULT, header, rows)
     return header, rows
 

@@ -3,20 +3,19 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nets import NETS, NetOptions, Trainable, build_net, make_spec, net_row
-from pipnet.errors import UserError
+from extras.tools.cost import Cost, counted_cost
+from nets import NETS, NetOptions, Trainable, net_row
+from pipnet.errors import UserError, lines
 from pipnet.session import open_session
 from utils.evaluate.tables import markdown_table, with_numbers
 from utils.export.files import export_onnx
 from utils.settings.config import ROOT
-from utils.train.cost import Cost, counted_cost
+from utils.train.make_net import new_net
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 OF_A_PIP_HEAD = "figures of nets with head pip for 68 landmarks"
@@ -28,14 +27,8 @@ def random_net(name: str, head: str = "pip", size: int | None = None, count: int
     ValueError for wrong options.
     """
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
-    return build_net(
-        make_spec(
-            NetOptions(
-                name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1), head_options=options
-            ),
-            face,
-        )
-    )
+    size = size or net_row(name).input_size
+    return new_net(NetOptions(name, head, None, size, num_nb=min(10, count - 1), head_options=options), face)
 
 
 def cost_by_name(name: str) -> Cost:
@@ -61,20 +54,14 @@ def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
 def measured_cost(name: str) -> Cost:
     """Return the cost of a net with a PIP head, with its latency on this machine. ValueError for an unknown net."""
     net = random_net(name)
-    with exported_to_temporary(net) as file:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "net.onnx"
+        export_onnx(net, file, {})
         return cost_by_name(name)._replace(latency=cpu_ms(file, net.spec["input_size"]))
 
 
-@contextmanager
-def exported_to_temporary(net: Trainable) -> Iterator[Path]:
-    """Export the net and yield the file, which exists within this context only."""
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(net, Path(folder) / "net.onnx", {})
-        yield Path(folder) / "net.onnx"
-
-
-def list_nets(names: list[str]) -> tuple[str, list[dict]]:
-    """Return a table of the backbones with a PIP head, as text and as `figures`.
+def list_nets(names: list[str]) -> list[dict]:
+    """Print a table of the backbones with a PIP head and return its rows.
 
     Latencies come from benchmarks/results/zoo.json; those of `names` are measured now.
     """
@@ -83,16 +70,14 @@ def list_nets(names: list[str]) -> tuple[str, list[dict]]:
             rows = [_row(name, measured_cost(name)) for name in names]
         except ValueError as error:
             raise UserError(str(error)) from None
-        return f"{markdown_table(rows, HEADER)}\n\n{OF_A_PIP_HEAD}; measured here, one thread", _figures(rows)
-    stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
-    known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
-    where = f"{OF_A_PIP_HEAD}; ONNX on {stored['machine']['cpu']}, one thread; " if stored else f"{OF_A_PIP_HEAD}; "
-    rows = [_row(name, known.get(name) or cost_by_name(name)) for name in NETS]
-    how = f"{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
-    return f"{markdown_table(rows, HEADER)}\n\n{how}", _figures(rows)
-
-
-def _figures(rows: list[list[str]]) -> list[dict]:
+        how = "measured here, one thread"
+    else:
+        stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
+        known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
+        rows = [_row(name, known.get(name) or cost_by_name(name)) for name in NETS]
+        how = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
+        how += "--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
+    print(lines(f"{markdown_table(rows, HEADER)}\n\n{OF_A_PIP_HEAD}; {how}"))
     return with_numbers(dict(zip(HEADER, row, strict=True)) for row in rows)
 
 

@@ -142,8 +142,9 @@ class PIPHead(Head):
 
     error: form of the regression losses (a row of ERRORS). cls_error: form of the score loss, l2 or l1. sigma, beyond
     the paper: a sixth convolution that predicts the error of each offset and neighbor, with which the merge weighs them.
-    levels: number of score maps in training. 3 adds the score maps after one and after two 2x2 max-pools; samples of
-    level 1 or 2 train only that map (the paper's self-training with curriculum). Inference does not need them.
+    The attribute `levels` is the number of score maps in training, 1 at first. 3 adds the score maps after one and after
+    two 2x2 max-pools; samples of level 1 or 2 train only that map (the paper's self-training with curriculum). Inference
+    does not need them.
     """
 
     neighbor_index: Tensor
@@ -158,10 +159,9 @@ class PIPHead(Head):
         error: str = "l1",
         sigma: bool = False,
         cls_error: str = "l2",
-        levels: int = 1,
     ):
         super().__init__()
-        self.levels = levels
+        self.levels = 1
         neighbor_index = spec["neighbor_index"]
         self.error = error_form(error)
         self.cls_error = cls_error
@@ -240,9 +240,8 @@ class PIPHead(Head):
         score, place, log_scale = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
         total = self._score_error(flat, score, targets.weight[:, :, 0])
-        for coarse, (cell, weight) in zip(
-            maps.coarser, targets.coarser, strict=False
-        ):  # no targets: all samples are of level 0
+        # without coarser targets all samples are of level 0
+        for coarse, (cell, weight) in zip(maps.coarser, targets.coarser, strict=False):
             level = coarse.float().flatten(2)
             total = total + self._score_error(level, level.gather(2, cell[:, :, None]).squeeze(2), weight)
         errors = (place - targets.place).abs()  # (B, N, 1 + K, 2)

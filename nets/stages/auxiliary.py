@@ -1,4 +1,8 @@
-"""Auxiliary heads: head pose and the state of eyes and mouth, trained with the landmarks (Peppa's Slim)."""
+"""Outputs beside the landmarks: their losses, and the heads of pose and states (Peppa's Slim).
+
+An output has (B, k) numbers: the pose in quarter turns, all others logits of probabilities. A label that is unknown
+trains nothing.
+"""
 
 import math
 
@@ -6,24 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.blocks import start_small
-from nets.labels import Labels, Prediction
+from nets.labels import Labels
+from nets.registry import STATES, TERMS
 
-STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right in the picture
 SIZES = {"pose": 3, "states": len(STATES)}
-TERMS = {
-    "pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
-    "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True)),
-    "visible": {"visible": "visible"},  # of `Visibility`
-    "face": {"face": "face"},  # of `FaceBranch`
-}
 QUARTER = math.pi / 2  # of the pose's outputs
 
 
 class AuxiliaryHeads(nn.ModuleDict):
-    """The outputs `pose` and `states`, each a linear map of the means of a feature map with `channels`.
-
-    Pose is in radians, states are probabilities. A face whose pose or state is unknown does not train it.
-    """
+    """The outputs `pose` and `states`, each a linear map of the means of a feature map with `channels`."""
 
     def __init__(self, channels: int, outputs: list[str]):
         super().__init__({name: nn.Linear(channels, SIZES[name]) for name in outputs})
@@ -36,45 +31,33 @@ class AuxiliaryHeads(nn.ModuleDict):
         vector = features.mean((2, 3))
         return {name: layer(vector).float() for name, layer in self.items()}
 
-    def denominators(self, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: number of faces with this label}."""
-        counts = {}
-        for name in self:
-            counts |= self._by_term(name, self._targets(name, labels)[1])
-        return counts
 
-    def loss(self, features: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum}: mean squared error of the pose in quarter turns, cross entropy of each state."""
-        terms = {}
-        for name, out in self(features).items():
-            value, weight = self._targets(name, labels)
-            if name == "pose":
-                apart = out - value / QUARTER
-                apart = apart - 4 * (apart / 4).round()  # of two rolls near 180 degrees the shorter way
-                errors = apart.square().mean(1, keepdim=True)
-            else:
-                errors = F.binary_cross_entropy_with_logits(out, value, reduction="none")
-            terms |= self._by_term(name, weight * errors)
-        return terms
+def counts(name: str, labels: Labels, size: int) -> dict[str, Tensor]:
+    """Return {term: number of labels} of an output of `size` numbers, those that are known."""
+    return by_term(name, labels.known(name, size)[1])
 
-    def add(self, prediction: Prediction, features: Tensor) -> Prediction:
-        """Return the prediction with pose and states of the same pictures."""
-        out, found = self(features), {}
-        if "pose" in out:
-            found["pose"] = out["pose"] * QUARTER
-        if "states" in out:
-            found["states"] = out["states"].sigmoid()
-        return prediction._replace(**found)
 
-    @staticmethod
-    def _targets(name: str, labels: Labels) -> tuple[Tensor, Tensor]:
-        """Return the values (B, k) of an output and their weights, one a term (B, terms), all 0 where no label has it."""
-        if getattr(labels, name) is None:
-            zeros = labels.packed.new_zeros(len(labels.packed), SIZES[name])
-            return zeros, zeros[:, : len(TERMS[name])]
-        return getattr(labels, name), getattr(labels, f"{name}_weight")
+def losses(name: str, out: Tensor, labels: Labels) -> dict[str, Tensor]:
+    """Return {term: sum} of an output (B, k): mean squared error of the pose in quarter turns, else cross entropies."""
+    value, weight = labels.known(name, out.shape[1])
+    if name == "pose":
+        apart = out - value / QUARTER
+        apart = apart - 4 * (apart / 4).round()  # of two rolls near 180 degrees the shorter way
+        errors = apart.square().mean(1, keepdim=True)
+    else:
+        errors = F.binary_cross_entropy_with_logits(out, value, reduction="none")
+    return by_term(name, weight * errors)
 
-    @staticmethod
-    def _by_term(name: str, values: Tensor) -> dict[str, Tensor]:
-        """Return {term: sum} of the values (B, terms) of an output."""
-        return dict(zip(TERMS[name], values.sum(0).unbind(), strict=True))
+
+def decoded(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the fields of a `Prediction` from outputs: the pose in radians, probabilities."""
+    found = {name: out * QUARTER if name == "pose" else out.sigmoid() for name, out in outputs.items()}
+    if "face" in found:
+        found["face"] = found["face"].squeeze(1)
+    return found
+
+
+def by_term(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Return {term: sum} of values (B, k) of an output; with several terms, each is the sum of a column."""
+    terms = TERMS[name]
+    return dict(zip(terms, values.sum(0).unbind() if len(terms) > 1 else [values.sum()], strict=True))

@@ -6,11 +6,9 @@ degrees. The negatives are crops without a face, crops of a part of one, and cro
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.blocks import start_small
-from nets.labels import Labels
 
 WIDTH = 64  # hidden units
 
@@ -33,15 +31,3 @@ class FaceBranch(nn.Module):
         features = features.detach()
         pooled = torch.cat([self.means(features.mean((2, 3))), self.maxima(features.amax((2, 3)))], 1)
         return self.read(self.hidden(pooled).relu()).float()
-
-    def denominators(self, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: number of crops of which it is known whether they show a face}."""
-        weight = labels.face_weight
-        return {"face": labels.packed.new_zeros(()) if weight is None else weight.sum()}
-
-    def loss(self, logits: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum} of the cross entropies of logits (B, 1)."""
-        if labels.face is None:
-            return {"face": 0 * logits.sum()}
-        errors = F.binary_cross_entropy_with_logits(logits, labels.face, reduction="none")
-        return {"face": (labels.face_weight * errors).sum()}

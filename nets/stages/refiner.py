@@ -46,9 +46,8 @@ class Refiner(nn.Module):
             )
         self.cell = STRIDE / input_size  # in [0, 1] of the crop
         self.fine, self.coarse = nn.Conv2d(channels[STRIDE], LATERAL, 1), nn.Conv2d(coarse, LATERAL, 1)
-        self.register_buffer(
-            "steps", self.cell * torch.tensor([-1.0, 0.0, 1.0]), persistent=False
-        )  # of a patch, in x and in y
+        # steps of a patch, in x and in y
+        self.register_buffer("steps", self.cell * torch.tensor([-1.0, 0.0, 1.0]), persistent=False)
         self.register_buffer("openings", torch.tensor(openings, dtype=torch.long).view(-1, 4), persistent=False)
         self.describe, self.place = nn.Linear(PATCH, WIDTH), nn.Linear(2, WIDTH)
         self.identity = nn.Parameter(0.5 * torch.randn(count, WIDTH))
@@ -115,9 +114,8 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
         x, y = linear_weights(places.float().transpose(1, 2)[..., None] + steps, side).unbind(1)  # (B, N, K, S)
         if width == 1:  # one product with the weights of all cells
             return (y[..., None] * x[..., None, :]).flatten(3) @ maps.float().flatten(2).transpose(1, 2)[:, None]
-        columns = x.flatten(1, 2).bmm(
-            maps.float().permute(0, 3, 2, 1).flatten(2)
-        )  # (B, N * K, S * C): interpolated in x
+        # interpolated in x: (B, N * K, S * C)
+        columns = x.flatten(1, 2).bmm(maps.float().permute(0, 3, 2, 1).flatten(2))
         y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(1, 2)
         return (y @ columns.view(batch, count * width, side, channels)).view(batch, count, width**2, channels)
 

@@ -5,10 +5,8 @@ picture. Hidden landmarks keep their places, which are trained as those of all o
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.labels import Labels
 from nets.stages.refiner import PATCH, WIDTH
 
 
@@ -26,15 +24,3 @@ class Visibility(nn.Module):
         """Return logits (B, N) of being seen from `Refiner.patches`."""
         described = self.describe(patches) + self.identity
         return (described.float().relu() * self.read).sum(2) + self.bias
-
-    def denominators(self, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: number of landmarks whose visibility is known}."""
-        weight = labels.visible_weight
-        return {"visible": labels.packed.new_zeros(()) if weight is None else weight.sum()}
-
-    def loss(self, logits: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum} of the cross entropies of logits (B, N)."""
-        if labels.visible is None:
-            return {"visible": 0 * logits.sum()}
-        errors = F.binary_cross_entropy_with_logits(logits, labels.visible, reduction="none")
-        return {"visible": (labels.visible_weight * errors).sum()}

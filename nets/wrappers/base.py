@@ -29,10 +29,6 @@ class Wrapper(Trainable):
     spec = property(lambda self: self.net.spec)
     backbone = property(lambda self: self.net.backbone)
     head = property(lambda self: self.net.head)
-    auxiliary = property(lambda self: self.net.auxiliary)
-
-    def has_unused_parameters(self) -> bool:
-        return self.net.has_unused_parameters()
 
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)

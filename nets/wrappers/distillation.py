@@ -5,7 +5,8 @@ maps, if both have the same head and size. The angle between the feature maps, i
 convolution (`adapter`) from the net's channels to the teacher's. Teacher and adapter exist during training only.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from nets.labels import Labels
 from nets.net import Net
 from nets.wrappers.base import Wrapper, imitated
 
+MAPS = 10.0  # factor of the distance of the score maps
 UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, it counts half
 
 
@@ -39,7 +41,6 @@ class Distillation(Wrapper):
 
     net: Net
     chosen: Tensor
-    factors = {"teacher_maps": 10.0}
 
     def __init__(self, net: Net, teacher: Net, chosen: list[int], weight: float):
         super().__init__(net)
@@ -69,6 +70,10 @@ class Distillation(Wrapper):
             "teacher_features": "teacher_weight",
         }
 
+    def weights(self, keys: Mapping[str, Any]) -> dict[str, float]:
+        weights = super().weights(keys)
+        return {**weights, "teacher_maps": MAPS * weights["teacher_maps"]}
+
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
         counts = self.net.denominators(labels)
         counts |= imitated("teacher_", self.net, counts)
@@ -87,10 +92,9 @@ class Distillation(Wrapper):
             squares = (self.head.scores(outputs.maps) - told.scores).square().flatten(2).sum(2)
             terms["teacher_maps"] = (weight * squares).sum()
         if not self.compares["features"]:
-            alike = F.cosine_similarity(
-                self.adapter(outputs.features.coarse).float(), told.features.float(), dim=1
-            )  # (B, H, W)
-            terms["teacher_features"] = (1 - alike).mean((1, 2)).sum()
+            adapted = self.adapter(outputs.features.coarse).float()
+            similarity = F.cosine_similarity(adapted, told.features.float(), dim=1)  # (B, H, W)
+            terms["teacher_features"] = (1 - similarity).mean((1, 2)).sum()
         return terms
 
     @torch.compiler.disable  # a module that is not registered

@@ -99,7 +99,6 @@ class Reinit(Wrapper):
 
     net: Net
     meanface: Tensor
-    moves_crop = True
 
     def __init__(self, net: Net):
         super().__init__(net)

@@ -10,20 +10,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipnet import __version__
-from pipnet.app.flags import Parser, add_face_flags, check_flags
 from pipnet.app.output import KEYS, OUTPUT, Lines, Output, check_targets
 from pipnet.app.web import WEB, Options, serve
+from pipnet.bounds import MOST_THREADS
 from pipnet.console import open_console
-from pipnet.detector import DETECTORS, Detector, shipped_weights
+from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError, tell
-from pipnet.files import LANDMARK_NETS, OPEN, SHIPPED
+from pipnet.flags import Add, Parser, add_face_flags, check_flags, flag
 from pipnet.landmarker import Landmarker
-from pipnet.runtimes import MOST_THREADS
-from pipnet.session import shipped_onnx
+from pipnet.shipped import LANDMARK_NETS, OPEN, SHIPPED, shipped_onnx
 from pipnet.stop import SIGNALS, answer, end_when_stuck
 from pipnet.video.smooth import SMOOTH
 from pipnet.video.sources import open_sources, silence_opencv
 from pipnet.video.stream import Faces
+
+PAGE_NETS = "landmarks", "landmarks-fast", "landmarks-open"  # which the user of --web can choose
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -34,7 +35,43 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         epilog=f"Keys in the window: {KEYS}.",
     )
-    add = parser.add_argument
+    _add_places(parser.add_argument)
+    _add_nets(parser.add_argument)
+    _add_measures(parser.add_argument)
+    args = parser.parse_intermixed_args(argv)  # places may stand between the flags
+    given = {name for name, value in vars(args).items() if value not in (parser.get_default(name), [])}
+    if args.web and (wrong := sorted(given - {"web", *WEB})):
+        what = args.places[0] if wrong[0] == "places" else flag(wrong[0])
+        raise UserError(f"--web goes with {', '.join(map(flag, WEB))}; leave {what} out")
+    if args.places and args.source:
+        raise UserError(f"{args.places[0]} and --source {args.source[0]} are two sources; name all in one of them")
+    args.source = args.places or args.source
+    check_flags({**vars(args), "places": None})
+    _check(args)
+    args.source = args.source or ["0"]
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError for values that do not fit."""
+    if not args.source and isinstance(args.save, str) and Path(args.save).is_file():
+        raise UserError(f"--save {args.save} is the file to write, and no picture is named: give {args.save} --save")
+    if args.port is not None and not args.web:
+        raise UserError("--port is the port of --web; give that too")
+    if args.overwrite and not (args.save or args.json):
+        raise UserError("--overwrite is for the files of --save and --json; give one of them too")
+    if args.detect_every < 1:
+        raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
+    if not 0 <= args.threads <= MOST_THREADS:
+        raise UserError(
+            f"--threads is a number of threads up to {MOST_THREADS}, or 0 for all cores, not {args.threads}"
+        )
+    if args.save == "-":
+        raise UserError("--save - : pictures and videos are not written to the terminal; name a file or a folder")
+
+
+def _add_places(add: Add) -> None:
+    """Add the flags of what is read and written with `add`, a parser's add_argument."""
     add("places", metavar="SOURCE", nargs="*", help="the same as --source")
     add("--version", action="version", version=f"pipnet {__version__}")
     add(
@@ -53,6 +90,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
     add("--overwrite", action="store_true", help="replace existing files that --save and --json name")
+
+
+def _add_nets(add: Add) -> None:
+    """Add the flags of the nets."""
     add(
         "--exp",
         metavar="EXP",
@@ -73,6 +114,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "default: the one that comes with the project)",
     )
     add_face_flags(add, "8 on a CPU, where they are about twice as fast")
+
+
+def _add_measures(add: Add) -> None:
+    """Add the flags of videos, of what is measured in a face, and of the page."""
     add(
         "--detect-every",
         metavar="K",
@@ -101,42 +146,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--web",
         action="store_true",
         help="serve a page for the browser on this machine, for camera, pictures and videos; "
-        f"nothing leaves the machine; goes with {', '.join(map(_flag, WEB))}",
+        f"nothing leaves the machine; goes with {', '.join(map(flag, WEB))}",
     )
     add("--port", metavar="N", type=int, help="port of --web (default: 8000)")
-    args = parser.parse_intermixed_args(argv)  # places may stand between the flags
-    args.places = args.places or None
-    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
-    if args.web and (wrong := sorted(given - {"web", *WEB})):
-        raise UserError(
-            f"--web goes with {', '.join(map(_flag, WEB))}; leave "
-            f"{args.places[0] if wrong[0] == 'places' else _flag(wrong[0])} out"
-        )
-    if args.places:
-        if args.source:
-            raise UserError(f"{args.places[0]} and --source {args.source[0]} are two sources; name all in one of them")
-        args.source = args.places
-    check_flags(vars(args) | {"places": None})
-    if not args.source and isinstance(args.save, str) and Path(args.save).is_file():
-        raise UserError(f"--save {args.save} is the file to write, and no picture is named: give {args.save} --save")
-    args.source = args.source or ["0"]
-    if args.port is not None and not args.web:
-        raise UserError("--port is the port of --web; give that too")
-    if args.overwrite and not (args.save or args.json):
-        raise UserError("--overwrite is for the files of --save and --json; give one of them too")
-    if args.detect_every < 1:
-        raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
-    if not 0 <= args.threads <= MOST_THREADS:
-        raise UserError(
-            f"--threads is a number of threads up to {MOST_THREADS}, or 0 for all cores, not {args.threads}"
-        )
-    if args.save == "-":
-        raise UserError("--save - : pictures and videos are not written to the terminal; name a file or a folder")
-    return args
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def process(faces_of: Faces, seconds: dict[str, float], output: Output) -> bool:
@@ -149,7 +161,7 @@ def process(faces_of: Faces, seconds: dict[str, float], output: Output) -> bool:
     """
     source, stopped, goes_on = output.source, 0, True
 
-    def stop(number, stack) -> None:
+    def stop(number: int, stack: object) -> None:
         nonlocal stopped
         answer()
         source.close()
@@ -181,14 +193,16 @@ def process(faces_of: Faces, seconds: dict[str, float], output: Output) -> bool:
     return goes_on
 
 
-def _interrupt(number, _) -> None:
+def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _net(args: argparse.Namespace, int8: bool | None) -> Path | str:
-    """Return the landmark net that --exp means. int8: which file of a shipped one without --int8, see `shipped_onnx`."""
-    name = args.exp or SHIPPED[0]
-    return shipped_onnx(name, int8 if args.int8 is None else args.int8) if name in SHIPPED else name
+def _page(name: str, args: argparse.Namespace) -> Options:
+    """Return the options of the page with a landmark net: a shipped one by name, or a file."""
+    detector = args.detector_weights or shipped_onnx(OPEN.get(name, "detector"), False)
+    landmarks, int8 = (shipped_onnx(name, bits) if name in SHIPPED else Path(name) for bits in (False, True))
+    values = {key: getattr(args, key) for key in WEB if key in Options._fields}
+    return Options(landmarks, int8 if int8 != landmarks else None, Path(detector), **values)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -196,33 +210,25 @@ def main(argv: list[str] | None = None) -> None:
     silence_opencv()
     args = parse(argv)
     if args.web:
-        weights = args.detector_weights and Path(args.detector_weights)
-        landmarks, int8 = (Path(_net(args, bits)) for bits in (False, True))
-        serve(
-            Options(
-                landmarks,
-                int8 if int8 != landmarks else None,
-                weights,
-                **{name: getattr(args, name) for name in WEB if name in Options._fields},
-            ),
-            8000 if args.port is None else args.port,
-        )
+        first = args.exp or SHIPPED[0]
+        others = [name for name in PAGE_NETS if name != first and not args.layout]
+        serve([_page(name, args) for name in (first, *others)], 8000 if args.port is None else args.port)
         return
     sources = open_sources(args.source)
     with ExitStack() as stack:
         for source in sources:
             stack.callback(source.close)
-        weights = args.detector_weights or shipped_weights(args.detector, args.int8, OPEN.get(args.exp))
-        detector = Detector(args.detector, weights, None, None, args.detector_scale, args.threads)
+        weights = args.detector_weights or OPEN.get(args.exp)
+        scale, threads, int8 = args.detector_scale, args.threads, args.int8
         landmarker = Landmarker(
-            _net(args, None),
-            detector,
+            args.exp,
+            Detector(args.detector, weights, scale=scale, threads=threads, int8=int8),
             args.max_faces,
-            args.threads,
+            threads,
             not args.upright,
-            finder="none" if args.exp in OPEN else shipped_onnx("finder", args.int8),
             layout=args.layout,
             threshold=args.threshold,
+            int8=int8,
         )
         lines = Lines(args.json) if args.json else None
         if lines:

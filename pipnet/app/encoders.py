@@ -2,10 +2,11 @@
 writes.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -106,7 +107,8 @@ def even_rate(file: Path, fps: float) -> float:
     """Return the constant rate that keeps all frames of a video: fps, or more if some of its first frames are closer
     together.
     """
-    capture, times = cv2.VideoCapture(str(file)), []
+    capture = cv2.VideoCapture(str(file))
+    times: list[float] = []
     while len(times) < LOOK and capture.grab():
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     capture.release()
@@ -133,7 +135,9 @@ class PyAV:
 
     opened = True
 
-    def __init__(self, module, file: Path, fps: float, size: tuple[int, int], source: Path | None, aspect: Fraction):
+    def __init__(
+        self, module: Any, file: Path, fps: float, size: tuple[int, int], source: Path | None, aspect: Fraction
+    ):
         codec = PYAV[file.suffix]
         self._av, self.note = module, ""
         with as_os_error(module):
@@ -142,7 +146,8 @@ class PyAV:
         self._video.width, self._video.height, self._video.pix_fmt = *size, "yuv420p"
         self._video.codec_context.time_base = Fraction(1, TICKS)
         self._step, self._ticks, self._start = round(TICKS / fps), -1, 0.0
-        self._in = self._next = None
+        self._in: Any = None
+        self._next: Any = None
         self._tags = {} if source else {"colorspace": BT709 if size[1] >= HD else BT601}
         if source:
             with suppress(OSError), as_os_error(module):  # OpenCV plays files that PyAV does not
@@ -169,15 +174,14 @@ class PyAV:
             }
         self._open_sound(container, video, codec)
 
-    def _open_sound(self, container, video, codec: Codec) -> None:
+    def _open_sound(self, container: Any, video: Any, codec: Codec) -> None:
         if not container.streams.audio:
             container.close()
             return
         track = container.streams.audio[0]
         decoder = track.codec_context.codec  # its name may be another one than the codec's: mp3float decodes mp3
-        if (
-            name := getattr(decoder, "canonical_name", decoder.name)
-        ) not in codec.sound:  # before PyAV 15 it is unknown
+        name = getattr(decoder, "canonical_name", decoder.name)  # before PyAV 15 it is unknown
+        if name not in codec.sound:
             self.note = f"without sound: only {', '.join(codec.sound)} are copied, not {name}"
             container.close()
             return
@@ -189,14 +193,13 @@ class PyAV:
         self._in = container
         self._packets = self._copied(container.demux(track), self._out.add_stream_from_template(track), min(starts))
 
-    def _copied(self, packets, track, begin: float):
+    def _copied(self, packets: Any, track: Any, begin: float) -> Iterator[tuple[float, Any]]:
         """Yield (seconds, packet) of the sound, for its track in the file. begin: s of the source that become 0."""
         last = None
         try:
             for packet in packets:
-                if packet.dts is None or (
-                    last is not None and packet.dts <= last
-                ):  # a broadcast may start its time anew
+                # a broadcast may start its time anew
+                if packet.dts is None or (last is not None and packet.dts <= last):
                     continue
                 last, late = packet.dts, round(begin / packet.time_base)
                 packet.dts, packet.pts = packet.dts - late, None if packet.pts is None else packet.pts - late
@@ -239,9 +242,8 @@ class PyAV:
 
 def keeps_aspect(suffix: str) -> bool:
     """Return whether videos of this suffix are written with pixels that are not square."""
-    return (
-        suffix in PYAV and PYAV[suffix] is not VP9 and av() is not None
-    )  # OpenCV does not write their ratio, and VP9 has no place for it
+    # OpenCV does not write their ratio, and VP9 has no place for it
+    return suffix in PYAV and PYAV[suffix] is not VP9 and av() is not None
 
 
 def open_encoder(file: Path, fps: float, size: tuple[int, int], source: Path | None, aspect: Fraction) -> OpenCV | PyAV:

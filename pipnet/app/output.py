@@ -26,7 +26,7 @@ from pipnet.app.sinks import (
     unused,
     writing,
 )
-from pipnet.draw import STYLES, draw_faces
+from pipnet.draw import STYLES, Style, draw_faces
 from pipnet.errors import UserError, printable, tell
 from pipnet.face import Face, plain_values
 from pipnet.files import names_folder
@@ -37,22 +37,12 @@ from pipnet.video.sources import Frame, Source
 OUTPUT = Path("output")  # folder for what is saved without a name
 KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
 LARGEST = (1280, 800)  # px of the window at first
-DIGITS = {
-    "box": 2,
-    "landmarks": 2,
-    "landmark_scores": 3,
-    "sigma": 3,
-    "pose": 2,
-    "states": 3,
-    "visible": 3,
-}  # of values in the JSON; others 4
 FIRST = b'{"frame": '  # how our lines of JSON begin
 
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
     """Return a frame as a line of JSON. Coordinates are rounded to 0.01 px; unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
-    values = [{key: plain_values(value, DIGITS.get(key, 4)) for key, value in face.named().items()} for face in faces]
     return json.dumps(
         {
             "frame": frame.index,
@@ -60,7 +50,7 @@ def json_line(frame: Frame, faces: list[Face]) -> str:
             "file": frame.name,
             "width": width,
             "height": height,
-            "faces": values,
+            "faces": [face.to_dict() for face in faces],
         }
     )
 
@@ -88,7 +78,7 @@ class Window:
         cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized, self._mirrored, self._offset = False, False, -np.inf
 
-    def show(self, image: np.ndarray, seconds: float, redraw: Callable[[str], np.ndarray], name: str) -> bool:
+    def show(self, image: np.ndarray, seconds: float, redraw: Callable[[Style], np.ndarray], name: str) -> bool:
         """Show a frame until the next one is due. Return False when the user quits.
 
         seconds: time of the frame in its video, 0 for still and live sources. redraw(style): returns the frame in
@@ -96,9 +86,8 @@ class Window:
         name: of the file that the key s saves, without suffix.
         """
         paused, now = self.still, time.monotonic()
-        self._offset = max(
-            self._offset, now - seconds
-        )  # when the video began; later if it was paused, or if frames were late
+        # when the video began; later if it was paused, or if frames were late
+        self._offset = max(self._offset, now - seconds)
         wait = max(1, int(1000 * (seconds + self._offset - now)))
         if not self._sized:
             height, width = image.shape[0], image.shape[1] * self._aspect
@@ -233,7 +222,7 @@ class Output:
         if lacks := drawback(self.targets[0].suffix.lower(), not source.live):
             tell(f"{self.targets[0]}: {lacks}")
 
-    def draw(self, frame: Frame, faces: list[Face], style: str) -> np.ndarray:
+    def draw(self, frame: Frame, faces: list[Face], style: Style) -> np.ndarray:
         """Return the frame with faces, panel and alarm drawn on it."""
         only_once = self.source.still and self.window is None
         image = frame.image if only_once else frame.image.copy()  # saves the memory of a copy of a large picture
@@ -262,7 +251,7 @@ class Output:
                 stages["save"] = time.perf_counter() - drawn
             if self.window:
                 name = Path(frame.name).stem + ("" if self.source.still else f"_{frame.index:06d}")
-                seconds = 0.0 if self.source.still or self.source.live else frame.seconds
+                seconds = 0.0 if self.source.live else frame.seconds or 0.0
                 goes_on = self.window.show(image, seconds, lambda style: self.draw(frame, faces, style), name)
         seconds = total + time.perf_counter() - start
         self.seconds += seconds

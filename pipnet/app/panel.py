@@ -23,8 +23,9 @@ def plural(count: int, noun: str) -> str:
 class Panel:
     """Frames per second and the time of each stage, smoothed over about a second."""
 
-    def __init__(self):
-        self.fps, self.stages = 0.0, {}
+    def __init__(self) -> None:
+        self.fps = 0.0
+        self.stages: dict[str, float] = {}
 
     def update(self, seconds: dict[str, float], total: float) -> None:
         """Add a frame: seconds of each stage and of the whole frame."""

@@ -46,11 +46,11 @@ class VideoSink:
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
         self.target, self.written, self.source = Path(opencv_path(target)), 0, source
-        self._partial: Path | None = None
+        self._partial = Path()
         self._writer: OpenCV | PyAV | None = None
         self._fps, self._aspect = fps, aspect
         self._stretch = Fraction(1) if keeps_aspect(target.suffix.lower()) else aspect
-        self._size = None  # of the video
+        self._size = (0, 0)  # of the video
 
     @property
     def note(self) -> str:
@@ -70,31 +70,34 @@ class VideoSink:
                 f"{self.target}: the disk is full after {self.written} frames; make room there or give --save "
                 "another place"
             )
-        if self._writer is None:
-            self._open(image.shape[1::-1])
+        writer = self._writer or self._open(image.shape[1::-1])
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         with writing(self.target):
-            self._writer.write(image, frame.seconds)
+            writer.write(image, frame.seconds or 0.0)
         self.written += 1
 
-    def _open(self, size: tuple[int, int]) -> None:
+    def _open(self, size: tuple[int, ...]) -> OpenCV | PyAV:
         stretched = size[0] * max(self._stretch, Fraction(1)), size[1] / min(self._stretch, Fraction(1))
-        size = tuple(max(int(side) // 2 * 2, 2) for side in stretched)  # H.264 and VP9 halve the resolution of colours
+        # H.264 and VP9 halve the resolution of colours
+        width, height = (max(int(side) // 2 * 2, 2) for side in stretched)
         with writing(self.target):
             self._partial = partial_file(self.target, self.target.suffix.lower(), "saving")
             try:
-                writer = open_encoder(self._partial, self._fps, size, self.source, self._aspect / self._stretch)
+                writer = open_encoder(
+                    self._partial, self._fps, (width, height), self.source, self._aspect / self._stretch
+                )
             except BaseException:
                 self._partial.unlink(missing_ok=True)
                 raise
         if not writer.opened:
             self._partial.unlink(missing_ok=True)
             raise UserError(
-                f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {size[0]} x {size[1]} px there; "
+                f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {width} x {height} px there; "
                 f"give --save another name or ending ({', '.join(CODECS)})"
             )
-        self._writer, self._size = writer, size
+        self._writer, self._size = writer, (width, height)
+        return writer
 
     def close(self) -> None:
         """Finish the video and give it its name. UserError, and no video, where it could not be written completely."""

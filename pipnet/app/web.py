@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
@@ -19,14 +20,15 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 from urllib.request import urlopen
 
-from pipnet import detector, draw, images, landmark_net, landmarker
+from pipnet import chain, detector, distinct, draw, images, landmark_net, landmarker
 from pipnet.errors import UserError, one_line
-from pipnet.files import names_folder, partial_folder, remove_abandoned, set_aside, shipped, write_atomic, write_text
+from pipnet.files import names_folder, partial_folder, remove_abandoned, set_aside, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.layout import Layout
 from pipnet.pose import FAR, MODEL, pose_points
 from pipnet.runtimes import open_file
+from pipnet.shipped import OPEN, SHIPPED, has_finder, shipped
 from pipnet.video import drowsiness, smooth, track
 
 PAGE = Path(__file__).parent.parent / "web"
@@ -44,7 +46,7 @@ NEEDED = (
 MOST = 2**26  # bytes that are read of it
 HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is called
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
-NETS = "landmarks.onnx", "landmarks.int8.onnx", "finder.onnx", "detector.onnx"
+NET = "landmarks.onnx"  # the first landmark net of a page
 IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
 # flags which go with --web
 WEB = (
@@ -59,6 +61,18 @@ WEB = (
     "drowsiness",
     "port",
 )
+CONSTANTS: dict[str, dict[Any, str]] = {  # {part of the settings: {owner: its constants that the page uses too}}
+    "detector": {detector: "SHORT_SIDE MOST_PIXELS LARGE_SIDE LARGE_FACE", distinct: "WITHIN"},
+    "landmarker": {
+        chain: "GATE SURE QUARTERS LEAST_SIDE LARGER",
+        distinct: "TWICE PART OTHER WITHIN",
+        landmark_net: "MOST_FACES LEVEL NEAR NEAR_TURN",
+        images: "BLUR BLUR_REACH NOISY BRIGHT DARKEST TINTED MOST_GAIN",
+    },
+    "tracker": {track: "HALFWAY SAME TWICE AGAIN MEMORY RETRY"},
+    "smooth": {smooth: "JUMP", smooth.OneEuro: "min_cutoff beta speed_cutoff hold noise noise_cutoff"},
+    "layout": {draw: "UNCERTAIN"},
+}
 IDLE = 10.0  # s in which nothing of a request, or of its answer, is sent
 MOST_OPEN = 24  # connections: a browser opens six; the oldest one makes place for a new one
 PATIENCE = 30.0  # s that the registry may send nothing
@@ -92,38 +106,37 @@ def check_page(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}; name a new folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if not (folder / SETTINGS).is_file() or not (folder / NETS[0]).is_file():
+    if not (folder / SETTINGS).is_file() or not (folder / NET).is_file():
         raise UserError(f"{folder} holds something other than a page; name a new folder")
     if not overwrite:
         raise UserError(f"{folder} holds a page already; give --overwrite to move it aside, or name a new folder")
 
 
-def write_page(folder: Path, options: Options, overwrite: bool = False) -> Path | None:
+def write_page(folder: Path, options: Options, overwrite: bool = False, others: Sequence[Options] = ()) -> Path | None:
     """Write the page into a new or empty folder; with `overwrite`, a page that is there is moved aside. Return its new
     place.
 
+    others: further landmark nets, with their detectors, that the page's user can choose.
     The page works below any path of a web server. UserError if the folder holds something else, if onnxruntime-web is
     missing, or if a file is no net for the page.
     """
     folder = Path(os.path.abspath(folder))
     check_page(folder, overwrite)
-    found = options.detector or shipped("detector.onnx")
-    settings = page_settings(options, found)
+    nets = (options, *others)
+    choices = [page_settings(one, place) for place, one in enumerate(nets)]
     made, aside = partial_folder(folder), None
     try:
         remove_abandoned(folder.parent)
         shutil.copytree(PAGE, made, ignore=IGNORED)
         _unpack(made / "vendor")
-        nets = {
-            options.landmarks: settings["net"]["file"],
-            options.int8: settings["net"]["int8"],
-            shipped("finder.onnx"): settings["finder"]["file"],
-            found: settings["detector"]["file"],
-        }
-        for file, name in nets.items():
-            if name:
-                shutil.copyfile(file, made / name)
-        write_text(made / SETTINGS, json.dumps(settings) + "\n")
+        for one, settings in zip(nets, choices, strict=True):
+            if settings["finder"]:
+                shutil.copyfile(shipped("finder.onnx"), made / settings["finder"]["file"])
+            shutil.copyfile(_detector(one), made / settings["detector"]["file"])
+            shutil.copyfile(one.landmarks, made / settings["net"]["file"])
+            if one.int8:
+                shutil.copyfile(one.int8, made / settings["net"]["int8"])
+        write_text(made / SETTINGS, json.dumps(choices) + "\n")
         if folder.exists() and any(folder.iterdir()):
             check_page(folder, overwrite)
             aside = set_aside(folder)
@@ -135,97 +148,79 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> Path 
     return aside
 
 
-def page_settings(options: Options, found: Path) -> dict[str, Any]:
+def page_settings(options: Options, place: int = 0) -> dict[str, Any]:
     """Return the values of the nets and constants of this package, by the page's file that uses them.
 
-    found: the detector's file.
+    place: of the landmark net among those of the page. The page has no finder if `has_finder` says so.
     """
-    remedy = "name a file that main.py --export onnx has made"
-    opened = open_file(options.landmarks, 0, remedy)
-    if (
-        options.landmarks.suffix != ".onnx"
-        or opened.inputs != ["image"]
-        or not {"landmarks", "score"} <= {*opened.outputs}
-    ):
-        raise UserError(f"{options.landmarks} is no ONNX file of a landmark net of ours; {remedy}")
+    net, found = _landmark_net(options.landmarks), _detector(options)
     if found.suffix != ".onnx":
         raise UserError(
             f"{found} is no ONNX file, and the page runs no other; export the detector with main.py --export onnx"
         )
     if options.smooth == "flow":
         raise UserError("the page has no optical flow; give it --smooth one-euro or none")
-    whole = LandmarkNet.of_export(opened, options.landmarks)
-    chosen, searched = whole.layout.chosen(options.layout), whole.layout.whole(options.layout)
-    net, index, layout = whole.seen_as(searched.layout.name), searched.index, chosen.layout
+    part = net.layout.part(options.layout)
+    layout = part.layout if part else net.layout
     faces = detector.Detector(weights=found)
-    finder = open_net(shipped("finder.onnx"))
-    checked = landmarker.Landmarker(net, faces, options.max_faces, finder=finder, threshold=options.threshold)
+    finder = open_net(shipped("finder.onnx")) if has_finder(options.landmarks, found) else None
+    checked = landmarker.Landmarker(net, faces, options.max_faces, finder=finder or "none", threshold=options.threshold)
     if options.pose and not net.pose:
         pose_points(layout)
     if options.drowsiness:
         drowsiness.Drowsiness(layout)
-    euro = smooth.OneEuro
-    return {
+    name, title = f"landmarks-{place}" if place else "landmarks", options.landmarks.stem
+    parts: dict[str, Any] = {
         "net": {
-            "file": "landmarks.onnx",
-            "int8": options.int8 and "landmarks.int8.onnx",
-            "name": options.landmarks.stem,
-            **_crops(net, whole, index),
-            "part": None if searched == chosen else [index.index(place) for place in chosen.index],
+            "file": f"{name}.onnx",
+            "int8": options.int8 and f"{name}.int8.onnx",
+            "name": title,
+            "use": "any use" if title in OPEN else "research only" if title in SHIPPED else "",
+            **_crops(net),
+            "part": part and part.index,
             "inner": net.protocol.inner,
             "pose": net.pose,
             "face": net.face,
             "face_limit": net.face_limit,
         },
-        "finder": {
-            "file": "finder.onnx",
-            **_crops(finder.seen_as(), finder, finder.layout.chosen().index),
-        },
+        "finder": finder and {"file": "finder.onnx", **_crops(finder)},
         "detector": {
-            "file": "detector.onnx",
+            "file": f"detector-{place}.onnx" if place else "detector.onnx",
             "threshold": faces.threshold,
             "overlap": faces.overlap,
             "face_box": faces.face_box,
-            **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN"),
         },
-        "landmarker": {
-            **_constants(
-                landmarker,
-                "MOST_FACES",
-                "GATE",
-                "SURE",
-                "QUARTERS",
-                "LEAST_SIDE",
-                "LARGER",
-                "TWICE",
-                "PART",
-                "OTHER",
-                "WITHIN",
-            ),
-            "threshold": checked.threshold,
-            **_constants(landmark_net, "LEVEL", "NEAR", "NEAR_TURN"),
-            **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST", "TINTED", "MOST_GAIN"),
-            "square_scale": landmark_net.SQUARE.scale_x,
-        },
-        "tracker": _constants(track, "HALFWAY", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY"),
-        "smooth": {
-            **_constants(smooth, "JUMP"),
-            "floor": euro.floor.tolist(),
-            **_constants(euro, "min_cutoff", "beta", "speed_cutoff", "hold", "noise", "noise_cutoff"),
-        },
+        "landmarker": {"threshold": checked.threshold, "square_scale": landmark_net.SQUARE.scale_x},
+        "smooth": {"floor": smooth.OneEuro.floor.tolist()},
         "pose": _pose(layout),
         "drowsiness": _drowsiness(layout),
         "layout": {
             "edges": layout.edges(),
             "colours": [f"#{r:02x}{g:02x}{b:02x}" for b, g, r in draw.group_colours(layout)],
-            **_constants(draw, "UNCERTAIN"),
         },
         "options": {"max_faces": options.max_faces, "detect_every": options.detect_every, "smooth": options.smooth},
     }
+    for name, owners in CONSTANTS.items():
+        parts[name] = {**parts.get(name, {}), **_constants(owners)}
+    return parts
 
 
-def _crops(net: LandmarkNet, whole: LandmarkNet, index: tuple[int, ...]) -> dict[str, Any]:
-    """Return how the crops of a net are made and read. index: its landmarks among all of the file's net `whole`."""
+def _detector(options: Options) -> Path:
+    """Return the detector's file."""
+    return options.detector or shipped("detector.onnx")
+
+
+def _landmark_net(file: Path) -> LandmarkNet:
+    """Return the landmark net of an ONNX file. UserError for another file."""
+    remedy = "name a file that main.py --export onnx has made"
+    opened = open_file(file, 0, remedy)
+    if file.suffix != ".onnx" or opened.inputs != ["image"] or not {"landmarks", "score"} <= {*opened.outputs}:
+        raise UserError(f"{file} is no ONNX file of a landmark net of ours; {remedy}")
+    return LandmarkNet.of_export(opened, file)
+
+
+def _crops(net: LandmarkNet) -> dict[str, Any]:
+    """Return how the crops of a net are made and read."""
     return {
         "size": net.size,
         "border": border_px(net.size, net.margin),
@@ -233,13 +228,13 @@ def _crops(net: LandmarkNet, whole: LandmarkNet, index: tuple[int, ...]) -> dict
         "tight": net.tight,
         "meanface": None if net.meanface is None else net.meanface.tolist(),
         "states": net.states,
-        "count": whole.layout.count,
-        "index": index,
+        "count": net.layout.count,
     }
 
 
-def _constants(owner: Any, *names: str) -> dict[str, Any]:
-    return {name.lower(): getattr(owner, name) for name in names}
+def _constants(owners: dict[Any, str]) -> dict[str, Any]:
+    """Return {name: value} of constants by their owners, with small letters."""
+    return {name.lower(): getattr(owner, name) for owner, names in owners.items() for name in names.split()}
 
 
 def _pose(layout: Layout) -> dict[str, Any] | None:
@@ -258,23 +253,10 @@ def _drowsiness(layout: Layout) -> dict[str, Any] | None:
     except UserError:
         return None
     names = (
-        "WINDOW",
-        "BASELINE",
-        "REBASE",
-        "CLOSED",
-        "EYE_STATES",
-        "LEVEL",
-        "DIP",
-        "NOISE",
-        "BLINK",
-        "YAWN",
-        "YAWN_SECONDS",
-        "ALARM_CLOSED",
-        "ALARM_PERCLOS",
-        "FORGET",
-        "GAP",
+        "WINDOW BASELINE REBASE CLOSED EYE_STATES LEVEL DIP NOISE BLINK YAWN YAWN_SECONDS ALARM_CLOSED ALARM_PERCLOS FORGET "
+        "GAP"
     )
-    return {"eyes": rings.eyes, "mouth": rings.mouth, **_constants(drowsiness, *names)}
+    return {"eyes": rings.eyes, "mouth": rings.mouth, **_constants({drowsiness: names})}
 
 
 def _unpack(folder: Path) -> None:
@@ -287,7 +269,9 @@ def _unpack(folder: Path) -> None:
     folder.mkdir()
     with tarfile.open(archive) as files:
         for name in NEEDED:
-            with files.extractfile(f"package/dist/{name}") as source, open(folder / name, "wb") as target:
+            source = files.extractfile(f"package/dist/{name}")
+            assert source
+            with source, open(folder / name, "wb") as target:
                 shutil.copyfileobj(source, target)
 
 
@@ -351,7 +335,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()
 
-    def log_message(self, format: str, *values) -> None:
+    def log_message(self, format: str, *values: Any) -> None:
         """Print nothing."""
 
 
@@ -373,14 +357,14 @@ class Server(ThreadingHTTPServer):
             time.sleep(0.1)
             raise
 
-    def process_request(self, request, address) -> None:
+    def process_request(self, request: Any, address: Any) -> None:
         """Answer a connection in a thread."""
         self._opened[request] = None
         if len(self._opened) > MOST_OPEN:
             self._close_oldest()
         super().process_request(request, address)
 
-    def shutdown_request(self, request) -> None:
+    def shutdown_request(self, request: Any) -> None:
         """Close a connection that was answered."""
         self._opened.pop(request, None)
         super().shutdown_request(request)
@@ -392,16 +376,16 @@ class Server(ThreadingHTTPServer):
             with suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)
 
-    def handle_error(self, request, address) -> None:
+    def handle_error(self, request: Any, address: Any) -> None:
         """Print nothing of a browser that has closed the page before all was sent."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, address)
 
 
-def serve(options: Options, port: int) -> None:
-    """Serve the page on this machine alone until Ctrl-C. UserError for a port that is taken."""
+def serve(choices: Sequence[Options], port: int) -> None:
+    """Serve the page of some landmark nets on this machine alone until Ctrl-C. UserError for a port that is taken."""
     with tempfile.TemporaryDirectory() as folder:
-        write_page(Path(folder, "page"), options)
+        write_page(Path(folder, "page"), choices[0], others=choices[1:])
         try:
             server = Server((HOSTS[0], port), partial(Handler, directory=f"{folder}/page"))
         except (OSError, OverflowError) as error:

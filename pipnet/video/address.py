@@ -48,7 +48,7 @@ def fetch_picture(address: str) -> tuple[bytes, str] | None:
     URLError if there is no answer or no picture, HTTPError for a status such as 404. UserError if the answer has not come
     within WHOLE seconds: a server may send a byte from time to time for ever.
     """
-    answer: Future = Future()
+    answer: Future[tuple[bytes, str] | None] = Future()
 
     def fetch() -> None:
         try:
@@ -128,7 +128,7 @@ def _without_user(address: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query=query))
 
 
-def _opener(address: str):
+def _opener(address: str) -> Any:
     """Return an opener that answers with the user and password of the address when the server asks for them."""
     parts, passwords = urlsplit(address), HTTPPasswordMgrWithDefaultRealm()
     if parts.username:

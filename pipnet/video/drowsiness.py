@@ -2,12 +2,11 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipnet.errors import UserError, as_text
+from pipnet.errors import UserError, as_text, is_number
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 
 WINDOW = 60.0  # s over which PERCLOS and an eye's baseline are computed
@@ -16,16 +15,12 @@ REBASE = 0.5  # s between updates of the baseline
 CLOSED = 0.55  # share of the baseline below which the mean of both eyes means closed
 EYE_STATES = "left_eye_closed", "right_eye_closed"  # of a net, left of the image first; they replace CLOSED
 LEVEL = 1.0  # s whose median aspect ratio is the level from which a blink falls
-DIP, NOISE = (
-    0.4,
-    5.0,
-)  # a blink falls by this share of the level, and by this multiple of the median change between frames
+# a blink falls by this share of the level, and by this multiple of the median change between frames
+DIP, NOISE = 0.4, 5.0
 BLINK = 0.05, 0.5  # s: shortest and longest blink
 YAWN, YAWN_SECONDS = 0.45, 1.2  # least aspect ratio of the mouth, and for how long; speech is narrower or shorter
-ALARM_CLOSED, ALARM_PERCLOS = (
-    1.5,
-    0.25,
-)  # s of closed eyes; share of the window with closed eyes, once a third of it has passed
+# s of closed eyes; share of the window with closed eyes, once a third of it has passed
+ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25
 FORGET = 30.0  # s after which an absent face is forgotten
 GAP = 1.0  # s for which a frame counts at most; between two that lie farther apart, nobody saw the eyes
 
@@ -59,14 +54,13 @@ class _State:
     """Memory of one face."""
 
     seconds: float = -np.inf  # when it was last seen
-    eyes: deque = field(default_factory=deque)  # _Seen of each frame of the window
-    recent: deque = field(default_factory=deque)  # (seconds, EAR) of the last second
+    eyes: deque[_Seen] = field(default_factory=deque)  # each frame of the window
+    recent: deque[tuple[float, float]] = field(default_factory=deque)  # (seconds, EAR) of the last second
     baseline: np.ndarray = field(default_factory=lambda: np.ones(2))  # EAR of the open eyes, left and right
     rebase: float = -np.inf  # when the baseline is to be updated
     closed_since: float | None = None
-    dip: tuple[float, float, float] | None = (
-        None  # when a fall of the EAR began, the level before it, the lowest EAR since
-    )
+    # when a fall of the EAR began, the level before it, the lowest EAR since
+    dip: tuple[float, float, float] | None = None
     blinks: int = 0
     blink_seconds: float | None = None  # of the last blink
     yawn_since: float | None = None
@@ -83,15 +77,18 @@ class Drowsiness:
 
     def __init__(self, layout: Layout):
         self.layout = layout
-        self.eyes, self.mouth = [layout.ring(name) for name in EYES], layout.ring(INNER_LIPS)
-        if None in self.eyes:
+        self.eyes = [ring for ring in map(layout.ring, EYES) if ring]
+        self.mouth = layout.ring(INNER_LIPS)
+        if len(self.eyes) < len(EYES):
             raise UserError(
                 f"layout '{layout.name}' has no rings eye_left and eye_right to see blinks with; "
                 "give a net of layout 68, 98, 106, 12 or 29"
             )
-        self.states: dict[int, _State] = {}
+        self.states: dict[int | None, _State] = {}
 
-    def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:
+    def update(
+        self, id: int | None, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None
+    ) -> dict[str, Any]:
         """Return the state of face `id` at `seconds`, from its landmarks (N, 2) and, if the net predicts them, its
         `states`.
 
@@ -107,16 +104,15 @@ class Drowsiness:
         UserError for landmarks of another shape, and for a time that is no number.
         """
         landmarks = self.layout.checked(landmarks)
-        if not isinstance(seconds, Real) or not np.isfinite(seconds):
+        if not is_number(seconds):
             raise UserError(
                 f"the time of a frame is a number of seconds, not {as_text(seconds)}; give that of its video"
             )
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
         ears = np.array([ring_aspect(landmarks, ring) for ring in self.eyes])
-        weights = (
-            np.array([ring_width(landmarks, ring) for ring in self.eyes]) ** 2
-        )  # an eye seen at a steep angle gets less
+        # an eye seen at a steep angle gets less
+        weights = np.array([ring_width(landmarks, ring) for ring in self.eyes]) ** 2
         weights /= max(weights.sum(), 1e-9)
         mouth = None if self.mouth is None else ring_aspect(landmarks, self.mouth)
         state.seconds = seconds

@@ -21,12 +21,14 @@ def av() -> Any:
 
 
 @contextmanager
-def as_os_error(module) -> Iterator[None]:
+def as_os_error(module: Any) -> Iterator[None]:
     """Turn errors of PyAV, some of which are no OSError, into one."""
     try:
         yield
     except module.FFmpegError as error:
         raise OSError(error.errno, error.strerror) from None
+    except UnicodeDecodeError as error:  # metadata that is not UTF-8
+        raise OSError(0, str(error)) from None
 
 
 class FrameSizes:
@@ -45,7 +47,7 @@ class FrameSizes:
         """Return a frame (H, W, 3) as OpenCV gives it, with its number, in its own size."""
         while self._next and self._next[0] <= index:
             self._now, self._next = self._next[1], next(self._ahead, None)
-        if self._now == self._first:
+        if self._now is None or self._now == self._first:
             return image
         turned = image.shape[1::-1] != self._first  # as the file says; its sizes are those before
         return cv2.resize(image, self._now[::-1] if turned else self._now, interpolation=cv2.INTER_AREA)

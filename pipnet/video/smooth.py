@@ -6,7 +6,7 @@ A face that is new, was absent from the last frame, or has jumped starts again w
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -64,7 +64,7 @@ class OneEuro:
     noise, noise_cutoff = 0.003, 0.3  # initial value in face sizes, Hz
     floor = np.array([1.5, 1.7])  # common, own: multiples of the jitter's speed that are subtracted
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.states: dict[int, _State] = {}
         self.seconds = 0.0
 
@@ -149,11 +149,17 @@ class Flow:
 
         One call serves all, since the pyramids cost more than the points.
         """
-        if not ids:
+        if self.image is None or not ids:
             return {}
         last = np.concatenate([self.blended[id] for id in ids]).astype(np.float32)
         now = cv2.calcOpticalFlowPyrLK(
-            self.image, image, last, None, winSize=self.window, maxLevel=self.levels, criteria=self.criteria
+            self.image,
+            image,
+            last,
+            np.empty_like(last),
+            winSize=self.window,
+            maxLevel=self.levels,
+            criteria=self.criteria,
         )[0]
         return dict(zip(ids, np.split(now, len(ids)), strict=True))
 
@@ -173,10 +179,11 @@ def unsmoothed(faces: Faces, seconds: float, image: np.ndarray | None = None) ->
     return faces
 
 
-SMOOTH = ("one-euro", "flow", "none")
+Smooth = Literal["one-euro", "flow", "none"]
+SMOOTH = get_args(Smooth)
 
 
-def make_smooth(name: str, layout: Layout) -> Callable[[Faces, float, np.ndarray], Faces]:
+def make_smooth(name: Smooth, layout: Layout) -> Callable[[Faces, float, np.ndarray], Faces]:
     """Return the filter of that name, to be called with ({id: landmarks}, seconds, image).
     UserError for an unknown name.
     """

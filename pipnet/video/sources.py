@@ -12,7 +12,7 @@ from glob import glob
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -33,10 +33,8 @@ PATIENCE = 10_000  # ms that an address may take to answer
 LEAST, BACK = 0.001, 1.0  # s between frames with the same time stamp; by which stamps go back where they start anew
 WIDEST = 10  # largest ratio of a pixel's sides that is believed
 LAST = 2.0  # s that the decoding of a last frame is waited for
-RETURN, RETRY = (
-    30.0,
-    1.0,
-)  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
+# s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
+RETURN, RETRY = 30.0, 1.0
 
 
 @by_identity
@@ -65,22 +63,24 @@ class Pictures:
     """Still pictures of files. An unreadable one is named on stderr and left out; UserError when all are unreadable.
 
     folder: in which several pictures lie, None for a single one. searched: whether they were found there, rather than
-    named. fetched: folders of pictures that addresses have sent; they are removed at the end.
+    named. fetched: folders of pictures that addresses have sent; they are removed at the end. strict: whether a picture
+    that the system does not let us read is an error.
     """
 
-    still, live, fps, aspect = True, False, 0.0, Fraction(1)
-    strict = False  # whether a picture that the system does not let us read is an error
+    still: Literal[True] = True
+    live, fps, aspect = False, 0.0, Fraction(1)
 
     def __init__(
         self,
         files: list[Path],
         folder: Path | None = None,
         searched: bool = False,
-        fetched: Sequence[TemporaryDirectory] = (),
+        fetched: Sequence[TemporaryDirectory[str]] = (),
+        strict: bool = False,
     ):
         self.files, self.folder, self.count = files, folder, len(files)
         self.name = (folder or files[0]).name or "pictures"
-        self.searched, self.fetched = searched, fetched
+        self.searched, self.fetched, self.strict = searched, fetched, strict
 
     @property
     def names(self) -> list[str]:
@@ -115,7 +115,7 @@ class Pictures:
 
         Pictures that were named are kept. UserError if no picture is left.
         """
-        if self.searched and folder.resolve().is_relative_to(self.folder.resolve()):
+        if self.folder and self.searched and folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
             if self.files and len(self.files) < self.count:
                 tell(f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes")
@@ -137,7 +137,7 @@ class Video:
     address. UserError where the source cannot be opened or has no frame.
     """
 
-    still = False
+    still: Literal[False] = False
 
     def __init__(self, target: str | int, answered: str = ""):
         target = target if isinstance(target, int) else opencv_path(target)
@@ -173,7 +173,8 @@ class Video:
         self.count = int(count) if not self.live and 0 < count < 1e9 else None
         self._label = self.name if self.live else path.name
         self._first: Frame | None = Frame(first, 0, 0.0, self._label)
-        self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
+        self._queue: queue.Queue[Frame | None] = queue.Queue(1 if self.live else AHEAD)
+        self._stop = threading.Event()
 
     def wait(self) -> None:
         """Release the source until its frames are asked for, so that any number of sources may be named."""
@@ -187,22 +188,23 @@ class Video:
             self.name = os.path.splitext(self._label)[0]
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._first is None:
+        first = self._first
+        if first is None:
             image = self._open()
             if image is None:
                 raise UserError(f"{self._title} gives no more pictures; leave it out")
-            self._first = Frame(image, 0, 0.0, self._label)
-        reader = threading.Thread(target=self._read, daemon=True)
+            first = self._first = Frame(image, 0, 0.0, self._label)
+        reader = threading.Thread(target=self._read, args=(first,), daemon=True)
         reader.start()
         try:
-            yield from self._frames()
+            yield from self._frames(first)
         finally:
             self.close()
             reader.join(LAST)  # Python aborts if a thread returns from OpenCV while it ends
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self, first: Frame) -> Iterator[Frame]:
         """Yield the frames that the reading thread decodes, the first one at once."""
-        last = before = self._first
+        last = before = first
         yield last
         while not self._stop.is_set():
             try:
@@ -218,7 +220,9 @@ class Video:
         if self.live:
             tell(f"{self._title} gives no more pictures")
         elif (
-            self.count and last.index + 1 < self.count and self.count / self.fps > 3 * last.seconds - 2 * before.seconds
+            self.count
+            and last.index + 1 < self.count
+            and self.count / self.fps > 3 * (last.seconds or 0.0) - 2 * (before.seconds or 0.0)
         ):
             # of a file with irregular frames OpenCV only estimates the number, from the length
             tell(f"{self._title}: {last.index + 1} of {self.count} frames could be read")
@@ -227,25 +231,26 @@ class Video:
         """Stop after the current frame; the reading thread then releases the capture."""
         self._stop.set()
 
-    def _read(self) -> None:
-        start, clock, index = time.monotonic(), Clock(1 / self.fps), 0
+    def _read(self, first: Frame) -> None:
+        start, seconds, index = time.monotonic(), 0.0, 0
         sizes = FrameSizes(self.files[0]) if self.files else None
         while not self._stop.is_set():
             read, image = self._capture.read()
-            if not read and not self._ends and (image := self._returns()) is not None:
+            if not read and not self._ends and (image := self._returns(first)) is not None:
                 read = True
             if not read:
                 break
             index += 1
             stamp = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             image = sizes.own(image, index) if sizes else image
-            self._put(Frame(image, index, clock.at(stamp), self._label))
+            seconds = next_time(seconds, stamp, 1 / self.fps)
+            self._put(Frame(image, index, seconds, self._label))
         if sizes:
             sizes.close()
         self._put(None)
         self._capture.release()
 
-    def _returns(self) -> np.ndarray | None:
+    def _returns(self, first: Frame) -> np.ndarray | None:
         """Return the first frame of a source that gives pictures again within RETURN seconds, else None.
 
         One that begins with the same frame as before is no stream: it would be shown for ever.
@@ -255,7 +260,7 @@ class Video:
         while time.monotonic() < until and not self._stop.wait(RETRY):
             self._capture.release()
             image = self._open()
-            if image is not None and not np.array_equal(image, self._first.image):
+            if image is not None and not np.array_equal(image, first.image):
                 tell(f"{self._title} is back")
                 return image
         return None
@@ -283,23 +288,13 @@ class Video:
                         self._queue.get_nowait()  # drop the older frame
 
 
-class Clock:
-    """Times of a video's frames, s, from its time stamps.
-    Times always increase; stamps may be equal, go back or be missing.
+def next_time(seconds: float, stamp: float, step: float) -> float:
+    """Return the time in s of a video's next frame, from the time of the last one and the frame's time stamp.
+
+    Times always increase. Stamps may be equal; where they are missing or start anew, a frame takes `step`.
     """
-
-    def __init__(self, step: float):
-        self.step, self.seconds, self.stamp, self.late, self.used = step, 0.0, 0.0, 0.0, False
-
-    def at(self, stamp: float) -> float:
-        """Return the time of the next frame."""
-        self.used |= stamp > 0
-        if stamp < self.stamp - BACK:  # a broadcast that starts its time anew
-            self.late = self.seconds + self.step - stamp
-        self.stamp = stamp
-        least = self.seconds + (LEAST if self.used else self.step)
-        self.seconds = max(stamp + self.late, least)
-        return self.seconds
+    follows = 0 < stamp > seconds - BACK
+    return max(stamp, seconds + (LEAST if follows else step))
 
 
 Source = Pictures | Video
@@ -365,12 +360,12 @@ def _received(data: bytes, name: str) -> Pictures:
     return Pictures([file], fetched=[folder])
 
 
-def open_source(text: str) -> Source:
+def open_source(text: str, strict: bool = False) -> Source:
     """Return the source that `--source` names: picture, folder, video, address (with ://) or camera (number or device
     file).
 
-    Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for
-    anything else.
+    Files are recognised by their content, not by their names. A GIF of several frames is a video. strict: see `Pictures`.
+    UserError for anything else.
     """
     if text.startswith("file://"):
         with suppress(ValueError):
@@ -397,14 +392,14 @@ def open_source(text: str) -> Source:
     if path.is_dir():
         if not (files := picture_files(path)):
             raise UserError(f"no picture in the folder {path}; name videos themselves, such as '{path}/*.mp4'")
-        return Pictures(files, path, searched=True)
+        return Pictures(files, path, searched=True, strict=strict)
     if not path.is_file():
         raise UserError(f"no file or folder {path}")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} cannot be read (no permission)")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
-    return Pictures([path]) if is_picture(path) and not moves(path) else Video(text)
+    return Pictures([path], strict=strict) if is_picture(path) and not moves(path) else Video(text)
 
 
 def moves(file: Path) -> bool:

@@ -3,17 +3,19 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pipnet.chain import Chain, batches
 from pipnet.errors import UserError, as_text
 from pipnet.face import Face
 from pipnet.images import Bgr
-from pipnet.landmarker import Landmarker, batches
-from pipnet.pose import head_pose, pose_points
 from pipnet.video.drowsiness import Drowsiness
+from pipnet.video.smooth import Smooth
 from pipnet.video.sources import Frame, Pictures, Source, Video, open_sources
 from pipnet.video.track import Tracker
 
@@ -21,10 +23,10 @@ Faces = Iterator[tuple[Frame, list[Face]]]
 
 
 def stream(
-    landmarker: Landmarker,
+    landmarker: Chain,
     source: str | int | Path | Sequence[str | int | Path] | Source,
     detect_every: int,
-    smooth: str,
+    smooth: Smooth,
     pose: bool,
     drowsiness: bool,
 ) -> Faces:
@@ -34,7 +36,8 @@ def stream(
     else:
         places = []
         several = isinstance(source, Iterable) and not isinstance(source, (str, np.ndarray))
-        for place in source if several else [source]:
+        given: Iterable[Any] = source if several else [source]
+        for place in given:
             if not isinstance(place, (str, Path, Integral)):
                 raise UserError(
                     f"stream reads files, cameras and addresses, not {as_text(place)}: pictures go to the landmarker itself, "
@@ -60,12 +63,10 @@ def _in_turn(runs: list[Faces], sources: ExitStack) -> Faces:
 class Pipeline:
     """pipeline(frames) -> the faces of each: found anew in pictures, tracked and smoothed in a video."""
 
-    def __init__(
-        self, landmarker: Landmarker, still: bool, detect_every: int, smooth: str, pose: bool, drowsiness: bool
-    ):
-        self.landmarker, self.pose = landmarker, pose and not landmarker.net.pose
-        if self.pose:
-            pose_points(landmarker.layout)  # fails now, not at the first face, if the layout lacks the points
+    def __init__(self, landmarker: Chain, still: bool, detect_every: int, smooth: Smooth, pose: bool, drowsiness: bool):
+        self.landmarker, self.pose = landmarker, pose
+        if pose:
+            landmarker.with_pose([])  # fails now, not at the first face, if the layout lacks the points
         if drowsiness and still:
             raise UserError("drowsiness needs a video or a camera: it measures how long eyes are closed; leave it out")
         self.tracker = None if still else Tracker(landmarker, detect_every, smooth)
@@ -74,19 +75,22 @@ class Pipeline:
     def __call__(self, frames: list[Frame]) -> list[list[Face]]:
         images = [frame.image.view(Bgr) for frame in frames]
         if self.tracker:
-            found = [self.tracker.update(image, frame.seconds) for image, frame in zip(images, frames, strict=True)]
+            found = [
+                self.tracker.update(image, frame.seconds or 0.0) for image, frame in zip(images, frames, strict=True)
+            ]
         else:
-            found = self.landmarker(images)
-        return [[self._measured(face, frame) for face in faces] for frame, faces in zip(frames, found, strict=True)]
-
-    def _measured(self, face: Face, frame: Frame) -> Face:
-        """Return a face with what is measured from its landmarks."""
+            found = self.landmarker.faces_in(images)
         if self.drowsiness:
-            measured = self.drowsiness.update(face.id, face.landmarks, frame.seconds, face.states)
-            face = face._replace(drowsiness=measured)
-        if self.pose:
-            face = face._replace(pose=np.array(head_pose(face.landmarks, self.landmarker.layout)))
-        return face
+            found = [
+                [_drowsy(self.drowsiness, face, frame) for face in faces]
+                for frame, faces in zip(frames, found, strict=True)
+            ]
+        return list(map(self.landmarker.with_pose, found)) if self.pose else found
+
+
+def _drowsy(drowsiness: Drowsiness, face: Face, frame: Frame) -> Face:
+    """Return a face with what is measured of its eyes and mouth."""
+    return replace(face, drowsiness=drowsiness.update(face.id, face.landmarks, frame.seconds or 0.0, face.states))
 
 
 def _faces(pipeline: Pipeline, source: Source) -> Faces:

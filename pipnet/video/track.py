@@ -2,18 +2,18 @@
 frames.
 """
 
-import math
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipnet.errors import UserError, as_text
+from pipnet.boxes import Boxes, largest_first
+from pipnet.chain import Chain
+from pipnet.distinct import TWICE, without_duplicates
+from pipnet.errors import UserError, as_text, is_integer, is_number
 from pipnet.face import Face, boxes_of
 from pipnet.geometry import box_of, greedy_nms, iou, upright_boxes
-from pipnet.images import as_bgr
-from pipnet.landmarker import TWICE, Landmarker, largest_first, without_duplicates
-from pipnet.video.smooth import make_smooth
+from pipnet.images import Bgr, as_bgr
+from pipnet.video.smooth import Smooth, make_smooth
 
 HALFWAY = 0.4  # least mean landmark score of a tracked face, for nets with neither `face` nor `face_limit`
 SAME = 0.3  # least IoU of a detection with a tracked face that it confirms
@@ -52,14 +52,14 @@ class Tracker:
     """
 
     def __init__(
-        self, landmarker: Landmarker, detect_every: int = 10, smooth: str = "one-euro", max_faces: int | None = None
+        self, landmarker: Chain, detect_every: int = 10, smooth: Smooth = "one-euro", max_faces: int | None = None
     ):
         for name, value in (("detect_every", detect_every), ("max_faces", max_faces)):
-            if value is not None and (not isinstance(value, Integral) or value < 1):
+            if value is not None and not is_integer(value, 1):
                 raise UserError(f"{name} is {as_text(value)}; it must be a whole number, 1 or more")
-        self.landmarker, self.detect_every, self._part = landmarker.whole or landmarker, detect_every, landmarker.part
+        self.landmarker, self.detect_every = landmarker, detect_every
         self.max_faces = landmarker.max_faces if max_faces is None else max_faces
-        self.smooth = make_smooth(smooth, self.landmarker.layout)
+        self.smooth = make_smooth(smooth, landmarker.net.layout)
         self.tracks: dict[int, _Track] = {}
         self.wait = self.ids = 0  # frames until the detector runs; number of ids
         self.size: tuple[int, ...] | None = None  # height and width of the last frame
@@ -70,7 +70,7 @@ class Tracker:
         The image is anything that the landmarker takes. UserError for others, and for a time that is not finite;
         tracking can go on with the next frame.
         """
-        if not isinstance(seconds, Real) or not math.isfinite(seconds):
+        if not is_number(seconds):
             raise UserError(f"a frame's time is {as_text(seconds)}; give the seconds since the start")
         image = as_bgr(image, self.landmarker.rgb)
         if image.shape[:2] != self.size:  # a place in a frame of another size is another place
@@ -89,16 +89,17 @@ class Tracker:
         if not tracked or any(track.lost for track in self.tracks.values()):
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
-            box, following = box_of(landmarks), self.landmarker.box_of(landmarks)
+            box, following = box_of(landmarks), self.landmarker.net.box_of(landmarks)
             self.tracks[id] = _Track(box, following, tracked[id].score, seconds)
-        return [self._part(tracked[id]._replace(landmarks=smooth[id], id=id)) for id in sorted(tracked)]
+        faces = [replace(tracked[id], landmarks=smooth[id], id=id) for id in sorted(tracked)]
+        return list(map(self.landmarker.in_layout, faces))
 
-    def _follow(self, image: np.ndarray) -> dict[int, Face]:
+    def _follow(self, image: Bgr) -> dict[int, Face]:
         """Return {id: face} of the last frame's faces that crops around their last landmarks still show."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
         tracks = [self.tracks[id] for id in ids]
-        boxes, scores = np.array([track.next for track in tracks]), np.array([track.score for track in tracks])
-        faces = self.landmarker.landmarks_of(image, boxes, scores) if ids else []
+        boxes = np.reshape([track.next for track in tracks], (-1, 5))
+        faces = self.landmarker.read(Boxes.of(image, boxes, np.array([track.score for track in tracks])))
         seen = [(id, face) for id, face in zip(ids, faces, strict=True) if not self._is_lost(face)]
         boxes = boxes_of(face for _, face in seen)
         # of two tracks of one face the older one stays
@@ -116,17 +117,17 @@ class Tracker:
         inside = (box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all()
         return bool(inside) and self.landmarker.net.shows(box, width, height)
 
-    def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
+    def _detect(self, image: Bgr, tracked: dict[int, Face]) -> dict[int, Face]:
         """Return the tracked faces, and the new faces that the detector finds."""
-        turned, scores = self.landmarker.detect(image)
-        boxes, kept = upright_boxes(turned), dict(tracked)
+        found, kept = self.landmarker.find(image), dict(tracked)
+        boxes = upright_boxes(found.boxes)
         known_boxes = [j for _, j in match(boxes_of(tracked.values()), boxes, SAME)]
-        rest, faces = np.delete(np.arange(len(boxes)), known_boxes), []
+        rest, faces = np.delete(np.arange(len(boxes)), known_boxes), list[Face]()
         room = len(rest) if self.max_faces is None else self.max_faces - len(kept)
         rest = rest[largest_first(boxes[rest])] if room < len(rest) else rest
         while len(rest) and len(faces) < room:  # the largest ones may show no faces
             some, rest = np.split(rest, [room - len(faces)])
-            faces += self._new(image, turned[some], scores[some], [*kept.values(), *faces])
+            faces += self._new(found.rows(some), [*kept.values(), *faces])
         if not kept and not faces:
             faces = self.landmarker.enhanced_faces(image)[: self.max_faces]
         lost = [id for id in self.tracks if id not in kept]
@@ -137,11 +138,9 @@ class Tracker:
             kept[known[j]] = face
         return kept
 
-    def _new(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, known: list[Face]) -> list[Face]:
-        """Return the faces of a detector's landmark boxes (M, 5), with its scores (M,), that are neither known ones nor
-        parts of them.
-        """
-        faces = self.landmarker.faces_of(image, boxes, scores)
+    def _new(self, boxes: Boxes, known: list[Face]) -> list[Face]:
+        """Return the faces in a detector's boxes that are neither known ones nor parts of them."""
+        (faces,) = self.landmarker.confirmed([boxes])
         new = [face for face in faces if not known or iou(boxes_of([face]), boxes_of(known)).max() < TWICE]
         remain = {id(face) for face in without_duplicates([*known, *new])}
         return [face for face in new if id(face) in remain]

@@ -11,9 +11,10 @@ import { download, record, Records } from "./records.js";
 import { openCamera, openFile } from "./sources.js";
 
 const find = (id) => document.getElementById(id);
-const settings = await (await fetch(new URL("settings.json", import.meta.url))).json();
-const nets = new Nets(settings), controls = { style: STYLES[0], mirrored: false };
-let source = null, records = new Records(), last = null, running = Promise.resolve(), starts = 0;
+const choices = await (await fetch(new URL("settings.json", import.meta.url))).json();  // settings of each net
+const controls = { style: STYLES[0], mirrored: false };
+let settings = choices[0], nets = new Nets(settings);
+let source = null, opener = null, records = new Records(), last = null, running = Promise.resolve(), starts = 0;
 
 /** Say something in the line below the picture. */
 function say(text, wrong = false) {
@@ -36,6 +37,7 @@ function stop() {
 
 /** Close the source, open the one that `open` promises, and run it to its end. */
 async function start(open) {
+  opener = open;
   const mine = ++starts, overtaken = () => mine !== starts;  // by another source that was chosen meanwhile
   stop();
   await running;
@@ -51,15 +53,34 @@ async function start(open) {
   if (!overtaken()) stop();
 }
 
+/** Say when the nets can run. */
+function announce() {
+  nets.opened.then((title) => say(`Ready: ${settings.net.name} on ${title}`), (error) => say(error.message, true));
+}
+
+/** Load another landmark net, and open the last source again with it. */
+async function change(chosen) {
+  stop();
+  await running;
+  nets.close();
+  last?.bitmap.close();
+  last = null;
+  settings = chosen;
+  nets = new Nets(settings);
+  say("Loading the nets …");
+  announce();
+  if (opener) start(opener);
+}
+
 /** Send the frames of a source through the nets and show them. */
 async function run(opened, title) {
   const rate = new Rate(), { name, still, live } = opened;
   records = new Records();
   nets.restart();
-  controls.mirrored = live;
+  controls.mirrored = find("mirror").checked = live;
   find("pause").disabled = still;
   find("pause").textContent = "Pause";
-  if (live) find("camera").textContent = "Stop camera";
+  if (live) find("camera").textContent = "Stop";
   find("empty").hidden = true;
   let index = 0, before = performance.now();
   for await (const { bitmap, seconds } of opened.frames()) {
@@ -81,7 +102,11 @@ async function run(opened, title) {
   }
 }
 
-find("camera").addEventListener("click", () => (source?.live ? stop() : start(openCamera)));
+find("camera").addEventListener("click", () => {
+  if (!source?.live) return start(openCamera);
+  opener = null;
+  stop();
+});
 find("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
   if (file) start(() => openFile(file));
@@ -97,6 +122,13 @@ find("style").addEventListener("change", ({ target }) => {
   controls.style = target.value;
   redraw();
 });
+find("mirror").addEventListener("change", ({ target }) => {
+  controls.mirrored = target.checked;
+  redraw();
+});
+find("net").append(...choices.map(({ net }, place) => new Option(net.use ? `${net.name} (${net.use})` : net.name, place)));
+find("net").addEventListener("change", ({ target }) => change(choices[target.value]));
+find("net").parentElement.hidden = choices.length === 1;
 find("save").addEventListener("click", () => records.save("faces.jsonl"));
 find("shot").addEventListener("click", () => find("picture").toBlob((picture) => download(picture, "faces.png")));
 document.addEventListener("dragover", (event) => event.preventDefault());
@@ -105,4 +137,4 @@ document.addEventListener("drop", (event) => {
   const [file] = event.dataTransfer.files;
   if (file) start(() => openFile(file));
 });
-nets.opened.then((title) => say(`Ready: ${settings.net.name} on ${title}`), (error) => say(error.message, true));
+announce();

@@ -1,7 +1,8 @@
 /** Boxes of the faces in a frame, as pipnet/detector.py finds them. */
 
 import { resized, toBgr } from "./crop.js";
-import { areaOf, iou, shared } from "./geometry.js";
+import { bestFirst } from "./distinct.js";
+import { areaOf, carry, centreOf, iou, shared, turnAbout } from "./geometry.js";
 
 /** A detection is {box, score}, its box in px of the frame. */
 export class Detector {
@@ -34,6 +35,23 @@ export class Detector {
     return [...scores.data].map((score, i) => ({ box: [...boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale), score }));
   }
 
+  /** Return the tight box of the landmarks in a detector's box. */
+  landmarkBox(box) {
+    const [down, wide, high] = this.limits.face_box;
+    const [x, y] = centreOf(box), width = (box[2] - box[0]) / 2, height = (box[3] - box[1]) / 2;
+    const middle = y + 2 * height * down;
+    return [x - width * wide, middle - height * high, x + width * wide, middle + height * high];
+  }
+
+  /** Return the landmark box of a face that leans by quarter turns, from that of an upright face in the same detector's box. */
+  turned(box, angle) {
+    const [down, wide, high] = this.limits.face_box, [x, y] = centreOf(box);
+    const half = [(box[2] - box[0]) / 2 / wide, (box[3] - box[1]) / 2 / high], middle = y - 2 * half[1] * down;
+    const [across, along] = Math.abs(Math.sin(angle)) > 0.5 ? half.reverse() : half;
+    const upright = this.landmarkBox([x - across, middle - along, x + across, middle + along]);
+    return [...carry(upright, turnAbout([x, middle], angle)), angle];
+  }
+
   /** Return the factor by which a frame is resized for the detector. */
   scaleOf({ width, height }) {
     const { short_side: side, most_pixels: most } = this.limits, short = Math.min(width, height);
@@ -45,5 +63,5 @@ export class Detector {
 export function joined(large, found, { overlap, within }) {
   const isNew = ({ box, score }) => large.every((face) => iou(box, face.box) <= overlap
     && (shared(box, face.box) < within || score > face.score));
-  return [...large, ...found.filter(isNew)].sort((one, other) => other.score - one.score);
+  return bestFirst([...large, ...found.filter(isNew)]);
 }

@@ -20,15 +20,16 @@ export function draw(canvas, bitmap, faces, layout, { style, mirrored }) {
   context.setTransform(1, 0, 0, 1, 0, 0);
   if (style === "nothing") return;
   const place = ([x, y]) => [mirrored ? canvas.width - x : x, y];
-  for (const face of faces) {
+  for (const [number, face] of faces.entries()) {
     const side = Math.sqrt(areaOf(face.box)), points = face.landmarks.map(place);
     context.lineWidth = Math.max(1, side / 250);
     drawBox(context, place(face.box.slice(0, 2)), place(face.box.slice(2)));
     if (style === "edges") drawEdges(context, points, layout);
     const hollow = face.visible ? face.visible.map((seen) => seen < 0.5) : face.scores.map((score) => score < layout.uncertain);
-    drawPoints(context, points, hollow, layout, Math.max(1, side / 130));
-    if (style === "numbers") drawNumbers(context, points, layout, Math.max(8, side / 30));
-    write(context, face.id === undefined ? face.score.toFixed(2) : `#${face.id}`, side, place(face.box), place(face.box.slice(2)));
+    const larger = Math.min(2, Math.max(1, Math.sqrt(68 / points.length)));  // points of a sparse layout
+    drawPoints(context, points, hollow, layout, larger * Math.max(1, side / 130));
+    if (style === "numbers" || (style === "edges" && !layout.edges.length)) drawNumbers(context, points, layout, Math.max(8, side / 30));
+    write(context, `#${face.id ?? number}`, side, place(face.box), place(face.box.slice(2)));
   }
 }
 

@@ -12,6 +12,11 @@ export class Nets {
     this.worker.postMessage({ restart: true });
   }
 
+  /** End the worker. */
+  close() {
+    this.worker.terminate();
+  }
+
   /** Return {bitmap, faces, times} of a frame; the bitmap is lent to the worker. seconds: null for a picture. */
   find(bitmap, seconds) {
     const answer = this.next();

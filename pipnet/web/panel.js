@@ -34,11 +34,11 @@ export function showRate({ fps, stages }, rate) {
   }));
 }
 
-/** Show the faces in an element: one card each. */
+/** Show the faces in an element: one card each, with the number that is drawn beside the face. */
 export function showFaces(list, faces) {
-  list.replaceChildren(...faces.map((face) => {
+  list.replaceChildren(...faces.map((face, place) => {
     const { alarm } = face.drowsiness ?? {}, card = element("li", alarm ? "face alarm" : "face", "");
-    card.append(element("h3", "", face.id === undefined ? "Face" : `Face ${face.id}`));
+    card.append(element("h3", "", `Face ${face.id ?? place}`));
     if (alarm) card.append(element("p", "reason", alarm === "perclos" ? "drowsy" : alarm));
     const table = element("dl", "", "");
     for (const [name, value] of rows(face)) table.append(element("dt", "", name), element("dd", "number", value));

@@ -6,7 +6,7 @@ const VENDOR = new URL("vendor/", import.meta.url);
  * Return {title, image(data, dims), number(value), landmarks, finder, detector}: words for the page, makers of inputs, and sessions.
  *
  * landmarks, finder, detector: {input: tensor} -> promise of {output: tensor}. sides: px of the inputs of both landmark nets.
- * files: addresses of {landmarks, int8, finder, detector}; int8 is the landmark net for WebAssembly, since WebGPU has no 8-bit convolutions.
+ * files: addresses of {landmarks, int8, finder (or none), detector}; int8 is the landmark net for WebAssembly, since WebGPU has no 8-bit convolutions.
  */
 export async function openRuntime(files, sides) {
   const gpu = await navigator.gpu?.requestAdapter();
@@ -29,7 +29,7 @@ async function open(provider, files, sides) {
   const options = { executionProviders: [provider], logSeverityLevel: 3 };
   const net = provider === "wasm" ? files.int8 : files.landmarks;
   const landmarks = await ort.InferenceSession.create(net, options);  // one after the other: WebGPU refuses several at once
-  const finder = await ort.InferenceSession.create(files.finder, options);
+  const finder = files.finder && await ort.InferenceSession.create(files.finder, options);
   const detector = await ort.InferenceSession.create(files.detector, options);
   const threads = ort.env.wasm.numThreads;  // one where the page is not isolated
   const runtime = {
@@ -42,7 +42,7 @@ async function open(provider, files, sides) {
   };
   const black = (side, ...batch) => runtime.image(new Uint8Array(3 * side * side), [...batch, side, side, 3]);
   await runtime.landmarks({ image: black(sides[0], 1) });  // what a provider cannot run fails here, not at the first frame
-  await runtime.finder({ image: black(sides[1], 1) });
+  if (finder) await runtime.finder({ image: black(sides[1], 1) });
   await runtime.detector({ image: black(sides[0]), threshold: runtime.number(0.5), overlap: runtime.number(0.5) });
   return runtime;
 }

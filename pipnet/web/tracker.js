@@ -1,7 +1,7 @@
 /** Tracking of faces in a video: the next crop comes from this frame's landmarks, as pipnet/video/track.py. */
 
+import { largestFirst, withoutDuplicates } from "./distinct.js";
 import { boxOf, iou } from "./geometry.js";
-import { largestFirst, withoutDuplicates } from "./landmarker.js";
 import { mean } from "./numbers.js";
 
 export class Tracker {
@@ -41,7 +41,7 @@ export class Tracker {
       this.wait = Math.min(this.wait, this.limits.retry - 1);
     }
     for (const [id, landmarks] of smooth) {
-      const { detected: score } = tracked.get(id), box = boxOf(landmarks), next = this.landmarker.boxOf(landmarks);
+      const { detected: score } = tracked.get(id), box = boxOf(landmarks), next = this.landmarker.net.boxOf(landmarks);
       this.tracks.set(id, { box, next, score, seconds, lost: false });
     }
     return [...tracked.keys()].sort((a, b) => a - b).map((id) => ({ ...tracked.get(id), landmarks: smooth.get(id), id }));
@@ -51,7 +51,7 @@ export class Tracker {
   async follow(frame) {
     const ids = [...this.tracks].filter(([, { lost, next }]) => !lost && this.shows(next, frame)).map(([id]) => id).sort((a, b) => a - b);
     const boxes = ids.map((id) => this.tracks.get(id)).map(({ next, score }) => ({ box: next, score })), tracked = new Map();
-    const faces = await this.landmarker.landmarksOf(frame, boxes);
+    const faces = await this.landmarker.read(frame, boxes);
     ids.forEach((id, i) => {  // of two tracks of one face the older one stays
       const isNew = overlap(faces[i], tracked.values()) < this.limits.twice;
       if (isNew && !this.isLost(faces[i])) tracked.set(id, faces[i]);
@@ -68,12 +68,12 @@ export class Tracker {
   /** Return whether a box covers at least a pixel of a frame and gives a crop. */
   shows(box, frame) {
     const [x1, y1, x2, y2] = box, { width, height } = frame;
-    return x1 < width - 1 && y1 < height - 1 && x2 > 1 && y2 > 1 && this.landmarker.shows(box, frame);
+    return x1 < width - 1 && y1 < height - 1 && x2 > 1 && y2 > 1 && this.landmarker.net.shows(box, frame);
   }
 
   /** Return the tracked faces, and the new faces that the detector finds. */
   async detect(frame, tracked) {
-    const found = await this.landmarker.detect(frame), boxes = found.map(({ box }) => box.slice(0, 4));
+    const found = await this.landmarker.find(frame), boxes = found.map(({ box }) => box.slice(0, 4));
     const kept = new Map(tracked), { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
     const used = new Set(pairs.map(([, j]) => j));

@@ -35,7 +35,7 @@ function partOf(face) {
 /** Return the faces of a frame; seconds: null for a picture. */
 async function find(frame, seconds) {
   const still = seconds === null;
-  let faces = (still ? await landmarker.facesOf(frame) : await tracker.update(frame, seconds)).map(partOf);
+  let faces = (still ? await landmarker.facesIn(frame) : await tracker.update(frame, seconds)).map(partOf);
   if (drowsiness && !still) {
     faces = faces.map((face) => ({ ...face, drowsiness: drowsiness.update(face.id, face.landmarks, seconds, face.states) }));
   }
@@ -60,8 +60,8 @@ self.onmessage = async ({ data }) => {
     if (data.settings) {
       settings = data.settings;
       const { net, finder, detector } = settings;
-      const files = { landmarks: net.file, int8: net.int8 ?? net.file, finder: finder.file, detector: detector.file };
-      const runtime = await openRuntime(files, [net, finder].map(({ size, border }) => size + 2 * border));
+      const files = { landmarks: net.file, int8: net.int8 ?? net.file, finder: finder?.file, detector: detector.file };
+      const runtime = await openRuntime(files, [net, finder ?? net].map(({ size, border }) => size + 2 * border));
       landmarker = new Landmarker(settings, runtime);
       restart();
       self.postMessage({ ready: runtime.title });

@@ -1,33 +1,27 @@
-"""Full, limited and read-only disks: `python tests/campaigns disks`. One line names the file, and nothing is lost.
+"""Limited, full and read-only disks: one line names the file, no older file changes, and the command then succeeds.
 
-`limit` is RLIMIT_FSIZE, as `ulimit -f` sets it; `full` and `read-only` are a small tmpfs, which needs the right to
-mount. Afterwards the older files must be as before, and the same command must succeed once there is space.
+`limited` is RLIMIT_FSIZE, as `ulimit -f` sets it; `full` and `read-only` are a small tmpfs, which needs the right to
+mount.
 """
 
 import hashlib
 import os
 import resource
-import shlex
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
-from victims import TINY, Case, call, fresh, restore, trained
+from commands import TRAIN, Victim, fresh
 
-PLACES = "--data-root {root}/data --run-root {root}/runs --exp run"
-TRAIN = f"--train {PLACES} {shlex.join(TINY)} --workers 1"
-KINDS = {  # place: (its folder below the root, command, bytes that a file may have)
-    "data root": ("data", f"main.py --prepare --data-root {{root}}/data {shlex.join(TINY)}", 2_000),
-    "run folder": ("runs", f"main.py {TRAIN} --resume --epochs 3", 100_000),
-    "export": ("runs", f"main.py --test --test-onnx {PLACES} --threads 1", 100_000),
-    "report": ("runs", f"main.py --test {PLACES} --threads 1", 20_000),
-    "demo": ("out", "demo.py --source assets/faces.jpg --save {root}/out/faces.png --threads 1", 20_000),
+RUN = "--data-root {root}/data --run-root {root}/runs --exp run --threads 1"
+PLACES = {  # name: (folder below the root, flags, bytes that a file may have)
+    "run": ("runs", f"{TRAIN} --resume --epochs 3", 100_000),
+    "export": ("runs", f"--test --test-onnx {RUN}", 100_000),
+    "data root": ("data", TRAIN.replace("--train ", "--prepare "), 2_000),
 }
-TROUBLES = ("limit", "full", "read-only")
-FLAGS = {"troubles": {"nargs": "+", "choices": TROUBLES, "default": TROUBLES}}
+TROUBLES = ("limited", "full", "read-only")
 FREE = 8_192  # bytes left on the full disk
 
 
@@ -44,57 +38,54 @@ def mount(folder: Path, options: str) -> bool:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return {file: hash} of what a run must not lose."""
-    return {
-        str(file): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in folder.rglob("*")
-        if file.suffix in (".pt", ".csv", ".tsv", ".yaml", ".npy", ".jpegs", ".utf8") and "report" not in file.parts
-    }
+    """Return {file: hash} of what a command must not lose."""
+    files = [file for file in folder.rglob("*") if file.suffix in (".pt", ".csv", ".yaml", ".npy", ".jpegs")]
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if "report" not in file.parts}
 
 
-def attack(place: str, trouble: str, root: Path) -> list[str] | None:
-    """Return what is wrong with a command whose disk is in trouble; None if the trouble could not be made."""
-    name, text, size = KINDS[place]
-    folder, command = root / name, shlex.split(text.format(root=root))
-    restore(root)
-    fresh(root / "out")
+def attack(place: str, trouble: str, root: Path) -> list[str]:
+    """Return what is wrong with a command whose disk is in trouble."""
+    name, flags, size = PLACES[place]
+    for part in ("data", "runs"):
+        fresh(root / part, root / "kept" / part)
+    folder, mounted = root / name, trouble != "limited"
     if place == "data root":
         fresh(folder)
-    if trouble != "limit":
-        if not mount(fresh(folder), "size=64m"):
-            return None
-        if place != "data root" and (root / "kept" / name).exists():
-            subprocess.run(["cp", "-a", f"{root}/kept/{name}/.", str(folder)], check=True)
-    before, wrong = hashes(folder), []
-    filler = folder / "filler"
+    if mounted:
+        content = fresh(root / "content", folder)
+        if not mount(folder, "size=64m"):
+            return []
+        subprocess.run(["cp", "-a", f"{content}/.", str(folder)], check=True)
+    before, wrong, filler = hashes(folder), [], folder / "filler"
     try:
         if trouble == "full":
             space = os.statvfs(folder)
             filler.write_bytes(bytes(space.f_bavail * space.f_frsize - FREE))
-        if trouble == "read-only":
+        elif trouble == "read-only":
             mount(folder, "remount,ro")
-        done = call(command, root / "output", *((limit, (size,)) if trouble == "limit" else ()))
+        done = Victim(flags, root, *(() if mounted else (limit, (size,)))).wait()
         said = [line for line in done.text.splitlines() if line.startswith("error: ")]
         named = said and (str(folder) in said[0] or "TMPDIR" in said[0])
         if done.status != 1 or "Traceback" in done.text or len(said) != 1 or not named:
             wrong.append(f"status {done.status}: {done.text[-800:]}")
-        if before != {name: value for name, value in hashes(folder).items() if name in before}:
+        if not before.items() <= hashes(folder).items():
             wrong.append("an older file has changed")
         if trouble == "read-only":
             mount(folder, "remount,rw")
         filler.unlink(missing_ok=True)
-        done = call(command, root / "output")
-        if done.status:
-            wrong.append(f"with space again: {done.line}")
-        wrong += [f"left over: {file.relative_to(root)}" for file in folder.rglob(".*") if file.name != ".lock"]
+        done = Victim(flags, root).wait()
+        wrong += [f"with space again: {done.text[-400:]}"] * bool(done.status)
+        wrong += [f"left over: {file}" for file in folder.rglob(".*") if file.name != ".lock"]
     finally:
-        if trouble != "limit":
+        if mounted:
             subprocess.run(["umount", str(folder)], check=True)
     return wrong
 
 
-def cases(args: Namespace, places: list[str], root: Path, _figures: dict) -> Iterator[Case]:
-    trained(f"main.py {TRAIN} --epochs 2", root)
-    for place, trouble in product(places, args.troubles):
-        wrong = attack(place, trouble, root)
-        yield Case(f"{place}, {trouble}", wrong or [], "skipped: no right to mount" if wrong is None else "good")
+def cases(count: int, _seed: int, root: Path) -> Iterator[tuple[str, list[str]]]:
+    done = Victim(f"{TRAIN} --epochs 2", root).wait()
+    assert not done.status, done.text
+    for part in ("data", "runs"):
+        fresh(root / "kept" / part, root / part)
+    for trouble, place in islice(product(TROUBLES, PLACES), count):
+        yield f"{trouble}: {place}", attack(place, trouble, root)

@@ -11,7 +11,7 @@ import torch
 from conftest import DEFAULTS, LAYOUTS, exported_predictor, formula_weights, mean_face, to_published
 from torch import nn
 
-from extras.systems.convert.published import HEAD_NAMES, from_published
+from extras.systems.convert.published import from_published
 from extras.systems.convert.systems import SYSTEMS
 from extras.systems.published import checkpoint_values
 from nets import NetOptions, build_net, make_spec, net_row
@@ -19,12 +19,12 @@ from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.net import by_name
 from utils.export.files import export_onnx
-from utils.train.checkpoint import unwrapped
 from utils.train.imagenet import load_imagenet
 from utils.train.initialise import BACKBONES, initialise
+from utils.train.weight_files import unwrapped
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
-LIGHT = [  # `tests/campaigns learning` tests all of timm
+LIGHT = [
     "mobilenetv3_small",
     "regnetx_200mf",
     "hrnet_w18_small_v2",
@@ -46,17 +46,17 @@ PUBLISHED = {  # {name in the reference file: row}
 
 def check_features(net: nn.Module, height: int, width: int) -> None:
     net.eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.device("meta"):
         features = net(torch.zeros(2, 3, height, width))
     assert {4, 8, 16, 32} <= features.keys() == net.channels.keys()
     for stride, feature in features.items():
         assert feature.shape == (2, net.channels[stride], height // stride, width // stride)
-        assert feature.isfinite().all()
 
 
 @pytest.mark.parametrize("name", [*ROWS, *LIGHT])
 def test_strides_and_channels(name: str) -> None:
-    net = net_row(name).build()
+    with torch.device("meta"):
+        net = net_row(name).build()
     assert net.training
     check_features(net, 64, 64)
     check_features(net, 96, 160)
@@ -72,11 +72,10 @@ def test_every_parameter_learns_from_stride_32(name: str) -> None:
 
 
 def test_irnet_activation_is_an_option() -> None:
-    net = irnet.ROWS["irnet18"].build(act="relu")
+    with torch.device("meta"):
+        net = irnet.ROWS["irnet18"].build(act="relu")
     assert not any(isinstance(module, nn.PReLU) for module in net.modules())
     check_features(net, 64, 64)
-    with pytest.raises(ValueError, match="'gelu'"):
-        irnet.ROWS["irnet18"].build(act="gelu")
 
 
 @pytest.mark.parametrize("published", PUBLISHED)
@@ -118,23 +117,6 @@ def test_a_snapshot_tells_its_backbone_by_all_its_tensors(system: str, name: str
                 SYSTEMS[system].keys(changed)
         with pytest.raises(ValueError, match=f"is none of|is {name[:5]}.* more tensors"):
             SYSTEMS[system].keys({key: tensor for key, tensor in state.items() if key != last})
-
-
-@pytest.mark.parametrize("system", HEAD_NAMES)
-def test_published_names_and_back(system: str) -> None:
-    names = [f"{part}.weight" for part in HEAD_NAMES[system].values()]
-    names += ["layer1.0.conv1.weight", "deconv1.weight", "bn_deconv1.bias"]
-    names += ["layer5.weight", "bn5.bias", "layer6.bias", "bn6.weight"]
-    state = {name: torch.tensor(float(i)) for i, name in enumerate(names)}
-    ours = from_published(unwrapped({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}))
-    assert {
-        "head.neighbor_y.weight",
-        "neck.deconv1.weight",
-        "neck.bn6.weight",
-        "backbone.layer1.0.conv1.weight",
-    } <= ours.keys()
-    assert from_published(ours) == ours
-    assert to_published(ours, system) == state
 
 
 def test_published_names_refuse_what_has_no_name() -> None:

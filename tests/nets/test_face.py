@@ -7,6 +7,7 @@ from conftest import LAYOUTS
 from small_nets import net_of, pictures, some_labels
 
 from nets import Labels
+from nets.stages.auxiliary import losses
 from nets.stages.face import FaceBranch
 
 L68 = LAYOUTS.load("68")
@@ -40,7 +41,7 @@ def test_the_loss_is_the_cross_entropy_of_the_crops_that_are_told():
 
 def test_it_teaches_the_features_nothing():
     branch, features = FaceBranch(6), torch.rand(2, 6, 3, 3, requires_grad=True)
-    branch.loss(branch(features), labels_with([1, 0]))["face"].backward()
+    losses("face", branch(features), labels_with([1, 0]))["face"].backward()
     assert features.grad is None and all(part.grad is not None for part in branch.parameters())
 
 

@@ -2,26 +2,26 @@
 
 import math
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, NET, draw_face, fails, mean_face, refuses, sets_of, settings, slow, spoilt, works
+from conftest import LAYOUTS, NET, mean_face, refuses, sets_of, settings, slow, spoilt, typed, works
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 from ideal import ideal
-from overfitting import overfit, teach
+from overfitting import overfit
 
 from extras.heads.heatmap import HeatmapHead
-from nets import HEADS, Labels, NetOptions, build_net, make_spec
+from nets import Labels, NetOptions
 from nets.heads.coordinate import CoordinateMaps
 from nets.heads.pip import nearest_neighbors
 from nets.heads.remap import Origins
-from utils.data.paths import resolve_paths
-from utils.data.sets import read_meanface
+from utils.data.paths import with_absolute_paths
+from utils.data.sets import meanface, read_meanface
 from utils.train import checkpoint
+from utils.train.make_net import new_net
 
 FACE = mean_face()[30:42]
 KINDS = [
@@ -44,8 +44,6 @@ STEPS = {
     "simcc": (150, {}),
     "heatmap": (160, {"stride": 8, "score_width": 1.0}),
 }
-# faces an epoch; the most for pip, whose coarse map learns the score before the offsets
-CROWDS = {"pip": 1920, "coordinate": 960, "parts": 1280, "heatmap": 960, "simcc": 1280}
 named = pytest.mark.parametrize(
     ("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part)
 )
@@ -53,7 +51,7 @@ named = pytest.mark.parametrize(
 
 def make(head: str, options: dict, size: int = 64, face: np.ndarray = FACE) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_net(make_spec(NetOptions(NET, head, None, size, num_nb=3, head_options=options), face))
+    return new_net(NetOptions(NET, head, None, size, num_nb=3, head_options=options), face)
 
 
 @cache
@@ -131,33 +129,10 @@ def test_gaussian_targets_equal_the_dense_ones(size, autocast):
 
 @pytest.mark.parametrize("head", ("pip", "coordinate", *slow("parts", "heatmap", "simcc")))
 def test_a_head_overfits_sixteen_faces(head):
-    """Overfit 16 faces with the smallest net of every head; `tests/campaigns learning` does the others."""
+    """Overfit 16 faces with the smallest net of every head."""
     steps, options = STEPS[head]
     start, nme, _ = overfit(NET, head, 64, steps, **options)
     assert nme < 2.5 < 10 < start
-
-
-@cache
-def crowd(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return drawn faces with every fourth landmark."""
-    images, landmarks = zip(*(draw_face(np.random.default_rng([0, index]), 64) for index in range(count)), strict=True)
-    return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks)[:, ::4] / 64, dtype=torch.float32)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("head", HEADS)
-def test_two_epochs_beat_the_mean_face_threefold(head):
-    """The faces of the test are not in the training set."""
-    images, landmarks = crowd(64 + CROWDS[head])
-    face, learnt = landmarks[64:].mean(0), torch.arange(64, len(images))
-    torch.manual_seed(0)
-    stride, options = (8, {"score_width": 1.0}) if head == "heatmap" else (None, {})
-    net = build_net(make_spec(NetOptions(NET, head, stride, 64, num_nb=5, head_options=options), face.numpy()))
-    teach(net, images, landmarks, torch.cat([learnt[torch.randperm(len(learnt))] for _ in range(2)]).view(-1, 16))
-    with torch.inference_mode():
-        found = net.eval().predict(images[:64]).landmarks
-    before, after = ((points - landmarks[:64]).norm(dim=-1).mean() for points in (face, found))
-    assert after < before / 3
 
 
 @pytest.mark.parametrize(
@@ -180,7 +155,7 @@ def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
     assert "12 of 12 landmarks mapped" in done.stderr
 
 
-def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, tmp_path):
+def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, tmp_path, monkeypatch):
     """With the preset `drowsiness`; the mean face of a prepared set or of a file determines the neighbors."""
     numbers = np.loadtxt(faces / "meanface.txt").reshape(-1, 2)
     moved = numbers[36:48] * [0.01, 1]
@@ -189,20 +164,17 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     assert "12 landmarks" in done.stderr
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
-    fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt")
-    (tmp_path / "px.txt").write_text("30 40 " * 68)
-    fails(
-        cli("--train", *recipe, "--meanface", tmp_path / "px.txt"),
-        "px.txt.*40",
-    )
     claims = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}".ljust(117) + b"\n"
     for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04", b"\x93NUMPY\x01\0\x76\0" + claims):
         spoilt(tmp_path / "bad.npy", data, "bad.npy", read_meanface, tmp_path / "bad.npy")
     # a run must find it from any folder
-    assert resolve_paths({"meanface": "mine.txt"})["meanface"] == str(Path("mine.txt").resolve())
+    monkeypatch.chdir(tmp_path)
+    assert with_absolute_paths(typed("--meanface mine.txt")).given["meanface"] == str(tmp_path / "mine.txt")
+    (tmp_path / "px.txt").write_text("30 40 " * 68)
     sets = sets_of(settings())
-    assert np.array_equal(sets.meanface(str(faces), LAYOUTS.load("12"), None), numbers[36:48])
-    refuses("mine.txt.*12", sets.meanface, str(tmp_path / "mine.txt"), LAYOUTS.load("68"), None)
+    assert np.array_equal(meanface(sets, str(faces), LAYOUTS.load("12"), None), numbers[36:48])
+    for name, message in (("mine.txt", "mine.txt.*12"), ("px.txt", "px.txt.*40"), ("none.txt", "none.txt")):
+        refuses(message, meanface, sets, str(tmp_path / name), LAYOUTS.load("68"), None)
 
 
 @pytest.mark.parametrize(("head", "options"), [("coordinate", {"sigma": True}), ("heatmap", {}), ("simcc", {})])

@@ -13,7 +13,7 @@ from conftest import ROOT, refuses
 from pipnet.app import demo
 from pipnet.console import load_failure
 from pipnet.errors import UserError, limit_reached
-from pipnet.session import import_package
+from pipnet.packages import import_package
 from utils.data import disk
 from utils.data.new_folder import new_folder
 

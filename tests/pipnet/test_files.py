@@ -1,54 +1,12 @@
 """The files that come with the project, and files that are written completely or not at all."""
 
 import os
-import shutil
 import stat
 
 import pytest
-from conftest import ROOT, refuses
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipnet import files
 from pipnet.errors import printable
-from pipnet.files import read_csv, write_csv
-
-
-def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "weights", tmp_path / "weights", ignore=lambda *_: ["landmarks.pt", "landmarks.onnx"])
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "pipnet" / "files.py"))
-    assert files.shipped("detector.onnx") == tmp_path / "weights" / "detector.onnx"
-    with open(tmp_path / "weights" / "detector.onnx", "ab") as file:
-        file.write(b"\0")
-    refuses("detector.onnx", files.shipped, "detector.onnx")
-    (tmp_path / "weights" / "manifest.json").unlink()  # of other nets nothing is known
-    assert files.shipped("detector.onnx").is_file()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b'{"detector.onnx": 5}',
-        b'{"detector.onnx": {}}',
-        b'{"detector.onnx": {"sha256": 5}}',
-        b'{"detector.onnx": {"sha256": "a", "bytes": "b"}}',
-        b"[" * 100_000,
-        None,
-    ],
-)
-def test_a_damaged_manifest_is_one_line(tmp_path, content):
-    file = tmp_path / "manifest.json"
-    if content is None:
-        file.mkdir()
-    else:
-        file.write_bytes(content)
-    text = refuses("manifest.json", files.read_manifest, tmp_path, "fetch it again")
-    assert "\n" not in text
 
 
 def test_no_link_at_a_temporary_name_is_written_through(tmp_path, monkeypatch):
@@ -63,11 +21,6 @@ def test_no_link_at_a_temporary_name_is_written_through(tmp_path, monkeypatch):
     (tmp_path / ".a.txt.partial-01").symlink_to(victim)
     files.write_text(tmp_path / "a.txt", "newer")
     assert victim.read_text() == "mine" and (tmp_path / "a.txt").read_text() == "newer"
-
-
-@given(st.text(st.sampled_from("'=-+@\t5a"), max_size=5))
-def test_a_cell_gives_the_text_that_it_was_made_from(text):
-    assert files.from_cell(files.to_cell(text)) == text
 
 
 def test_what_is_no_plain_file_is_not_opened_to_be_written(tmp_path):
@@ -95,29 +48,6 @@ def test_text_of_others_stays_on_its_line():
     assert "ecret" not in printable("rtsp://admin:a/Secret@b@host/x, https://Secret@host")
     assert printable("https://a.org/@me/b.jpg?token=") == "https://a.org/@me/b.jpg?token="
     assert printable("Zoë/脸 \udce9") == "Zoë/脸 \udce9"  # a name in Latin-1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epoch,loss\n0,1\n1\n", "line 3 .another number of cells"),
-        ("epoch,loss\n0,1,2\n", "line 2 .another number of cells"),
-        ("epoch,loss\n0,\n", "line 2 .could not convert"),
-        ("epoch,lost\n0,1\n", "line 2 .no column loss"),
-        ("epoch,loss\n0,1\x00\n", "line 2"),
-    ],
-)
-def test_a_damaged_table_is_named(tmp_path, text, message):
-    (tmp_path / "step.csv").write_text(text)
-    refuses(f"step.csv.*{message}", files.read_csv, tmp_path / "step.csv", ("epoch", "loss"))
-
-
-def test_text_in_a_csv_is_no_formula(tmp_path):
-    cells = ["=1+1", "+a", "@b", "-c", "\td", "-1.5", "+2e3", "a=b", "'=x"[1:], "plain"]
-    write_csv(tmp_path / "a.csv", list("abcdefghij"), [cells])
-    text = (tmp_path / "a.csv").read_text().splitlines()[1]
-    assert text == "'=1+1,'+a,'@b,'-c,'\td,-1.5,+2e3,a=b,'=x,plain"
-    assert list(read_csv(tmp_path / "a.csv")[0].values()) == cells
 
 
 @pytest.mark.parametrize(

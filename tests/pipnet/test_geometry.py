@@ -12,7 +12,6 @@ from pipnet.errors import UserError
 from pipnet.geometry import (
     Protocol,
     box_of,
-    check_protocol,
     compose,
     crop_box,
     crop_matrix,
@@ -61,15 +60,10 @@ def test_crop_boxes_by_hand():
     assert np.allclose(crop_box(np.array([-10, 50, 90, 250]), SQUARE, 640, 480), [-80, 30, 160, 270])  # not clipped
     lower = SQUARE._replace(square="min", shift_y=0.1)
     assert np.allclose(crop_box(np.array([100, 50, 200, 150]), lower, 640, 480), [90, 50, 210, 170])
-    assert np.allclose(
-        crop_box(np.array([5, 50, 105, 470]), WFLW, 640, 480), [0, 8, 115, 479]
-    )  # each side clipped by itself
-    assert crop_box(np.array([3.2, 9.0, 103.4, 109.0]), PIPNET, 640, 480).tolist() == [
-        0,
-        4,
-        110,
-        114,
-    ]  # shifted by the clip
+    # each side clipped by itself
+    assert np.allclose(crop_box(np.array([5, 50, 105, 470]), WFLW, 640, 480), [0, 8, 115, 479])
+    # shifted by the clip
+    assert crop_box(np.array([3.2, 9.0, 103.4, 109.0]), PIPNET, 640, 480).tolist() == [0, 4, 110, 114]
 
 
 @given(coordinate, coordinate, length, length, st.sampled_from([SQUARE, SQUARE._replace(square="min"), WFLW, PIPNET]))
@@ -166,14 +160,6 @@ def test_box_of_leaves_out_nan_and_batches():
     assert box_of(points).tolist() == [[1, 2, 5, 9], [0, 0, 2, 2]]
     with pytest.raises(UserError, match="no box"):
         box_of(np.full((3, 2), np.nan))
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"square": "yes"}, {"border": "grey"}, {"rounding": "up"}, {"scale_x": 0.0}, {"shift_y": float("nan")}]
-)
-def test_a_wrong_protocol_is_named(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong))):
-        check_protocol(SQUARE._replace(**wrong))
 
 
 @given(st.floats(1, 1.8))

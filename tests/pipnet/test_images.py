@@ -4,6 +4,8 @@ import io
 import re
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -128,3 +130,85 @@ def test_values_of_a_camera_in_16_bits(bits, suffix, grey, tmp_path):
     assert np.abs(read_image(file).astype(int) - SHOWN - 15).max() <= (suffix == "tif")  # OpenCV rounds 16 bits there
     if grey and suffix == "png":
         assert (as_bgr(Image.open(file)) == SHOWN + 15).all()
+
+
+def kinds(folder: Path) -> dict[str, Image.Image]:
+    """Files of all kinds that show SHOWN, some of them turned by their EXIF, and the same as pictures of Pillow."""
+    plain, exif = Image.fromarray(SHOWN), Image.Exif()
+    exif[0x0112] = 6
+    turned, grey = plain.rotate(90, expand=True), plain.convert("L")
+    saved = {
+        "rgb.png": (plain, {}),
+        "rgb.tif": (plain, {}),
+        "rgb.bmp": (plain, {}),
+        "rgb.gif": (plain, {}),
+        "rgb.webp": (plain, {"lossless": True}),
+        "rgb.jpg": (plain, {"quality": 98}),
+        "turned.png": (turned, {"exif": exif}),
+        "turned.jpg": (turned, {"exif": exif, "quality": 98}),
+        "cmyk.tif": (plain.convert("CMYK"), {}),
+        "cmyk.jpg": (plain.convert("CMYK"), {"quality": 98}),
+        "grey.jpg": (grey, {"quality": 98}),
+        "grey.png": (grey, {}),
+        "opaque.png": (plain.convert("RGBA"), {}),
+        "opaque_grey.png": (plain.convert("LA"), {}),
+        "palette.png": (plain.quantize(16), {}),
+        "deep.png": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), {}),
+        "deep.tif": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), {}),
+    }
+    for name, (image, options) in saved.items():
+        image.save(folder / name, **options)
+    return {name: Image.open(folder / name) for name in saved}
+
+
+def test_pictures_of_every_kind_are_read_alike_as_files_and_from_pillow(tmp_path):
+    for name, opened in kinds(tmp_path).items():
+        lossy = 4 if name.endswith((".jpg", ".gif")) or "cmyk" in name or "palette" in name else 0
+        assert np.abs(read_image(tmp_path / name).astype(int) - SHOWN).max() <= lossy, name
+        assert np.abs(as_bgr(opened).astype(int) - read_image(tmp_path / name)).max() <= ("cmyk" in name), name
+    Image.fromarray(SHOWN).convert("1").save(tmp_path / "bit.png")
+    assert set(np.unique(read_image(tmp_path / "bit.png"))) == {0, 255}
+    clear = Image.fromarray(SHOWN).quantize(16)
+    clear.save(tmp_path / "clear.png", transparency=3)
+    with Image.open(tmp_path / "clear.png") as opened:
+        assert np.array_equal(as_bgr(opened), as_bgr(tmp_path / "clear.png"))
+
+
+def test_arrays_of_every_kind_are_pictures():
+    colours = SHOWN * np.uint8([1, 0, 1])
+    opaque = np.dstack([colours, np.full(SHOWN.shape[:2], 255, np.uint8)])
+    for array, rgb in (
+        (colours, False),
+        (colours[..., ::-1], True),
+        (opaque, False),
+        (opaque[..., [2, 1, 0, 3]], True),
+    ):
+        assert np.array_equal(as_bgr(array, rgb), colours)
+    for array in (SHOWN[..., 0], SHOWN[..., :1], Image.fromarray(SHOWN[..., 0])):
+        assert np.array_equal(as_bgr(array), SHOWN)
+    for wrong in (SHOWN[..., :2], SHOWN.astype(float), SHOWN[:0], None):
+        refuses("uint8", as_bgr, wrong)
+
+
+def test_a_damaged_picture_of_pillow_is_one_line(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "face.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "face.png").read_bytes()[:3000])
+    with Image.open(tmp_path / "cut.png") as opened:
+        refuses("Pillow", as_bgr, opened)
+
+
+@pytest.mark.slow
+def test_a_picture_that_needs_more_memory_than_there_is_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((16_000, 16_000), np.uint8))
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom pipnet.images import read_image\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 ** 30, 2 ** 30))\n"
+        "try: read_image(Path(sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "large.png"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (
+        "Unreadable" in done.stdout and "large.png: there is not enough memory for an image of this size" in done.stdout
+    ), done

@@ -21,7 +21,6 @@ from pipnet.geometry import compose, invert
 from utils.data import changes
 from utils.data.changes import (
     Change,
-    CropGeometry,
     exchanged,
     hashed,
     hidden,
@@ -33,43 +32,28 @@ from utils.data.changes import (
     uniforms,
     whole_matrix,
 )
-from utils.data.faces import Faces
+from utils.data.faces import CropGeometry, Faces
 from utils.data.pixels import pixels
 from utils.data.threads import Threads
-from utils.settings.extras import extra
+from utils.settings import rooms
 from utils.settings.sections import AugmentSettings, TrainSettings
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
 LIKELY = 0.9  # probability that a landmark is seen in a photograph whose labels do not say so
 PLACED = 1  # key of the numbers of `misplaced`, so that these change no other draw
-UNKNOWN = np.array(
-    [[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]]
-)  # `Faces.frame` of a face with an unknown source image
+UNKNOWN = np.array([[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]])  # frame of a face with an unknown source image
+OUTPUTS = ("pose", "states", "visible")
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR, with the net's margin; labels in [0, 1] of the nominal crop; index (B,) of the
-    faces.
+    """images (B, S, S, 3) uint8 BGR, with the net's margin, none before they are `finished`; labels in [0, 1] of the
+    nominal crop; index (B,) of the faces.
     """
 
     images: torch.Tensor
     labels: Any
     index: torch.Tensor
-
-
-class Plan(NamedTuple):
-    """A batch before its pictures are made.
-
-    changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces.
-    labels: of the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without
-    views. index (B,) of the faces.
-    """
-
-    changes: list
-    labels: Labels
-    maps: Any
-    index: np.ndarray
 
 
 # --------------------------------------------------------------------------------------------------------------- order
@@ -97,7 +81,7 @@ def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
     return found
 
 
-class Part(NamedTuple):
+class Share(NamedTuple):
     """The faces from number `first` to `first + count - 1`; each batch of a rank has `batch` of them."""
 
     first: int
@@ -115,7 +99,7 @@ class Shuffle:
     anew; pass numbers go on over epochs.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Share, ...]
     batches: int
     seed: int
     rank: int = 0
@@ -137,7 +121,7 @@ class Shuffle:
                 shares = [self._share(part, epoch, places) for part in self.parts]
                 yield from zip(*(np.concatenate(column, 1) for column in zip(*shares, strict=True)), strict=True)
 
-    def _share(self, part: Part, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _share(self, part: Share, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return passes and indices, each (K, B), of one kind of faces in the batches at `places` (K, 1) of an epoch."""
         step = part.batch * self.ranks
         whole = part.count // step
@@ -171,7 +155,7 @@ def make_order(
     for _, faces, _ in kinds:
         if faces < ranks:
             raise UserError(f"{faces} training faces are too few for {ranks} processes")
-    parts = tuple(Part(first, faces, min(batch, faces // ranks)) for first, faces, batch in kinds)
+    parts = tuple(Share(first, faces, min(batch, faces // ranks)) for first, faces, batch in kinds)
     whole = [part.count // (part.batch * ranks) for part in parts]
     if min(whole) < train.accumulate:
         raise UserError(f"accumulate is {train.accumulate}, but an epoch has {min(whole)} batches; lower one of them")
@@ -183,7 +167,7 @@ def make_order(
     )
 
 
-def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Part, ...]:
+def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Share, ...]:
     """Return the parts of a batch that mix sets of faces in given shares, see `make_order`.
     Each set gives at least one face.
     """
@@ -200,7 +184,7 @@ def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -
             f"a batch of {batch} cannot mix sets of {', '.join(str(faces) for faces, _ in shares)} faces in these "
             "--shares; give others, or another --batch-size"
         )
-    return tuple(Part(first, faces, int(size)) for first, (faces, _), size in zip(starts, shares, sizes, strict=False))
+    return tuple(Share(first, faces, int(size)) for first, (faces, _), size in zip(starts, shares, sizes, strict=False))
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -223,47 +207,66 @@ def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipe
 
 
 def drawn_changes(
-    seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: CropGeometry, view: int = 0
+    seed: int,
+    numbers,
+    indices: np.ndarray,
+    frame: np.ndarray,
+    recipe: AugmentSettings,
+    geometry: CropGeometry,
+    view: int = 0,
 ) -> list[Change]:
-    """Return the changes of faces in their passes, in the order in which they act.
-    view: number of a face's crop, from 0.
+    """Return the changes of faces in their passes by a recipe, in the order in which they act.
+
+    frame (B, 2, 2, 2): see `Faces`. view: number of a face's picture, from 0.
     """
     count = len(recipe.steps) * changes.STEP_DRAWS or changes.DRAWS
     u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count :]
+    frame = np.where(np.isnan(frame), UNKNOWN, frame) * geometry.size
     if recipe.steps:
-        return extra("systems").changes_in_steps(u, recipe, field)
-    return [changes.changes(u, recipe, field)]
+        made = rooms.systems.in_steps(u, recipe, geometry, frame[:, 0])
+    else:
+        made = [changes.changes(u, recipe, geometry)]
+    if recipe.fill == "grey":
+        low, high = np.split(frame[:, 1].reshape(-1, 4) + geometry.border, 2, 1)
+        if (ends := made[0].source) is not None:
+            low, high = np.maximum(low, ends[:, :2]), np.minimum(high, ends[:, 2:])
+        made[0] = made[0]._replace(source=np.concatenate([low, high], 1))
+    return made
+
+
+def label_rows(faces: Faces, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of some faces (B,) of which `labels_of` makes their labels."""
+    learnt = faces.facts.get("outputs", OUTPUTS)
+    return faces.read("nominal", "known", "shift", "frame", "level", "face", *learnt, rows=rows)
 
 
 def labels_of(
+    row: dict[str, np.ndarray],
     faces: Faces,
-    rows: np.ndarray,
     made: Sequence[Change] = (),
     flip_index: Sequence[int] = (),
     lost: np.ndarray | None = None,
 ) -> Labels:
-    """Return the labels of some faces after the changes `made`, if any.
+    """Return the labels of some of the faces after the changes `made`, if any. row: see `label_rows`.
     lost (B,) bool: faces whose landmarks are not trained, because they were `misplaced`.
     """
-    landmarks, weight = faces.nominal(rows), faces["known"][rows]
-    pose, states, level, visible, face = (
-        faces[name][rows] if name in faces else None for name in ("pose", "states", "level", "visible", "face")
-    )
+    landmarks, weight = row["nominal"], row["known"]
+    pose, states, level, visible, face = map(row.get, ("pose", "states", "level", "visible", "face"))
     if made:
         if visible is not None:
-            gone = hidden(landmarks, faces.frame(rows)[:, 1].reshape(-1, 4), made, faces.crops.border)
+            gone = hidden(landmarks, row["frame"][:, 1].reshape(-1, 4), made, faces.geometry.border)
             visible = np.where(gone, 0, np.where(np.isnan(visible), LIKELY, visible))
             visible = exchanged(np.where(weight, visible, np.nan), made, flip_index)
-        landmarks = moved(landmarks.astype(np.float64), faces.shift(rows), made, flip_index)
+        landmarks = moved(landmarks.astype(np.float64), row["shift"], made, flip_index)
         weight = exchanged(weight, made, flip_index)
-        pose = pose if pose is None else turned(pose, whole_matrix(made))
-        states = states if states is None else exchanged(states, made, _partners(faces.facts["states"]))
+        pose = None if pose is None else turned(pose, whole_matrix(made))
+        states = None if states is None else exchanged(states, made, _partners(faces.facts["states"]))
     if face is not None:
         face = np.where(face > 0, in_place(landmarks, weight, faces.facts["meanface"]), face)
     if lost is not None:
         weight = weight & ~lost[:, None]
         pose, states, visible = (
-            part if part is None else np.where(lost[:, None], np.nan, part) for part in (pose, states, visible)
+            None if part is None else np.where(lost[:, None], np.nan, part) for part in (pose, states, visible)
         )
     return Labels.pack(landmarks, weight, pose, states, level, visible, face)
 
@@ -296,65 +299,58 @@ class Batches(Dataset):
 
     def name(self, index: int) -> str:
         """Return the name of a face, for errors."""
-        return self.faces["file"][index]
+        return self.faces.row(index)["file"]
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
-        crops = [self.faces.crops[index] for index in key[1].tolist()]
-        return assembled(lambda some, made: torch.from_numpy(reduce(pixels, made, some)), crops, self.planned(key))
+        crops = [self.faces.crop(index) for index in key[1].tolist()]
+        return finished(lambda some, made: torch.from_numpy(reduce(pixels, made, some)), crops, *self.drawn(key))
 
-    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> Plan:
-        """Return what a batch is made of."""
+    def drawn(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Batch]:
+        """Return (changes of the labelled pictures, and with views of the strong and of the weak pictures of unlabelled
+        faces; the batch without pictures).
+        """
         numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
-        made, lost = self.changes(numbers[:count], indices[:count], self.recipe), None
-        if self.recipe.misplaced and "face" in self.faces:
+        row = label_rows(self.faces, indices)
+        frame, first = row["frame"], {name: values[:count] for name, values in row.items()}
+        geometry, lost = self.faces.geometry, None
+        made = drawn_changes(self.seed, numbers[:count], indices[:count], frame[:count], self.recipe, geometry)
+        if self.recipe.misplaced and "face" in row:
             u = uniforms(self.seed, numbers[:count], indices[:count], 5, PLACED)
-            lost = (u[:, 4] < self.recipe.misplaced) & (self.faces["face"][indices[:count]] == 1)
+            lost = (u[:, 4] < self.recipe.misplaced) & (first["face"] == 1)
             made = misplaced(u, made, lost)
-        labels = labels_of(self.faces, indices[:count], made, self.flip_index, lost)
+        labels = labels_of(first, self.faces, made, self.flip_index, lost)
+        batch = Batch(torch.empty(0), labels, torch.from_numpy(indices))
         if not self.views:
-            return Plan([made], labels, None, indices)
+            return [made], batch
         strong, weak = (
-            self.changes(numbers[count:], indices[count:], recipe, view)
+            drawn_changes(self.seed, numbers[count:], indices[count:], frame[count:], recipe, geometry, view)
             for view, recipe in ((0, self.views.strong), (1, self.views.weak))
         )
-        maps = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, self.faces.crops.size]
-        return Plan([made, strong, weak], labels, maps.astype(np.float32), indices)
-
-    def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe: AugmentSettings, view: int = 0) -> list[Change]:
-        """Return the changes of faces in their passes by a recipe. view: number of a face's picture, from 0."""
-        crops, box = self.faces.crops, None
-        if recipe.fill == "grey" or "sides" in recipe.steps:
-            frame = self.faces.frame(indices)
-            frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
-            box = frame[:, 0]
-        field = CropGeometry(crops.size, crops.side, crops.size + 2 * crops.seen, box)
-        made = drawn_changes(self.seed, numbers, indices, recipe, field, view)
-        if recipe.fill == "grey":
-            low, high = np.split(frame[:, 1].reshape(-1, 4) + crops.border, 2, 1)
-            if (ends := made[0].source) is not None:
-                low, high = np.maximum(low, ends[:, :2]), np.minimum(high, ends[:, 2:])
-            made[0] = made[0]._replace(source=np.concatenate([low, high], 1))
-        return made
+        maps = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, geometry.size]
+        labels = labels._replace(weak=Weak(torch.empty(0), torch.from_numpy(maps.astype(np.float32))))
+        return [made, strong, weak], batch._replace(labels=labels)
 
 
-def assembled(carry: Callable[..., torch.Tensor], crops, plan: Plan) -> Batch:
-    """Return a batch made of stored crops (B, S, S, 3). carry(crops, changes) makes their pictures."""
-    count, index = len(plan.labels.packed), torch.from_numpy(plan.index)
-    first, *views = [carry(crops[count:] if i else crops[:count], made) for i, made in enumerate(plan.changes)]
+def finished(carry: Callable[..., torch.Tensor], crops, made: Sequence[Any], batch: Batch) -> Batch:
+    """Return a batch with its pictures. crops (B, S, S, 3) as stored; made: see `Batches.drawn`.
+    carry(crops, changes): makes pictures.
+    """
+    count = len(batch.labels.packed)
+    first, *views = [carry(crops[count:] if i else crops[:count], changes) for i, changes in enumerate(made)]
     if not views:
-        return Batch(first, plan.labels, index)
-    weak = Weak(views[1], torch.as_tensor(plan.maps))
-    return Batch(torch.cat([first, views[0]]), plan.labels._replace(weak=weak), index)
+        return batch._replace(images=first)
+    weak = batch.labels.weak._replace(images=views[1])
+    return batch._replace(images=torch.cat([first, views[0]]), labels=batch.labels._replace(weak=weak))
 
 
 def plain(faces: Faces, rows: np.ndarray) -> Batch:
     """Return a batch of some faces without random changes, as a net gets them in tests."""
-    images = np.stack([faces.crops.plain(row) for row in rows.tolist()])
-    return Batch(torch.from_numpy(images), labels_of(faces, rows), torch.from_numpy(rows))
+    images = np.stack([faces.plain_crop(row) for row in rows.tolist()])
+    return Batch(torch.from_numpy(images), labels_of(label_rows(faces, rows), faces), torch.from_numpy(rows))
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:

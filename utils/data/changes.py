@@ -2,9 +2,9 @@
 
 pixels.py carries them out on pictures with OpenCV, extras/gpu/device_pixels.py with torch. `moved` carries them out on landmarks.
 
-The random numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that
-no option changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the
-settings. With its key `steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
+The random numbers are a pure function of (seed, pass, index of the face). Each row of NUMBERS has numbers of its own, so
+that no change takes those of another; a new one is the last row. `recipe` is the section `augment` of the settings. With
+its key `steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 
 from pipnet.geometry import compose, transform
 from pipnet.pose import turn_pose
+from utils.data.faces import CropGeometry
 from utils.settings.sections import AugmentSettings
 
 LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
@@ -28,7 +29,18 @@ INTERPOLATION = {
 # the choices among which a draw decides; `slim` is what its step sides does, which also averages: here, the stored crop is that
 RANDOM = {"random": ("nearest", "linear", "cubic"), "slim": ("nearest", "linear", "cubic", "lanczos", "linear")}
 GREY = 127
-DRAWS = 52  # uniform numbers of a face
+NUMBERS = {  # {change: how many uniform numbers it draws for a face}, in this order
+    "warp": 8,
+    "colour": 8,
+    "blur": 2,
+    "noise": 4,
+    "occlusion": 8,
+    "gamma": 1,
+    "shadow": 9,
+    "edge": 5,
+    "shapes": 4,
+}
+DRAWS = 52  # uniform numbers of one crop of a face, of which NUMBERS may take all
 STEP_DRAWS = 9  # uniform numbers of a face for one published step, see `AugmentSettings.steps`
 DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
 BLACK = 0.06  # share of the light below which a landmark counts as hidden
@@ -37,6 +49,9 @@ EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an 
 # largest roll in degrees, |log(scale)| and distance, as a share of the crop, of a face in its place; those beyond which it
 # is in none
 IN_PLACE, OUT_OF_PLACE = (50, math.log(1.45), 0.2), (80, math.log(1.8), 0.45)
+# of the faces that are misplaced: the share that is turned, by so many degrees or more; the others show a part, enlarged
+# by a factor in this range, whose centre is up to this share of the farthest possible from the crop's centre
+TURNED, LEAST_TURN, ENLARGED, REACH = 0.6, 85, (1.9, 3.2), 0.45
 GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
 
@@ -55,9 +70,8 @@ class Change(NamedTuple):
     mirrored: np.ndarray  # (B,) bool: left and right change places
     interpolation: np.ndarray | None = None  # (B,) OpenCV's flag; None: linear
     hsv: np.ndarray | None = None  # (B, 3) factors of hue, saturation and value
-    distort: np.ndarray | None = (
-        None  # (B, 4) contrast about the mean, then a shift of the levels, of OpenCV's hue, saturation
-    )
+    # (B, 4) contrast about the mean, then a shift of the levels, of OpenCV's hue, saturation
+    distort: np.ndarray | None = None
     light: np.ndarray | None = None  # (B, 2, 3) depth x of a shadow: affine of px; BGR light where x >= 1
     gamma: np.ndarray | None = None  # (B,) power of the grey levels in [0, 1]
     colour: np.ndarray | None = None  # (B, 3, 4) affine of blue, green, red
@@ -70,35 +84,8 @@ class Change(NamedTuple):
     texture: np.ndarray | None = None  # (B,) its texture, 0: plain, in the colour `shade`; 1: the picture upside down
     fill: int = 0  # grey level of what lies outside the picture
     clips: np.ndarray | None = None  # (B,) bool: landmarks that leave the crop are moved to its edge
-    source: np.ndarray | None = (
-        None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first gets the level `fill` outside
-    )
-
-
-class Misplacement(NamedTuple):
-    """How crops show a face out of its place. turned: share that is turned, by `angle` degrees or more; the others show
-    a part, enlarged by a factor from `zoom`, whose centre is up to `reach` of the farthest possible from the crop's.
-    """
-
-    turned: float
-    angle: float
-    zoom: tuple[float, float]
-    reach: float
-
-
-MISPLACED = Misplacement(0.6, 85, (1.9, 3.2), 0.45)
-
-
-class CropGeometry(NamedTuple):
-    """The crops that changes are drawn for.
-
-    Sides in px: size of the nominal crop, stored of the crop, side of the net's input.
-    """
-
-    size: int
-    stored: int
-    side: int
-    box: np.ndarray | None = None  # (B, 2, 2) corners of the face boxes in px of the nominal crop, for the step sides
+    # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first gets the level `fill` outside
+    source: np.ndarray | None = None
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -241,53 +228,57 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -
 
     One warp comes first, then a shadow, light, colour, blur, noise and a rectangle.
     """
-    (size, stored, side, _), u = field, iter(uniform.T)  # each number has its place in this order
+    columns = np.split(uniform, np.cumsum([*NUMBERS.values()]), 1)
+    u = dict(zip(NUMBERS, columns, strict=False))
+    side = field.side
+    made: dict[str, Any] = {**warp(u["warp"], recipe, field), "colour": colours(recipe, u["colour"])}
+    made["fill"] = filling(recipe)
+    if recipe.blur:
+        blurs, draw = u["blur"].T
+        made["blur"] = (blurs < recipe.blur) * ((0.05 + 0.95 * draw) * recipe.blur_sigma * side / 256)
+    if recipe.noise:
+        grainy, strength, seed, draw = u["noise"].T
+        size = 1 + draw * (max(recipe.noise_size * side / 256, 1) - 1)
+        made["grain"] = grains(recipe, (grainy < recipe.noise) * strength, size, seed)
+    hides, made["shade"] = u["occlusion"][:, 0] < recipe.occlusion, (u["occlusion"][:, 5:] * 256).astype(int)
+    if recipe.occlusion:
+        share, place = u["occlusion"][:, 1:3] * recipe.occlusion_size, u["occlusion"][:, 3:5]
+        made["box"] = rectangles(share, place, side, 1) * hides[:, None]
+    if recipe.gamma > 1:
+        made["gamma"] = recipe.gamma ** (2 * u["gamma"][:, 0] - 1)
+    if recipe.shadow:
+        made["light"] = shadows(u["shadow"][:, 1:], u["shadow"][:, 0] < recipe.shadow, side)
+    if recipe.edge:
+        made["source"] = ends(u["edge"][:, 1:], u["edge"][:, 0] < recipe.edge, field.stored)
+    if recipe.occlusion and recipe.occlusion_shapes:
+        shaped = u["shapes"][:, 0] < recipe.occlusion_shapes
+        made["shape"] = shapes(made["box"], u["shapes"][:, 1:3], hides & shaped)
+        made["texture"] = np.clip(2 * u["shapes"][:, 3] - 0.5, 0, 1)
+        made["box"] = made["box"] * ~shaped[:, None]
+    return Change(field.size, field.stored if recipe.fill == "real" else side, side, **made)
 
-    def several(count: int) -> np.ndarray:
-        return np.stack([next(u) for _ in range(count)], 1)
 
-    angle, zoom, shift, mirror = 2 * next(u) - 1, 2 * next(u) - 1, 2 * several(2) - 1, next(u) < recipe.flip
-    turn, move = next(u), next(u) < recipe.translation_prob
+def warp(u: np.ndarray, recipe: AugmentSettings, field: CropGeometry) -> dict[str, np.ndarray]:
+    """Return the columns matrix, mirrored and interpolation of one warp. u: uniform numbers (B, 8)."""
+    turn, move, mirror, size = u[:, 5], u[:, 6] < recipe.translation_prob, u[:, 4] < recipe.flip, field.size
     usual = recipe.rotation * (turn < recipe.rotation_prob * (1 - recipe.roll_prob))
     reach = np.where(turn >= 1 - recipe.roll_prob, 180.0, usual)
-    linear = turns(np.radians(reach) * angle, 1 + recipe.scale * zoom)
-    matrix = affines(linear, size / 2, shift * recipe.translation * size * move[:, None])
+    angle, zoom = 2 * u[:, :2].T - 1
+    shift = (2 * u[:, 2:4] - 1) * recipe.translation * size * move[:, None]
+    matrix = affines(turns(np.radians(reach) * angle, 1 + recipe.scale * zoom), size / 2, shift)
     matrix[mirror, 0] = [0, 0, size] - matrix[mirror, 0]
-    made: dict[str, Any] = {
-        "interpolation": interpolations(recipe, next(u)),
-        "colour": colours(recipe, several(8)),
-        "fill": filling(recipe),
-    }
-    blurs, sigma = next(u) < recipe.blur, (0.05 + 0.95 * next(u)) * recipe.blur_sigma * side / 256
-    made["blur"] = blurs * sigma if recipe.blur else None
-    grainy, strength, seed = next(u) < recipe.noise, next(u), next(u)
-    grain = 1 + next(u) * (max(recipe.noise_size * side / 256, 1) - 1)
-    made["grain"] = grains(recipe, grainy * strength, grain, seed) if recipe.noise else None
-    hides, share, place = next(u) < recipe.occlusion, several(2) * recipe.occlusion_size, several(2)
-    made["box"] = rectangles(share, place, side, 1) * hides[:, None] if recipe.occlusion else None
-    made["shade"], power = (several(3) * 256).astype(int), 2 * next(u) - 1
-    made["gamma"] = recipe.gamma**power if recipe.gamma > 1 else None
-    dark, falls = next(u) < recipe.shadow, several(8)
-    made["light"] = shadows(falls, dark, side) if recipe.shadow else None
-    cuts, where = next(u) < recipe.edge, several(4)
-    made["source"] = ends(where, cuts, stored) if recipe.edge else None
-    shaped, shape_draws, texture = next(u) < recipe.occlusion_shapes, several(2), next(u)
-    if recipe.occlusion and recipe.occlusion_shapes:
-        made["shape"] = shapes(made["box"], shape_draws, hides & shaped)
-        made["texture"] = np.clip(2 * texture - 0.5, 0, 1)
-        made["box"] = made["box"] * ~shaped[:, None]
-    return Change(size, stored if recipe.fill == "real" else side, side, matrix, mirror, **made)
+    return {"matrix": matrix, "mirrored": mirror, "interpolation": interpolations(recipe, u[:, 7])}
 
 
 def misplaced(u: np.ndarray, made: Sequence[Change], lost: np.ndarray) -> list[Change]:
-    """Return the changes with crops in which the faces `lost` (B,) bool are not in their place, see `MISPLACED`.
+    """Return the changes with crops in which the faces `lost` (B,) bool are not in their place.
 
     u: uniform numbers (B, 4 or more). Such a crop shows the face turned by more than 80 degrees, or a part of it.
     """
-    size, turned = made[0].size, u[:, 0] < MISPLACED.turned
-    angle = np.radians(MISPLACED.angle + (360 - 2 * MISPLACED.angle) * u[:, 1]) * turned
-    zoom = np.where(turned, 1, MISPLACED.zoom[0] + np.ptp(MISPLACED.zoom) * u[:, 1])
-    shift = size * (zoom - 1)[:, None] * MISPLACED.reach * (2 * u[:, 2:4] - 1)
+    size, turned = made[0].size, u[:, 0] < TURNED
+    angle = np.radians(LEAST_TURN + (360 - 2 * LEAST_TURN) * u[:, 1]) * turned
+    zoom = np.where(turned, 1, ENLARGED[0] + np.ptp(ENLARGED) * u[:, 1])
+    shift = size * (zoom - 1)[:, None] * REACH * (2 * u[:, 2:4] - 1)
     moved = affines(turns(angle, zoom), size / 2, shift)
     moved[~lost] = np.eye(2, 3)
     first = made[0]._replace(matrix=compose(moved, made[0].matrix))

@@ -21,20 +21,32 @@ import numpy as np
 import yaml
 
 from pipnet import images
+from pipnet.bounds import MOST_CROP
 from pipnet.errors import UserError, limit_reached, one_line
 from pipnet.geometry import to_crop
-from utils.data.faces import Values, mapped
 from utils.data.table import Splits
 
 FAR = 1 << 20  # px; no picture that can be read is larger
 CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
 AGAIN = "prepare the set again: --prepare --overwrite"
-MOST_BYTES = 1 << 27  # of a stored crop; more is refused as damaged
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
-def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
-    """Return {name: column} of a split. Values are read and checked when they are used.
+class Stored:
+    """A column in a file: `column[rows]` reads values and checks them. check: (file, values) -> values; UserError."""
+
+    def __init__(self, file: Path, values: np.ndarray, check: Callable[[Path, np.ndarray], np.ndarray]):
+        self.file, self.values, self.check = file, values, check
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        return self.check(self.file, self.values[rows])
+
+
+def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return {name: array or `Stored` of K values} of a split. Values are read and checked when they are used.
 
     UserError if types or sizes of the files do not fit together.
     """
@@ -51,7 +63,7 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
     }
     checks = {"crop": _check_crops, "box": _check_places, "landmarks": _check_landmarks}
     names = _bytes(folder / TEXT)
-    columns: dict[str, Values] = {}
+    columns: dict[str, Any] = {}
     for stem in meta["columns"]:
         file, name = folder / f"{stem}.npy", stem.removesuffix(NAMES)
         values = _array(file)
@@ -62,9 +74,9 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
                 f"face; {AGAIN}"
             )
         if stem != name:
-            columns[name] = mapped(partial(_texts, file, names), values)
+            columns[name] = Stored(file, values, partial(_texts, names))
         else:
-            columns[name] = mapped(partial(checks[name], file), values) if name in checks else values
+            columns[name] = Stored(file, values, checks[name]) if name in checks else values
     rows = {name: len(values) for name, values in columns.items()}
     if not rows["jpeg"] or len(set(rows.values())) > 1:
         raise UserError(f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; {AGAIN}")
@@ -79,9 +91,8 @@ def _array(file: Path) -> np.ndarray:
     try:
         if not file.is_file():
             raise ValueError("no such file")
-        array = np.asarray(
-            np.lib.format.open_memmap(file, mode="r")
-        )  # it runs no pickle, and maps no more than the file has
+        # it runs no pickle, and maps no more than the file has
+        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))
         if not array.ndim:
             raise ValueError("a single value")
         return array
@@ -100,7 +111,7 @@ def _bytes(file: Path) -> np.ndarray:
         raise UserError(f"{file} cannot be read ({error.strerror})") from None
 
 
-def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _texts(names: np.ndarray, file: Path, places: np.ndarray) -> np.ndarray:
     """Return the names (B,) at places (B, 2). Names of files that are not UTF-8 are allowed."""
     if not ((places[:, 0] >= 0) & (places[:, 0] <= places[:, 1]) & (places[:, 1] <= len(names))).all():
         raise UserError(f"{file}: a name is not in {TEXT}; {AGAIN}")
@@ -127,21 +138,21 @@ def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
     return _check_places(file, values)
 
 
-def stored_crop(file: Path, places: Values, index: int) -> bytes:
+def stored_crop(file: Path, places: np.ndarray, index: int) -> bytes:
     """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last."""
     begin, end = places[index].tolist()
     try:
         with open(file, "rb") as handle:
-            if not 0 <= begin < end <= min(begin + MOST_BYTES, os.fstat(handle.fileno()).st_size):
+            if not 0 <= begin < end <= min(begin + MOST_CROP, os.fstat(handle.fileno()).st_size):
                 raise UserError(f"{file}: a crop is not within it; {AGAIN}")
             return os.pread(handle.fileno(), end - begin, begin)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def decoded_crop(file: Path, stored: Callable[[int], bytes], names: Values, index: int) -> np.ndarray:
+def decoded_crop(file: Path, stored: Callable[[int], bytes], names: Stored, index: int) -> np.ndarray:
     """Return a crop (S, S, 3) uint8 BGR. UserError, naming the face, for a damaged one."""
-    return images.read_image(Path(f"{file} (the crop of {names[index]})"), AGAIN, stored(index))
+    return images.read_image(Path(f"{file} (the crop of {names[np.array([index])][0]})"), AGAIN, stored(index))
 
 
 # ------------------------------------------------------------------------------------------------------------- writing

@@ -1,39 +1,32 @@
-"""Training batches from loader processes, and error messages for loader processes that end or cannot send a batch."""
+"""Training batches from loader processes, and what is said if they end or cannot send a batch."""
 
 import errno
-import multiprocessing
 import os
+import pickle
 import re
+import resource
 import signal
 import sys
-import threading
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 import cv2
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torch.utils.data import DataLoader, Dataset, default_convert
 
 from pipnet.errors import UserError
-from utils.settings.start import end_with_parent, share_sockets
 
-# a loader process that cannot send a batch exits with the number of the system's error, which also ends torch's
-# messages
-NUMBER = re.compile(r"\((\d+)\)\s*$")
-FEW_FILES = re.compile(
-    "[Tt]oo many open files|ancdata"
-)  # ancdata: a file was sent, and this process cannot open one more
-SHARED = (
-    "shared memory (/dev/shm) has no room for the batches of the loader processes; docker run --shm-size=2g gives more"
-)
-CAUSES = {
-    **dict.fromkeys((errno.ENOSPC, errno.ENOMEM, errno.EROFS, errno.EACCES, -signal.SIGBUS), SHARED),
-    errno.EMFILE: "the loader processes need more open files; allow more (ulimit -n 4096)",
-    -signal.SIGKILL: "a loader process was ended by SIGKILL (usually out of memory); give a smaller --cache",
+ENDED = "a loader process has ended, usually because memory or shared memory ran out; give a smaller --cache"
+ROOM = 10  # files that a loader process opens for a batch, and to send another one
+MOST_FILES = 2**16  # that are opened at a time, if the system allows so many
+CAUSES = {  # text of an error: what it means
+    "DataLoader worker .* (is killed by signal|exited unexpectedly)": ENDED,
+    # ancdata: a file was sent, and this process cannot open one more
+    "[Tt]oo many open files|ancdata": "the loader processes need more open files; allow more (ulimit -n 4096)",
+    "shared memory": "shared memory (/dev/shm) has no room for the batches of the loader processes; "
+    "docker run --shm-size=2g gives more",
 }
 
 
@@ -48,16 +41,15 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> L
     """Return a loader of batches[key] for all keys in turn, made by `workers` processes (0: in this one)."""
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
-    if workers:
-        share_sockets()
-        # torch ends the processes that began by it also where the next one could not begin, and has not set it then
-        half_made: Any = _MultiProcessingDataLoaderIter
-        half_made._workers_status = defaultdict(bool)
+    if start:
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, MOST_FILES), files))  # each tensor of a batch is a file
     return Loader(
         batches,
         sampler=keys,
         batch_size=None,
         num_workers=workers,
+        collate_fn=_Sent if workers else None,
         pin_memory=pin,
         worker_init_fn=_begin_worker,
         multiprocessing_context=start,
@@ -67,44 +59,23 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> L
 
 
 def _begin_worker(_worker: int) -> None:
-    end_with_parent()  # torch does not notice if the training ended before this process began to watch it
     cv2.setNumThreads(0)
-    sys.excepthook = _in_a_thread
-    # otherwise the thread that sends a batch prints the error and goes on, and the training waits for that batch for
-    # ever
-    queues: Any = Queue
-    queues._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
 
 
-def _in_a_thread(kind, error, traceback) -> None:
-    """Print an exception of a thread, unless it says that the training has ended.
-    End the process if no batch can be sent.
+class _Sent:
+    """A batch of a loader process, pickled here: its tensors are in shared memory, and open files stand for them.
+
+    torch would pickle it in a thread, whose errors do not reach the training: it would wait for ever.
     """
-    if isinstance(error, OSError) and error.errno in CAUSES:
-        _end(error)
-    if not isinstance(error, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, traceback)
 
+    def __init__(self, batch: Any):
+        files = Path("/proc/self/fd")  # elsewhere than in Linux, tensors are sent without open files
+        if files.is_dir() and len(os.listdir(files)) + ROOM > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.pickled = bytes(ForkingPickler.dumps(default_convert(batch)))
 
-def _end(error: Exception) -> None:
-    """End this loader process. Its status is the number of the system's error; other errors are printed, with status 1."""
-    number = getattr(error, "errno", None) or int((NUMBER.search(str(error)) or [0, 0])[1])
-    if number not in CAUSES:
-        number = (
-            _file_error() or number
-        )  # Python reports "no folder for temporary files" when no more files can be opened
-    if number not in CAUSES:
-        sys.__excepthook__(type(error), error, error.__traceback__)
-    os._exit(number if number in CAUSES else 1)
-
-
-def _file_error() -> int:
-    """Return the number of the error if the system cannot open one more file, else 0."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno or 0
-    return 0
+    def __reduce__(self):
+        return pickle.loads, (self.pickled,)
 
 
 @contextmanager
@@ -114,41 +85,14 @@ def explaining_errors(loader: Any, later: Callable[[], str]):
     torch may raise its error at any line of the body. later(): the end of the message, for example how to resume.
     """
     try:
-        if loader.num_workers:
-            multiprocessing.Lock()  # fails early with one error; torch needs such locks too, and would print a second error
         yield
     except UserError as error:  # torch prepends the traceback in the loader process
-        _forget()
         raise UserError(str(error).rpartition("pipnet.errors.UserError: ")[2].strip()) from None
     except (RuntimeError, OSError, EOFError) as error:
-        _forget()
-        status = _status(loader, error)
-        if status not in CAUSES:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for a second loader process too
+        cause = next((cause for text, cause in CAUSES.items() if re.search(text, str(error))), None)
+        if isinstance(error, (ConnectionError, EOFError)):
+            cause = ENDED
+        if not cause or not loader.num_workers or getattr(error, "filename", None):
             raise
-        raise UserError(f"{CAUSES[status]}, or give fewer --workers (0 needs none){later()}") from None
-
-
-def _forget() -> None:
-    """Reset torch's signal handler, so that it does not raise for a second loader process while the first error is
-    handled.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _status(loader: DataLoader, error: Exception) -> int | None:
-    """Return the key of CAUSES that explains an error in the training process: its own error, or the exit status of a
-    loader.
-    """
-    if not loader.num_workers or getattr(error, "filename", None):
-        return None
-    if FEW_FILES.search(str(error)):
-        return errno.EMFILE
-    if (number := getattr(error, "errno", None)) in CAUSES:
-        return number
-    processes = getattr(getattr(loader, "_iterator", None), "_workers", ())
-    for _ in range(20):  # a connection may break before the process has ended
-        if ended := [process.exitcode for process in processes if process.exitcode]:
-            return ended[0]
-        time.sleep(0.1)
-    return None
+        raise UserError(f"{cause}, or give fewer --workers (0 needs none){later()}") from None

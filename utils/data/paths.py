@@ -5,36 +5,41 @@ Paths are made absolute, so that they are valid in any working directory.
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from nets.outside import import_typed, is_outside
 from pipnet.errors import UserError
+from pipnet.files import write_text
 from pipnet.images import is_picture
-from utils.data.makers import SYNTHETIC, dataset_rows, infer
+from utils.data.makers import dataset_rows, infer
 from utils.data.new_folder import ASIDE
-from utils.settings.config import ROOT, Defaults
-from utils.settings.extras import extra
+from utils.data.table import SYNTHETIC
+from utils.settings import rooms
+from utils.settings.command import Command
+from utils.settings.heads import HEADS
 from utils.settings.layouts import Layouts
 from utils.settings.sections import KEYS
 from utils.settings.yaml_files import nearest, read_yaml
 
 MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
+SETS, FILES = ([key for key, row in KEYS.items() if row.path == kind] for kind in ("set", "file"))
 
 
-def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the given keys with absolute paths."""
-    found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
-    if given.get("backgrounds"):
-        found["backgrounds"] = [str(Path(name).resolve()) for name in given["backgrounds"]]
-    files = ["data_dir", "detector_weights", "layouts"]
-    if mean := given.get("meanface"):
-        found["meanface"] = absolute([mean])[0]
-        if mean.endswith(MEANFACE_FILES):
-            files.append("meanface")
-    return {**given, **found, **{key: str(Path(given[key]).resolve()) for key in files if given.get(key)}}
+def with_absolute_paths(command: Command) -> Command:
+    """Return the command with absolute paths."""
+    sets = changed(command.given, SETS, lambda name: absolute([name])[0])
+    return command.with_values(sets | changed(command.given, FILES, lambda name: str(Path(name).resolve())))
+
+
+def changed(values: dict[str, Any], keys: Iterable[str], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return {key: its text or its texts, each after a change} of those of the keys that have a value."""
+    found = {key: values[key] for key in keys if values.get(key)}
+    return {key: list(map(change, value)) if KEYS[key].many else change(value) for key, value in found.items()}
 
 
 def absolute(names: list[str]) -> list[str]:
@@ -43,18 +48,16 @@ def absolute(names: list[str]) -> list[str]:
     return [name if name in known or not Path(name).exists() else str(Path(name).resolve()) for name in names]
 
 
-def archive_and_labels(path: Path) -> tuple[Path, str | None]:
-    """Return the folder of an archive and, if `path` is a file of labels, its name there; COCO's may be in annotations/."""
-    if not path.is_file():
-        return path, None
-    folder = path.parent.parent if path.resolve().parent.name == "annotations" else path.parent
-    return folder, path.relative_to(folder).as_posix()
-
-
 def layout_file(root: Path, source: Path) -> Path:
     """Return the file in `root`, beside the prepared sets, of the layout that is made for the own set in a raw folder."""
     mark = hashlib.sha256(str(source.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
     return root / f"{source.resolve().name}-{mark}.yaml"
+
+
+def write_layout_file(file: Path, name: str, row: dict[str, Any]) -> None:
+    """Write the row of a layout, see `layout_file`."""
+    rows = {name: row}
+    write_text(file, yaml.safe_dump(rows, sort_keys=False, default_flow_style=None, allow_unicode=True, width=130))
 
 
 def edited_layout(root: Path, source: Path, layouts: Layouts) -> tuple[str | None, Layouts]:
@@ -114,7 +117,7 @@ def dataset_of(name: str, root: Path) -> str:
         return dataset
     if Path(name).exists():
         return infer(Path(name))
-    extra("synthetic" if name == SYNTHETIC else "datasets")  # a missing room is the reason
+    (rooms.synthetic if name == SYNTHETIC else rooms.datasets).require()  # a missing room is the reason
     if is_outside("datasets", name):
         raise UserError(f"'{name}' is a dataset from outside of the checkout; type --dataset {name} to import it")
     raise UserError(
@@ -144,21 +147,20 @@ def check_pictures(flag: str, name: str, others: str = "") -> None:
 
 
 @contextmanager
-def unpacked_sets(given: dict[str, Any], root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the given keys with folders in the place of ZIP files. root: folder of the prepared sets.
+def unpacked_sets(command: Command) -> Iterator[Command]:
+    """Yield the command with folders in the place of ZIP files.
 
     What is unpacked now is removed again if the body raises a UserError and no set was prepared from it.
     """
+    root = command.folder("data_root")
     made: list[Path] = []
 
     def folder(name: str) -> str:
         packed = name.lower().endswith(".zip") and Path(name).is_file()
-        return str(extra("datasets").unpack(Path(name), root, made)) if packed else name
+        return str(rooms.datasets.unpack(Path(name), root, made)) if packed else name
 
     try:
-        found = {key: folder(given[key]) for key in ("dataset", "data_dir") if given.get(key)}
-        found |= {key: [folder(name) for name in given[key]] for key in ("train_data", "test_data") if given.get(key)}
-        yield {**given, **found}
+        yield command.with_values(changed(command.given, ("dataset", "data_dir", "train_data", "test_data"), folder))
     except UserError:
         for place in made:
             if not any(read_yaml(meta).get("source") == str(place.resolve()) for meta in root.glob("*/meta.yaml")):
@@ -166,12 +168,12 @@ def unpacked_sets(given: dict[str, Any], root: Path) -> Iterator[dict[str, Any]]
         raise
 
 
-def import_outside(given: dict[str, Any]) -> None:
-    """Import the nets, forms of the loss and datasets from outside of the checkout that typed flags name.
-    UserError if one cannot be imported.
+def import_outside(command: Command) -> None:
+    """Import the nets, heads, forms of the loss and datasets from outside of the checkout that typed flags name.
+    UserError if one cannot be imported, and for a head whose row names an unknown key.
     """
-    for key, value in given.items():
-        kind = KEYS[key].outside
+    for key, value in command.given.items():
+        kind = KEYS[key].outside if key in command.typed else ""
         for name in filter(None, value if isinstance(value, list) else [value]) if kind else ():
             if Path(name).exists() or (kind == "datasets" and name in dataset_rows()) or not is_outside(kind, name):
                 continue
@@ -180,12 +182,16 @@ def import_outside(given: dict[str, Any]) -> None:
             except ValueError as error:
                 raise UserError(f"{KEYS[key].flag}: {error}") from None
             if kind == "datasets":
-                extra("datasets").add(name, code)
+                rooms.datasets.add(name, code)
+            if kind == "heads":
+                unknown = {*HEADS[name].options, *HEADS[name].weights} - KEYS.keys()
+                if unknown:
+                    raise UserError(f"--head {name}: its row names '{min(unknown)}', which is no key of args.yaml")
 
 
-def check_sets(given: dict[str, Any], defaults: Defaults) -> None:
+def check_sets(command: Command) -> None:
     """Raise UserError if a given name of a set does not exist. Fast, because torch is not loaded."""
-    root = ROOT / given.get("data_root", defaults.values["data_root"])
+    given, root = command.given, command.folder("data_root")
     names = [given.get("dataset", "auto"), *(given.get("train_data") or ()), *(given.get("test_data") or ())]
     for name in names:
         if name != "auto":

@@ -81,10 +81,10 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     if change.jitter is not None:
         for row in np.flatnonzero(change.jitter[:, 0] > 0).tolist():
             add_uniform_noise(out[row], *change.jitter[row].tolist())
-    if change.box is not None:
+    if change.box is not None and change.shade is not None:
         for image, (x, y, width, height), shade in zip(out, change.box.tolist(), change.shade, strict=True):
             image[y : y + height, x : x + width] = shade
-    if change.shape is not None:
+    if change.shape is not None and change.shade is not None and change.texture is not None:
         for row in np.flatnonzero(covers(change.shape)).tolist():
             cover(out[row], change.shape[row], change.shade[row], change.texture[row])
     return out

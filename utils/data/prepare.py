@@ -13,36 +13,34 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from loguru import logger
 
 from pipnet.cores import cores
 from pipnet.errors import Unreadable, UserError
-from pipnet.files import write_text
-from pipnet.geometry import Protocol, box_of, box_of_crop, check_protocol, crop_box, cut
+from pipnet.geometry import Protocol, box_of, box_of_crop, crop_box, cut
 from utils.data.disk import CROPS, write_set
 from utils.data.fingerprint import contents_checksum, fingerprint, labels_checksum
-from utils.data.makers import CONTINUOUS, ORIGIN_IS_KNOWN, RawSet, dataset_rows, infer, read_set
+from utils.data.makers import ORIGIN_IS_KNOWN, dataset_rows, infer, read_set
 from utils.data.new_folder import new_folder
-from utils.data.paths import archive_and_labels, edited_layout, layout_file
+from utils.data.paths import edited_layout, layout_file, write_layout_file
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_meta, read_source_image
-from utils.data.table import Splits, Table, complain, image_of, only, tally
+from utils.data.table import CONTINUOUS, RawSet, Splits, Table, archive_and_labels, complain, image_of, only, tally
 from utils.data.threads import Threads
-from utils.settings.config import Defaults, load_protocol, read_defaults
-from utils.settings.layouts import Layouts
+from utils.settings.config import Defaults, checked_protocol, load_protocol, read_defaults
+from utils.settings.layouts import Layouts, without_same
 from utils.settings.progress import progress
 from utils.settings.sections import KEYS
 from utils.settings.yaml_files import nearest
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+OPTIONS = ("target_size", "margin", "frame_step", "identity", "labels", "test_split", "val")  # keys of the section data
 LOST = 0.01  # share of the faces that may be damaged
 FAR_OFF = 2  # reached / wanted share of a split, from which a warning says it
 # meaning of Dataset.gssl, and key of meta.yaml: px that the authors count more in the box's sides; shares of these by
 # which the left, top, right and bottom edge of the crop lie outside the box
 GSSL_CROP = "gssl_crop"
-LARGEST = (
-    100  # largest side of a crop / side of its image; beyond it a landmark must be wrong, and memory would not suffice
-)
+# largest side of a crop / side of its image; beyond it a landmark must be wrong, and memory would not suffice
+LARGEST = 100
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ class DataGenerator:
     - name: of the set; None: the name of the dataset, for a user's own set the name of its folder. out: folder of the sets
     - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of
       args.yaml
-    - val: share of the training identities in the val split; with 0 or "test" none is split off, and the archive's own
-      val/ stays
+    - val: share of the training identities in the val split; with 0, "none" or "test" none is split off, and the
+      archive's own val/ stays
     - test_split: share of the training identities of a user's own set that is the test, where it has no test split
     - allow_partial: accept an incomplete archive. overwrite: write the set anew; the folder that is there is moved aside
     - layout: row of `layouts`. layouts: the rows; None: those of `defaults`. defaults: args.yaml
@@ -96,12 +94,12 @@ class DataGenerator:
         self._check()
         try:
             recipe = self._recipe(source)
-            layouts = self.layouts or self.defaults.layouts
+            layouts, points = self.layouts or self.defaults.layouts, None
             if recipe["own"]:
                 recipe |= {"annotation": annotation, "test_split": self.test_split}
                 if not self.layout:
                     recipe["layout"], layouts = edited_layout(Path(self.out), source, layouts)
-            points = layouts.rows if recipe["own"] else None  # they may be in another order
+                points = {name: without_same(row) for name, row in layouts.rows.items()}  # they may be in another order
             key = repr((sorted(recipe.items()), points)).encode(errors="surrogateescape")
             target = Path(self.out) / f"{recipe['name']}-{hashlib.sha256(key).hexdigest()[:8]}"
             if self.overwrite or not target.exists():
@@ -114,7 +112,7 @@ class DataGenerator:
     @cached_property
     def _protocol(self) -> Protocol:
         if isinstance(self.protocol, Protocol):
-            return check_protocol(self.protocol)
+            return checked_protocol(self.protocol._asdict(), "protocol")
         return load_protocol(self.defaults.protocols, self.protocol)
 
     def _recipe(self, source: Path) -> dict[str, Any]:
@@ -141,9 +139,9 @@ class DataGenerator:
             "norms": list(row.norms),
             "states": list(row.states),
             "labels": self.labels,
-            "val": 0 if self.val == "test" else self.val,
+            "val": 0 if self.val in ("test", "none") else self.val,
             "seed": self.seed,
-            "expected": row.expected,
+            "expected": row.expected or None,
             **{key: getattr(self, key) for key in row.options},
             **gssl_crop(dataset, self._protocol, self.defaults.protocols),
         }
@@ -182,11 +180,11 @@ class DataGenerator:
             if published and row.clipped:  # as PIPNet's authors prepare WFLW and AFLW
                 for table in splits.values():
                     table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
-            row = made or layouts.rows.get(layout)
+            layout_row = made or layouts.rows.get(layout)
             found = {
                 "layout": layout,
                 "count": count,
-                **({"row": row} if layout not in self.defaults.layouts.rows else {}),
+                **({"row": layout_row} if layout not in self.defaults.layouts.rows else {}),
                 **({"points": points} if points else {}),
                 **({"identities": "stated"} if stated else {}),
                 "found": dict(tally(subset for table in splits.values() for subset in table["subset"])),
@@ -198,10 +196,7 @@ class DataGenerator:
         logger.info(f"{target}: {faces} faces with {count} landmarks")
         if made:
             file = layout_file(target.parent, source)
-            write_text(
-                file,
-                yaml.safe_dump({layout: made}, sort_keys=False, default_flow_style=None, allow_unicode=True, width=130),
-            )
+            write_layout_file(file, layout, made)
             logger.info(f"{file} holds the layout '{layout}'; edit it if it is wrong, and the set is prepared again")
 
     def _read(self, source: Path, recipe: dict[str, Any], layouts: Layouts) -> RawSet:
@@ -232,19 +227,11 @@ class DataGenerator:
         rows = dataset_rows()
         if self.dataset is not None and self.dataset not in rows:
             raise UserError(f"no dataset '{self.dataset}' (there are: {', '.join(rows)}){nearest(self.dataset, rows)}")
-        if not (isinstance(self.target_size, int) and self.target_size >= 16):
-            raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
-        if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
-            raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
         if self.first_pixel is not None and not rows[self.dataset or infer(Path(self.data_dir))].origin_is_ambiguous:
             raise UserError(ORIGIN_IS_KNOWN)
-        KEYS["frame_step"].check(self.frame_step)
-        KEYS["identity"].check(self.identity)
-        KEYS["labels"].check(self.labels)
-        if self.test_split is not None:
-            KEYS["test_split"].check(self.test_split)
-        if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
-            raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
+        for key in OPTIONS:
+            if not (key == "val" and self.val == 0):
+                KEYS[key].check(getattr(self, key))
 
     def _crops(self, folder: Path, table: Table, protocol: Protocol) -> list[list[float] | str]:
         """Write the crops of a split. Return eight numbers for each face, or why it cannot be used.
@@ -302,9 +289,8 @@ class DataGenerator:
                 f"{source}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
                 "correct the annotation"
             )
-        edges = (
-            np.trunc(crop) if self.labels == "published" else crop
-        )  # published labels, too, are relative to exact edges
+        # published labels, too, are relative to exact edges
+        edges = np.trunc(crop) if self.labels == "published" else crop
         done, data = cv2.imencode(".jpg", cut(image, edges, self.target_size, self.margin, protocol.border), JPEG)
         if not done:
             raise UserError(f"{source}: OpenCV cannot encode its crop as JPEG")

@@ -1,11 +1,12 @@
 """A prepared set, data/<name>-<hash>/, and the faces that a training or a test loads from several sets."""
 
 import hashlib
-import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,17 +15,18 @@ import numpy as np
 from loguru import logger
 
 from pipnet import images
+from pipnet.bounds import MOST_LANDMARKS
+from pipnet.card import FLAG, PROTOCOL, TEXT, check, maybe, nullable, number, record, several, table_of, whole
 from pipnet.errors import UserError
 from pipnet.files import open_regular
-from pipnet.geometry import Protocol, border_px, check_protocol
-from pipnet.layout import MOST_LANDMARKS, Layout
+from pipnet.geometry import Protocol, border_px, cut
+from pipnet.layout import Layout
 from utils.data.disk import AGAIN, CROPS, FAR, decoded_crop, stored_columns, stored_crop
-from utils.data.faces import Crops, Faces, constant, mapped
-from utils.data.makers import SYNTHETIC
-from utils.data.table import image_of
-from utils.settings.extras import extra
-from utils.settings.layouts import Layouts, normalised
-from utils.settings.union import Labelled, labels_to
+from utils.data.faces import CropGeometry, Faces, Part, constant
+from utils.data.table import SYNTHETIC, image_of
+from utils.settings import rooms
+from utils.settings.layouts import Layouts, normalised, without_same
+from utils.settings.union import Labelled, Union, labels_to
 from utils.settings.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test", "unlabelled")
@@ -33,40 +35,33 @@ ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
 OPENED = "opened"  # file whose time is that of the last use
 FORMAT = 5  # of the folder; a folder of another format is not read
-META: dict[str, Any] = {  # types of the values
-    "dataset": str,
-    "title": str,
-    "own": bool,
-    "name": str,
-    "source": str,
-    "layout": str,
-    "count": int,
-    "protocol": dict,
-    "target_size": int,
-    "margin": (int, float),
-    "origin": (int, float, type(None)),
-    "label_shift": (int, float),
-    "norms": list,
-    "states": list,
-    "labels": str,
-    "val": (int, float),
-    "seed": int,
-    "expected": (dict, type(None)),
-    "found": dict,
-    "checksum": str,
-    "columns": list,
-}
+META = record(
+    dataset=TEXT,
+    title=TEXT,
+    own=FLAG,
+    name=TEXT,
+    source=TEXT,
+    layout=TEXT,
+    count=whole(1, MOST_LANDMARKS),
+    protocol=PROTOCOL,
+    target_size=whole(1, FAR),
+    margin=number(0, 100),
+    origin=nullable(number()),
+    label_shift=number(),
+    norms=several(TEXT),
+    states=several(TEXT),
+    labels=TEXT,
+    val=number(),
+    seed=whole(most=2**63),
+    expected=nullable(table_of(whole())),
+    found=table_of(whole()),
+    checksum=TEXT,
+    columns=several(TEXT),
+    frame_step=maybe(nullable(whole())),
+)
 COLUMN = re.compile(r"[a-z_]+(\.text)?")  # names of their files
-COLUMNS = {
-    "file.text",
-    "subset.text",
-    "identity.text",
-    "size",
-    "crop",
-    "box",
-    "landmarks",
-    "jpeg",
-}  # of every set
+# columns of every set
+COLUMNS = {"file.text", "subset.text", "identity.text", "size", "crop", "box", "landmarks", "jpeg"}
 
 
 class PreparedSet:
@@ -88,7 +83,7 @@ class PreparedSet:
     @cached_property
     def protocol(self) -> Protocol:
         """Return the protocol by which the crops were cut."""
-        return Protocol(**self.meta["protocol"])
+        return Protocol(*(self.meta["protocol"][key] for key in Protocol._fields))
 
     @property
     def checksum(self) -> str:
@@ -150,34 +145,31 @@ class PreparedSet:
         if split == ALL:
             return Faces.join([self.read(name) for name in self.splits])
         if split == "val" and self.splits and split not in self.splits:
-            return self.read(self.splits[0]).only(np.arange(0))
+            faces = self.read(self.splits[0])
+            none = {name: values[:0] for name, values in faces.parts[0].columns.items()}
+            return Faces.of(replace(faces.parts[0], columns=none), faces.geometry, faces.facts)
         if split not in self.splits:
             raise UserError(f"{self.folder} has no {split} split; give a set that has one")
         folder, meta = self.folder / split, self.meta
-        table = stored_columns(folder, meta)
-        count = len(table["jpeg"])
+        columns = stored_columns(folder, meta)
         whole = {
             "source": Path(meta["source"]),
             "set": meta["checksum"],
             "target": meta["target_size"],
             "step": meta.get("frame_step"),
         }
-        table |= {name: constant(value, count) for name, value in whole.items() if value is not None}
+        count = len(columns["jpeg"])
+        columns |= {name: constant(value, count) for name, value in whole.items() if value is not None}
         facts = {
             "protocol": self.protocol,
             "margin": meta["margin"],
             "states": meta["states"],
             "subsets": list(meta["expected"] or ()),
         }
-        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, table["jpeg"])
-        crops = Crops(
-            partial(decoded_crop, folder / CROPS, stored, table["file"]),
-            stored,
-            count,
-            size,
-            border_px(size, meta["margin"]),
-        )
-        return Faces(table, crops, facts)
+        jpeg = partial(stored_crop, folder / CROPS, columns["jpeg"])
+        crop = partial(decoded_crop, folder / CROPS, jpeg, columns["file"])
+        geometry = CropGeometry(meta["target_size"], border_px(meta["target_size"], meta["margin"]))
+        return Faces.of(Part(columns, crop, jpeg), geometry, facts)
 
     def mismatch(self, **wanted: Any) -> str:
         """Return in one line why the set cannot be used; '' if it has all wanted values.
@@ -185,7 +177,10 @@ class PreparedSet:
         wanted: keys and values of meta.yaml. Its layout must have the set's points, if it is still in args.yaml.
         """
         for key, value in wanted.items():
-            if (found := self.meta.get(key)) != value:
+            found = self.meta.get(key)
+            if key == "row" and found and value:
+                found, value = without_same(found), without_same(value)
+            if found != value:
                 return f"{self.folder} was prepared with {key} {found}, not {value}"
         name, count = self.meta["layout"], self.meta["count"]
         if name not in self.layouts.rows:
@@ -248,91 +243,76 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, in
 
     Sets of another layout are converted if conversion.py has a rule. cache: GiB for decoded crops.
     """
-    parts = [split.set.read(split.name) for split in splits]
-    order = _in_order(splits, parts)
-    for split, part in zip(splits, parts, strict=True):
-        if any(part.facts[key] != parts[0].facts[key] for key in ("protocol", "margin")):
+    several = [split.set.read(split.name) for split in splits]
+    first = several[0].facts
+    for split, faces in zip(splits, several, strict=True):
+        if any(faces.facts[key] != first[key] for key in ("protocol", "margin")):
             raise UserError(
                 f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
                 "both with the same"
             )
-    margin = parts[0].facts["margin"]
-    if border_px(size, input_margin) > border_px(size, margin):
+    geometry = CropGeometry(size, border_px(size, first["margin"]), border_px(size, input_margin))
+    if geometry.seen > geometry.border:
         raise UserError(
-            f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {margin}; prepare it "
-            f"with --margin {input_margin} or more"
+            f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {first['margin']}; "
+            f"prepare it with --margin {input_margin} or more"
         )
     union = {
-        key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")
+        key: list(dict.fromkeys(name for faces in several for name in faces.facts[key]))
+        for key in ("states", "subsets")
     }
-    faces = Faces.join([_for_net(*pair, layout, union["states"]) for pair in zip(splits, parts, strict=True)])
-    crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
-    faces = Faces(faces.columns, crops, faces.facts | union | {"aligned": bool(layout.members)})
+    facts = {**first, **union, "aligned": isinstance(layout, Union)}
+    seen = [_as_seen(*pair, layout, union["states"], geometry) for pair in zip(splits, several, strict=True)]
+    faces = replace(Faces.join(seen), geometry=geometry, facts=facts).cached(cache)
+    order = _in_order(splits, several)
     return faces if order is None else faces.only(order)
 
 
-def _in_order(splits: list[Split], parts: list[Faces]) -> np.ndarray | None:
-    """Return the rows of the joined parts with train and val of a set in the order of its archive; None if they are in
+def _in_order(splits: list[Split], several: list[Faces]) -> np.ndarray | None:
+    """Return the rows of the joined faces with train and val of a set in the order of its archive; None if they are in
     order.
 
     So a training on both sees the same faces in the same order, whatever share was held out when the set was prepared.
     """
-    starts = np.cumsum([0, *map(len, parts)])
+    starts = np.cumsum([0, *map(len, several)])
     rows = np.arange(starts[-1])
     for i, (one, two) in enumerate(pairwise(splits)):
-        pair, of_one = parts[i : i + 2], (one.name, two.name, one.set.folder) == ("train", "val", two.set.folder)
-        if of_one and all("place" in part for part in pair):
-            places = np.concatenate([part["place"][:] for part in pair])
+        pair, of_one = several[i : i + 2], (one.name, two.name, one.set.folder) == ("train", "val", two.set.folder)
+        if of_one and all("place" in faces for faces in pair):
+            places = np.concatenate([faces["place"] for faces in pair])
             rows[starts[i] : starts[i + 2]] = starts[i] + np.argsort(places, kind="stable")
     return None if (np.diff(rows) > 0).all() else rows
 
 
-def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> Faces:
-    """Return the faces of a split with labels in `layout` and columns for all `states`. Hidden labels are unknown."""
-    meta, landmarks = split.set.meta, faces["landmarks"]
-    visible = faces["visible"] if "visible" in faces else mapped(_known, landmarks)
-    faces = faces.with_columns(label_shift=constant(float(split.label_shift), len(faces)))
-    if not split.labelled:
-        unknown = {"landmarks": np.full((layout.count, 2), np.nan), "known": np.zeros(layout.count, bool)}
-        return faces.without("pose", "states", "visible").with_columns(
-            **{name: constant(value, len(faces)) for name, value in unknown.items()}
-        )
-    if meta["layout"] != layout.stored:
-        way: Any = labels_to(layout, split.set.labelled, split.set.layouts)
-        if way is None:
+def _as_seen(split: Split, faces: Faces, layout: Layout, states: list[str], geometry: CropGeometry) -> Faces:
+    """Return the faces of a split as a net of `layout` sees them. Hidden labels are unknown."""
+    meta, rule = split.set.meta, None
+    if split.labelled and meta["layout"] != layout.stored:
+        rule = labels_to(layout, split.set.labelled, split.set.layouts)
+        if rule is None:
             raise UserError(
                 f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
-                f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout"
+                f"{layout.stored} cannot use; give sets of that layout or another --layout"
             )
-        landmarks, visible = mapped(way, landmarks), mapped(way.flags, landmarks, visible)
-    if len(layout.selected) != landmarks[:0].shape[1]:
-        landmarks, visible = (
-            mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible)
-        )
-    seen = mapped(partial(_seen, "visible" in faces), landmarks, visible)
-    new = {"landmarks": landmarks, "known": mapped(_known, landmarks), "visible": seen}
-    if "pose" in faces:
-        new["pose"] = mapped(partial(np.asarray, dtype=np.float32), faces["pose"])
-    if "states" in faces:
-        places = [states.index(name) for name in faces.facts["states"]]
-        new["states"] = mapped(partial(_among, places, len(states)), faces["states"])
-    return faces.with_columns(**new)
+    count = rule.x.shape[1] if rule else meta["count"]
+    selected = None if len(layout.selected) == count else list(layout.selected)
+    places = [states.index(name) for name in faces.facts["states"]], len(states)
+    parts = []
+    for part in faces.parts:
+        crop = partial(_resized, part.crop, faces.geometry.size, geometry)
+        part = replace(part, crop=crop, rule=rule, selected=selected, states=places)
+        parts.append(part if split.labelled else part.hidden(layout.count))
+    return replace(faces, parts=tuple(parts)).with_values(label_shift=float(split.label_shift))
 
 
-def _known(landmarks: np.ndarray) -> np.ndarray:
-    return np.isfinite(landmarks).all(-1)
-
-
-def _seen(told: bool, landmarks: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return `visible` as float32, NaN for unknown landmarks; NaN everywhere if the set has not `told`."""
-    return np.where(_known(landmarks) & told, visible, np.nan).astype(np.float32)
-
-
-def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:
-    """Return (B, count) float32 with `states` (B, k) at their places, NaN at others."""
-    found = np.full((len(states), count), np.nan, np.float32)
-    found[:, places] = states
-    return found
+def _resized(crop: Callable[[int], np.ndarray], size: int, geometry: CropGeometry, row: int) -> np.ndarray:
+    """Return a stored crop at the size that `geometry` tells. size: px of its nominal crop as stored."""
+    picture, side = crop(row), geometry.stored
+    if len(picture) == side:
+        return picture
+    edge = (len(picture) - size) / 2
+    inside = np.array([edge, edge, len(picture) - edge, len(picture) - edge])
+    return cut(picture, inside, geometry.size, side / geometry.size)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -340,28 +320,21 @@ def read_meta(folder: Path) -> dict[str, Any]:
     file = Path(folder) / "meta.yaml"
     if not file.is_file():
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
+    return {**_read_meta(file, file.stat().st_mtime_ns)}
+
+
+@lru_cache(maxsize=1024)
+def _read_meta(file: Path, written: int) -> dict[str, Any]:
+    """Return the values of a meta.yaml that was written at a time in ns; it is read once."""
     meta = read_yaml(file)
-    if meta.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{file} is of format {meta['format']}, which this version does not read; {AGAIN}")
+    if meta.get("format") != FORMAT:
+        raise UserError(f"{file} is of format {meta.get('format')}, which this version does not read; {AGAIN}")
     try:
-        whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
-        whole = (
-            whole
-            and 0 < meta["count"] <= MOST_LANDMARKS
-            and 0 < meta["target_size"] <= FAR
-            and 0 < meta["margin"] <= 100
-        )
-        whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
-        whole = whole and all(
-            isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values()
-        )
-        whole = whole and isinstance(meta.get("frame_step", 1), int | None)
-        whole = whole and set(meta["columns"]) >= COLUMNS and all(COLUMN.fullmatch(name) for name in meta["columns"])
-        check_protocol(Protocol(**meta["protocol"]))
-    except (KeyError, TypeError, OverflowError, UserError):
-        whole = False
-    if not whole:
-        raise UserError(f"{file} is damaged; {AGAIN}")
+        check(meta, META, "")
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}; {AGAIN}") from None
+    if not COLUMNS <= {*meta["columns"]} or not all(map(COLUMN.fullmatch, meta["columns"])):
+        raise UserError(f"{file} is damaged: its columns are not those of a set; {AGAIN}")
     return meta
 
 
@@ -389,5 +362,5 @@ def read_source_image(file: Path | str) -> np.ndarray:
     """
     file = Path(file)
     if file.parent.suffix in (".mat", ".avi") and file.parent.is_file():
-        return extra("datasets").read_within(file)
+        return rooms.datasets.read_within(file)
     return images.read_image(file, "fetch it again or remove it with its .pts")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from loguru import logger
@@ -10,7 +11,7 @@ from loguru import logger
 from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, shared, transform, upright_boxes
-from utils.data.faces import Crops, Faces, evenly
+from utils.data.faces import Faces, Part, evenly
 from utils.data.prepared_set import name_hash, read_source_image, source_picture
 
 JITTER = 0.2  # share of its side by which a perturbed box is moved and resized at most
@@ -28,51 +29,54 @@ def reboxed(faces: Faces, boxes: np.ndarray, cache: float, whole: bool = False) 
     If the source image is gone, the crop is cut from the prepared crop, and is black beyond its margin. cache: GiB in
     memory. whole: with the whole border of the prepared crops, not only what the net sees.
     """
-    crop = np.array([_nominal(faces, index, box) for index, box in enumerate(boxes)])
-    old = faces.crops
-    border = old.border if whole else old.seen
-    crops = Crops(partial(_cut, faces, crop, border), old.encoded, len(faces), old.size, border, old.seen)
-    return Faces({**faces.columns, "crop": crop}, crops.cached(cache), faces.facts)
-
-
-def _nominal(faces: Faces, index: int, box: np.ndarray) -> np.ndarray:
-    try:
-        return crop_box(box, faces.facts["protocol"], *faces["size"][index])
-    except UserError as error:
-        raise UserError(f"{faces['file'][index]}: {error}") from None
+    protocol, old = faces.facts["protocol"], faces.geometry
+    row = faces.read(*faces.names)
+    crop = np.empty((len(faces), 4))
+    for index, (box, size, file) in enumerate(zip(boxes, row["size"], row["file"], strict=True)):
+        try:
+            crop[index] = crop_box(box, protocol, *size)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+    geometry = old if whole else old._replace(border=old.seen)
+    part = Part({**row, "crop": crop}, partial(_cut, faces, crop, geometry.border), faces.encoded)
+    return Faces.of(part, geometry, faces.facts).cached(cache)
 
 
 def _cut(faces: Faces, crop: np.ndarray, border: int, index: int) -> np.ndarray:
     """Return the picture of a face in one of the crops (M, 4), with a border in px."""
     image, matrix = picture(faces, index)
-    inside, margin = transform(crop[index].reshape(2, 2), matrix).ravel(), 1 + 2 * border / faces.crops.size
-    return cut(image, inside, faces.crops.size, margin, faces.facts["protocol"].border)
+    inside, margin = transform(crop[index].reshape(2, 2), matrix).ravel(), 1 + 2 * border / faces.geometry.size
+    return cut(image, inside, faces.geometry.size, margin, faces.facts["protocol"].border)
 
 
-def source_file(faces: Faces, index: int) -> Path | None:
-    """Return the picture that a face was cut from, or None if it is gone."""
-    return source_picture(faces["source"][index], faces["file"][index])
+def source_file(row: dict[str, Any]) -> Path | None:
+    """Return the picture that a face was cut from, or None if it is gone. row: of the face."""
+    return source_picture(row["source"], row["file"])
 
 
 def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (the source image of a face, or if it is gone the prepared crop, uint8 BGR; (2, 3) map from source px to
     it).
     """
-    if file := source_file(faces, index):
+    row = faces.row(index)
+    if file := source_file(row):
         image = read_source_image(file)
-        if image.shape[1::-1] == tuple(faces["size"][index]):
+        if image.shape[1::-1] == tuple(row["size"]):
             return image, np.eye(2, 3)
-    stored = images.read_image(Path(faces["file"][index]), data=faces.crops.encoded(index))
-    return stored, crop_matrix(grow(faces["crop"][index], len(stored) / faces["target"][index]), len(stored))
+    stored = images.read_image(Path(row["file"]), data=faces.encoded(index))
+    return stored, crop_matrix(grow(row["crop"], len(stored) / row["target"]), len(stored))
+
+
+def keyed_by(name: str) -> np.random.Generator:
+    """Return random numbers that depend on a name alone."""
+    return np.random.default_rng(int.from_bytes(name_hash(name)[:8]))
 
 
 def perturbed(box: np.ndarray, names: Iterable[str], most: float) -> np.ndarray:
     """Return boxes (M, 4) moved and resized by up to the share `most` of their sides, keyed by the face's name."""
 
-    def draw(name: str) -> np.ndarray:
-        return np.random.default_rng(int.from_bytes(name_hash(name)[:8])).uniform(-most, most, 3)
-
-    drawn, sides = np.array([draw(name) for name in names]), box[:, 2:] - box[:, :2]
+    drawn = np.array([keyed_by(name).uniform(-most, most, 3) for name in names])
+    sides = box[:, 2:] - box[:, :2]
     centre = (box[:, :2] + box[:, 2:]) / 2 + drawn[:, :2] * sides
     half = sides * (1 + drawn[:, 2:]) / 2
     return np.concatenate([centre - half, centre + half], 1)
@@ -84,13 +88,9 @@ def backgrounds(faces: Faces) -> Faces | None:
     The boxes lie in the source images of faces that are evenly spread over the set, and are keyed by their names.
     Faces without a readable source image are left out.
     """
-    rows, boxes = [], []
     some = evenly(len(faces), BACKGROUNDS)
-    for row in some:
-        if _is_readable(source_file(faces, row)):
-            found = _beside(faces["box"][row], faces["size"][row], faces["file"][row], -(-BACKGROUNDS // len(some)))
-            rows += [row] * len(found)
-            boxes += found
+    each = -(-BACKGROUNDS // len(some))
+    rows, boxes = _boxes_of(faces, some, lambda row: _beside(row["box"], row["size"], row["file"], each))
     if len(rows) < FEWEST:
         return None
     chosen = evenly(len(rows), BACKGROUNDS)
@@ -102,18 +102,30 @@ def beside(faces: Faces, most: int, cache: float) -> Faces | None:
 
     Boxes lie beside a face, or show a part of it, or are far too large; see `_misfit`. They are keyed by names.
     """
-    rows, boxes, labelled = [], [], {}
+    labelled: dict[str, list[np.ndarray]] = {}  # {image: boxes of all its faces}
     for file, box in zip(faces["file"], faces["box"], strict=True):
         labelled.setdefault(file.partition("#")[0], []).append(box)
-    for row in evenly(len(faces), most):
-        if _is_readable(source_file(faces, row)):
-            name = faces["file"][row]
-            box = _misfit(faces["box"][row], faces["size"][row], np.array(labelled[name.partition("#")[0]]), name)
-            rows += [row] * len(box)
-            boxes += box
-    if not rows:
-        return None
-    return reboxed(faces.only(np.array(rows)), np.array(boxes), cache, whole=True)
+
+    def draw(row: dict[str, Any]) -> list[np.ndarray]:
+        name = row["file"]
+        return _misfit(row["box"], row["size"], np.array(labelled[name.partition("#")[0]]), name)
+
+    rows, boxes = _boxes_of(faces, evenly(len(faces), most), draw)
+    return reboxed(faces.only(np.array(rows)), np.array(boxes), cache, whole=True) if rows else None
+
+
+def _boxes_of(
+    faces: Faces, indices: Iterable[int], draw: Callable[[dict[str, Any]], list[np.ndarray]]
+) -> tuple[list[int], list[np.ndarray]]:
+    """Return (index of a face, a box) for the boxes that draw(row) gives for faces whose picture can be read."""
+    rows, boxes = [], []
+    for index in indices:
+        row = faces.row(index)
+        if _is_readable(source_file(row)):
+            found = draw(row)
+            rows += [index] * len(found)
+            boxes += found
+    return rows, boxes
 
 
 def _misfit(box: np.ndarray, size: np.ndarray, labelled: np.ndarray, name: str) -> list[np.ndarray]:
@@ -122,8 +134,8 @@ def _misfit(box: np.ndarray, size: np.ndarray, labelled: np.ndarray, name: str) 
     box: of a face; labelled (K, 4): those of all labelled faces in the image. The box overlaps each of them by IoU 0.15
     at most, and its centre lies in the image.
     """
-    rng, side = np.random.default_rng(int.from_bytes(name_hash(f"beside {name}")[:8])), (box[2:] - box[:2]).max()
-    for drawn in rng.uniform(0, 1, (TRIES, 4)):
+    side = (box[2:] - box[:2]).max()
+    for drawn in keyed_by(f"beside {name}").uniform(0, 1, (TRIES, 4)):
         own = side * np.exp(drawn[0] * 2.6 - 1.4)  # a quarter of the face's side to more than three times it
         centre = drawn[1:3] * size if drawn[3] < 0.5 else (box[:2] + box[2:]) / 2 + (2 * drawn[1:3] - 1) * side
         free = np.concatenate([centre - own / 2, centre + own / 2])
@@ -147,16 +159,13 @@ def _beside(box: np.ndarray, size: np.ndarray, name: str, most: int) -> list[np.
     """Return up to `most` boxes (4,) in an image of `size` (2,) px, of about the size of the face's box or less, that
     lie beside it.
     """
-    rng, found, side = np.random.default_rng(int.from_bytes(name_hash(name)[:8])), [], (box[2:] - box[:2]).max()
-    for drawn in rng.uniform(0, 1, (TRIES * min(most, EACH), 3)):
-        own = side * np.exp(-1.6 + 1.8 * drawn[2])
-        corner = drawn[:2] * (size - own)
-        free = np.concatenate([corner, corner + own])
-        if corner.min() >= 0 and shared(free[None], box[None])[0, 0] <= INSIDE:
-            found.append(free)
-            if len(found) == min(most, EACH):
-                break
-    return found
+    most = min(most, EACH)
+    drawn = keyed_by(name).uniform(0, 1, (TRIES * most, 3))
+    sides = (box[2:] - box[:2]).max() * np.exp(-1.6 + 1.8 * drawn[:, 2:])
+    corners = drawn[:, :2] * (size - sides)
+    boxes = np.concatenate([corners, corners + sides], 1)
+    free = (corners.min(1) >= 0) & (shared(boxes, box[None])[:, 0] <= INSIDE)
+    return list(boxes[free][:most])
 
 
 def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -165,13 +174,13 @@ def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
     find: picture -> boxes (K, 4) in its px.
     """
     boxes, found, last = np.full((len(faces), 4), np.nan), np.empty((0, 4)), None
-    for index in range(len(faces)):
-        file = source_file(faces, index)
+    for index, own in enumerate(faces["box"]):
+        file = source_file(faces.row(index))
         if file is None or file != last:
             image, matrix = picture(faces, index)
             found = transform(np.asarray(find(image), np.float64).reshape(-1, 2, 2), invert(matrix)).reshape(-1, 4)
             last = file if (matrix == np.eye(2, 3)).all() else None  # a prepared crop shows one face
-        if len(found) and (shares := iou(faces["box"][index][None], found)[0]).max() >= OVERLAP:
+        if len(found) and (shares := iou(own[None], found)[0]).max() >= OVERLAP:
             boxes[index] = found[shares.argmax()]
     return boxes
 
@@ -185,14 +194,14 @@ def rebox(faces: Faces, kind: str, cache: float, detect: Callable | None) -> tup
     """
     if kind == "true":
         return faces, 0
-    if without := sum(source_file(faces, index) is None for index in range(len(faces))):
+    if without := sum(source_file(faces.row(index)) is None for index in range(len(faces))):
         logger.warning(
             f"{without} of {len(faces)} source pictures are missing (such as "
-            f"{faces['source'][0] / faces['file'][0]}): their {kind} boxes are cut from the prepared crops, black "
+            f"{faces.row(0)['source'] / faces.row(0)['file']}): their {kind} boxes are cut from the prepared crops, black "
             "beyond the margin"
         )
     if kind == "perturbed":
-        return reboxed(faces, perturbed(faces["box"][:], faces["file"], JITTER), cache), 0
+        return reboxed(faces, perturbed(faces["box"], faces["file"], JITTER), cache), 0
     boxes = detected(faces, lambda image: upright_boxes(detect(image)[0]))
     missed = np.isnan(boxes[:, 0])
-    return reboxed(faces, np.where(missed[:, None], faces["box"][:], boxes), cache), int(missed.sum())
+    return reboxed(faces, np.where(missed[:, None], faces["box"], boxes), cache), int(missed.sum())

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -10,10 +10,11 @@ import torch
 
 from nets import Trainable
 from nets.labels import Prediction
+from nets.registry import STATES, TERMS
+from pipnet.device import wanted_device
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
 from pipnet.layout import Layout
-from pipnet.session import wanted_device
 from utils.data.batches import test_batches
 from utils.data.faces import Faces
 from utils.data.table import BESIDE
@@ -21,7 +22,7 @@ from utils.evaluate import metric
 from utils.settings import memory
 from utils.settings.conversion import conversion
 from utils.settings.layouts import Layouts
-from utils.settings.union import Labelled, member_of
+from utils.settings.union import Labelled, Union, member_of, members_of
 
 BATCH = 64  # faces
 SURE_FACES = 0.95  # least share of validation faces whose scores are above the limit before DOUBT
@@ -63,15 +64,14 @@ def calibration(results: list[Result]) -> float | None:
     """
     if results[0].sigma is None:
         return None
-    pairs = [
-        (result.errors[known], result.sigma[known]) for result in results for known in [np.isfinite(result.errors)]
-    ]
-    errors, sigma = map(np.concatenate, zip(*pairs, strict=True))
-    return float(errors.mean() / sigma.mean())
+    errors = np.concatenate([result.errors.ravel() for result in results])
+    sigma = np.concatenate([result.sigma.ravel() for result in results if result.sigma is not None])
+    known = np.isfinite(errors)
+    return float(errors[known].mean() / sigma[known].mean())
 
 
 def prepare_torch(threads: int) -> torch.device:
-    """Set the CPU threads of torch and OpenCV (0: no change). Return the device, see `on_device` of pipnet.session.
+    """Set the CPU threads of torch and OpenCV (0: no change). Return the device, see `on_device` of pipnet.device.
 
     UserError if CUDA is wanted and does not work on this machine.
     """
@@ -119,10 +119,8 @@ class Comparison(NamedTuple):
                 return found
             x, y = (weights.to(found.landmarks) for weights in self.weights)
             landmarks = torch.stack([found.landmarks[..., 0] @ x.T, found.landmarks[..., 1] @ y.T], -1)
-            score, sigma, visible = (
-                None if part is None else part @ x.T for part in (found.score, found.sigma, found.visible)
-            )
-            return found._replace(landmarks=landmarks, score=score, sigma=sigma, visible=visible)
+            sigma, visible = (None if part is None else part @ x.T for part in (found.sigma, found.visible))
+            return found._replace(landmarks=landmarks, score=found.score @ x.T, sigma=sigma, visible=visible)
 
         return converted
 
@@ -139,8 +137,8 @@ def comparison_of(layout: Layout, labelled: Labelled, layouts: Layouts) -> Compa
         return Comparison(own.layout, own.index)
     if stored == layout.stored:
         return Comparison(layout)
-    for part in sorted(layout.parts().values(), key=lambda part: -part.layout.count):
-        index = part.index if layout.members else None
+    for part in sorted(members_of(layout).values(), key=lambda part: -part.layout.count):
+        index = part.index if isinstance(layout, Union) else None
         if conversion(stored, part.layout.stored, layouts):
             return Comparison(part.layout, index)
         forth = conversion(part.layout.stored, stored, layouts)
@@ -155,20 +153,23 @@ def comparison_of(layout: Layout, labelled: Labelled, layouts: Layouts) -> Compa
 
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
     """Return the norm (M,) of each face in px, NaN where unknown. UserError if the layout or all faces lack it."""
+    row = faces.read("landmarks", "box")
     try:
-        norms = metric.norms(faces["landmarks"][:], layout, norm, faces["box"][:])
+        norms = metric.norms(row["landmarks"], layout, norm, row["box"])
     except ValueError as error:
         raise UserError(f"{error} (--norm)") from None
     if not np.isfinite(norms).any():
         raise UserError(
-            f"none of {len(faces)} faces ({faces['file'][0]}, ...) has an {norm} norm; choose --norm box or diagonal"
+            f"none of {len(faces)} faces ({faces.row(0)['file']}, ...) has an {norm} norm; choose --norm box or diagonal"
         )
     return norms
 
 
 def mean_of(one: Prediction, other: Prediction) -> Prediction:
     """Return the mean of two predictions for the same crops."""
-    return Prediction(*(None if value is None else (value + twin) / 2 for value, twin in zip(one, other, strict=True)))
+    return Prediction._make(
+        None if value is None or twin is None else (value + twin) / 2 for value, twin in zip(one, other, strict=True)
+    )
 
 
 def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
@@ -183,7 +184,7 @@ def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
                 f"out of memory with one picture of {images.shape[1]} px; close other programs, or give a smaller net"
             ) from None
     halves = (in_memory(predict, half) for half in images.chunk(2))
-    return Prediction(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*halves, strict=True)))
+    return Prediction._make(None if parts[0] is None else torch.cat(parts) for parts in zip(*halves, strict=True))
 
 
 def predict_all(
@@ -195,32 +196,31 @@ def predict_all(
     crop and its mirror image. A label shift that the net has learnt cancels in this mean: half of the median distance
     in x of the two. So the median of these shifts, in px of the source image, is added again.
     """
-    points = torch.zeros(len(faces), layout.count, 5, dtype=torch.float64)  # x, y, score, sigma, visible
-    others = torch.zeros(len(faces), 9, dtype=torch.float64)  # pose, four states, face, shift
+    each = (layout.count,)
+    shapes = {"landmarks": (*each, 2), "score": each, "sigma": each, "visible": each, "face": (), "shift": ()}
+    shapes |= {"pose": (3,), "states": (len(STATES),)}
+    found = {name: torch.zeros(len(faces), *shape, dtype=torch.float64) for name, shape in shapes.items()}
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
-        others[batch.index] = torch.nan
         prediction = in_memory(predict, batch.images)
         if flip_test:
             plain, mirrored = prediction, in_memory(predict, batch.images.flip(2)).flip(layout)
             prediction = mean_of(plain, mirrored)
-            others[batch.index, 8] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
-        sigma, visible = (
-            torch.full_like(prediction.score, torch.nan) if part is None else part
-            for part in (prediction.sigma, prediction.visible)
-        )
-        columns = [*prediction.landmarks.unbind(-1), prediction.score, sigma, visible]
-        points[batch.index] = torch.stack(columns, -1).double().cpu()
-        for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7)), (prediction.face, 7)):
-            if value is not None:
-                others[batch.index, place] = value.double().cpu()
+            apart = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu()
+            found["shift"][batch.index] = apart.median(1).values / 2
+        for name, values in prediction._asdict().items():
+            found[name][batch.index] = torch.nan if values is None else values.double().cpu()
     if ranks and ranks.count > 1:  # the rows of other processes are zero here
-        points, others = (ranks.sum(part.to(ranks.device)).cpu() for part in (points, others))
+        found = {name: ranks.sum(values.to(ranks.device)).cpu() for name, values in found.items()}
+    shift = found.pop("shift")
     if flip_test:
-        crop = faces["crop"][:]
+        crop = faces["crop"]
         width = torch.from_numpy(crop[:, 2] - crop[:, 0])
-        points[..., 0] += ((others[:, 8] * width).median() / width)[:, None]
-    parts = (points[..., 3], others[:, :3], others[:, 3:7], points[..., 4], others[:, 7])
-    return Prediction(points[..., :2], points[..., 2], *(None if torch.isnan(part).all() else part for part in parts))
+        found["landmarks"][..., 0] += ((shift * width).median() / width)[:, None]
+    always = ("landmarks", "score")
+    predicted: dict[str, Any] = {
+        name: values for name, values in found.items() if name in always or not torch.isnan(values).all()
+    }
+    return Prediction(**predicted)
 
 
 def evaluate(
@@ -233,35 +233,29 @@ def evaluate(
     flip_test: bool = False,
 ) -> Result:
     """Return predictions and errors for all faces, see `predict_all`. UserError if a prediction is not finite."""
-    truth, crop = faces["landmarks"][:], faces["crop"][:]
+    row = faces.read("landmarks", "crop", "nominal")
+    truth, crop, nominal = row["landmarks"], row["crop"], row["nominal"].astype(np.float64)
     prediction = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
-    landmarks, score, sigma, pose, states, visible, face = (
-        None if part is None else part.numpy() for part in prediction
-    )
-    sides = crop[:, 2:] - crop[:, :2]
-    if not np.isfinite(landmarks).all():
+    found: dict[str, Any] = {
+        name: None if part is None else part.numpy() for name, part in prediction._asdict().items()
+    }
+    if not np.isfinite(found["landmarks"]).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
-    found = to_image(landmarks, crop)
-    errors = metric.point_errors(found, truth)
+    landmarks = to_image(found["landmarks"], crop)
+    errors = metric.point_errors(landmarks, truth)
     norms = face_norms(faces, layout, norm)
-    nominal = faces.nominal().astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
-    crop_nme = metric.nme(metric.point_errors(landmarks, nominal), crop_norms)
-    groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
-    expected = None if sigma is None else sigma * np.sqrt(sides.prod(1))[:, None]
+    sides = crop[:, 2:] - crop[:, :2]
     return Result(
-        found,
-        score,
-        metric.nme(errors, norms),
-        crop_nme,
-        groups,
-        errors,
-        expected,
-        metric.flicker(found - truth, norms, previous(faces)),
-        pose,
-        states,
-        visible,
-        face,
+        landmarks=landmarks,
+        score=found["score"],
+        nme=metric.nme(errors, norms),
+        crop_nme=metric.nme(metric.point_errors(found["landmarks"], nominal), crop_norms),
+        groups={group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()},
+        errors=errors,
+        sigma=None if found["sigma"] is None else found["sigma"] * np.sqrt(sides.prod(1))[:, None],
+        flicker=metric.flicker(landmarks - truth, norms, previous(faces)),
+        **{name: found[name] for name in TERMS},
     )
 
 
@@ -292,19 +286,19 @@ def subset_rows(subsets: Iterable[str], rank: Sequence[str] = ()) -> dict[str, n
     order of the publications; other names follow in alphabetical order.
     """
     order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
-    names = [set(subset.split(BESIDE)) for subset in subsets]
-    rows = {"full": np.ones(len(names), bool)}
+    whole = [set(subset.split(BESIDE)) for subset in subsets]
+    first = [{name.split("/")[0] for name in names} for names in whole]
+    rows = {"full": np.ones(len(whole), bool)}
     known = {rows["full"].tobytes()}
-    heads = [{name.split("/")[0] for name in own} for own in names]
-    for column in (heads, names):
-        places: dict[str, list[int]] = {}
-        for place, own in enumerate(column):
-            for name in own:
-                places.setdefault(name, []).append(place)
-        for row in sorted(places, key=lambda name: (order.index(name) if name in order else len(order), name)):
-            mask = np.zeros(len(names), bool)
-            mask[places[row]] = True
+    for column in (first, whole):
+        members: dict[str, list[int]] = {}
+        for index, names in enumerate(column):
+            for name in names:
+                members.setdefault(name, []).append(index)
+        for name in sorted(members, key=lambda name: (order.index(name) if name in order else len(order), name)):
+            mask = np.zeros(len(whole), bool)
+            mask[members[name]] = True
             if mask.tobytes() not in known:
                 known.add(mask.tobytes())
-                rows[row] = mask
+                rows[name] = mask
     return rows

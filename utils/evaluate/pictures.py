@@ -1,4 +1,4 @@
-"""Pictures of faces with their labels and predictions: the best, the median and the worst ones of a set."""
+"""Pictures of faces with their labels and predictions: the best, the median and the worst ones of a set, or all of few."""
 
 import numpy as np
 
@@ -9,23 +9,32 @@ from utils.data.faces import Faces
 from utils.evaluate.evaluate import Result
 
 EACH, TILE = 8, 224  # faces of each kind, px of one
+FEW = 12  # below so many faces, all of them are shown
+
+
+def by_error(values: np.ndarray) -> np.ndarray:
+    """Return the indices of the faces with a known NME (M,), the best first."""
+    order = np.argsort(values)
+    return order[np.isfinite(values[order])]
 
 
 def extremes(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the indices of the best, the median and the worst EACH faces by their NME (M,)."""
-    order = np.argsort(values)
-    order = order[np.isfinite(values[order])]
-    each = min(EACH, len(order))
-    middle = max((len(order) - each) // 2, 0)
+    """Return the indices of the best, the median and the worst faces by their NME (M,), at most EACH and none twice."""
+    order = by_error(values)
+    if len(order) < FEW:
+        return {"all": order}
+    each = min(EACH, len(order) // 3)
+    middle = (len(order) - each) // 2
     return {"best": order[:each], "median": order[middle : middle + each], "worst": order[len(order) - each :]}
 
 
 def shown_face(faces: Faces, index: int, result: Result, layout: Layout) -> np.ndarray:
     """Return the crop of a face (TILE, TILE, 3) with its NME in %: the truth green, the prediction red."""
-    pair = [(faces.nominal(index), TRUTH), (to_crop(result.landmarks[index], faces["crop"][index]), FOUND)]
-    return tile(faces.crops.plain(index, 0), pair, layout, TILE, f"{result.nme[index]:.2f} %")
+    row = faces.row(index)
+    pair = [(row["nominal"], TRUTH), (to_crop(result.landmarks[index], row["crop"]), FOUND)]
+    return tile(faces.nominal_crop(index), pair, layout, TILE, f"{result.nme[index]:.2f} %")
 
 
 def worst_faces(faces: Faces, result: Result, layout: Layout) -> np.ndarray:
     """Return one picture of the worst faces, the worst one last, as uint8 BGR (H, W, 3)."""
-    return sheet([shown_face(faces, i, result, layout) for i in extremes(result.nme)["worst"]], EACH // 2)
+    return sheet([shown_face(faces, i, result, layout) for i in by_error(result.nme)[-EACH:]], EACH // 2)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from pipnet.files import write_csv, write_text
+from pipnet.files import write_text
 from utils.evaluate.evaluate import Result
 from utils.evaluate.tables import TEST, Case, Row, group_rows, group_table, markdown_table, norm_rows, score_rows
+from utils.settings.csv_files import write_csv
 
 
 class Report(NamedTuple):
@@ -17,7 +18,7 @@ class Report(NamedTuple):
     model: the one whose faces and charts are shown on the page of the report.
 
     rounds: {test set: % NME of the net of each round of --semi}
-    shown: what extras/report shows of each case; `file` is its name, and `about` says what was tested
+    shown: what extras/report shows of each case; `file` is its name
     """
 
     folder: Path
@@ -31,12 +32,10 @@ class Report(NamedTuple):
     shown: tuple[Any, ...] = ()
 
     def with_result(self, case: Case, model: str, result: Result) -> "Report":
-        """Return the report with the result of a model, and with the runs that the shown model is compared with."""
+        """Return the report with the result of a model."""
         name, at = case.model(model), self.thresholds
         scores, rounds = score_rows(case, name, result, at), {}
         if model == self.model:
-            for other in case.compared:
-                scores += score_rows(case, f"run {other.run}", other, at)
             if case.earlier:
                 rounds = {case.title: [*case.earlier, float(np.nanmean(result.nme))]}
         return self._replace(
@@ -58,24 +57,21 @@ class Report(NamedTuple):
         figures; failure rate and area in the test's norm. `mark` is put behind cells in a norm of published figures.
         """
         rows = [row for row in self.norms if row["model"].startswith(self.model)]
-        first, nme, figures = rows[0]["model"], {}, {}
+        first = rows[0]["model"]  # the shown model in the set's own boxes
+        columns: dict[str, dict[tuple[str, str], str]] = {}
+        figures = {}
         for row in rows:
-            key, norm, usual, in_image = (
-                (row["test set"], row["subset"]),
-                row["norm"],
-                row["usual"],
-                row["frame"] == "image",
-            )
-            if row["model"] == first or (in_image and (usual or norm == self.norm)):
-                title = norm if in_image else f"{norm}, {row['frame']}"
-                nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (
-                    mark if usual else ""
-                )
-            if in_image and (row["model"], norm) == (first, self.norm):
+            key = row["test set"], row["subset"]
+            in_image = row["frame"] == "image"
+            if row["model"] == first or (in_image and (row["usual"] or row["norm"] == self.norm)):
+                title = row["norm"] if in_image else f"{row['norm']}, {row['frame']}"
+                column = columns.setdefault(title + row["model"].removeprefix(self.model), {})
+                column[key] = row["NME %"] + (mark if row["usual"] else "")
+            if in_image and (row["model"], row["norm"]) == (first, self.norm):
                 figures[key] = [cell for name, cell in row.items() if "@" in name]
-        header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]
+        header = ["test set", "subset", *columns, *(name for name in rows[0] if "@" in name)]
         return header, [
-            [*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()
+            [*key, *(column.get(key, "") for column in columns.values()), *cells] for key, cells in figures.items()
         ]
 
     def rounds_table(self) -> tuple[list[str], list[list[str]]]:
@@ -100,12 +96,11 @@ class Report(NamedTuple):
         write_csv(self.folder / "protocols.csv", *self.protocol_table())
         if self.rounds:
             write_csv(self.folder / "rounds.csv", *self.rounds_table())
-        files = {shown.file: shown.about for shown in self.shown}
-        kept = {"groups": self.groups, "rounds": self.rounds, **files}
+        kept = {"groups": self.groups, "rounds": self.rounds, **{shown.file: True for shown in self.shown}}
         for path in self.folder.iterdir():
             found = re.fullmatch(r"(?:faces_(.+)\.(?:csv|jpg)|sigma_(.+)\.svg|(groups|rounds)\.csv)", path.name)
-            if found and not kept.get(found[found.lastindex]):
+            if found and not kept.get(found[found.lastindex or 0]):
                 path.unlink()
-        about = {"norm": self.norm, "flip_test": flip_test, "weights": weights, "files": files}
+        about = {"norm": self.norm, "flip_test": flip_test, "weights": weights}
         write_text(self.folder / TEST, yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         return f"{markdown_table(scores, header)}\n\n{group_table(self.groups)}"

@@ -19,21 +19,12 @@ HIDDEN = ("hidden %", "hidden AP %", f"hidden recall at {metric.PRECISION:.0%} p
 TEST = "test.yaml"  # in the folder of a report: what was tested
 
 
-class Compared(NamedTuple):
-    """NME of another run on the same M faces, in %. Flicker is NaN, because reports do not store it."""
-
-    run: str
-    nme: np.ndarray
-    crop_nme: np.ndarray
-    flicker: np.ndarray
-
-
 class Case(NamedTuple):
     """A test set in one kind of box, on which a net is evaluated.
 
     set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector
     faces: to evaluate; comparison: of a net with their labels; missed: number of faces that the detector did not find
-    compared: other runs on these faces; earlier: % NME of the nets of earlier rounds of --semi
+    earlier: % NME of the nets of earlier rounds of --semi
     """
 
     set: PreparedSet
@@ -43,7 +34,6 @@ class Case(NamedTuple):
     faces: Faces
     comparison: Comparison
     missed: int = 0
-    compared: tuple[Compared, ...] = ()
     earlier: tuple[float, ...] = ()
 
     def model(self, name: str) -> str:
@@ -83,7 +73,7 @@ def markdown_table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def _figures(scores: metric.Scores, thresholds) -> Row:
+def figures_of(scores: metric.Scores, thresholds) -> Row:
     """Return failure rate and area of each threshold."""
     return {
         name: cell
@@ -92,13 +82,13 @@ def _figures(scores: metric.Scores, thresholds) -> Row:
     }
 
 
-def score_rows(case: Case, model: str, result: Result | Compared, thresholds) -> list[Row]:
+def score_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     """Return a row for the whole set and one for each subset."""
     rows, seen = [], getattr(result, "visible", None)
-    truth = case.faces["visible"][:] if seen is not None and "visible" in case.faces else None
+    truth = None if seen is None else case.faces["visible"]
     for subset, mask in case.subsets():
         scores, moving = metric.summary(result.nme[mask], thresholds), result.flicker[mask]
-        hidden = [""] * len(HIDDEN) if truth is None else _hidden(seen[mask], truth[mask])
+        hidden = [""] * len(HIDDEN) if seen is None or truth is None else _hidden(seen[mask], truth[mask])
         missed = case.missed if subset == "full" else 0
         rows.append(
             {
@@ -109,7 +99,7 @@ def score_rows(case: Case, model: str, result: Result | Compared, thresholds) ->
                 "missed": str(missed or ""),
                 "NME %": f"{scores.nme:.3f}",
                 "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
-                **_figures(scores, thresholds),
+                **figures_of(scores, thresholds),
                 "flicker %": f"{np.nanmean(moving):.3f}" if np.isfinite(moving).any() else "",
                 **dict(zip(HIDDEN, hidden, strict=True)),
             }
@@ -124,21 +114,24 @@ def _hidden(seen: np.ndarray, truth: np.ndarray) -> list[str]:
 
 def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     """Return a row for each group of landmarks, in the whole set and in each subset."""
-    rows = []
-    for subset, mask in case.subsets():
-        for group, values in result.groups.items():
-            scores = metric.summary(values[mask], thresholds)
-            rows.append(
-                {
-                    "test set": case.title,
-                    "model": model,
-                    "subset": subset,
-                    "group": group,
-                    "NME %": f"{scores.nme:.3f}",
-                    **_figures(scores, thresholds),
-                }
-            )
-    return rows
+    return [
+        _row(case, model, subset, {"group": group}, values[mask], thresholds)
+        for subset, mask in case.subsets()
+        for group, values in result.groups.items()
+    ]
+
+
+def _row(case: Case, model: str, subset: str, what: Row, nme: np.ndarray, thresholds) -> Row:
+    """Return the row of some faces with these NME (M,) in %. what: the columns that say what was measured."""
+    scores = metric.summary(nme, thresholds)
+    return {
+        "test set": case.title,
+        "model": model,
+        "subset": subset,
+        **what,
+        "NME %": f"{scores.nme:.3f}",
+        **figures_of(scores, thresholds),
+    }
 
 
 def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
@@ -148,10 +141,10 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     The column `usual` marks the norms of published figures for the set.
     """
     faces, layout, usual = case.faces, case.comparison.layout, case.set.meta["norms"]
-    inside = to_crop(result.landmarks, faces["crop"][:]), faces.nominal().astype(np.float64)
+    inside = to_crop(result.landmarks, faces["crop"]), faces["nominal"].astype(np.float64)
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
     frames = {
-        "image": (result.errors, faces["landmarks"][:], faces["box"][:]),
+        "image": (result.errors, faces["landmarks"], faces["box"]),
         "crop": (metric.point_errors(*inside), inside[1], unit),
     }
     rows = []
@@ -162,20 +155,8 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
             continue
         errors, truth, box = frames[frame]
         values = metric.nme(errors, metric.norms(truth, layout, norm, box))
-        for subset, mask in case.subsets():
-            scores = metric.summary(values[mask], thresholds)
-            rows.append(
-                {
-                    "test set": case.title,
-                    "model": model,
-                    "subset": subset,
-                    "norm": norm,
-                    "frame": frame,
-                    "usual": "yes" if norm in usual else "",
-                    "NME %": f"{scores.nme:.3f}",
-                    **_figures(scores, thresholds),
-                }
-            )
+        what = {"norm": norm, "frame": frame, "usual": "yes" if norm in usual else ""}
+        rows += [_row(case, model, subset, what, values[mask], thresholds) for subset, mask in case.subsets()]
     return rows
 
 

@@ -1,10 +1,12 @@
 """Writes card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
 
 from pipnet.errors import printable
-from pipnet.files import read_csv, read_manifest, shipped, write_text
+from pipnet.files import write_text
 from pipnet.runtimes import open_file
+from pipnet.shipped import read_manifest, shipped
 from utils.evaluate.tables import TEST, markdown_table
 from utils.export.files import known_exports
+from utils.settings.csv_files import read_csv
 from utils.settings.formats import SOURCE
 from utils.settings.yaml_files import read_yaml
 
@@ -48,9 +50,8 @@ def write_card(run) -> None:
     facts += [[title, _plain(values[key])] for key, title in FACTS.items() if values.get(key) not in (None, [], "")]
     facts += [[f"output {name}", _plain(shape) or "a number"] for name, shape in opened.values["outputs"].items()]
     report = run.folder / "report"
-    tested = (report / TEST).is_file() and read_yaml(report / TEST).get("weights") == run.source[
-        SOURCE
-    ]  # these very weights
+    # the scores of these very weights
+    tested = (report / TEST).is_file() and read_yaml(report / TEST).get("weights") == run.source[SOURCE]
     scores = read_csv(report / "scores.csv") if tested else known.get("scores", [])
     files = [
         [name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"]

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +19,13 @@ from torch import Tensor, nn
 
 from nets import Prediction, Trainable
 from pipnet.errors import UserError, one_line
-from pipnet.files import checksum, read_manifest, write_atomic, write_text
+from pipnet.files import set_aside, write_atomic, write_text
 from pipnet.geometry import border_px
-from pipnet.landmark_net import PER_LANDMARK
 from pipnet.runtimes import metadata_file, open_file
+from pipnet.shipped import checksum, read_manifest
 from utils.evaluate.evaluate import Predict
-from utils.settings.extras import extra
+from utils.settings import rooms
 from utils.settings.formats import FORMATS, files_of
-from utils.settings.start import stops_at_once
 
 OPSET = 18
 BATCH = {0: torch.export.Dim("batch", min=1)}  # any number of pictures
@@ -36,17 +36,17 @@ class Source(NamedTuple):
     """Files and nets that the other formats are made from.
 
     onnx: the float ONNX file; feeds(): yields inputs of that file for the calibration of 8-bit numbers
-    net: the net as it is exported, example: pictures uint8 (2, S, S, 3) for it; both None for a detector
+    net: the net as it is exported, with a method `predict`; example: pictures uint8 (2, S, S, 3) for it
     detector: the file that finds the faces for a landmark net
-    origin: the entry of the metadata that names the weights; a shipped ONNX file lacks it
+    int8: the 8-bit ONNX file, for a format that is made from it
+    origin: entries of the metadata that the ONNX file lacks, such as the one that names the weights
     index: the landmarks that the exported net gives; None: all
-    int8: the 8-bit file of all landmarks, if there is one and `index` chooses some of them
     """
 
     onnx: Path
     feeds: Callable[[], Iterable[dict[str, np.ndarray]]]
-    net: Trainable | None = None
-    example: Tensor | None = None
+    net: Any = None
+    example: Tensor = torch.empty(0)
     detector: Path | None = None
     origin: dict[str, str] = {}
     index: tuple[int, ...] | None = None
@@ -81,12 +81,10 @@ class Raw(Unnamed):
 
 @contextmanager
 def _quiet():
-    """Silence the exporter's messages; its errors are exceptions.
-    Within this context a signal ends the process at once.
-    """
+    """Silence the exporter's messages; its errors are exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), stops_at_once():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -119,9 +117,11 @@ def export_onnx(net: Trainable, file: Path, metadata: dict, index: Sequence[int]
 
 def write_raw(source: Source, file: Path) -> None:
     """Write an ONNX file that returns the maps of the head, see `Net.maps`, for programs with a decoder of their own."""
-    metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
+    net = source.net
+    assert net
+    metadata = source.metadata() | {key: net.spec[key] for key in RAW if key in net.spec}
     write_onnx(
-        folded(onnx_graph(Raw(source.net), source.example, list(source.net.maps(source.example)), BATCH)),
+        folded(onnx_graph(Raw(net), source.example, list(net.maps(source.example)), BATCH)),
         file,
         metadata,
     )
@@ -201,23 +201,6 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
     write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
 
 
-def give_only(graph, index: Sequence[int]) -> None:
-    """Let the graph of a landmark net give the landmarks `index` only, in place."""
-    from onnx import helper, numpy_helper
-
-    graph.initializer.append(numpy_helper.from_array(np.array(index), "chosen_index"))
-    names = {output.name for output in graph.output if output.name in PER_LANDMARK}
-    for node in graph.node:
-        for ends in (node.input, node.output):
-            ends[:] = [f"all_{name}" if name in names else name for name in ends]
-    graph.node.extend(
-        helper.make_node("Gather", [f"all_{name}", "chosen_index"], [name], axis=1) for name in sorted(names)
-    )
-    for output in graph.output:
-        if output.name in names:
-            output.type.tensor_type.shape.dim[1].dim_value = len(index)
-
-
 def write_format(name: str, source: Source, file: Path) -> None:
     """Write the files of a format other than ONNX, each completely or not at all.
     The metadata, with the source, come last.
@@ -225,10 +208,11 @@ def write_format(name: str, source: Source, file: Path) -> None:
     UserError if the net cannot be converted, the format's package is missing, or there is no room for temporary files.
     """
     values = open_file(source.onnx).values | source.origin
+    del values["inputs"]  # others than those of the ONNX file
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / file.name
         try:
-            write_raw(source, made) if name == "raw" else extra("runtimes").write(name, source, made)
+            write_raw(source, made) if name == "raw" else rooms.runtimes.write(name, source, made)
             if file.suffix != ".onnx":
                 write_text(metadata_file(made), json.dumps(values, indent=1) + "\n")
                 if FORMATS[name].same:
@@ -241,7 +225,7 @@ def write_format(name: str, source: Source, file: Path) -> None:
                 "free some, or let TMPDIR name another folder"
             ) from error
         for path in sorted(made.parent.iterdir(), key=lambda path: (path == metadata_file(made), path == made)):
-            write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
+            write_atomic(file.with_name(path.name), partial(shutil.copyfile, path))
 
 
 def _has_room(folder: Path, size: int) -> bool:
@@ -270,6 +254,32 @@ def write_manifest(folder: Path, exports: list[Path]) -> None:
             known = {"sha256": checksum(path), "bytes": path.stat().st_size}
             entries[path.name] = {**entries.get(path.name, {}), **known}
     write_text(folder / "manifest.json", json.dumps(entries, indent=1) + "\n")
+
+
+def check_copies(exports: list[Path], folder: Path, overwrite: bool) -> None:
+    """Raise UserError if exports cannot be copied into a folder: it is a file, or holds such a file without `overwrite`."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: {folder} is a file; name a folder for the exports")
+    for export in exports:
+        if (folder / export.name).exists() and not overwrite:
+            raise UserError(
+                f"--out: {folder / export.name} exists; give --overwrite to move it aside, or another folder"
+            )
+
+
+def write_copies(exports: list[Path], folder: Path) -> list[Path]:
+    """Copy exports, and the files that belong to them, into a folder. What has their names there is moved aside.
+    Return their new paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for export in exports:
+        for file in reversed(files_of(export)):
+            target = folder / file.name
+            if target.exists():
+                set_aside(target)
+            if file.is_file():
+                write_atomic(target, partial(shutil.copyfile, file))
+    return [folder / export.name for export in exports]
 
 
 def from_arrays(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Predict:

@@ -55,9 +55,8 @@ RULES: dict[tuple[str, str], list] = {
         24, 23, 22, None, 26, 25, *(None,) * 6, 30, 29, 28, 27, *(None,) * 5, 33, 32, 31, 36, 35, 34, *(None,) * 3, 38, 37],
 }
 # fmt: on
-HALF = {
-    "39": (24, 20, 30)
-}  # outer eye corner, nose tip, mouth corner: their order is clockwise if the left half is visible
+# outer eye corner, nose tip, mouth corner: their order is clockwise if the left half is visible
+HALF = {"39": (24, 20, 30)}
 
 
 class Conversion(NamedTuple):

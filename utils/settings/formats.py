@@ -20,24 +20,26 @@ class Format(NamedTuple):
     packages: tuple[str, ...] = ()
 
 
+OWN_PLACE = (
+    "it needs an older torch, so give it an environment of its own: python3 -m venv ../litert && "
+    "../litert/bin/pip install -r requirements.txt litert-torch, then run this command with ../litert/bin/python"
+)
+REMEDIES = {"litert_torch": OWN_PLACE}  # {package: what to do where it is missing}; others: pip install
 FORMATS = {
     "onnx": Format(".onnx"),  # the others are made from it or beside it
     "int8": Format(".int8.onnx"),
     "mnn": Format(".mnn", packages=("MNN",)),
-    "tflite": Format(".tflite", packages=("onnx2tf", "ai_edge_litert")),
+    "tflite": Format(".tflite", packages=("litert_torch",)),
     "coreml": Format(".mlpackage.zip", same=False, packages=("coremltools",)),  # runs on macOS and iOS only
     "pipeline": Format(".pipeline.onnx", same=False),
+    "pipeline-int8": Format(".pipeline.int8.onnx", same=False),  # made from `int8`
     "raw": Format(".raw.onnx", same=False),
 }
 SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TESTED = [name for name, row in FORMATS.items() if row.same]
-EXPORTS = [
-    *TESTED,
-    "coreml",
-    "pipeline",
-    "web",
-]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
+# of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
+EXPORTS = [*TESTED, "coreml", "pipeline", "pipeline-int8", "web"]
 
 
 def files_of(export: Path) -> list[Path]:

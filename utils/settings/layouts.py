@@ -3,10 +3,11 @@
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+from pipnet.bounds import MOST_LANDMARKS
 from pipnet.errors import UserError
-from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
+from pipnet.layout import Layout, contradiction
 from utils.settings.yaml_files import nearest, read_yaml
 
 KEYS = (
@@ -54,7 +55,7 @@ class Layouts(NamedTuple):
         """Return the layouts of that many landmarks."""
         return [self.load(name) for name, row in self.rows.items() if row.get("count") == count]
 
-    def is_union(self, name: str | None) -> bool:
+    def is_union(self, name: str | None) -> TypeGuard[str]:
         """Return whether a row stands for the layouts of all training sets together: it has `conventions` instead of
         `count`.
         """
@@ -103,7 +104,9 @@ class Layouts(NamedTuple):
         if not rows or not all(isinstance(row, dict) for row in rows.values()):
             raise UserError(f"{file} must hold layouts: a line 'NAME:' and below it, indented, count, flip_index, ...")
         for name, row in rows.items():
-            if name in self.rows and self.rows[name] != row:
+            if "same_as" not in row and without_same(self.rows.get(name, {})) == row:
+                layouts.rows[name] = self.rows[name]  # a training has found `same_as`
+            elif name in self.rows and self.rows[name] != row:
                 raise UserError(
                     f"{file}: there is another layout '{name}' already, in args.yaml or in the trained run; choose "
                     "another name, or leave --layout out"
@@ -157,7 +160,7 @@ class Layouts(NamedTuple):
         UserError for bad pairs.
         """
         found: dict[str, dict[int, int]] = {}
-        plain = Layouts({key: {k: v for k, v in values.items() if k != "same_as"} for key, values in self.rows.items()})
+        plain = Layouts({key: without_same(values) for key, values in self.rows.items()})
         for other, pairs in row.items():
             there = plain.load(other)
             pairs = {int(i): int(j) for i, j in pairs.items()}
@@ -189,6 +192,11 @@ def _malformed(name: str):
         ) from None
     except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"layout '{name}' is malformed: {type(error).__name__} {error}") from None
+
+
+def without_same(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without `same_as`, on which no prepared set depends."""
+    return {key: value for key, value in row.items() if key != "same_as"}
 
 
 def indices(values) -> tuple[int, ...]:

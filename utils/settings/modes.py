@@ -1,50 +1,38 @@
-"""The flags of main.py that are not keys of args.yaml: the modes, the run, and which of these can be combined.
+"""The flags of main.py that are not keys of args.yaml: the modes, and what belongs to them.
 
 A room of extras declares its own in `extras/<room>/modes.py`: add_modes(add) and add_flags(add) add them to the groups of
-modes and of the run; WORK names those that are something to do, MODES has the rules of each; check_modes(mode, typed, given)
-raises UserError for what no rule says.
+modes and of the run; WORK names those that are something to do; READ_BY has the flags and keys that some modes alone read;
+reader(name, command, settings) says with what else a flag is read, as `utils.settings.faults.reader` does.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from argparse import ArgumentParser
+from collections.abc import Callable
 
 from pipnet import __version__
-from pipnet.errors import UserError
-from pipnet.files import SHIPPED
-from utils.settings.extras import modes_of_rooms
+from pipnet.shipped import SHIPPED
 from utils.settings.formats import EXPORTS, TESTED
-from utils.settings.sections import KEYS
-
-
-class Mode(NamedTuple):
-    """The flags with which a mode can be combined: one of `needs` must be given too, and none of `excludes`.
-
-    says: the error message otherwise.
-    """
-
-    needs: tuple[str, ...]
-    excludes: tuple[str, ...]
-    says: str
-
+from utils.settings.rooms import added
 
 TESTS = ("test", "test_onnx", "test_formats")
-WORK = ("prepare", "train", *TESTS, "export")
-MODES = {  # checked in this order
-    "compare": Mode(TESTS, ("sweep",), "--compare is for the report of a test; give --test with it, and no --sweep"),
-    "resume": Mode(("train", "audit"), (), "--resume continues a --train or an --audit; give that too"),
-    "overwrite": Mode(
-        ("train", "audit", "predict", "prepare", "export"),
-        (),
-        "--overwrite moves aside what --train, --audit, --predict, --prepare or --export would replace; give one of these",
-    ),
+WORK = ("prepare", "train", *TESTS, "compare", "export")
+READ_BY = {  # {flag: the modes that read it}
+    "overwrite": ("train", "audit", "predict", "prepare", "export"),
+    "out": ("predict", "export"),
 }
 
 
 def add_modes(parser: ArgumentParser) -> None:
     """Add the flags that are not keys of args.yaml."""
-    rooms = modes_of_rooms()
-    add = parser.add_argument_group("modes").add_argument
+    modes, run = (parser.add_argument_group(name).add_argument for name in ("modes", "run"))
+    _add_main_job(modes)
+    _add_run(run)
+    for room in added("modes").values():
+        room.add_modes(modes)
+        room.add_flags(run)
+
+
+def _add_main_job(add: Callable) -> None:
+    """Add the modes of the main job with `add`, a parser's add_argument."""
     add("--version", action="version", version=f"pipnet {__version__}")
     add("--prepare", action="store_true", help="write data/NAME-HASH from the raw archive (also done on first use)")
     add("--train", action="store_true", help="train a net in weights/EXP")
@@ -60,7 +48,6 @@ def add_modes(parser: ArgumentParser) -> None:
         nargs="+",
         choices=EXPORTS,
         action="extend",
-        default=[],
         help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: one ONNX file that takes a picture and returns "
         "its faces; web: a page for the browser",
     )
@@ -76,18 +63,31 @@ def add_modes(parser: ArgumentParser) -> None:
         metavar="FORMAT",
         nargs="+",
         choices=TESTED,
-        default=[],
         help="export these formats if necessary, test them, measure their time; fail if one differs from torch by more than its "
         "bound",
     )
-    for room in rooms:
-        room.add_modes(add)
-    add = parser.add_argument_group("run").add_argument
+    add(
+        "--compare",
+        metavar="RUN",
+        nargs="+",
+        help="test these runs, and that of --exp if it is given, on the same faces; write a table and a page of what differs: "
+        "keys, curves, figures and their intervals",
+    )
+
+
+def _add_run(add: Callable) -> None:
+    """Add the flags that say which run is meant, and where results go."""
     add(
         "--exp",
         metavar="EXP",
         help=f"id (018), folder, file (.pt, .onnx, a published one) or shipped net ({', '.join(SHIPPED)}); default: the next "
         f"free id for a training, the newest run for tests, {SHIPPED[0]} for --predict",
+    )
+    add(
+        "--config",
+        metavar="FILE",
+        help="YAML with keys of args.yaml, in its sections or without them, or the args.yaml of a run; flags win over it, "
+        "and it wins over the preset",
     )
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
     add(
@@ -99,42 +99,6 @@ def add_modes(parser: ArgumentParser) -> None:
     add(
         "--out",
         metavar="PATH",
-        help="for --predict: a folder for .pts, or a file .csv or .json (COCO); default: in weights/EXP/predicted. For --export "
-        "web: the folder of the page; default: weights/EXP/web",
+        help="for --predict: a folder for .pts, or a file .csv or .json (COCO); default: in weights/EXP/predicted. For --export: "
+        "a folder for the files, or the folder of the page of --export web; default: weights/EXP and weights/EXP/web",
     )
-    for room in rooms:
-        room.add_flags(add)
-    add(
-        "--compare",
-        metavar="RUN",
-        nargs="+",
-        default=[],
-        help="show these runs, tested on the same faces, beside this one in the table and report of the test",
-    )
-
-
-def check_modes(mode: Namespace, given: dict[str, Any]) -> None:
-    """Raise UserError for modes that do not go together, and for `given` keys that none of them reads."""
-    rooms, parser = modes_of_rooms(), ArgumentParser(add_help=False)
-    add_modes(parser)
-    typed = {name for name, value in vars(mode).items() if value != parser.get_default(name)}
-    if not typed & {*WORK, *(name for room in rooms for name in room.WORK)}:
-        raise UserError(
-            "nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
-            "--list-nets (--help explains them)"
-        )
-    rules = [pair for table in (*(room.MODES for room in rooms), MODES) for pair in table.items()]
-    for name, rule in rules:
-        if name in typed and ((rule.needs and not typed & set(rule.needs)) or typed & set(rule.excludes)):
-            raise UserError(rule.says)
-    if mode.out and bool(mode.predict) == ("web" in mode.export):
-        raise UserError("--out says where the landmarks of --predict or the page of --export web go; give one of these")
-    for room in rooms:
-        room.check_modes(mode, typed, given)
-
-
-def check_unread(given: dict[str, Any], unread: Collection[str], why: str) -> None:
-    """Raise UserError if a key of `unread` is given."""
-    for key in given:
-        if key in unread:
-            raise UserError(f"{KEYS[key].flag} {why}")

@@ -1,17 +1,17 @@
 """The settings: a frozen dataclass for each section of args.yaml.
 
 A field is a key. Its type, its range, its help, the task that reads it and who may change it are written there and
-nowhere else. Flags, checks and --help follow from the fields; the comments of args.yaml repeat the help.
+nowhere else. Flags, checks, --help and the comments of args.yaml follow from the fields.
 """
 
 from dataclasses import dataclass
 
-from nets.registry import ACTS, ERRORS, HEADS, POOLS
-from pipnet.card import MOST_PX
-from pipnet.runtimes import MOST_THREADS
+from nets.registry import ACTS, ERRORS, POOLS
+from pipnet.bounds import MOST_PX, MOST_THREADS
 from utils.settings import rules
-from utils.settings.extras import sections_of_rooms
+from utils.settings.heads import HEADS
 from utils.settings.keys import key, section
+from utils.settings.rooms import added
 
 # {published step of the augmentation: the keys of `augment` that it reads, beside fill and interpolation}
 STEPS = {
@@ -29,6 +29,7 @@ STEPS = {
     "blur": ("blur", "blur_sigma"),
     "noise": ("noise", "noise_reach"),
 }
+ALL_STEPS = ("steps", "fill", "interpolation", "misplaced")  # keys that all of them read
 ONLY_STEPS = ("sides", "shear", "shear_prob", "padding", "padding_prob", "noise_reach")  # keys that only steps read
 STRIDES = sorted({stride for head in HEADS.values() for stride in head.strides})
 
@@ -40,27 +41,33 @@ class DataSettings:
     dataset: str = key(
         "row of the dataset table, prepared folder below data/, or a parser PACKAGE.MODULE:NAME of yours; auto: 300w if it is "
         "prepared with any settings, synthetic if no set is",
+        path="kept",
         outside="datasets",
     )
     data_dir: str | None = key(
-        "folder of the raw archive; null: the set must have been prepared (synthetic renders itself)", change="test"
+        "folder of the raw archive; null: the set must have been prepared (synthetic renders itself)",
+        path="file",
+        change="test",
     )
     train_data: list[str] | None = key(
-        "[names or folders] training sets; null: the dataset", valid=rules.NAMES, outside="datasets"
+        "[names or folders] training sets; null: the dataset", valid=rules.NAMES, path="set", outside="datasets"
     )
     test_data: list[str] | None = key(
         "[names or folders] test sets, a table row each; null: the test splits of the training sets",
         valid=rules.NAMES,
+        path="set",
         outside="datasets",
         change="always",
     )
     layout: str | None = key(
         "row of `layouts` in args.yaml, or a .yaml file with one; null: the layout of the prepared set. If a trained net has "
-        "several layouts (union): the one to test, export or predict"
+        "several layouts (union): the one to test, export or predict",
+        path="kept",
     )
     layouts: str | None = key(
         ".yaml file with rows of `layouts`, for own sets: a set has the row with its names of points, or with the name of its "
         "folder; null: args.yaml only",
+        path="file",
         change="always",
     )
     selected_index: list[int] | None = key(
@@ -79,22 +86,27 @@ class DataSettings:
         valid=rules.VAL,
     )
     test_split: float | None = key(
-        "own sets without a test split: share of the identities to test on; null: all are for training", 0.01, 0.9
+        "own sets without a test split: share of the identities to test on; null: all are for training",
+        0.01,
+        0.9,
+        sets=rules.OWN,
     )
     identity: str = key(
         "own sets: which faces are of one person or clip; folder, name (without its last number), picture, or auto: folder if "
         "no folder has most of the pictures, else name",
         choices=("auto", "folder", "name", "picture"),
+        sets=rules.OWN,
     )
-    allow_partial: bool = key("accept an incomplete official archive", change="always")
-    data_root: str = key("folder of the prepared sets, relative to the project", change="always")
-    run_root: str = key("folder of the runs, relative to the project", change="always")
+    allow_partial: bool = key("accept an incomplete official archive", sets=rules.OFFICIAL, change="always")
+    data_root: str = key("folder of the prepared sets, relative to the project", path="kept", change="always")
+    run_root: str = key("folder of the runs, relative to the project", path="kept", change="always")
     target_size: int = key("px, side of the nominal crop that data preparation stores", 32, 8192)
     margin: float = key("stored crop / nominal crop; with the margin, rotated and shifted crops show real pixels", 1, 4)
-    frame_step: int = key("300vw: take every n-th frame of a video", 1, change="test")
+    frame_step: int = key("300vw: take every n-th frame of a video", 1, sets=rules.VIDEOS, change="test")
     first_pixel: float | None = key(
         "own .pts, CSV or COCO whose files do not state it: coordinate of the first pixel's centre, 0, 1 or 0.5; null: 0",
-        choices=(0, 0.5, 1),
+        choices=(0.0, 0.5, 1.0),
+        sets=rules.AMBIGUOUS,
         change="test",
     )
     cache: float = key(
@@ -126,18 +138,25 @@ class DataSettings:
     unlabelled: list[str] | None = key(
         "--semi: [datasets, prepared sets, folders of pictures, videos] to learn from without their labels",
         valid=rules.NAMES,
-        needs=rules.SEMI,
+        read_by=rules.SEMI,
+        path="set",
         task="landmarks",
     )
     backgrounds: list[str] | None = key(
         "[folders of pictures, videos] without a human face, from which `face` learns beside cuts of the training pictures and "
         "drawn backgrounds",
         valid=rules.NAMES,
-        needs=rules.FACE,
+        read_by=rules.FACE,
+        path="file",
         task="landmarks",
     )
     synthetic_train: int = key("training faces of the set `synthetic`, which the project renders", 8)
     synthetic_test: int = key("test faces of the set `synthetic`", 3)
+
+    @property
+    def training_sets(self) -> list[str]:
+        """Return `train_data`; [] where it is not known yet, since the dataset stands for it."""
+        return self.train_data or []
 
 
 @dataclass(frozen=True)
@@ -149,7 +168,11 @@ class NetSettings:
         "yours",
         outside="nets",
     )
-    head: str = key("pip, coordinate, parts (coordinates by facial part), heatmap or simcc", choices=HEADS)
+    head: str = key(
+        "pip, coordinate, parts (coordinates by facial part), heatmap, simcc, or a HeadRow PACKAGE.MODULE:NAME of yours",
+        choices=HEADS,
+        outside="heads",
+    )
     stride: int | None = key(
         "px of the input per cell of the head's feature map, 4 to 128; null: the head's own (heatmap 4, others 32)",
         choices=STRIDES,
@@ -170,13 +193,21 @@ class NetSettings:
     input_size: int = key("px, side of the input", 32, MOST_PX, task="")
     meanface: str | None = key(
         "prepared set, .txt or .npy (x y x y ...) with the mean face, which selects the neighbors (pip) or is the start "
-        "(coordinate); null: that of the training faces"
+        "(coordinate); null: that of the training faces",
+        path="set",
     )
     act: str | None = key("activation of IRNets: prelu or relu; null: prelu, as published", choices=ACTS)
     weights: str = key(
         "initialisation: imagenet (with a warning if it cannot be loaded), none, or what --exp takes (a trained or published "
         "net)",
+        path="net",
         task="",
+    )
+    same_as: str = key(
+        "an own layout that shares no landmark with the net of --weights: auto finds out which landmarks of that net its points "
+        "are, and starts from these; none starts the head from random weights",
+        choices=("auto", "none"),
+        read_by=rules.BEGUN,
     )
     refine: bool = key("add the refiner: it corrects all landmarks with a stride-8 feature map; works with any head")
     reinit: bool = key("add a spatial transformer: it moves the face to its mean position before the net sees it")
@@ -201,7 +232,7 @@ class TrainSettings:
         "[NAME=NUMBER] shares of the training sets in a batch; a set that is not named has share 1; empty: in proportion to "
         "their numbers of faces",
         valid=rules.SHARES,
-        needs=rules.NO_ROUNDS,
+        read_by=rules.NO_ROUNDS,
         task="landmarks",
     )
     accumulate: int = key(
@@ -211,7 +242,7 @@ class TrainSettings:
         "adam (weight decay in the gradient, as published) or adamw (decoupled)", choices=("adam", "adamw")
     )
     learning_rate: float = key("peak rate, per step; it is not scaled by the batch size", 0)
-    final_learning_rate: float = key("rate at the end of the cosine", 0, needs=rules.COSINE)
+    final_learning_rate: float = key("rate at the end of the cosine", 0, read_by=rules.COSINE)
     warmup: float = key("epochs of linear warm-up", 0)
     warmup_learning_rate: float = key("rate at the first step of the warm-up", 0)
     schedule: str = key(
@@ -219,10 +250,10 @@ class TrainSettings:
         choices=("cosine", "steps", "epochs"),
     )
     milestones: list[float] = key(
-        "[epochs] at which `schedule: steps` changes the rate", valid=rules.RISING, needs=rules.STEPPED
+        "[epochs] at which `schedule: steps` changes the rate", valid=rules.RISING, read_by=rules.STEPPED
     )
     factors: list[float] = key(
-        "[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0, needs=rules.STEPPED
+        "[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0, read_by=rules.STEPPED
     )
     weight_decay: float = key("decay of the weights of convolutions and linear maps", 0)
     decay_norms: bool = key("decay biases, norms and PReLU slopes too, as in PIPNet and Slim")
@@ -233,7 +264,7 @@ class TrainSettings:
         1,
         valid=rules.BELOW_ONE,
     )
-    ema_ramp: int = key("steps after which the decay reaches 63 % of its value", 1, needs=rules.AVERAGED)
+    ema_ramp: int = key("steps after which the decay reaches 63 % of its value", 1, read_by=rules.AVERAGED)
     amp: str = key(
         "bf16, fp16 (CUDA only) or off; auto: bf16 if it is faster on this machine",
         choices=("auto", "bf16", "fp16", "off"),
@@ -268,7 +299,7 @@ class TrainSettings:
         task="landmarks",
     )
     log: list[str] = key(
-        "[csv, tensorboard, wandb, mlflow or module:Class] where the figures of each epoch go; csv is always among them",
+        "[csv, tensorboard, wandb or module:Class] where the figures of each epoch go; csv is always among them",
         valid=rules.LOGS,
     )
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
@@ -288,6 +319,7 @@ class TrainSettings:
     )
     teacher: str | None = key(
         "landmark net to learn from, what --exp takes; detect: FaceBoxesV2 weights that label faces without a box; null: none",
+        path="net",
         change="never",
     )
 
@@ -298,62 +330,54 @@ class LossSettings:
     those of outputs beside the landmarks are 0.
     """
 
-    cls: float = key("score maps (heads pip, heatmap, simcc); detect: face or background", 0)
+    cls: float = key("score maps (heads pip, heatmap, simcc); detect: face or background", 0, task="")
     reg: float = key(
-        "offsets and neighbors (pip), coordinates (coordinate, parts), refiner, local parts; detect: boxes", 0
+        "offsets and neighbors (pip), coordinates (coordinate, parts), refiner, local parts; detect: boxes", 0, task=""
     )
     error: str = key(
         "form of the regression error: l1, l2, wing (as Slim), or a function PACKAGE.MODULE:NAME of yours",
         choices=ERRORS,
         outside="losses",
-        task="landmarks",
         change="never",
     )
     cls_error: str = key(
         "head pip: form of the error of its score maps: l2 or l1",
         choices=("l2", "l1"),
-        task="landmarks",
         change="never",
     )
     sigma: float = key(
         "heads pip, coordinate: predict the expected errors, with which pip weights its merge; 0: do not, as published",
         0,
-        task="landmarks",
         change="never",
     )
     alignment: float = key(
         "reinit, local_parts: distance of the labels from the mean face in the new crop; 0: the crop is not moved",
         0,
-        needs=rules.MOVES,
-        task="landmarks",
+        read_by=rules.MOVES,
     )
     hard_landmarks: float = key(
         "a landmark's loss is weighted by (its error / the face's mean error) to the power of this; 0: equal weights, 1: as DPR",
         0,
-        task="landmarks",
         change="never",
     )
     openings: float = key(
         "refiner: distances of opposite lids and lips, so that shut eyes are predicted as shut; 0: none",
         0,
-        task="landmarks",
         change="never",
     )
-    pose: float = key("head pose; 0: the net has no pose output", 0, task="landmarks")
+    pose: float = key("head pose; 0: the net has no pose output", 0)
     eyes: float = key(
         "states of the eyes, each (closed or not); if eyes and mouth are 0, the net has no state outputs",
         0,
-        task="landmarks",
     )
-    mouth: float = key("states of the mouth, each (closed or not, wide open or not)", 0, task="landmarks")
-    visible: float = key("refiner: whether each landmark is seen; 0: the net has no such output", 0, task="landmarks")
-    face: float = key("whether the crop shows a face in its place; 0: the net has no such output", 0, task="landmarks")
+    mouth: float = key("states of the mouth, each (closed or not, wide open or not)", 0)
+    visible: float = key("refiner: whether each landmark is seen; 0: the net has no such output", 0)
+    face: float = key("whether the crop shows a face in its place; 0: the net has no such output", 0)
     teacher_weight: float = key(
         "with a teacher: factor of all losses on what is learnt from it, see docs/training.md",
         0,
         valid=rules.ABOVE_ZERO,
-        needs=rules.TAUGHT,
-        task="landmarks",
+        read_by=rules.TAUGHT,
     )
 
 
@@ -403,7 +427,7 @@ class AugmentSettings:
         "probability that the crop shows the face turned by more than 80 degrees, or a part of it: trains `face` only",
         0,
         1,
-        needs=rules.FACE,
+        read_by=rules.FACE,
         task="landmarks",
     )
     fill: str = key(
@@ -471,7 +495,7 @@ class TestSettings:
         choices=("faceboxes", "rfb320", "mtcnn", "yunet", "scrfd", "retinaface", "faceboxes-v1", "none"),
     )
     detector_weights: str | None = key(
-        "file of the detector's weights; null: the detector that comes with the project (faceboxes)"
+        "file of the detector's weights; null: the detector that comes with the project (faceboxes)", path="file"
     )
 
 
@@ -479,9 +503,9 @@ SECTIONS = {
     "data": section(DataSettings, "data"),
     "net": section(NetSettings, "net", "landmarks"),
     "train": section(TrainSettings, "recipe", change="resume"),
-    "loss": section(LossSettings, "loss (weights of its terms)", change="resume"),
+    "loss": section(LossSettings, "loss (weights of its terms)", "landmarks", "resume"),
     "augment": section(AugmentSettings, "augmentation", change="resume"),
     "test": section(TestSettings, "evaluation", "landmarks", "always"),
-    **sections_of_rooms(),
+    **added("SECTION"),
 }
 KEYS = {name: row for section in SECTIONS.values() for name, row in section.keys.items()}

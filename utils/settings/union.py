@@ -4,18 +4,107 @@ Landmarks that mean the same are one landmark of the union: those that `RULES` o
 `same_as` of the layouts names. A set that labels points by a convention of its own has its own landmarks for these.
 """
 
+import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipnet.card import check_layout
 from pipnet.errors import UserError
-from pipnet.layout import Layout, Member, contradiction
+from pipnet.layout import Layout, Part, contradiction, misfit
 from utils.settings.conversion import HALF, RULES, Conversion, conversion
 from utils.settings.layouts import Layouts, indices
 from utils.settings.yaml_files import nearest
 
 Point = tuple[str, int]  # of a layout, by its name and number
+
+
+class Member(NamedTuple):
+    """A layout in a union of layouts.
+
+    index (count,): for each of its landmarks, the landmark of the union. sets: names of the training sets with such
+    labels. own: its landmarks that these sets label by a convention of their own.
+    """
+
+    layout: Layout
+    index: tuple[int, ...]
+    sets: tuple[str, ...] = ()
+    own: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Union(Layout):
+    """All landmarks of several layouts, which one net learns. members: {name: layout}, the default one first.
+
+    Members without sets are parts of the others, such as the eyes.
+    """
+
+    members: dict[str, Member] = field(default_factory=dict)
+
+    def chosen(self, name: str | None = None) -> Member:
+        """Return the member that `name` means, a layout or a training set; None: the first one. UserError for others."""
+        found = next(iter(self.members)) if name is None else str(name)
+        if found not in self.members:
+            found = next((key for key, member in self.members.items() if name in member.sets), found)
+        if found not in self.members:
+            known = ", ".join(" or ".join(dict.fromkeys([key, *one.sets])) for key, one in self.members.items())
+            raise UserError(f"the net has not learnt the layout '{name}'; choose one of its own: {known}")
+        return self.members[found]
+
+    def alone(self, member: Member) -> Layout:
+        """Return the layout of a member, with its parts."""
+        place = {number: i for i, number in enumerate(member.index)}
+        parts = {
+            key: Part(one.layout, tuple(place[i] for i in one.index))
+            for key, one in self.members.items()
+            if not one.sets and set(one.index) < place.keys()
+        }
+        return replace(member.layout, parts=parts)
+
+    def whole(self, member: Member) -> Member:
+        """Return the member whose landmarks are searched for where those of `member` are wanted.
+
+        It is that member itself, or for one without training sets the first member that it is a part of: faces are told
+        from background, and followed, by all landmarks.
+        """
+        wholes = (one for one in self.members.values() if not member.sets and set(member.index) < set(one.index))
+        return next(wholes, member)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        members = {name: {**one._asdict(), "layout": one.layout.to_dict()} for name, one in self.members.items()}
+        plain = Layout(**{name: value for name, value in vars(self).items() if name != "members"})
+        return json.loads(json.dumps({**plain.to_dict(), "members": members}))
+
+
+def layout_of(values: dict[str, Any]) -> Layout:
+    """Return the layout of a checkpoint, plain or a union. ValueError if its values contradict each other."""
+    found = values.get("members", {})
+    if not any(one["sets"] for one in found.values()):
+        return check_layout(values)
+    plain = check_layout({**values, "members": {}})
+    members = {
+        name: Member(
+            check_layout(one["layout"], f"layout: {name}"),
+            *(tuple(one.get(key, ())) for key in ("index", "sets", "own")),
+        )
+        for name, one in found.items()
+    }
+    for name, member in members.items():
+        if wrong := misfit(plain, Part(member.layout, member.index)):
+            raise ValueError(f"layout: {name}: {wrong}")
+        if any(not 0 <= i < member.layout.count for i in member.own):
+            raise ValueError(f"layout: {name}: own names a landmark outside 0..{member.layout.count - 1}")
+    return Union(**vars(plain), members=members)
+
+
+def members_of(layout: Layout) -> dict[str, Member]:
+    """Return the members of a union; a plain layout is its own only member."""
+    if isinstance(layout, Union):
+        return layout.members
+    return {layout.name: Member(layout, tuple(range(layout.count)))}
 
 
 class Labelled(NamedTuple):
@@ -38,7 +127,7 @@ def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
         layout = layouts.load(stored)
         own = _own(name, set_name, conventions[set_name], layout) if set_name in conventions else ()
         key = f"{stored}-{set_name}" if own else stored
-        one = members.setdefault(key, Member(layout._replace(name=key), (), (), own))
+        one = members.setdefault(key, Member(replace(layout, name=key), (), (), own))
         members[key] = one._replace(sets=tuple(dict.fromkeys((*one.sets, set_name))))
     if len(members) == 1:
         return layouts.load(sets[0].stored)
@@ -72,13 +161,15 @@ def check_names(where: str, names: Iterable[str], known: list[str]) -> None:
 
 def labels_to(layout: Layout, labelled: Labelled, layouts: Layouts) -> Conversion | None:
     """Return the conversion of a set's labels to a plain layout, stored whole, or to a union; None if there is none."""
-    if layout.members:
+    if isinstance(layout, Union):
         return to_union(labelled, layout, layouts)
     return conversion(labelled.stored, layout.stored, layouts)
 
 
 def member_of(union: Layout, labelled: Labelled) -> Member | None:
-    """Return the member of a union that has the labels of a set; None if there is none."""
+    """Return the member of a union that has the labels of a set; None if there is none, and for a plain layout."""
+    if not isinstance(union, Union):
+        return None
     members = [member for member in union.members.values() if member.layout.stored == labelled.stored]
     return next(
         (member for member in members if labelled.set_name in member.sets),
@@ -86,7 +177,7 @@ def member_of(union: Layout, labelled: Labelled) -> Member | None:
     )
 
 
-def to_union(labelled: Labelled, union: Layout, layouts: Layouts) -> Conversion | None:
+def to_union(labelled: Labelled, union: Union, layouts: Layouts) -> Conversion | None:
     """Return the conversion of a set's labels to a union; None if it gives no landmark.
 
     It gives the set's own landmarks as they are, and those that the rules compute from them, unless these are landmarks
@@ -101,15 +192,15 @@ def to_union(labelled: Labelled, union: Layout, layouts: Layouts) -> Conversion 
         if member.sets
         for point, i in zip(_points(key, member, same), member.index, strict=True)
     }
-    ways = {other: conversion(stored, other, layouts) for other in same.layouts}
-    half = next((way.half for way in ways.values() if way), None)
+    ways = {other: way for other in same.layouts if (way := conversion(stored, other, layouts))}
+    half = next((way.half for way in ways.values()), None)
     x, y = np.zeros((2, 2 if half else 1, union.count, mine.layout.count))
     known = np.zeros(union.count, bool)
     for number, i in enumerate(mine.index):
         x[:, i, number] = y[:, i, number] = 1
         known[i] = True
     for other, way in ways.items():
-        for landmark in np.flatnonzero(way.has_rule.any(0)) if way else ():
+        for landmark in np.flatnonzero(way.has_rule.any(0)):
             i, uses = places.get(same[other, int(landmark)]), (way.x[:, landmark] > 0) | (way.y[:, landmark] > 0)
             if i is not None and not known[i] and not uses[:, own].any():
                 x[:, i], y[:, i], known[i] = way.x[:, landmark], way.y[:, landmark], True
@@ -120,12 +211,14 @@ def labelled_by(layout: Layout, layouts: Layouts) -> np.ndarray | None:
     """Return (S, N) bool: whether the sets of each layout that was trained label each landmark of a union; None for a
     plain layout.
     """
+    if not isinstance(layout, Union):
+        return None
     learnt = [Labelled(member.sets[0], member.layout.stored) for member in layout.members.values() if member.sets]
     ways = [to_union(labelled, layout, layouts) for labelled in learnt]
     return np.stack([way.has_rule.any(0) for way in ways if way]) if ways else None
 
 
-def described(union: Layout, layouts: Layouts) -> Iterator[str]:
+def described(union: Union, layouts: Layouts) -> Iterator[str]:
     """Yield lines for the log: the layouts of a union, and each one whose sets label no landmark that sets of other
     layouts label too.
     """
@@ -133,6 +226,8 @@ def described(union: Layout, layouts: Layouts) -> Iterator[str]:
     names = ", ".join(f"{name} ({', '.join(member.sets)})" for name, member in learnt.items())
     yield f"layout {union.name}: {union.count} landmarks of layouts {names}"
     labelled = labelled_by(union, layouts)
+    if labelled is None:
+        return
     for row, member in zip(labelled, learnt.values(), strict=True):
         if not (row & (labelled.sum(0) > 1)).any():
             yield (
@@ -215,7 +310,7 @@ def _check(name: str, member: Member) -> None:
             )
 
 
-def _joined(name: str, members: dict[str, Member], count: int) -> Layout:
+def _joined(name: str, members: dict[str, Member], count: int) -> Union:
     """Return the union of members whose `index` is known. Groups of one name are joined."""
     flip = list(range(count))
     groups: dict[str, dict[int, None]] = {}
@@ -243,7 +338,7 @@ def _joined(name: str, members: dict[str, Member], count: int) -> Layout:
 
     whole = {group: tuple(ids) for group, ids in groups.items()}
     closed = tuple(group for group in first.layout.closed if whole[group] == first.layout.groups[group])
-    union = Layout(
+    union = Union(
         name,
         count,
         tuple(flip),
@@ -254,7 +349,7 @@ def _joined(name: str, members: dict[str, Member], count: int) -> Layout:
         tuple(range(count)),
         "+".join(learnt),
         same_as,
-        members,
+        members=members,
     )
     if wrong := contradiction(union):
         raise UserError(f"layout '{name}': {wrong}")

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from pipnet.errors import UserError, one_line
-from pipnet.files import checksum
 from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
+from pipnet.shipped import checksum
 from utils.data.faces import Faces
 from utils.data.prepared_set import Split, source_picture, trained_splits
-from utils.data.sets import check_same_protocol
+from utils.data.sets import check_same_protocol, with_checksums
 from utils.evaluate.evaluate import face_norms
 from utils.settings.conversion import HALF
-from utils.settings.union import check_names
+from utils.settings.union import check_names, members_of
 from utils.task.task_data import TaskData
 from utils.train.initialise import ALIKE
 
@@ -35,8 +35,6 @@ def check_training(task_data: TaskData) -> None:
                 "more often"
             )
     names = [one.labelled.set_name for one in sets]
-    if settings.train.shares and len(sets) == 1:
-        raise UserError(f"--shares mixes several training sets, and {names[0]} is the only one; leave it out")
     check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), names)
     if settings.layouts.is_union(layout := settings.data.layout):
         check_names(f"layout '{layout}': conventions", settings.layouts.conventions(layout), names)
@@ -56,7 +54,7 @@ def check_known(layout: Layout, faces: Faces) -> None:
     if unknown:
         names = layout.point_names()
         points = one_line(", ".join(f"{i} ({names[i]})" for i in unknown), 80)
-        sets = [name for member in layout.members.values() if {*member.index} & {*unknown} for name in member.sets]
+        sets = [name for member in members_of(layout).values() if {*member.index} & {*unknown} for name in member.sets]
         raise UserError(
             f"no training face{' of ' * bool(sets)}{', '.join(sets)} has landmarks {points} of layout {layout.name}, so they "
             "cannot be learnt; give the --layout of a training set, leave the landmarks out by --selected-index, or leave "
@@ -84,7 +82,7 @@ def doubts_about_tests(task_data: TaskData, stored: dict[str, Any]) -> Iterator[
         return
     trained = [
         Split(one, name)
-        for one in task_data.sets.with_checksums(known[: len(names)], known[len(names) :], stored["args"]["val"])
+        for one in with_checksums(task_data.sets, known[: len(names)], known[len(names) :], stored["args"]["val"])
         for name in trained_splits(stored["args"]["val"])
         if name in one.splits
     ]

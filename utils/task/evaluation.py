@@ -1,48 +1,45 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
 
-import math
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from loguru import logger
 
-from nets import Trainable
-from nets.stages.auxiliary import STATES
-from pipnet.app.web import Options, write_page
-from pipnet.card import LandmarkCard
-from pipnet.detector import Detector
+from nets import Prediction, Trainable
+from nets.registry import STATES
 from pipnet.errors import UserError
-from pipnet.files import shipped
-from pipnet.geometry import Protocol, to_crop
-from pipnet.landmark_net import LandmarkNet, open_net
-from pipnet.landmarker import Landmarker
+from pipnet.geometry import to_crop
+from pipnet.landmark_net import PER_LANDMARK, LandmarkNet, open_net
 from pipnet.layout import Layout
 from pipnet.pose import head_pose
 from pipnet.runtimes import stored_values
+from pipnet.shipped import shipped
 from utils.data.faces import Faces, evenly
 from utils.data.paths import set_name
 from utils.data.prepared_set import ALL, load_splits
-from utils.data.sets import check_same_protocol, distinct, test_flags, title_for
+from utils.data.sets import check_same_protocol, distinct, title_for
 from utils.evaluate.boxes import rebox
 from utils.evaluate.evaluate import Comparison, Predict, Result, comparison_of, evaluate, face_norms, torch_predictor
 from utils.evaluate.report import Report
-from utils.evaluate.tables import Case, Compared
+from utils.evaluate.tables import Case
 from utils.export.evaluation import Bounds, Evaluation
-from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
+from utils.export.files import Source, deployed, example_for, from_arrays
+from utils.export.landmarks import write_landmark_net
+from utils.settings import rooms
 from utils.settings.config import ROOT, Settings
-from utils.settings.extras import extra, has_extra
+from utils.settings.faults import PAGES
 from utils.settings.formats import FORMATS, SOURCE
+from utils.settings.union import Member, Union, layout_of
 from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
 from utils.task.task_data import TaskData
 from utils.train import checkpoint
-from utils.train.make_net import trained_states
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
@@ -54,23 +51,23 @@ LOST = 100  # % NME; even a net that gives the same landmarks for any face has l
 class LandmarkEvaluation(Evaluation):
     """Tests of the landmark net of a run on the splits `task_data.tested`, see `landmark_evaluation`.
 
-    compare: other runs, whose figures are shown too; compared: their figures on each split
-    stored: values of the checkpoint; net: the net that they describe; torch_net: with its weights, None for an exported
-    file ways: how the net is compared with the labels of each split
+    - stored: the values of the checkpoint
+    - net: the net in the tested layout, or in all that it has learnt; index: the landmarks of that layout; None: all
+    - torch_net: the net with its weights; None for an exported file
+    - comparisons: of the net with the labels of each split
+    - member: the layout of the exports of a net of several; None: its only one
     """
 
     task_data: TaskData
     ranks: Ranks
     run: Run
-    compare: list[Run]
     stored: dict[str, Any]
     net: LandmarkNet
+    index: tuple[int, ...] | None
     torch_net: Trainable | None
-    ways: list[Comparison]
-    compared: list[tuple[Compared, ...]]
-    bounds = {
-        name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 0.5) for name in FORMATS
-    }  # NME points
+    comparisons: list[Comparison]
+    member: Member | None = None
+    bounds = {name: Bounds(0.05) if name == "int8" else Bounds(0.01, 0.5) for name in FORMATS}  # NME points, px
 
     @property
     def settings(self) -> Settings:
@@ -89,62 +86,70 @@ class LandmarkEvaluation(Evaluation):
         predict = torch_predictor(net, self.ranks.device)
         return Comparison(self.net.layout, self.index)(predict)
 
-    @property
-    def index(self) -> tuple[int, ...] | None:
-        """Return the positions of the landmarks that a test or an export in one of the net's layouts gives; None: all."""
-        view = self.settings.view
-        return Layout.from_dict(self.stored["layout"]).chosen(view).index if view else None
-
     def open(self, file: Path, threads: int) -> Predict:
         predict = from_arrays(open_net(file, threads).predict)
-        return predict if self.run.model == "torch" else Comparison(self.net.layout, self.index)(predict)
+        if self.run.model != "torch":
+            return Comparison(self.net.layout, self.index)(predict)
+        if self.member and isinstance(self.net.layout, Union):
+            return spread(predict, self.member.index, self.net.layout.count)
+        return predict
+
+    def covers(self, case: Case) -> bool:
+        index = case.comparison.index  # None if one layout was chosen, which the exports have too
+        return self.member is None or index is None or {*index} <= {*self.member.index}
 
     def export_onnx(self) -> None:
-        if not self.run.exported or self.torch_net is not None:
-            export(self.run, self._trained_net(), self.stored, self.net.protocol)
-
-    def _trained_net(self) -> Trainable:
-        """Return the net with its weights. UserError for an exported file."""
+        run = self.run
         if self.torch_net is None:
-            raise checkpoint.no_weights(self.run.weights)
-        return self.torch_net
+            if run.exported:
+                return
+            raise checkpoint.no_weights(run.weights)
+        values, boxed = self.stored, "the landmarks"
+        if self.member:
+            union = cast(Union, layout_of(values["layout"]))
+            values, whole = checkpoint.in_layout(values, self.member), union.whole(self.member)
+            boxed = boxed if whole == self.member else f"{boxed} of layout {whole.layout.name}"
+        if run.exported:
+            found = stored_values(run.onnx)
+            alike = found.get("protocol") == self.net.protocol._asdict() and found.get("layout") == values["layout"]
+            if alike or run.onnx in run.given:
+                return
+        index = self.member.index if self.member else None
+        write_landmark_net(run, self.torch_net, values, self.net.protocol, index, boxed)
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
-        if {*formats} <= {"web", "pipeline"} and self.run.given_view and not self.run.view:  # these show one layout
-            given = replace(self, run=self.run._replace(view=self.run.given_view))
-            return given.export(formats, out, overwrite)
-        files = super().export([name for name in formats if name != "web"] or ["onnx"])
+        if "pipeline-int8" in formats:  # which is made from the 8-bit net
+            formats = ["int8", *(name for name in formats if name != "int8")]
+        if PAGES & {*formats} and not self.settings.test.detector_weights:
+            logger.info(
+                "the detector and the finder in it are for research only; for a product give --detector-weights "
+                "weights/detector-open.onnx, with which it has no finder"
+            )
         if "web" not in formats:
-            return files
-        folder = Path(out or self.run.folder / "web")
-        int8 = self.run.export_path("int8") if self.run.has("int8") else None
-        weights = self.settings.test.detector_weights
-        options = Options(self.run.onnx, int8, Path(weights) if weights else None)
-        aside = write_page(folder, options, overwrite or not out)
-        if aside and not out:  # in the run's own folder it is an export like the others, which are replaced
-            shutil.rmtree(aside)
-        return f"{files}, the page to {folder}"
+            return super().export(formats, out, overwrite)
+        files = super().export([name for name in formats if name != "web"] or ["onnx"])
+        page = rooms.runtimes.export_page(self.run, out, overwrite, self.settings.test.detector_weights)
+        return f"{files}, the page to {page}"
 
     def source(self) -> Source:
         def feeds() -> Iterator[dict[str, np.ndarray]]:
-            logger.info(f"8-bit numbers are calibrated on faces of {', '.join(self.settings.data.train_data)}")
+            logger.info(f"8-bit numbers are calibrated on faces of {', '.join(self.settings.data.training_sets)}")
             hidden = [split._replace(labelled=False) for split in self.task_data.splits("train")]
             faces = self.task_data.crops(hidden, self.net.layout)
             for index in evenly(len(faces), CALIBRATION):
-                yield {"image": faces.crops.plain(index)[None]}
+                yield {"image": faces.plain_crop(index)[None]}
 
-        net = self._trained_net()
-        detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
-        whole = self.run._replace(view=None)
+        if self.torch_net is None:
+            raise checkpoint.no_weights(self.run.weights)
         return Source(
             self.run.onnx,
             feeds,
-            deployed(net),
+            deployed(self.torch_net),
             example_for(self.net.size, self.net.margin),
-            detector,
+            Path(self.settings.test.detector_weights or shipped("detector.onnx")),
             self.run.source,
-            self.index,
-            whole.export_path("int8") if self.index and whole.keeps("int8") else None,
+            self.member.index if self.member else None,
+            self.run.export_path("int8"),
         )
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
@@ -158,21 +163,20 @@ class LandmarkEvaluation(Evaluation):
         outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states) + ["visible"]
         detect = None
         if "detector" in test.box:
+            from pipnet import Detector, Landmarker
+
             detect = Landmarker(self.run.weights, Detector(test.detector, test.detector_weights)).detect
-        titles = distinct(
-            [title_for(split.set, layout, way.layout) for split, way in zip(splits, self.ways, strict=True)]
-        )
-        files = distinct([set_name(split.set.folder) for split in splits])
-        for place, (split, way) in enumerate(zip(splits, self.ways, strict=True)):
-            faces = load_splits([split], way.layout, self.net.size, self.settings.data.cache, self.net.margin)
-            if way.layout is layout:  # another layout may not suffice for pose and states
+        titles, files = [], distinct([set_name(split.set.folder) for split in splits])
+        for split, comparison in zip(splits, self.comparisons, strict=True):
+            titles.append(title_for(split.set, layout, comparison.layout))
+        for split, comparison, title, file in zip(splits, self.comparisons, distinct(titles), files, strict=True):
+            faces = load_splits([split], comparison.layout, self.net.size, self.settings.data.cache, self.net.margin)
+            if comparison.layout is layout:  # another layout may not suffice for pose and states
                 faces = complete(faces, layout, outputs)
             for box in test.box:
                 boxed, missed = rebox(faces, box, self.settings.data.cache, detect)
-                case = Case(split.set, titles[place], files[place], box, boxed, way, missed)
-                yield (
-                    case if box != "true" else case._replace(compared=self.compared[place], earlier=self._earlier(case))
-                )
+                case = Case(split.set, title, file, box, boxed, comparison, missed)
+                yield case._replace(earlier=self._earlier(case)) if box == "true" else case
 
     def _earlier(self, case: Case) -> tuple[float, ...]:
         """Return the NME of the nets of earlier rounds of --semi, if there are any."""
@@ -192,7 +196,7 @@ class LandmarkEvaluation(Evaluation):
         )
 
     def differences(self, case: Case, one: Result, two: Result) -> tuple[float, np.ndarray]:
-        crop = case.faces["crop"][:]
+        crop = case.faces["crop"]
         apart = to_crop(one.landmarks, crop) - to_crop(two.landmarks, crop)
         figures = float(np.nanmean(one.nme)), float(np.nanmean(two.nme))
         far = max(figures[0] / LOST, 1)  # rounding grows with the numbers of a net that has diverged
@@ -206,8 +210,8 @@ class LandmarkEvaluation(Evaluation):
         ):
             logger.info(f"{case.title}, {model}: {words}")
         report = report.with_result(case, model, result)
-        if model == report.model and has_extra("report"):
-            shown = extra("report", "report").show_case(report.folder, case, result, report.norm)
+        if model == report.model and rooms.report:
+            shown = rooms.report.show_case(report.folder, case, result, report.norm)
             report = report._replace(shown=(*report.shown, shown))
         return report
 
@@ -222,138 +226,110 @@ class LandmarkEvaluation(Evaluation):
         about = checkpoint.about(run.weights, stored)
         for line in f"{about}, {how}\n{tables}".split("\n"):
             logger.debug(line)
-        if has_extra("report"):
-            others = [other.folder for other in self.compare]
-            extra("report", "page").write_report_page(run, report, stored, how, others)
+        if rooms.report:
+            rooms.report.write_report_page(run, report, stored, how)
         else:
             logger.info("no page and no row per face are written: this checkout lacks the folder extras/report")
 
-        def place(path: Path) -> str:
-            return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-
         index = run.folder / "report" / "index.html"
-        files = [
-            path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()
-        ]
-        lines = ["", tables, "", f"Net:   {about}", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
-        if stored["args"]["val"] == "test":
-            lines.append(
-                "Note:  the epoch was picked on the test set (--val test); figures on unseen faces would be worse"
-            )
-        if lost := [row["test set"].strip() for row in report.scores if float(row["NME %"]) > LOST]:
-            lines.append(
-                f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
-                "lower --learning-rate, or train longer"
-            )
-        synthetic = [split.set.synthetic for split in self.task_data.tested]
-        if any(synthetic):
-            lines.append(
-                "Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs"
-            )
-        if all(synthetic):
+        files = [run.weights, run.onnx, run.folder / "step.csv", index]
+        named = ", ".join(_below(file) for file in dict.fromkeys(files) if file.exists())
+        lines = ["", tables, "", f"Net:   {about}", f"How:   {how}", f"Files: {named}", *self._notes(report)]
+        if all(split.set.synthetic for split in self.task_data.tested):
             lines.append(
                 "Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)"
             )
         else:
-            if has_extra("report"):
-                lines.append(f"Next:  open {shlex.quote(place(index))} in a browser")
+            if rooms.report:
+                lines.append(f"Next:  open {shlex.quote(_below(index))} in a browser")
             if (run.folder / "events").is_dir():
-                lines.append(f"       tensorboard --logdir {shlex.quote(place(run.folder))}")
+                lines.append(f"       tensorboard --logdir {shlex.quote(_below(run.folder))}")
         return "\n".join(lines)
+
+    def _notes(self, report: Report) -> Iterator[str]:
+        """Yield what limits the meaning of the figures."""
+        if self.stored["args"]["val"] == "test":
+            yield "Note:  the epoch was picked on the test set (--val test); figures on unseen faces would be worse"
+        if lost := [row["test set"].strip() for row in report.scores if float(row["NME %"]) > LOST]:
+            yield (
+                f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
+                "lower --learning-rate, or train longer"
+            )
+        if any(split.set.synthetic for split in self.task_data.tested):
+            yield "Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs"
+
+
+def _below(path: Path) -> str:
+    """Return a path as text, without the folder of the checkout."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def landmark_evaluation(
-    task_data: TaskData, ranks: Ranks, run: Run, compare: list[Run], stored: dict[str, Any] | None
+    task_data: TaskData, ranks: Ranks, run: Run, stored: dict[str, Any] | None
 ) -> LandmarkEvaluation:
-    """Return the tests of a run. UserError if a run of `compare` cannot be compared, or if the net was trained on test
-    faces.
+    """Return the tests of a run. UserError if the net was trained on test faces.
 
     stored: the values of its checkpoint; None: they are read here.
     """
     tested, test, defaults = task_data.tested, task_data.settings.test, task_data.sets.defaults
     view, protocol = task_data.settings.view, task_data.sets.protocol
-    if compare and "true" not in test.box:
-        raise UserError("--compare shows other runs in true boxes; have them in --box too")
-    if compare:
-        extra("report")  # or one line that says that it is missing
     stored = stored or checkpoint.load(run.weights, defaults)
+    learnt = layout_of(stored["layout"])
+    member = learnt.chosen(view) if isinstance(learnt, Union) else None
+    chosen, torch_net = member if view else None, None
     if run.model == "torch":
-        run, torch_net = run._replace(view=view), checkpoint.built(run.weights, stored)
-        net = checkpoint.described(torch_net, stored)
+        run, torch_net = run.in_layout(view, stored["layout"]), checkpoint.built(run.weights, stored)
+        net = checkpoint.described(torch_net, checkpoint.in_layout(stored, chosen) if chosen else stored)
     else:
-        torch_net, net = None, open_net(run.weights)
-    net = replace(net.seen_as(view) if view else net, protocol=protocol)
+        net, member = open_net(run.weights), None
+        net = replace(net, layout=chosen.layout) if chosen else net
+    net, index = replace(net, protocol=protocol), chosen.index if chosen else None
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
-    if view and not task_data.settings.data.test_data:  # the sets of other layouts
-        layouts = task_data.settings.layouts
-        foreign = [split for split in tested if not comparison_of(net.layout, split.set.labelled, layouts)]
-        if tested and len(foreign) == len(tested):
-            raise UserError(
-                f"no rule relates the layouts of the test sets to {view}; name sets or folders: --test-data"
-            )
-        for split in foreign:
-            logger.info(
-                f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}"
-            )
-        task_data = replace(task_data, tested=[split for split in tested if split not in foreign])
-        tested = task_data.tested
-    ways = [task_data.comparison(split, net.layout) for split in tested]
-    for split, way in zip(tested, ways, strict=True):  # all of them before the first one is tested
+    if view and not task_data.settings.data.test_data:
+        task_data = _without_foreign(task_data, net.layout)
+    comparisons = [task_data.comparison(split, net.layout) for split in task_data.tested]
+    for split, comparison in zip(task_data.tested, comparisons, strict=True):  # all of them before the first is tested
         check_same_protocol(split.set, protocol._asdict())
-        face_norms(load_splits([split], way.layout, net.size, 0, net.margin), way.layout, test.norm)
-    flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
-    others = list(zip(compare, distinct([other.folder.name for other in compare]), strict=True))
-    compared = [
-        tuple(
-            extra("report", "report").read_compared(other, name, split, test, way.layout, flags)
-            for other, name in others
+        layout = comparison.layout
+        face_norms(load_splits([split], layout, net.size, 0, net.margin), layout, test.norm)
+    return LandmarkEvaluation(task_data, ranks, run, stored, net, index, torch_net, comparisons, member)
+
+
+def _without_foreign(task_data: TaskData, layout: Layout) -> TaskData:
+    """Return the sets without those whose labels no rule relates to a layout. UserError if there is no other."""
+    layouts, tested = task_data.settings.layouts, []
+    for split in task_data.tested:
+        if comparison_of(layout, split.set.labelled, layouts):
+            tested.append(split)
+        else:
+            stored = split.set.meta["layout"]
+            logger.info(f"{split.set.folder} is not tested: no rule relates its layout {stored} to {layout.name}")
+    if task_data.tested and not tested:
+        raise UserError(
+            f"no rule relates the layouts of the test sets to {layout.name}; name sets or folders: --test-data"
         )
-        for split, way in zip(tested, ways, strict=True)
-    ]
-    return LandmarkEvaluation(task_data, ranks, run, compare, stored, net, torch_net, ways, compared)
+    return replace(task_data, tested=tested)
 
 
-def export(run: Run, net: Trainable, stored: dict[str, Any], protocol: Protocol) -> None:
-    """Write the run's ONNX file with all metadata that inference needs, unless it was made from these weights already.
+def spread(predict: Predict, index: Sequence[int], count: int) -> Predict:
+    """Return a predictor of `count` landmarks, from one of those at `index`. The others are NaN."""
 
-    stored: the values of its checkpoint. The file of a net of several layouts gives the landmarks of all, or those of
-    the run's `view`.
-    """
-    if run.exported and (run.onnx in run.given or stored_values(run.onnx).get("protocol") == protocol._asdict()):
-        return
-    layout, args, index, boxed = Layout.from_dict(stored["layout"]), stored["args"], None, "the landmarks"
-    if run.view:
-        whole = layout.whole(run.view).layout.name
-        boxed = f"the landmarks of layout {whole}" if whole != run.view else boxed
-        layout, index = layout.alone(run.view), layout.chosen(run.view).index
-        points = stored["meanface"] and [stored["meanface"][i] for i in index]
-        own = {key: value for key, value in stored.items() if key != "layouts"}
-        stored = {**own, "layout": layout.to_dict(), "meanface": points}
-    card = {
-        **run.source,
-        **{key: stored[key] for key in ("layout", "layouts", "epoch", "face_limit") if key in stored},
-        "protocol": protocol._asdict(),
-        **{key: stored["net"][key] for key in ("net", "head")},
-        **{
-            key: stored[key] if math.isfinite(stored[key]) else None  # JSON has no NaN
-            for key in ("val_nme", "val_false")
-            if key in stored
-        },
-        "meanface": stored.get("meanface"),
-        "input_size": net.spec["input_size"],
-        "input_margin": net.input_margin,
-        "channels": "BGR, uint8, not normalised",
-        "box": f"tight box of {boxed}, or the rectangle that the data set gives",
-        "frame": "[0, 1] of the nominal crop",
-        "states": trained_states(stored),
-        "norm": args["norm"],
-        "train_data": [Path(name).name for name in args["train_data"] or ()],
-        "val": args["val"],
-    }
-    LandmarkCard.read({**card, "outputs": {}}, run.onnx)  # nothing is written that cannot be opened
-    export_onnx(net, run.onnx, card, index)
+    def all_landmarks(images: torch.Tensor) -> Prediction:
+        found = predict(images)
+
+        def placed(values: torch.Tensor | None) -> torch.Tensor | None:
+            if values is None:
+                return None
+            full = values.new_full((len(values), count, *values.shape[2:]), torch.nan)
+            full[:, list(index)] = values
+            return full
+
+        parts: dict[str, Any] = {name: placed(getattr(found, name)) for name in PER_LANDMARK}
+        return found._replace(**parts)
+
+    return all_landmarks
 
 
 def compare_outputs(result: Result, faces: Faces, layout: Layout, side: int | None = None) -> str:
@@ -364,9 +340,9 @@ def compare_outputs(result: Result, faces: Faces, layout: Layout, side: int | No
     """
     words = []
     if result.pose is not None:
-        truth = faces["pose"][:]
+        truth = faces["pose"]
         if side is not None:
-            landmarks = side * to_crop(faces["landmarks"][:], faces["crop"][:])
+            landmarks = side * to_crop(faces["landmarks"], faces["crop"])
             truth = np.radians([head_pose(points, layout, side, side) for points in landmarks])
         apart = np.degrees(np.abs((result.pose - truth + np.pi) % (2 * np.pi) - np.pi))
         pitch, yaw, roll = np.nanmean(apart, 0)
@@ -374,7 +350,7 @@ def compare_outputs(result: Result, faces: Faces, layout: Layout, side: int | No
         words[0] += " by Peppa's angles in the crop" * (side is not None)
     if result.states is not None:
         for place, name in enumerate(STATES):
-            truth, found = faces["states"][:][:, place], result.states[:, place] > 0.5
+            truth, found = faces["states"][:, place], result.states[:, place] > 0.5
             hit, wrong = found[truth == 1], found[truth == 0]
             counts = f"found in {hit.sum()} of {len(hit)}, reported wrongly in {wrong.sum()} of {len(wrong)}"
             words.append(f"{name.replace('_', ' ')} {counts}")

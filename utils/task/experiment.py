@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,46 +11,44 @@ import numpy as np
 import torch
 from loguru import logger
 
-from nets import Prediction, Trainable, build_net
-from nets.stages.auxiliary import TERMS
+from nets import Prediction, Trainable
+from nets.registry import BESIDE, TERMS
 from nets.wrappers.distillation import without_teacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
+from utils.data import sets
 from utils.data.changes import in_place
 from utils.data.faces import Faces
 from utils.evaluate import metric
 from utils.evaluate.boxes import backgrounds
 from utils.evaluate.evaluate import Predict, Result, calibration, evaluate, predict_all, torch_predictor
 from utils.evaluate.pictures import worst_faces
-from utils.settings.extras import extra
-from utils.settings.rules import MEAN_TEACHER
-from utils.settings.union import labelled_by
+from utils.settings import rooms
+from utils.settings.rules import BEGUN, MEAN_TEACHER
+from utils.settings.union import labelled_by, layout_of, members_of
 from utils.task.check_sets import check_known, check_tests, check_training
-from utils.task.negatives import with_negatives
 from utils.task.task_data import TaskData, ValidationPart, load_faces
 from utils.train import checkpoint
-from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights, initialise, shared_landmarks
 from utils.train.loop import train
-from utils.train.make_net import auxiliary_outputs, check_norms, figure_of, make_net, trained_states
+from utils.train.make_net import auxiliary_outputs, build_net, figure_of, make_net, trained_states
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
+from utils.train.weight_files import load_weights
 
 SAME = 0.002  # of the crop: landmarks that vary less than this between faces, or within a face, carry no information
 FIGURES = {"val_nme": "NME {:.3f} %", "val_false": "false faces {:.2f} %"}  # of the validation, in the log
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
-def landmark_experiment(
-    task_data: TaskData, ranks: Ranks, apart: np.ndarray | None = None, levels: int = 1
-) -> Experiment:
+def landmark_experiment(task_data: TaskData, ranks: Ranks, apart: np.ndarray | None = None) -> Experiment:
     """Return the training of a landmark net on the sets in `task_data.training`. Their faces are loaded here.
 
-    apart: the faces that validate, see `load_faces`. levels: score maps in training, see `PIPHead`.
+    apart: the faces that validate, see `load_faces`.
     """
     check_training(task_data)
     check_tests(task_data)
@@ -58,11 +56,15 @@ def landmark_experiment(
     net, data = settings.net, settings.data
     faces, held = load_faces(task_data, apart)
     check_known(layout, faces)
-    words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
+    words = (
+        f"{len(faces)} faces of {', '.join(data.training_sets)}, {sum(len(part.faces) for part in held)} to validate"
+    )
     if data.val == "test":
         words += " (the TEST set: --val test)"
     learnt, shares, negatives = faces, task_data.shares(faces), None
     if settings.loss.face:
+        from utils.task.negatives import with_negatives
+
         learnt, negatives, added = with_negatives(task_data, faces, [part.faces for part in held])
         words, count = f"{words}; {added}", len(learnt) - len(faces)
         if shares:  # crops without a face keep their proportion
@@ -75,7 +77,7 @@ def landmark_experiment(
         figure,
         FIGURES[figure],
         samples,
-        partial(start_net, task_data, faces, ranks, levels),
+        partial(start_net, task_data, faces, ranks),
         describe(task_data, faces),
         partial(validator, task_data, faces, held, negatives, ranks),
     )
@@ -83,8 +85,10 @@ def landmark_experiment(
 
 def train_landmarks(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net in the run's folder."""
+    if not resume and rooms.tools and BEGUN[0](task_data.settings):
+        task_data = rooms.tools.with_same_landmarks(task_data, ranks)
     if task_data.settings.train.semi:
-        extra("semi", "rounds").train_semi(task_data, ranks, run, resume)
+        rooms.semi.train_semi(task_data, ranks, run, resume)
         return
     train(landmark_experiment(task_data, ranks), run, ranks, resume)
 
@@ -97,7 +101,7 @@ def describe(task_data: TaskData, faces: Faces) -> dict[str, Any]:
     used = (
         task_data.settings.data.layout,
         layout.stored,
-        *(member.layout.stored for member in layout.members.values()),
+        *(member.layout.stored for member in members_of(layout).values()),
     )
     return {
         "layout": layout.to_dict(),
@@ -107,33 +111,28 @@ def describe(task_data: TaskData, faces: Faces) -> dict[str, Any]:
     }
 
 
-def start_net(
-    task_data: TaskData, faces: Faces, ranks: Ranks, levels: int, last: Path | None
-) -> tuple[Trainable, InitialWeights]:
+def start_net(task_data: TaskData, faces: Faces, ranks: Ranks, last: Path | None) -> tuple[Trainable, InitialWeights]:
     """Return the net of a training on `faces` with its initial weights, and their origin.
 
-    levels: see `landmark_experiment`. last: see `Experiment`.
+    last: see `Experiment`.
     """
     settings, layout = task_data.settings, task_data.layout
-    train, loss, side = settings.train, settings.loss, settings.net.input_size
+    train, loss = settings.train, settings.loss
     labelled = labelled_by(layout, settings.layouts)
     if last:
         check_resumed(task_data, last)
-    meanface = task_data.sets.meanface(settings.net.meanface, layout, faces)
-    net = make_net(settings.net, loss, layout, meanface, labelled, levels)
+    meanface = sets.meanface(task_data.sets, settings.net.meanface, layout, faces)
+    net = make_net(settings.net, loss, layout, meanface, labelled)
     begun_with = str(last or settings.net.weights)
     if train.freeze == "landmarks":
-        net = with_landmarks_of(net, begun_with, levels)
+        net = with_landmarks_of(net, begun_with)
     else:
-        net = with_neighbors_of(net, begun_with, layout, levels)
-    if settings.net.refine:
-        logger.info(refiner_cost(net.spec))
-    if train.batch_size == 1 and ranks.count == 1:
-        check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
+        net = with_neighbors_of(net, begun_with, layout)
     started = InitialWeights("the checkpoint")
     if not last:
+        known = layout if settings.net.same_as == "auto" else replace(layout, same_as={})
         started = initialise(
-            net, settings.net.weights, layout, faces.meanface(), logger.warning, task_data.sets.defaults
+            net, settings.net.weights, known, faces.meanface(), logger.warning, task_data.sets.defaults
         )
         if train.freeze == "backbone" and started == RANDOM:
             raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
@@ -157,7 +156,7 @@ def check_resumed(task_data: TaskData, last: Path) -> None:
     if before != now:
         raise UserError(
             f"{last} has trained {', '.join(before) or 'nothing'} beside the landmarks, not {', '.join(now) or 'nothing'}; "
-            "leave --face, --visible, --pose, --eyes and --mouth out, or train a new run"
+            f"leave {', '.join(f'--{key}' for key in BESIDE)} out, or train a new run"
         )
     for one in task_data.backgrounds:
         if one.set.checksum not in stored["data"]:
@@ -167,19 +166,11 @@ def check_resumed(task_data: TaskData, last: Path) -> None:
             )
 
 
-def with_landmarks_of(net: Trainable, weights: str, levels: int) -> Trainable:
+def with_landmarks_of(net: Trainable, weights: str) -> Trainable:
     """Return a net, with random weights, that has all outputs of the net in a file beside its own, and whose landmarks
     have the neighbors and the mean face of that net, if both have the same landmarks.
     """
-    if not net.spec["auxiliary"]:
-        raise UserError(
-            "--freeze landmarks leaves nothing to train; add --face 1, --visible 1, --pose 1, --eyes 1 or --mouth 1"
-        )
-    known = {} if weights in ("none", "imagenet") else checkpoint.load_weights(weights)[1]
-    if not known:
-        raise UserError(
-            f"--freeze landmarks keeps the landmarks of a net of ours, not of {weights}; give its --weights"
-        )
+    known = load_weights(weights)[1]
     kept = {key: known["net"][key] for key in ("neighbor_index", "meanface") if key in known["net"]}
     own, there = net.spec["auxiliary"], {*known["net"]["auxiliary"]} - {*["visible"] * (not net.spec["refine"])}
     outputs: dict[str, Any] = {"auxiliary": [name for name in TERMS if name in {*own, *there}]}
@@ -187,21 +178,21 @@ def with_landmarks_of(net: Trainable, weights: str, levels: int) -> Trainable:
         outputs["states"] = trained_states(known)
     if any(len(values) != net.head.num_lms for values in kept.values()):  # of another layout: `initialise` maps them
         kept = {}
-    return build_net({**net.spec, **kept, **outputs}, levels)
+    return build_net({**net.spec, **kept, **outputs})
 
 
-def with_neighbors_of(net: Trainable, weights: str, layout: Layout, levels: int) -> Trainable:
+def with_neighbors_of(net: Trainable, weights: str, layout: Layout) -> Trainable:
     """Return a net, with random weights, whose landmarks have the neighbors of the net in a file, if both have the same
     landmarks and numbers of neighbors: another mean face would order them otherwise, and the mean of both nets would be
     of no use.
     """
-    known = {} if weights in ("none", "imagenet") else checkpoint.load_weights(weights)[1]
+    known = load_weights(weights)[1]
     own, kept = net.spec.get("neighbor_index"), known.get("net", {}).get("neighbor_index")
     if not own or not kept or np.shape(own) != np.shape(kept):
         return net
-    if shared_landmarks(layout, Layout.from_dict(known["layout"])) != {i: i for i in range(layout.count)}:
+    if shared_landmarks(layout, layout_of(known["layout"])) != {i: i for i in range(layout.count)}:
         return net
-    return build_net({**net.spec, "neighbor_index": kept}, levels)
+    return build_net({**net.spec, "neighbor_index": kept})
 
 
 def validator(
@@ -226,7 +217,7 @@ def validator(
         state, figures = without_teacher(solver.averaged()), {"val_nme": math.nan}
         if negatives is not None:
             figures["val_false"] = math.nan
-        if not held:
+        if net is None:
             check_finite(state)
             return ValidationResult(state, figures)
         net.load_state_dict(state)
@@ -234,7 +225,7 @@ def validator(
         results = [evaluate(way(predict), part, way.layout, test.norm, ranks=ranks) for part, way in held]
         if train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
             for part, result in zip(held, results, strict=True):
-                check_collapse(to_crop(result.landmarks, part.faces["crop"][:]), "the net")
+                check_collapse(to_crop(result.landmarks, part.faces["crop"]), "the net")
         factor = calibration(results)
         if train.freeze == "landmarks":
             factor = 1.0  # sigma stays as it is
@@ -251,8 +242,10 @@ def validator(
         if negatives is not None:
             ways: list[Predict] = [partial(turned, predict, quarters) for quarters in (1, 2, 3)]
             crops = [(predict, negatives), *((way, part) for way in ways for part, _ in held)]
-            said = [predict_all(way, some, task_data.layout, ranks=ranks).face.numpy() for way, some in crops]
-            figures["val_false"], told["face_reliability"] = tell_apart(held, results, np.concatenate(said))
+            said = [predict_all(way, some, task_data.layout, ranks=ranks).face for way, some in crops]
+            figures["val_false"], told["face_reliability"] = tell_apart(
+                held, results, np.concatenate([face.numpy() for face in said if face is not None])
+            )
         return ValidationResult(
             state,
             figures,
@@ -272,8 +265,11 @@ def tell_apart(held: list[ValidationPart], results: list[Result], false: np.ndar
     """Return `false_faces` and `reliability` of the output `face` for validation faces in their place, with their
     results, and for crops without a face in its place. false (M,): what it says of these.
     """
-    placed = [in_place(part.faces.nominal(), part.faces["known"][:], part.faces.meanface()) for part in held]
-    true = np.concatenate([result.face[kept == 1] for result, kept in zip(results, placed, strict=True)])
+    rows = [part.faces.read("nominal", "known") for part in held]
+    placed = [in_place(*row.values(), part.faces.meanface()) for row, part in zip(rows, held, strict=True)]
+    true = np.concatenate(
+        [result.face[kept == 1] for result, kept in zip(results, placed, strict=True) if result.face is not None]
+    )
     both, truth = np.concatenate([true, false]), np.repeat([1.0, 0.0], [len(true), len(false)])
     return metric.false_faces(true, false), metric.reliability(both, truth)
 

@@ -12,11 +12,13 @@ from functools import reduce
 
 import numpy as np
 
-from nets.stages.auxiliary import STATES
+from nets.registry import STATES
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from pipnet.pose import far_poses, pose_points
+from utils.data.batches import OUTPUTS
 from utils.data.faces import Faces, chunks
+from utils.settings.union import members_of
 
 EYE, MOUTH_CLOSED, MOUTH_WIDE = 0.02, 0.006, 0.034  # of the states: distance of lids or lips, share of the box's height
 COPY_OPEN, COPY_WIDE = 0.15, 0.12  # of the copies: distance of the lips, share of the box's height
@@ -45,7 +47,7 @@ class Distances:
     """
 
     def __init__(self, landmarks: np.ndarray, layout: Layout):
-        members = [member for member in layout.parts().values() if _whole(member.layout)]
+        members = [member for member in members_of(layout).values() if _whole(member.layout)]
         stored = next((name for name in LIDS if name in [member.layout.stored for member in members]), None)
         if not stored:
             raise UserError(
@@ -53,9 +55,8 @@ class Distances:
                 f"need layout {' or '.join(LIDS)}"
             )
         parts = [landmarks[:, list(member.index)] for member in members if member.layout.stored == stored]
-        landmarks = reduce(
-            lambda one, other: np.where(np.isnan(one), other, one), parts
-        )  # a set's own points are in one of them
+        # a set's own points are in one of them
+        landmarks = reduce(lambda one, other: np.where(np.isnan(one), other, one), parts)
         left, right, lips, corners = LIDS[stored]
         width, height = (np.fmax.reduce(landmarks, 1) - np.fmin.reduce(landmarks, 1)).T
 
@@ -94,25 +95,28 @@ def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
     """Return the faces with labels for `outputs` (pose, states, visible). A pose or states that the set lacks are computed
     from landmarks.
     """
-    if "visible" not in outputs:
-        faces = faces.without("visible")
     if "pose" in outputs:
         pose = _of_all(poses_of, faces, layout)
-        faces = faces.with_columns(
-            pose=np.where(np.isnan(faces["pose"][:]), pose, faces["pose"][:]) if "pose" in faces else pose
-        )
+        if "pose" in faces:
+            stored = faces["pose"]
+            pose = np.where(np.isnan(stored), pose, stored)
+        faces = faces.with_columns(pose=pose)
     if "states" in outputs:
         states = _of_all(states_of, faces, layout)
-        for name in set(STATES) & set(faces.facts["states"] if "states" in faces else ()):
-            stored, place = faces["states"][:][:, faces.facts["states"].index(name)], STATES.index(name)
-            states[:, place] = np.where(np.isnan(stored), states[:, place], stored)
-        faces = Faces({**faces.columns, "states": states}, faces.crops, {**faces.facts, "states": list(STATES)})
-    return faces
+        if "states" in faces:
+            stored = faces["states"]
+            for column, name in enumerate(faces.facts["states"]):
+                if name in STATES:
+                    place = STATES.index(name)
+                    states[:, place] = np.where(np.isnan(stored[:, column]), states[:, place], stored[:, column])
+        faces = faces.with_columns(states=states).with_facts(states=list(STATES))
+    return faces.with_facts(outputs=[name for name in OUTPUTS if name in outputs])
 
 
 def _of_all(function: Callable, faces: Faces, layout: Layout) -> np.ndarray:
     """Return function(landmarks, layout) of all faces, computed chunk by chunk."""
-    return np.concatenate([function(faces["landmarks"][rows], layout) for rows in chunks(len(faces))])
+    parts = (faces.only(rows)["landmarks"] for rows in chunks(len(faces)))
+    return np.concatenate([function(landmarks, layout) for landmarks in parts])
 
 
 def balanced(faces: Faces, layout: Layout) -> Faces:

@@ -2,24 +2,26 @@
 
 from pathlib import Path
 
-from pipnet.files import checksum
 from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.runtimes import stored_values
+from pipnet.shipped import checksum
 from utils.settings.config import ROOT, read_defaults
 from utils.settings.formats import SOURCE, folder_of
 
 
-def find_net(exp: str, threads: int = 0) -> LandmarkNet:
+def find_net(exp: str, threads: int = 0, layout: str | None = None) -> LandmarkNet:
     """Return the landmark net that --exp means: an id or folder of a run, a file, or a name.
     UserError if there is none.
 
-    For an id or a folder, the run's export is used if it was made from the run's weights.
+    For an id or a folder, the run's export is used if it was made from the run's weights. layout: one that the net has
+    learnt, or a training set that has it, see `open_landmark_net`.
     """
-    if file := fresh_export(exp):
+    file = fresh_export(exp)
+    if file and layout is None:
         return open_net(file, threads)
     from utils.task.inference import find_weights  # loads torch
 
-    return find_weights(exp, threads)
+    return find_weights(exp, threads, layout)
 
 
 def fresh_export(exp: str) -> Path | None:

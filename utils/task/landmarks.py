@@ -1,17 +1,16 @@
 """The landmark task as main.py calls it; `extras.detector.detect` has the same functions. All processes call them.
 
-prepare(settings, sets, ranks, train, test): prepares and returns the sets to train on and to test on
+prepare(sets, ranks, train, test): prepares and returns the sets to train on and to test on
 show(task_data, ranks, count, run): draws training samples as the net gets them; returns the text to print
 train(task_data, ranks, run, resume): trains in the run's folder
-tests(task_data, ranks, run, compare, stored): returns the `Evaluation` of a run; compare: runs whose figures are shown too;
-stored: the values of its checkpoint, None: not read yet
+tests(task_data, ranks, run, stored): returns the `Evaluation` of a run; stored: the values of its checkpoint, None: not read
+yet
 """
 
 from loguru import logger
 
-from utils.data.sets import SetFinder
-from utils.settings.config import Settings
-from utils.settings.extras import extra
+from utils.data.sets import Sets
+from utils.settings import rooms
 from utils.settings.rules import ROUNDS
 from utils.task.check_sets import doubts
 from utils.task.evaluation import landmark_evaluation as tests
@@ -24,9 +23,9 @@ from utils.train.run_folder import Run
 __all__ = ["prepare", "show", "tests", "train"]
 
 
-def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> TaskData:
+def prepare(sets: Sets, ranks: Ranks, train: bool, test: bool) -> TaskData:
     """Return the sets of a run, see `utils.task.task_data.prepare`. Log what is doubtful about the training sets."""
-    prepared = prepare_sets(settings, sets, ranks, train, test)
+    prepared = prepare_sets(sets, ranks, train, test)
     for line in doubts(prepared) if train and ranks.first else ():
         logger.warning(line)
     return prepared
@@ -34,7 +33,7 @@ def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test
 
 def show(task_data: TaskData, ranks: Ranks, count: int, run: Run | None) -> str:
     """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return the text to print."""
-    texts = [extra("tools", "show").show_sets(task_data, ranks, count)]
+    texts = [rooms.tools.show_sets(task_data, ranks, count)]
     if run and task_data.settings.train.semi in ROUNDS:
-        texts.append(extra("semi", "rounds").show_labels(task_data, ranks, run, count))
+        texts.append(rooms.semi.show_labels(task_data, ranks, run, count))
     return "\n".join(filter(None, texts))

@@ -8,32 +8,23 @@ no landmarks, so they train nothing but `face`.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from utils.data.backgrounds import background
-from utils.data.faces import Crops, Faces, constant
+from utils.data.faces import Faces, Part, constant
 from utils.evaluate.boxes import beside
+from utils.settings import rooms
 from utils.task.task_data import TaskData, labelled_rows
 
 CUTS, DRAWN = 0.15, 0.05  # numbers of cuts beside faces and of drawn backgrounds, as shares of the number of faces
-LEAST, MOST = 16, 4096  # crops of each of these two kinds
+LEAST, MOST = 90, 4096  # crops of each of these two kinds
 HELD_OUT = 0.1  # share of the pictures of --backgrounds that validates, unless --val names one
 KEPT = ("file", "source", "set", "size", "crop", "identity")  # columns of a crop without a face
 
 
-class FaceSets(NamedTuple):
-    """train: faces, and behind them crops without a face; negatives: such crops to validate on; words: for the log."""
-
-    train: Faces
-    negatives: Faces
-    words: str
-
-
-def with_negatives(task_data: TaskData, faces: Faces, held: list[Faces]) -> FaceSets:
-    """Return the training faces with crops without a face behind them, and such crops to validate on.
+def with_negatives(task_data: TaskData, faces: Faces, held: list[Faces]) -> tuple[Faces, Faces, str]:
+    """Return the training faces with crops without a face behind them, such crops to validate on, and words for the log.
 
     held: the validation faces, beside which crops are cut too; without them no picture of --backgrounds is held out.
     """
@@ -44,50 +35,40 @@ def with_negatives(task_data: TaskData, faces: Faces, held: list[Faces]) -> Face
         named = task_data.crops(task_data.backgrounds, cache=data.cache)
         share = data.val if isinstance(data.val, float) else HELD_OUT
         learnt = labelled_rows(named["identity"], 1 - share if held else 1, seed)
-        train.append(named.only(np.flatnonzero(learnt)))
-        validation.append(named.only(np.flatnonzero(~learnt)))
-    true = faces.with_columns(face=constant(1.0, len(faces)))
+        train.append(named.only(learnt))
+        validation.append(named.only(~learnt))
     negatives, held_out = ([_without_labels(part, mean) for part in parts] for parts in (train, validation))
-    joined = Faces.join([Faces(true.columns, true.crops, {**true.facts, "meanface": mean}), *negatives])
+    joined = Faces.join([faces.with_values(face=1.0).with_facts(meanface=mean), *negatives])
     words = f"{sum(map(len, negatives))} crops without a face, {sum(map(len, held_out))} to validate"
-    return FaceSets(joined, Faces.join(held_out or [joined.only(np.arange(0))]), words)
+    return joined, Faces.join(held_out or [joined.only(slice(0))]), words
 
 
 def _beside_and_drawn(faces: Faces, key: int, cache: float) -> list[Faces]:
     """Return crops beside faces, if there are any, and drawn backgrounds. key: others get other backgrounds."""
     cuts, count = (min(max(round(share * len(faces)), LEAST), MOST) for share in (CUTS, DRAWN))
     found = beside(faces, cuts, cache)
-    return [*([] if found is None else [found]), drawn(faces, count, key, cache)]
+    return [*([] if found is None else [found]), drawn_backgrounds(faces, count, key, cache)]
 
 
 def _without_labels(faces: Faces, mean: np.ndarray) -> Faces:
     """Return crops that show no face, without what belongs to the faces beside them. mean (N, 2): of the faces."""
-    unknown = {
-        "face": 0.0,
-        "box": np.full(4, np.nan),
-        "label_shift": np.nan,
-        "landmarks": np.full(mean.shape, np.nan),
-        "known": np.zeros(len(mean), bool),
-    }
-    columns = {name: faces[name] for name in KEPT} | {
-        name: constant(value, len(faces)) for name, value in unknown.items()
-    }
-    return Faces(columns, faces.crops, {**faces.facts, "meanface": mean})
+    unknown = {"box": np.full(4, np.nan), "label_shift": np.nan, "landmarks": np.full(mean.shape, np.nan)}
+    return faces.keeping(*KEPT).with_values(face=0.0, **unknown).with_facts(meanface=mean)
 
 
-def drawn(like: Faces, count: int, key: int, cache: float) -> Faces:
+def drawn_backgrounds(like: Faces, count: int, key: int, cache: float) -> Faces:
     """Return `count` drawn backgrounds as crops of the size of those of `like`. key: others get other pictures."""
-    old, side = like.crops, float(like.crops.side)
-    picture = partial(_drawn_picture, old.side, key)
-    crops = Crops(picture, partial(_encoded, picture), count, old.size, old.border, old.seen)
+    side = like.geometry.stored
+    picture = partial(_drawn_picture, side, key)
     names = np.array([f"background {index + 1}" for index in range(count)], object)
-    same = {"source": Path(), "set": "drawn", "size": np.array([old.side] * 2), "crop": np.array([0, 0, side, side])}
+    same = {"source": Path(), "set": "drawn", "size": np.full(2, side), "crop": np.array([0.0, 0, side, side])}
     columns = {name: constant(value, count) for name, value in same.items()}
-    return Faces({"file": names, "identity": names, **columns}, crops.cached(cache), like.facts)
+    part = Part({"file": names, "identity": names, **columns}, picture, partial(_encoded, picture))
+    return Faces.of(part, like.geometry, like.facts).cached(cache)
 
 
 def _drawn_picture(side: int, key: int, index: int) -> np.ndarray:
-    light = background(np.random.default_rng((key, index)), side)  # linear
+    light = rooms.shared.background(np.random.default_rng((key, index)), side)  # linear
     return (np.sqrt(np.minimum(light, 1)) * 255).astype(np.uint8)
 
 

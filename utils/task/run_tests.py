@@ -8,9 +8,9 @@ import torch
 
 from pipnet.cores import cores
 from pipnet.errors import UserError, lines
-from pipnet.files import write_csv
 from utils.evaluate.tables import markdown_table
 from utils.export.card import write_card
+from utils.settings.csv_files import write_csv
 from utils.settings.formats import files_of
 
 SHARE = 0.999  # share of the landmarks for which a format's bound in px must hold
@@ -24,18 +24,21 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     exported file that is tested by itself is not compared. timed: also write and print a table of the formats with
     their sizes, differences and latencies.
     """
+    for name in formats:
+        if tests.bounds.get(name, True) is None:
+            raise UserError(f"--test-formats: the {name} file of this task is not tested; leave it out")
     alone = tests.run.model != "torch"
     if alone:
-        formats, models = [tests.run.model], {}
+        formats = [tests.run.model]
     else:
-        models = {"torch": tests.torch_model()}
         ranks.agree(lambda: tests.export(formats) if formats else None)
-    models |= {name: tests.open(tests.run.export_path(name), torch.get_num_threads()) for name in formats}
+    models = {name: tests.model(name, torch.get_num_threads()) for name in (*["torch"] * (not alone), *formats)}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
     report = tests.report
     for case in tests.cases():
-        results = {name: tests.evaluate(model, case) for name, model in models.items()}
-        for name in apart:
+        covered = models if alone or tests.covers(case) else ["torch"]
+        results = {name: tests.evaluate(models[name], case) for name in covered}
+        for name in apart.keys() & results:
             apart[name].append(tests.differences(case, results["torch"], results[name]))
         if ranks.first:
             for name, result in results.items():
@@ -93,7 +96,7 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
         }
         for threads in several:
             torch.set_num_threads(threads)
-            model = tests.torch_model() if name == "torch" else tests.open(file, threads)
+            model = tests.model(name, threads)
             for pictures, call in tests.calls(model).items():
                 middle, late = call_times(call)
                 row[f"ms, {threads} core{'s' * (threads > 1)}, batch {pictures}"] = f"{middle:.1f}"

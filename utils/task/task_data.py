@@ -15,12 +15,12 @@ from utils.data.batches import Batches
 from utils.data.faces import Faces
 from utils.data.paths import is_unlabelled_set
 from utils.data.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
-from utils.data.sets import SetFinder
+from utils.data.sets import Sets, test_splits
 from utils.evaluate.evaluate import Comparison, comparison_of, face_norms
+from utils.settings import rooms
 from utils.settings.config import Settings
 from utils.settings.conversion import conversion
-from utils.settings.extras import extra
-from utils.settings.union import described, unite
+from utils.settings.union import Union, described, unite
 from utils.task.face_states import balanced, complete
 from utils.train.make_net import auxiliary_outputs, input_margin
 from utils.train.ranks import Ranks
@@ -30,11 +30,15 @@ from utils.train.ranks import Ranks
 class TaskData:
     """The sets that a run's modes need: those to train on, the splits to test on, and those of --backgrounds."""
 
-    settings: Settings
-    sets: SetFinder
+    sets: Sets
     training: list[PreparedSet]
     tested: list[Split]
     backgrounds: list[Split] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the run, with the layouts of its sets."""
+        return self.sets.settings
 
     @cached_property
     def layout(self) -> Layout:
@@ -43,11 +47,6 @@ class TaskData:
         """
         data, layouts, wanted = self.settings.data, self.settings.layouts, self.settings.net.num_lms
         if layouts.is_union(data.layout):
-            if data.selected_index:
-                raise UserError(
-                    f"--selected-index is of one layout, not of several (--layout {data.layout}); leave it out, and "
-                    "give a set another layout in args.yaml"
-                )
             layout = unite(data.layout, [one.labelled for one in self.training], layouts)
         else:
             layout = self.layout_of(self.training[0])
@@ -144,37 +143,42 @@ class ValidationPart(NamedTuple):
     comparison: Comparison
 
 
-def prepare(settings: Settings, sets: SetFinder, ranks: Ranks, train: bool, test: bool) -> TaskData:
+def prepare(sets: Sets, ranks: Ranks, train: bool, test: bool) -> TaskData:
     """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
-    settings = settings._replace(layouts=sets.layouts)  # with those of own sets that are prepared here
-    task_data, data = TaskData(settings, sets, [], []), settings.data
+    data = sets.data
+    more: list[str] = []
     if train:
-        task_data = replace(task_data, training=ranks.one_by_one(sets.training))
-        net, most, usual = settings.net, task_data.layout.count - 1, sets.defaults.values["num_nb"]
-        if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # a number that was given is an error
-            task_data = replace(task_data, settings=settings._replace(net=replace(net, num_nb=most)))
+        sets = ranks.one_by_one(lambda: sets.with_sets(data.training_sets))
+    if test:
+        if not data.test_data:
+            more = [name for name in data.unlabelled or () if is_unlabelled_set(name, sets.root)]
+        named = [*(data.test_data or data.training_sets), *more]
+        sets = ranks.one_by_one(lambda: sets.with_sets(named, test=True))
+    task_data = TaskData(sets, [], [])
+    if train:
+        task_data = replace(task_data, training=[sets[name] for name in data.training_sets])
+        net, most, usual = sets.settings.net, task_data.layout.count - 1, sets.defaults.values["num_nb"]
+        if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # another number is an error
+            sets = replace(sets, settings=sets.settings._replace(net=replace(net, num_nb=most)))
+            task_data = replace(task_data, sets=sets)
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
-        if task_data.layout.members:
-            for line in described(task_data.layout, settings.layouts):
+        if isinstance(task_data.layout, Union):
+            for line in described(task_data.layout, sets.layouts):
                 logger.info(line)
         if data.backgrounds:
-            cut = extra("semi", "unlabelled").background_splits
-            found = ranks.one_by_one(lambda: cut(sets, task_data.training[0], data.backgrounds, settings))
+            cut = rooms.semi.background_splits
+            found = ranks.one_by_one(lambda: cut(sets, task_data.training[0], data.backgrounds))
             task_data = replace(task_data, backgrounds=found)
     if test:
-        tested = ranks.one_by_one(sets.test_splits)
-        if data.unlabelled and not data.test_data:
-            tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
-        task_data = replace(task_data, tested=tested)
+        tested = test_splits(sets)
+        task_data = replace(task_data, tested=tested + unlabelled_tests(sets, tested[0].set, more))
     return task_data
 
 
-def unlabelled_tests(sets: SetFinder, like: PreparedSet, names: list[str]) -> list[Split]:
-    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set
-    `like`.
-    """
+def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
+    """Return the test splits of those sets whose layout can be converted to or from that of the set `like`."""
     found = []
-    for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
+    for one in (sets[name] for name in names):
         pair = one.meta["layout"], like.meta["layout"]
         alike = pair[0] == pair[1] or conversion(*pair, sets.layouts) or conversion(*pair[::-1], sets.layouts)
         if "test" in one.splits and alike and one.folder != like.folder:
@@ -191,38 +195,31 @@ def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.n
     return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
-class LoadedFaces(NamedTuple):
-    """The faces of a training, and those that it is validated on, if any."""
+def load_faces(task_data: TaskData, apart: np.ndarray | None = None) -> tuple[Faces, list[ValidationPart]]:
+    """Return the faces to train on, and those to validate on, if any.
 
-    train: Faces
-    validation: list[ValidationPart] = []
-
-
-def load_faces(task_data: TaskData, apart: np.ndarray | None = None) -> LoadedFaces:
-    """Return the faces to train on and to validate on.
     apart: (M,) bool, whether each face of the splits train and val validates; None: --val decides.
     """
     settings, layout = task_data.settings, task_data.layout
     data, seed, held = settings.data, settings.train.seed, None
-    faces = task_data.load(task_data.splits(*() if apart is None else ("train", "val")))
+    names = () if apart is None else ("train", "val")
+    faces = task_data.load(task_data.splits(*names))
     if data.labelled_fraction < 1:
-        faces = faces.only(np.flatnonzero(labelled_rows(faces["identity"], data.labelled_fraction, seed)))
+        faces = faces.only(labelled_rows(faces["identity"], data.labelled_fraction, seed))
     if apart is not None:
-        faces, held = faces.only(np.flatnonzero(~apart)), faces.only(np.flatnonzero(apart))
+        faces, held = faces.only(~apart), faces.only(apart)
     if data.least_box:
-        box = faces["box"][:]
+        box = faces["box"]
         sides = box[:, 2:] - box[:, :2]
-        faces = faces.only(np.flatnonzero(sides.min(1) >= data.least_box))
+        faces = faces.only(sides.min(1) >= data.least_box)
         if not len(faces):
             raise UserError(f"least_box {data.least_box:g} leaves no training face; give a smaller one")
     if data.balance:
         faces = balanced(faces, layout)
     if held is not None:
-        return LoadedFaces(faces, [ValidationPart(held, Comparison(layout))])
+        return faces, [ValidationPart(held, Comparison(layout))]
     if data.val == "none":
-        if settings.train.early_stop:
-            raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
-        return LoadedFaces(faces)
+        return faces, []
     parts = task_data.validation(
         task_data.tested if data.val == "test" else [Split(one, "val") for one in task_data.training]
     )
@@ -239,4 +236,4 @@ def load_faces(task_data: TaskData, apart: np.ndarray | None = None) -> LoadedFa
         )
     for part in parts:
         face_norms(part.faces, part.comparison.layout, settings.test.norm)
-    return LoadedFaces(faces, parts)
+    return faces, parts

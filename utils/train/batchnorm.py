@@ -12,6 +12,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     Parameters, buffers and their names are those of nn.BatchNorm2d. Running statistics are equal in all processes.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (B, C, H, W), keeping type and memory format. Raise ValueError for a single value per channel."""
         return self._normalise(features) if self.training else super().forward(features)
@@ -48,10 +52,8 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
         channels = features.shape[1]
-        unused = (
-            torch.zeros(channels),
-            torch.ones(channels),
-        )  # float32 running statistics, so that bfloat16 gives float32 means
+        # float32 running statistics, which stay unused, so that bfloat16 gives float32 means
+        unused = torch.zeros(channels), torch.ones(channels)
         mean, var = (part.double() for part in torch.batch_norm_update_stats(features, *unused, 0.0))
         own = features.numel() // channels
         # in double, since squares - mean^2 cancels in float32
@@ -74,31 +76,21 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, gradient: Tensor, *_):
         features, weight, mean, inverse = ctx.saved_tensors
         channels, own = features.shape[1], features.numel() // features.shape[1]
-        kept = (
-            {"memory_format": torch.channels_last} if features.is_contiguous(memory_format=torch.channels_last) else {}
-        )
+        last = features.is_contiguous(memory_format=torch.channels_last)
+        gradient = gradient.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
         result, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient.contiguous(**kept), features, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
+            gradient, features, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
         )
-        sums = torch.cat(
-            [by_bias, by_weight]
-        ).float()  # sums of the gradient, and of gradient times normalised features
+        # sums of the gradient, and of gradient times normalised features
+        sums = torch.cat([by_bias, by_weight]).float()
         shared = sums.clone()
         dist.all_reduce(shared)
         plain, slope = (sums / own - shared / ctx.count).split(channels)
         scale = inverse if weight is None else inverse * weight
         slope = scale * slope * inverse
-        result += torch.batch_norm(
-            features,
-            slope,
-            scale * plain - slope * mean,
-            torch.zeros_like(mean),
-            torch.ones_like(mean),
-            False,
-            0.0,
-            0.0,
-            False,
-        )
+        shift = scale * plain - slope * mean
+        none, one = torch.zeros_like(mean), torch.ones_like(mean)
+        result += torch.batch_norm(features, slope, shift, none, one, False, 0.0, 0.0, False)
         return result, None if weight is None else by_weight, None if weight is None else by_bias, None
 
 
@@ -118,7 +110,6 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
                 raise ValueError(
                     f"{name} is a {type(module).__name__}, which several processes on the CPU cannot share"
                 )
-            module.__class__ = (
-                GlobalBatchNormAct2d if activates else GlobalBatchNorm2d
-            )  # the same fields with another forward
+            # the same fields with another forward
+            module.__class__ = GlobalBatchNormAct2d if activates else GlobalBatchNorm2d
     return net

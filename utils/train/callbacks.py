@@ -62,9 +62,8 @@ class TensorBoard:
             )
             return
         threading.excepthook = _without_write_errors
-        self.events = SummaryWriter(
-            self.folder, purge_step=history.epochs + 1, filename_suffix=f".{secrets.token_hex(4)}"
-        )  # nobody can foresee the name, and place a link at it
+        suffix = f".{secrets.token_hex(4)}"  # nobody can foresee the name, and place a link at it
+        self.events = SummaryWriter(self.folder, purge_step=history.epochs + 1, filename_suffix=suffix)
 
     def epoch(self, values: dict[str, float], pictures: dict[str, np.ndarray]) -> None:
         if not self.events:
@@ -101,8 +100,9 @@ class Wandb:
         self.wandb = import_module("wandb")
 
     def start(self, folder: Path, settings: dict[str, Any], history: History) -> None:
-        number = folder / "wandb.txt"
-        self.run = self.wandb.init(id=_read(number, history), resume="allow", name=folder.name, config=settings)
+        number = folder / "wandb.txt"  # the tracker's name of the run
+        resumed = number.read_text() if history.epochs and number.is_file() else None
+        self.run = self.wandb.init(id=resumed, resume="allow", name=folder.name, config=settings)
         write_text(number, self.run.id)
 
     def epoch(self, values: dict[str, float], pictures: dict[str, np.ndarray]) -> None:
@@ -113,34 +113,7 @@ class Wandb:
         self.run.finish(exit_code=int(failed))
 
 
-class MLflow:
-    """MLflow. Its server and experiment are set by MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME."""
-
-    def __init__(self) -> None:
-        self.mlflow = import_module("mlflow")
-
-    def start(self, folder: Path, settings: dict[str, Any], history: History) -> None:
-        number = folder / "mlflow.txt"
-        run = self.mlflow.start_run(run_id=_read(number, history), run_name=folder.name)
-        write_text(number, run.info.run_id)
-        self.mlflow.log_dict(settings, "args.yaml")
-
-    def epoch(self, values: dict[str, float], pictures: dict[str, np.ndarray]) -> None:
-        number = values["epoch"] + 1
-        self.mlflow.log_metrics(values, step=number)
-        for name, picture in pictures.items():
-            self.mlflow.log_image(picture[..., ::-1], key=name, step=number)
-
-    def end(self, failed: bool) -> None:
-        self.mlflow.end_run("FAILED" if failed else "FINISHED")
-
-
-def _read(file: Path, history: History) -> str | None:
-    """Return the tracker's name of a run that is resumed; None for a new one."""
-    return file.read_text() if history.epochs and file.is_file() else None
-
-
-CALLBACKS: dict[str, type[Callback]] = {"csv": Tables, "tensorboard": TensorBoard, "wandb": Wandb, "mlflow": MLflow}
+CALLBACKS: dict[str, type[Callback]] = {"csv": Tables, "tensorboard": TensorBoard, "wandb": Wandb}
 
 
 class Callbacks:

@@ -1,84 +1,29 @@
-"""Checkpoints: they are written completely or not at all, and reading one runs no code from it."""
+"""Checkpoints of nets: writes them completely or not at all, reads them, and describes what they hold."""
 
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
 
-from nets import Trainable, build_net, no_larger
+from nets import Trainable, no_larger
 from pipnet.card import LandmarkCard
-from pipnet.detector import exported_card
 from pipnet.errors import UserError, one_line
-from pipnet.files import unpacked_size, write_atomic
+from pipnet.files import write_atomic
 from pipnet.landmark_net import DETECTS, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, open_file
-from utils.data.paths import MEANFACE_FILES
+from utils.settings import rooms
 from utils.settings.config import Defaults, check_values
-from utils.settings.extras import extra
-from utils.settings.memory import limited
-from utils.train.make_net import trained_states
-from utils.train.schema import FORMAT, check_checkpoint, is_whole
+from utils.settings.union import Member, Union, layout_of
+from utils.train.make_net import build_net, trained_states
+from utils.train.schema import FORMAT
+from utils.train.weight_files import are_our_names, load_weights, weights_and_mean_face
 
-OURS = {
-    "format",
-    "net",
-    "layout",
-    "protocol",
-    "args",
-}  # keys of our checkpoints; foreign files do not have most of them
-PARTS = (
-    "backbone",
-    "neck",
-    "head",
-    "auxiliary",
-    "refiner",
-    "visibility",
-    "face",
-    "transformer",
-    "places",
-    "regressors",
-)
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
 STAGES = ("refine", "reinit", "local_parts")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
-MOST_SHARED = 4  # bytes of the tensors in a file / bytes of the file: some share their values
-LEAST = 1.0  # GiB that reading a small file may take
-SAVED = b"PK", b"\x80"  # how files of torch.save begin: a zip or, written by old versions, a pickle
-
-
-def weights_and_mean_face(text: Path | str) -> tuple[list[Path], Path | None]:
-    """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas.
-    UserError for a mean face alone.
-    """
-    files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
-    means = [file for file in files if file.suffix in MEANFACE_FILES]
-    weights = [file for file in files if file not in means]
-    if not weights:
-        raise UserError(f"{text} is no net: files {' and '.join(MEANFACE_FILES)} hold mean faces; name the net's file")
-    return weights, means[0] if means else None
-
-
-def are_our_names(state: dict[str, torch.Tensor]) -> bool:
-    """Return whether all names of a state dict are ours."""
-    return all(name.partition(".")[0] in PARTS for name in state)
-
-
-def unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a state dict without the prefixes that DataParallel and torch.compile put before all names.
-
-    Raises ValueError if two names become one.
-    """
-    plain = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
-    if len(plain) < len(state):
-        raise ValueError("it names some tensors both with and without the prefix 'module.'; it mixes two nets")
-    return plain
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
@@ -106,7 +51,7 @@ def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainabl
     values = load(file, defaults)
     if values["args"].get("task") == "detect":
         raise UserError(f"{file} {DETECTS}")
-    return built(file, values), Layout.from_dict(values["layout"]), values
+    return built(file, values), layout_of(values["layout"]), values
 
 
 def no_weights(file: Path | str) -> UserError:
@@ -128,14 +73,24 @@ def built(file: Path | str, values: dict[str, Any]) -> Trainable:
 
 
 def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
-    """Return the `LandmarkNet` that a checkpoint describes; its `predict` is None."""
+    """Return the `LandmarkNet` that a checkpoint describes, of all its landmarks; its `predict` is None."""
     values = {
         "input_size": net.spec["input_size"],
         "input_margin": net.input_margin,
         "outputs": {name: [] for name in net.spec["auxiliary"]},
         "states": trained_states(stored),
     }
-    return LandmarkNet.of(None, LandmarkCard.of({**stored, **values}))
+    plain = {name: value for name, value in stored["layout"].items() if name != "members"}
+    card = LandmarkCard.of({**stored, **values, "layout": plain})
+    return replace(LandmarkNet.of(None, card), layout=layout_of(stored["layout"]))
+
+
+def in_layout(stored: dict[str, Any], member: Member) -> dict[str, Any]:
+    """Return the values of a checkpoint with the layout and the mean face of one member of its union alone."""
+    union = cast(Union, layout_of(stored["layout"]))
+    points = stored.get("meanface") and [stored["meanface"][i] for i in member.index]
+    own = {key: value for key, value in stored.items() if key != "layouts"}
+    return {**own, "layout": union.alone(member).to_dict(), "meanface": points}
 
 
 def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
@@ -151,7 +106,7 @@ def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
     tensors, known = load_weights(file)
     if not known and defaults is None:
         raise UserError(f"{file} is not a checkpoint of this project")
-    return known or {"format": FORMAT, **extra("systems").checkpoint_values(file, tensors, defaults)}
+    return known or {"format": FORMAT, **rooms.systems.checkpoint_values(file, tensors, defaults)}
 
 
 def _export_values(file: Path, defaults: Defaults | None) -> dict[str, Any]:
@@ -162,6 +117,8 @@ def _export_values(file: Path, defaults: Defaults | None) -> dict[str, Any]:
     opened = open_file(file, 1)
     values = opened.values
     if {*opened.outputs} == {"boxes", "scores"}:
+        from pipnet.detector import exported_card
+
         exported_card(values, file)
         args = {
             "task": "detect",
@@ -171,7 +128,9 @@ def _export_values(file: Path, defaults: Defaults | None) -> dict[str, Any]:
         args = check_values(args, str(file))
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
-        return extra("systems").graph_values(file, opened, defaults)
+        return rooms.systems.graph_values(file, opened, defaults)
+    if defaults is None:
+        raise UserError(f"{file} is not a checkpoint of this project")
     net = LandmarkNet.of_export(opened, file)
     known = {**defaults.layouts.rows, **values.get("layouts", {})}
     name = net.layout.name if net.layout.name in known else net.layout.stored
@@ -199,7 +158,7 @@ def structure(tensors: dict[str, torch.Tensor], known: dict[str, Any], defaults:
     if known:
         values = {**known["args"], **known["net"]}
     else:
-        values = {} if are_our_names(tensors) else extra("systems").settings_in(tensors, defaults)
+        values = {} if are_our_names(tensors) else rooms.systems.settings_in(tensors, defaults)
     return {key: values[key] for key in STRUCTURE if key in values} | {key: True for key in STAGES if values.get(key)}
 
 
@@ -216,88 +175,3 @@ def in_words(tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> 
     whose = f" of {values['system']}" if "system" in values else ""
     size = sum(tensor.numel() for tensor in counted) / 1e6
     return f"{values['net'].get('net') or 'a net'}{whose}{f', {size:.2f} M parameters' if size else ''}"
-
-
-def first_three(names: list[str]) -> str:
-    """Return the first three names, joined by commas, and ' ...' if there are more."""
-    return f"{', '.join(names[:3])}{' ...' if names[3:] else ''}"
-
-
-def _check(file: Path, values: dict[str, Any]) -> None:
-    """Raise UserError if our checkpoint is of another version, incomplete or wrong."""
-    if isinstance(found := values.get("format"), int) and found != FORMAT:
-        raise UserError(f"{file} has checkpoint format {found}, this version reads {FORMAT}; train the net again")
-    try:
-        check_checkpoint(values)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net again"
-        ) from None
-
-
-def load_weights(file: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return ({name: tensor}, the whole checkpoint or {} for a foreign file). float16 becomes float32.
-    UserError as in `load`.
-    """
-    files, _ = weights_and_mean_face(file)
-    read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
-    tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
-    wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
-    return wide, read[0][1] if len(read) == 1 else {}
-
-
-def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    values = _read(file)
-    known = values if isinstance(values, dict) and len(OURS & values.keys()) > len(OURS) / 2 else {}
-    if known:
-        _check(file, known)
-    for key in ("model", "state_dict"):
-        if isinstance(values, dict) and isinstance(values.get(key), dict):
-            values = values[key]
-    if (
-        not isinstance(values, dict)
-        or not values
-        or not all(isinstance(value, torch.Tensor) for value in values.values())
-    ):
-        raise UserError(
-            f"{file} is not a checkpoint of this project, and holds no tensors by name as a state dict does"
-        )
-    if wrong := [name for name, tensor in values.items() if not is_whole(tensor)]:
-        raise UserError(
-            f"{file} does not hold the values of the tensor {wrong[0]}, as it is sparse, quantized, or claims more than "
-            "there are; save the net's state dict again, on the CPU"
-        )
-    if sum(tensor.nbytes for tensor in values.values()) > MOST_SHARED * Path(file).stat().st_size:
-        raise UserError(f"{file} has tensors that share their values, {MOST_SHARED} times its size; save it again")
-    try:
-        return values if known else unwrapped(values), known
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file} does not hold the tensors of one net by name ({error})") from None
-
-
-def _read(file: Path):
-    if not Path(file).is_file():
-        raise UserError(f"no checkpoint at {file}")
-    size = Path(file).stat().st_size
-    if (unpacked := unpacked_size(file)) > size:
-        raise UserError(
-            f"{file} is refused: its {size:,} bytes unpack to {unpacked:,}, and torch.save packs nothing; save it again"
-        )
-    try:
-        with warnings.catch_warnings(action="ignore"), limited(LEAST + 3 * size / 2**30):
-            if Path(file).suffix == ".safetensors":
-                return load_file(file)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        with open(file, "rb") as content:
-            if not content.read(2).startswith(SAVED):
-                raise UserError(
-                    f"{file} is no checkpoint; give a .pt, or an exported file with its ending (.onnx)"
-                ) from None
-        raise UserError(
-            f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
-            "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
-            "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt"
-        ) from None
-    except Exception as error:  # the reader raises errors of any type for a damaged file
-        raise UserError(f"{file} is not a readable checkpoint ({one_line(error) or type(error).__name__})") from None

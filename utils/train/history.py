@@ -7,9 +7,9 @@ from typing import Any
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import write_csv
 from utils.data.paths import prepared_folders
 from utils.data.prepared_set import read_meta
+from utils.settings.csv_files import write_csv
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 
@@ -44,21 +44,24 @@ class History:
         best = [row["epoch"] for row in self.rows if row[self.figure] == self.best]
         return best[0] if 0 < len(best) < self.epochs else self.epochs - 1
 
-    def diverged(self) -> bool:
-        """Return whether the loss has risen since the first epoch, and the validation figure has not become better."""
-        if not self.rows:
-            return False
-        first, last = self.rows[0], self.rows[-1]
-        return (
-            last["loss"] > first["loss"] and not last[self.figure] < first[self.figure]
-        )  # the figure is NaN without validation
-
     def add(self, row: dict, times: dict) -> bool:
         """Add an epoch's figures. Return whether its validation figure is the best so far."""
         self.best = min(row[self.figure], self.best)  # NaN without validation
         self.rows.append({**row, "best": self.best})
         self.times.append(times)
         return self.best_epoch() == self.epochs - 1
+
+    def last_epoch(self) -> dict[str, float]:
+        """Return the last rows of both tables, the columns of time.csv as time/NAME."""
+        return {**self.rows[-1], **{f"time/{name}": value for name, value in self.times[-1].items() if name != "epoch"}}
+
+    def diverged(self) -> bool:
+        """Return whether the loss has risen since the first epoch, and the validation figure has not become better."""
+        if not self.rows:
+            return False
+        first, last = self.rows[0], self.rows[-1]
+        # the figure is NaN without validation
+        return last["loss"] > first["loss"] and not last[self.figure] < first[self.figure]
 
     def write_tables(self, folder: Path) -> None:
         """Write step.csv and time.csv to a run's folder, a row for each epoch."""
@@ -74,14 +77,8 @@ def resumable(run: Run, expected: dict[str, Any], root: Path) -> dict[str, Any]:
     stored = checkpoint.load(run.last)
     if "solver" not in stored:
         raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
-    # last in `data` comes the checksum of the teacher, if there is one
-    count = len(stored["data"]) - bool(stored["args"].get("teacher"))
-    old, new = (
-        {**values, "data": values["data"][:count], "teacher": values["data"][count:]} for values in (stored, expected)
-    )
-    keys = [*expected, *(["teacher"] if new["teacher"] else [])]
-    if other := [key for key in keys if old[key] != new[key]]:
-        kept = _folders_of({*old["data"]} - {*new["data"]}, root) if "data" in other else []
+    if other := [key for key, value in expected.items() if stored.get(key) != value]:
+        kept = _folders_of({*stored["data"]} - {*expected["data"]}, root)
         remedy = f"train a new run, or as before on {' and '.join(kept)}: --train-data" if kept else "train a new run"
         raise UserError(
             f"{run.last} was trained with another {' and another '.join(other)} than there is now; {remedy}"
@@ -122,9 +119,12 @@ def make_whole(run: Run, figure: str, stored: dict[str, Any]) -> float:
 
 
 def save(run: Run, history: History, inference: dict, solver: dict, better: bool) -> None:
-    """Write last.pt, and best.pt if the epoch is `better`. Each is whole, whenever the process is killed."""
-    state = (solver, history.rows, history.times, history.best)
-    checkpoint.save(run.last, {**inference, **dict(zip(ONLY_LAST, state, strict=True))})
+    """Write last.pt, and best.pt if the epoch is `better`. Each is whole, whenever the process is killed.
+
+    inference: what both files hold. solver: the state of the training.
+    """
+    state = {"solver": solver, "rows": history.rows, "times": history.times, "best": history.best}
+    checkpoint.save(run.last, {**inference, **state})
     # after last.pt, from which `make_whole` can make it; the nets of an audit are those of the last epoch
     if better and run.weights != run.last:
         checkpoint.save(run.weights, inference)

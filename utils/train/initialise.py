@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +12,16 @@ from torch import Tensor
 from nets import Trainable, net_row
 from nets.heads.remap import Origins
 from pipnet.errors import UserError
-from pipnet.files import write_csv
-from pipnet.geometry import box_of, crop_box, similarity, to_crop, transform
+from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
-from utils.settings.config import Defaults, load_protocol
-from utils.settings.extras import extra
-from utils.train import checkpoint
+from utils.settings import rooms
+from utils.settings.config import Defaults
+from utils.settings.csv_files import write_csv
+from utils.settings.union import layout_of
+from utils.train import checkpoint, weight_files
 from utils.train.imagenet import load_imagenet
 
 ALIKE = 1.25  # ratio of face sizes in two kinds of crops; beyond it, a net of one kind is a poor start for the other
-FRAME = 10000  # px, side of an imagined image in which no crop reaches the edge
 BACKBONES = {  # by their names in the file alone, see `backbone_in`
     "pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
     "irnet": ("irnet18", "irnet50", "irnet100"),
@@ -38,11 +38,13 @@ PER_LANDMARK = (  # parameters with rows for landmarks
 
 class InitialWeights(NamedTuple):
     """The origin of a net's weights.
-    words: for the log; rows: (tensor, shape, origin) of each tensor; none without a file.
+    words: for the log; rows: (tensor, shape, origin) of each tensor; none without a file; doubt: that the head of a
+    trained net is of no use, for the log at the start and at the end.
     """
 
     words: str
     rows: list[tuple[str, str, str]] = []
+    doubt: str = ""
 
     def write(self, file: Path) -> None:
         """Write the rows as CSV, if there are any."""
@@ -75,10 +77,8 @@ def initialise(
 
 def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
     """Return {landmark of `new`: the same landmark of `old`}, by a common stored layout or by `same_as` in one of them."""
-    edited = new.name == old.name and (new.count, new.flip_index) != (
-        old.count,
-        old.flip_index,
-    )  # two layouts of one name
+    # two layouts of one name, the second of which was edited
+    edited = new.name == old.name and (new.count, new.flip_index) != (old.count, old.flip_index)
 
     def names(layout: Layout, landmark: int) -> set[tuple[str, int]]:
         own = {(layout.stored, layout.selected[landmark])}
@@ -86,14 +86,14 @@ def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
             own.discard((new.name, landmark))
         return own | {(name, same[landmark]) for name, same in layout.same_as.items() if landmark in same}
 
-    places = {name: landmark for landmark in range(old.count) for name in names(old, landmark)}
-    found = {
-        landmark: places[name]
+    by_name = {name: landmark for landmark in range(old.count) for name in names(old, landmark)}
+    shared = {
+        landmark: by_name[name]
         for landmark in range(new.count)
         for name in sorted(names(new, landmark))
-        if name in places
+        if name in by_name
     }
-    return found if len(set(found.values())) == len(found) else {}
+    return shared if len(set(shared.values())) == len(shared) else {}
 
 
 def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Origins:
@@ -122,42 +122,57 @@ def start_from(
     layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the landmarks
     that both layouts share keep their rows of the head. Other tensors are loaded if name and shape are the same.
     """
-    tensors, known = checkpoint.load_weights(file)
-    foreign = None if checkpoint.are_our_names(tensors) else extra("systems").renamed(tensors, net, meanface)
-    stored, own = foreign.tensors if foreign else tensors, net.state_dict()
+    tensors, known = weight_files.load_weights(file)
+    foreign = None if weight_files.are_our_names(tensors) else rooms.systems.renamed(tensors, net, meanface)
+    stored = foreign.tensors if foreign else tensors
     if hasattr(net.backbone, "own_names"):
         stored = net.backbone.own_names(stored)
-    if foreign:
+    own = net.state_dict()
+    if foreign and foreign.needs_meanface:
         _check_meanface(file, stored, net, meanface, foreign.needs_meanface)
-    held = checkpoint.structure(tensors, known, defaults).get("net")
-    held = _check_backbone(file, tensors, held, stored, net, bool(known))
-    words, head = "", {}
+    name = checkpoint.structure(tensors, known, defaults).get("net") or _named_backbone(tensors) or net.spec["net"]
+    _check_backbone(file, name, stored, net, bool(known))
+    words, doubt, mapped = "", "", dict[str, Tensor]()
     if known:
-        head, words = _Remap(net, file, layout, meanface, warn, defaults.protocols).head(stored, known)
-        if head is not None:
-            stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | head
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
             warn(
                 f"{file} was trained at {size} px, this net has {net.spec['input_size']} px; --input-size {size} is better"
             )
+        try:
+            start = _mapped_head(net, layout, meanface, stored, known)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UserError(
+                f"{file} does not describe a net that can be started from ({type(error).__name__} {error})"
+            ) from None
+        if start:
+            mapped, words, scale = start
+            random = f"the head begins with random weights, not with those of {file}{words}"
+            doubt = "" if mapped else f"{random}; the preset finetune is too short for it: --freeze norms --epochs 60"
+            stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | mapped
+            if not 1 / ALIKE < scale < ALIKE:
+                warn(
+                    f"faces are {scale:.2f} times as large in these crops as in those of {file}; give the --protocol whose "
+                    f"scale_x and scale_y are {scale:.2f} times those of this one (square has 1.2, inner 2.0), or add such a "
+                    "row below protocols in args.yaml"
+                )
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
     if not any(
-        torch.is_floating_point(tensor)
+        tensor.is_floating_point()
         for name, tensor in fitting.items()
         if not name.startswith(("head.", "refiner.", "visibility.", "face."))
     ):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
-    rows = [(name, _shape(tensor), _origin(name, tensor, stored, head or {})) for name, tensor in own.items()]
+    rows = [(name, _shape(tensor), _origin(name, tensor, stored, mapped)) for name, tensor in own.items()]
     left = {name: tensor for name, tensor in stored.items() if name not in own}
     rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in left.items()]
     if foreign:
         rows += [(name, _shape(tensors[name]), "left out: the classifier") for name in foreign.left_out]
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))
     title = {"system": foreign.title} if foreign and foreign.title else {}
-    about = checkpoint.in_words(tensors, {"net": {"net": held}, **title})
+    about = checkpoint.in_words(tensors, {"net": {"net": name}, **title})
     return InitialWeights(
-        f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows
+        f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows, doubt
     )
 
 
@@ -185,34 +200,34 @@ def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, st
     return max(there, key=lambda choice: len(shapes_of(*choice)), default=None)
 
 
-def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, net: Trainable, ours: bool) -> str:
-    """Return the name of the net in a file, or that of `net` if the file does not tell.
-    UserError if `net` is another net.
+def _named_backbone(tensors: dict[str, Tensor]) -> str | None:
+    """Return the published backbone that a file holds, None if it is none of them."""
+    plain = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+    found = backbone_in(plain, sum(BACKBONES.values(), ()))
+    return found and found[0]
 
-    Without this check a net could start from a smaller or larger one, because most of their tensors fit. held: the name
-    that the file tells. ours: whether it is our checkpoint. stored: the file's tensors under the names of `net`. The
-    file of a plain backbone may hold more parts, such as a classifier, but no further tensors of a part that `net` has
-    too.
+
+def _check_backbone(file: Path, name: str, stored: dict[str, Tensor], net: Trainable, ours: bool) -> None:
+    """Raise UserError if a file holds another backbone than `net`: most tensors of a smaller or larger one would fit.
+
+    name: of the file's backbone. stored: the file's tensors under the names of `net`. ours: whether it is our
+    checkpoint. The file of a plain backbone may hold more parts, such as a classifier, but no further tensors of a part
+    that `net` has too.
     """
-    own, there = (
-        {name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
-        for state in (net.state_dict(), stored)
-    )
     wanted = net.spec["net"]
-    if held is None:
-        plain = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
-        held = (backbone_in(plain, sum(BACKBONES.values(), ())) or (wanted, None))[0]
+    own = {name: tensor.shape for name, tensor in net.state_dict().items() if name.startswith("backbone.")}
+    there = {name: tensor.shape for name, tensor in stored.items() if name.startswith("backbone.")}
+    if name != wanted and there and own != there:
+        raise UserError(
+            f"{file} holds {name}, this is {wanted}: give --net {name}, or a checkpoint of the same backbone"
+        )
     parts = {name.split(".")[1] for name in own}
-    if held != wanted and there and own != there:
+    more = [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]
+    if more and not ours:
         raise UserError(
-            f"{file} holds {held}, this is {wanted}: give --net {held}, or a checkpoint of the same backbone"
+            f"{file} holds more than {wanted} has ({weight_files.first_three(more)}), so another net; give a checkpoint of "
+            "the same backbone"
         )
-    if foreign := [] if ours else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
-        raise UserError(
-            f"{file} holds more than {wanted} has ({checkpoint.first_three(foreign)}), so another net; give a "
-            "checkpoint of the same backbone"
-        )
-    return held
 
 
 def _shape(tensor: torch.Tensor) -> str:
@@ -238,88 +253,45 @@ def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarr
     """Raise UserError if the file's head gives offsets from its own mean face, but `net` has that of the training
     faces.
 
-    needed: the file of that mean face in words; empty if the head needs none.
+    needed: the file of that mean face in words.
     """
-    own = net.state_dict().get("head.output.weight")
-    starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
-    if needed and starts and np.array_equal(net.spec["meanface"], meanface):
+    own, start = (state.get("head.output.weight") for state in (net.state_dict(), stored))
+    starts = own is not None and start is not None and start.shape == own.shape
+    if starts and np.array_equal(net.spec["meanface"], meanface):
         raise UserError(
             f"{file} gives landmarks as offsets from a mean face that it does not hold; give that with --meanface: "
             f"{needed}"
         )
 
 
-class _Remap(NamedTuple):
-    """A net that starts from the file of a net with other landmarks."""
+def _mapped_head(
+    net: Trainable, layout: Layout, meanface: np.ndarray, stored: dict, known: dict
+) -> tuple[dict[str, Tensor], str, float] | None:
+    """Return tensors of head and refiner for the landmarks of `net`, words for the log, and the size of faces in the
+    crops of `net` as a multiple of that in the crops of the file's net.
 
-    net: Trainable
-    file: Path
-    layout: Layout
-    meanface: np.ndarray
-    warn: Callable[[str], None]
-    protocols: dict[str, Any]
-
-    def head(self, stored: dict, known: dict) -> tuple[dict | None, str]:
-        """Return (tensors of the head and refiner for the net's landmarks, words for the log).
-
-        The tensors are None if those of the file fit as they are, and {} if none of them can be used.
-        """
-        try:
-            spec, old, layout = known["net"], Layout.from_dict(known["layout"]), self.layout
-            same = shared_landmarks(layout, old)
-            if spec["head"] != self.net.spec["head"] or not same:
-                why = (
-                    "its head is another"
-                    if same
-                    else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
-                )
-                return {}, f"; the backbone only: {why}"
-            alike = layout.count == old.count and spec.get("neighbor_index") == self.net.spec.get("neighbor_index")
-            if alike and same == {i: i for i in range(old.count)}:
-                return None, ""
-            trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
-            if trained_on is not None and len(same) > 1:
-                self._compare_sizes(trained_on[list(same.values())], list(same))
-            origins = nearest_origins(same, self.meanface, trained_on)
-            rows = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
-            remapped = self.net.head.remapped(rows, spec, self.net.spec, origins, self.meanface)
-            made = {f"head.{name}": tensor for name, tensor in remapped.items()}
-            made |= {name: stored[name][origins.landmark] for name in PER_LANDMARK[1:] if name in stored}
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise UserError(
-                f"{self.file} does not describe a net that can be started from ({type(error).__name__} {error})"
-            ) from None
-        rest = layout.count - len(same)
-        words = f"; {len(same)} of {layout.count} landmarks mapped"
-        return made, words + (f", {rest} from their nearest" if rest else "")
-
-    def _compare_sizes(self, old: np.ndarray, shared: list[int]) -> None:
-        """Warn if faces have another size in the crops of the file's net, and name the protocol that gives them the
-        same size.
-
-        old (M, 2): mean places of the shared landmarks in those crops, in [0, 1]; shared (M,): the same landmarks in
-        this net.
-        """
-
-        def scale_of(meanface: np.ndarray) -> float:
-            """Return the size of the shared landmarks on a mean face, as a multiple of that in the file's net."""
-            return float(np.sqrt(np.linalg.det(similarity(old, meanface[shared])[:, :2])))
-
-        def alike(meanface: np.ndarray) -> float:
-            """Return the ratio of the face sizes, the larger by the smaller."""
-            return float(np.exp(abs(np.log(scale_of(meanface)))))
-
-        scale = scale_of(self.meanface)
-        if 1 / ALIKE < scale < ALIKE:
-            return
-        box = box_of(self.meanface) * FRAME
-        cut = {
-            name: crop_box(box, load_protocol(self.protocols, name), FRAME, FRAME) / FRAME
-            for name in ("square", "inner")
-        }
-        fits = {name: alike(to_crop(self.meanface, crop)) for name, crop in cut.items()}
-        best = min(fits, key=fits.__getitem__)
-        which = f"--protocol {best}" if fits[best] < ALIKE else f"neither --protocol {' nor '.join(fits)}"
-        self.warn(
-            f"faces are {scale:.2f} times as large in these crops as in those of {self.file}: {which} makes them alike"
-        )
+    None if the file's tensors fit as they are; no tensors if none can be used. stored, known: tensors and values of the
+    file, which is our checkpoint.
+    """
+    spec, old = known["net"], layout_of(known["layout"])
+    same = shared_landmarks(layout, old)
+    if not same:
+        return {}, f"; the backbone only: layout {layout.name} shares no landmark with {old.stored} (same_as)", 1.0
+    if spec["head"] != net.spec["head"]:
+        return {}, "; the backbone only: its head is another", 1.0
+    alike = layout.count == old.count and spec.get("neighbor_index") == net.spec.get("neighbor_index")
+    if alike and same == {i: i for i in range(old.count)}:
+        return None
+    old_meanface = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
+    scale = 1.0
+    if old_meanface is not None and len(same) > 1:
+        linear = similarity(old_meanface[list(same.values())], meanface[list(same)])[:, :2]
+        scale = float(np.sqrt(np.linalg.det(linear)))
+    origins = nearest_origins(same, meanface, old_meanface)
+    rows = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
+    remapped = net.head.remapped(rows, spec, net.spec, origins, meanface)
+    mapped = {f"head.{name}": tensor for name, tensor in remapped.items()}
+    mapped |= {name: stored[name][origins.landmark] for name in PER_LANDMARK[1:] if name in stored}
+    rest = layout.count - len(same)
+    nearest = f", {rest} from their nearest" if rest else ""
+    return mapped, f"; {len(same)} of {layout.count} landmarks mapped{nearest}", scale

@@ -15,44 +15,40 @@ from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils.data.batches import Batches, Shuffle, make_order
 from utils.data.loader import explaining_errors, train_loader
-from utils.settings import memory
+from utils.settings import memory, rooms
 from utils.settings.config import ROOT, Settings
-from utils.settings.extras import extra, has_extra
 from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
-from utils.train import checkpoint, nonfinite
+from utils.train import nonfinite
 from utils.train.batchnorm import share_batch_norm
 from utils.train.callbacks import Callbacks
-from utils.train.experiment import Experiment
+from utils.train.experiment import Experiment, ValidationResult
 from utils.train.history import History, make_whole, resumable, save
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
 from utils.train.run_folder import Run, net_checksum
-from utils.train.schedule import make_schedule
+from utils.train.schema import FORMAT
 from utils.train.solver import Solver
 from utils.train.step_values import NonFinite, StepValues, one_behind
 
 
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     """Train until the last epoch. Write best.pt and last.pt to the run's folder, and what the callbacks of --log write."""
-    settings, samples, says = experiment.settings, experiment.samples, experiment.says
-    teacher = (
-        [net_checksum(settings.train.teacher)] if settings.train.teacher else []
-    )  # a resumed run must have the same
-    checksums = [*samples.checksums, *teacher]
+    settings, samples = experiment.settings, experiment.samples
     callbacks = Callbacks(settings.train.log if ranks.first else [])
-    solver, order = make_solver(experiment, run, ranks, resume)
-    described = {"net": solver.net.spec, **experiment.description, "data": checksums}
+    solver, order, doubt = make_solver(experiment, run, ranks, resume)
+    described = {"net": solver.net.spec, **experiment.description, "data": samples.checksums}
+    if settings.train.teacher:
+        described["teacher"] = net_checksum(settings.train.teacher)
     ranks.check_alike(described)
     history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
-    loader = make_loader(
-        samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device
-    )
+    first, last = history.epochs, settings.train.epochs
+    loader = make_loader(samples.batches, order.epochs(first, last), settings.train, ranks.device)
     validate = experiment.validator(solver)
-    per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
-    if history.epochs >= epochs:
+    images = len(order) * order.batch * ranks.count  # of an epoch
+    if first >= last:
         logger.info(
-            f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs"
+            f"{run.folder.name} is finished: all {last} epochs are trained; to train longer, give a larger --epochs"
         )
     with (
         callbacks,
@@ -60,60 +56,59 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
         closing(solver.phases),
         explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""),
         progress(
-            total=epochs * per_epoch,
-            initial=history.epochs * per_epoch,
-            unit=" images",
-            disable=not ranks.first,
-            smoothing=0.05,
+            total=last * images, initial=first * images, unit=" images", disable=not ranks.first, smoothing=0.05
         ) as bar,
     ):
         callbacks.start(run.folder, settings.flat(), history)
         batches = iter(loader)
-        for epoch in range(history.epochs, epochs):
-            if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
-                logger.info(
-                    f"no better validation {says.partition(' {')[0]} for {settings.train.early_stop} epochs: stopped early"
-                )
+        for epoch in range(first, last):
+            if 0 < settings.train.early_stop <= history.epochs_since_best():
+                figure = experiment.says.partition(" {")[0]
+                logger.info(f"no better validation {figure} for {settings.train.early_stop} epochs: stopped early")
                 break
-            bar.set_description(f"epoch {epoch + 1}/{epochs}")
+            bar.set_description(f"epoch {epoch + 1}/{last}")
             with _memory(settings, order.batch, run, epoch):
                 terms, seconds, waited = train_epoch(solver, batches, order, epoch, samples.batches.name, bar)
-            state, figures, limits, pictures = validate()
-            speed = per_epoch / seconds
+            result = validate()
+            speed = images / seconds
             better = history.add(
-                {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, **figures},
+                {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, **result.figures},
                 {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": speed},
             )
             if ranks.first:
-                save(
-                    run,
-                    history,
-                    {
-                        "format": checkpoint.FORMAT,
-                        **described,
-                        **limits,
-                        "args": settings.flat(),
-                        "epoch": epoch,
-                        **figures,
-                        "threads": torch.get_num_threads(),
-                        "model": {name: tensor.detach().cpu() for name, tensor in state.items()},
-                    },
-                    solver.state_dict(),
-                    better,
-                )
-                speeds = {f"time/{key}": value for key, value in history.times[-1].items() if key != "epoch"}
-                callbacks.epoch({**history.rows[-1], **speeds}, pictures)
+                save(run, history, _values(described, settings, epoch, result), solver.state_dict(), better)
+                callbacks.epoch(history.last_epoch(), result.pictures)
                 if resume:  # its values may differ from those of the epochs before
                     write_text(run.folder / "args.yaml", settings.dump())
-            figure = figures[experiment.figure]
-            validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"
-            logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
+            validated = _in_words(experiment, result.figures[experiment.figure], better)
+            logger.info(f"epoch {epoch + 1}/{last}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
     if history.diverged():
         logger.warning(
             f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
             "diverged; lower --learning-rate"
         )
+    if doubt:
+        logger.warning(doubt)
     ranks.wait()  # until the first process has written the last checkpoint
+
+
+def _in_words(experiment: Experiment, figure: float, better: bool) -> str:
+    """Return the validation figure of an epoch in words, empty without validation faces."""
+    return "" if np.isnan(figure) else f", validation {experiment.says.format(figure)}{' (best)' if better else ''}"
+
+
+def _values(described: dict[str, Any], settings: Settings, epoch: int, result: ValidationResult) -> dict[str, Any]:
+    """Return the values of a checkpoint but for the state of the training."""
+    return {
+        "format": FORMAT,
+        **described,
+        **result.limits,
+        "args": settings.flat(),
+        "epoch": epoch,
+        **result.figures,
+        "threads": torch.get_num_threads(),
+        "model": {name: tensor.detach().cpu() for name, tensor in result.state.items()},
+    }
 
 
 def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: torch.device) -> Any:
@@ -122,14 +117,16 @@ def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: 
     """
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)
-    on_device = train.pixels == "device" or (train.pixels == "auto" and gpu and has_extra("gpu"))
+    on_device = train.pixels == "device" or (train.pixels == "auto" and gpu and rooms.gpu)
     if isinstance(batches, Batches) and on_device:
-        return extra("gpu", "feed").DeviceLoader(batches, keys, device, max(workers, 1))
+        return rooms.gpu.DeviceLoader(batches, keys, device, max(workers, 1))
     return train_loader(batches, keys, workers, gpu)
 
 
-def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Shuffle]:
-    """Return the solver of a net with initial weights, and the order of the batches. Write the settings of a new run."""
+def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Shuffle, str]:
+    """Return the solver of a net with initial weights, the order of the batches, and the doubt about these weights, see
+    `InitialWeights`. Write the settings of a new run.
+    """
     settings, samples = experiment.settings, experiment.samples
     train = settings.train
     torch.manual_seed(train.seed)
@@ -148,13 +145,12 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
         phases = Profile(run.folder / "trace.json", ranks.device) if train.profile and ranks.first else None
-        schedule = make_schedule(train, len(order) // train.accumulate)
         if train.warmup >= train.epochs and ranks.first:
             logger.warning(
                 f"the warm-up of {train.warmup:g} epochs (--warmup) is as long as the training of {train.epochs}: its rate "
                 f"stays below --learning-rate {train.learning_rate:g}"
             )
-        solver = Solver(net, train, settings.loss, schedule, ranks, phases)
+        solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks, phases)
     except ValueError as error:
         raise UserError(str(error)) from None
     if ranks.first and not resume:
@@ -165,7 +161,9 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
         f"{run.folder.name}: {experiment.title}, from {started.words}; {samples.words}; {ranks.count} x "
         f"{ranks.device}, {solver.dtype or 'float32'}"
     )
-    return solver, order
+    if started.doubt:
+        logger.warning(started.doubt)
+    return solver, order, started.doubt
 
 
 def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], run: Run) -> History:
@@ -176,7 +174,7 @@ def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], r
     """
     stored = resumable(
         run,
-        {key: described[key] for key in ("net", "layout", "data")},
+        {key: described[key] for key in ("net", "layout", "data", "teacher") if key in described},
         ROOT / experiment.settings.data.data_root,
     )
     stored["best"] = solver.ranks.agree(lambda: make_whole(run, experiment.figure, stored))
@@ -190,7 +188,7 @@ def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], r
         solver.load_state_dict(stored["solver"])
     except ValueError as error:
         raise UserError(f"{run.last} cannot be resumed: {error}; train a new run") from None
-    solver.step = history.epochs * solver.schedule.epoch  # the number of steps per epoch may have changed
+    solver.step = history.epochs * solver.schedule.steps  # the number of steps per epoch may have changed
     return history
 
 

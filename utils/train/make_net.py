@@ -1,24 +1,37 @@
 """The landmark net that the settings describe: its head, outputs, stages and parts of the face."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
-from nets.stages.auxiliary import TERMS
+from nets import NetOptions, Trainable, make_spec, net_row
+from nets import build_net as build_with
+from nets.registry import SWITCHES, TERMS
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
+from utils.settings.heads import HEADS, STAGES
 from utils.settings.sections import LossSettings, NetSettings
+from utils.settings.union import members_of
+
+# {first word of a group of landmarks: the part of the face to which it belongs}
+PARTS = {"brow": "eye_{}", "eye": "eye_{}", "pupil": "eye_{}", "nose": "nose", "lips": "mouth"}
+
+
+def build_net(spec: dict) -> Trainable:
+    """Return a net with random weights, see `nets.build_net`, which may have the heads and stages of rooms of extras."""
+    return build_with(spec, HEADS, STAGES)
+
+
+def new_net(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | None = None) -> Trainable:
+    """Return a net with random weights. meanface, labelled: see `make_net`."""
+    return build_net(make_spec(options, meanface, labelled, HEADS))
 
 
 def head_options(net: NetSettings, loss: LossSettings) -> dict:
     """Return the keyword arguments of the head's class."""
     values, row = {**vars(net), **vars(loss)}, HEADS[net.head]
     options = {key: values[key] for key in row.options if key != "num_nb"}
-    if "sigma" in row.weights:
-        options["sigma"] = loss.sigma > 0
-    return options
+    return options | {key: values[key] > 0 for key in SWITCHES if key in row.weights}
 
 
 def auxiliary_outputs(loss: Mapping[str, Any]) -> list[str]:
@@ -40,7 +53,7 @@ def figure_of(args: Mapping[str, Any]) -> str:
 def lid_openings(layout: Layout) -> list[tuple[int, int, int, int]]:
     """Return opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
     found = []
-    for member in layout.parts().values():
+    for member in members_of(layout).values():
         for name in (*EYES, INNER_LIPS):
             ring = [member.index[i] for i in member.layout.ring(name) or ()]
             found += [(upper, lower, ring[0], ring[len(ring) // 2]) for upper, lower in opposite(ring)]
@@ -72,12 +85,11 @@ def make_net(
     layout: Layout,
     meanface: np.ndarray,
     labelled: np.ndarray | None = None,
-    levels: int = 1,
 ) -> Trainable:
     """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
     labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same.
-    levels: score maps in training, see `PIPHead`. ValueError for choices that do not fit together.
+    ValueError for choices that do not fit together.
     """
     groups = None
     if net.head == "parts":
@@ -85,12 +97,8 @@ def make_net(
         if rest := sorted(set(range(layout.count)) - {i for ids in groups for i in ids}):
             groups.append(rest)
     openings = lid_openings(layout) if loss.openings > 0 else []
-    if loss.openings > 0 and not net.refine:
-        raise ValueError("openings is a loss term of the refiner; add --refine, or leave --openings out")
     if loss.openings > 0 and not openings:
         raise ValueError(f"layout {layout.name} has no rings eye_left, eye_right or lips_inner; leave --openings out")
-    if loss.visible > 0 and not net.refine:
-        raise ValueError("visible is read from the refiner's patches; add --refine, or leave --visible out")
     options = NetOptions(
         net.net,
         net.head,
@@ -107,20 +115,7 @@ def make_net(
         groups,
         openings,
     )
-    return build_net(make_spec(options, meanface, labelled), levels)
-
-
-def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:
-    """Raise ValueError if a batch of one picture gives a batch norm a single value per channel, which it cannot
-    normalise.
-
-    forward: of a copy of the net in training mode, since this changes running statistics. side: px of the picture.
-    """
-    try:
-        with torch.no_grad():
-            forward(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-    except ValueError as error:
-        raise ValueError(f"{error}; give a larger --batch-size or --input-size") from None
+    return new_net(options, meanface, labelled)
 
 
 def facial_parts(layout: Layout) -> dict[str, list[int]]:
@@ -131,15 +126,8 @@ def facial_parts(layout: Layout) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for group, ids in layout.groups.items():
         kind, _, side = group.partition("_")
-        name = {
-            "brow": f"eye_{side}",
-            "eye": f"eye_{side}",
-            "pupil": f"eye_{side}",
-            "nose": "nose",
-            "lips": "mouth",
-        }.get(kind)
-        if name:
-            found.setdefault(name, []).extend(ids)
+        if kind in PARTS:
+            found.setdefault(PARTS[kind].format(side), []).extend(ids)
     if not found:
         raise ValueError(
             f"layout {layout.name} has no groups eye_left, eye_right, nose... or lips..., which --local-parts and "

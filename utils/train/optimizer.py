@@ -3,17 +3,20 @@
 import math
 import re
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nets.registry import MODULES
 from nets.trainable import Trainable, batch_norms
 
-OUTPUT_MODULES = {"visible": "visibility.", "face": "face."}  # {output: its module, unless it is an auxiliary head}
 
-
-def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) -> torch.optim.Optimizer:
+def make_optimizer(
+    net: nn.Module, kind: str, weight_decay: float, norms: bool, refused: Tensor | None = None
+) -> torch.optim.Optimizer:
     """Return Adam or AdamW. kind: `adam` or `adamw`. norms: whether biases, norms and PReLU slopes are decayed too.
+    refused (): a step leaves the weights as they are while this is 1.
 
     On a GPU the learning rate and the step counter are tensors on the device, so that a CUDA graph can hold a step.
     """
@@ -25,9 +28,11 @@ def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) 
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": weight_decay * norms},
     ]
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](
+    optimizer: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](
         groups, lr=torch.zeros((), device=device) if on_gpu else 0.0, fused=True, capturable=on_gpu
     )
+    optimizer.found_inf = refused  # what fused optimizers read; a GradScaler puts its own in its place
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -48,23 +53,20 @@ class Average:
 
     def __init__(self, net: nn.Module, decay: float, ramp: int):
         self.decay, self.ramp = decay, ramp
-        tensors = {name: tensor.detach() for name, tensor in net.state_dict().items()}
-        self.state = {name: tensor.clone() for name, tensor in tensors.items()}
-        floats = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
-        others = [name for name in tensors if name not in floats]
-        self.floats, self.counters = (
-            [[held[name] for name in names] for held in (self.state, tensors)] for names in (floats, others)
-        )
+        current = net.state_dict()
+        self.state = {name: tensor.clone() for name, tensor in current.items()}
+        floats = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        counters = [name for name in current if name not in floats]
+        self.floats = [self.state[name] for name in floats], [current[name] for name in floats]
+        self.counters = [self.state[name] for name in counters], [current[name] for name in counters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update the average after step number `step`, counted from 0."""
         decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
-        averaged, current = self.floats
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-        counted, seen = self.counters
-        if counted:
-            torch._foreach_copy_(counted, seen)
+        torch._foreach_lerp_(*self.floats, 1 - decay)
+        if self.counters[0]:
+            torch._foreach_copy_(*self.counters)
 
 
 def precision(amp: str, device: torch.device) -> torch.dtype | None:
@@ -72,18 +74,16 @@ def precision(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "fp16" and device.type != "cuda":
         raise ValueError("amp fp16 needs a CUDA GPU; use bf16 or off")
     if amp == "auto":
-        return (
-            torch.bfloat16 if (torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16()) else None
-        )
+        is_faster = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16()
+        amp = "bf16" if is_faster else "off"
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
 
 
 def _cpu_bf16() -> bool:
     """Return whether bf16 is faster than fp32 on this CPU: with AMX, or with AMD's AVX-512 BF16. Intel's is slower."""
     known = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
-    return bool(
-        known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a"))
-    )  # only AMD's CPUs have SSE4a
+    # only AMD's CPUs have SSE4a
+    return bool(known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a")))
 
 
 def freeze(net: Trainable, part: str | None, trained: Collection[str]) -> list[nn.Module]:
@@ -97,7 +97,7 @@ def freeze(net: Trainable, part: str | None, trained: Collection[str]) -> list[n
     if part == "backbone":
         net.backbone.requires_grad_(False)
     if part == "landmarks":
-        parts = tuple(OUTPUT_MODULES.get(output, f"auxiliary.{output}.") for output in trained)
+        parts = tuple(f"{MODULES[output]}." for output in trained)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(re.sub(r"^(net\.)+", "", name).startswith(parts))
     return batch_norms(net.backbone if part == "backbone" else net)

@@ -11,10 +11,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from pipnet.files import write_atomic
 from utils.train.solver import Phases
 
-SKIPPED, STEPS = (
-    5,
-    20,
-)  # steps before the measured ones, in which memory is allocated and kernels are chosen; measured steps
+SKIPPED = 5  # first steps, in which memory is allocated and kernels are chosen
+STEPS = 20  # that are measured
 NAMES = ("data", "forward", "backward", "optimiser")
 
 

@@ -16,12 +16,13 @@ import torch
 import torch.distributed as dist
 from loguru import logger
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from pipnet.cores import cores, free_cores
 from pipnet.errors import UserError, one_line
 
-LATE = re.compile("[Tt]imed out")
-LOST = re.compile(rf"Connection (closed|reset) by peer|Broken pipe|gloo.*({LATE.pattern}|closed)", re.DOTALL)
+LOST = re.compile("Connection (closed|reset) by peer|Broken pipe|gloo.*([Tt]imed out|closed)", re.DOTALL)
 TIMEOUT = timedelta(minutes=30)  # a collective operation of the training waits so long for the other processes
 PATIENCE = timedelta(hours=12)  # the processes wait so long while one of them prepares data or exports a net
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_MMAP_MAX
@@ -30,14 +31,12 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_M
 class Ranks(NamedTuple):
     """This process among those of the run.
 
-    store: where a process leaves a mark when it has lost another one. patient: the process group for waits that may
-    take hours.
+    patient: the process group for waits that may take hours.
     """
 
     rank: int
     count: int
     device: torch.device
-    store: dist.Store | None = None
     patient: dist.ProcessGroup | None = None
 
     @property
@@ -130,35 +129,23 @@ class Ranks(NamedTuple):
     @contextmanager
     def connected(self):
         """Leave the process group together at the end of the body.
-        Raise UserError when another process has died or hangs.
+        Raise UserError when another process has ended or hangs.
 
-        The error is raised 20 s late, so that it can name the processes that are silent. If another process has ended,
-        the launcher has usually stopped this one by then, so only the message of the process that failed is shown.
+        The error is raised 20 s late: by then the launcher has usually stopped this process, so that only the message
+        of the process that failed is shown.
         """
         try:
             yield
         except RuntimeError as error:
             if self.count == 1 or not (isinstance(error, dist.DistError) or LOST.search(str(error))):
                 raise
-            silent = self._silent()
-            if LATE.search(str(error)):
-                raise UserError(
-                    f"{silent} has not answered for {TIMEOUT.total_seconds() / 60:g} minutes; look at it and at its "
-                    "node, then go on with --resume"
-                ) from None
-            raise UserError(f"{silent} has ended; its own last line, or that of its node, names the cause") from None
+            time.sleep(20)
+            raise UserError(
+                f"another process has ended, or has not answered for {TIMEOUT.total_seconds() / 60:g} minutes; its own "
+                "last line, or that of its node, names the cause; go on with --resume"
+            ) from None
         if self.count > 1:
             dist.destroy_process_group()
-
-    def _silent(self) -> str:
-        """Return the silent processes in words. Waits 20 s to learn which ranks are silent."""
-        try:
-            self.store.set(f"noticed/{self.rank}", "")
-            time.sleep(20)
-            silent = [str(rank) for rank in range(self.count) if not self.store.check([f"noticed/{rank}"])]
-        except RuntimeError:  # the store has ended with its process
-            silent = []
-        return f"process {' and '.join(silent)}" if silent else "another process"
 
 
 def cannot_meet(address: str, port: str | int, error: Exception) -> str:
@@ -189,7 +176,17 @@ def start_ranks() -> Ranks:
     if count == 1:
         return Ranks(0, 1, device)
     try:
-        store, rank, count = next(dist.rendezvous("env://"))
+        store, rank, count = next(rendezvous("env://"))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # the launcher's store still holds what a stopped attempt wrote
+            store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=TIMEOUT,
+            device_id=device if cuda else None,
+        )
     except ValueError as error:
         raise UserError(
             f"WORLD_SIZE is {count}, but {one_line(error)}; start several processes with bash main.sh {count} ..., "
@@ -197,23 +194,9 @@ def start_ranks() -> Ranks:
         ) from None
     except dist.DistError as error:  # a port that is in use, an address that nobody has or answers at
         raise UserError(cannot_meet(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], error)) from None
-    if (
-        os.environ.get("GROUP_WORLD_SIZE") == "1"
-    ):  # one node; its launcher's store still holds what a stopped attempt wrote
-        store = dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    store.set(f"here/{rank}", "")
-    store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a process that starts slowly does not hang
-    dist.init_process_group(
-        "nccl" if cuda else "gloo",
-        store=store,
-        rank=rank,
-        world_size=count,
-        timeout=TIMEOUT,
-        device_id=device if cuda else None,
-    )
     atexit.register(_leave)
     patient: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
-    return Ranks(rank, count, device, store, patient)
+    return Ranks(rank, count, device, patient)
 
 
 def _local_count() -> int:
@@ -233,16 +216,14 @@ def variable(name: str, default: int) -> int:
 
 
 def _leave() -> None:
-    """Leave the process group when this process ends without having left it, mostly after an error."""
-    if not dist.is_initialized():
-        return
-    if dist.get_backend() == "nccl":
-        # NCCL's shutdown waits for the other processes, which wait for this one in a collective; exiting breaks the
-        # deadlock
+    """End a process that has not left the process group, mostly after an error.
+
+    NCCL's shutdown would wait for the other processes, which wait for this one in a collective.
+    """
+    if dist.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
-    dist.destroy_process_group()
 
 
 def set_threads(threads: int, deterministic: bool) -> None:

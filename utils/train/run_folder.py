@@ -5,16 +5,16 @@ import re
 import shlex
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED, UNIONS, checksum, shipped, shipped_net
 from pipnet.runtimes import RUNTIMES, stored_values
-from utils.settings.extras import extra, has_extra
+from pipnet.shipped import SHIPPED, checksum, shipped, shipped_net
+from utils.settings import rooms
 from utils.settings.formats import FORMATS, SOURCE, files_of, folder_of
 from utils.settings.yaml_files import nearest, read_yaml
 from utils.train import checkpoint
-from utils.train.checkpoint import weights_and_mean_face
+from utils.train.weight_files import weights_and_mean_face
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
@@ -27,8 +27,7 @@ class Run(NamedTuple):
     weights: the file under test
     given: exported files that came with the weights, or the file under test itself. The first one is used to predict.
     They are never written
-    given_view: the layout of these files, if the weights have learnt several
-    view: the layout in which a net of several layouts is tested and exported; None: all
+    view: the layout, of several that the net has learnt, in which it is exported; None: the first one, as in `given`
     anew: formats whose file depends on more than the weights, such as the calibration faces, so that an export writes
     it anew
     """
@@ -36,9 +35,8 @@ class Run(NamedTuple):
     folder: Path
     weights: Path
     given: tuple[Path, ...] = ()
-    given_view: str | None = None
     view: str | None = None
-    anew: tuple[str, ...] = ("pipeline",)
+    anew: tuple[str, ...] = ("pipeline", "pipeline-int8")
 
     @property
     def alone(self) -> bool:
@@ -63,6 +61,14 @@ class Run(NamedTuple):
         """Return the path of the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
 
+    def in_layout(self, view: str | None, learnt: dict[str, Any]) -> "Run":
+        """Return the run whose exports have the layout `view`; None: the first one that the net has learnt.
+
+        learnt: the layout in the checkpoint.
+        """
+        first = next(iter(learnt.get("members", {})), view)
+        return self._replace(view=None if view == first else view)
+
     def part(self, name: str) -> "Run":
         """Return the run of one of several nets, in a folder of that name below the run's."""
         return Run(self.folder / name, self.folder / name / "best.pt")
@@ -82,10 +88,9 @@ class Run(NamedTuple):
 
     def export_path(self, name: str) -> Path:
         """Return the path to which the weights are exported. name: a format, key of FORMATS."""
-        view = None if self.view == self.given_view else self.view
-        suffix = f"{f'.{plain_name(view)}' if view else ''}{FORMATS[name].suffix}"
+        suffix = f"{f'.{plain_name(self.view)}' if self.view else ''}{FORMATS[name].suffix}"
         fitting = [file for file in self.given if file.name.endswith(suffix)]
-        if fitting and self.model in ("torch", name) and (self.given_view is None or self.view):
+        if fitting and self.model in ("torch", name):
             return fitting[0]
         return self.folder / f"best{suffix}" if self.alone else self.settings_file.with_suffix(suffix)
 
@@ -120,11 +125,7 @@ class Run(NamedTuple):
         """Return the file to predict with: the first export that came with the weights, if it has the layout, else the
         weights.
         """
-        return (
-            self.weights
-            if self.given_view and self.view not in (None, self.given_view)
-            else next(iter(self.given), self.weights)
-        )
+        return self.weights if self.view else next(iter(self.given), self.weights)
 
     @property
     def epochs(self) -> int:
@@ -149,31 +150,25 @@ def find_run(exp: str | None, root: Path, train: bool, resume: bool = False) -> 
     Without --exp, a training gets the next free id, everything else the newest run. UserError if there is nothing to
     test.
     """
-    is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
+    name = exp or ""
+    is_file = Path(name).suffix in SUFFIXES or Path(name).is_file() or "," in name
     if train and (exp in SHIPPED or is_file):
-        kind = "a list of files" if is_file and "," in exp else "a file" if is_file else "a shipped net"
+        kind = "a shipped net" if exp in SHIPPED else "a list of files" if "," in name else "a file"
         raise UserError(f"--exp {exp} is {kind}; give an id or a folder to train in (--weights {exp} starts from it)")
     if exp in SHIPPED:
-        given = (shipped(f"{exp}{FORMATS[name].suffix}") for name in ("onnx", "int8"))
-        weights, view = shipped_net(exp, ".pt", ".onnx"), UNIONS.get(exp)
-        return Run(
-            root / FILES / exp,
-            weights,
-            tuple(takewhile(Path.is_file, given)),
-            view if weights.suffix == ".pt" else None,
-        )
+        given = (shipped(f"{exp}{FORMATS[format].suffix}") for format in ("onnx", "int8"))
+        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), tuple(takewhile(Path.is_file, given)))
     if is_file:
-        return _find_file(exp, root)
-    if exp is None:
-        if train and not resume:
-            folder = root / next_id(root)
-        else:
-            runs = sorted(root.glob("*/last.pt" if resume else "*/best.pt"), key=lambda path: path.stat().st_mtime)
-            if not runs:
-                raise UserError(f"nothing is trained yet in {root}; train a net (--train) or name one (--exp)")
-            folder = runs[-1].parent
-    else:
+        return _find_file(name, root)
+    if exp is not None:
         folder = folder_of(exp, root)
+    elif train and not resume:
+        folder = root / next_id(root)
+    else:
+        files = [*root.glob("*/last.pt" if resume else "*/best.pt")]
+        if not files:
+            raise UserError(f"nothing is trained yet in {root}; train a net (--train) or name one (--exp)")
+        folder = max(files, key=lambda path: path.stat().st_mtime).parent
     run = Run(folder, folder / "best.pt")
     if not train and not run.weights.is_file():
         names = sorted(path.parent.name for path in root.glob("*/best.pt")) if root.is_dir() else []
@@ -206,7 +201,7 @@ def net_files(text: Path | str) -> list[Path]:
     files, mean = weights_and_mean_face(text)
     if files[0].suffix in RUNTIMES:
         return [file for file in files_of(files[0]) if file.is_file()]
-    beside = extra("systems").mean_faces(files[0]) if has_extra("systems") else []
+    beside = rooms.systems.mean_faces(files[0]) if rooms.systems else []
     return [*files, *([mean] if mean else beside)]
 
 

@@ -17,7 +17,7 @@ from utils.train.run_folder import Run, is_run, next_id
 LOCK, LOG = ".lock", "log.txt"
 PATIENCE = 5  # seconds to wait for a lock; a process that was killed has ended by then
 # files of a run that has not ended its first epoch; a folder with others is moved aside with --overwrite only
-UNTRAINED = {LOCK, LOG, "args.yaml", "initialisation.csv", "events", "wandb.txt", "mlflow.txt"}
+UNTRAINED = {LOCK, LOG, "args.yaml", "initialisation.csv", "events", "wandb.txt"}
 EVENTS = "events/events.out.tfevents."
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")  # beginning of our log
 
@@ -157,7 +157,7 @@ def log_to(file: Path):
     """Return a sink for the logger that appends to `file`. A line that cannot be written is dropped.
 
     If the disk is full, the next checkpoint reports it. UserError for a link, a pipe or a device, which could lead
-    anywhere, and for a file that has another name too.
+    anywhere.
     """
 
     def opened() -> int:
@@ -169,13 +169,9 @@ def log_to(file: Path):
 
     if os.path.lexists(file):
         try:
-            descriptor = opened()
-            links = os.fstat(descriptor).st_nlink
-            os.close(descriptor)
+            os.close(opened())
         except OSError as error:
             raise UserError(
                 f"{file} cannot be written to ({error.strerror}); remove it or give another --exp"
             ) from None
-        if links > 1:
-            raise UserError(f"{file} is one file under several names (hard links); replace it by a copy")
     return write

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nets.registry import ACTS, HEADS
-from nets.stages.auxiliary import STATES, TERMS
+from nets.outside import is_outside
+from nets.registry import ACTS, STATES, SWITCHES, TERMS
 from pipnet.card import (
     ANY,
     FLAG,
@@ -21,7 +21,6 @@ from pipnet.card import (
     TEXT,
     Kind,
     check,
-    check_layout,
     maybe,
     nullable,
     number,
@@ -32,10 +31,12 @@ from pipnet.card import (
     whole,
 )
 from pipnet.errors import UserError
-from utils.settings.extras import EXTRAS, has_extra
+from utils.settings.config import check_values
+from utils.settings.heads import HEADS
 from utils.settings.layouts import Layouts
+from utils.settings.rooms import ROOMS
 from utils.settings.sections import KEYS
-from utils.settings.yaml_files import nearest
+from utils.settings.union import layout_of
 
 FORMAT = 2
 
@@ -59,7 +60,9 @@ CHECKSUMS = several(TEXT, least=1)
 NUMBERS = table_of(nullable(FIGURE))
 SPEC = record(  # see nets.build.make_spec
     net=TEXT,
-    head=one_of(HEADS),
+    head=Kind(
+        one_of(HEADS).says, lambda value: isinstance(value, str) and (value in HEADS or is_outside("heads", value))
+    ),
     stride=whole(1, 1024),
     input_size=SIZE,
     act=nullable(one_of(ACTS)),
@@ -83,6 +86,7 @@ COMMON = {
     "model": TENSORS,
     "format": one_of((FORMAT,)),
     "data": maybe(CHECKSUMS),
+    "teacher": maybe(TEXT),
     "epoch": maybe(whole()),
     "threads": maybe(whole(0, 4096)),
     "command": maybe(TEXT),
@@ -130,49 +134,39 @@ STATE = record(  # what a training goes on from
         ),
     ),
 )
-ALWAYS = ("task", "val", "epochs")  # args that are read as they stand in the file
 
 
-def check_checkpoint(values: dict[str, Any]) -> None:
-    """Raise ValueError, which names the value, if our checkpoint is incomplete, has wrong types or contradicts itself.
+def checked(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of our checkpoint, with its settings in their types: a single name is a list if the setting is one.
 
-    Settings are converted in place: a single name becomes a list if the setting is a list.
+    ValueError, which names the value, if it is incomplete, has wrong types or contradicts itself.
     """
-    check(values, record(args=table_of(ANY)), "")
-    _check_args(values["args"])
-    task = values["args"]["task"]
-    check(values, DETECTOR if task == "detect" else LANDMARKS, "")
-    if task == "landmarks":
+    check(values, record(args=record(task=ANY, val=ANY, epochs=ANY)), "")  # others are new since the file was written
+    values = {**values, "args": _typed(values["args"])}
+    detects = values["args"]["task"] == "detect"
+    check(values, DETECTOR if detects else LANDMARKS, "")
+    if not detects:
         _check_landmarks(values)
     if "solver" in values or "rows" in values:
         check(values, STATE, "")
-        _check_state(values, "val_miss" if task == "detect" else "val_nme")
+        _check_state(values, "val_miss" if detects else "val_nme")
+    return values
 
 
-def _check_args(args: dict[str, Any]) -> None:
-    """Convert the settings to their types in place. ValueError for unknown or wrong ones.
-
-    Settings may be missing, since an older version may have written the file.
-    """
-    for key in ALWAYS:
-        if key not in args:
-            raise ValueError(f"args.{key} is missing, it must be a value of that setting")
-    for key in [key for key in args if key not in KEYS]:
-        if all(map(has_extra, EXTRAS)):
-            raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")
-        del args[key]  # it may be of a room that this checkout lacks
-    for key, value in args.items():
-        try:
-            args[key] = KEYS[key].check(value)
-        except UserError as error:
-            raise ValueError(f"args.{error}") from None
+def _typed(args: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in their types, without those of rooms that this checkout lacks. ValueError for wrong ones."""
+    known = args if all(ROOMS.values()) else {key: value for key, value in args.items() if key in KEYS}
+    try:
+        return check_values(known, "args")
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_landmarks(values: dict[str, Any]) -> None:
     """Raise ValueError if layout, mean face, neighbors, parts of the face and options of the head do not fit each
     other.
     """
-    spec, layout = values["net"], check_layout(values["layout"])
+    spec, layout = values["net"], layout_of(values["layout"])
     layouts = Layouts(values.get("layouts", {}))
     for name, row in layouts.rows.items():
         try:
@@ -185,31 +179,25 @@ def _check_landmarks(values: dict[str, Any]) -> None:
                 layouts.load(name)
         except UserError as error:
             raise ValueError(f"layouts.{name}: {error}") from None
-    for name, points in (
-        ("meanface", values.get("meanface")),
-        ("net.meanface", spec.get("meanface")),
-        ("net.neighbor_index", spec.get("neighbor_index")),
-    ):
-        if points is not None and len(points) != layout.count:
-            raise ValueError(f"{name} has {len(points)} landmarks, {layout.count} belong there")
-    neighbors = spec.get("neighbor_index") or []
-    if len({len(ids) for ids in neighbors}) > 1:
+    indices = several(whole(0, layout.count - 1))
+    neighbors = several(indices, layout.count)
+    points = several(ANY, layout.count)
+    own = record(
+        meanface=maybe(points),
+        neighbor_index=maybe(neighbors),
+        groups=maybe(nullable(several(indices))),
+        openings=maybe(several(indices)),
+        local_parts=maybe(nullable(table_of(indices))),
+    )
+    check(values, record(meanface=maybe(nullable(points)), net=own), "")
+    if len({len(ids) for ids in spec.get("neighbor_index", ())}) > 1:
         raise ValueError("net.neighbor_index has landmarks with different numbers of neighbors")
-    parts = {
-        "neighbor_index": neighbors,
-        "groups": spec.get("groups") or [],
-        "openings": spec.get("openings") or [],
-        "local_parts": list((spec.get("local_parts") or {}).values()),
-    }
-    for name, several_ids in parts.items():
-        if any(i >= layout.count for ids in several_ids for i in ids):
-            raise ValueError(f"net.{name} names a landmark outside 0..{layout.count - 1}")
-    options = HEADS[spec["head"]].options
+    options = HEADS[spec["head"]].options if spec["head"] in HEADS else KEYS  # of code that is not imported
     for key, value in spec["head_options"].items():
-        if key != "sigma" and key not in options:
+        if key not in SWITCHES and key not in options:
             raise ValueError(f"net.head_options.{key} is no option of the head {spec['head']}")
         try:
-            check(value, FLAG, "net.head_options.sigma") if key == "sigma" else KEYS[key].check(value)
+            check(value, FLAG, f"net.head_options.{key}") if key in SWITCHES else KEYS[key].check(value)
         except UserError as error:
             raise ValueError(f"net.head_options.{error}") from None
 

@@ -1,216 +1,144 @@
-"""The settings of a new run, or of a trained run that is resumed or tested.
+"""The settings of a new run, or of a trained run that is resumed, tested or used.
 
 A trained run's file may come from anybody, so it never decides where files are written: such paths come from the
 command line or from args.yaml.
 """
 
 import hashlib
-import re
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from nets import NetOptions, check_options
 from pipnet.errors import UserError
-from pipnet.layout import Layout
-from utils.data.makers import ORIGIN_IS_KNOWN, dataset_rows
-from utils.data.paths import absolute, dataset_of, is_unlabelled_set, prepared, resolve_paths
-from utils.data.prepared_set import SYNTHETIC, PreparedSet
-from utils.data.sets import SetFinder
-from utils.settings.checks import check_given, check_read, check_rooms
-from utils.settings.config import ROOT, Defaults, Settings, check_values, make_settings
-from utils.settings.extras import extra
-from utils.settings.layouts import Layouts
-from utils.settings.rules import ROUNDS
+from pipnet.shipped import OPEN, shipped
+from utils.data.makers import dataset_rows
+from utils.data.paths import SETS, absolute, changed, dataset_of, is_unlabelled_set, prepared, with_absolute_paths
+from utils.data.prepare import OPTIONS
+from utils.data.prepared_set import PreparedSet
+from utils.data.sets import training_names
+from utils.data.table import SYNTHETIC
+from utils.settings.command import Command
+from utils.settings.config import ROOT, Settings, check_values, preset_values
+from utils.settings.faults import Trained, faults, log_unread, refuse, unread
+from utils.settings.rules import NO_NET, ROUNDS
 from utils.settings.sections import KEYS
+from utils.settings.union import Union, layout_of
 from utils.settings.yaml_files import read_yaml
 from utils.train import checkpoint, run_folder
-from utils.train.checkpoint import weights_and_mean_face
 from utils.train.run_folder import Run
-
-SETS = ("train_data", "test_data", "unlabelled")
-# fmt: off
-ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "backgrounds", "data_root",
-             "run_root", "detector_weights", "meanface", "teacher", "weights")
-# fmt: on
+from utils.train.weight_files import load_weights, weights_and_mean_face
 
 
-def read_trained(mode: Namespace, run: Run | None, defaults: Defaults) -> dict[str, Any] | None:
+def read_trained(command: Command, run: Run | None) -> dict[str, Any] | None:
     """Return the values of the checkpoint that a command goes on from or uses; None for a new run.
 
     run: the run that --exp means; None without one.
     """
-    if run is None or not (mode.resume or not (mode.train or mode.audit)):
+    if run is None or (command.trains and not command.has("resume")):
         return None
-    return checkpoint.load(run.last if mode.resume else run.settings_file, defaults)
+    return checkpoint.load(run.last if command.has("resume") else run.settings_file, command.defaults)
 
 
-def read_settings(
-    given: dict, mode: Namespace, run: Run | None, defaults: Defaults, stored: dict[str, Any] | None = None
-) -> Settings:
-    """Return the settings of a run.
-    The command line overrides the settings of a trained run, or args.yaml for a new run.
+def settings_of(command: Command, run: Run | None = None, stored: dict[str, Any] | None = None) -> Settings:
+    """Return the settings of a run: those of args.yaml or of the trained run, below those of the command line.
+    UserError for what contradicts itself. What is not read is logged.
 
-    given: keys from the command line. run, stored: see `read_trained`.
+    run, stored: see `read_trained`.
     """
-    given = _resolve_files(resolve_paths(given), defaults)
+    command = _with_files(with_absolute_paths(command))
     if run and stored:
-        return _of_trained_run(given, mode, run, stored, defaults)
-    return _of_new_run(*_with_layout_file(given, defaults), mode)
+        return _of_trained_run(command, run, stored)
+    return _of_new_run(command.with_layout_files())
 
 
-def _with_layout_file(given: dict, defaults: Defaults) -> tuple[dict, Defaults]:
-    """Return the given keys, and args.yaml with the layouts of the files that --layouts and --layout name, if they do."""
-    if given.get("layouts"):
-        defaults = defaults._replace(layouts=defaults.layouts.with_rows_of(given["layouts"])[1])
-    if not str(given.get("layout")).endswith((".yaml", ".yml")):
-        return given, defaults
-    name, layouts = defaults.layouts.with_file(given["layout"])
-    return {**given, "layout": name}, defaults._replace(layouts=layouts)
-
-
-def _of_trained_run(given: dict, mode: Namespace, run: Run, stored: dict[str, Any], defaults: Defaults) -> Settings:
+def _of_trained_run(command: Command, run: Run, stored: dict[str, Any]) -> Settings:
     """Return the settings of a trained run that is resumed, tested or used."""
     args, trained_root, view = stored["args"], None, None
+    layouts, left_out = command.defaults.layouts, set()
+    if "int8" in command.formats and command.given.get("train_data") and not command.has("resume"):
+        left_out = {"label_shift"}  # of the sets of the training
     if run.alone:
-        args = _elsewhere(args, defaults.layouts)
-        if not given.get("test_data") and (mode.test or mode.test_onnx):
-            given = _with_test_data(given, mode, defaults)
-    defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
-    if stored.get("layout", {}).get("members") and not mode.resume and "layout" in given:
-        view = Layout.from_dict(stored["layout"]).chosen(given.pop("layout")).layout.name
-    given, defaults = _with_layout_file(given, defaults)
+        left_out = {"label_shift", *(key for key, row in KEYS.items() if row.path)}
+        if args.get("layout") not in layouts.rows:  # else the number of landmarks of the test faces selects one
+            left_out.remove("layout")
+        command = _with_sets(command)
+    args = {key: value for key, value in args.items() if key not in left_out}
+    if run.alone and run.weights.stem in OPEN:
+        args["detector_weights"] = str(shipped(f"{OPEN[run.weights.stem]}.onnx"))
+    command = command.with_tables(layouts=layouts.with_rows(stored.get("layouts", {})))
+    layout, learnt = command.given.get("layout"), layout_of(stored["layout"]) if stored["layout"] else None
+    if layout and isinstance(learnt, Union) and not command.has("resume"):
+        view = learnt.chosen(layout).layout.name
+        command = command.without("layout")
+    command = command.with_layout_files()
     if not run.alone:
-        args, trained_root = _with_own_paths(args, given, run, defaults)
+        args, trained_root = _with_own_paths(args, command, run)
     if stored["protocol"]:  # a detector has none
-        name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], defaults.protocols)
-        args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
-    free = {"norm"} if mode.audit else set()  # an audit picks no epoch
-    if "system" in stored:  # nothing in a published file says how its training faces were cropped
-        free.add("protocol")
-    if "int8" in {*mode.export, *mode.test_formats} and not mode.resume:
-        free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate the 8-bit net
-        if given.get("train_data"):
-            args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
-    check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
-    if mode.resume and args["val"] == "test" and given.get("test_data", args["test_data"]) != args["test_data"]:
-        raise UserError(
-            "--test-data picks the best epoch of this run (--val test), so --resume keeps it; leave it out, "
-            "and test on other faces later: --test --test-data"
-        )
-    foreign = [name for name in args.get("log") or () if ":" in name]
-    if mode.resume and foreign and "log" not in given:
-        raise UserError(
-            f"{run.last} was logged by {foreign[0]}, and a checkpoint imports nothing; type it again: "
-            f"--log {' '.join(args['log'])}"
-        )
-    settings = make_settings(given, defaults, trained=args)
-    needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
-    if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
-        names = absolute(SetFinder(settings, defaults).training_names(only_benchmarks=True))
-        settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
-    check_read(given, settings)
-    if not mode.predict:  # whose files have a first pixel too
-        names = [*(settings.data.test_data or ()), *(settings.data.train_data or ())]
-        _check_archives(given, names, ROOT / settings.data.data_root)
-    if {"pipeline", "web"} & {*mode.export} and settings.test.detector != "faceboxes":
-        raise UserError(
-            f"--export pipeline and web take a detector faceboxes, not {settings.test.detector}; give --detector "
-            "faceboxes, and --detector-weights for a file of yours"
-        )
-    detects = mode.predict or "detector" in settings.test.box or {"pipeline", "web"} & {*mode.export}
-    tests = mode.test or mode.test_onnx or mode.test_formats
-    if tests and given.get("first_pixel") not in (None, args.get("first_pixel")) and not given.get("test_data"):
-        raise UserError(
-            "--first-pixel would change the labels that this run was trained on; leave it out, train a new run, or "
-            "name other faces: --test-data"
-        )
-    if (unread := {"detector", "detector_weights"} & given.keys()) and not (detects or mode.resume):
-        raise UserError(
-            f"{KEYS[min(unread)].flag} is for tests in detected boxes; give --box true detector too, or leave it out"
-        )
-    if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
-        raise UserError(
-            f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
-            "opened; name it: --detector-weights FILE"
-        )
-    return settings._replace(trained_root=trained_root, view=view)
+        name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], command.defaults.protocols)
+        args, command = {**args, "protocol": name}, command.with_tables(protocols=protocols)
+    file, detector = run.last if command.has("resume") else run.weights, stored["args"].get("detector_weights")
+    old = Trained(args, file, run.alone, "system" in stored, detector)
+    return _checked(command, args, old=old)._replace(trained_root=trained_root, view=view)
 
 
-def _of_new_run(given: dict, defaults: Defaults, mode: Namespace) -> Settings:
+def _of_new_run(command: Command) -> Settings:
     """Return the settings of a new training, or of a preparation."""
-    preset = given.get("preset") or defaults.values["preset"]
-    settings = make_settings(given, defaults, preset)
-    sets = SetFinder(settings, defaults)
-    names = absolute(sets.training_names())
-    used = names + absolute([*(settings.data.test_data or ()), *(settings.data.unlabelled or ())])
-    if given.get("dataset", "auto") != "auto" and absolute([given["dataset"]])[0] not in used:
-        raise UserError(
-            f"--dataset {given['dataset']} is not among the sets of --train-data and --test-data; add it to one of "
-            "them, or leave it out"
-        )
-    chosen = {*used, given.get("dataset", "auto")}
-    if given.get("data_dir") and not chosen & {*dataset_rows(), given["data_dir"], "auto"}:
-        raise UserError(
-            f"--data-dir is the raw folder of a named set such as 300w, which {given['dataset']} is not; leave it out"
-        )
+    given, defaults, preset = command.given, command.defaults, command.value("preset")
+    settings = Settings.of(defaults, preset_values(preset, given, defaults), given)
+    names, root = absolute(training_names(settings, defaults)), ROOT / settings.data.data_root
     if preset is None:
-        preset = "quick" if names == [SYNTHETIC] else "default"
-        if settings.train.semi in ROUNDS:
-            preset = "gssl"
-        elif settings.train.task == "detect":
-            preset = "detect-quick" if names == [SYNTHETIC] else "detect"
-    unlabelled = [name for name in settings.data.unlabelled or () if is_unlabelled_set(name, sets.root)]
-    _check_archives(given, [*names, *(settings.data.test_data or ()), *unlabelled], sets.root)
-    _check_prepared(given, settings, names)
-    datasets = [dataset_of(name, sets.root) for name in names]
-    start = _start(settings, defaults)
-    settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
-    check_read(given, settings)
-    check_rooms(settings)
-    if settings.train.semi:
-        extra("semi", "settings").check(settings)
-    if (mode.train or mode.audit) and settings.train.task == "landmarks":  # before sets are prepared
-        net = settings.net
-        try:
-            stride = check_options(NetOptions(net.net, net.head, net.stride, net.input_size, net.act))
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        if settings.train.semi == "gssl" and -(-net.input_size // stride) < 4:
-            raise UserError(
-                "gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger --input-size or a "
-                "smaller --stride"
-            )
-    return settings
+        preset = _usual_preset(settings, names == [SYNTHETIC])
+    _check_prepared(command, settings, names)
+    datasets = [dataset_of(name, root) for name in names]
+    start = _start(settings, command)
+    row = preset_values(preset, {**start, **given}, defaults, datasets)
+    return _checked(command.with_values({"train_data": names}), row, start)
 
 
-def _check_archives(given: dict, names: list[str], root: Path) -> None:
-    """Raise UserError if a given key is read by none of the archives that `names` mean. root: of the prepared sets."""
-    if not {"first_pixel", "frame_step", "allow_partial", "identity", "test_split"} & given.keys():
-        return
-    known = dataset_rows()
-    rows = [known[dataset] for dataset in (dataset_of(name, root) for name in names) if dataset in known]
-    if given.get("first_pixel") is not None and not any(row.origin_is_ambiguous for row in rows):
-        raise UserError(ORIGIN_IS_KNOWN)
-    if "frame_step" in given and not any("frame_step" in row.options for row in rows):
-        raise UserError("--frame-step is for the videos of 300vw and peppa; leave it out")
-    if "identity" in given and not any("identity" in row.options for row in rows):
-        raise UserError("--identity is for own sets, official ones say who is who; leave it out")
-    if "test_split" in given and not any(row.layout is None for row in rows):
-        raise UserError("--test-split is for own sets, official ones have a test; leave it out")
-    if "allow_partial" in given and all(row.layout is None for row in rows):
-        raise UserError("--allow-partial is for official archives, own sets may have any number of faces; leave it out")
-
-
-def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
-    """Raise UserError if a given key says that a prepared set, which its path names, should have been prepared in
-    another way.
+def _checked(command: Command, *layers: dict[str, Any], old: Trained | None = None) -> Settings:
+    """Return the settings of some layers below the command line, without what is not read, which is logged.
+    UserError for what contradicts itself. old: the trained run of the layers.
     """
-    wanted = {
-        key: getattr(settings.data, key)
-        for key in ("val", "test_split", "target_size", "margin", "frame_step", "identity")
-        if key in given
-    }
+    settings = Settings.of(command.defaults, *layers, command.given)
+    refuse(faults(command, settings, old))
+    found = unread(command, settings) | _unread_by_sets(command, settings, old)
+    log_unread(command, found)
+    return Settings.of(command.defaults, *layers, command.without(*found).given)
+
+
+def _usual_preset(settings: Settings, synthetic: bool) -> str:
+    """Return the preset of a training for which none is chosen. synthetic: whether its faces are rendered."""
+    if settings.train.semi in ROUNDS:
+        return "gssl"
+    if settings.train.task == "detect":
+        return "detect-quick" if synthetic else "detect"
+    return "quick" if synthetic else "default"
+
+
+def _unread_by_sets(command: Command, settings: Settings, old: Trained | None) -> dict[str, str]:
+    """Return {key that none of the sets reads, see `Key.sets`: sets that would}."""
+    if old and command.has("predict"):  # whose pictures have a first pixel too
+        return {}
+    data, known, root = settings.data, dataset_rows(), ROOT / settings.data.data_root
+    names = [*data.training_sets, *(data.test_data or ())]
+    if not old:
+        names += [name for name in data.unlabelled or () if is_unlabelled_set(name, root)]
+    keys = {key: KEYS[key].sets for key in command.given if KEYS[key].sets}
+    datasets = [dataset_of(name, root) for name in names] if keys else []  # else a raw folder may be gone
+    rows = [known[dataset] for dataset in datasets if dataset in known]
+    found = {key: words for key, (reads, words) in keys.items() if not any(map(reads, rows))}
+    dataset, data_dir = command.given.get("dataset", "auto"), command.given.get("data_dir")
+    if dataset != "auto" and absolute([dataset])[0] not in names:
+        found["dataset"] = "it among --train-data or --test-data"
+    if data_dir and not {*names, dataset} & {*known, data_dir, "auto"}:
+        found["data_dir"] = "a named set such as 300w"
+    return found
+
+
+def _check_prepared(command: Command, settings: Settings, names: list[str]) -> None:
+    """Raise UserError if a flag says that a prepared set, which its path names, should have been prepared in another
+    way.
+    """
+    wanted = {key: getattr(settings.data, key) for key in OPTIONS if key in command.typed}
     if wanted.get("val") in ("test", "none"):  # they take the split as it is
         del wanted["val"]
     for name in names if wanted else ():
@@ -220,62 +148,54 @@ def _check_prepared(given: dict, settings: Settings, names: list[str]) -> None:
             raise UserError(f"{why}; leave the flag out, or name the raw folder, from which the set is prepared again")
 
 
-def _resolve_files(given: dict, defaults: Defaults) -> dict:
-    """Return the given keys. A run or a shipped net that --weights or --teacher names is replaced by its file."""
-    root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
+def _with_files(command: Command) -> Command:
+    """Return the command with the files of the run or shipped net that --weights or --teacher names."""
+    root, found = command.folder("run_root"), {}
     for key in ("weights", "teacher"):
-        if given.get(key) not in (None, "none", "imagenet"):
-            files, mean = weights_and_mean_face(run_folder.find_run(given[key], root, False).weights)
-            face = [mean] if mean and key == "teacher" else []
-            found[key] = ",".join(str(file.resolve()) for file in [*files, *face])
-            if mean and key == "weights":
-                found["meanface"] = str(mean.resolve())
-    return {**given, **found}
+        text = command.given.get(key)
+        if text in (None, *NO_NET):
+            continue
+        files, mean = weights_and_mean_face(run_folder.find_run(text, root, False).weights)
+        if mean and key == "teacher":
+            files = [*files, mean]
+        elif mean:
+            found["meanface"] = str(mean.resolve())
+        found[key] = ",".join(str(file.resolve()) for file in files)
+    return command.with_values(found)
 
 
-def _elsewhere(args: dict, known: Layouts) -> dict:
-    """Return the keys of a foreign file without its paths, and without its layout if args.yaml has a layout of that
-    name.
-
-    Without a layout, the number of landmarks of the test faces selects one.
+def _with_sets(command: Command) -> Command:
+    """Return the command for a file alone, with the sets that it lacks: those that it is tested on, and those that
+    calibrate an 8-bit net. Both are of --dataset or --data-dir; without these 300W, or rendered faces.
     """
-    return {
-        key: value
-        for key, value in args.items()
-        if key not in ELSEWHERE and not (key == "layout" and value in known.rows)
-    }
+    needed = {"train_data": "int8" in command.formats, "test_data": command.tests}
+    lacking = [key for key, needs in needed.items() if needs and not command.given.get(key)]
+    if not lacking:
+        return command
+    places = {key: value for key, value in command.given.items() if key in ("dataset", "data_dir", "data_root")}
+    named = places.get("dataset", "auto") != "auto" or places.get("data_dir")
+    if "test_data" in lacking and command.has("test", "test_onnx", "compare") and not named:
+        raise UserError(
+            f"--exp {command.exp} does not say on which faces to test it; name sets or folders: --test-data"
+        )
+    names = training_names(Settings.of(command.defaults, places), command.defaults, only_benchmarks=True)
+    return command.with_values(dict.fromkeys(lacking, absolute(names)))
 
 
-def _with_test_data(given: dict, mode: Namespace, defaults: Defaults) -> dict:
-    """Return the given keys with the sets on which a file alone is tested: of --dataset or --data-dir, which for it mean
-    nothing else, unless they calibrate an 8-bit net too.
-    """
-    said = {key: given[key] for key in ("dataset", "data_dir", "data_root") if key in given}
-    if said.get("dataset", "auto") == "auto" and not said.get("data_dir"):
-        raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
-    names = absolute(SetFinder(make_settings(said, defaults), defaults).training_names())
-    kept = {key: value for key, value in given.items() if key != "dataset" or "int8" in mode.export}
-    return {**kept, "test_data": names}
-
-
-def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:
+def _with_own_paths(args: dict, command: Command, run: Run) -> tuple[dict, Path]:
     """Return (a run's keys without the folders that are written to, the folder of its prepared sets, which are only
     read).
 
     The detector's file is dropped if the run lies outside the folder of the runs, since it may come from somebody else.
     """
     kept = {key: value for key, value in args.items() if key not in ("data_root", "run_root")}
-    runs = (ROOT / given.get("run_root", defaults.values["run_root"])).resolve()
-    if not run.folder.resolve().is_relative_to(runs):
+    if not run.folder.resolve().is_relative_to(command.folder("run_root").resolve()):
         kept.pop("detector_weights", None)
-    here = ROOT / given.get("data_root", defaults.values["data_root"])
+    here = command.folder("data_root")
     trained_root = ROOT / args.get("data_root", here)
-    if "data_root" in given or trained_root == here or not trained_root.is_dir():
+    if "data_root" in command.given or trained_root == here or not trained_root.is_dir():
         return kept, here
-    names = {key: [_prepared_in(name, trained_root) for name in args[key]] for key in SETS if args.get(key)}
-    if args.get("meanface"):
-        names["meanface"] = _prepared_in(args["meanface"], trained_root)
-    return kept | names, trained_root
+    return kept | changed(args, SETS, lambda name: _prepared_in(name, trained_root)), trained_root
 
 
 def _prepared_in(name: str, root: Path) -> str:
@@ -288,24 +208,23 @@ def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any])
     """Return (name of a net's crop protocol, all protocols with it).
     If `name` is another protocol in args.yaml, make a new name.
 
-    row: the net's protocol. known: the protocols of args.yaml. The name becomes a part of a folder's name, so a name
-    that is not a plain word is changed.
+    row: the net's protocol. known: the protocols of args.yaml. The name becomes a part of a folder's name, so it is not
+    taken from the file.
     """
     if known.get(name or "square") == row:
         return name, known
-    if name is None or name in known or not re.fullmatch(r"\w[\w-]{0,39}", name):
-        same = next((other for other, values in known.items() if values == row), None)
-        mark = hashlib.sha256(repr(sorted(row.items(), key=str)).encode()).hexdigest()[:6]
-        name = same or f"{re.sub(r'[^a-zA-Z0-9]', '_', name or 'own')[:40]}-{mark}"
+    same = next((other for other, values in known.items() if values == row), None)
+    mark = hashlib.sha256(repr(sorted(row.items(), key=str)).encode()).hexdigest()[:6]
+    name = same or f"own-{mark}"
     return name, {**known, name: row}
 
 
-def _start(settings: Settings, defaults: Defaults) -> dict:
-    """Return the settings that a training takes over from the net in --weights. UserError for a net of another task."""
+def _start(settings: Settings, command: Command) -> dict:
+    """Return the settings that a training takes over from the net in --weights. UserError for a net that cannot start it."""
     source, task = settings.net.weights, settings.train.task
-    if source in ("none", "imagenet") or source.endswith(".onnx"):
+    if source.endswith(".onnx"):
         return {}
-    tensors, known = checkpoint.load_weights(source)
+    tensors, known = load_weights(source)
     if known and known["args"].get("task", task) != task:
         raise UserError(
             f"--weights {source} is of --task {known['args']['task']}, this is --task {task}; give another net"
@@ -314,4 +233,6 @@ def _start(settings: Settings, defaults: Defaults) -> dict:
         return {}
     if known:
         checkpoint.built(source, known)
-    return check_values(checkpoint.structure(tensors, known, defaults), source)
+    elif settings.train.freeze == "landmarks":
+        raise UserError(f"--freeze landmarks keeps the landmarks of a net of ours, not of {source}; give its --weights")
+    return check_values(checkpoint.structure(tensors, known, command.defaults), source) if tensors else {}

@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from functools import reduce
-from typing import Any
 
 import torch
 from loguru import logger
@@ -12,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from nets.onednn import patch_convolutions
 from nets.trainable import Trainable
 from pipnet.errors import one_line
-from utils.settings.extras import extra, has_extra
+from utils.settings import rooms
 from utils.settings.sections import LossSettings, TrainSettings
 from utils.train.make_net import auxiliary_outputs
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
@@ -38,7 +37,7 @@ class Phases:
 class Solver:
     """The state of a training: the net, its optimizer, its averaged weights, the number of the step.
 
-    net: the plain module, not the one that DDP wraps.
+    Gradients are summed over the processes once a step. epoch_steps: optimizer steps in an epoch.
     """
 
     def __init__(
@@ -46,40 +45,31 @@ class Solver:
         net: Trainable,
         train: TrainSettings,
         loss: LossSettings,
-        schedule: Schedule,
+        epoch_steps: int,
         ranks: Ranks,
         phases: Phases | None = None,
     ):
-        self.net, self.ranks, self.accumulate, self.clip = net, ranks, train.accumulate, train.clip
+        self.net, self.ranks = net, ranks
+        self.accumulate, self.clip = train.accumulate, train.clip
         self.fixed_norms = freeze(net, train.freeze, auxiliary_outputs(vars(loss)))
-        self.factors = {term: float(getattr(loss, key) * net.factors.get(term, 1)) for term, key in net.terms.items()}
+        self.factors = net.weights(vars(loss))
         self.names: list[str] = []  # of the terms, in the order of the net's counts: known from the first step on
-        self.weights: Tensor | None = None  # (terms,) their factors
-        self.dtype, self.schedule = precision(train.amp, ranks.device), schedule
+        self.weights = torch.empty(0)  # (terms,) their factors
+        self.dtype = precision(train.amp, ranks.device)
+        self.schedule = Schedule(train, epoch_steps)
         if ranks.device.type == "cpu":
             patch_convolutions(net)
-        self.optimizer: Any = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)
+        self.refused = torch.zeros((), device=ranks.device)  # 1 from the first step on that is not finite
+        self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms, self.refused)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.phases = phases or Phases()
         self.step = 0
-        self.refused = torch.zeros(
-            (), device=ranks.device
-        )  # becomes 1 at the first step that is not finite, and stays 1
-        self.runner: Any = _Loss(net)
-        if train.compile:
-            self.runner = torch.compile(self.runner)
-        cuda = ranks.device.type == "cuda"
-        self.copies = torch.cuda.Stream() if cuda else None
-        graphed = self._can_be_captured(train.graph)
-        if graphed:
-            ranks.broadcast([*net.parameters(), *net.buffers()])
-        elif ranks.count > 1:
-            self.runner = nn.parallel.DistributedDataParallel(
-                self.runner,
-                device_ids=[ranks.device.index] if cuda else None,
-                find_unused_parameters=net.has_unused_parameters(),
-            )
-        self.take = extra("gpu", "graph").Graph(self._step, self._state, ranks) if graphed else self._step
+        self.loss = torch.compile(net.loss) if train.compile else net.loss
+        self.copies = torch.cuda.Stream() if ranks.device.type == "cuda" else None
+        ranks.broadcast([*net.parameters(), *net.buffers()])
+        self.take = (
+            rooms.gpu.Graph(self._step, self._state, ranks) if self._can_be_captured(train.graph) else self._step
+        )
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.set_average(self.average.state if self.average else None)
@@ -124,22 +114,18 @@ class Solver:
 
         batches: images and labels of each micro-batch, on the device. Nothing here waits for the device.
         """
-        ddp = isinstance(self.runner, nn.parallel.DistributedDataParallel)  # DDP averages gradients over the processes
-        counts, means = self._counts([labels for _, labels in batches]), []
-        for number, (images, labels) in enumerate(batches):
-            with self.runner.no_sync() if ddp and number < len(batches) - 1 else nullcontext():
-                with (
-                    self.phases("forward"),
-                    torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None),
-                ):
-                    sums = self.runner(images, labels)
-                terms = torch.stack([sums[name] for name in self.names]) / counts
-                with self.phases("backward"):
-                    self.scaler.scale((terms * self.weights).sum() * (self.ranks.count if ddp else 1)).backward()
+        counts = self._counts([labels for _, labels in batches])
+        means = []
+        for images, labels in batches:
+            autocast = torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None)
+            with self.phases("forward"), autocast:
+                sums = self.loss(images, labels)
+            terms = torch.stack([sums[name] for name in self.names]) / counts
+            with self.phases("backward"):
+                self.scaler.scale((terms * self.weights).sum()).backward()
             means.append(terms.detach())
         mean = self.ranks.sum(reduce(torch.add, means))
-        if not ddp:
-            self.ranks.sum_each([p.grad for p in self.net.parameters() if p.grad is not None])
+        self.ranks.sum_each([p.grad for p in self.net.parameters() if p.grad is not None])
         total = (mean * self.weights).sum()
         with self.phases("optimiser"):
             norm = self._update(total)
@@ -156,10 +142,9 @@ class Solver:
             return False
         against = {
             "--no-graph": not wanted,
-            "the missing folder extras/gpu": not has_extra("gpu"),
+            "the missing folder extras/gpu": not rooms.gpu,
             "a loss scale (--amp fp16)": self.scaler.is_enabled(),
             "--profile": type(self.phases) is not Phases,
-            "this net": not self.net.graphs,
         }
         if reasons := [reason for reason, holds in against.items() if holds]:
             logger.info(f"training steps are launched kernel by kernel, because of {' and '.join(reasons)}")
@@ -172,7 +157,7 @@ class Solver:
         """
         counted = [self.net.denominators(part) for part in labels]
         counts = reduce(torch.add, [torch.stack(list(part.values())) for part in counted])
-        if self.weights is None:
+        if not self.names:
             self.names = list(counted[0])
             self.weights = torch.tensor([self.factors[name] for name in self.names]).to(self.ranks.device)
         return self.ranks.sum(counts).clamp(min=1e-9)
@@ -187,7 +172,6 @@ class Solver:
         if self.scaler.is_enabled():  # a gradient that overflows only lowers the loss scale
             finite |= self.scaler.scale(torch.ones_like(norm)) > 1
         self.refused.masked_fill_(~(finite & total.isfinite()), 1.0)
-        self.optimizer.found_inf = self.refused  # the fused optimizers then leave the weights; GradScaler sets its own
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -237,14 +221,3 @@ class Solver:
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"the solver's state does not fit the net ({one_line(error)})") from None
         self.step = state["step"]
-
-
-class _Loss(nn.Module):
-    """The net's loss as a forward pass, for DDP and torch.compile."""
-
-    def __init__(self, net: Trainable):
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor, labels) -> dict[str, Tensor]:
-        return self.net.loss(images, labels)

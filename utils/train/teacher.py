@@ -32,17 +32,14 @@ def add_teacher(
             f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
             "a teacher of the same --protocol"
         )
-    if net.moves_crop or teacher.moves_crop:
-        who = "a teacher with these" if teacher.moves_crop else "--teacher"
+    if teacher.spec.get("reinit"):
         raise UserError(
-            "--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
-            f"these or {who}"
+            f"--teacher {file} was trained with --reinit or --local-parts, which make a crop of their own, in which two "
+            "nets cannot be compared; give another teacher"
         )
     teacher = teacher.to(next(net.parameters()).device, memory_format=torch.channels_last)
     whole = Distillation(net, teacher, [same[landmark] for landmark in range(layout.count)], weight)
     used = ["landmarks", *(kind for kind, why in whole.compares.items() if not why)]
-    words = "".join(f"; {kind} left out: {why}" for kind, why in whole.compares.items() if why)
-    return (
-        whole,
-        f"taught by {file} ({stored['net']['net']}, {stored['net']['input_size']} px): {', '.join(used)}{words}",
-    )
+    left_out = "".join(f"; {kind} left out: {why}" for kind, why in whole.compares.items() if why)
+    size = f"{stored['net']['net']}, {stored['net']['input_size']} px"
+    return whole, f"taught by {file} ({size}): {', '.join(used)}{left_out}"

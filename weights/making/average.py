@@ -9,45 +9,32 @@ photographs, for FIRST and for the mean: statistics of training crops made the m
 """
 
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
+from photographs import photographs, require
 from record import ROOT
 
-from extras.detector.experiment import PictureSets, prepare
 from extras.detector.loaders import weights_of
-from extras.detector.scene_sources import portraits, resized
-from extras.detector.wider import Picture, read_wider
+from extras.detector.scene_sources import resized
+from extras.detector.wider import read_wider
 from nets.trainable import batch_norms
-from utils.data.prepared_set import Split
-from utils.data.sets import SetFinder
-from utils.settings.config import read_defaults
+from pipnet.images import read_image
 from utils.train import checkpoint, run_folder
-from utils.train.ranks import Ranks
-from utils.train.settings import read_settings, read_trained
 
 State = dict[str, torch.Tensor]
-CROWDS, PORTRAITS, SIDE, BATCH = (
-    56,
-    8,
-    640,
-    8,
-)  # photographs that the batch norms are measured on, px, and how many at once
+CROWDS, PORTRAITS = 56, 8  # photographs that the batch norms are measured on
+SIDE, BATCH = 640, 8  # px of their squares; how many at once
 
 
-def shown(sources: PictureSets) -> list[Picture]:
-    """Return training photographs of both kinds, evenly spread over their folders."""
-    crowds = [picture for folder in sources.wider for picture in read_wider(folder, "train")]
-    return [crowds[row] for row in np.linspace(0, len(crowds) - 1, CROWDS).astype(int)] + portraits(
-        [Split(one, "train") for one in sources.sets], PORTRAITS
-    )
-
-
-def squares(pictures: list[Picture]) -> torch.Tensor:
-    """Return the upper left squares (M, SIDE, SIDE, 3) of photographs."""
-    images = [picture.read() for picture in pictures]
+def squares() -> torch.Tensor:
+    """Return the upper left squares (M, SIDE, SIDE, 3) of training photographs, evenly spread over their folders."""
+    faceboxes, _ = require("FACEBOXES", "FACES68")
+    crowds = read_wider(faceboxes, "train")
+    files = [crowds[row].file for row in np.linspace(0, len(crowds) - 1, CROWDS).astype(int)]
+    files += [record.file for record in photographs("FACES68", "train", PORTRAITS)]
+    images = [read_image(file) for file in files]
     return torch.from_numpy(np.stack([resized(image, np.zeros(2), min(image.shape[:2]), SIDE) for image in images]))
 
 
@@ -73,25 +60,9 @@ def measure_norms(net: torch.nn.Module, images: torch.Tensor) -> None:
         norm.eval().momentum = momentum
 
 
-def mean_detector(first: Path, run: run_folder.Run, second: State, share: float) -> State:
+def mean_detector(first: Path, second: State, share: float) -> State:
     """Return the tensors of the mean of an exported detector and of a run, whose tensors are `second`."""
-    defaults = read_defaults()
-    mode = Namespace(
-        exp=run.folder.name,
-        resume=False,
-        train=False,
-        audit=False,
-        test=False,
-        test_onnx=False,
-        export=[],
-        test_formats=[],
-        predict=None,
-    )
-    settings = read_settings({}, mode, run, defaults, read_trained(mode, run, defaults))
-    images = squares(
-        shown(prepare(settings, SetFinder(settings, defaults), Ranks(0, 1, torch.device("cpu")), True, False))
-    )
-    net = weights_of(first)
+    images, net = squares(), weights_of(first)
     net.measure_norms(images)
     net.load_state_dict(mean(net.state_dict(), second, share))
     measure_norms(net, images)
@@ -104,7 +75,7 @@ def main(file: str, second: str, part: str, exp: str) -> None:
     run = run_folder.find_run(second, ROOT / "weights", False)
     stored, folder = checkpoint.load(run.weights), ROOT / "weights" / exp
     if first.suffix == ".onnx":
-        model = mean_detector(first, run, stored["model"], share)
+        model = mean_detector(first, stored["model"], share)
     else:
         model = mean(checkpoint.load(first)["model"], stored["model"], share)
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("last.pt", "*.onnx", "report", ".lock"))

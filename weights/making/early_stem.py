@@ -15,6 +15,7 @@ from photographs import require
 from torch import Tensor, nn
 from tqdm import trange
 
+import extras  # noqa: F401 fills the tables of the core
 from nets import build_net
 from nets.trainable import Trainable
 from pipnet.errors import UserError

@@ -23,11 +23,11 @@ from photographs import Photograph, found_in_box, photographs, require, without_
 from record import ROOT
 from scipy.interpolate import CubicSpline
 
+from extras.shared.pts import read_pts, write_pts
 from pipnet.images import read_image, write_image
 from pipnet.layout import EYES, opposite
 from pipnet.video.drowsiness import ring_aspect
 from utils.data.prepare import split_identities
-from utils.data.pts import read_pts, write_pts
 from utils.settings.config import read_defaults
 
 SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right
@@ -36,10 +36,8 @@ RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
 # height / width of an eye: labels below NARROW are not used; an eye below SHUT is shut, one above WIDE is open
 NARROW, SHUT, WIDE = 0.16, 0.05, 0.2
 FOUND_SHUT = 0.12  # as the net finds it in FACES68: all faces below were looked at, and their eyes are shut
-FOUND_NARROW, DOUBT = (
-    0.18,
-    0.05,
-)  # as the net finds it: below the first, a label that is wider by the second is not used
+# as the net finds it: below the first, a label that is wider by the second is not used
+FOUND_NARROW, DOUBT = 0.18, 0.05
 COPIES = 8  # of a face with shut eyes
 FEW = 4  # of the pictures of OUT/shut, one in so many is in OUT/shut_few
 EVERY = 3  # of the faces with open eyes, one in so many

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from record import ROOT
 
+from extras.shared.backgrounds import background, random_colour
 from pipnet.images import write_image
-from utils.data.backgrounds import background, random_colour
 
 SEED, SIDE = 3, 320  # seeds 0 to 2 draw faces; px
 MOST = 9  # things in a picture

@@ -15,11 +15,11 @@ import numpy as np
 from photographs import PLACES, open_detector, require
 from record import ROOT
 
+from extras.shared.pts import write_pts
 from pipnet.face import Face
 from pipnet.geometry import mirrored
 from pipnet.images import read_image
 from pipnet.landmarker import Landmarker
-from utils.data.pts import write_pts
 
 APART = 0.03  # of the side of the face's box: mean distance of both results above which a face is left out
 SCORE = 0.36  # least mean landmark score

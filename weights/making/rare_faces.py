@@ -7,11 +7,11 @@ larger set begins with the faces of a smaller one.
 import numpy as np
 from record import ROOT
 
+from extras.shared.pts import write_pts
 from extras.synthetic import render
 from extras.synthetic.head import both_lids
 from extras.synthetic.people import PROFILE
 from pipnet.images import write_image
-from utils.data.pts import write_pts
 
 SEED, SIDE = 1, 256  # seed 0 draws the faces of the dataset `synthetic`; px
 POSES = 2000  # the pose of face i is drawn by the seed of face POSES + i

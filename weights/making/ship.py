@@ -1,7 +1,7 @@
 """Makes a shipped net from a trained one: `python weights/making/make.py ship NAME`, a name of SHIPPED.
 
 A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this
-machine. Of a net that has learnt several layouts, the exported files have the one that UNIONS says. Weights of
+machine. Of a net that has learnt several layouts, the exported files have that of its first set. Weights of
 NAME.onnx are stored in 16 bits, which halves its size, and are cast to float32 when the file is loaded. The files
 replace the old ones only if `main.py --test-formats` finds them as good as the run.
 weights/manifest.json says what they were made from.
@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from experiments import read, run
+from make import stages
 from onnx import TensorProto, helper, numpy_helper
-from photographs import PLACES, require
+from photographs import PLACES, require, run
 from record import COMMIT, ROOT
 
-from pipnet.files import UNIONS, checksum, read_csv, write_atomic, write_text
+import extras  # noqa: F401 fills the tables of the core
+from pipnet.files import write_atomic, write_text
+from pipnet.shipped import checksum
+from utils.settings.csv_files import read_csv
 from utils.train import checkpoint
 
 THRESHOLDS = {"detector": 0.3, "detector-open": 0.4}  # chosen on validation crowds
@@ -78,16 +81,15 @@ def slim(values: dict, own: dict[str, float]) -> dict:
 
 def main(name: str) -> None:
     """Write the files of a net in weights/, and their entries in the manifest."""
-    steps = read(Path(__file__).with_name("stages.yaml"))["nets"][name]
+    steps = stages()["nets"][name]
     detects, open_data = name in THRESHOLDS, name.endswith("-open")
     require(*["FACEBOXES"] if detects else ["300W", "FACES68"])
     own = {"threshold": THRESHOLDS[name]} if detects else {}
     last = steps[-1].split()
     exp = ROOT / "weights" / (last[-1] if last[0] == "average" else f"bench_{last[-1]}")
-    view = ["--layout", UNIONS[name]] if name in UNIONS else []
-    made = exp / f"best{f'.{UNIONS[name]}' if view else ''}.onnx"
+    made = exp / "best.onnx"
     made.unlink(missing_ok=True)  # it may be halved already
-    run("--test-onnx", "--exp", exp.name, *view)  # exports the net
+    run("--test-onnx", "--exp", exp.name)  # exports the net
     model = halved(onnx.load(made))
     values = {entry.key: entry.value for entry in model.metadata_props}
     values |= {key: json.dumps(value) for key, value in own.items()}
@@ -101,7 +103,7 @@ def main(name: str) -> None:
     photographs = ["--train-data", "300W", "ALL_AGES" if name == "finder" else "FACES68"]
     sets = [] if detects or open_data else photographs
     tested = [] if detects else ["--test-data", "300W", "FACES68", "--allow-partial"]
-    run("--test-formats", "onnx", "int8", "--exp", exp.name, *sets, *tested, *view)
+    run("--test-formats", "onnx", "int8", "--exp", exp.name, *sets, *tested)
     run("--test", "--exp", exp.name, *tested)  # each set in a layout of its own
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))

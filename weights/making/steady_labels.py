@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiments import run
-from photographs import named, require
+from photographs import named, require, run
 from record import ROOT
 
+from extras.shared.pts import write_pts
 from pipnet.errors import UserError
 from utils.data.faces import Faces
 from utils.data.prepared_set import PreparedSet, Split, load_splits
-from utils.data.pts import write_pts
 from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import comparison_of, evaluate, torch_predictor
 from utils.settings.config import read_defaults
@@ -44,8 +43,8 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     faces = load_splits([Split(prepared, "train")], way.layout, model.spec["input_size"], 0)
     predict, rng, results = way(torch_predictor(model, torch.device("cpu"))), np.random.default_rng(0), []
     centre, half = (
-        (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2,
-        (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2,
+        (faces["box"][:, :2] + faces["box"][:, 2:]) / 2,
+        (faces["box"][:, 2:] - faces["box"][:, :2]) / 2,
     )
     for number in range(BOXES):
         move, size = (rng.uniform(-APART, APART, (len(faces), count)) * (number > 0) for count in (2, 1))
@@ -77,9 +76,9 @@ def main(folder: str, net: str = "weights/landmarks.pt") -> None:
         prepared = PreparedSet(next(DATA.glob(f"{source.name}-*")), read_defaults().layouts)
         shutil.copytree(source, out / name)
         faces, landmarks = found(ROOT / net, prepared)
-        moved = SHARE * (landmarks - faces["landmarks"][:])
-        for file, points in zip(faces["file"], faces["landmarks"][:] + moved, strict=True):
+        moved = SHARE * (landmarks - faces["landmarks"])
+        for file, points in zip(faces["file"], faces["landmarks"] + moved, strict=True):
             write_pts((out / name / file).with_suffix(".pts"), points - 0.5 + prepared.meta["origin"])
-        sides = np.sqrt(np.prod(faces["box"][:][:, 2:] - faces["box"][:][:, :2], 1))
+        sides = np.sqrt(np.prod(faces["box"][:, 2:] - faces["box"][:, :2], 1))
         apart = 100 * np.nanmean(np.linalg.norm(moved, axis=-1) / sides[:, None])
         print(f"{name}: labels of {len(faces)} faces moved by {apart:.2f} % of the face's box")

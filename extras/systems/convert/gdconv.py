@@ -7,7 +7,15 @@ from torch import Tensor
 from nets.heads.coordinate import UNIT
 
 SIZES = {7: 224, 2: 56}  # {cells of the last map: px of the input}
-BACKBONE = "pretrain_net.features."
+NAMES = {
+    "pretrain_net.features.": "backbone.features.",
+    "linear7.conv.": "head.pool.0.",
+    "linear7.bn.": "head.pool.1.",
+    "linear1.conv.": "head.output.",
+    "linear1.bn.": "head.norm.",
+    "attention.fc1.": "head.excite.gate.1.",
+    "attention.fc2.": "head.excite.gate.3.",
+}  # {beginning of a tensor's name: ours}
 
 
 def gdconv_keys(state: dict[str, Tensor]) -> dict:
@@ -39,26 +47,15 @@ def from_gdconv(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Ten
     backbone twice, and the classifier of ImageNet.
     """
     found = {
-        f"backbone.features.{name.removeprefix(BACKBONE)}": tensor
+        name.replace(theirs, ours, 1): tensor
+        for theirs, ours in NAMES.items()
         for name, tensor in state.items()
-        if name.startswith(BACKBONE)
+        if name.startswith(theirs)
     }
-    for ours, theirs in (("head.pool.1", "linear7.bn"), ("head.norm", "linear1.bn")):
-        found |= {
-            f"{ours}.{name.removeprefix(f'{theirs}.')}": tensor
-            for name, tensor in state.items()
-            if name.startswith(f"{theirs}.")
-        }
-    found |= {"head.pool.0.weight": state["linear7.conv.weight"], "head.output.weight": state["linear1.conv.weight"]}
     bias = found["head.norm.bias"]
     found["head.output.bias"] = torch.zeros_like(bias)
     found["head.norm.weight"] = found["head.norm.weight"] / UNIT
     found["head.norm.bias"] = (bias - torch.tensor(np.asarray(meanface).ravel(), dtype=bias.dtype)) / UNIT
-    for ours, theirs in (("1", "fc1"), ("3", "fc2")):
-        if f"attention.{theirs}.weight" in state:
-            weight = state[f"attention.{theirs}.weight"]
-            found |= {
-                f"head.excite.gate.{ours}.weight": weight,
-                f"head.excite.gate.{ours}.bias": weight.new_zeros(len(weight)),
-            }
+    for name in [name for name in found if name.startswith("head.excite.")]:
+        found[name.replace("weight", "bias")] = found[name].new_zeros(len(found[name]))
     return found

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extras.systems.convert.graph import Graph
 from nets.backbones.slim import MEAN
 from nets.heads.coordinate import UNIT
 from nets.stages.auxiliary import QUARTER
+from pipnet.runtimes import Opened
 
 UPWARDS = (-1.0, 1.0, 1.0)  # signs of pitch, yaw, roll: pitch is positive downwards there, upwards here
 
@@ -34,12 +34,12 @@ def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tens
     return found | {"auxiliary.states.weight": weight[-4:], "auxiliary.states.bias": bias[-4:]}
 
 
-def is_exported(opened: Graph) -> bool:
+def is_exported(opened: Opened) -> bool:
     """Return whether a graph has the ports of the published ONNX and MNN files."""
     return (opened.inputs, opened.outputs) == (["input1"], ["output1"])
 
 
-def read_exported(opened: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
+def read_exported(opened: Opened, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return the outputs of a landmark net for crops uint8 BGR (B, S, S, 3). opened: a published ONNX or MNN file.
 
     Such a file takes float32 (1, 3, S, S) and gives the 143 values of its last layer. The score is 1.

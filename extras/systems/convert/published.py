@@ -7,7 +7,7 @@ Theirs have backbone, neck and head side by side; ours are `backbone.<published 
 from torch import Tensor
 
 from nets.heads.remap import PARTS
-from utils.train.checkpoint import are_our_names
+from utils.train.weight_files import are_our_names
 
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")
 HEAD_NAMES = {  # {system: {our name of a head's convolution: the published one}}

@@ -6,23 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from extras.systems import DPR_MEANFACE, PIPNET_MEANFACE
 from extras.systems.convert import exported, peppa
 from extras.systems.convert.dpr import from_dpr, has_local_parts
 from extras.systems.convert.gdconv import from_gdconv, gdconv_keys
-from extras.systems.convert.graph import Graph
 from extras.systems.convert.published import HEAD_NAMES, NECK, from_published
-from utils.train.checkpoint import are_our_names
+from pipnet.runtimes import Opened
 from utils.train.initialise import BACKBONES, backbone_in, shapes_of
+from utils.train.weight_files import are_our_names
 
-SETS = {
-    68: "300w",
-    12: "300w",
-    98: "wflw",
-    29: "cofw",
-    19: "aflw",
-    106: "lapa",
-}  # {landmarks of a snapshot: what it was trained on}; 12: the eyes of 68
-MEANFACE = ("meanface.txt", "data/<set> of github.com/jhb86253817/PIPNet")
+# {landmarks of a snapshot: what it was trained on}; 12: the eyes of 68
+SETS = {68: "300w", 12: "300w", 98: "wflw", 29: "cofw", 19: "aflw", 106: "lapa"}
 OUTPUTS = 143  # of Slim
 STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
 
@@ -37,25 +31,25 @@ class PublishedGraph(NamedTuple):
     """
 
     net: str
-    fits: Callable[[Graph], Any]
-    keys: Callable[[Graph], dict[str, Any]]
-    read: Callable[[Graph, np.ndarray], dict[str, np.ndarray]]
+    fits: Callable[[Opened], Any]
+    keys: Callable[[Opened], dict[str, Any]]
+    read: Callable[[Opened, np.ndarray], dict[str, np.ndarray]]
 
 
 class System(NamedTuple):
     """One published system.
 
-    title: its name, for messages
-    marks: tensors by any of which its files are known
-    preset: the row of args.yaml that holds its net, input size and crop protocol
-    keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if
-    the
-        tensors cannot be run
-    convert: function (state, mean face (N, 2)) -> tensors under our names
-    meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need
-    none unused: beginnings of our names of tensors that its files may hold, but that the net does not have
-    graphs: its exported forms, the special before the general
-    crops(mean face): the preset, where the mean face tells another one than `preset`
+    - title: its name, for messages
+    - marks: tensors by any of which its files are known
+    - preset: the row of args.yaml that holds its net, input size and crop protocol
+    - keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if
+      the tensors cannot be run
+    - convert: function (state, mean face (N, 2)) -> tensors under our names
+    - meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need
+      none
+    - unused: beginnings of our names of tensors that its files may hold, but that the net does not have
+    - graphs: its exported forms, the special before the general
+    - crops(mean face): the preset, where the mean face tells another one than `preset`
     """
 
     title: str
@@ -142,7 +136,7 @@ SYSTEMS = {
         "dpr",
         lambda state: {"layout": "98", "local_parts": has_local_parts(state)},
         from_dpr,
-        ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"),
+        DPR_MEANFACE,
         ("places.",),
     ),
     "gdconv": System(
@@ -163,7 +157,7 @@ SYSTEMS = {
         "pipnet",
         lambda state: snapshot_keys(state, "pipnet"),
         from_published,
-        MEANFACE,
+        PIPNET_MEANFACE,
         crops=pipnet_preset,
     ),
     "irnet": System(
@@ -172,7 +166,7 @@ SYSTEMS = {
         "irnet",
         lambda state: snapshot_keys(state, "irnet"),
         from_published,
-        MEANFACE,
+        PIPNET_MEANFACE,
     ),
 }
 

@@ -10,9 +10,9 @@ from archives import parse
 from conftest import fails, load_split, made_in, refuses, works, write_faces
 from own_sets import FIVE, write_coco, write_pairs, write_rows
 
+from extras.shared.pts import read_pts, write_pts
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import read_meta
-from utils.data.pts import read_pts, write_pts
 
 SIZE = 96
 
@@ -51,7 +51,7 @@ def test_files_state_how_they_count(tmp_path, said):
     coco.write_text(json.dumps({**json.loads(coco.read_text()), "info": {"first_pixel": 1}}))
     assert np.allclose([face.landmarks for face in parse("coco", coco.parent)["train"]], np.array(faces) + 0.5)
     folder = DataGenerator(coco.parent, 32, out=tmp_path / "data", val=0, first_pixel=1).run()
-    assert np.allclose(load_split(folder, "train")["landmarks"][:], np.array(faces) + 0.5)
+    assert np.allclose(load_split(folder, "train")["landmarks"], np.array(faces) + 0.5)
     assert "from 1 in 3" in "".join(said)
     make = DataGenerator(coco.parent, 32, out=tmp_path / "data", val=0, first_pixel=0, overwrite=True).run
     refuses("coco.*first_pixel 1", make)
@@ -78,12 +78,7 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     assert "preparing mine" in done.stderr and "counted from 1, as --first-pixel said before" in done.stderr
     assert origin() == 1
     fails(cli("--prepare --dataset", made_in(tmp_path / "data", "mine"), "--first-pixel 0"), "origin 1.0, not 0.0")
-    fails(cli(*flags, "--first-pixel 2"), "first_pixel must be one of 0, 0.5, 1")
-    fails(cli(*flags, "--frame-step 2"), "--frame-step")
-    fails(cli(*flags, "--allow-partial"), "--allow-partial")
-    fails(cli(*flags, "--folds 3"), "--folds")
-    for flag in (("--first-pixel", "1"), ("--identity", "folder")):
-        fails(cli("--prepare --dataset synthetic --data-root", tmp_path / "data", *flag), flag[0])
+    fails(cli(*flags, "--first-pixel 2"), "first_pixel must be one of")
 
 
 def test_the_release_of_300w_is_counted_as_ever(tmp_path):

@@ -1,21 +1,29 @@
 """Users' own sets whose labels are not what they seem, and sets that only look like such."""
 
 import json
-import re
 
 import archives
 import numpy as np
 import pytest
 from archives import header, parse, picture, prepared
-from conftest import LAYOUTS, load_split, refuses, spoilt
-from loguru import logger
-from own_sets import FIVE, NAMES, points_of, write_coco, write_cvat, write_pairs, write_rows, write_studio
+from conftest import LAYOUTS, load_split, refuses
+from own_sets import (
+    FIVE,
+    NAMES,
+    TABLES,
+    points_of,
+    write_coco,
+    write_cvat,
+    write_pairs,
+    write_rows,
+    write_set,
+    write_studio,
+)
 from PIL import Image
 
 from extras.datasets import DATASETS, infer, own
 from extras.datasets.naming import identities, photograph
 from extras.datasets.own_layout import check_names
-from extras.datasets.row import require_complete
 from pipnet.images import read_image
 from utils.data.prepared_set import read_meta
 from utils.settings.layouts import Layouts
@@ -23,46 +31,38 @@ from utils.settings.layouts import Layouts
 EXCHANGED = "width and height are exchanged.*EXIF"
 
 
-def studio_half(root, faces, size):
-    return write_studio(
-        root, [face * (0.5 if size == (320, 240) else 1) for face in faces], size
-    )  # % of the stated size
+def landmarks_of(folder):
+    """The landmarks (M, N, 2) of the training faces of a prepared set."""
+    return load_split(folder, "train")["landmarks"]
 
 
-@pytest.mark.parametrize(("name", "write"), [("coco", write_coco), ("cvat", write_cvat), ("label-studio", studio_half)])
-def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, write):
-    origin = {"coco": 0.5}.get(name, 0)
-    root = write(tmp_path / "set", [FIVE] * 2, (160, 120))
-    assert np.allclose(parse(name, root)["train"][0].landmarks - origin, FIVE, atol=0.01)
-    double = (2 * (FIVE + origin) - origin, 2 * FIVE)[name == "cvat"]
-    write(root, [double] * 2, (320, 240))
-    assert np.allclose(parse(name, root)["train"][1].landmarks - origin, FIVE, atol=0.01), "scaled to the picture"
-    folder = prepared(name, root, tmp_path / "data")
-    assert np.allclose(load_split(folder, "train")["landmarks"][:] - origin, FIVE, atol=0.01)
+# ------------------------------------------------------------------------------------------------ the size of a picture
+@pytest.mark.parametrize("kind", ["coco", "cvat", "label-studio"])
+def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, kind):
+    origin, root = {"coco": 0.5}.get(kind, 0), tmp_path / "set"
+
+    def write(size, share=1.0) -> None:
+        """Labels as they are in a picture of that size; those of Label Studio are % of it."""
+        share = 1.0 if kind == "label-studio" else share
+        write_set(kind, root, [share * (FIVE + origin) - origin] * 2, size)
+
+    for size, share in (((160, 120), 1), ((320, 240), 2)):
+        write(size, share)
+        assert np.allclose(parse(kind, root)["train"][1].landmarks - origin, FIVE, atol=0.01), "scaled to the picture"
+    assert np.allclose(landmarks_of(prepared(kind, root, tmp_path / "data")) - origin, FIVE, atol=0.01)
     assert any("labels of 2 pictures are scaled to the size of the picture" in line for line in said)
-    for size, fault in (
-        ((120, 160), EXCHANGED),
-        ((240, 320), EXCHANGED),
-        ((320, 120), "different factors"),
-        ((200, 140), "different factors"),
-    ):
-        write(root, [FIVE] * 2, size)
-        refuses(fault, parse, name, root)
-    write(root, [FIVE] * 2, (213, 160))  # 160 x 120 rounded from 213 x 160
-    parse(name, root)
+    for size, fault in (((120, 160), EXCHANGED), ((240, 320), EXCHANGED), ((320, 120), "different factors")):
+        write(size)
+        refuses(fault, parse, kind, root)
+    write((213, 160))  # 160 x 120 rounded from 213 x 160
+    parse(kind, root)
 
 
 @pytest.mark.parametrize("write", [write_rows, write_pairs])
 def test_labels_of_larger_pictures_are_refused(tmp_path, write):
     faces = [FIVE + i for i in range(3)]
     root = write(tmp_path / "set", [2 * face for face in faces])
-    refuses(
-        "160 x 120.*3 of 3",
-        prepared,
-        None,
-        root,
-        tmp_path / "data",
-    )
+    refuses("160 x 120.*3 of 3", prepared, None, root, tmp_path / "data")
     cut = [face + (0, 45) for face in faces[:2]]  # the picture ends above the mouths
     assert prepared(None, write(tmp_path / "cut", [*faces[:2], *cut]), tmp_path / "data")
 
@@ -70,20 +70,6 @@ def test_labels_of_larger_pictures_are_refused(tmp_path, write):
 def test_a_size_that_says_nothing_is_no_size(tmp_path):
     for size in ((0, 0), (None, None), ("", "x"), (-1, 120), (float("nan"), 3), (160.0, "120")):
         assert np.allclose(parse("coco", write_coco(tmp_path / "set", [FIVE], size))["train"][0].landmarks, FIVE + 0.5)
-
-
-def test_pictures_outside_of_the_splits_are_named(tmp_path):
-    for folder in ("train", "dev"):
-        write_pairs(tmp_path / "set" / folder, [FIVE] * 3)
-    said = []
-    number = logger.add(said.append, format="{message}")
-    archive = DATASETS["points"].load(tmp_path / "set")
-    logger.remove(number)
-    assert len(archive) == 3 and "3 images outside of train are left out, such as dev/" in "".join(said)
-    assert not any("pictures without a face" in line for line in archive.notes)
-    (tmp_path / "more").mkdir()
-    (tmp_path / "set" / "train" / "more").symlink_to(tmp_path / "set" / "dev")
-    refuses("train/more.*link", parse, "points", tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -99,41 +85,34 @@ def test_the_size_of_a_picture_is_that_of_its_pixels(suffix, kind, turned, tmp_p
     )
     Image.new("RGB", (60, 40)).save(file, **{kind: tag if kind == "exif" else xmp})
     size = (40, 60) if turned else (60, 40)
-    assert own.upright_size(file) == size == read_image(file).shape[1::-1] and own.header(file) == (
-        (60, 40),
-        6 if turned else 1,
-    )
+    assert own.upright_size(file) == size == read_image(file).shape[1::-1]
+    assert own.header(file) == ((60, 40), 6 if turned else 1)
 
 
+# ------------------------------------------------------------------------------------------------------- names of points
 @pytest.mark.parametrize(
     ("names", "layout", "fault"),
     [
         (["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"], "5", ""),  # by the picture or by the subject
         (["Right Eye", "Left Eye", "nose-tip", "R_mouth", "L_mouth"], "5", ""),
         (["EyeL", "EyeR", "Nose", "LipL", "LipR"], "5", ""),
-        (["a", "b", "c", "d", "e"], "5", ""),
-        (["Eyes-1", "EYES 2", "nose", "lips.1", "lips_2"], "5", ""),
-        (
-            ["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"],
-            "5",
-            r"'left_eye' and 'right_eye' .*\[4, 2, 1, 3, 0\]",
-        ),
-        (["nose", "leftEye", "rightEye", "mouthL", "mouthR"], "5", "'leftEye' and 'rightEye' are mirror images"),
         (["leye", "reye", "nose", "lmouth", "rmouth"], "5", ""),
+        (["Eyes-1", "EYES 2", "nose", "lips.1", "lips_2"], "5", ""),
         (["-", "_", ".", "?", "é"], "5", ""),
-        (["lmouth", "rmouth", "nose", "leye", "rmouth2"], "5", "point 0 is 'lmouth', where layout 5 has 'eyes_1'"),
-        (["leye", "lmouth", "nose", "reye", "rmouth"], "5", "'leye' and 'reye' are mirror images"),
-        (["nose", "eye_a", "eye_b", "mouth_a", "mouth_b"], "5", "point 0 is 'nose', where layout 5 has 'eyes_1'"),
         (LAYOUTS.load("98").point_names(), "98", ""),
-        (LAYOUTS.load("68").point_names(), "68", ""),
+        (["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"], "5", r"mirror images.*\[4, 2, 1, 3, 0\]"),
+        (["leye", "lmouth", "nose", "reye", "rmouth"], "5", "'leye' and 'reye' are mirror images"),
+        (["lmouth", "rmouth", "nose", "leye", "rmouth2"], "5", "point 0 is 'lmouth', where layout 5 has 'eyes_1'"),
+        (["nose", "eye_a", "eye_b", "mouth_a", "mouth_b"], "5", "point 0 is 'nose', where layout 5 has 'eyes_1'"),
         ([f"Left_Eye_{i}" if i < 6 else f"x{i}" for i in range(68)], "68", "point 0 is 'Left_Eye_0'"),
     ],
 )
 def test_the_names_of_points_fit_the_layout(tmp_path, names, layout, fault):
-    layout = LAYOUTS.load(layout)
-    if not fault:
-        return check_names(names, layout, tmp_path, archives.landmarks(len(names))[None])
-    refuses(fault, check_names, names, layout, tmp_path, archives.landmarks(len(names))[None])
+    given = names, LAYOUTS.load(layout), tmp_path, archives.landmarks(len(names))[None]
+    if fault:
+        refuses(fault, check_names, *given)
+    else:
+        check_names(*given)
 
 
 NINE = {
@@ -155,58 +134,81 @@ def test_the_row_of_a_missing_layout_is_printed_whole(tmp_path, names):
     """It can be pasted: the set is prepared by it."""
     faces = [np.array([NINE[name] for name in names], float) + (i, 2 * i) for i in range(4)]
     root = write_coco(tmp_path / "set", faces, names=names)
-    text = refuses("", prepared, "coco", root, tmp_path / "data")
-    text = text
+    text = refuses("mirror image of brow_[12], brow_[12]", prepared, "coco", root, tmp_path / "data")
     (tmp_path / "row.yaml").write_text(text[text.index("mine:") :])
     name, layouts = LAYOUTS.with_file(str(tmp_path / "row.yaml"))
     layout = layouts.load(name)
-    pairs = [("left_eye", "right_eye"), ("mouthLeft", "mouthRight")]
-    other = {one: two for pair in pairs for one, two in (pair, pair[::-1])}
+    pairs = {"left_eye": "right_eye", "mouthLeft": "mouthRight"}
+    other = pairs | {two: one for one, two in pairs.items()}
     assert [names[i] for i in layout.flip_index] == [other.get(name, name) for name in names] and "\n" not in text
     assert layout.point_names() == names and [names[i] for i in layout.interocular] == ["left_eye", "right_eye"]
     prepared("coco", root, tmp_path / "data", layout=name, layouts=layouts)
 
 
 def test_no_row_is_guessed_from_the_places_of_points(tmp_path):
-    text = refuses(
-        "9 landmarks.*flip_index",
-        prepared,
-        "points",
-        write_pairs(tmp_path / "set", [np.array(list(NINE.values())[:9], float)]),
-        tmp_path / "data",
-    )
-    assert "mine" not in text
+    root = write_pairs(tmp_path / "set", [np.array(list(NINE.values())[:9], float)])
+    assert "mine" not in refuses("9 landmarks.*flip_index", prepared, "points", root, tmp_path / "data")
 
 
-def test_a_layout_is_made_from_the_names_of_points_in_every_format(tmp_path, said):
+@pytest.mark.parametrize("kind", ["coco", "csv", "label-studio"])
+def test_a_layout_is_made_from_the_names_of_points(tmp_path, said, kind):
     names = ["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"]
-    face = FIVE[[0, 3, 4, 2, 1]]
-    columns = ",".join(f"{name}_{axis}" for name in names for axis in "xy")
-    csv, data = write_rows(tmp_path / "csv", [face]), tmp_path / "data"
-    (csv / "labels.csv").write_text((csv / "labels.csv").read_text().replace(header(5)[5:], columns))
-    for name, root in (
-        ("coco", write_coco(tmp_path / "coco", [face], names=names)),
-        ("csv", csv),
-        ("label-studio", write_studio(tmp_path / "ls", [face], names=names)),
-    ):
-        meta = read_meta(prepared(name, root, data))
-        assert (meta["layout"], meta["row"]["flip_index"]) == (root.name, [4, 2, 1, 3, 0]) and meta["points"] == names
-        assert meta["row"]["interocular"] == [0, 4] and "left_eye - right_eye" in "".join(said)
-        file = next(data.glob(f"{root.name}-*.yaml"))
-        file.write_text(file.read_text().replace("[0, 4]", "[1, 2]"))
-        folder = prepared(name, root, data)
-        assert read_meta(folder)["row"]["interocular"] == [1, 2], "the edited file is read"
-        assert np.allclose(
-            load_split(folder, "train")["landmarks"][0] - (0 if name == "label-studio" else 0.5), face, atol=0.01
-        )
+    face, data = FIVE[[0, 3, 4, 2, 1]], tmp_path / "data"
+    root = write_set(kind, tmp_path / "set", [face], names=names)
+    if kind == "csv":
+        columns = ",".join(f"{name}_{axis}" for name in names for axis in "xy")
+        (root / "labels.csv").write_text((root / "labels.csv").read_text().replace(header(5)[5:], columns))
+    meta = read_meta(prepared(kind, root, data))
+    assert (meta["layout"], meta["row"]["flip_index"], meta["points"]) == ("set", [4, 2, 1, 3, 0], names)
+    assert meta["row"]["interocular"] == [0, 4] and "left_eye - right_eye" in "".join(said)
+    file = next(data.glob("set-*.yaml"))
+    file.write_text(file.read_text().replace("[0, 4]", "[1, 2]"))
+    folder = prepared(kind, root, data)
+    assert read_meta(folder)["row"]["interocular"] == [1, 2], "the edited file is read"
+    assert np.allclose(landmarks_of(folder)[0] - (0 if kind == "label-studio" else 0.5), face, atol=0.01)
 
 
-def test_no_layout_is_made_where_a_name_has_a_side_or_a_number(tmp_path):
-    for name in ("ear_left", "tip_2"):
-        names = ["left_eye", "right_eye", "nose", name, "lips"]
-        root = write_coco(tmp_path / name, [FIVE], names=names)
-        layouts = Layouts({"68": LAYOUTS.rows["68"]})
-        refuses(f"5 landmarks.*{name}", prepared, "coco", root, tmp_path / "data", layouts=layouts)
+@pytest.mark.parametrize("name", ["ear_left", "tip_2"])
+def test_no_layout_is_made_where_a_name_has_a_side_or_a_number(tmp_path, name):
+    root = write_coco(tmp_path / "set", [FIVE], names=["left_eye", "right_eye", "nose", name, "lips"])
+    layouts = Layouts({"68": LAYOUTS.rows["68"]})
+    refuses(f"5 landmarks.*{name}", prepared, "coco", root, tmp_path / "data", layouts=layouts)
+
+
+def test_a_set_has_the_layout_with_the_name_of_its_folder(tmp_path):
+    rows = {name: {"count": 5, "flip_index": [1, 0, 2, 4, 3]} for name in ("one", "set")}
+    (tmp_path / "rows.yaml").write_text(json.dumps(rows))
+    layouts = LAYOUTS.with_rows_of(str(tmp_path / "rows.yaml"))[1]
+    meta = read_meta(prepared("points", write_pairs(tmp_path / "set", [FIVE]), tmp_path / "data", layouts=layouts))
+    assert meta["layout"] == "set" and meta["row"] == rows["set"]
+
+
+def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
+    row = {"count": 5, "flip_index": [0, 2, 1, 4, 3], "groups": {"nose": [0], "eyes": [1, 2], "lips": [3, 4]}}
+    face = FIVE[[2, 0, 1, 3, 4]]
+    root = write_coco(tmp_path / "same", [face], names=["nose", "eyes_1", "eyes_2", "lips_1", "lips_2"])
+    for layout, points in ((None, FIVE), ("mine", face)):
+        folder = prepared("coco", root, tmp_path / "data", layouts=LAYOUTS.with_rows({"mine": row}), layout=layout)
+        assert np.allclose(landmarks_of(folder), points + 0.5) and read_meta(folder)["layout"] == (layout or "5")
+    layouts = Layouts({"5": LAYOUTS.rows["5"], "mine": row | {"groups": {"tip": [0], "eyes": [1, 2], "lips": [3, 4]}}})
+    root = write_coco(tmp_path / "set", [face], names=["Tip", "eyes_1", "eyes_2", "lips_1", "lips_2"])
+    assert read_meta(prepared("coco", root, tmp_path / "data", layouts=layouts))["layout"] == "mine"
+    layouts = LAYOUTS.with_rows({"mine": {"count": 5, "flip_index": [0, 2, 1, 4, 3]}})
+    given = "points", write_pairs(tmp_path / "bare", [FIVE]), tmp_path / "data"  # without names none is guessed
+    refuses("layouts 5 and mine.*--layout", prepared, *given, layouts=layouts)
+    assert read_meta(prepared(*given, layouts=layouts, layout="mine"))["layout"] == "mine"
+
+
+# ----------------------------------------------------------------------------------------------------- files and faces
+def test_pictures_outside_of_the_splits_are_named(tmp_path, said):
+    for folder in ("train", "dev"):
+        write_pairs(tmp_path / "set" / folder, [FIVE] * 3)
+    archive = DATASETS["points"].load(tmp_path / "set")
+    assert len(archive) == 3 and "3 images outside of train are left out, such as dev/" in "".join(said)
+    assert not any("pictures without a face" in line for line in archive.notes)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "set" / "train" / "more").symlink_to(tmp_path / "set" / "dev")
+    refuses("train/more.*link", parse, "points", tmp_path / "set")
 
 
 def test_one_of_several_files_of_labels_can_be_named(tmp_path):
@@ -215,8 +217,8 @@ def test_one_of_several_files_of_labels_can_be_named(tmp_path):
     (root / "more.csv").write_text("\n".join([lines[0], lines[2]]))
     assert infer(root / "more.csv") == "csv"
     refuses("labels.csv, more.csv", prepared, "csv", root, tmp_path / "data")
-    faces = load_split(prepared("csv", root / "more.csv", tmp_path / "data"), "train")
-    assert len(faces) == 1 and np.allclose(faces["landmarks"][0] - 0.5, FIVE + 1)
+    faces = landmarks_of(prepared("csv", root / "more.csv", tmp_path / "data"))
+    assert len(faces) == 1 and np.allclose(faces[0] - 0.5, FIVE + 1)
     refuses("0.jpg", infer, root / "0.jpg")
 
 
@@ -230,36 +232,6 @@ def test_a_test_split_of_whole_identities(tmp_path):
     assert len(test) == 4 and not {*test} & {*train}
 
 
-def test_a_set_has_the_layout_with_the_name_of_its_folder(tmp_path):
-    rows = {name: {"count": 5, "flip_index": [1, 0, 2, 4, 3]} for name in ("one", "set")}
-    file = tmp_path / "rows.yaml"
-    file.write_text(json.dumps(rows))
-    layouts = LAYOUTS.with_rows_of(str(file))[1]
-    folder = prepared("points", write_pairs(tmp_path / "set", [FIVE]), tmp_path / "data", layouts=layouts)
-    assert read_meta(folder)["layout"] == "set" and read_meta(folder)["row"] == rows["set"]
-
-
-def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
-    row = {"count": 5, "flip_index": [0, 2, 1, 4, 3], "groups": {"nose": [0], "eyes": [1, 2], "lips": [3, 4]}}
-    face = FIVE[[2, 0, 1, 3, 4]]
-    root = write_coco(tmp_path / "same", [face], names=["nose", "eyes_1", "eyes_2", "lips_1", "lips_2"])
-    for layout, points in ((None, FIVE), ("mine", face)):
-        folder = prepared("coco", root, tmp_path / "data", layouts=LAYOUTS.with_rows({"mine": row}), layout=layout)
-        assert np.allclose(load_split(folder, "train")["landmarks"][:], points + 0.5)
-        assert read_meta(folder)["layout"] == (layout or "5")
-    layouts = Layouts({"5": LAYOUTS.rows["5"], "mine": row | {"groups": {"tip": [0], "eyes": [1, 2], "lips": [3, 4]}}})
-    root = write_coco(tmp_path / "set", [FIVE[[2, 0, 1, 3, 4]]], names=["Tip", "eyes_1", "eyes_2", "lips_1", "lips_2"])
-    assert read_meta(prepared("coco", root, tmp_path / "data", layouts=layouts))["layout"] == "mine"
-
-
-def test_of_two_layouts_without_names_none_is_guessed(tmp_path):
-    layouts = LAYOUTS.with_rows({"mine": {"count": 5, "flip_index": [0, 2, 1, 4, 3]}})
-    root = write_pairs(tmp_path / "set", [FIVE + i for i in range(3)])
-    refuses("layouts 5 and mine.*--layout", prepared, "points", root, tmp_path / "data", layouts=layouts)
-    folder = prepared("points", root, tmp_path / "data", layouts=layouts, layout="mine")
-    assert read_meta(folder)["layout"] == "mine"
-
-
 def test_a_face_that_is_listed_twice_is_named(tmp_path):
     root = write_rows(tmp_path, [FIVE, FIVE + 1])
     lines = (root / "labels.csv").read_text().splitlines()
@@ -268,58 +240,64 @@ def test_a_face_that_is_listed_twice_is_named(tmp_path):
 
 
 def test_a_shape_without_all_its_points_is_named(tmp_path):
-    root = write_cvat(tmp_path / "set", [FIVE, FIVE[[0, 2, 3, 4]], FIVE])
-    refuses("1.jpg.*4 points", parse, "cvat", root)
-    write_coco(tmp_path / "coco", [FIVE[:4]], names=NAMES)
-    refuses("annotation 0.*4 points", parse, "coco", tmp_path / "coco")
+    refuses("1.jpg.*4 points", parse, "cvat", write_cvat(tmp_path / "set", [FIVE, FIVE[[0, 2, 3, 4]], FIVE]))
+    refuses("annotation 0.*4 points", parse, "coco", write_coco(tmp_path / "coco", [FIVE[:4]], names=NAMES))
 
 
 def test_what_is_left_out_is_counted_in_one_line(tmp_path, said):
     root = write_studio(tmp_path / "set", [FIVE] * 3)
     tasks = json.loads((root / "project.json").read_text())
     tasks[0]["annotations"].insert(0, {"result": []})  # hides nothing
-    tasks[1]["annotations"].append(tasks[1]["annotations"][0])
+    tasks[1]["annotations"] *= 2
     tasks[2]["annotations"] = []
     (root / "project.json").write_text(json.dumps(tasks))
     assert len(parse("label-studio", root)["train"]) == 2
-    prepared("label-studio", root, tmp_path / "data")
-    text = "left out: tasks without key points (1), further annotations of a task (1), pictures without a face (1)"
-    assert sum(text in line for line in said) == 1
     coco = write_coco(tmp_path / "coco", [FIVE, np.zeros((5, 2))])
     (coco / "labels.json").write_text((coco / "labels.json").read_text().replace("0.0, 0.0, 2.0", "0, 0, 0"))
-    prepared("coco", coco, tmp_path / "data")
-    text = "left out: annotations without a keypoint (1), pictures without a face (1)"
-    assert sum(text in line for line in said) == 1, "although the set is read twice, to find its first pixel"
+    for kind, folder, text in (
+        ("label-studio", root, "tasks without key points (1), further annotations of a task (1)"),
+        ("coco", coco, "annotations without a keypoint (1)"),
+    ):
+        prepared(kind, folder, tmp_path / "data")
+        found = [line for line in said if f"left out: {text}, pictures without a face (1), such as" in line]
+        assert len(found) == 1, "although a set may be read twice, to find its first pixel"
 
 
+def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
+    layouts = LAYOUTS.with_rows({"2": {"count": 2, "flip_index": [1, 0]}, "1": {"count": 1, "flip_index": [0]}})
+    level, nose = np.array([(60.0, 40), (100, 40)]), FIVE[2:3]
+    eyes = prepared("points", write_pairs(tmp_path / "eyes", [level, FIVE[:2]]), tmp_path / "data", layouts=layouts)
+    assert np.allclose(landmarks_of(eyes)[0], level + 0.5) and read_meta(eyes)["count"] == 2
+    one = write_coco(tmp_path / "nose", [nose], box=[50, 30, 60, 60])
+    assert np.allclose(landmarks_of(prepared("coco", one, tmp_path / "data", layouts=layouts))[0], nose + 0.5)
+    refuses("face box", parse, "points", write_pairs(tmp_path / "bare", [nose]))
+
+
+# ----------------------------------------------------------------------------------------------------- marks and places
 def marked(value, faces=3):
     found = np.array([FIVE + i for i in range(faces)])
     found[:, 3] = value
     return list(found)
 
 
-@pytest.mark.parametrize("name", ["csv", "points", "coco"])
-def test_marks_are_no_places(tmp_path, name):
-    write = {"csv": write_rows, "points": write_pairs, "coco": write_coco}[name]
-    half = FIVE.copy()
-    half[[1, 4]] *= -1
-    for number, (faces, fault) in enumerate(
-        [
-            (marked(-1), "-1 -1 is a mark and no place, in 3 of 3"),
-            (marked(0), "0 0 is a mark"),
-            (marked(-1, 1), "-1 -1 is a mark"),
-            (marked(-999), "-999 -999 is a mark"),
-            *(([*marked(one, 1), FIVE, FIVE + 3], f"{one} {one}.*1 of 3") for one in (-2, -32768, 9999, 65535)),
-            ([*marked(0, 1), FIVE], "0 0 .*1 of 2"),
-            ([half], "-100 -42 is a place with its signs turned"),
-            ([FIVE / (160, 120)] * 2, "shares of the picture"),
-            ([FIVE, FIVE / (160, 120)], "1.jpg|1.pts|line 3|annotation 1"),
-            ([FIVE / 30], "its face is 1.4 px large"),
-        ]
-    ):
-        root = write(tmp_path / str(number), faces)
-        text = refuses(fault, parse, name, root)
-        assert "\n" not in text
+@pytest.mark.parametrize("kind", ["csv", "points", "coco"])
+@pytest.mark.parametrize(
+    ("faces", "fault"),
+    [
+        (marked(-1), "-1 -1 is a mark and no place, in 3 of 3"),
+        (marked(0), "0 0 is a mark"),
+        (marked(-1, 1), "-1 -1 is a mark"),
+        (marked(-999), "-999 -999 is a mark"),
+        *(([*marked(one, 1), FIVE, FIVE + 3], f"{one} {one}.*1 of 3") for one in (-2, -32768, 9999, 65535)),
+        ([*marked(0, 1), FIVE], "0 0 .*1 of 2"),
+        ([FIVE * np.array([1, -1, 1, 1, -1])[:, None]], "-100 -42 is a place with its signs turned"),
+        ([FIVE / (160, 120)] * 2, "shares of the picture"),
+        ([FIVE, FIVE / (160, 120)], "1.jpg|1.pts|line 3|annotation 1"),
+        ([FIVE / 30], "its face is 1.4 px large"),
+    ],
+)
+def test_marks_are_no_places(tmp_path, kind, faces, fault):
+    assert "\n" not in refuses(fault, parse, kind, write_set(kind, tmp_path, faces))
 
 
 @pytest.mark.parametrize(
@@ -330,19 +308,14 @@ def test_marks_are_no_places(tmp_path, name):
         [FIVE - (62, 42), FIVE - (64, 44.5)],  # beyond the corner
         [FIVE - (60, 40), FIVE],  # in the corner, once
         [np.where(np.arange(5)[:, None] == 1, np.nan, FIVE)] * 2,
+        *([np.random.default_rng(0).uniform(0, 80, (68, 2)).round() - offset] for offset in (5, 20, 40)),
     ],
 )
 def test_places_near_the_edges_are_places(tmp_path, faces):
     assert len(parse("csv", write_rows(tmp_path / "set", faces))["train"]) == len(faces)
 
 
-def test_a_face_of_68_landmarks_beyond_the_corner(tmp_path):
-    rng = np.random.default_rng(0)
-    for offset in (5, 20, 40):
-        face = rng.uniform(0, 80, (68, 2)).round() - offset
-        assert parse("points", write_pairs(tmp_path / str(offset), [face]))["train"]
-
-
+# ------------------------------------------------------------------------------------------------------------ identities
 def test_a_mirror_image_has_the_identity_of_its_picture():
     assert [photograph(stem) for stem in ("134212_1_mirror", "image_0001_mirror")] == ["134212", "image_0001"]
     names = ["a/b-flipped.png", "a/b.png", "a/x_jpg.rf.0123456789abcdef.jpg", "a/x.jpg", "a/a_b.jpg", "a/a_c.jpg"]
@@ -356,7 +329,6 @@ def test_a_mirror_image_has_the_identity_of_its_picture():
         ([f"p{i // 3}/images/{i % 3}.jpg" for i in range(9)], 3, "folder"),
         ([f"all/p{i // 3}/day{i % 3}/front{i}.jpg" for i in range(9)], 3, "folder"),
         ([f"IMG_{i:04d}.jpg" for i in range(9)], 9, "name"),
-        ([f"{i:04d}.jpg" for i in range(9)], 9, "name"),
         ([*(f"a/{i}.jpg" for i in range(9)), "b/1.jpg"], 10, "name"),
         (["a (1).jpg", "a (2).jpg", "b-1.png", "b-2.png", "c.png"], 3, "name"),
         (["091_00a.jpg", "091_00b.jpg", "091_10a.jpg", "092_00a.jpg", "093_1a.jpg", "093_v.jpg"], 4, "name"),
@@ -368,88 +340,31 @@ def test_which_faces_are_of_one_identity(names, told, rule):
     assert len(set(identities(names, "picture")[0])) == len(names)
 
 
-def test_identities_are_told_alike_in_every_format(tmp_path, said):
+def test_identities_are_told_alike_in_every_format(tmp_path):
     """Frames of a clip are of one identity; a column of a CSV is before the names of the pictures."""
-    files = [f"clip{i // 2}_{i}.jpg" for i in range(6)]
-    faces = [FIVE + i for i in range(6)]
-    wanted = ["clip0"] * 2 + ["clip1"] * 2 + ["clip2"] * 2
-    writers = {
-        "points": write_pairs,
-        "csv": write_rows,
-        "coco": write_coco,
-        "cvat": write_cvat,
-        "label-studio": write_studio,
-    }
-    for name, write in writers.items():
-        root = write(tmp_path / name, faces)
-        for table in root.iterdir():
-            if table.suffix in (".csv", ".json", ".xml"):
-                text = table.read_text()
-                for i, file in enumerate(files):
-                    text = re.sub(rf"\b{i}\.jpg", file, text)
-                table.write_text(text)
-        for i, file in enumerate(files):
-            for end in (".jpg", ".pts") if name == "points" else (".jpg",):
-                (root / f"{i}{end}").rename((root / file).with_suffix(end))
-        assert [one.identity for one in parse(name, root)["train"]] == wanted
+    faces, files = [FIVE + i for i in range(6)], [f"clip{i // 2}_{i}.jpg" for i in range(6)]
+    for name in ("points", *TABLES):
+        root = write_set(name, tmp_path / name, faces, files=files)
+        assert [one.identity for one in parse(name, root)["train"]] == sorted(["clip0", "clip1", "clip2"] * 2)
         assert [one.identity for one in parse(name, root, identity="folder")["train"]] == ["."] * 6
     table = tmp_path / "csv" / "labels.csv"
-    head, *rows = table.read_text().split("\n")
-    people = ("ann", "bob", "ann", "", "", "bob")
-    table.write_text(
-        "\n".join(
-            [
-                head.replace("file,", "file,Identity,"),
-                *(row.replace(",", f",{one},", 1) for row, one in zip(rows, people, strict=True)),
-            ]
-        )
-    )
-    assert [one.identity for one in parse("csv", tmp_path / "csv")["train"]] == [
-        "ann",
-        "bob",
-        "ann",
-        "clip1",
-        "clip2",
-        "bob",
-    ]
-
-
-def test_more_faces_than_the_release_are_not_too_few(tmp_path):
-    for stem in ("1_1", "1_1_mirror"):
-        archives.annotated(tmp_path / "300W" / "afw" / f"{stem}.jpg", 68)
-    refuses("300W", parse, "300w", tmp_path / "300W")
-    more = ["afw: 674 of 337 faces, 337 more than the release has"]
-    refuses(r"300W(.|\n)*674 of 337", require_complete, tmp_path, "300W", more, allow_partial=False)
-
-
-def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
-    layouts = LAYOUTS.with_rows({"2": {"count": 2, "flip_index": [1, 0]}, "1": {"count": 1, "flip_index": [0]}})
-    level = FIVE[:2].copy()
-    level[:, 1] = 40
-    folder = prepared("points", write_pairs(tmp_path / "eyes", [level, FIVE[:2]]), tmp_path / "data", layouts=layouts)
-    assert np.allclose(load_split(folder, "train")["landmarks"][0], level + 0.5) and read_meta(folder)["count"] == 2
-    one = write_coco(tmp_path / "nose", [FIVE[2:3]], box=[50, 30, 60, 60])
-    folder = prepared("coco", one, tmp_path / "data", layouts=layouts)
-    assert np.allclose(load_split(folder, "train")["landmarks"][0], FIVE[2:3] + 0.5)
-    refuses("face box", parse, "points", write_pairs(tmp_path / "bare", [FIVE[2:3]]))
+    lines = table.read_text().split("\n")
+    people = ("Identity", "ann", "bob", "ann", "", "", "bob")
+    lines = [line.replace(",", f",{one},", 1) for line, one in zip(lines, people, strict=True)]
+    table.write_text("\n".join(lines))
+    told = [one.identity for one in parse("csv", tmp_path / "csv")["train"]]
+    assert told == ["ann", "bob", "ann", "clip1", "clip2", "bob"]
 
 
 # ---------------------------------------------------------------------------------------------------------------- boxes
-def boxes(convention, wide, high=None, up=0.0):
-    """Faces and, in a convention, boxes of `wide` x `high` times their tight ones, moved up by a share of these."""
+def boxes(convention, wide):
+    """Faces and, in a convention, boxes of `wide` times their tight ones."""
     faces = [(FIVE - FIVE.mean(0)) * 0.8 + (60 + 8 * i, 70 - 4 * i) for i in range(5)]
-    found = []
-    for face in faces:
-        (x, y), (w, h) = face.min(0) / 2 + face.max(0) / 2, np.ptp(face, axis=0) * (wide, high or wide)
-        y -= up * h
-        found.append(
-            {
-                "xyxy": [x - w / 2, y - h / 2, x + w / 2, y + h / 2],
-                "cxcywh": [x, y, w, h],
-                "xywh": [x - w / 2, y - h / 2, w, h],
-            }[convention]
-        )
-    return faces, found
+    middles = np.array([(face.min(0) + face.max(0)) / 2 for face in faces])
+    sides = wide * np.array([np.ptp(face, axis=0) for face in faces])
+    low, high = middles - sides / 2, middles + sides / 2
+    columns = {"xyxy": (low, high), "cxcywh": (middles, sides), "xywh": (low, sides)}[convention]
+    return faces, np.hstack(columns).tolist()
 
 
 @pytest.mark.parametrize(
@@ -464,110 +379,91 @@ def boxes(convention, wide, high=None, up=0.0):
 def test_boxes_in_another_convention_are_refused(tmp_path, convention, wide, name):
     faces, box = boxes(convention, wide)
     root = write_coco(tmp_path / "set", faces, box=box)
-    refuses(
-        f"annotation 0: bbox.*{name}.*[45] of 5",
-        prepared,
-        "coco",
-        root,
-        tmp_path / "data",
-    )
+    refuses(f"annotation 0: bbox.*{name}.*[45] of 5", prepared, "coco", root, tmp_path / "data")
 
 
-def test_boxes_beside_the_landmarks(tmp_path, said):
+@pytest.mark.parametrize("number", range(4))
+def test_boxes_beside_the_landmarks(tmp_path, said, number):
     faces, box = boxes("xywh", 1.2)
-    prepared("coco", write_coco(tmp_path / "0", faces, box=box), tmp_path / "data")
-    assert not [line for line in said if "far outside" in line]
-    for number in (1, 2, 3):
-        beside = [[0, 0, 30, 30]] * number + box[number:]
-        root = write_coco(tmp_path / str(number), faces, box=beside)
-        if number < 3:
-            prepared("coco", root, tmp_path / "data")
-            assert [line for line in said if f"annotation 0: landmark 0 lies far outside bbox; {number} of 5" in line]
-        else:
-            refuses("annotation 0: landmark 0 lies far outside bbox; 3 of 5", prepared, "coco", root, tmp_path / "data")
+    root = write_coco(tmp_path / "set", faces, box=[[0, 0, 30, 30]] * number + box[number:])
+    text = f"annotation 0: landmark 0 lies far outside bbox; {number} of 5"
+    if number == 3:
+        refuses(text, prepared, "coco", root, tmp_path / "data")
+    else:
+        prepared("coco", root, tmp_path / "data")
+        assert [text in line for line in said if "far outside" in line] == [True] * (number > 0)
 
 
 # ------------------------------------------------------------------------------------------------------- names of files
 def test_label_studio_cleans_the_names_of_files(tmp_path):
-    root = write_studio(tmp_path / "set", [FIVE] * 3, files=["IMG_0_2.jpg", "Größe_1.jpg", "Große_2.jpg"])
-    files = ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg", "Größe 2.jpg"]
-    for number, name in enumerate(files):
-        (root / f"{number}.jpg").rename(root / name)
-    assert [record.image.name for record in parse("label-studio", root)["train"]] == files
+    listed, files = ["IMG_0_2.jpg", "Größe_1.jpg", "Große_2.jpg"], ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg", "Größe 2.jpg"]
+    root = write_studio(tmp_path / "set", [FIVE] * 3, files=listed)
+    project = root / "project.json"
+    project.write_text(project.read_text().replace("local-files/?d=", "upload/1/1a2b3c4d-"))
+    for old, new in zip(listed, files, strict=True):
+        (root / old).rename(root / new)
+    assert [face.image.name for face in parse("label-studio", root)["train"]] == files
     picture(root / "IMG 0 2.jpg")
     refuses("IMG_0_2.jpg", parse, "label-studio", root)
 
 
-@pytest.mark.parametrize("write", [write_rows, write_coco, write_cvat, write_pairs])
-def test_names_in_both_forms_of_unicode(tmp_path, write):
+@pytest.mark.parametrize("kind", ["points", *TABLES])
+def test_names_in_both_forms_of_unicode(tmp_path, kind):
     for number, (listed, there) in enumerate((("\u00e4", "a\u0308"), ("a\u0308", "\u00e4"))):
-        root = write(tmp_path / str(number), [FIVE])
-        for file in [*root.glob("*.csv"), *root.glob("*.json"), *root.glob("*.xml")]:
-            file.write_text(file.read_text().replace("0.jpg", f"Gesicht_{listed}.jpg"), encoding="utf-8")
-        for pts in root.glob("0.pts"):
-            pts.rename(root / f"Gesicht_{listed}.pts")
-        (root / "0.jpg").rename(root / f"Gesicht_{there}.jpg")
-        assert parse(infer(root), root)["train"][0].image.name == f"Gesicht_{there}.jpg"
+        root = write_set(kind, tmp_path / str(number), [FIVE], files=[f"Gesicht_{listed}.jpg"])
+        (root / f"Gesicht_{listed}.jpg").rename(root / f"Gesicht_{there}.jpg")
+        assert parse(kind, root)["train"][0].image.name == f"Gesicht_{there}.jpg"
 
 
-def test_labels_that_name_no_landmark(tmp_path):
-    odd = ["eyes_1", "eyes_2", "Nose", "lips_1", "lips_2"]
-    root = write_studio(tmp_path / "set", [FIVE] * 3)
-    for names, fault in (
-        (odd, "task 1: a point is labelled 'Nose'; other faces have 'nose' in its place"),
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (
+            ["eyes_1", "eyes_2", "Nose", "lips_1", "lips_2"],
+            "task 1: a point is labelled 'Nose'; other faces have 'nose'",
+        ),
         (["eyes_1", "eyes_2", "noze", "lips_1", "lips_2"], "'noze'.* is it misspelt"),
         (["landmark"] * 5, "two points are named 'landmark', as are all 5; give each landmark a label"),
-    ):
-        tasks = json.loads((write_studio(root, [FIVE] * 3) / "project.json").read_text())
-        tasks[0]["annotations"][0]["result"] = points_of(FIVE, names)
-        spoilt(root / "project.json", json.dumps(tasks), fault, prepared, "label-studio", root, tmp_path / "data")
+    ],
+)
+def test_labels_that_name_no_landmark(tmp_path, names, fault):
+    root = write_studio(tmp_path / "set", [FIVE] * 3)
+    tasks = json.loads((root / "project.json").read_text())
+    tasks[0]["annotations"][0]["result"] = points_of(FIVE, names)
+    (root / "project.json").write_text(json.dumps(tasks))
+    refuses(fault, prepared, "label-studio", root, tmp_path / "data")
 
 
 def test_points_that_few_faces_have_are_no_misspelling(tmp_path):
     root = write_studio(tmp_path / "set", [FIVE] * 2)
     tasks = json.loads((root / "project.json").read_text())
-    for task, missing in zip(tasks, (0, 1), strict=True):
+    for missing, task in enumerate(tasks):
         del task["annotations"][0]["result"][missing]  # each face shows another eye
     (root / "project.json").write_text(json.dumps(tasks))
     found = parse("label-studio", root)["train"]
-    assert [np.flatnonzero(np.isnan(record.landmarks[:, 0])).tolist() for record in found] == [[0], [1]]
+    assert [np.flatnonzero(np.isnan(face.landmarks[:, 0])).tolist() for face in found] == [[0], [1]]
 
 
-@pytest.mark.parametrize(
-    ("write", "name"),
-    [
-        (write_coco, "_annotations.coco.json"),
-        (write_rows, "labels.csv"),
-        (write_cvat, "annotations.xml"),
-        (write_studio, "project.json"),
-    ],
-)
-def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, write, name):
-    for number, split in enumerate(("train", "valid", "test")):
-        root = write(tmp_path / "set" / split, [FIVE + number] * 2)
-        if name.startswith("_"):
-            (root / "labels.json").rename(root / name)
-    root = tmp_path / "set"
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, kind):
+    root, folders = tmp_path / "set", {"train": "train", "val": "valid", "test": "test"}
+    for number, split in enumerate(folders.values()):
+        write_set(kind, root / split, [FIVE + number] * 2, table="_annotations.coco.json" if kind == "coco" else "")
     found = parse(infer(root), root)
-    assert [split for split in found if len(found[split]) == 2] == ["train", "val", "test"]
-    assert all(
-        record.image.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split]
-    )
-    folder = prepared(None, root, tmp_path / "data")
-    assert list(load_split(folder, "val")["file"]) == ["valid/0.jpg", "valid/1.jpg"]
+    files = {split: [face.file for face in faces] for split, faces in found.items()}
+    assert files == {split: [f"{folder}/0.jpg", f"{folder}/1.jpg"] for split, folder in folders.items()}
+    assert list(load_split(prepared(None, root, tmp_path / "data"), "val")["file"]) == ["valid/0.jpg", "valid/1.jpg"]
 
 
 def test_a_folder_without_pts_is_not_blamed_for_it(tmp_path):
-    write_coco(tmp_path / "set" / "export" / "1", [FIVE])
-    for name, fault in (
-        (None, "no .pts in it, but export/1/labels.json; .*give the folder .*export/1"),
-        ("coco", "one JSON, or one"),
-    ):
-        refuses(fault, prepared, name, tmp_path / "set", tmp_path / "data")
-    write_coco(tmp_path / "set" / "more" / "annotations", [FIVE])
-    refuses("one of the folders .*export/1, .*set/more,", prepared, None, tmp_path / "set", tmp_path / "data")
-    picture(tmp_path / "bare" / "a.jpg")
-    refuses(".pts.*CSV, JSON", parse, "points", tmp_path / "bare")
+    root, data, bare = tmp_path / "set", tmp_path / "data", tmp_path / "bare"
+    write_coco(root / "export" / "1", [FIVE])
+    refuses("no .pts in it, but export/1/labels.json; .*give the folder .*export/1", prepared, None, root, data)
+    refuses("one JSON, or one", prepared, "coco", root, data)
+    write_coco(root / "more" / "annotations", [FIVE])
+    refuses("one of the folders .*export/1, .*set/more,", prepared, None, root, data)
+    picture(bare / "a.jpg")
+    refuses(".pts.*CSV, JSON", parse, "points", bare)
     for split in ("val", "valid"):
-        (tmp_path / "bare" / split).mkdir()
-    refuses("val and valid", parse, "points", tmp_path / "bare")
+        (bare / split).mkdir()
+    refuses("val and valid", parse, "points", bare)

@@ -1,59 +1,30 @@
 """Which split a face of a user's own set is in: the word of its list, or the folder of its picture, in every format."""
 
-import json
 import re
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from archives import header, parse, picture, prepared
+from archives import parse, prepared
 from conftest import LAYOUTS, fails, load_split, refuses, works
-from own_sets import FIVE, NAMES, points_of, write_pairs, write_rows
+from own_sets import FIVE, TABLES, write_pairs, write_rows, write_set
 
 from extras.datasets import infer
 from extras.datasets.naming import split_of
 from extras.datasets.packed import unpack
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import PreparedSet, Split, read_meta
-from utils.data.pts import write_pts
 from utils.task.check_sets import doubts
 
-FORMATS = ("points", "csv", "coco", "cvat", "label-studio")
+FORMATS = ("points", *TABLES)
 ALL = {"train": 4, "val": 2, "test": 3}
 
 
-def listed(kind, root, names, file="labels"):
+def listed(kind, root, names, table=""):
     """Pictures of these names, each with a face of its own, and one list of all in a format."""
-    faces = [FIVE + i / 4 for i in range(len(names))]
-    for name, face in zip(names, faces, strict=True):
-        path = picture(root / name)
-        if kind == "points":
-            write_pts(path.with_suffix(".pts"), face)
-    table = root / f"{file}.{ {'csv': 'csv', 'cvat': 'xml'}.get(kind, 'json') }"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "csv":
-        rows = [",".join([name, *map(str, face.ravel())]) for name, face in zip(names, faces, strict=True)]
-        table.write_text("\n".join([header(5), *rows]))
-    if kind == "coco":
-        images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
-        points = [np.column_stack([face, np.full(5, 2)]).ravel().tolist() for face in faces]
-        rows = [{"id": i, "image_id": i, "keypoints": values} for i, values in enumerate(points)]
-        table.write_text(json.dumps({"images": images, "annotations": rows}))
-    if kind == "cvat":
-        shapes = [";".join(f"{x},{y}" for x, y in face) for face in faces]
-        rows = [
-            f'<image name="{name}" width="160" height="120"><points label="f" points="{shape}"/></image>'
-            for name, shape in zip(names, shapes, strict=True)
-        ]
-        table.write_text(f"<annotations>{''.join(rows)}</annotations>")
-    if kind == "label-studio":
-        tasks = [
-            {"data": {"img": f"/data/local-files/?d={name}"}, "annotations": [{"result": points_of(face, NAMES)}]}
-            for name, face in zip(names, faces, strict=True)
-        ]
-        table.write_text(json.dumps(tasks))
-    return root
+    table = f"{table}{Path(TABLES[kind]).suffix}" if table else ""
+    return write_set(kind, root, [FIVE + i / 4 for i in range(len(names))], files=names, table=table)
 
 
 def found(root):

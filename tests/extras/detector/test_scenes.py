@@ -30,7 +30,7 @@ def make_scenes(
     )
     found = settings("detect", **{"input_size": 128, "face_sides": [14.0, 60.0], **plain, **given})
     material = Material(pictures, cutouts or Cutouts([]), list(alone))
-    return Scenes(material, found.of(DetectSettings), found.augment, found.net.input_size, found.train.seed, count)
+    return Scenes(material, found.room(DetectSettings), found.augment, found.net.input_size, found.train.seed, count)
 
 
 def white_faces(count: int) -> list[Picture]:
@@ -178,10 +178,8 @@ def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
         assert not inside or np.allclose(middle, other.boxes, atol=0.5)
         x1, y1, x2, y2 = other.boxes[0].astype(int)
         assert 20 < x2 - x1 < 100 and 20 < y2 - y1 < 100
-    one, other = (
-        Cutouts([split_of(faces)], cache=0),
-        Cutouts([split_of(wide)]),
-    )  # without a cache there are faces to paste too
+    # without a cache there are faces to paste too
+    one, other = Cutouts([split_of(faces)], cache=0), Cutouts([split_of(wide)])
     assert np.allclose(one.landmarks, other.landmarks, atol=1e-3)
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(one.images, other.images, strict=True)]) < 6
     scenes = make_scenes(white_faces(2), 40, alone=near, mosaic=0.0)
@@ -194,7 +192,7 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     chosen = settings(
         "detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0]
     )
-    task_data = prepare(chosen, sets_of(chosen), ONE, True, False)
+    task_data = prepare(sets_of(chosen), ONE, True, False)
     _, held = task_data.loaded
     assert task_data.loaded is task_data.loaded  # --show-data and --train read the pictures once
     alone = [picture for picture in held if picture.event not in ("0--event", "1--event")]

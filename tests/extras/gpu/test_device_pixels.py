@@ -16,7 +16,6 @@ from utils.data.changes import (
     DRAWS,
     INTERPOLATION,
     Change,
-    CropGeometry,
     changes,
     misplaced,
     moved,
@@ -24,6 +23,7 @@ from utils.data.changes import (
     shapes,
     uniforms,
 )
+from utils.data.faces import CropGeometry
 from utils.data.pixels import pixels
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def some(count: int, given: np.ndarray, plain) -> np.ndarray:
 @pytest.mark.parametrize("way", (*INTERPOLATION, "random"))
 def test_a_warp(way, seen, fill):
     u = uniforms(3, 0, np.arange(ROWS), DRAWS)
-    made = changes(u, replace(PLAIN, **GEOMETRY, interpolation=way), CropGeometry(SIZE, STORED, SIZE))._replace(
+    made = changes(u, replace(PLAIN, **GEOMETRY, interpolation=way), CropGeometry(SIZE, (STORED - SIZE) // 2))._replace(
         seen=seen, fill=fill
     )
     made.matrix[5:8] = np.eye(2, 3)
@@ -109,17 +109,16 @@ def test_a_picture_that_ends_inside_of_the_crop():
 def test_the_presets(name, margin):
     recipe = replace(settings(name).augment, noise=0.0)
     recipe = recipe if recipe.steps else replace(recipe, shadow=0.5, edge=0.5)
-    box = np.tile([[0.1, 0.15], [0.9, 0.95]], (ROWS, 1, 1)) * SIZE
+    frame = np.tile([[0.1, 0.15], [0.9, 0.95]], (ROWS, 2, 1, 1))
     source = np.tile([10.4, -np.inf, 71.5, 90], (ROWS, 1)) if recipe.fill == "grey" else None
-    made = drawn_changes(
-        1, np.zeros(ROWS, int), np.arange(ROWS), recipe, CropGeometry(SIZE, STORED, SIZE + 2 * margin, box)
-    )
+    field = CropGeometry(SIZE, (STORED - SIZE) // 2, margin)
+    made = drawn_changes(1, np.zeros(ROWS, int), np.arange(ROWS), frame, recipe, field)
     assert_close(crops(ROWS), made[0]._replace(source=source), *made[1:])
 
 
 def test_misplaced_faces():
     u = uniforms(3, 0, np.arange(ROWS), DRAWS)
-    made = changes(u, replace(PLAIN, **GEOMETRY), CropGeometry(SIZE, STORED, STORED))
+    made = changes(u, replace(PLAIN, **GEOMETRY), CropGeometry(SIZE, (STORED - SIZE) // 2, (STORED - SIZE) // 2))
     assert_close(crops(ROWS), *misplaced(u, [made], np.arange(ROWS) % 2 == 0))
 
 
@@ -129,7 +128,7 @@ def test_landmarks_go_where_the_pixels_go():
     """
     places, axis = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75]]), np.arange(160) + 40.0
     stored = np.stack(np.broadcast_arrays(axis, axis[:, None], 255.0))[None].astype(np.float32).repeat(ROWS, 0)
-    made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), CropGeometry(128, 160, 128))
+    made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), CropGeometry(128, 16))
     landmarks = moved(np.tile(places, (ROWS, 1, 1)), np.zeros(ROWS), [made], range(4)) * 128
     act, _, numbers = compile_changes([made])[1]
     images = act(torch.from_numpy(stored), *to_device(numbers, CPU)).numpy()
@@ -178,10 +177,8 @@ class Counted(TorchDispatchMode):
 
 @pytest.mark.parametrize(("name", "most"), (("default", 60), ("short", 60), ("slim", 240), ("irnet", 400)))
 def test_the_host_does_not_wait_and_starts_few_operations(name, most):
-    box = np.tile([[0.1, 0.15], [0.9, 0.95]], (128, 1, 1)) * 256
-    made = drawn_changes(
-        1, np.zeros(128, int), np.arange(128), settings(name).augment, CropGeometry(256, 320, 256, box)
-    )
+    rows, frame = np.arange(128), np.tile([[0.1, 0.15], [0.9, 0.95]], (128, 2, 1, 1))
+    made = drawn_changes(1, 0 * rows, rows, frame, settings(name).augment, CropGeometry(256, 32))
     work = to_device(compile_changes(made), torch.device("meta"))
     with Counted() as counted:
         found = apply_changes(torch.empty((128, 320, 320, 3), dtype=torch.uint8, device="meta"), work)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, doomed, fails, settings, split_of, works
+from conftest import LAYOUTS, doomed, settings, split_of, works
 
 from extras.gpu.feed import DeviceLoader
 from pipnet.errors import UserError
-from utils.data.batches import Batch, Batches, Part, Shuffle, recipes
+from utils.data.batches import Batch, Batches, Share, Shuffle, recipes
 from utils.data.faces import Faces
 from utils.data.loader import explaining_errors
 from utils.data.prepared_set import load_splits
@@ -28,7 +28,7 @@ def opened(folder, **options) -> Faces:
 
 
 def order_of(faces: Faces, batch: int = 8) -> Shuffle:
-    return Shuffle((Part(0, len(faces), batch),), len(faces) // batch, 0)
+    return Shuffle((Share(0, len(faces), batch),), len(faces) // batch, 0)
 
 
 def fed(views: Batches, keys, free: int = 0) -> list[Batch]:
@@ -99,12 +99,14 @@ def test_a_face_that_comes_several_times_is_kept_once(faces):
 
 
 def test_an_error_reaches_the_training(faces):
-    some = opened(faces)
-    views = Batches(some, PRESETS["default"], L68.flip_index, 0)
-    some.crops.decoded, some.crops.read = None, lambda row: raises() if row == 11 else np.zeros((80, 80, 3), np.uint8)
+    def crop(row: int) -> np.ndarray:
+        if row == 11:
+            raise UserError("crop 11 is damaged; prepare the set again")
+        return np.zeros((80, 80, 3), np.uint8)
 
-    def raises() -> None:
-        raise UserError("crop 11 is damaged; prepare the set again")
+    some = opened(faces)
+    some = replace(some, parts=(replace(some.parts[0], crop=crop),))
+    views = Batches(some, PRESETS["default"], L68.flip_index, 0)
 
     for free in (0, ENOUGH):
         feed = DeviceLoader(views, order_of(some).epochs(0, 1), CPU, 2, free)
@@ -153,7 +155,3 @@ def test_a_killed_training_with_pixels_on_the_device_goes_on_where_it_was(cli, r
     assert (runs / "killed/step.csv").read_bytes() == (runs / "whole/step.csv").read_bytes()
     one, two = (checkpoint.load(runs / name / "last.pt")["model"] for name in ("whole", "killed"))
     assert all(torch.equal(one[key], two[key]) for key in one)
-
-
-def test_a_detector_has_its_pixels_from_the_loader(cli):
-    fails(cli("--train --task detect --pixels device"), "--pixels")

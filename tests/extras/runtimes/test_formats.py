@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import resource
 import shutil
 import sys
@@ -25,43 +26,36 @@ from conftest import (
     refuses,
     slow,
     unfolded,
-    untrained,
     works,
     write_faces,
 )
 from PIL import Image
-from small_nets import pictures
+from small_nets import net_of, pictures, spread
 
 from extras.runtimes import runtimes
+from extras.runtimes.runtimes import write_tflite
 from extras.synthetic import VERSION, generate
-from nets import NetOptions, Prediction, build_net, make_spec
+from nets import Prediction, build_net
 from nets.wrappers.affine import inverse
+from pipnet.detections import suppress
+from pipnet.detector import load_exported
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file, stored_values
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import Source, deployed, example_for, export_onnx, write_format
 from utils.settings.formats import FORMATS
-from utils.task.find import find_net
 from utils.train import checkpoint
 from utils.train.run_folder import find_run
 
 PACKAGES = {
     "mnn": ["MNN"],
-    "tflite": ["onnx2tf", "ai_edge_litert"],
+    "tflite": ["litert_torch"],
     "int8": [],
 }
-HEADS = {"pip": {"sigma": True}, "coordinate": {"sigma": True}, "simcc": {}, "heatmap": {"stride": 8}}
-
-
-def spread(net: torch.nn.Module) -> torch.nn.Module:
-    """Return the net with weights that give each cell another score: with initial ones they are almost equal."""
-    torch.manual_seed(1)
-    for parameter in (*net.neck.parameters(), *net.head.parameters()):
-        torch.nn.init.normal_(parameter, std=0.1)
-    if net.refiner:
-        torch.nn.init.normal_(net.refiner.move, std=0.1)
-    return net.eval()
+SIGMA = {"head_options": {"sigma": True}}
+HEADS = {"pip": SIGMA, "coordinate": SIGMA, "simcc": {}, "heatmap": {"stride": 8}}
+EYES = mean_face()[36:48]
 
 
 def source_of(net: torch.nn.Module, folder: Path) -> Source:
@@ -86,18 +80,21 @@ def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
     """A net with a refiner, of each head, or one with local parts, which re-initialises too; and its source."""
     if request.param == "local parts":
         eyes = {"eye_left": [*range(6)], "eye_right": [*range(6, 12)]}
-        net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, local_parts=eyes), mean_face()[36:48])).eval()
+        net = net_of("coordinate", meanface=EYES, local_parts=eyes).eval()
     else:
-        net = spread(untrained(mean_face()[36:48], 5, request.param, refine=True, **HEADS[request.param]))
+        net = spread(net_of(request.param, meanface=EYES, refine=True, **HEADS[request.param]))
     return net, source_of(net, tmp_path_factory.mktemp("refined"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mnn"])
+@pytest.mark.parametrize("name", ["mnn", "tflite"])
 def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
     import_packages(name)
     (net, source), file = refined, tmp_path / f"net{FORMATS[name].suffix}"
     monkeypatch.chdir(source.onnx.parent)
+    if name == "tflite" and net.spec["reinit"]:  # with local parts
+        refuses("LiteRT cannot run this net", write_format, name, source, file)
+        return
     write_format(name, source._replace(onnx=Path("net.onnx")), file)
     exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
     for count in (1, 5):
@@ -116,8 +113,7 @@ def telling(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
     """A net with the output `face`, small or shipped but for the last layer of that output, and its source."""
     torch.manual_seed(0)
     if request.param == "small":
-        options = NetOptions(NET, "pip", 32, 64, num_nb=5, refine=True, auxiliary=("face",))
-        net = spread(build_net(make_spec(options, mean_face()[36:48])))
+        net = spread(net_of(meanface=EYES, refine=True, auxiliary=("face",)))
     else:
         known = checkpoint.load(ROOT / "weights" / "landmarks-fast.pt")
         net = build_net(known["net"]).eval()
@@ -163,6 +159,14 @@ def test_some_landmarks_of_a_net_are_exported(tmp_path, refined, name):
         assert (part - other).abs().max() < 1e-4
 
 
+def test_a_missing_converter_is_named_before_anything_is_made(tmp_path, monkeypatch, cli):
+    monkeypatch.setattr("utils.settings.formats._installed", lambda package: package != "litert_torch")
+    says = "the package '?litert_torch'?.*an environment of its own: .*pip install -r requirements.txt litert-torch"
+    refuses(says, write_tflite, Source(tmp_path / "gone.onnx", lambda: ()), tmp_path / "net.tflite")
+    monkeypatch.setattr("utils.settings.start.os.execv", lambda *command: None)
+    assert re.search(says, cli("--export tflite --exp landmarks").returncode)  # what sys.exit got
+
+
 @pytest.mark.parametrize("name", ["mnn", "tflite"])
 @pytest.mark.parametrize("shipped", ["landmarks", "landmarks-fast"])
 def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
@@ -170,16 +174,38 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     weights = ROOT / "weights"
     net, layout, _ = checkpoint.unpack(weights / f"{shipped}.pt")
     net, file = net.eval(), tmp_path / f"net{FORMATS[name].suffix}"
-    size, sheet = net.spec["input_size"], cv2.imread(str(ROOT / "assets" / "faces.jpg"))
-    crops = torch.from_numpy(
-        np.stack([cv2.resize(sheet[:144, x : x + 144], (size, size)) for x in range(0, 1008, 144)])
-    )
-    write_format(name, Source(weights / f"{shipped}.onnx", tuple, deployed(net), example_for(size, 1)), file)
-    one = torch_predictor(net, torch.device("cpu"))(crops).select(list(layout.chosen("68").index))
+    size, sheet = net.spec["input_size"], cv2.imread(str(ROOT / "assets" / "demo.jpg"))
+    crops = torch.from_numpy(np.stack([cv2.resize(sheet[:, x : x + 400], (size, size)) for x in range(0, 1600, 400)]))
+    index = layout.members["68"].index
+    source = Source(weights / f"{shipped}.onnx", tuple, deployed(net), example_for(size, 1), index=index)
+    write_format(name, source, file)
+    one = torch_predictor(net, torch.device("cpu"))(crops).select(list(index))
     two = exported_predictor(file, 1)(crops)
     assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
     assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
     assert open_net(file, 1).predict(crops[:0].numpy())["landmarks"].shape == (0, *one.landmarks.shape[1:])
+
+
+@pytest.mark.parametrize("name", ["tflite", *slow("coreml")])
+def test_the_shipped_detector_is_exported_for_phones(tmp_path, name, cli):
+    import_packages(name)
+    if name == "coreml":
+        pytest.importorskip("coremltools", reason="the package coremltools is not installed")
+    works(cli("--export", name, "--exp detector --run-root", tmp_path))
+    file = tmp_path / "files" / "detector" / f"best{FORMATS[name].suffix}"
+    if name == "coreml":
+        assert zipfile.ZipFile(file).testzip() is None
+        return
+    image = np.zeros((640, 640, 3), np.uint8)
+    image[:160] = cv2.resize(cv2.imread(str(ROOT / "assets" / "demo.jpg")), (640, 160))
+    found = open_file(file, 1).run({"image": image[None]})
+    boxes, scores = found["boxes"][0], found["scores"][0]
+    order = np.argsort(-scores)[: (scores > 0.3).sum()]
+    kept = order[suppress(boxes[order], 0.3)]
+    wanted = load_exported(ROOT / "weights" / "detector.onnx", 1).find(image, 0.3, 0.3)
+    assert boxes.shape == (8525, 4) and boxes[kept].shape == wanted.boxes.shape and len(kept) >= 3
+    assert np.abs(boxes[kept] - wanted.boxes).max() < 0.5  # px; the weights of the ONNX file are of 16 bits
+    assert np.abs(scores[kept] - wanted.scores).max() < 0.01
 
 
 @pytest.mark.slow
@@ -219,7 +245,7 @@ def test_a_full_disk_for_temporary_files_is_named(tmp_path, refined, name, monke
 
 
 def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path):
-    net = spread(untrained(mean_face()[36:48], 5))
+    net = spread(net_of(meanface=EYES))
     source, file = source_of(net, tmp_path), tmp_path / "net.int8.onnx"
     write_format("int8", source, file)
     exact, coarse = (exported_predictor(path, 1)(pictures(20)).landmarks for path in (source.onnx, file))
@@ -255,7 +281,7 @@ def test_eight_bits_take_a_batch_without_crops(tmp_path):
 
 @pytest.mark.parametrize("head", ["pip", *slow("coordinate", "simcc", "heatmap", "parts")])
 def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
-    net = spread(untrained(mean_face()[36:48], 5, head, **HEADS.get(head, {})))
+    net = spread(net_of(head, meanface=EYES, **HEADS.get(head, {})))
     source, file = source_of(net, tmp_path), tmp_path / "net.raw.onnx"
     write_format("raw", source, file)
     opened = open_file(file, 1)
@@ -277,8 +303,7 @@ def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
 
 @pytest.mark.slow
 def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path):
-    torch.manual_seed(0)
-    net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, reinit=True), mean_face()[36:48])).eval()
+    net = net_of("coordinate", meanface=EYES, reinit=True).eval()
     source = source_of(net, tmp_path)
     write_format("raw", source, tmp_path / "net.raw.onnx")
     found = open_file(tmp_path / "net.raw.onnx", 1).run({"image": source.example.numpy()})
@@ -359,7 +384,9 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     stored = checkpoint.load(run / "best.pt")
     stored["args"]["train_data"] = ["a<script>alert(1)\n# b"]
     checkpoint.save(run / "best.pt", stored)
-    works(cli("--export onnx --exp", run))
+    works(cli("--export onnx --exp", run, "--out", tmp_path / "there"))
+    assert sorted(file.name for file in (tmp_path / "there").iterdir()) == ["best.onnx"]
+    fails(cli("--export onnx --exp", run, "--out", tmp_path / "there"), "--out: .*best.onnx exists; give --overwrite")
     foreign = (run / "card.md").read_text()
     assert "a&lt;script>" in foreign and "<script>" not in foreign and "\n# b" not in foreign
     assert cli("--export onix --exp", run).error.startswith("argument --export: invalid choice: 'onix'")
@@ -396,7 +423,7 @@ def test_another_layout_of_a_shipped_net_comes_from_its_checkpoint(cli, tmp_path
     works(cli("--export onnx --exp landmarks-fast --layout faces68", *places))
     image, file = ROOT / "assets" / "astronaut.jpg", tmp_path / "files" / "landmarks-fast" / "best.68-faces68.onnx"
     (one,), (usual,) = Landmarker(file, threads=1)(image), Landmarker("landmarks-fast", threads=1)(image)
-    (other,) = Landmarker(find_net(str(ROOT / "weights" / "landmarks-fast.pt")), threads=1, layout="faces68")(image)
+    (other,) = Landmarker(ROOT / "weights" / "landmarks-fast.pt", threads=1, layout="faces68")(image)
     assert np.abs(one.landmarks - other.landmarks).max() < 0.02 * np.ptp(one.landmarks[:, 0])
     assert np.abs(one.landmarks - usual.landmarks)[:17].mean() > 1  # the jaw is another one
     works(cli("--predict", image, "--exp landmarks-fast --layout faces68 --out", tmp_path / "found.csv", *places))

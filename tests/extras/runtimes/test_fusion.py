@@ -8,7 +8,7 @@ import pytest
 
 from extras.runtimes.fusion import fold_pools, read_blocks
 from extras.runtimes.quantize import FLOATS, fold_normalisation
-from pipnet.files import shipped
+from pipnet.shipped import shipped
 from tests.conftest import ROOT
 from utils.export.files import folded
 
@@ -34,9 +34,13 @@ def test_a_detector_finds_the_same_boxes(height, width):
     before, after, kinds, others = changed("detector.onnx")
     assert "AveragePool" in kinds and "AveragePool" not in others and "Pad" in others
     image = cv2.resize(cv2.imread(str(ROOT / "assets" / "astronaut.jpg")), (width, height))
-    feed = {"image": image, "threshold": np.array(0.1, np.float32), "overlap": np.array(0.3, np.float32)}
+    exact = height % 4 == width % 4 == 0  # else the right and the lower edge differ, and scores near the threshold
+    feed = {
+        "image": image,
+        "threshold": np.array(0.1 if exact else 0.5, np.float32),
+        "overlap": np.array(0.3, np.float32),
+    }
     (boxes, scores), (moved, other) = before.run(None, feed), after.run(None, feed)
-    exact = height % 4 == width % 4 == 0  # else the right and the lower edge differ
     assert len(boxes) == len(moved) and (len(boxes) or height < 10)
     sure = slice(None) if exact else scores > 0.5
     np.testing.assert_allclose(moved[sure], boxes[sure], atol=0.01 if exact else 2)

@@ -1,6 +1,5 @@
 """The pipeline finds in any picture what `Landmarker` finds, without Python; the example in C++ runs it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,18 +13,15 @@ import pytest
 from conftest import ROOT, refuses, unfolded, works
 
 from extras.runtimes import pipeline
-from extras.runtimes.pipeline import write_pipeline
+from extras.runtimes.pipeline import write_pipeline, write_pipeline_int8
 from pipnet import Landmarker
-from pipnet.app.web import Options, page_settings
-from pipnet.detector import LARGE_FACE, Detections, Detector, joined
+from pipnet.detections import Detections, joined
+from pipnet.detector import LARGE_FACE, Detector
+from pipnet.distinct import without_duplicates as without_parts
 from pipnet.face import Face
-from pipnet.files import shipped
 from pipnet.geometry import turn_picture
-from pipnet.landmark_net import open_net
-from pipnet.landmarker import without_duplicates as without_parts
-from pipnet.layout import Member
-from pipnet.runtimes import stored_values
 from pipnet.session import metadata, open_session
+from pipnet.shipped import shipped
 from utils.export.files import Source
 
 PHOTOGRAPHS = ROOT.parent / "shared" / "300w" / "lfpw" / "testset"
@@ -115,25 +111,20 @@ def test_it_finds_what_the_landmarker_finds(pair, change, count):
         assert np.abs(face.scores - scores).max() < 0.05
 
 
-def test_a_net_of_several_layouts_gives_the_landmarks_of_the_first(file, tmp_path):
-    model, layout = onnx.load(shipped("landmarks.onnx")), open_net(shipped("landmarks.onnx"), 1).layout
-    order = layout.flip_index  # a layout that counts from the other side
-    members = {"mirrored": Member(layout, order, ("one",)), "68": Member(layout, tuple(range(68)), ("two",))}
-    values = {entry.key: entry for entry in model.metadata_props}
-    values["layout"].value = json.dumps(layout._replace(members=members).to_dict())
-    onnx.save(model, tmp_path / "more.onnx")
-    source = Source(tmp_path / "more.onnx", lambda: (), detector=shipped("detector.onnx"))
-    write_pipeline(source, tmp_path / "pipeline.onnx")
-    found, expected = (
-        open_session(one, 1).run(["landmarks", "landmark_scores", "boxes"], {"image": ASTRONAUT})
-        for one in (tmp_path / "pipeline.onnx", file)
+@pytest.mark.parametrize(("name", "detector"), [("landmarks", "detector"), ("landmarks-open", "detector-open")])
+def test_in_8_bits_it_finds_what_the_landmarker_finds_in_8_bits(name, detector, tmp_path):
+    """The net that products may use has a detector of its own and no finder, in both."""
+    net = Source(shipped(f"{name}.onnx"), lambda: (), detector=shipped(f"{detector}.onnx"))
+    write_pipeline_int8(net._replace(int8=shipped(f"{name}.int8.onnx")), tmp_path / "8.onnx")
+    parts = sum(
+        shipped(f"{part}.int8.onnx").stat().st_size for part in (name, detector, *["finder"] * (name == "landmarks"))
     )
-    assert len(found[0]) == 1 and np.allclose(found[2], expected[2], atol=0.01)
-    for one, other in zip(found[:2], expected[:2], strict=True):
-        assert np.allclose(one, other[:, list(order)], atol=0.01)
-    assert not stored_values(tmp_path / "pipeline.onnx")["layout"].get("members")
-    settings = page_settings(Options(tmp_path / "more.onnx"), shipped("detector.onnx"))["net"]
-    assert settings["count"] == 68 and settings["index"] == order
+    assert abs((tmp_path / "8.onnx").stat().st_size - parts) < 2e5
+    image = np.hstack([ASTRONAUT, ASTRONAUT[:, ::-1]])
+    faces = Landmarker(name, device="cpu", int8=True, any_roll=False, threads=1)(image)
+    found = open_session(tmp_path / "8.onnx", 1).run(["landmarks"], {"image": image})[0]
+    away = apart(faces, {"landmarks": found})
+    assert len(faces) == 2 and np.median(away) < 0.3 and away.max() < 3
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 52), (38, 51), (1, 8), (2, 2)])
@@ -167,7 +158,7 @@ def test_its_joins_are_those_of_the_detector_and_the_landmarker():
         kept = draw.random(number + 3) < 0.9
         faces = [Face(box, 1.0, box.reshape(2, 2), np.array([score])) for box, score in zip(boxes, scores, strict=True)]
         expected = without_parts([face for face, keeps in zip(faces, kept, strict=True) if keeps])
-        remains = pipeline.without_duplicates(kept, boxes, scores)
+        remains = pipeline.distinct(kept, boxes, scores)
         assert [id(face) for face in expected] == [
             id(face) for face, keeps in zip(faces, remains, strict=True) if keeps
         ]
@@ -233,9 +224,10 @@ def test_what_has_no_pipeline_is_refused(tmp_path):
 @pytest.mark.slow
 def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
     run = shutil.copytree(trained.folder, tmp_path / "run")
-    works(cli("--export pipeline --export-raw --exp", run))
-    session = open_session(run / "best.pipeline.onnx", 1)
-    assert session.run(["landmarks"], {"image": ASTRONAUT})[0].shape[1:] == (68, 2)
+    works(cli("--export pipeline pipeline-int8 --export-raw --exp", run))
+    for name in ("best.pipeline.onnx", "best.pipeline.int8.onnx"):
+        session = open_session(run / name, 1)
+        assert session.run(["landmarks"], {"image": ASTRONAUT})[0].shape[1:] == (68, 2)
     refuses("best.pipeline.onnx", Landmarker, run / "best.pipeline.onnx")
     raw = open_session(run / "best.raw.onnx", 1)
     assert raw.native.get_outputs()[0].name == "score" and len(metadata(raw)["neighbor_index"]) == 68

@@ -205,10 +205,6 @@ def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
         )
     )
     assert "3 faces of 6 pictures" in done.stderr and "3 near-duplicates" in done.stderr
-    fails(
-        cli("--train", *semi, "--semi mean-teacher --unlabelled", tmp_path / "talk.avi", "--frame-step 2"),
-        "--frame-step",
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
@@ -229,13 +225,8 @@ def test_test_pictures_are_no_unlabelled_ones(faces, raw, target, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--semi gssl", "needs faces to learn from: --unlabelled"),
         ("--semi gssl --unlabelled gone", "--unlabelled gone is neither a dataset"),
         ("--semi gssl --unlabelled EMPTY", "no picture in the folder"),
-        ("--unlabelled PICTURE", "--unlabelled is not read by a training without --semi"),
-        ("--semi gssl --unlabelled PICTURE --unlabelled-share 0.2", "--unlabelled-share is not read by --semi gssl"),
-        ("--semi gssl --unlabelled PICTURE --head coordinate", "head pip.*--semi self-training"),
-        ("--semi mean-teacher --unlabelled PICTURE --reinit", "leave these out"),
         ("--semi mean-teacher --unlabelled PICTURE --teacher landmarks", "makes its own teacher"),
     ],
 )

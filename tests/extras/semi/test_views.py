@@ -1,16 +1,29 @@
 """Batches of labelled faces and of two views of unlabelled faces, and which faces keep their labels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from conftest import LAYOUTS, settings, split_of
 
-from utils.data.batches import Batches, labels_of, make_order, recipes
+from extras.semi.unlabelled import sure_faces
+from utils.data.batches import Batches, drawn_changes, label_rows, labels_of, make_order, recipes
 from utils.data.faces import Faces
 from utils.data.prepared_set import load_splits
 from utils.task.task_data import labelled_rows
 
 L68 = LAYOUTS.load("68")
+
+
+def test_a_net_with_the_output_face_says_which_boxes_show_one():
+    net = SimpleNamespace(shows=lambda box, width, height: box[0] < width)
+    landmarker = SimpleNamespace(
+        net=net, landmarks_of=lambda image, boxes: [SimpleNamespace(score=box[4] / 10) for box in boxes]
+    )
+    boxes, image = np.array([[0, 0, 9, 9, 8.0], [90, 0, 99, 9, 9], [1, 1, 8, 8, 7]]), np.zeros((60, 80, 3), np.uint8)
+    assert sure_faces(boxes, image, landmarker, 0.8).tolist() == boxes[:1].tolist()
+    assert sure_faces(boxes[:0], image, landmarker, 0.8).shape == (0, 5)
 
 
 @pytest.mark.parametrize("steps", ([], ["translation", "rotation", "flip"]), ids=("ours", "published"))
@@ -27,7 +40,7 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(faces, steps):
     )
     both = recipes(chosen.augment, chosen.views)
     hidden = load_splits([split_of(faces)._replace(labelled=False)], L68, 64, 0)
-    assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["known"][:].any()
+    assert np.isnan(hidden["landmarks"]).all() and np.isnan(hidden["nominal"]).all() and not hidden["known"].any()
     joined = Faces.join([some, hidden])
     batches = Batches(joined, chosen.augment, L68.flip_index, 0, len(some), both)
     order = make_order(len(joined), len(some), chosen.train, unlabelled_share=0.25)
@@ -42,20 +55,16 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(faces, steps):
     # the matrix leads from the weak crop to the strong one: the true landmarks, seen through both warps, agree
     key = np.full(4, 3), np.arange(4)
     view = Batches(some, chosen.augment, L68.flip_index, 0, 0, both)[key].labels.weak
+    row = label_rows(some, key[1])
     weak, strong = (
-        labels_of(some, key[1], made, range(68)).landmarks.numpy()
-        for made in (
-            batches_of.changes(*key, recipe, view=number)
-            for batches_of, recipe, number in (
-                (Batches(some, None, None, 0), both.weak, 1),
-                (Batches(some, None, None, 0), both.strong, 0),
-            )
-        )
+        labels_of(
+            row, some, drawn_changes(0, *key, row["frame"], recipe, some.geometry, number), range(68)
+        ).landmarks.numpy()
+        for recipe, number in ((both.weak, 1), (both.strong, 0))
     )
     there = weak @ view.matrix.numpy()[:, :, :2].swapaxes(1, 2) + view.matrix.numpy()[:, None, :, 2]
-    inside = (
-        (np.abs(there - 0.5) < 0.5) & (np.abs(weak - 0.5) < 0.5) & (np.abs(strong - 0.5) < 0.5)
-    )  # steps may clip the others
+    # steps may clip the others
+    inside = (np.abs(there - 0.5) < 0.5) & (np.abs(weak - 0.5) < 0.5) & (np.abs(strong - 0.5) < 0.5)
     assert inside.mean() > 0.5 and np.allclose(there[inside], strong[inside], atol=1e-5)
 
 

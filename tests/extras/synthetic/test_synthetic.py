@@ -10,11 +10,11 @@ import pytest
 from conftest import LAYOUTS, ROOT, refuses
 
 from extras import synthetic
+from extras.shared.pts import read_pts
 from extras.synthetic import HARD_INDEX, TEST_INDEX, generate, read_set, render, share
 from extras.synthetic.face import RenderedFace
 from extras.synthetic.head import both_lids, head_model, landmarks_3d, pose_vertices
 from utils.data.makers import infer
-from utils.data.pts import read_pts
 
 COUNT = 68
 
@@ -127,7 +127,7 @@ ATTACKED = """
 import multiprocessing, os, sys, threading, time
 from pipnet.errors import UserError
 from utils.data.makers import infer
-from utils.data.pts import read_pts
+from extras.shared.pts import read_pts
 from extras.synthetic import generate
 def attack():
     while len(processes := multiprocessing.active_children()) < 2:

@@ -10,11 +10,11 @@ from archives import annotated, parse, write_cofw
 from conftest import DEFAULTS, LAYOUTS, REFERENCE, SMALL, fails, load_split, made_in, refuses, settings, write_faces
 from scipy.io import savemat
 
-from extras.datasets import PARTS_300W
+from extras.datasets.w300 import PARTS
+from extras.shared.pts import read_pts
 from pipnet.geometry import to_crop
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import read_meta
-from utils.data.pts import read_pts
 
 
 def as_published(points: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,7 @@ def as_published(points: np.ndarray, width: int, height: int) -> tuple[np.ndarra
 @pytest.mark.parametrize("name", ["300w", "points"])
 def test_the_labels_of_300w_as_published(name, tmp_path):
     root = tmp_path / "raw"
-    for part in PARTS_300W:
+    for part in PARTS:
         for number in range(2):
             annotated(root / part / f"{part.replace('/', '')}{number}_1.png", 68, 171, 133)
     how = {
@@ -47,12 +47,12 @@ def test_the_labels_of_300w_as_published(name, tmp_path):
     assert read_meta(folder)["labels"] == "published"
     table = load_split(folder, "train")
     assert len(table) == {"300w": 6, "points": 4}[name]  # as own points, afw is in no folder of a split
-    for file, crop, landmarks in zip(table["file"], table["crop"][:], table["landmarks"][:], strict=True):
+    for file, crop, landmarks in zip(table["file"], table["crop"], table["landmarks"], strict=True):
         wanted, inside = as_published(read_pts((root / file).with_suffix(".pts")), 171, 133)
         assert np.array_equal(crop, wanted) and np.allclose(to_crop(landmarks, crop), inside)
     exact = load_split(DataGenerator(root, 64, name="exact", **how).run(), "train")
     origin = {"300w": 0.5, "points": -0.5}[name]  # of continuous px to the file's
-    for file, landmarks in zip(exact["file"], exact["landmarks"][:], strict=True):
+    for file, landmarks in zip(exact["file"], exact["landmarks"], strict=True):
         assert np.allclose(landmarks + origin, read_pts((root / file).with_suffix(".pts")), atol=1e-3)
 
 
@@ -72,19 +72,19 @@ def test_the_labels_of_wflw_as_published(tmp_path):
     assert np.allclose(table["crop"][0], crop)
     image, (x1, y1, x2, y2) = cv2.imread(str(root / "WFLW_images" / name)), crop.astype(int)
     shown = cv2.resize(image[y1:y2, x1:x2], (32, 32), interpolation=cv2.INTER_AREA)
-    assert np.abs(shown.astype(float) - table.crops[0]).mean() < 4
+    assert np.abs(shown.astype(float) - table.crop(0)).mean() < 4
 
 
 def test_labels_of_cofw_and_of_continuous_sets_as_published(tmp_path):
     root, sets = archives.cofw(tmp_path)
     table = load_split(archives.prepared("cofw", root, tmp_path / "data", protocol="box", labels="published"), "test")
-    assert np.allclose(table["landmarks"][:][..., 0], sets["test"][2][:, :29], atol=1e-4)  # MATLAB's numbers
+    assert np.allclose(table["landmarks"][..., 0], sets["test"][2][:, :29], atol=1e-4)  # MATLAB's numbers
     root, _ = archives.lmk(tmp_path)  # shares of a crop, which the fork has truncated before
     exact, published = (
         load_split(archives.prepared("lmk", root, tmp_path / name, protocol="pipnet", labels=name), "train")
         for name in ("exact", "published")
     )
-    assert np.array_equal(exact["landmarks"][:], published["landmarks"])
+    assert np.array_equal(exact["landmarks"], published["landmarks"])
 
 
 def test_the_published_presets_prepare_so():
@@ -129,7 +129,7 @@ def test_small_faces_are_left_out(tmp_path, cli):
     flags = ["--train", *places, "--val", "none", *SMALL, "--epochs", "1"]
     done = cli(*flags, "--least-box 50 --run-root", tmp_path)
     table = load_split(made_in(tmp_path / "data", "raw"), "train")
-    large = ((table["box"][:][:, 2:] - table["box"][:][:, :2]).min(1) >= 50).sum()
+    large = ((table["box"][:, 2:] - table["box"][:, :2]).min(1) >= 50).sum()
     assert done.returncode == 0 and 0 < large < 24 and f"; {large} faces of" in done.stderr, done.stderr
     fails(
         cli(*flags, "--least-box 500 --run-root", tmp_path),
@@ -172,9 +172,9 @@ def test_gssl_crops_of_cofw(name, tmp_path):
     folder, table = gssl_set(name, root, tmp_path, "test")
     wanted = [edges(of_xywh(*box), 0.15, 0.15, 0.15, 0.15) for box in boxes]
     assert wanted[0] == [0, 8, 119, 111]  # 300W's rule would make it wider on the right by what is missing on the left
-    assert np.allclose(table["crop"][:], wanted, atol=1e-3)
+    assert np.allclose(table["crop"], wanted, atol=1e-3)
     if name == "cofw":
-        assert np.allclose(table["landmarks"][:], 60.25, atol=1e-4)  # not truncated
+        assert np.allclose(table["landmarks"], 60.25, atol=1e-4)  # not truncated
     assert read_meta(folder)["protocol"] == DEFAULTS.protocols["gssl"]  # a net has one protocol for all sets
 
 
@@ -186,7 +186,7 @@ def test_gssl_crops_of_wflw(tmp_path):
     file.write_text("\n".join(archives.wflw_line(face[0], box, *face[2:]) for face, box in faces))
     _, table = gssl_set("wflw", root, tmp_path)
     wanted = [edges((*box, box[2] - box[0], box[3] - box[1]), 0.1, -0.1, 0.1, 0.1) for box in boxes]
-    assert np.allclose(table["crop"][:], wanted, atol=1e-3)
+    assert np.allclose(table["crop"], wanted, atol=1e-3)
 
 
 def test_gssl_crops_of_celeba_and_its_list_of_boxes(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
 
-from extras.tools.label_check import SURE, THRESHOLD, examine
+from extras.tools.label_check import SURE, beside, examine
 
 SIZE = 200.0
 
@@ -27,110 +27,74 @@ def shapes(count: int, seed: int = 0) -> np.ndarray:
     return np.array(faces) * SIZE
 
 
-def judged(landmarks, layout: str = "68", visible=None, **more):
-    """Findings for landmarks of layout 68, of which `layout` has some."""
-    layout = LAYOUTS.load(layout)
-    chosen = landmarks[:, list(layout.selected)]
-    seen = np.isfinite(chosen).all(-1) if visible is None else visible[:, list(layout.selected)]
-    return examine(chosen, seen, layout, **more)
+def judged(landmarks, layout: str = "68", truth=None):
+    """Findings for labels of layout 68, of which `layout` has some. A net sees the true landmarks, to 1 % or so."""
+    layout, truth = LAYOUTS.load(layout), shapes(len(landmarks)) if truth is None else truth
+    found = truth + np.random.default_rng(1).normal(0, 0.007 * SIZE, truth.shape)
+    names = [f"{i}.jpg" for i in range(len(landmarks))]
+    return examine(landmarks[:, list(layout.selected)], found, layout, names)
 
 
-def swap(landmarks, face: int, first: list[int], second: list[int]) -> None:
-    landmarks[face, first + second] = landmarks[face, second + first]
+def alarms(found) -> list[int]:
+    return [finding.face for finding in found if finding.score >= 1]
 
 
-def alarms(found) -> list:
-    return [finding for finding in found if finding.score >= THRESHOLD]
-
-
+@pytest.mark.parametrize("count", (30, 300))
 @pytest.mark.parametrize("layout", ("68", "12"))
-def test_a_clean_set_has_no_alarms_and_every_face_a_rank(layout):
-    found = judged(shapes(300), layout)
-    assert not alarms(found)
-    assert sorted(finding.face for finding in found) == list(range(300))
+def test_a_clean_set_has_no_alarms_and_every_face_a_rank(layout, count):
+    found = judged(shapes(count), layout)
+    assert not alarms(found) and sorted(finding.face for finding in found) == list(range(count))
     scores = [finding.score for finding in found]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_planted_errors_come_first_and_are_named():
-    landmarks = shapes(300)
-    flip = list(LAYOUTS.load("68").flip_index)
-    swap(landmarks, 7, list(range(36, 42)), [flip[i] for i in range(36, 42)])
+@pytest.mark.parametrize("count", (30, 300))
+def test_planted_errors_come_first_and_are_named(count):
+    landmarks, flip = shapes(count), list(LAYOUTS.load("68").flip_index)
+    eyes = [*range(36, 48)]
+    landmarks[7, eyes] = landmarks[7, [flip[i] for i in eyes]]
     landmarks[20] = landmarks[20][flip]
-    landmarks[33, 30] += (30, -25)
-    swap(landmarks, 41, [4], [9])
-    swap(landmarks, 55, [49], [53])
-    landmarks[60, 8] = landmarks[60, 0]
+    landmarks[13, 8] += (0, 76)
+    landmarks[25] += (40, 0)
+    landmarks[28, [5, 6]] = np.nan
     found = judged(landmarks)
-    assert (
-        {finding.face for finding in found[:6]}
-        == {7, 20, 33, 41, 55, 60}
-        == {finding.face for finding in alarms(found)}
-    )
-    by_face = {finding.face: finding for finding in found}
-    assert by_face[7].reason == "left and right exchanged: eye_left, eye_right"
-    assert set(by_face[7].landmarks) == set(range(36, 48))
-    assert by_face[20].reason == "left and right exchanged: the whole face"
-    assert (
-        by_face[33].landmarks == (30,)
-        and by_face[33].reason.startswith("30 is ")
-        and by_face[33].reason.endswith(" px off")
-    )
-    assert abs(float(by_face[33].reason.split()[2]) - np.hypot(30, 25)) < 5
-    assert by_face[41].reason == "4 and 9 exchanged" and by_face[55].reason == "49 and 53 exchanged"
-    assert by_face[60].landmarks[0] == 8 and by_face[60].reason.endswith(", on 0")
+    assert set(alarms(found)) == {7, 13, 20, 25} == {finding.face for finding in found[:4]}
+    says = {finding.face: finding for finding in found}
+    assert says[7].reason == "left and right exchanged: eye_left, eye_right" and set(says[7].landmarks) == set(eyes)
+    assert says[20].reason == "left and right exchanged: the whole face"
+    assert says[13].landmarks == (8,) and says[13].reason.startswith("8 (jaw_9) is 0.")
+    assert says[25].reason.startswith("the whole face is 0.")
 
 
-def test_eyes_only_and_five_points():
-    landmarks = shapes(200)
-    landmarks[3, 38] += (25, 10)
-    found = judged(landmarks, "12")
-    assert [finding.face for finding in alarms(found)] == [3] and found[0].landmarks[0] == 2
-    five = landmarks[:, [36, 45, 30, 48, 54]]
+def test_a_layout_that_the_net_does_not_know():
+    """Points between those of the net, whose habits are no faults, and one that is off."""
+    landmarks = shapes(30)
+    five = landmarks[:, [36, 45, 30, 48, 54]] * 0.8 + landmarks[:, [39, 42, 33, 57, 57]] * 0.2
     five[9, [0, 1]] = five[9, [1, 0]]
-    five[12] = five[12][[1, 0, 2, 4, 3]]
-    found = examine(five, np.ones((200, 5), bool), LAYOUTS.load("5"))
-    assert {finding.face for finding in found[:2]} == {9, 12} == {finding.face for finding in alarms(found)}
+    five[12, 2] += (0, 40)
+    found = examine(five, landmarks + 1, LAYOUTS.load("5"), [str(i) for i in range(30)])
+    assert {finding.face for finding in found[:2]} == {9, 12} == set(alarms(found))
 
 
-def test_missing_and_hidden_landmarks_are_not_judged():
-    rng, landmarks = np.random.default_rng(1), shapes(200)
-    visible = np.ones((200, 68), bool)
-    landmarks[rng.random((200, 68)) < 0.1] = np.nan
-    landmarks[:, 5] = np.nan  # never annotated
-    landmarks[50, 40] = (0, 0)
-    visible[50, 40] = False  # a mark for "unknown"
-    landmarks[60, 45] = landmarks[60, 33] = np.nan
-    landmarks[60, 27] = np.nanmean(landmarks[60], 0) + 70
-    found = judged(landmarks, visible=visible & np.isfinite(landmarks).all(-1))
-    assert [finding.face for finding in alarms(found)] == [60] and found[0].landmarks[0] == 27
+def test_where_own_points_lie_beside_those_of_a_net():
+    """An unsteady point, one that is 0.2 of the way from one landmark to another, and one that no face has."""
+    landmarks = shapes(30)
+    own = landmarks[:, [30, 30, 8]]
+    own[:, 0] += np.random.default_rng(2).normal(0, 8, (30, 2))
+    own[:, 1] += 0.2 * (landmarks[:, 8] - landmarks[:, 30])
+    own[:, 2] = np.nan
+    usual, spread = beside(own, landmarks)
+    assert spread[1].argmin() == 30 and spread[1, 30] < 0.02 < spread[0].min() and np.isinf(spread[2]).all()
+    assert abs(usual[1, 30, 0]) < 0.02 and 0.05 < usual[1, 30, 1] < 0.2
 
 
-def test_faults_that_need_no_model():
-    landmarks = shapes(40)
-    box = np.concatenate([landmarks.min(1), landmarks.max(1)], 1)
-    size = np.full((40, 2), 5 * SIZE)
-    landmarks[1, 45] = landmarks[1, 36]  # no distance between the eyes
-    landmarks[2] = landmarks[2, 0]
+def test_faults_that_need_no_net():
+    landmarks = shapes(6)
     landmarks[3, 1:] = np.nan
-    landmarks[4, 50] += 3 * SIZE
-    landmarks[6] = landmarks[5]
-    found = judged(landmarks, box=box, size=size)
-    sure = {finding.face: finding.reason for finding in found if finding.score == SURE}
-    assert sure == {
-        1: "the eyes coincide",
-        2: "all landmarks coincide",
-        3: "1 landmarks are labelled",
-        4: "far outside the box",
-        6: "the same labels as face 5",
-    }
-    assert [finding.score for finding in found[:5]] == [SURE] * 5
-    outside = judged(shapes(40), size=np.full((40, 2), SIZE))
-    assert {finding.reason for finding in outside if finding.score == SURE} == {"far outside the picture"}
-
-
-def test_few_faces_are_only_checked_for_plain_faults():
-    landmarks = shapes(5)
-    landmarks[3, 45] = landmarks[3, 36]
-    assert [finding.face for finding in judged(landmarks)] == [3]
-    assert not examine(np.zeros((0, 68, 2)), np.zeros((0, 68), bool), LAYOUTS.load("68"))
+    landmarks[5] = landmarks[4]
+    found = judged(landmarks)
+    assert [(finding.face, finding.reason, finding.score) for finding in found] == [
+        (3, "1 landmarks are labelled", SURE),
+        (5, "the same labels as 4.jpg", SURE),
+    ]
+    assert not examine(np.zeros((0, 68, 2)), np.zeros((0, 68, 2)), LAYOUTS.load("68"), [])

@@ -24,11 +24,16 @@ from conftest import (
     works,
 )
 
-from extras.tools.predict import Results, averaged, check_out, chosen_pictures, predict, tables_of, whole_box
+from extras.datasets import DATASETS, infer
+from extras.datasets.own_layout import layout_of
+from extras.shared.pts import read_pts, write_pts
+from extras.tools import modes
+from extras.tools.predict import averaged, chosen_pictures, predict, whole_box
+from extras.tools.results import FORMATS, PredictedFace, Results, check_out, setup_of, tables_of
+from pipnet.face import Face
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
-from utils.data.pts import read_pts, write_pts
 from utils.settings.config import load_protocol
 
 
@@ -117,10 +122,8 @@ def test_the_mean_with_the_mirror_image_has_no_bias_to_a_side():
     layout, scores, truth = LAYOUTS.load("5"), np.arange(5, dtype=np.float32), np.array([(0.3, 0.2), (0.7, 0.6)])
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (
-            0.02,
-            0,
-        )  # right of the spot
+        # right of the spot
+        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (0.02, 0)
         return {
             "landmarks": np.repeat(spots[:, None], 5, 1).astype(np.float32),
             "score": np.tile(scores, (len(images), 1)),
@@ -169,25 +172,47 @@ def test_pictures_that_differ_in_their_suffix_go_into_a_table(cli, trained, pict
     assert len(files) == 9 and {"face00.png", "face00.jpg"} <= {*files}
 
 
-def test_every_form_is_read_again(trained, pictures, tmp_path):
-    net = Landmarker(trained.folder / "best.pt", lambda image: None)
-    found = list(predict(pictures, net, False, False))
-    truth = {one.file: one.face.landmarks for one in found}
-    for kind, name in (("pts", "set"), ("csv", "set/train.csv"), ("coco", "set/train.json")):
-        place = tmp_path / kind
-        write(found, place / name, kind, net.layout)
-        shutil.copytree(pictures, place / "set", dirs_exist_ok=True)
-        (place / "set" / "uncertain.csv").unlink(missing_ok=True)
-        records = parse("points" if kind == "pts" else kind, place / "set")["train"]
-        assert len(records) == 8
-        for record in records:
-            name = record.image.relative_to(place / "set").as_posix()
-            assert record.landmarks == pytest.approx(truth[name], abs=1e-3)
-            if kind == "coco":
-                assert record.box == pytest.approx(next(one.face.box for one in found if one.file == name), abs=1e-3)
-    content = json.loads((tmp_path / "coco" / "set" / "train.json").read_text())
-    order = [face["uncertainty"] for face in content["annotations"]]
-    assert order == sorted(order, reverse=True) and len(content["categories"][0]["keypoints"]) == 68
+LAYOUT_OF_OWN = {
+    "count": 5,
+    "flip_index": [1, 0, 2, 4, 3],
+    "groups": {"left eye": [0], "right eye": [1], "nose_tip": [2], "mouth": [3, 4]},
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", ["68", "98", "5", "own"])
+def test_every_form_is_read_again(pictures, tmp_path, kind, name):
+    """Each face of a picture comes back with its points, in the order of the layout that has their names."""
+    layouts = LAYOUTS.with_rows({"own": LAYOUT_OF_OWN})
+    layout, rng, several = layouts.load(name), np.random.default_rng(3), kind != "pts"
+    names = ["face00.jpg", "more/face07.jpg", *["face03.jpg"] * (1 + several)]
+    shutil.copy(pictures / "face02.jpg", pictures / "more" / "face00.jpg")  # a name that is there twice
+    truth = rng.uniform(-3, 99, (len(names), layout.count, 2))
+    found = [
+        PredictedFace(file, 1 + names[:i].count(file), (96, 96), Face(box_of(points), 0.9, points, rng.random(3)), i)
+        for i, (file, points) in enumerate(zip(names, truth, strict=True))
+    ]
+    out = pictures / f"found{FORMATS[kind].ending}" if several else pictures
+    with closing(Results(out, kind, layout, origin=1, folder="pictures")) as results:
+        for one in found:
+            results.add(one)
+        results.finish()
+    if setup := FORMATS[kind].setup:
+        text = setup_of(out).read_text()
+        assert text == setup(layout.point_names()) and all(f'"{point}"' in text for point in layout.point_names())
+    for file in pictures.rglob("*.jpg") if kind == "pts" else ():
+        if not file.with_suffix(".pts").exists():
+            file.unlink()
+    (pictures / "uncertain.csv").unlink(missing_ok=True)
+    archive = DATASETS[infer(pictures)].load(pictures, layouts=layouts)
+    assert layout_of(archive, layout if kind == "pts" else None).name == name
+    read = [
+        (file.split("#")[0], points)
+        for file, points in zip(archive.columns["file"], archive.columns["landmarks"], strict=True)
+    ]
+    for file, points in zip(names, truth, strict=True):
+        assert any(other == file and points == pytest.approx(again, abs=1e-3) for other, again in read), file
+    assert len(read) == len(names)
 
 
 def test_faces_that_a_detector_finds(known, pictures, raw, tmp_path):
@@ -224,37 +249,35 @@ def test_a_whole_picture_is_a_crop(name, size):
     crop = crop_box(whole_box(*size, protocol), protocol, *size)
     middle = np.array(size) / 2
     if protocol.square == "no":
-        assert crop == pytest.approx(
-            [0, 0, *size], abs=2
-        )  # published crops have integer corners and leave out the last pixel
+        # published crops have integer corners and leave out the last pixel
+        assert crop == pytest.approx([0, 0, *size], abs=2)
     else:
         assert crop == pytest.approx([*(middle - max(size) / 2), *(middle + max(size) / 2)])
 
 
-def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
-    flags = ("--exp", trained.folder, "--predict")
-    fails(cli(*flags, tmp_path / "nowhere"), "--predict.*nowhere")
-    fails(cli(*flags, pictures, "--detector mtcn"), "'mtcn'.*'mtcnn'")
-    fails(cli(*flags, pictures, "--norm box"), "--norm")
-    fails(cli(*flags, pictures, "--test-data", pictures), "--test-data")
-    fails(cli(*flags, pictures, "--box perturbed"), "--box perturbed")
-    fails(
-        cli(*flags, pictures, "--detector none --threshold 0.9"),
-        "--threshold",
-    )
-    fails(cli(*flags, pictures, "--predict-format xml"), "--predict-format.*'xml'")
-    fails(
-        cli(*flags, pictures, "--out", tmp_path / "x.xml"),
-        "--out.*x.xml",
-    )
-    assert not (tmp_path / "x.xml").exists()
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (("--detector mtcn",), "'mtcn'.*'mtcnn'"),
+        (("--predict-format xml",), "--predict-format.*'xml'"),
+        (("--out", "x.txt"), "--out.*x.txt"),
+        (("--out out.csv --predict-format label-studio",), "--predict-format label-studio.*json"),
+        (("--out out.csv --predict-format coco",), "--predict-format coco"),
+        (("--detector yunet",), "'yunet'"),
+    ],
+)
+def test_flags_that_cannot_be(trained, cli, pictures, flags, fault):
+    fails(cli("--exp", trained.folder, "--predict", pictures, *flags), fault)
+    assert not (trained.folder / "predicted").exists()
+
+
+def test_what_cannot_be_predicted(trained, cli, tmp_path):
     (tmp_path / "empty").mkdir()
-    fails(cli(*flags, tmp_path / "empty", "--out", tmp_path / "out.csv"), "is no picture")
-    assert not (tmp_path / "out.csv").exists() and not (trained.folder / "predicted").exists()
-    with pytest.raises(Exception, match="--predict-format coco"):
-        check_out("out.csv", "coco", tmp_path, False)
+    for name, fault in (("nowhere", "--predict.*nowhere"), ("empty", "is no picture")):
+        fails(cli("--exp", trained.folder, "--predict", tmp_path / name, "--out", tmp_path / "out.csv"), fault)
+    assert not (tmp_path / "out.csv").exists()
+    assert [*FORMATS] == [*modes.FORMATS]
     assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
-    fails(cli(*flags, pictures, "--detector yunet"), "'yunet'")
 
 
 def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(known, pictures, tmp_path):
@@ -329,26 +352,15 @@ def test_an_earlier_prediction_is_moved_aside_and_nothing_else(trained, cli, pic
 
 def test_the_flags_of_the_demo_choose_faces_here_too(trained, known, cli, tmp_path):
     """The picture shows a photographed face four times; the detector is sure enough of two of them."""
+    picture, out = tmp_path / "four.png", tmp_path / "found.csv"
     face = cv2.resize(cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))[40:240, 120:320], (80, 80))
-    cv2.imwrite(str(tmp_path / "four.png"), np.tile(face, (2, 2, 1)))
+    cv2.imwrite(str(picture), np.tile(face, (2, 2, 1)))
     boxes = [np.array([24, 16, 62, 58]) + (x, y) * 2 for x, y in ((0, 0), (80, 0), (0, 80))]
     file = detector_file(tmp_path / "detector.onnx", boxes, [0.9, 0.8, 0.3])
-    flags = (
-        "--predict",
-        tmp_path / "four.png",
-        "--exp",
-        known,
-        "--detector-weights",
-        file,
-        "--upright --overwrite --out",
-        tmp_path / "found.csv",
-    )
-    for given, count in (((), 2), (("--threshold 0.85",), 1), (("--max-faces 1",), 1)):
-        done = works(cli(*flags, *given, "--threads 1"))
-        assert f"{count} faces in 1 pictures" in done.stdout
+    flags = ("--predict", picture, "--exp", known, "--detector-weights", file, "--upright --overwrite --out", out)
+    for given, count in (("--threads 1", 2), ("--threads 1 --threshold 0.85", 1), ("--threads 1 --max-faces 1", 1)):
+        assert f"{count} faces in 1 pictures" in works(cli(*flags, given)).stdout
     fails(cli(*flags, "--max-faces 0"), "max_faces")
-    fails(cli("--test --exp", trained.folder, "--upright"), "--upright")
-    fails(cli("--test --exp", trained.folder, "--no-int8"), "--int8")
 
 
 @pytest.mark.parametrize("name", ("out", "out.csv"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import fails, made_in, works, write_faces
 
-from utils.data.pts import read_pts, write_pts
+from extras.shared.pts import read_pts, write_pts
 
 
 @pytest.fixture
@@ -63,9 +63,35 @@ def test_wrong_labels_are_listed_by_file(cli, recipe, raw, tmp_path):
     assert done.stdout.index("train/face11.jpg") and "train/face05.jpg" in done.stdout
 
 
+INNER = {"left_eye": 36, "right_eye": 45, "nose_tip": 30, "left_mouth": 48, "right_mouth": 54, "lip": 51}  # of 68
+MOUTH = {"left_mouth": 48, "right_mouth": 54, "upper": 51, "lower": 57}
+
+
+@pytest.mark.parametrize("own", (INNER, MOUTH))
+def test_wrong_labels_of_own_points_come_first(cli, raw, tmp_path, own):
+    """The points lie around eyes, nose and mouth only, so crops around them show a part of the face."""
+    mine = tmp_path / "own"
+    mine.mkdir()
+    lines = [",".join(["file", *(f"{name}_{axis}" for name in own for axis in "xy")])]
+    for index, file in enumerate(sorted((raw / "train").glob("*.pts"))[:20]):
+        shutil.copy(file.with_suffix(".jpg"), mine)
+        points = read_pts(file)[list(own.values())]
+        points[2] += (0, 14 * (index == 4))
+        points *= 1.5 if index == 9 else 1
+        lines.append(",".join([f"{file.stem}.jpg", *map(str, points.ravel())]))
+    (mine / "labels.csv").write_text("\n".join(lines))
+    done = works(cli("--show-data 1 --dataset", mine, "--data-root", tmp_path / "data", "--num-nb 0 --input-size 64"))
+    assert "2 of 20 training and validation labels are suspicious" in done.stdout
+    [file] = (tmp_path / "data").glob("own-*/show/suspects.csv")
+    rows = list(csv.DictReader(file.open()))
+    why = {row["file"]: row["why"] for row in rows[:2]}
+    assert {*why} == {"face09.jpg", "face04.jpg"} and why["face09.jpg"].startswith("the whole face is")
+    assert own is MOUTH or why["face04.jpg"].startswith("2 (nose_tip) is 0.")
+
+
 def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
     mine = tmp_path / "profile"
-    write_faces(mine / "train", 9)
+    write_faces(mine / "train", 7)
     for index, file in enumerate(sorted(mine.rglob("*.pts"))):
         landmarks = read_pts(file)[:7]
         landmarks[: 3 * (index > 2)] = np.nan  # a group that is not always annotated
@@ -73,10 +99,10 @@ def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
     layout = tmp_path / "seven.yaml"
     layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {eye: [0-2]}\n  closed: [eye]\n")
     recipe[recipe.index("--train-data") + 1] = str(mine)
-    flags = ("--show-data 9", *recipe, "--data-root", tmp_path / "data", "--layout", layout, "--num-nb 0")
+    flags = ("--show-data 7", *recipe, "--data-root", tmp_path / "data", "--layout", layout, "--num-nb 0")
     done = works(cli(*flags))
     assert "Warning" not in done.stderr
-    assert "0 of 9 training and validation labels are suspicious (shapes are compared from 20 faces on)" in done.stdout
+    assert "0 of 7 training and validation labels are suspicious (labels are compared from 8 faces on)" in done.stdout
     assert "samples.jpg" in done.stdout and "suspects.jpg" not in done.stdout
     layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {}\n")
     works(cli(*flags[:-1], "--head coordinate"))  # this head has no neighbors

@@ -1,16 +1,22 @@
 """--sweep: checks before the first run, the table of all runs, continuation after failures and interruptions."""
 
+import math
 import os
 import re
 import shutil
 import signal
+import sys
 import time
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, refuses, rows, works
 
 from extras.tools.sweep import differs_in_tests, read_keys
+from extras.tools.trials import load_optuna, propose
+
+pytest.importorskip("optuna")
 
 
 def fails(done, message: str) -> None:
@@ -25,6 +31,8 @@ def fails(done, message: str) -> None:
         (["num-nb=5,10", "flip_test=true,false"], {"reg": 1.0}, {"num_nb": [5, 10], "flip_test": [True, False]}),
         (["backbone=resnet18,irnet18"], {}, {"net": ["resnet18", "irnet18"]}),
         (["train_data=300w,mine", "workers=null,2"], {}, {"train_data": [["300w"], ["mine"]], "workers": [None, 2]}),
+        (["learning_rate=1e-4..1e-2", "num_nb=3..9"], {}, {"learning_rate": (1e-4, 1e-2), "num_nb": (3, 9)}),
+        (["train_data=../a,../b"], {}, {"train_data": [["../a"], ["../b"]]}),
     ],
 )
 def test_keys_and_values(texts, given, keys):
@@ -36,8 +44,8 @@ def test_keys_and_values(texts, given, keys):
     [
         (["lr=1,2"], "unknown key 'lr'; did you mean 'learning_rate'"),
         (["rge=1,2"], "unknown key 'rge'; did you mean 'reg'"),
-        (["reg=1,fast"], "reg must be a number, not 'fast'"),
-        (["batch_size=16,0"], "batch_size must be at least 1"),
+        (["reg=1,fast"], "reg must be a finite number.*'fast'"),
+        (["batch_size=16,0"], "batch_size must be a whole number from 1"),
         (["reg=1,2,1.0"], "1 is there twice"),
         (["reg"], "a value is missing"),
         (["reg=1,,2"], "a value is missing"),
@@ -46,6 +54,9 @@ def test_keys_and_values(texts, given, keys):
         (["run_root=a,b"], "side by side"),
         (["data_root=a,b"], "--data-root once"),
         (["stride=16,24"], "stride must be one of"),
+        (["reg=2..1"], "reg=2..1: a range is two numbers, the smaller one first"),
+        (["workers=null..4"], "a range is two numbers"),
+        (["reg=1..fast"], "reg must be.*'fast'"),
     ],
 )
 def test_bad_sweeps_are_named(texts, message):
@@ -59,6 +70,10 @@ def test_bad_sweeps_are_named(texts, message):
         ("--train --sweep rge=1,2", "rge.*reg"),
         ("--train --sweep preset=quick,quik", "no preset 'quik'"),
         ("--train --sweep reg=1,2 --resume", "no sweep to resume"),
+        ("--train --sweep reg=1..2", "reg has a range.*--trials N"),
+        ("--train --sweep reg=1..2 --trials 0", "--trials needs at least 1"),
+        ("--train --trials 3", "--trials.*--sweep"),
+        ("--train --sweep reg=1..2 --trials 3 --val none", "--val 0.1"),
         ("--train --sweep reg=1,2 --exp a.pt", "no file or folder a.pt"),
     ],
 )
@@ -72,6 +87,26 @@ def test_nothing_is_trained_before_all_is_checked(cli, recipe, tmp_path, flags, 
 def test_a_foreign_record_is_another_sweep(tmp_path, foreign):
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(foreign))
     refuses(str(tmp_path), differs_in_tests, tmp_path, {"sweep": ["reg"], "tests": [], "values": {}})
+
+
+def test_proposals_lie_in_the_ranges_and_near_the_best_runs():
+    """The best runs have a rate of about 1e-3 and the second name."""
+    keys = read_keys(["learning_rate=1e-5..1e-1", "num_nb=3..9", "weights=none,imagenet"], {})
+    done: list = []
+    for seed in range(40):
+        chosen = propose(keys, done, seed)
+        assert chosen == propose(keys, done, seed), "a sweep that is resumed goes on alike"
+        done.append((chosen, abs(math.log10(chosen["learning_rate"]) + 3) + (chosen["weights"] == "none")))
+    rates = [chosen["learning_rate"] for chosen, _ in done]
+    assert all(1e-5 <= rate <= 1e-1 and float(f"{rate:.3g}") == rate for rate in rates)
+    assert {chosen["num_nb"] for chosen, _ in done} <= {*range(3, 10)}
+    assert sum(rate < 1e-3 for rate in rates[:10]) > 2, "the scale is logarithmic"
+    assert np.mean([figure for _, figure in done[25:]]) < 0.7 * np.mean([figure for _, figure in done[:10]])
+
+
+def test_without_optuna_a_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    refuses("--trials needs the package optuna: pip install optuna", load_optuna)
 
 
 # A replacement of main.py that writes the files of a run without training; the sweep cannot tell the difference.
@@ -143,9 +178,8 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
         ["000-num_nb=3", "False", "False"],
         ["000-num_nb=5", "False", "False"],
     ]
-    done = sweeping(
-        "--test --sweep num_nb=68,3,5,9 --seed 7 --resume"
-    ).result()  # runs that were not finished, and new values
+    # runs that were not finished, and new values
+    done = sweeping("--test --sweep num_nb=68,3,5,9 --seed 7 --resume").result()
     fails(done, "1 of 4")
     assert sweeping.calls() == [
         ["000-num_nb=68", "False", "False"],
@@ -215,6 +249,22 @@ def test_a_run_is_gone_on_with_in_its_first_round_and_never_named_like_a_file(sw
         (place / "last.pt").rename(place / "round0" / "last.pt")
     works(sweeping(flags, "--resume").result())
     assert [resumed for _, resumed, _ in sweeping.calls()] == ["True", "True"]
+
+
+def test_trials_are_gone_on_with_until_there_are_as_many(sweeping, tmp_path):
+    flags, table = "--sweep num_nb=6..60 --sweep weights=none,imagenet", tmp_path / "runs" / "000" / "sweep.csv"
+    works(sweeping(flags, "--trials 2").result())
+    first = sweeping.calls()
+    (tmp_path / "runs" / first[1][0] / "last.pt").unlink()  # as if it had been stopped
+    done = works(sweeping(flags, "--trials 4 --resume").result())
+    again, *more = sweeping.calls()
+    assert again[0] == first[1][0] and len({*map(tuple, first), *map(tuple, more)}) == 4
+    best = min(rows(table), key=lambda row: float(row["val NME %"]))
+    assert [row["state"] for row in rows(table)] == ["done"] * 4 and f"Best:  {best['run']} " in done.stdout
+    assert all(6 <= int(row["num_nb"]) <= 60 and row["run"].startswith("000-num_nb=") for row in rows(table))
+    fails(sweeping("--sweep num_nb=6..70 --trials 9 --resume").result(), "6..60.*6..70")
+    works(sweeping("--sweep num_nb=7,8 --trials 9 --exp few").result())
+    assert len(sweeping.calls()) == 2  # there are no more
 
 
 @pytest.mark.slow

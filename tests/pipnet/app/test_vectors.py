@@ -18,14 +18,16 @@ from test_drowsiness import blinking, face
 from extras.synthetic import render
 from pipnet import geometry
 from pipnet.app.web import PAGE, Options, page_settings
-from pipnet.detector import WITHIN, Detections, Detector, FaceBox, joined
+from pipnet.detections import Detections, FaceBox, joined
+from pipnet.detector import Detector
+from pipnet.distinct import WITHIN
 from pipnet.face import Face, plain_values
-from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, iou, transform, turn_about, turned_boxes, upright_boxes
 from pipnet.images import enhanced, resized
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose, turn_pose
+from pipnet.shipped import shipped
 from pipnet.video.drowsiness import Drowsiness
 from pipnet.video.smooth import OneEuro
 from pipnet.video.track import Tracker
@@ -33,7 +35,7 @@ from pipnet.video.track import Tracker
 pytestmark = pytest.mark.skipif(
     shutil.which("node") is None, reason="no node on this machine, which runs the page's JavaScript"
 )
-NET = open_net(shipped("landmarks.onnx"), 1).seen_as()
+NET = open_net(shipped("landmarks.onnx"), 1)
 WIDTH, HEIGHT, RATE = 320, 240, 30
 SHAPE = mean_face() - 0.5
 PICTURE = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)  # dark, so that the enhanced one is brighter
@@ -173,18 +175,18 @@ class Scene(Landmarker):
     def __init__(self, background: dict, max_faces: int | None = None):
         super().__init__(NET, Detector(), max_faces)
         self.background, self.crops = background, 0
-        self.detector.face_box, self.detector._find = FaceBox(0, 1, 1), self.find
+        self.detector.face_box, self.detector._find = FaceBox(0, 1, 1), self.seen
 
-    def find(self, image, threshold, overlap):
+    def seen(self, image, threshold, overlap):
         zoom = max(image.shape) / WIDTH
         seen = [one for one in self.faces if one["found"] and (image[0, 0, 0] > 50 or not one["dark"])]
         boxes = [zoom * (box_of(one["landmarks"]) + 10 * (zoom == 0.5)) for one in seen]
         return Detections(np.reshape(boxes, (-1, 4)), np.array([one["found"] for one in seen]))
 
-    def _found(self, image, boxes, scores=None, net=None):
-        self.crops += len(boxes)
+    def read(self, boxes, net=None):
+        self.crops += len(boxes.boxes)
         found = []
-        for tight, roll in zip(upright_boxes(boxes), np.radians(boxes[:, 4]), strict=True):
+        for tight, roll in zip(upright_boxes(boxes.boxes), np.radians(boxes.boxes[:, 4]), strict=True):
             shared = [iou(box_of(one["landmarks"])[None], tight[None])[0, 0] for one in self.faces]
             hit = self.faces[int(np.argmax(shared))] if max(shared, default=0) > 0.2 else None
             if hit and hit["score"]:
@@ -196,7 +198,7 @@ class Scene(Landmarker):
             else:
                 landmarks, seen = self.background["landmarks"] + tight[:2], self.background["score"]
             found.append(Face(tight, seen, landmarks, np.full(len(landmarks), seen)))
-        return found
+        return np.fromiter(found, object)
 
 
 def scene_face(rng, x, y, size=60, roll=0.0, score=0.9, found=0.9, dark=False) -> dict:
@@ -321,7 +323,7 @@ def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
                 "boxes": boxes,
                 "faces": [{"landmarks": one.landmarks, "scores": one.scores, "sigma": one.sigma} for one in faces],
                 "expected": {
-                    "detected": in_radians(landmarker._landmark_boxes(PICTURE, Detections(boxes, np.ones(20)))[0]),
+                    "detected": in_radians(landmarker._landmark_boxes(PICTURE, Detections(boxes, np.ones(20))).boxes),
                     "next": in_radians([landmarker.box_of(one.landmarks) for one in faces]),
                     "shown": [landmarker.net.shows(box, WIDTH, HEIGHT) for box in boxes],
                     "far": [
@@ -345,17 +347,13 @@ def asked() -> dict:
     rng = np.random.default_rng(0)
     angles = np.array([(0, 0, 0), (0.6, 0, 0), (-0.6, 0.2, 0.1), (0.3, -0.3, 0), (0, 0.3, -0.4)], float)
     return {
-        "settings": page_settings(Options(shipped("landmarks.onnx"), detect_every=7), shipped("detector.onnx")),
+        "settings": page_settings(Options(shipped("landmarks.onnx"), detect_every=7)),
         "calls": geometry_calls(rng),
-        "poses": [render(0, 1, 200, angles=one).landmarks + (20.0, 10.0) for one in angles],
+        "poses": [4 * render(0, 1, 50, angles=one).landmarks + (20.0, 10.0) for one in angles],
         "pixels": pixel_cases(rng),
         "smooth": smoothing(rng),
         "drowsy": drowsiness_sequences(rng),
         "protocols": protocol_cases(NET, rng),
-        "chosen": {
-            "crop": (10.0, 20, 110, 120),
-            "outputs": {"landmarks": np.arange(20) / 20, "score": np.arange(10) / 10, "sigma": np.arange(10) / 100},
-        },
         "scene": {
             "frames": video(rng),
             "stills": stills(rng),
@@ -410,12 +408,6 @@ def agree(found, expected, where, within: float = 1e-6) -> None:
 def test_functions(asked, answered):
     for (call, expected), found in zip(asked["calls"], answered["calls"], strict=True):
         agree(found, expected, call)
-
-
-def test_a_net_of_several_layouts_gives_the_landmarks_of_one(asked, answered):
-    face = answered["chosen"]  # the second of two, landmarks 4 and 0 of five
-    assert np.allclose(face["landmarks"], np.array([(18, 19), (10, 11)]) * 5 + (10, 20))
-    assert np.allclose(face["scores"], (0.9, 0.5)) and np.allclose(face["sigma"], (9, 5))
 
 
 def test_head_poses(asked, answered):

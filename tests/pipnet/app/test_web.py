@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -28,10 +29,11 @@ from pipnet.app.output import json_line
 from pipnet.app.sinks import VideoSink
 from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
 from pipnet.detector import Detector
-from pipnet.files import shipped, write_atomic
+from pipnet.files import write_atomic
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
+from pipnet.shipped import LANDMARK_NETS, OPEN, shipped
 from pipnet.video.drowsiness import Drowsiness
 from pipnet.video.sources import Frame
 from pipnet.video.track import Tracker
@@ -73,7 +75,8 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     page, detector = tmp_path / "below" / "page", Detector(weights=shipped("detector.onnx"), threads=1)
     landmarker = Landmarker(net, detector, threads=1, finder=shipped("finder.onnx"))
     page.parent.mkdir()
-    write_page(page, Options(shipped("landmarks.onnx"), net if int8 else None))
+    alone = Options(shipped("landmarks-open.onnx"), detector=shipped("detector-open.onnx"))  # without a finder
+    write_page(page, Options(shipped("landmarks.onnx"), net if int8 else None), others=[alone])
     for name in ("out.mp4", "out.webm"):
         with closing(VideoSink(page / name, 20)) as sink:
             for index in range(8):
@@ -82,26 +85,27 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     dark = np.clip(portrait / 4 + np.random.default_rng(0).normal(0, 10, portrait.shape), 0, 255).astype(np.uint8)
     lying = cv2.rotate(portrait, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    stills = {"face.png": portrait, "dark.png": dark, "lying.png": lying}
+    stills = {"dark.png": dark, "lying.png": lying, "face.png": portrait}
     for name, image in stills.items():
         cv2.imwrite(str(page / name), image)
     (page / "cases.json").write_text(json.dumps({"videos": ["out.mp4", "out.webm"], "pictures": list(stills)}))
     sent = in_browser(
         tmp_path, Path(__file__).with_name("page_test.js").read_text(), *two_faces(tmp_path / "camera.mjpeg")
     )
-    assert sent["done"][0].startswith(b"lying.png: "), sent["done"]
+    assert re.match(rb"face.png: 1 face; landmarks-open on", sent["done"][0]), sent["done"]
+    assert len({*map(tuple, json.loads(sent["mirrored"][0]))}) == 1
     assert {net.name} == Listener.fetched & {"landmarks.onnx", "landmarks.int8.onnx"}  # in WebAssembly
 
     lines, saved = sent["saved"]
     assert [json.loads(line) for line in lines.splitlines()] == [json.loads(sent["record"][-1])]
     saved = cv2.imdecode(np.frombuffer(saved, np.uint8), cv2.IMREAD_COLOR)
-    assert saved.shape == lying.shape and 0 < (saved != lying).any(2).mean() < 0.2  # the drawing
+    assert saved.shape == portrait.shape and 0 < (saved != portrait).any(2).mean() < 0.2  # the drawing
 
     videos = json.loads(sent["videos"][0])
     assert np.allclose(videos, (120, 80, 0.4), atol=0.06), videos
 
     tracker, drowsiness, apart = Tracker(landmarker), Drowsiness(landmarker.layout), []
-    *video, upright, dark, lying = frames_of(sent)
+    *video, dark, lying, upright = frames_of(sent)
     assert len(video) == 50
     for image, record in video:
         faces = tracker.update(image, record["time"])
@@ -120,7 +124,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most):
     # 8-bit sums differ in WebAssembly; of two almost equal pixels of a score map, here the one may win and there the
     # other
     assert np.quantile(apart, 0.99) < most and np.max(apart) < 3
-    for picture, still in (upright, dark, lying):
+    for picture, still in (dark, lying, upright):
         faces = landmarker(picture)
         # background that looks almost like a face may be one here and none there
         assert picture is lying[0] or len(still["faces"]) == len(faces)
@@ -236,9 +240,7 @@ def test_folders_of_others_are_no_pages(tmp_path, names):
 
 def test_a_folder_of_others_is_refused_before_anything_is_done(cli, tmp_path):
     (tmp_path / "settings.json").write_text('{"editor": "mine"}')
-    done = cli(
-        "--export", "web", "--overwrite", "--exp", "landmarks", "--out", tmp_path, "--run-root", tmp_path / "runs"
-    )
+    done = cli("--export web --overwrite --exp landmarks --out", tmp_path, "--run-root", tmp_path / "runs")
     fails(done, "other than a page")
     assert (tmp_path / "settings.json").is_file() and not (tmp_path / "runs").exists()
 
@@ -264,13 +266,10 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
 
 @needs_runtime
 def test_a_page_from_the_command_line(cli, tmp_path):
-    done = works(
-        cli("--export", "web", "--exp", "landmarks", "--out", tmp_path / "page", "--run-root", tmp_path / "runs")
-    )
+    done = works(cli("--export web --exp landmarks --out", tmp_path / "page", "--run-root", tmp_path / "runs"))
     assert f"the page to {tmp_path / 'page'}" in done.stderr
     for name in ("landmarks.onnx", "landmarks.int8.onnx"):
         assert (tmp_path / "page" / name).read_bytes() == shipped(name).read_bytes()
-    fails(cli("--export", "onnx", "--exp", "landmarks", "--out", tmp_path / "page"), "give one of these")
 
 
 @pytest.mark.slow
@@ -278,7 +277,7 @@ def test_a_page_from_the_command_line(cli, tmp_path):
 def test_a_page_in_the_folder_of_its_run_is_replaced(cli, trained, tmp_path):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     for _ in range(2):
-        works(cli("--export", "web", "--exp", run))
+        works(cli("--export web --exp", run))
     assert [path.name for path in run.iterdir() if "web" in path.name] == ["web"]
 
 
@@ -328,3 +327,23 @@ def test_a_page_is_no_file(tmp_path):
 )
 def test_flags_that_do_not_fit(flags, message):
     refuses(message, demo.main, flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ([], ["landmarks", "landmarks-fast", "landmarks-open"]),
+        (["--exp", "landmarks-fast"], ["landmarks-fast", "landmarks", "landmarks-open"]),
+        (["--layout", "12"], ["landmarks"]),
+        (["--exp", "runs/best.onnx"], ["best", "landmarks", "landmarks-fast", "landmarks-open"]),
+    ],
+)
+def test_the_net_of_the_command_stands_first_among_those_to_choose_from(flags, names, monkeypatch):
+    served = []
+    monkeypatch.setattr(demo, "serve", lambda choices, port: served.extend(choices))
+    demo.main(["--web", *flags])
+    assert [choice.landmarks.stem for choice in served] == names
+    for net in (choice for choice in served if choice.landmarks.stem in LANDMARK_NETS):
+        assert net.int8.stem == f"{net.landmarks.stem}.int8" and net.detector.stem == OPEN.get(
+            net.landmarks.stem, "detector"
+        )

@@ -15,19 +15,19 @@ import { Tracker } from "./tracker.js";
 class Scene extends Landmarker {
   constructor(settings, size, background) {
     const runtime = { image: (data, [height, width]) => ({ data, height, width }), number: (value) => value,
-      detector: ({ image }) => this.find(image) };
+      detector: ({ image }) => this.seen(image) };
     super({ ...settings, detector: { ...settings.detector, face_box: [0, 1, 1] } }, runtime);
     Object.assign(this, { size, background, crops: 0 });
   }
 
-  find({ data, height, width }) {
+  seen({ data, height, width }) {
     const zoom = Math.max(height, width) / this.size.width;
     const seen = this.faces.filter(({ found, dark }) => found && (data[0] > 50 || !dark));
     const boxes = seen.flatMap(({ landmarks }) => geometry.boxOf(landmarks).map((edge) => zoom * (edge + 10 * (zoom === 0.5))));
     return { boxes: { data: boxes }, scores: { data: seen.map(({ found }) => found) } };
   }
 
-  async landmarksOf(frame, found, net) {
+  async read(frame, found, net) {
     this.crops += found.length;
     return found.map(({ box, score }) => {
       const tight = box[4] ? geometry.turnedBox(box.slice(0, 4), box[4]) : box.slice(0, 4);
@@ -45,13 +45,9 @@ class Scene extends Landmarker {
 }
 
 const parse = (text) => JSON.parse(text, (_, value) => (value === "NaN" ? NaN : value));
-const { settings, calls, poses, pixels, smooth, drowsy, scene, protocols, chosen } = parse(readFileSync(0, "utf8"));
+const { settings, calls, poses, pixels, smooth, drowsy, scene, protocols } = parse(readFileSync(0, "utf8"));
 const { size: frame } = scene;
 const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numbers, ...pose, joined })[name](...given)) };
-
-const several = new Landmarker({ ...settings, net: { ...settings.net, count: 5, index: [4, 0] } });
-const outputs = Object.fromEntries(Object.entries(chosen.outputs).map(([name, data]) => [name, { data }]));
-answers.chosen = several.faceOf(outputs, 1, chosen.crop, { box: [...chosen.crop, 0], score: 0.9 });
 answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose));
 
 const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * form.border;
@@ -78,12 +74,12 @@ answers.drowsy = drowsy.map(({ eyes, mouth, frames }) => {
 });
 
 answers.protocols = protocols.map(({ net, boxes, faces }) => {
-  const landmarker = new Landmarker({ ...settings, net: { ...settings.net, ...net } });
+  const landmarker = new Landmarker({ ...settings, net: { ...settings.net, ...net } }, {}), other = landmarker.net;
   return {
-    detected: landmarker.landmarkBoxes(boxes.map((box) => ({ box, score: 1 })), frame).map(({ box }) => box),
-    next: faces.map((face) => landmarker.boxOf(face.landmarks)),
-    shown: boxes.map((box) => landmarker.shows([...box, 0.3], frame)),
-    far: boxes.slice(1).map((box, i) => landmarker.isFar([...boxes[i], 0.1], [...box, 0.2])),
+    detected: landmarker.landmarkBoxes(frame, boxes.map((box) => ({ box, score: 1 }))).map(({ box }) => box),
+    next: faces.map((face) => other.boxOf(face.landmarks)),
+    shown: boxes.map((box) => other.shows([...box, 0.3], frame)),
+    far: boxes.slice(1).map((box, i) => other.isFar([...boxes[i], 0.1], [...box, 0.2])),
   };
 });
 
@@ -107,6 +103,6 @@ answers.found = [];
 for (const most of [null, 1, 2]) {
   const options = { ...settings.options, max_faces: most };
   const one = new Scene({ ...settings, options }, frame, { ...scene.background, score: scene.doubtful });
-  answers.found.push(await inFrames(scene.stills, one, () => one.facesOf(picture)));
+  answers.found.push(await inFrames(scene.stills, one, () => one.facesIn(picture)));
 }
 process.stdout.write(JSON.stringify(answers));

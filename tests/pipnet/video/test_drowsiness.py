@@ -111,9 +111,8 @@ def test_a_net_that_predicts_closed_eyes_is_believed():
     said = [update(0.2 + t, 0.9, 0.8) for t in np.arange(60) / 30]
     assert all(one["closed"] for one in said) and said[0]["alarm"] is None and said[-1]["alarm"] == "eyes closed"
     assert said[-1]["perclos"] == pytest.approx((59 / 30) / (0.2 + 59 / 30)) and said[-1]["open"] == pytest.approx(1)
-    assert not drowsiness.update(0, face(layout), 3.0, {"mouth_closed": 1.0})[
-        "closed"
-    ]  # lids decide without trained eyes
+    # lids decide without trained eyes
+    assert not drowsiness.update(0, face(layout), 3.0, {"mouth_closed": 1.0})["closed"]
     assert not drowsiness.update(0, face(layout), 3.1)["closed"]
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, refuses
 
-from pipnet import landmarker as module
+from pipnet import chain
+from pipnet.chain import batches
 from pipnet.draw import STYLES
-from pipnet.files import shipped
-from pipnet.landmarker import Landmarker, batches
+from pipnet.landmarker import Landmarker
+from pipnet.shipped import shipped
 from pipnet.video.sources import open_source
 from pipnet.video.track import Tracker
 
@@ -41,6 +42,8 @@ def test_a_stream_tracks_in_videos_and_finds_anew_in_pictures(landmarker):
     assert [frame.seconds for frame, _ in found] == pytest.approx([None, None, 0, 0.05, 0.1])
     assert [face.id for _, faces in found for face in faces] == [None, None, 0, 0, 0]
     assert all(np.isfinite(face.pose).all() for _, faces in found for face in faces)
+    assert landmarker(["in/a.png"], pose=True)[0][0].pose == pytest.approx(found[0][1][0].pose, abs=1e-3)
+    assert landmarker("in/a.png")[0].pose is None
     faces = [face for _, (face,) in landmarker.stream("talk.avi", drowsiness=True, smooth="none")]
     assert faces[-1].drowsiness["blinks"] == 0
     (again,) = list(landmarker.stream(open_source("talk.avi")))[0][1]
@@ -71,12 +74,12 @@ def test_few_pictures_of_a_long_list_are_held_at_a_time(monkeypatch):
     """Those of a batch, which go through the nets together and give what each gives alone, in 32 bits."""
     landmarker = Landmarker(shipped("landmarks.onnx"), threads=1, device="cpu", finder=shipped("finder.onnx"))
     (alone,) = landmarker("in/a.png")
-    monkeypatch.setattr(module, "MOST_IMAGES", 3)
+    monkeypatch.setattr(chain, "MOST_IMAGES", 3)
     for (face,) in landmarker(["in/a.png", "in/b.png"] * 2):
         np.testing.assert_allclose(face.landmarks, alone.landmarks, atol=0.01)
     images = iter([np.zeros((2, 2, 3))] * 7)
     assert len(next(batches(images, np.asarray))) == 3 and len(list(images)) == 4
-    monkeypatch.setattr(module, "MOST_PIXELS", 4)
+    monkeypatch.setattr(chain, "MOST_PIXELS", 4)
     assert {len(batch) for batch in batches([np.zeros((2, 2, 3))] * 7, np.asarray)} == {1}
 
 

@@ -10,6 +10,8 @@ from conftest import LAYOUTS, ROOT, draw_face, mean_face, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipnet.boxes import Boxes
+from pipnet.chain import Chain
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
@@ -33,33 +35,39 @@ class Seen(NamedTuple):
 
 
 def known_net(face: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(face=face, face_limit=0.0, shows=lambda box, width, height: True)
+    return SimpleNamespace(
+        face=face,
+        face_limit=0.0,
+        layout=LAYOUTS.load("68"),
+        shows=lambda box, width, height: True,
+        box_of=lambda landmarks: np.append(box_of(landmarks), 0),
+    )
 
 
-class Scene:
+class Scene(Chain):
     """A landmarker that knows where the faces are: it finds one that a crop shares a fifth with, else background."""
 
-    layout = LAYOUTS.load("68")
-    net = known_net()
-    box_of, enhanced_faces = staticmethod(box_of), staticmethod(lambda image: [])
-    rgb, max_faces, whole, part = False, None, None, staticmethod(lambda face: face)
+    net, part, rgb, max_faces = known_net(), None, False, None
     is_face = staticmethod(lambda face: not face.score < 0.5)
 
     def __init__(self):
         self.faces: list[Seen] = []
         self.detections = 0
 
-    def detect(self, image):
+    def find(self, image):
         self.detections += 1
         boxes = [[*box_of(face.landmarks()), 0] for face in self.faces if face.detected]
-        return np.array(boxes).reshape(-1, 5), np.ones(len(boxes))
+        return Boxes.of(image, np.reshape(boxes, (-1, 5)), np.ones(len(boxes)))
 
-    def faces_of(self, image, boxes, scores):
-        return list(filter(self.is_face, self.landmarks_of(image, boxes[:, :4], scores)))
+    def confirmed(self, found):
+        return [list(filter(self.is_face, self.read(boxes))) for boxes in found]
 
-    def landmarks_of(self, image, boxes, scores=None):
-        found, scores = [], np.full(len(boxes), np.nan) if scores is None else scores
-        for box, score in zip(boxes, scores, strict=True):
+    def enhanced_faces(self, image):
+        return []
+
+    def read(self, boxes):
+        found = []
+        for box, score in zip(boxes.boxes[:, :4], boxes.scores, strict=True):
             shared = [iou(box[None], box_of(face.landmarks())[None])[0, 0] for face in self.faces]
             hit = bool(shared) and max(shared) > 0.2
             landmarks = (
@@ -97,17 +105,40 @@ def test_ids_stay_while_faces_move_and_the_detector_rests():
     assert seen[40] == pytest.approx({0: 260, 1: 380})
 
 
+THREE = [[Seen(100), Seen(300), Seen(500)]] * 12
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "ids", "runs"),
+    [
+        ([[Seen(100)]] * 3 + [[Seen(155)]] * 3, {"detect_every": 1000}, [{0}] * 6, 2),
+        ([[Seen(300)]] * 5 + [[]] * 4 + [[Seen(300)]] * 10, {"detect_every": 1000}, [{0}] * 8, 4),
+        ([[Seen(300)]] * 5 + [[]] * int(MEMORY * 30 + 10) + [[Seen(300)]] * 10, {"detect_every": 5}, [{1}], None),
+        ([[Seen(300)]] + [[Seen(300, detected=False)]] * 30, {"detect_every": 5}, [{0}] * 31, None),
+        ([[Seen(250), Seen(350)]] * 3 + [[Seen(300, size=160)]] * 10, {"detect_every": 4}, [{0}] * 10, None),
+        (THREE, {"detect_every": 5, "max_faces": 2}, [{0, 1}] * 12, None),
+        ([[Seen(560 + 10 * i)] if i < 14 else [] for i in range(30)], {"detect_every": 5}, [set()], None),
+    ],
+    ids=["leaves its crop", "behind something", "a long loss", "not detected", "two tracks", "at most 2", "walks out"],
+)
+def test_the_ids_of_the_last_frames(frames, options, ids, runs):
+    scene = Scene()
+    seen = follow(scene, frames, **options)
+    assert seen[0] and [set(faces) for faces in seen[-len(ids) :]] == ids
+    assert runs in (None, scene.detections)
+
+
+def test_the_landmarker_s_number_of_faces_holds():
+    scene = Scene()
+    scene.max_faces = 2
+    assert all(set(ids) == {0, 1} for ids in follow(scene, THREE, detect_every=5))
+
+
 @pytest.mark.parametrize("every, runs", [(1, 30), (7, 5), (15, 2), (1000, 1)])
 def test_detector_runs_every_k_frames(every, runs):
     scene = Scene()
     follow(scene, [[Seen(300)]] * 30, detect_every=every)
     assert scene.detections == runs
-
-
-def test_a_face_that_leaves_its_crop_is_found_again_in_that_frame():
-    scene = Scene()
-    seen = follow(scene, [[Seen(100)]] * 3 + [[Seen(155)]] * 3, detect_every=1000)
-    assert scene.detections == 2 and all(seen) and seen[3] == pytest.approx({0: 155})
 
 
 @pytest.mark.parametrize("other", [Seen(300, size=80), Seen(310, size=66)])
@@ -134,44 +165,11 @@ def test_without_the_output_face_a_track_ends_with_its_landmark_scores():
     assert Tracker(scene).update(IMAGE, 0.0)[0].score == 1
 
 
-def test_a_face_behind_something_is_found_again_soon():
-    scene = Scene()
-    seen = follow(scene, [[Seen(300)]] * 5 + [[]] * 4 + [[Seen(300)]] * 10, detect_every=1000)
-    assert all(set(ids) == {0} for ids in seen[11:]) and scene.detections == 4
-
-
-def test_a_long_loss_is_a_new_face():
-    frames = [[Seen(300)]] * 5 + [[]] * int(MEMORY * 30 + 10) + [[Seen(300)]] * 10
-    assert set(follow(Scene(), frames, detect_every=5)[-1]) == {1}
-
-
-def test_a_face_that_the_detector_misses_stays():
-    seen = follow(Scene(), [[Seen(300)]] + [[Seen(300, detected=False)]] * 30, detect_every=5)
-    assert all(set(ids) == {0} for ids in seen)
-
-
 def test_new_faces_get_new_ids_and_ids_do_not_swap_when_faces_meet():
     frames = [[Seen(100 + 5 * i), *([Seen(540 - 5 * i)] if i >= 10 else [])] for i in range(40)]
     seen = follow(Scene(), frames, detect_every=3)
     assert set(seen[9]) == {0} and set(seen[12]) == {0, 1}
     assert seen[39] == pytest.approx({0: 295, 1: 345}, abs=1)
-
-
-def test_two_tracks_on_one_face_become_one():
-    scene = Scene()
-    frames = [[Seen(250), Seen(350)]] * 3 + [[Seen(300, size=160)]] * 10
-    assert all(set(ids) == {0} for ids in follow(scene, frames, detect_every=4)[3:])
-
-
-def test_at_most_so_many_faces():
-    seen = follow(Scene(), [[Seen(100), Seen(300), Seen(500)]] * 12, detect_every=5, max_faces=2)
-    assert all(set(ids) == {0, 1} for ids in seen)
-
-
-def test_the_landmarker_s_number_of_faces_holds():
-    scene = Scene()
-    scene.max_faces = 2
-    assert all(set(ids) == {0, 1} for ids in follow(scene, [[Seen(100), Seen(300), Seen(500)]] * 12, detect_every=5))
 
 
 def test_an_image_is_what_the_landmarker_takes():
@@ -198,26 +196,6 @@ def test_in_frames_of_another_size_faces_are_found_anew(smooth):
         (face,) = tracker.update(IMAGE if i < 2 else np.zeros((640, 480, 3), np.uint8), i / 30)
         np.testing.assert_allclose(face.landmarks, scene.faces[0].landmarks(), atol=1e-6)
     assert scene.detections == 2 and face.id == 1
-
-
-def test_a_face_that_walks_out_of_the_image_is_gone():
-    seen = follow(Scene(), [[Seen(560 + 10 * i)] if i < 14 else [] for i in range(30)], detect_every=5)
-    assert set(seen[0]) == {0} and not seen[-1]
-
-
-def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
-    class Misled(Scene):
-        def detect(self, image):
-            return np.array([(600.0, 200.0, 639.0, 280.0, 0.0)]), np.ones(1)
-
-        def faces_of(self, image, boxes, scores):
-            return []
-
-        def landmarks_of(self, image, boxes, scores=None):
-            assert all(box[0] < image.shape[1] for box in boxes)
-            return [Face(box, np.nan, mean_face() * 50 + (700, 200), np.full(68, 0.9)) for box in boxes]
-
-    assert follow(Misled(), [[]] * 3, detect_every=1) == [{}] * 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import LAYOUTS, rewrite, settings, split_of
 
-from utils.data.batches import LIKELY, Batches, Part, Shuffle, plain
+from utils.data.batches import LIKELY, Batches, Share, Shuffle, plain
 from utils.data.batches import test_batches as share_of
 from utils.data.faces import Faces
 from utils.data.loader import train_loader
@@ -39,7 +39,7 @@ def test_no_change_is_the_plain_crop(faces):
         assert torch.equal(same.labels.landmarks, crops.labels.landmarks) and torch.equal(
             same.labels.weight, crops.labels.weight
         )
-        assert np.array_equal(crops.images[1], several.crops.plain(indices[1]))
+        assert np.array_equal(crops.images[1], several.plain_crop(indices[1]))
     black = replace(PLAIN, fill="black", interpolation="nearest")
     assert torch.equal(batch_of(several, black, [5, 6]).images, plain(several, np.array([5, 6])).images)
     wide = opened(faces, input_margin=1.25)  # a net with an input margin gets it in training too
@@ -65,11 +65,7 @@ def test_what_is_drawn_over_a_landmark_hides_it(faces):
 def test_misplaced_faces_train_no_landmark_and_change_no_other_draw(faces):
     several = opened(faces)
     told = several.with_columns(face=np.where(np.arange(36) < 30, 1.0, np.where(np.arange(36) < 33, 0, np.nan)))
-    told = Faces(
-        {**told.columns, "pose": np.zeros((36, 3)), "visible": np.ones((36, 68))},
-        told.crops,
-        {**told.facts, "meanface": several.meanface()},
-    )
+    told = told.with_values(pose=np.zeros(3), visible=np.ones(68)).with_facts(meanface=several.meanface())
     recipe = replace(PRESETS["default"], rotation=20.0, scale=0.1, translation=0.05)
     plain_one, mixed, again = (
         batch_of(told, replace(recipe, misplaced=share), range(36), 2) for share in (0, 0.5, 0.5)
@@ -87,9 +83,10 @@ def test_misplaced_faces_train_no_landmark_and_change_no_other_draw(faces):
 
 
 def test_a_mirror_image(faces):
-    visible = np.ones((36, 68), bool)
-    visible[2, 36] = False
-    several = opened(faces).with_columns(known=visible)
+    several = opened(faces)
+    landmarks = several["landmarks"]
+    landmarks[2, 36] = np.nan
+    several = several.with_columns(landmarks=landmarks)
     flipped, crops = batch_of(several, replace(PLAIN, flip=1.0), [2]), plain(several, np.array([2]))
     assert torch.equal(flipped.images, crops.images.flip(2))
     mirrored = (crops.labels.landmarks[0].numpy() * (-1, 1) + (1, 0))[list(L68.flip_index)]
@@ -99,8 +96,8 @@ def test_a_mirror_image(faces):
 
 def test_labels_that_lie_to_the_right_do_so_in_a_mirror_image(faces):
     several = opened(faces, label_shift=0.75)
-    shift, crop = several.shift(), several["crop"][:]
-    true = several.nominal() - (shift[:, None, None] * (1, 0))
+    shift, crop = several["shift"], several["crop"]
+    true = several["nominal"] - (shift[:, None, None] * (1, 0))
     assert np.allclose(shift * (crop[:, 2] - crop[:, 0]), 0.75)
     mirrored = batch_of(several.only(np.arange(3, 6)), replace(PLAIN, flip=1.0), [1]).labels.landmarks[0]
     assert np.allclose(mirrored, (true[4] * (-1, 1) + (1, 0))[list(L68.flip_index)] + (shift[4], 0), atol=1e-6)
@@ -127,7 +124,7 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
     both = load_splits([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
     assert np.isnan(both["pose"][:4]).all() and np.isnan(both["states"][0]).all()
     assert both.only(np.array([4]))["states"][:].tolist() == [[1, 0, 1]]
-    order = Shuffle((Part(0, len(posed), 8),), 4, 0)
+    order = Shuffle((Share(0, len(posed), 8),), 4, 0)
     loader = train_loader(Batches(posed, PLAIN, L68.flip_index, 0), order.epochs(0, 1), 0, False)
     assert next(iter(loader)).labels.to("cpu").pose.shape == (8, 3)
 
@@ -135,7 +132,7 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_face_is_changed_by_its_key_alone(faces, name):
     several = opened(faces, layout=L12)
-    stored = several.crops[0].copy()
+    stored = several.crop(0).copy()
     first, recipe = {}, PRESETS[name]
     for number in (0, 1):
         batch = batch_of(several, recipe, [0, 5, 7], number, L12, 1)
@@ -148,12 +145,12 @@ def test_a_face_is_changed_by_its_key_alone(faces, name):
         assert torch.equal(image, first[key][0]) and torch.equal(landmarks, first[key][1])
     images = torch.stack([image for image, _ in first.values()] + [*batch_of(several, recipe, [0], 0, L12, 2).images])
     assert len(images.flatten(1).unique(dim=0)) == 7
-    assert np.array_equal(stored, several.crops[0]) and mixed.images.is_contiguous()
+    assert np.array_equal(stored, several.crop(0)) and mixed.images.is_contiguous()
 
 
 def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
     several, found = opened(faces), {}
-    views, order = Batches(several, PRESETS["default"], L68.flip_index, 0), Shuffle((Part(0, len(several), 8),), 4, 0)
+    views, order = Batches(several, PRESETS["default"], L68.flip_index, 0), Shuffle((Share(0, len(several), 8),), 4, 0)
     for workers in (0, 2):
         found[workers] = list(train_loader(views, order.epochs(0, 2), workers, False))
     found["resumed"] = found[0][:4] + list(train_loader(views, order.epochs(1, 2), 1, False))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from utils.data.changes import DRAWS, INTERPOLATION, CropGeometry, changes, moved, uniforms
+from utils.data.changes import DRAWS, INTERPOLATION, changes, moved, uniforms
+from utils.data.faces import CropGeometry
 from utils.data.pixels import pixels
 
 
@@ -43,7 +44,7 @@ def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size
     places = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75], [1.05, 0.5]])
     border, flip = size // 8, (1, 0, 2, 3, 4)
     recipe = replace(PLAIN, **GEOMETRY, fill=fill, interpolation=interpolation)
-    field = CropGeometry(size, size + 2 * border, size + 2 * margin)
+    field = CropGeometry(size, border, margin)
     made = [changes(uniforms(seed, 0, np.arange(2), DRAWS), recipe, field)]
     landmarks = moved(np.tile(places, (2, 1, 1)), np.zeros(2), made, flip)
     for image, points in zip(pixels([dotted(size, border, places)] * 2, made[0]), landmarks * size, strict=True):
@@ -67,7 +68,7 @@ def test_no_change_is_the_middle_of_the_crop_and_a_mirror_is_exact(way):
     warped = pixels(
         stored,
         changes(
-            uniforms(0, 0, np.arange(2), DRAWS), replace(PLAIN, **GEOMETRY, interpolation=way), CropGeometry(64, 80, 64)
+            uniforms(0, 0, np.arange(2), DRAWS), replace(PLAIN, **GEOMETRY, interpolation=way), CropGeometry(64, 8)
         ),
     )
     assert (warped != stored[:, 8:-8, 8:-8]).any((1, 2, 3)).all()

@@ -14,20 +14,21 @@ import numpy as np
 import pytest
 import torch
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, mean_face, mismatch, refuses, settings, split_of, untrained
+from conftest import DEFAULTS, LAYOUTS, mean_face, mismatch, refuses, settings, split_of
+from small_nets import net_of
 
-from extras.datasets import PARTS_300W, infer
+from extras.datasets import infer
+from extras.datasets.w300 import PARTS
+from extras.shared.pts import read_pts, write_pts
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
 from utils.data.batches import Batches, plain
 from utils.data.disk import rounded
-from utils.data.faces import Column, Faces
+from utils.data.faces import Faces
 from utils.data.prepare import DataGenerator, split_identities
 from utils.data.prepared_set import PreparedSet, load_splits, read_meta, read_source_image
-from utils.data.pts import read_pts, write_pts
 
 ROOT = Path(__file__).resolve().parents[3]
-REAL = ROOT.parent / "shared" / "300w"
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -55,7 +56,7 @@ def points_folder(
 
 def tree_300w(folder: Path, names: dict[str, str] | None = None, faces: int = 4) -> Path:
     """Write the folders of 300W with a few faces each. Return the root. names: {part: another folder}."""
-    for part in PARTS_300W:
+    for part in PARTS:
         for index in range(faces):
             face(folder / (names or {}).get(part, part), f"{part.split('/')[0]}{index:03d}_1")
     return folder
@@ -78,28 +79,6 @@ def leftovers(out: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------- archives
-def test_real_300w_parses_with_its_gaps_named():
-    if not REAL.is_dir():
-        pytest.skip(f"no 300W at {REAL}")
-    text = refuses(r"870 of 2000(.|\n)*805(.|\n)*ibug", parse, "300w", REAL)
-    assert "afw" not in text and "lfpw/testset" not in text
-    splits = parse("300w", REAL, allow_partial=True)
-    subsets = [record.subset for records in splits.values() for record in records]
-    assert {name: subsets.count(name) for name in sorted(set(subsets))} == {
-        "afw": 337,
-        "common/lfpw": 224,
-        "helen/trainset": 870,
-        "lfpw/trainset": 805,
-    }
-    first = splits["train"][0]
-    assert first.image.name == "1051618982_1.jpg" and np.allclose(
-        first.landmarks[0], [90.366335, 130.509351]
-    )  # annotated - 0.5
-    several = [record.image.name for record in splits["train"] if record.identity == "afw/111076519"]
-    assert several == ["111076519_1.jpg", "111076519_2.jpg"]  # one photograph
-    assert len({record.identity for record in splits["test"]}) == 224  # image_0001 does not mean a person called image
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -131,9 +110,8 @@ def test_points_folders(tmp_path):
     one = parse("points", points_folder(tmp_path / "one", ("",), people=1, frames=4))
     assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
     face(tmp_path / "one", "me_1", 68)
-    assert (
-        len({record.identity for record in parse("points", tmp_path / "one")["train"]}) == 5
-    )  # nor does one that most share
+    # nor does one that most share
+    assert len({record.identity for record in parse("points", tmp_path / "one")["train"]}) == 5
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
@@ -170,10 +148,10 @@ def test_a_prepared_set_comes_back(tmp_path):
         for i, name in enumerate(table["file"]):
             annotated = read_pts((source / name).with_suffix(".pts"))
             assert np.allclose(table["landmarks"][i], annotated + 0.5, atol=1e-4)  # 0-based pixel centres
-            stored = table.crops[i]
+            stored = table.crop(i)
             exact = cut(read_source_image(source / name), table["crop"][i], 32, 1.25)
             assert stored.shape == (40, 40, 3) and abs(stored.astype(int) - exact).mean() < 4  # JPEG at 95
-        assert "visible" not in table and (table["size"][:] == (160, 120)).all()
+        assert np.isnan(table["visible"]).all() and (table["size"] == (160, 120)).all()
     mean = to_crop(tables["train"]["landmarks"][:], tables["train"]["crop"][:]).mean(axis=0)
     assert np.allclose(load_meanface(folder), mean, atol=1e-5)
     assert (
@@ -206,7 +184,7 @@ def test_blue_stays_blue_from_the_picture_to_the_input_of_a_net(tmp_path):
         middle = batch.images[0, 24:40, 24:40].float()
         assert (middle - torch.tensor(colour)).abs().max() < 4  # JPEG
         for net, order in (("resnet18", (2, 1, 0)), ("slim", (0, 1, 2))):
-            built = untrained(mean_face(), name=net, head="coordinate", stride=None)
+            built = net_of("coordinate", net=net)
             row = built.spec["preprocess"]
             wanted = [
                 (colour[c] / 255 - mean) / std for c, mean, std in zip(order, row["mean"], row["std"], strict=True)
@@ -235,7 +213,7 @@ def test_overwrite_moves_the_earlier_set_aside(tmp_path, said):
     source = points_folder(tmp_path / "mine", people=2, frames=1)
     folder = prepare(source, tmp_path / "data")
     (folder / "train" / "crops.jpegs").write_bytes(b"damaged")
-    refuses("a crop|crops.jpegs", lambda: load_split(folder, "train").crops[0])
+    refuses("a crop|crops.jpegs", lambda: load_split(folder, "train").crop(0))
     assert prepare(source, tmp_path / "data", overwrite=True) == folder and not mismatch(folder)
     (aside,) = set(leftovers(tmp_path / "data")) - {folder.name}
     assert aside.startswith(f"{folder.name}-20") and any(aside in line for line in said)
@@ -286,8 +264,8 @@ def test_a_coordinate_that_is_no_place_is_named(tmp_path, value):
         values[0].flat[0] = float(value)
         np.save(file, values)
         with pytest.raises(UserError, match=f"{name}.npy"):
-            load_split(folder, "train")[name][0]
-        load_split(folder, "train")[name][1]
+            load_split(folder, "train").row(0)
+        load_split(folder, "train").row(1)
 
 
 def test_splits_follow_the_archive_and_val(tmp_path):
@@ -323,7 +301,7 @@ def test_points_that_are_nan_are_unknown(tmp_path):
     write_pts(file, points)
     folder = prepare(source, tmp_path / "data", val=0)
     table = load_split(folder, "train")
-    assert np.argwhere(np.isnan(table["landmarks"][:][..., 0])).tolist() == [[0, 2]]
+    assert np.argwhere(np.isnan(table["landmarks"][..., 0])).tolist() == [[0, 2]]
     assert np.isfinite(load_meanface(folder)).all()
     for file in (source / "train").glob("*.pts"):
         write_pts(file, np.where(np.arange(5)[:, None] == 2, np.nan, read_pts(file)))
@@ -337,7 +315,7 @@ def test_documented_calls(tmp_path):
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     (folder,) = (tmp_path / "data").iterdir()
-    assert folder.name.startswith("300w-") and load_split(folder, "test").crops[0].shape == (320, 320, 3)
+    assert folder.name.startswith("300w-") and load_split(folder, "test").crop(0).shape == (320, 320, 3)
     assert "300W is partial: ibug: 1 of 135 faces" in run.stderr
 
 
@@ -347,7 +325,7 @@ def test_crops_give_the_annotations_back(tmp_path, protocol):
     folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
     faces = load_splits([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
     annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces["file"]])
-    assert np.abs(to_image(faces.nominal().astype(np.float64), faces["crop"][:]) - annotated).max() < 1e-3
+    assert np.abs(to_image(faces["nominal"].astype(np.float64), faces["crop"]) - annotated).max() < 1e-3
 
 
 # --------------------------------------------------------------------------------------------------------------- faults
@@ -420,9 +398,8 @@ def test_wrong_options_are_named(tmp_path, options, fault):
     assert leftovers(tmp_path / "data") == []
 
 
-def test_layouts_by_count_and_subset(tmp_path):
+def test_all_landmarks_are_stored_and_a_layout_is_known_by_its_count(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    # all landmarks are stored, a subset is chosen later
     assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     refuses(f"{odd}.*7 landmarks", prepare, odd, tmp_path / "data")
@@ -474,7 +451,7 @@ def test_malformed_columns_are_named(tmp_path):
         saved(name, lambda old, values=values: np.concatenate([[values], old[1:]]))()
         table = load_split(folder, "train")
         with pytest.raises(UserError, match=fault):
-            table[name.removesuffix(".text")][0] if name != "jpeg" else table.crops[0]
+            table.row(0) if name != "jpeg" else table.crop(0)
         for file, data in whole.items():
             file.write_bytes(data)
     os.mkfifo(folder / "train" / "pipe")
@@ -492,8 +469,9 @@ def test_values_are_rounded_as_their_text_is():
 def test_opening_a_set_reads_no_values(tmp_path):
     """Faces of a join and of a part are not copied either."""
     folder = prepare(points_folder(tmp_path / "mine"), tmp_path / "data")
-    table = load_split(folder, "train")
-    assert not table["landmarks"][:].flags.owndata and not table["crop"][2:5].flags.owndata
-    both = Faces.join([table, load_split(folder, "val")]).only(np.arange(1, 17))
-    assert isinstance(both["landmarks"], Column) and np.array_equal(both["landmarks"][2:4], table["landmarks"][3:5])
-    assert both["file"][15] == load_split(folder, "val")["file"][16 - len(table)] and len(both.crops[0]) == 40
+    train, val = load_split(folder, "train"), load_split(folder, "val")
+    both = Faces.join([train, val]).only(slice(1, 17))
+    kept = both.parts[0].columns
+    assert kept["size"] is train.parts[0].columns["size"] and not kept["landmarks"].values.flags.owndata
+    assert np.array_equal(both["landmarks"][2:4], train["landmarks"][3:5])
+    assert both["file"][15] == val["file"][16 - len(train)] and len(both.crop(0)) == 40

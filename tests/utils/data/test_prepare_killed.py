@@ -11,11 +11,11 @@ import pytest
 from conftest import mismatch, refuses
 from test_prepare import leftovers, load_split, points_folder, prepare
 
+from extras.shared.lists import walk
 from pipnet import images
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
 from utils.data.fingerprint import fingerprint
-from utils.data.lists import walk
 from utils.data.prepared_set import read_meta, read_source_image
 
 
@@ -91,7 +91,7 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
     assert read_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
     for index in (6, 7, 118):  # rows and crops still belong together
         exact = cut(read_source_image(source / table["file"][index]), table["crop"][index], 32, 1.25)
-        assert abs(table.crops[index].astype(int) - exact).mean() < 4
+        assert abs(table.crop(index).astype(int) - exact).mean() < 4
     (source / "train" / names[50]).write_bytes(b"")
     refuses(f"{names[7]}.*2 of 120", prepare, source, tmp_path / "other", val=0)
     assert leftovers(tmp_path / "other") == []

@@ -2,12 +2,11 @@
 
 import os
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import archives
 import pytest
-from conftest import DEFAULTS, SMALL, fails, refuses, sets_of, settings, table, works, write_faces
+from conftest import DEFAULTS, SMALL, fails, new_settings, refuses, sets_of, settings, works, write_faces
 from loguru import logger
 from own_sets import FIVE, write_coco
 
@@ -17,20 +16,19 @@ from utils.data.prepared_set import PreparedSet, read_meta
 from utils.settings.config import Settings
 from utils.task import task_data
 from utils.train.ranks import start_ranks
-from utils.train.settings import read_settings
 
 wflw = pytest.fixture(archives.wflw)
 
 
-def new_settings(**given) -> Settings:
-    """Settings of a new training, as main.py reads them."""
-    return read_settings(given, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
-
-
 def training(**given) -> PreparedSet:
     """The training set of such settings, prepared."""
-    (one,) = sets_of(new_settings(**{"target_size": 32, **given})).training()
-    return one
+    return trained_on(new_settings(**{"target_size": 32, **given}))
+
+
+def trained_on(chosen: Settings) -> PreparedSet:
+    """The only training set of these settings, prepared."""
+    (name,) = chosen.data.train_data
+    return sets_of(chosen).with_sets([name])[name]
 
 
 @pytest.fixture
@@ -54,25 +52,12 @@ def first(root) -> Path:
     return next(root.iterdir())
 
 
-def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, first, tmp_path, cli):
-    flags = [*SMALL, "--target-size", "32", "--data-root", root, "--run-root", tmp_path / "runs", "--epochs", "1"]
-    done = works(cli("--train --test --preset irnet", *flags))
-    (second,) = set(root.iterdir()) - {first}
-    log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
-    assert log[0].endswith("training data: 300w") and second.name in log[1]
-    assert "300W is partial" in done.stderr and read_meta(second)["labels"] == "published"
-    rows = table(done.stdout)
-    assert rows[0][:3] == ["300w", "torch", "4"] and "synthetic" not in done.stdout
-
-
 def test_a_set_is_prepared_again_in_any_protocol_and_size(root, first):
     again = training(preset="pipnet", data_root=str(root))
     assert again.meta["protocol"] == DEFAULTS.protocols["pipnet"] and again.folder != first
     assert again.meta["found"] == read_meta(first)["found"]
     shutil.rmtree(first)
-    (other,) = sets_of(
-        new_settings(target_size=48, data_root=str(root))
-    ).training()  # square: `again` tells the archive
+    other = trained_on(new_settings(target_size=48, data_root=str(root)))  # square: `again` tells the archive
     assert other.meta["target_size"] == 48 and other.folder.name.startswith("300w-")
     assert training(preset="pipnet", data_root=str(root)).folder == again.folder
 
@@ -84,7 +69,7 @@ def test_a_set_of_ones_own_is_not_taken_for_the_benchmark_of_its_name(tmp_path, 
     one = training(train_data=[str(mine)], **common)
     assert one.folder.name.startswith(f"{name}-") and one.meta["dataset"] == "points"
     refuses(f"{name} has not been prepared", training, dataset=name, **common)
-    assert sets.test_flags([one], "data").startswith(f"--test-data {mine} ")
+    assert sets.test_names([one]) == [str(mine)]
     if name == "300w":
         other = training(dataset=name, data_dir=str(raw_300w), allow_partial=True, **common)
         assert other.folder != one.folder and training(train_data=[str(mine)], **common).folder == one.folder
@@ -136,10 +121,9 @@ def test_without_the_raw_folder_the_message_says_what_to_type(root, first, raw_3
     raw_300w.rename(raw_300w.with_name("moved"))
     as_it_is = {"protocol": "square", "labels": "exact", "val": 0.1}
     assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == first  # it needs no raw folder
-    text = refuses("", sets_of(new_settings(preset="pipnet", data_root=str(root))).training)
+    text = refuses("", trained_on, new_settings(preset="pipnet", data_root=str(root)))
     assert "\n" not in text and str(first) in text and f"{raw_300w} is gone" in text
-    advice = "--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32 --labels exact"
-    assert text.endswith(advice)
+    assert text.endswith(f"--data-dir FOLDER, or name that set as it is, instead of 300w: {first}")
     assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
 
 
@@ -192,7 +176,7 @@ def test_a_data_root_that_nobody_can_write_to(cli, recipe, faces, raw, tmp_path,
             fails(cli("--prepare", *recipe, *dataset, "--data-root", root), f"{root}.*--data-root")
     whole = sets_of(settings(data_root=str(faces.parent), target_size=64))
     monkeypatch.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(PermissionError))
-    assert whole.prepare(str(raw)).folder == faces, "a whole set is taken from there"
+    assert whole.with_sets([str(raw)])[str(raw)].folder == faces, "a whole set is taken from there"
 
 
 def test_a_folder_whose_files_vanish_while_they_are_read(cli, tmp_path):
@@ -240,16 +224,16 @@ def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, 
     for name, place in (("300w", "data_300W"), ("cofw68", "COFW"), ("celeba-wild", "CelebA"), ("wflw", "WFLW")):
         for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
             found = sets_of(new_settings(**common, **given))
-            assert found._source(name) == side / place, (name, given)
+            assert sets.source_of(found, name) == side / place, (name, given)
     for name, place in (
         ("300w", "data_300W"),
         ("celeba-wild", "CelebA"),
     ):  # also where the folder is the archive itself
         given = {**common, "data_dir": str(side / place)}
         found = sets_of(new_settings(**given, dataset=name))
-        assert found._source(name) == Path(given["data_dir"])
+        assert sets.source_of(found, name) == Path(given["data_dir"])
     sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
-    mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
+    mean = sets.meanface(sets_of_eyes, "300w", DEFAULTS.layouts.load("12"), None)
     assert mean.shape == (12, 2)
 
 
@@ -257,8 +241,8 @@ def test_data_dir_is_not_the_archive_of_a_set_that_knows_its_own(raw_300w, wflw,
     root = str(tmp_path / "data")
     common = {"data_root": root, "allow_partial": True, "val": "none"}
     training(dataset="wflw", data_dir=str(wflw[0]), preset="pipnet", **common)  # with other crops than those below
-    sets = sets_of(new_settings(dataset="300w", data_dir=str(raw_300w), target_size=32, **common))
-    assert sets.prepare("wflw").meta["source"] == str(wflw[0])
+    found = sets_of(new_settings(dataset="300w", data_dir=str(raw_300w), target_size=32, **common))
+    assert found.with_sets(["wflw"])["wflw"].meta["source"] == str(wflw[0])
 
 
 def test_a_training_on_all_faces_has_them_in_one_order(tmp_path):
@@ -267,7 +251,7 @@ def test_a_training_on_all_faces_has_them_in_one_order(tmp_path):
         given = {"data_root": str(tmp_path / name), "target_size": 32, "input_size": 32, "train_data": [mine]}
         for val in (first, "none"):
             chosen = new_settings(**given, val=val)
-            ours = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
+            ours = task_data.prepare(sets_of(chosen), start_ranks(), True, False)
         found.append((list(ours.crops(ours.splits())["file"]), ours.learnt_from()))
     assert found[0] == found[1] and len(found[0][0]) == 24
 
@@ -277,7 +261,7 @@ def test_other_boxes_are_other_data(tmp_path):
     for side in (60, 90):
         (root / "labels.json").write_text((root / "labels.json").read_text().replace("30, 60, 61]", f"30, {side}, 61]"))
         given = {"data_root": str(tmp_path / "data"), "target_size": 32, "train_data": [str(root)], "val": "none"}
-        (one,) = sets_of(new_settings(**given)).training()
+        one = trained_on(new_settings(**given))
         states.append((one.checksum, one.state("none")))
     assert states[0][0] == states[1][0] and states[0][1] != states[1][1]
 
@@ -285,12 +269,13 @@ def test_other_boxes_are_other_data(tmp_path):
 def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
     mine = write_faces(tmp_path / "mine", 12)
     common = {"data_root": str(tmp_path / "data"), "target_size": 32}
-    (one,) = sets_of(new_settings(**common, train_data=[str(mine)])).training()
+    one = trained_on(new_settings(**common, train_data=[str(mine)]))
     for changed in (False, True):
         said = []
         number = logger.add(said.append, format="{message}", level="WARNING")
-        found = sets_of(new_settings(**common, train_data=[str(one.folder)]))
-        assert [found.training()[0].folder, found.training()[0].folder] == [one.folder] * 2
+        name = str(one.folder)
+        found = sets_of(new_settings(**common, train_data=[name])).with_sets([name, name])
+        assert found[name].folder == one.folder
         logger.remove(number)
         assert len(said) == changed and all("mine has changed since" in line for line in said)
         (mine / "face00.pts").write_text((mine / "face00.pts").read_text() + "\n")
@@ -299,28 +284,31 @@ def test_a_prepared_set_whose_archive_has_changed_is_told(tmp_path):
 def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
     mine = str(write_faces(tmp_path / "flat", 12))
     common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
-    refuses("--dataset 300w.*--train-data", new_settings, **common, dataset="300w")
-    assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [
-        mine
-    ]  # --data-dir may be its archive
+    # --data-dir may be its archive
+    assert new_settings(**common, dataset="300w", test_data=["300w"]).data.train_data == [mine]
     named = {"test_data": [mine]}
     for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
-        refuses(message, sets_of(new_settings(**common, **given)).test_splits)
+        refuses(message, sets.test_splits, sets_of(new_settings(**common, **given)).with_sets([mine]))
 
 
 def test_own_sets_get_layouts_by_their_names_and_test_splits(tmp_path):
     five = ["nose", "left_eye", "right_eye", "left_lip", "right_lip"]
     folders = [
-        write_coco(tmp_path / name, [FIVE[: len(points)] + i for i in range(4)], names=points, first=4 * number)
+        write_coco(
+            tmp_path / name,
+            [FIVE[: len(points)] + i for i in range(4)],
+            names=points,
+            files=[f"{4 * number + i}.jpg" for i in range(4)],
+        )
         for number, (name, points) in enumerate({"a": five, "b": five[1:] + ["chin"], "c": five}.items())
     ]
     a, b, c = map(str, folders)
     how = {"target_size": 32, "data_root": str(tmp_path / "data")}
     chosen = new_settings(layout="union", train_data=[a, b], test_split=0.5, **how)
-    found = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, True)
+    found = task_data.prepare(sets_of(chosen), start_ranks(), True, True)
     assert [name for name, one in found.layout.members.items() if one.sets] == ["a", "b"]
     assert [len(found.crops([split])) for split in found.tested] == [2, 2]
     chosen = new_settings(train_data=[a], test_data=[c], test_split=0.5, **how)
-    found = task_data.prepare(chosen, sets_of(chosen), start_ranks(), True, True)
+    found = task_data.prepare(sets_of(chosen), start_ranks(), True, True)
     assert found.layout.name == "a" and len(found.crops(found.tested)) == 4, "the same points, none of them trained on"
     assert [one.meta["layout"] for one in (found.training[0], found.tested[0].set)] == ["a", "a"]

@@ -1,5 +1,7 @@
 """The evaluation of predictions, with any number of processes, and the rows of subsets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,12 +55,12 @@ def test_evaluation_by_hand(faces):
         return Prediction(landmarks + shift, torch.ones(len(images), 68))
 
     result = evaluate(oracle, several, L68, "interocular", 3)
-    side = several["crop"][:][:, 2] - several["crop"][:][:, 0]  # square crops
-    eyes = np.linalg.norm(several["landmarks"][:][:, 36] - several["landmarks"][:][:, 45], axis=1)
+    side = several["crop"][:, 2] - several["crop"][:, 0]  # square crops
+    eyes = np.linalg.norm(several["landmarks"][:, 36] - several["landmarks"][:, 45], axis=1)
     assert np.allclose(result.nme, 100 * 0.05 * side / eyes, rtol=1e-5) and np.allclose(
         result.crop_nme, result.nme, rtol=1e-4
     )
-    assert np.allclose(result.landmarks - several["landmarks"][:], side[:, None, None] * (0.03, -0.04), atol=1e-3)
+    assert np.allclose(result.landmarks - several["landmarks"], side[:, None, None] * (0.03, -0.04), atol=1e-3)
     assert result.groups.keys() == L68.groups.keys()
     assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.groups.values())
     refuses(
@@ -70,8 +72,8 @@ def test_evaluation_by_hand(faces):
         "interocular",
         3,
     )
-    refuses("interpupil", evaluate, guess, several, L68._replace(pupils=None), "interpupil", 8)
-    several = several.with_columns(landmarks=several["landmarks"][:][:, :1].repeat(68, 1))
+    refuses("interpupil", evaluate, guess, several, replace(L68, pupils=None), "interpupil", 8)
+    several = several.with_columns(landmarks=several["landmarks"][:, :1].repeat(68, 1))
     refuses("interocular", evaluate, guess, several, L68, "interocular", 8)
 
 
@@ -89,11 +91,11 @@ def test_evaluation_on_several_processes_equals_one(faces, count, many):
 def test_the_flip_test_averages_what_differs_in_mirror_images_but_the_offset_of_the_labels(faces):
     """A net that finds the labels 3 px to the right of what they mark, and the jaw too far to the left."""
     several = faces_of(faces)
-    crops = [several.crops.plain(i) for i in range(len(several))]
+    crops = [several.plain_crop(i) for i in range(len(several))]
     place = {image.tobytes(): i for i, crop in enumerate(crops) for image in (crop, crop[:, ::-1])}
     nominal, width = (
-        torch.from_numpy(several.nominal()),
-        torch.from_numpy(several["crop"][:][:, 2] - several["crop"][:][:, 0]),
+        torch.from_numpy(several["nominal"]),
+        torch.from_numpy(several["crop"][:, 2] - several["crop"][:, 0]),
     )
 
     def seen(images: torch.Tensor) -> Prediction:

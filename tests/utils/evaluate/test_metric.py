@@ -8,7 +8,7 @@ from conftest import LAYOUTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extras.report.plot import Style, chart, ticks
+from extras.report.plot import Style, beside_dots, chart, ticks
 from utils.evaluate import metric
 
 LAYOUT = LAYOUTS.load("68")
@@ -90,6 +90,16 @@ def test_hidden_landmarks_found_by_a_net():
     assert np.isnan(metric.hidden(np.ones((1, 2)), np.ones((1, 2)))[1:]).all()
     exact = metric.hidden(np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]]), np.array([[0, 0, 0, 1, 0, 1]]))
     assert exact.recall == 1  # four of the first five are hidden: the precision is 0.8
+
+
+def test_names_beside_dots_cover_no_other_name_and_no_dot():
+    dots, widths = [(100.0, 100.0), (130.0, 100.0), (100.0, 108.0), (440.0, 60.0)], [90, 60, 40, 70]
+    places = beside_dots(dots, widths)
+    boxes = [(x, y - 7, x + width, y + 7) for (x, y), width in zip(places, widths, strict=True)]
+    boxes += [(x - 4, y - 4, x + 4, y + 4) for x, y in dots]
+    for i, (a, b, c, d) in enumerate(boxes[: len(dots)]):
+        others = [box for k, box in enumerate(boxes) if k != i]
+        assert not any(a < r and x < c and b < z and y < d for x, y, r, z in others), i
 
 
 def test_a_chart_holds_what_it_is_given():

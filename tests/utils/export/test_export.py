@@ -9,15 +9,15 @@ import onnx
 import pytest
 import torch
 from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, exported_predictor, mean_face, refuses, settings, slow
+from small_nets import net_of, pictures, spread
 
-from nets import NetOptions, build_net, make_spec
-from nets.stages.auxiliary import STATES
+from nets.registry import STATES
 from pipnet.geometry import Protocol, crop_box, cut
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import export_onnx, folded
-from utils.task.evaluation import export
+from utils.export.landmarks import write_landmark_net
 from utils.task.find import find_net
 from utils.train import checkpoint
 from utils.train.run_folder import Run
@@ -26,32 +26,21 @@ SQUARE = DEFAULTS.protocols["square"]
 L68 = LAYOUTS.load("68")
 
 
-def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
-    torch.manual_seed(0)
-    net = build_net(
-        make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb, head_options=options), mean_face()[36:48])
-    )
-    if spread:  # with initial weights all cells have almost equal scores
-        for parameter in (*net.neck.parameters(), *net.head.parameters()):
-            torch.nn.init.normal_(parameter, std=spread)
-    return net.eval()
-
-
-def pictures(count: int, size: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
-
-
 @pytest.mark.parametrize(
-    ("num_nb", "stride", "size", "spread", "name"),
+    ("num_nb", "stride", "size", "varied", "name"),
     [
-        (0, 32, 64, 0.1, NET),
-        (2, 16, 96, 0.1, NET),
-        *slow((1, 8, 64, 0.1, NET), (2, 16, 96, 0.0, NET), (5, 64, 128, 0.1, NET), (10, 128, 128, 0.1, NET)),
-        *slow((11, 32, 96, 0.0, "irnet18")),
+        (0, 32, 64, True, NET),
+        (2, 16, 96, True, NET),
+        *slow((1, 8, 64, True, NET), (2, 16, 96, False, NET), (5, 64, 128, True, NET), (10, 128, 128, True, NET)),
+        *slow((11, 32, 96, False, "irnet18")),
     ],
 )
-def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size, spread, name):
-    net, file = untrained(num_nb, stride, size, spread, name), tmp_path / "net.onnx"
+def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size, varied, name):
+    options = {"num_nb": num_nb, "stride": stride, "input_size": size, "head_options": {"sigma": varied}}
+    net = net_of(net=name, meanface=mean_face()[36:48], **options).eval()
+    if varied:
+        spread(net)
+    file = tmp_path / "net.onnx"
     plain = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     export_onnx(net, file, {})
     assert all(torch.equal(tensor, plain[key]) for key, tensor in net.state_dict().items())
@@ -64,24 +53,17 @@ def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size,
             one.landmarks.shape == two.landmarks.shape == (end - begin, 12, 2) and two.landmarks.dtype == torch.float32
         )
         assert two.score.shape == (end - begin, 12) and 0 <= two.score.min() and two.score.max() <= 1
+        assert not varied or (two.sigma.shape == one.sigma.shape and torch.allclose(one.sigma, two.sigma, rtol=1e-3))
         apart += (one.landmarks - two.landmarks).abs().amax((1, 2)).tolist()
     assert np.mean(np.array(apart) < 1e-4) >= 0.95, "more faces differ than an argmax that ties can explain"
 
 
-def test_expected_errors_are_exported(tmp_path):
-    net, images = untrained(5, 32, 64, 0.1, sigma=True), pictures(3, 64)
-    export_onnx(net, tmp_path / "net.onnx", {})
-    one, two = torch_predictor(net, torch.device("cpu"))(images), exported_predictor(tmp_path / "net.onnx", 1)(images)
-    assert one.sigma.shape == two.sigma.shape == (3, 12) and torch.allclose(one.sigma, two.sigma, rtol=1e-3)
-
-
 def saved(run: Run, auxiliary: tuple[str, ...] = (), **given) -> Run:
     """Write the checkpoint of an untrained net of 68 landmarks and its export."""
-    torch.manual_seed(0)
-    net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, auxiliary=auxiliary), mean_face()))
+    net = net_of(auxiliary=auxiliary)
     checkpoint.save(run.weights, contents(net, L68, args=settings(**given).flat(), epoch=3, val_nme=4.5))
     net, _, stored = checkpoint.unpack(run.weights)
-    export(run, net, stored, Protocol(**DEFAULTS.protocols["square"]))
+    write_landmark_net(run, net, stored, Protocol(**DEFAULTS.protocols["square"]))
     return run
 
 
@@ -164,7 +146,6 @@ def test_a_full_disk_for_temporary_files_is_named(exported, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_an_export_says_nothing_of_this_machine(tmp_path):
-    file = tmp_path / "net.onnx"
-    export_onnx(untrained(5, 32, 64, 0.1), file, {})
-    assert str(ROOT).encode() not in file.read_bytes() and b"site-packages" not in file.read_bytes()
+def test_an_export_says_nothing_of_this_machine(exported):
+    content = exported.onnx.read_bytes()
+    assert str(ROOT).encode() not in content and b"site-packages" not in content

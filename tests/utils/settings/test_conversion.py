@@ -1,6 +1,7 @@
 """Conversion between layouts: each formula, faces that show one half, and nets tested on sets of another layout."""
 
 import shutil
+from dataclasses import replace
 
 import archives
 import numpy as np
@@ -66,10 +67,8 @@ def test_106_to_98_and_68():
 def test_68_to_29_and_5():
     points = numbered(68)
     found = conversion("68", "29", LAYOUTS)(points)
-    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [
-        5,
-        7,
-    ]  # the lower edges of the brows, which layout 68 lacks
+    # the lower edges of the brows, which layout 68 lacks
+    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [5, 7]
     assert np.allclose(found[[0, 8, 16, 20, 21, 28], 0], [17, 36, 38.5, 30, 33, 8])
     assert np.allclose(conversion("68", "5", LAYOUTS)(points)[:, 0], [38.5, 44.5, 30, 48, 54])
     whole = conversion("98", "29", LAYOUTS)(numbered(98))
@@ -193,7 +192,7 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
             ("menpo-profile", archives.menpo),
         )
     }
-    done = cli("--test", "--exp", f"{run}/", "--test-data", *sets.values(), "--norm", "diagonal")
+    done = cli("--test --exp", f"{run}/", "--test-data", *sets.values(), "--norm diagonal")
     assert done.returncode == 0, done.stderr
     assert "wflw, 98 as 68, torch: left eye closed" in done.stderr and "as 29:27, torch: left" not in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
@@ -215,4 +214,4 @@ def test_predictions_are_converted_as_landmarks_are(faces, tmp_path):
     assert comparison_of(KNOWN["68"], Labelled("own", "98"), LAYOUTS).layout is KNOWN["68"]  # the faces are converted
     assert comparison_of(LAYOUTS.load("12"), Labelled("own", "98"), LAYOUTS).layout.name == "12"
     for name in ("68", "68-faces68"):  # the second one is that of a set with a convention of its own
-        assert comparison_of(KNOWN["68"]._replace(name=name), Labelled("own", "29"), LAYOUTS).layout.count == 27
+        assert comparison_of(replace(KNOWN["68"], name=name), Labelled("own", "29"), LAYOUTS).layout.count == 27

@@ -1,4 +1,4 @@
-"""Nets, forms of the loss and datasets from outside of the checkout, which only a typed flag imports."""
+"""Nets, heads, forms of the loss and datasets from outside of the checkout, which only a typed flag imports."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, fails, refuses, spoilt, works
+from conftest import ROOT, SMALL, fails, refuses, spoilt, typed, works
 from own_sets import FIVE, write_rows
 from safetensors.torch import save_file
 
@@ -14,11 +14,12 @@ import utils
 from extras.datasets import DATASETS
 from nets import outside
 from utils.data.paths import import_outside
-from utils.train.checkpoint import load_weights
+from utils.train.weight_files import load_weights
 
 CODE = """
 from extras.datasets.tables import parse_csv
 from nets.backbones.slim import ROWS
+from nets.registry import HEADS, HeadRow
 
 Small = ROWS["slim"].build
 
@@ -30,8 +31,20 @@ def half(error):
 
 def broken(**options):
     return None
+
+points = HEADS["coordinate"]
+unweighed = HeadRow("nets.heads.coordinate:CoordinateHead", (32,), ("error",), {"coordinate": "weight_of_mine"})
 """
-NAMED = ["--net", "small_parts:Small", "--error", "small_parts:half", "--dataset", "small_parts:read"]
+NAMED = [
+    "--net",
+    "small_parts:Small",
+    "--head",
+    "small_parts:points",
+    "--error",
+    "small_parts:half",
+    "--dataset",
+    "small_parts:read",
+]
 
 
 @pytest.fixture
@@ -60,16 +73,16 @@ def test_the_current_folder_is_searched_where_the_user_names_it(tmp_path, path, 
     )
 
 
-def test_a_net_a_loss_and_a_dataset_of_a_package(parts, tmp_path, cli, monkeypatch):
+def test_a_net_a_head_a_loss_and_a_dataset_of_a_package(parts, tmp_path, cli, monkeypatch):
     root = write_rows(tmp_path / "set", [FIVE + i for i in range(20)])
     roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
     small = [flag for flag in SMALL if flag not in SMALL[:2]]
     works(cli("--train", *NAMED, "--data-dir", root, "--test-split", ".3", "--epochs", "1", *small, *roots))
-    for flags in (["--test"], ["--train", "--resume"]):
+    for flags in (["--test", "--test-onnx"], ["--train", "--resume"]):
         monkeypatch.setattr(outside, "_typed", {})
         monkeypatch.delitem(DATASETS, "small_parts:read")
         sys.modules.pop("small_parts")
-        fails(cli(*flags, "--exp", "000", *roots), "small_parts:(Small|read)")
+        fails(cli(*flags, "--exp", "000", *roots), "type --head small_parts:points|small_parts:read")
         refuses("--net small_parts:Small", utils.load, tmp_path / "runs" / "000" / "best.pt")
         assert "small_parts" not in sys.modules, "a checkpoint imports nothing"
         works(cli(*flags, "--exp", "000", *NAMED, *roots))
@@ -83,13 +96,18 @@ def test_what_cannot_be_a_net_is_named(parts, name, fault, tmp_path, cli, recipe
     fails(cli("--train", *recipe, "--net", name), f"{name}.*{fault}")
 
 
+@pytest.mark.parametrize(("name", "fault"), [("half", "no head.*HeadRow"), ("unweighed", "weight_of_mine.*no key")])
+def test_what_cannot_be_a_head_is_named(parts, name, fault):
+    refuses(f"small_parts:{name}.*{fault}", import_outside, typed(f"--head small_parts:{name}"))
+
+
 def test_an_entry_point_of_an_installed_package_has_a_short_name(parts):
     info = parts / "small-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[pipnet.losses]\nhalf = small_parts:half\n")
     assert outside.code_of("losses", "half")(4.0) == 2.0 and outside.code_of("nets", "half") is None
-    refuses("none_such", import_outside, {"error": "none_such:half"})
+    refuses("none_such", import_outside, typed("--error none_such:half"))
 
 
 def test_a_shipped_net_as_a_module_and_its_tensors_as_safetensors(tmp_path):

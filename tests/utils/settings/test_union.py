@@ -3,18 +3,17 @@
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import archives
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import LAYOUTS, ROOT, SMALL, driver, fails, made_in, mean_face, refuses, rows, table
 from own_sets import FIVE, write_pairs
 
 from nets.heads.pip import BEYOND, neighbors_across
-from pipnet.card import check_layout
 from pipnet.geometry import similarity, transform
 from pipnet.landmark_net import open_net
 from pipnet.landmarker import Landmarker
@@ -22,9 +21,11 @@ from pipnet.layout import Layout, contradiction
 from utils.data.faces import aligned
 from utils.data.prepared_set import PreparedSet, Split, load_splits
 from utils.settings.conversion import conversion
-from utils.settings.union import Labelled, described, labelled_by, member_of, to_union, unite
+from utils.settings.union import Labelled, described, labelled_by, layout_of, member_of, to_union, unite
 from utils.task.check_sets import check_known
-from utils.task.task_data import TaskData
+from utils.task.find import find_net
+from utils.task.inference import load
+from utils.train import checkpoint
 from utils.train.initialise import shared_landmarks
 
 SETS = [
@@ -72,21 +73,24 @@ def test_sets_of_one_layout_have_that_layout():
 
 def test_a_union_survives_its_plain_form():
     values = json.loads(json.dumps(ALL.to_dict()))
-    assert check_layout(values) == Layout.from_dict(values) == ALL and contradiction(ALL) is None
-    assert "members" not in LAYOUTS.load("68").to_dict()
+    assert layout_of(values) == ALL and contradiction(ALL) is None
+    assert "members" not in LAYOUTS.load("68").to_dict() and layout_of(LAYOUTS.load("68").to_dict()) == LAYOUTS.load(
+        "68"
+    )
     values["members"]["98"]["index"][3] = 5
     with pytest.raises(ValueError, match="98: index"):
-        check_layout(values)
+        layout_of(values)
 
 
 def test_a_member_is_found_by_its_name_and_its_sets():
     assert ALL.chosen().layout.name == "68" and ALL.chosen("wflw") == ALL.members["98"] == ALL.chosen("98")
-    alone, plain = ALL.alone("68"), ALL.alone("29")  # with the eyes, and without parts
-    assert alone._replace(members={}) == LAYOUTS.load("68") and plain == LAYOUTS.load("29")
-    assert {name: len(member.index) for name, member in alone.members.items()} == {"68": 68, "12": 12}
-    assert alone.members["12"].index == tuple(range(36, 48)) and alone.whole("12").layout.name == "68"
+    alone, plain = ALL.alone(ALL.chosen("68")), ALL.alone(ALL.chosen("29"))  # with the eyes, and without parts
+    assert replace(alone, parts={}) == LAYOUTS.load("68") and plain == LAYOUTS.load("29")
+    assert alone.parts == {"12": (LAYOUTS.load("12"), tuple(range(36, 48)))} and alone.part("68") is None
+    assert Layout.from_dict(alone.to_dict()) == alone and alone.part("12").layout.count == 12
+    assert ALL.whole(ALL.chosen("12")) == ALL.chosen("68") and ALL.whole(ALL.chosen("98")) == ALL.chosen("98")
     refuses("'67'.*68.*98", ALL.chosen, "67")
-    refuses("68$", LAYOUTS.load("68").chosen, "98")
+    refuses("'68', not '98'; choose one of 68", LAYOUTS.load("68").part, "98")
 
 
 def test_a_convention_has_landmarks_of_its_own():
@@ -103,9 +107,8 @@ def test_a_convention_has_landmarks_of_its_own():
         and member_of(union, Labelled("faces68", "68")) is two
         and member_of(union, Labelled("x", "68")) is one
     )
-    other = unite(
-        "union", [Labelled("faces68", "68"), SETS[2], SETS[0]], layouts
-    )  # the other net starts from all its landmarks
+    # the other net starts from all its landmarks
+    other = unite("union", [Labelled("faces68", "68"), SETS[2], SETS[0]], layouts)
     same = shared_landmarks(other, union)
     assert len(same) == other.count and all(
         same[there] == here
@@ -132,12 +135,6 @@ def test_a_convention_has_landmarks_of_its_own():
 )
 def test_wrong_conventions_are_refused(ids, message):
     refuses(message, unite, "union", [SETS[0], Labelled("faces68", "68")], habits(ids))
-
-
-def test_a_union_has_no_selection():
-    chosen = SimpleNamespace(layout="union", selected_index=[9, 8])
-    task_data = TaskData(SimpleNamespace(data=chosen, net=SimpleNamespace(num_lms=None), layouts=LAYOUTS), None, [], [])
-    refuses("--selected-index", lambda: task_data.layout)
 
 
 def test_malformed_rows_are_refused():
@@ -227,9 +224,8 @@ def test_a_landmark_that_no_face_has_is_refused(faces):
     loaded = load_splits([Split(one, "train")], union, 64, 0)
     assert np.isnan(loaded.meanface()).any() and np.allclose(loaded.meanface()[:68], one.meanface(), atol=1e-5)
     refuses("cofw.*union", check_known, union, loaded)
-    loaded = load_splits(
-        [Split(one, "train")], LAYOUTS.load("29"), 64, 0
-    )  # whose lower edges of the brows no formula gives
+    # whose lower edges of the brows no formula gives
+    loaded = load_splits([Split(one, "train")], LAYOUTS.load("29"), 64, 0)
     refuses(
         "brow_left_4.*brow_right_4.*--layout",
         check_known,
@@ -255,12 +251,10 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
         ),
         (["own", "own5"], ["--shares", "own5=1", "own5=2"], "numbers above 0, each name once"),
         (["own", "other/own"], ["--shares", "own=2"], "--shares names 'own', but 2 training sets have this name"),
-        (["own5"], ["--shares", "own5=2"], "--shares mixes several training sets, and own5 is the only one"),
         (["own", "own5", "copy"], [], "hold the same faces; leave one out"),
     ):
         done = cli(
-            "--train",
-            "--train-data",
+            "--train --train-data",
             *(tmp_path / name for name in sets),
             "--layout",
             tmp_path / "plain.yaml",
@@ -277,17 +271,11 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
     related = {"both": {"conventions": {}}, "mine": {**MINE["mine"], "same_as": {"5": {0: 3, 1: 4, 2: 2}}}}
     (tmp_path / "both.yaml").write_text(yaml.safe_dump(related))
     done = cli(
-        "--train",
-        "--train-data",
+        "--train --train-data",
         *(tmp_path / name for name in ("own5", "turned", "low")),
         "--layout",
         tmp_path / "both.yaml",
-        "--val",
-        "0.2",
-        "--norm",
-        "diagonal",
-        "--epochs",
-        "1",
+        "--val 0.2 --norm diagonal --epochs 1",
         *SMALL,
         "--data-root",
         tmp_path / "data",
@@ -299,8 +287,7 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
     more = {"plain": {"conventions": {}}, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(more))
     done = cli(
-        "--prepare",
-        "--train-data",
+        "--prepare --train-data",
         tmp_path / "own",
         tmp_path / "own5",
         "--layout",
@@ -331,62 +318,50 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     places = ["--data-root", tmp_path / "data", "--run-root", runs, "--norm", "diagonal"]
     shares = ["--shares", "own=0.5", "--no-refine", "--data-dir", miniatures, "--allow-partial"]
     done = cli(
-        "--train",
-        "--test",
-        "--test-onnx",
-        "--layout",
+        "--train --test --test-onnx --layout",
         miniatures / "all.yaml",
         "--train-data",
         *sets,
         *shares,
         *places,
         *SMALL,
-        "--epochs",
-        "2",
-        "--val",
-        "0.4",
-        "--exp",
-        "one",
+        "--epochs 2 --val 0.4 --exp one",
     )
     assert done.returncode == 0, done.stderr
     assert "landmarks of layouts 98 (wflw), 29 (cofw), 19 (aflw), 106 (lapa), mine (own)" in done.stderr
     assert "own: no rule relates layout mine" in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
     assert {
-        f"{name}, net all as {layout}"
-        for name, layout in (("wflw", "98"), ("cofw", "29"), ("lapa", "106"), ("own", "mine"))
+        f"{name}, as {layout}" for name, layout in (("wflw", "98"), ("cofw", "29"), ("lapa", "106"), ("own", "mine"))
     } <= found.keys()
     assert all(0 < float(row["val_nme"]) < 1000 for row in rows(runs / "one/step.csv"))
     run, file = runs / "one", runs / "one/best.onnx"
-    whole = open_net(file, 1)
-    assert whole.layout.count < 98 + 29 + 19 + 106
+    exported = {row[0] for row in table(done.stdout) if row[1] == "onnx" and ", as " in row[0]}
+    assert exported == {"wflw, as 98"}  # its file has one layout
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    everything = whole.predict(images)
+    everything = load(str(run / "best.pt")).predict(torch.from_numpy(images)).landmarks.detach().numpy()
+    learnt = layout_of(checkpoint.load(run / "best.pt")["layout"])
+    assert learnt.count == everything.shape[1] < 98 + 29 + 19 + 106
     for name, count in (("wflw", 98), ("29", 29), ("aflw", 19), ("106", 106), ("own", 3)):
-        part = whole.seen_as(name)
-        assert part.layout.count == len(part.meanface) == count and np.isfinite(part.meanface).all()
-        index = list(whole.layout.chosen(name).index)
-        assert np.array_equal(part.predict(images)["landmarks"], everything["landmarks"][:, index])
+        net = find_net(str(run / "best.pt"), 1, name)
+        assert net.layout.count == len(net.meanface) == count and np.isfinite(net.meanface).all()
+        index = list(learnt.chosen(name).index)
+        assert np.allclose(net.predict(images)["landmarks"], everything[:, index], atol=1e-6)
     picture = cv2.imread(str(ROOT / "assets/astronaut.jpg"))
-    unsure = replace(whole, face_limit=0.0)  # a net of two epochs, which drops no face
-    net = Landmarker(
-        unsure, lambda image: (np.array([[180.0, 60, 280, 200]]), np.ones(1)), any_roll=False, layout="cofw"
-    )
-    assert net.layout.name == "29" and [len(face.landmarks) for face in net(picture)] == [29]
+    unsure = replace(find_net(str(run / "best.pt"), 1, "cofw"), face_limit=0.0)  # of two epochs, which drops no face
+    box = np.array([[180.0, 60, 280, 200]])
+    landmarker = Landmarker(unsure, lambda image: (box, np.ones(1)), any_roll=False, threshold=0.0)
+    assert landmarker.layout.name == "29" and [len(face.landmarks) for face in landmarker(picture)] == [29]
     assert Landmarker(file, lambda image: None, any_roll=False).layout.name == "98"  # that of the first training set
 
     (run / "round1").mkdir()
     shutil.copy(run / "best.pt", run / "round1")  # as --semi leaves the nets of its rounds
-    done = cli("--test", "--test-onnx", "--exp", "one", "--layout", "lapa", *places)
+    done = cli("--test --test-onnx --exp one --layout lapa", *places)
     assert done.returncode == 0 and "is not tested: no rule relates its layout mine to 106" in done.stderr, done.stderr
     assert {"lapa", "wflw, net 106 as 98"} <= {row[0] for row in table(done.stdout)} and "layout 106" in done.stdout
     fails(
         cli(
-            "--test",
-            "--exp",
-            "one",
-            "--layout",
-            "own",
+            "--test --exp one --layout own",
             *places,
             script=driver(
                 tmp_path,
@@ -398,42 +373,30 @@ evaluation.comparison_of = lambda *given: None""",
         ),
         "test sets to mine",
     )
-    done = cli("--test", "--exp", "one", "--layout", "lapa", "--test-data", "lapa", miniatures / "own", *places)
+    done = cli("--test --exp one --layout lapa --test-data lapa", miniatures / "own", *places)
     assert "which a net of layout 106 cannot use" in done.error and not done.stdout  # before the first set is tested
     alone = open_net(run / "best.106.onnx", 1)
-    assert alone.layout == whole.seen_as("106").layout and not alone.layout.members
-    assert np.allclose(
-        alone.predict(images)["landmarks"],
-        everything["landmarks"][:, list(whole.layout.chosen("106").index)],
-        atol=1e-6,
-    )
+    assert alone.layout == learnt.alone(learnt.chosen("106"))
+    index = list(learnt.chosen("106").index)
+    assert np.allclose(alone.predict(images)["landmarks"], everything[:, index], atol=1e-5)
     done = cli(
         "--predict",
         ROOT / "assets/astronaut.jpg",
-        "--exp",
-        "one",
-        "--layout",
-        "own",
-        "--detector",
-        "none",
-        "--out",
+        "--exp one --layout own --detector none --out",
         tmp_path / "found.csv",
         *places[:4],
     )
     assert done.returncode == 0 and len(rows(tmp_path / "found.csv")[0]) == 8, done.stderr
     done = cli(
-        "--show-data",
-        "2",
-        "--layout",
+        "--show-data 2 --layout",
         miniatures / "all.yaml",
         "--train-data",
         *sets,
         *shares,
         *places,
         *SMALL,
-        "--val",
-        "0.4",
+        "--val 0.4",
     )
     assert done.returncode == 0 and (made_in(tmp_path / "data", "own") / "show/samples.jpg").is_file(), done.stderr
-    done = cli("--test", "--exp", "one", "--layout", "68", *places)
+    done = cli("--test --exp one --layout 68", *places)
     assert done.error and "the net has not learnt the layout '68'; choose one of its own: 98 or wflw" in done.error

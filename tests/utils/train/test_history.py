@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import SMALL, driver, fails, rows, works, write_faces
+from conftest import SMALL, driver, fails, refuses, rows, works, write_faces
 
 from utils.train import checkpoint
-from utils.train.history import History, make_whole
+from utils.train.history import History, make_whole, resumable
 from utils.train.run_folder import Run
 
 
@@ -54,23 +54,18 @@ def test_a_best_pt_that_agrees_is_left_alone(trained, tmp_path):
     assert (folder / "best.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "key, other", [("net", {"stride": 16}), ("layout", {"name": "other"}), ("data", ["0" * 64])]
-)  # data: checksums of the sets
-def test_a_last_pt_of_something_else_is_not_resumed(trained, cli, tmp_path, key, other):
-    folder = shutil.copytree(trained.folder, tmp_path / "run")
-    stored = checkpoint.load(folder / "last.pt")
-    stored[key] = other if key == "data" else {**stored[key], **other}
-    checkpoint.save(folder / "last.pt", stored)
-    before = (folder / "last.pt").read_bytes()
-    fails(cli("--train --resume --exp", folder, "--epochs 3"), f"last.pt.*{key}")
-    assert (folder / "last.pt").read_bytes() == before
+def test_a_last_pt_of_something_else_is_not_resumed(trained, tmp_path):
+    run, stored = Run(trained.folder, trained.folder / "best.pt"), checkpoint.load(trained.folder / "last.pt")
+    expected = {key: stored[key] for key in ("net", "layout", "data")}
+    assert resumable(run, expected, tmp_path)["epoch"] == stored["epoch"]
+    for other in ({"net": {}}, {"layout": {}}, {"data": ["0" * 64]}, {"teacher": "0" * 64}):
+        refuses(f"last.pt.*another {min(other)} than", resumable, run, {**expected, **other}, tmp_path)
 
 
 def test_a_set_that_has_grown_is_named_with_the_folder_of_the_old_one(cli, tmp_path):
     faces = write_faces(tmp_path / "mine", 20)
     flags = ("--train-data", faces, "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *SMALL)
-    done = works(cli("--train", *flags, "--val", "none", "--epochs", "1", "--exp", "one", "--warmup", "1"))
+    done = works(cli("--train", *flags, "--val none --epochs 1 --exp one --warmup 1"))
     assert "--warmup" in done.stderr  # its rate never reaches the one that was asked for
     (old,) = (tmp_path / "data").glob("mine-*/")
     for suffix in (".jpg", ".pts"):

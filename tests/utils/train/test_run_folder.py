@@ -4,7 +4,7 @@ import os
 
 from conftest import ROOT, refuses, settings
 
-from pipnet import files
+from pipnet import shipped
 from utils.train.run_folder import find_run, next_id
 
 
@@ -43,7 +43,11 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
         and found.exported
         and found.model == "onnx"
     )
-    assert found.keeps("onnx") and not found._replace(anew=("onnx",)).keeps("onnx") and found.anew == ("pipeline",)
+    assert (
+        found.keeps("onnx")
+        and not found._replace(anew=("onnx",)).keeps("onnx")
+        and found.anew == ("pipeline", "pipeline-int8")
+    )
     found = find_run(str(tmp_path / "a.pth.tar"), root, train=False)
     assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar-e3b0c442", found.folder / "best.onnx")
     assert found.alone and not found.exported
@@ -81,8 +85,9 @@ def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
 def test_shipped_nets_have_names(tmp_path, monkeypatch):
     found = find_run("landmarks", tmp_path, train=False)
     assert found.folder == tmp_path / "files" / "landmarks" and found.weights.parent.samefile(ROOT / "weights")
-    assert found.fastest.name == "landmarks.onnx" and found._replace(view="68").exported
-    assert not found.exported and found._replace(view="68-faces68").fastest == found.weights  # which has both layouts
+    assert found.fastest.name == "landmarks.onnx" and found.exported
+    other = found._replace(view="68-faces68")  # the checkpoint alone has it
+    assert not other.exported and other.fastest == found.weights
     refuses("--exp detector", find_run, "detector", tmp_path, train=True)
-    monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
+    monkeypatch.setattr(shipped, "shipped", lambda name: tmp_path / name)
     refuses("'landmarks-fast'", find_run, "landmarks-fast", tmp_path, train=False)

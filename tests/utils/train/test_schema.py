@@ -5,16 +5,17 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DEFAULTS, LAYOUTS, contents, fails, refuses, untrained
+from conftest import DEFAULTS, LAYOUTS, contents, fails, refuses
+from small_nets import net_of
 
 from pipnet.card import LandmarkCard
 from pipnet.errors import UserError
-from utils.settings.config import make_settings
+from utils.settings.config import Settings
 from utils.train import checkpoint
-from utils.train.schema import check_checkpoint
+from utils.train.schema import checked
 
 WRONG = (None, -1, 0, 10**9, float("nan"), float("inf"), "text", [], {}, True, b"bytes", (1, 2), [1], {"a": 1})
-INNER = ("net", "layout", "protocol", "args", "head_options", "preprocess", "groups", "solver", "optimizer")
+INNER = ("net", "layout", "protocol", "head_options", "preprocess", "groups", "solver", "optimizer")
 
 
 def places(values: dict, before: tuple = ()):
@@ -29,7 +30,7 @@ def places(values: dict, before: tuple = ()):
 def whole() -> dict:
     """The values of the last checkpoint of a training of two epochs."""
     face = np.random.default_rng(0).random((12, 2))
-    net = untrained(face, 3)
+    net = net_of(meanface=face, num_nb=3)
     rows = [{"epoch": epoch, "lr": 0.1, "loss": 1.0, "val_nme": 6.0 - epoch, "best": 6.0 - epoch} for epoch in range(2)]
     moments = {
         place: {"step": one.new_tensor(8.0), "exp_avg": one.detach()} for place, one in enumerate(net.parameters())
@@ -58,9 +59,10 @@ def whole() -> dict:
 
 
 def test_every_wrong_value_is_named_or_harmless(whole):
-    check_checkpoint(whole)
+    checked(whole)
     refused = passed = 0
-    for place in places({key: value for key, value in whole.items() if key != "model"}):
+    keys = (("args", key) for key in ("task", "val", "epochs", "norm"))  # others are checked alike
+    for place in (*places({key: value for key, value in whole.items() if key != "model"}), *keys):
         for wrong in (*WRONG, "removed"):
             values = {
                 **whole,
@@ -77,14 +79,14 @@ def test_every_wrong_value_is_named_or_harmless(whole):
             else:
                 table[place[-1]] = wrong
             try:
-                check_checkpoint(values)
+                checked(values)
             except ValueError as error:
                 assert "\n" not in str(error) and str(place[-1]) in str(error), (place, wrong, str(error))
                 refused += 1
                 continue
             passed += 1
             try:  # whoever reads the file
-                make_settings({}, DEFAULTS, trained=values["args"])
+                Settings.of(DEFAULTS, values["args"])
             except UserError:
                 pass
     assert refused > 4 * passed
@@ -96,7 +98,7 @@ def test_every_wrong_value_is_named_or_harmless(whole):
         ({"rows": []}, "rows must be a list of at least 1"),
         ({"epoch": 5}, "rows and times hold 2 and 2 epochs, epoch 5"),
         ({"best": 1.0}, "best is 1.0, the last row has 5.0"),
-        ({"meanface": [[0.5, 0.5]]}, "meanface has 1 landmarks, 12 belong there"),
+        ({"meanface": [[0.5, 0.5]]}, "meanface must be null or a list of 12"),
         ({"layouts": {"12": {"count": 3}}}, "layouts.12: .*flip_index"),
         ({"threads": "many"}, "threads must be a whole number"),
         ({"solver": {}}, "solver.net is missing"),
@@ -104,22 +106,22 @@ def test_every_wrong_value_is_named_or_harmless(whole):
 )
 def test_what_contradicts_itself_is_refused(whole, change, message):
     with pytest.raises(ValueError, match=message):
-        check_checkpoint({**whole, **change})
+        checked({**whole, **change})
 
 
 def test_settings_are_brought_to_their_types(whole):
     values = {**whole, "args": {**whole["args"], "train_data": "mine", "epochs": 3, "flip": 1}}
-    check_checkpoint(values)
-    assert values["args"]["train_data"] == ["mine"] and isinstance(values["args"]["flip"], float)
+    args = checked(values)["args"]
+    assert args["train_data"] == ["mine"] and isinstance(args["flip"], float) and isinstance(args["epochs"], int)
 
 
 def test_the_commands_name_the_file_and_the_value(trained, faces, cli, tmp_path):
     stored = checkpoint.load(trained.folder / "best.pt")
     checkpoint.save(tmp_path / "best.pt", {**stored, "args": {**stored["args"], "norm": 5}})
-    fails(cli("--test --exp", tmp_path / "best.pt", "--test-data", faces), r"best\.pt .*args\.norm")
+    fails(cli("--test --exp", tmp_path / "best.pt", "--test-data", faces), r"best\.pt .*args: norm")
     fails(
         cli("--train", *trained.flags, "--run-root", tmp_path / "runs", "--weights", tmp_path / "best.pt"),
-        r"best\.pt .*args\.norm",
+        r"best\.pt .*args: norm",
     )
 
 

@@ -1,31 +1,24 @@
 """Settings of a new training: paths and the label shift of each set."""
 
+import dataclasses
 import shutil
-from argparse import Namespace
 
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, refuses, sets_of
+from conftest import DEFAULTS, new_settings, refuses, sets_of, typed
 
 import main
 from extras.tools.show import show_sets
 from utils.data.prepared_set import PreparedSet
-from utils.data.sets import SetFinder
-from utils.settings.config import Settings
+from utils.data.sets import Sets
+from utils.settings.command import flags_of
 from utils.task.task_data import TaskData, prepare
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
-from utils.train.settings import read_settings, read_trained
+from utils.train.settings import read_trained, settings_of
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-
-
-def new_settings(**given) -> Settings:
-    """Settings of a new training, as main.py reads them."""
-    return read_settings(
-        {"dataset": "synthetic", **given}, Namespace(resume=False, train=True, audit=False), None, DEFAULTS
-    )
 
 
 def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
@@ -35,7 +28,8 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
     assert data.data_dir == str(tmp_path / "raw")
     assert (data.train_data, data.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
     for mean in ("mean.txt", "mean.npy"):
-        (tmp_path / "best.pt").touch()
+        for name in ("best.pt", mean):
+            (tmp_path / name).touch()
         given = {"meanface": mean, "teacher": "best.pt", "detector_weights": "faces.onnx"}
         assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
             key: str(tmp_path / name) for key, name in given.items()
@@ -43,17 +37,46 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("flags", "message"),
     [
-        ({"input_size": 64, "semi": "gssl", "labelled_fraction": 0.5}, "gssl.*4 x 4.*--input-size"),
-        ({"input_size": 50, "head": "heatmap"}, "input_size must be a multiple"),
-        ({"stride": 2}, "stride"),
-        ({"act": "elu"}, "act"),
+        ("--input-size 50 --head heatmap", "input_size must be a multiple"),
+        ("--stride 4", "pip.*stride 4.*8, 16, 32, 64, 128"),
+        ("--head coordinate --stride 16", "coordinate.*stride 16.*32"),
+        ("--act relu", "act"),
     ],
 )
-def test_a_net_that_cannot_be_made_is_refused_before_sets_are_prepared(tmp_path, given, message):
-    refuses(message, new_settings, preset="default", data_root=str(tmp_path / "data"), **given)
+def test_a_net_that_cannot_be_made_is_refused_before_sets_are_prepared(tmp_path, flags, message):
+    refuses(message, new_settings, "--dataset synthetic --data-root", str(tmp_path / "data"), flags)
     assert not (tmp_path / "data").exists()
+
+
+def test_the_settings_that_a_run_has_left_repeat_it(tmp_path, said):
+    file = tmp_path / "args.yaml"
+    first = new_settings("--dataset synthetic --epochs 3 --head coordinate --net slim --weights none --preset irnet")
+    file.write_text(first.dump())
+    assert new_settings("--config", str(file)) == first
+    second = new_settings("--config", str(file), "--epochs 4 --run-root", str(tmp_path))
+    assert second.train == dataclasses.replace(first.train, epochs=4) and not said
+    file.write_text(first.dump().replace("weights: none", "weights: /nowhere/best.pt"))
+    assert new_settings("--config", str(file)).net.weights == "imagenet"
+    assert said == [f"{file}: weights not taken; give them as flags\n"]
+
+
+def test_what_is_not_read_is_one_warning(said, raw):
+    """The names of the sets decide about the flags that only some sets read."""
+    new_settings("--dataset synthetic --milestones 3 --frame-step 2 --num-nb 3 --head coordinate --identity name")
+    (line,) = [line for line in said if line.startswith("not read by this run: ")]
+    for words in (
+        "--milestones (needs --schedule steps)",
+        "--num-nb (needs --head pip)",
+        "--frame-step (needs the videos of 300vw or peppa)",
+        "--identity (needs own sets)",
+    ):
+        assert words in line
+    new_settings("--train-data", str(raw), "--identity name --test-split 0.2 --first-pixel 1")
+    assert len(said) == 1
+    new_settings("--train-data", str(raw), "--dataset 300w --data-dir /nowhere --allow-partial")
+    assert "--allow-partial (needs official archives)" in said[1] and "--dataset (needs it among" in said[1]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--val", "0.4"), ("--target-size", "128"), ("--margin", "1.5")])
@@ -74,9 +97,7 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
 
     def shifts(**given):
         chosen = new_settings(dataset="300w", val=0.1, **given)
-        task_data = TaskData(
-            chosen, sets_of(chosen), [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)], []
-        )
+        task_data = TaskData(sets_of(chosen), [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)], [])
         assert [split.label_shift for split in task_data.splits()] == task_data.label_shifts()
         return task_data.label_shifts()
 
@@ -99,23 +120,16 @@ def from_elsewhere(trained, folder, **args):
     return folder
 
 
-def opened(folder, root, given=None, train=False, test=False, **modes) -> TaskData:
+def opened(folder, root, flags="--test", given=None, train=False, test=False) -> TaskData:
     """Return the sets of a run to train or test on, as main.py opens them where args.yaml names `root` for prepared
     sets.
     """
-    mode = Namespace(
-        **{
-            **dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")),
-            "test": True,
-            "export": [],
-            "test_formats": [],
-            **modes,
-        }
-    )
+    command = typed(flags, *flags_of(given or {}))
     defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
+    command = dataclasses.replace(command, defaults=defaults)
     run = run_folder.find_run(str(folder), root, False)
-    settings = read_settings(given or {}, mode, run, defaults, read_trained(mode, run, defaults))
-    return prepare(settings, SetFinder(settings, defaults), ONE, train, test)
+    settings = settings_of(command, run, read_trained(command, run))
+    return prepare(Sets(settings, defaults), ONE, train, test)
 
 
 def state(folder) -> dict:
@@ -141,7 +155,7 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
     shutil.copytree(faces, victim / "whole")
     before = state(victim)
     folder = from_elsewhere(trained, tmp_path / "other", data_root=str(victim), train_data=["whole"])
-    task_data = opened(folder, root, train=True, show_data=4)
+    task_data = opened(folder, root, "--show-data 4", train=True)
     shown = show_sets(task_data, ONE, 4)
     assert task_data.training[0].folder == victim / "whole" and str(root / "show" / "whole") in shown
     assert state(victim) == before
@@ -153,22 +167,9 @@ def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
     )
     refuses("--detector-weights", opened, folder, tmp_path / "data")
     assert (
-        opened(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights
+        opened(folder, tmp_path, given={"run_root": str(tmp_path / "runs")}).settings.test.detector_weights
         == "/nowhere/faces.onnx"
     )
-
-
-def test_a_detector_is_refused_where_nothing_reads_it(trained, tmp_path):
-    refuses(
-        "--detector.*--box",
-        opened,
-        trained.folder,
-        tmp_path,
-        {"detector": "yunet"},
-        test=True,
-    )
-    given = {"detector": "yunet", "box": ["detector"]}
-    assert opened(trained.folder, tmp_path, given, test=True).settings.test.detector == "yunet"
 
 
 def test_a_run_is_tested_on_the_sets_that_its_data_root_holds(trained, tmp_path):

@@ -1,0 +1,118 @@
+"""Which landmarks of a trained net a user's own points are, as that net sees the faces in which they are labelled."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from loguru import logger
+
+from extras.tools.label_check import FEWEST, beside, see
+from pipnet.landmarker import Landmarker
+from pipnet.layout import Layout
+from utils.data.faces import evenly
+from utils.data.paths import layout_file, write_layout_file
+from utils.settings.layouts import without_same
+from utils.settings.union import Union, layout_of
+from utils.settings.yaml_files import read_yaml
+from utils.task.inference import open_landmark_net
+from utils.task.task_data import TaskData
+from utils.train.initialise import shared_landmarks
+from utils.train.ranks import Ranks
+from utils.train.weight_files import load_weights
+
+MOST = 200  # faces that are looked at
+NEAR, STEADY = 0.06, 0.03  # face sizes: usual distance from the net's landmark, and median deviation from that place
+
+
+class Match(NamedTuple):
+    """An own point and the landmark of a net that it is."""
+
+    point: int
+    landmark: int
+    spread: float  # median deviation of the label from its usual place beside the landmark, in face sizes
+
+
+def with_same_landmarks(task_data: TaskData, ranks: Ranks) -> TaskData:
+    """Return the sets of a training with `same_as` in the row of their layout, if that shares no landmark with the net of
+    --weights. It is also written into the layout file that was made from names of points, and logged.
+    """
+    layout, settings = task_data.layout, task_data.settings
+    row = ranks.agree(lambda: _proposed_row(task_data))
+    if not row:
+        return task_data
+    layouts = settings.layouts.with_rows({layout.stored: row})
+    return replace(task_data, sets=replace(task_data.sets, settings=settings._replace(layouts=layouts)))
+
+
+def _proposed_row(task_data: TaskData) -> dict[str, Any] | None:
+    """Return the layout's row with `same_as`; None if there is nothing to propose. The net starts from a file."""
+    layout, settings = task_data.layout, task_data.settings
+    weights = settings.net.weights
+    if settings.net.same_as == "none" or isinstance(layout, Union):
+        return None
+    known = load_weights(Path(weights))[1]
+    if not known or layout.same_as or shared_landmarks(layout, layout_of(known["layout"])):
+        return None
+    net = open_landmark_net(Path(weights), task_data.sets.defaults)
+    if net.layout.stored not in settings.layouts.rows:
+        return None
+    faces = task_data.crops(task_data.splits())
+    faces = faces.only(evenly(len(faces), MOST))
+    labels, found = see(faces, Landmarker(net))
+    whole = np.isfinite(labels).all(-1).any(1)
+    if whole.sum() < FEWEST:
+        return None
+    matches = match(labels[whole], found[whole], layout, net.layout)
+    if not matches:
+        logger.warning(
+            f"layout '{layout.name}': none of the {layout.count} points lies beside a landmark of {weights} as it sees the "
+            "faces; if some should, x and y are exchanged, or the labels are of other pictures: look with --show-data"
+        )
+        return None
+    same = {layout.selected[one.point]: net.layout.selected[one.landmark] for one in matches}
+    row = {**settings.layouts.rows[layout.stored], "same_as": {net.layout.stored: same}}
+    names = layout.point_names()
+    told = ", ".join(f"{names[one.point]} = {one.landmark} ({100 * one.spread:.1f} %)" for one in matches)
+    written = [file for one in task_data.training if (file := _write(one.meta, task_data.sets.root, layout, row))]
+    place = f", written to {written[0]}" if written else ""
+    logger.info(
+        f"layout '{layout.name}': {len(matches)} of {layout.count} points follow landmarks of layout {net.layout.name} as "
+        f"{weights} sees them in {whole.sum()} faces (deviation in % of the face's size): {told}. The training starts from "
+        f"these (--same-as none: from none); same_as: {row['same_as']}{place}"
+    )
+    return row
+
+
+def match(labels: np.ndarray, found: np.ndarray, layout: Layout, there: Layout) -> list[Match]:
+    """Return the points of `layout` that are landmarks of `there`, with these, in order: each other one, and mirror
+    partners those of mirror partners.
+
+    labels: (M, N, 2) px, NaN where unknown; found (M, K, 2) px: where a net of `there` sees its landmarks.
+    """
+    usual, spread = beside(labels, found)
+    distance = np.linalg.norm(usual, axis=-1)
+    flip, other = np.array(layout.flip_index), np.array(there.flip_index)
+    cost = np.where((distance < NEAR) & (spread < STEADY), distance + spread, np.inf)
+    cost = cost + cost[flip][:, other]
+    middle = flip == np.arange(layout.count)
+    cost[middle] = np.where(other == np.arange(there.count), cost[middle], np.inf)
+    matches: dict[int, int] = {}
+    for point, landmark in zip(*np.unravel_index(cost.argsort(None), cost.shape), strict=True):
+        pair = {int(point): int(landmark), int(flip[point]): int(other[landmark])}
+        if not np.isfinite(cost[point, landmark]):
+            break
+        if not (pair.keys() & matches.keys() or {*pair.values()} & {*matches.values()}):
+            matches |= pair
+    return [Match(i, j, float(spread[i, j])) for i, j in sorted(matches.items())]
+
+
+def _write(meta: dict[str, Any], root: Path, layout: Layout, row: dict[str, Any]) -> Path | None:
+    """Write the row of a layout into the file that was made for a set from the names of its points. Return the file; None
+    if there is no such file, or if it holds another row.
+    """
+    file = layout_file(root, Path(meta["source"]))
+    if not file.is_file() or read_yaml(file) != {layout.stored: without_same(row)}:
+        return None
+    write_layout_file(file, layout.stored, row)
+    return file
