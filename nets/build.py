@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from nets.net import Net
 from nets.outside import code_of
 from nets.registry import HEADS, HeadRow
 from nets.trainable import Trainable
+from nets.wrappers.means import Means
 from nets.wrappers.spatial_transformer import Reinit
 
 # a net may have so many times the values of its file, and so many more, while it is made: parts of timm's are dropped
@@ -174,8 +175,8 @@ def build_net(
     kind = head.load()
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
     neck = kind.neck(backbone, spec)
-    net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec, head.terms)
-    if not spec.get("reinit"):
-        return net
-    moved = Reinit(net)
-    return stages["local_parts"]()(moved) if spec.get("local_parts") else moved
+    net: Any = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec, head.terms)
+    if spec.get("reinit"):
+        net = Reinit(net)
+        net = stages["local_parts"]()(net) if spec.get("local_parts") else net
+    return Means(net, spec["points"]) if spec.get("points") else net

@@ -72,6 +72,9 @@ def faults(command: Command, settings: Settings | None = None, old: Trained | No
         train, milestones = settings.train, len(settings.train.milestones)
         if command.has("train") and settings.data.val == "none" and train.early_stop:
             yield "early_stop needs validation faces; give --val 0.1, or --early-stop 0"
+        if not train.epochs and (train.semi or command.has("audit")):
+            mode = f"--semi {train.semi}" if train.semi else "--audit"
+            yield f"--epochs 0 trains nothing, and {mode} needs trained nets; give more"
         if train.schedule == "steps" and len(train.factors) not in (0, milestones):
             yield f"factors has {len(train.factors)} numbers for {milestones} milestones; give as many, or none"
 
@@ -94,7 +97,8 @@ def _faults_of_new(command: Command, settings: Settings) -> Iterator[str]:
         yield "openings is a loss term of the refiner; add --refine, or leave --openings out"
     if loss.visible > 0 and not net.refine:
         yield "visible is read from the refiner's patches; add --refine, or leave --visible out"
-    if settings.train.freeze == "landmarks" and not any(getattr(loss, key) > 0 for key in BESIDE):
+    nothing = settings.train.freeze == "landmarks" and not any(getattr(loss, key) > 0 for key in BESIDE)
+    if settings.train.epochs and nothing:
         outputs = ", ".join(f"--{key} 1" for key in BESIDE)
         yield f"--freeze landmarks leaves nothing to train; add one of {outputs}"
 

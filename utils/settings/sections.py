@@ -226,7 +226,7 @@ class TrainSettings:
     preset: str | None = key(
         "row of `presets` in args.yaml; null: quick for synthetic faces, default for others", change="never"
     )
-    epochs: int = key("passes over the training set", 1)
+    epochs: int = key("passes over the training set; 0: the net is kept as it begins", 0)
     batch_size: int = key("samples per process and step", 1)
     shares: list[str] = key(
         "[NAME=NUMBER] shares of the training sets in a batch; a set that is not named has share 1; empty: in proportion to "
@@ -305,8 +305,9 @@ class TrainSettings:
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
     epoch_steps: int | None = key("optimizer steps per epoch; null: one pass over the training faces", 1)
     freeze: str | None = key(
-        "backbone: train only the head and the stages behind it; landmarks: train only outputs beside the landmarks; norms: "
-        "batch norms keep their statistics; null: train everything",
+        "backbone: train only the head and the stages behind it; landmarks: those of --weights stay, points of another layout "
+        "become weighted means of them, and only outputs beside them are trained; norms: batch norms keep their statistics; "
+        "null: train everything",
         choices=("norms", "backbone", "landmarks"),
         task="landmarks",
         change="never",

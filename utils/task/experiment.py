@@ -12,7 +12,7 @@ import torch
 from loguru import logger
 
 from nets import Prediction, Trainable
-from nets.registry import BESIDE, TERMS
+from nets.registry import BESIDE
 from nets.wrappers.distillation import without_teacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
@@ -28,12 +28,13 @@ from utils.settings import rooms
 from utils.settings.rules import BEGUN, MEAN_TEACHER
 from utils.settings.union import labelled_by, layout_of, members_of
 from utils.task.check_sets import check_known, check_tests, check_training
+from utils.task.own_points import is_new, net_of_means, outputs_beside
 from utils.task.task_data import TaskData, ValidationPart, load_faces
 from utils.train import checkpoint
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
 from utils.train.initialise import RANDOM, InitialWeights, initialise, shared_landmarks
 from utils.train.loop import train
-from utils.train.make_net import auxiliary_outputs, build_net, figure_of, make_net, trained_states
+from utils.train.make_net import auxiliary_outputs, build_net, figure_of, make_net
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
@@ -85,9 +86,10 @@ def landmark_experiment(task_data: TaskData, ranks: Ranks, apart: np.ndarray | N
 
 def train_landmarks(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net in the run's folder."""
-    if not resume and rooms.tools and BEGUN[0](task_data.settings):
+    keys = task_data.settings.train
+    if not resume and rooms.tools and BEGUN[0](task_data.settings) and keys.freeze != "landmarks":
         task_data = rooms.tools.with_same_landmarks(task_data, ranks)
-    if task_data.settings.train.semi:
+    if keys.semi:
         rooms.semi.train_semi(task_data, ranks, run, resume)
         return
     train(landmark_experiment(task_data, ranks), run, ranks, resume)
@@ -117,35 +119,39 @@ def start_net(task_data: TaskData, faces: Faces, ranks: Ranks, last: Path | None
     last: see `Experiment`.
     """
     settings, layout = task_data.settings, task_data.layout
-    train, loss = settings.train, settings.loss
-    labelled = labelled_by(layout, settings.layouts)
+    train, begun_with = settings.train, str(last or settings.net.weights)
     if last:
         check_resumed(task_data, last)
-    meanface = sets.meanface(task_data.sets, settings.net.meanface, layout, faces)
-    net = make_net(settings.net, loss, layout, meanface, labelled)
-    begun_with = str(last or settings.net.weights)
-    if train.freeze == "landmarks":
-        net = with_landmarks_of(net, begun_with)
+    if train.freeze == "landmarks" and is_new(layout, begun_with):
+        outputs = auxiliary_outputs(vars(settings.loss))
+        net, started = net_of_means(layout, outputs, faces, begun_with, ranks, bool(last))
     else:
-        net = with_neighbors_of(net, begun_with, layout)
-    started = InitialWeights("the checkpoint")
-    if not last:
-        known = layout if settings.net.same_as == "auto" else replace(layout, same_as={})
-        started = initialise(
-            net, settings.net.weights, known, faces.meanface(), logger.warning, task_data.sets.defaults
-        )
-        if train.freeze == "backbone" and started == RANDOM:
-            raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
+        net, started = _mapped_net(task_data, faces, begun_with, bool(last))
     if train.teacher:
         net, words = add_teacher(
             net.to(ranks.device),
             Path(train.teacher),
-            loss.teacher_weight,
+            settings.loss.teacher_weight,
             layout,
             task_data.training[0].meta["protocol"],
             task_data.sets.defaults,
         )
         logger.info(words)
+    return net, started
+
+
+def _mapped_net(task_data: TaskData, faces: Faces, begun_with: str, resumed: bool) -> tuple[Trainable, InitialWeights]:
+    """Return the net of the settings with initial weights, those of a trained net for the landmarks that both have."""
+    settings, layout, freeze = task_data.settings, task_data.layout, task_data.settings.train.freeze
+    meanface = sets.meanface(task_data.sets, settings.net.meanface, layout, faces)
+    net = make_net(settings.net, settings.loss, layout, meanface, labelled_by(layout, settings.layouts))
+    net = with_landmarks_of(net, begun_with) if freeze == "landmarks" else with_neighbors_of(net, begun_with, layout)
+    if resumed:
+        return net, InitialWeights("the checkpoint")
+    known = layout if settings.net.same_as == "auto" else replace(layout, same_as={})
+    started = initialise(net, begun_with, known, faces.meanface(), logger.warning, task_data.sets.defaults)
+    if freeze == "backbone" and started == RANDOM:
+        raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
     return net, started
 
 
@@ -167,18 +173,12 @@ def check_resumed(task_data: TaskData, last: Path) -> None:
 
 
 def with_landmarks_of(net: Trainable, weights: str) -> Trainable:
-    """Return a net, with random weights, that has all outputs of the net in a file beside its own, and whose landmarks
-    have the neighbors and the mean face of that net, if both have the same landmarks.
+    """Return a net, with random weights, that has all outputs of the net in a file beside its own, and the neighbors and the
+    mean face of that net, which has the same landmarks.
     """
     known = load_weights(weights)[1]
     kept = {key: known["net"][key] for key in ("neighbor_index", "meanface") if key in known["net"]}
-    own, there = net.spec["auxiliary"], {*known["net"]["auxiliary"]} - {*["visible"] * (not net.spec["refine"])}
-    outputs: dict[str, Any] = {"auxiliary": [name for name in TERMS if name in {*own, *there}]}
-    if "states" in there and "states" not in own:
-        outputs["states"] = trained_states(known)
-    if any(len(values) != net.head.num_lms for values in kept.values()):  # of another layout: `initialise` maps them
-        kept = {}
-    return build_net({**net.spec, **kept, **outputs})
+    return build_net({**net.spec, **kept, **outputs_beside(known, net.spec["auxiliary"], net.spec["refine"])})
 
 
 def with_neighbors_of(net: Trainable, weights: str, layout: Layout) -> Trainable:

@@ -19,7 +19,7 @@ from utils.settings import memory, rooms
 from utils.settings.config import ROOT, Settings
 from utils.settings.progress import progress
 from utils.settings.sections import TrainSettings
-from utils.train import nonfinite
+from utils.train import checkpoint, nonfinite
 from utils.train.batchnorm import share_batch_norm
 from utils.train.callbacks import Callbacks
 from utils.train.experiment import Experiment, ValidationResult
@@ -43,8 +43,11 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.check_alike(described)
     history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
     first, last = history.epochs, settings.train.epochs
-    loader = make_loader(samples.batches, order.epochs(first, last), settings.train, ranks.device)
     validate = experiment.validator(solver)
+    if not last:
+        _keep(experiment, validate(), described, run, ranks)
+        return
+    loader = make_loader(samples.batches, order.epochs(first, last), settings.train, ranks.device)
     images = len(order) * order.batch * ranks.count  # of an epoch
     if first >= last:
         logger.info(
@@ -92,19 +95,31 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
+def _keep(experiment: Experiment, result: ValidationResult, described: dict[str, Any], run: Run, ranks: Ranks) -> None:
+    """Write best.pt of a training without epochs: the net as it begins."""
+    if ranks.first:
+        checkpoint.save(run.weights, _values(described, experiment.settings, None, result))
+    logger.info(
+        f"no epochs: the net is kept as it begins{_in_words(experiment, result.figures[experiment.figure], False)}"
+    )
+    ranks.wait()  # until the first process has written the checkpoint
+
+
 def _in_words(experiment: Experiment, figure: float, better: bool) -> str:
     """Return the validation figure of an epoch in words, empty without validation faces."""
     return "" if np.isnan(figure) else f", validation {experiment.says.format(figure)}{' (best)' if better else ''}"
 
 
-def _values(described: dict[str, Any], settings: Settings, epoch: int, result: ValidationResult) -> dict[str, Any]:
+def _values(
+    described: dict[str, Any], settings: Settings, epoch: int | None, result: ValidationResult
+) -> dict[str, Any]:
     """Return the values of a checkpoint but for the state of the training."""
     return {
         "format": FORMAT,
         **described,
         **result.limits,
         "args": settings.flat(),
-        "epoch": epoch,
+        **({} if epoch is None else {"epoch": epoch}),
         **result.figures,
         "threads": torch.get_num_threads(),
         "model": {name: tensor.detach().cpu() for name, tensor in result.state.items()},
@@ -145,7 +160,7 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
         phases = Profile(run.folder / "trace.json", ranks.device) if train.profile and ranks.first else None
-        if train.warmup >= train.epochs and ranks.first:
+        if train.warmup >= train.epochs > 0 and ranks.first:
             logger.warning(
                 f"the warm-up of {train.warmup:g} epochs (--warmup) is as long as the training of {train.epochs}: its rate "
                 f"stays below --learning-rate {train.learning_rate:g}"

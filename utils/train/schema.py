@@ -79,6 +79,7 @@ SPEC = record(  # see nets.build.make_spec
     input_margin=maybe(number(1, 4)),
     neighbor_index=maybe(several(INDICES, least=1)),
     meanface=maybe(POINTS),
+    points=maybe(whole(1)),
     preprocess=record(order=one_of(("RGB", "BGR")), mean=several(number(), 3), std=several(number(1e-6), 3)),
 )
 COMMON = {
@@ -179,11 +180,13 @@ def _check_landmarks(values: dict[str, Any]) -> None:
                 layouts.load(name)
         except UserError as error:
             raise ValueError(f"layouts.{name}: {error}") from None
-    indices = several(whole(0, layout.count - 1))
-    neighbors = several(indices, layout.count)
     points = several(ANY, layout.count)
+    means = values["model"].get("means.weight", torch.empty(0, layout.count))  # of more landmarks than the layout has
+    indices = several(whole(0, means.shape[-1] - 1))
+    neighbors = several(indices, means.shape[-1])
     own = record(
-        meanface=maybe(points),
+        points=maybe(one_of((layout.count,))),
+        meanface=maybe(several(ANY, means.shape[-1])),
         neighbor_index=maybe(neighbors),
         groups=maybe(nullable(several(indices))),
         openings=maybe(several(indices)),

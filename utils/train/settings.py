@@ -233,6 +233,10 @@ def _start(settings: Settings, command: Command) -> dict:
         return {}
     if known:
         checkpoint.built(source, known)
+        if known["net"].get("points"):
+            raise UserError(
+                f"--weights {source} has points that are means of another net's landmarks, and cannot be trained; give that net"
+            )
     elif settings.train.freeze == "landmarks":
         raise UserError(f"--freeze landmarks keeps the landmarks of a net of ours, not of {source}; give its --weights")
     return check_values(checkpoint.structure(tensors, known, command.defaults), source) if tensors else {}
