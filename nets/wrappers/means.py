@@ -36,17 +36,20 @@ class Means(Wrapper):
         return self.net.terms
 
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
-        return self.net.denominators(self._unlabelled(labels))
+        return self.net.denominators(self._of_net(labels))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        return self.net.loss(images, self._unlabelled(labels))
+        return self.net.loss(images, self._of_net(labels))
 
     def predict(self, images: Tensor) -> Prediction:
         found, means = self.net.predict(images), self.means
         return found.select(means.nearest)._replace(landmarks=means.weight @ found.landmarks)
 
-    def _unlabelled(self, labels: Labels) -> Labels:
-        """Return the labels with the landmarks of the net, which have weight 0."""
-        shape = len(labels.packed), self.means.weight.shape[1]
-        zeros = labels.packed.new_zeros(shape)
-        return labels.replace(landmarks=zeros.new_full((*shape, 2), 0.5), weight=zeros)
+    def _of_net(self, labels: Labels) -> Labels:
+        """Return the labels for the landmarks of the net: they have weight 0, and are as visible as the points nearest to."""
+        zeros = labels.packed.new_zeros(len(labels.packed), self.means.weight.shape[1])
+        fields = {"landmarks": zeros[..., None].expand(-1, -1, 2), "weight": zeros}
+        for name in ("visible", "visible_weight"):
+            if (values := labels.field(name)) is not None:
+                fields[name] = zeros.index_copy(1, self.means.nearest, values)
+        return labels.replace(**fields)

@@ -55,8 +55,13 @@ class Fit(NamedTuple):
 def is_new(layout: Layout, weights: str) -> bool:
     """Return whether a layout is another one than that of the landmarks of the net in a file of ours."""
     known = load_weights(weights)[1]
-    shared = shared_landmarks(replace(layout, same_as={}), layout_of(known["layout"]))
-    return shared != {i: i for i in range(layout_of(known["layout"]).count)} or "points" in known["net"]
+    return _chosen(layout, layout_of(known["layout"])) != [*range(layout.count)] or "points" in known["net"]
+
+
+def _chosen(layout: Layout, there: Layout) -> list[int]:
+    """Return the landmarks of layout `there` that those of `layout` are; [] if it has others, or names them by `same_as`."""
+    shared = shared_landmarks(replace(layout, same_as={}), there)
+    return [shared[i] for i in range(layout.count)] if len(shared) == layout.count else []
 
 
 def outputs_beside(known: dict[str, Any], own: Collection[str], refined: bool) -> dict[str, Any]:
@@ -74,45 +79,48 @@ def outputs_beside(known: dict[str, Any], own: Collection[str], refined: bool) -
 def net_of_means(
     layout: Layout, outputs: Collection[str], faces: Faces, weights: str, ranks: Ranks, resumed: bool
 ) -> tuple[Trainable, InitialWeights]:
-    """Return the net in a file with `layout` in place of its landmarks, fitted to `faces`, and the origin of its weights.
+    """Return the net in a file with `layout` in place of its landmarks, and the origin of its weights: landmarks that are
+    chosen, or points that are fitted to `faces`.
 
     outputs: beside the landmarks, which are trained. resumed: whether the file is the training's own, from which the weights
     come later.
     """
     tensors, known = load_weights(weights)
-    there = layout_of(known["layout"])
+    there, names = layout_of(known["layout"]), layout.point_names()
     if isinstance(layout, Union):
-        raise UserError("--freeze landmarks fits the points of one layout, not of several; give a plain --layout")
-    if "visible" in outputs:
-        learnt = known["args"].get("layout") or there.stored
-        raise UserError(f"--visible needs all landmarks of {weights}; give --layout {learnt}, or leave it out")
+        raise UserError("--freeze landmarks gives the points of one layout, not of several; give a plain --layout")
     net: Any = build_net(
         {**known["net"], **outputs_beside(known, outputs, known["net"]["refine"]), "points": layout.count}
     )
     if resumed:
         return net, InitialWeights("the checkpoint")
     net.net.load_state_dict(tensors, strict=False)
-    row = faces.read("nominal", "known")
-    found = predict_all(torch_predictor(net.net, ranks.device), faces, there, ranks=ranks).landmarks.numpy()
-    labels = np.where(row["known"][..., None], row["nominal"], np.nan).astype(np.float64)
-    fit = fit_means(labels, found, layout, there)
-    if known.get("meanface"):
-        larger = similarity(np.reshape(known["meanface"], (-1, 2)), np.median(found, 0))[:, :2]
-        warn_of_size(float(np.sqrt(np.linalg.det(larger))), weights, logger.warning)
+    if chosen := _chosen(layout, there):
+        fit, words = Fit(np.eye(there.count)[chosen], np.array(chosen), np.zeros(layout.count)), "some are chosen"
+    else:
+        fit = _fitted(net.net, faces, layout, there, known, ranks)
+        told = ", ".join(f"{name} {100 * error:.1f} %" for name, error in zip(names, fit.error, strict=True))
+        words = f"each point is a weighted mean of these (distance of left-out labels in % of the face's size: {told})"
     net.means.weight.copy_(torch.from_numpy(fit.weight))
     net.means.nearest.copy_(torch.from_numpy(fit.nearest))
-    names = layout.point_names()
     if doubtful := [name for name, error in zip(names, fit.error, strict=True) if error > WRONG]:
         logger.warning(
             f"layout '{layout.name}': {', '.join(doubtful)} follow no landmark of {weights} as it sees the faces: x and y are "
             "exchanged, or the labels are of other pictures (look with --show-data); points that no landmark tells are learnt "
             "from more faces: --preset finetune"
         )
-    told = ", ".join(f"{name} {100 * error:.1f} %" for name, error in zip(names, fit.error, strict=True))
-    return net, InitialWeights(
-        f"{weights}, which keeps its landmarks: each point is a weighted mean of these (distance of left-out labels in % of "
-        f"the face's size: {told})"
-    )
+    return net, InitialWeights(f"{weights}, which keeps its landmarks; {words}")
+
+
+def _fitted(net: Trainable, faces: Faces, layout: Layout, there: Layout, known: dict[str, Any], ranks: Ranks) -> Fit:
+    """Return the fit to faces of what a net of layout `there` finds in them. known: its checkpoint."""
+    found = predict_all(torch_predictor(net, ranks.device), faces, there, ranks=ranks).landmarks.numpy()
+    if known.get("meanface"):
+        larger = similarity(np.reshape(known["meanface"], (-1, 2)), np.median(found, 0))[:, :2]
+        warn_of_size(float(np.sqrt(np.linalg.det(larger))), "--weights", logger.warning)
+    row = faces.read("nominal", "known")
+    labels = np.where(row["known"][..., None], row["nominal"], np.nan).astype(np.float64)
+    return fit_means(labels, found, layout, there)
 
 
 def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) -> Fit:

@@ -1,9 +1,12 @@
 """Points of an own layout as weighted means of a trained net's landmarks: `--freeze landmarks`, the preset few-shot."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, fails, mean_face, refuses, rows, trained_once
+import yaml
+from conftest import LAYOUTS, fails, mean_face, refuses, rows, trained_once, works
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,12 +61,21 @@ def test_a_point_that_too_few_faces_label_is_named():
 
 
 @pytest.fixture(scope="module")
-def few(trained, raw, data_root, shared):
-    """A run of the preset few-shot on the eyes of the faces that `trained` has learnt, tested and exported."""
+def few(trained, raw, data_root, shared, tmp_path_factory):
+    """A run of the preset few-shot on the faces that `trained` has learnt, tested and exported; their points have other names."""
+    file = tmp_path_factory.mktemp("layout") / "mine.yaml"
+    file.write_text(
+        yaml.safe_dump({"mine": {"count": 68, "flip_index": list(THERE.flip_index), "interocular": [36, 45]}})
+    )
     places = ("--train-data", raw, "--data-root", data_root, "--weights", trained.folder / "best.pt")
-    found = trained_once(shared / "few", *places, *"--preset few-shot --layout 12 --thresholds 50 --threads 1".split())
+    words = f"--preset few-shot --layout {file} --thresholds 50 --threads 1".split()
+    found = trained_once(shared / "few", *places, *words)
     found.places = places
     return found
+
+
+def predicted(folder: Path, images: np.ndarray) -> dict:
+    return checkpoint.unpack(folder / "best.pt")[0].eval().predict(torch.from_numpy(images))._asdict()
 
 
 def test_the_landmarks_stay_as_they_are(few, trained):
@@ -80,6 +92,18 @@ def test_the_landmarks_stay_as_they_are(few, trained):
     np.testing.assert_array_equal(part["score"], whole["score"][:, after["model"]["means.nearest"].numpy()])
     scores = rows(few.folder / "report" / "scores.csv")
     assert {row["model"] for row in scores} == {"torch", "onnx"} and len({row["NME %"] for row in scores}) == 1
+    (known,) = (row for row in rows(trained.folder / "report" / "scores.csv") if row["model"] == "torch")
+    assert float(scores[0]["NME %"]) < 1.1 * float(known["NME %"])
+
+
+def test_landmarks_that_the_net_has_are_chosen(few, trained, cli, tmp_path):
+    """To the bit, whatever the labels of the faces are."""
+    flags = "--train --preset few-shot --layout 12 --exp eyes --run-root"
+    assert "weighted mean" not in works(cli(flags, tmp_path, *few.places)).stderr
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    whole, eyes = predicted(trained.folder, images), predicted(tmp_path / "eyes", images)
+    for name in ("landmarks", "score"):
+        assert torch.equal(eyes[name], whole[name][:, 36:48]), name
 
 
 def test_what_such_a_net_cannot_do(few, cli, tmp_path):
@@ -88,5 +112,4 @@ def test_what_such_a_net_cannot_do(few, cli, tmp_path):
     fails(
         cli(*start, "--preset few-shot --semi mean-teacher --ema 0.9 --unlabelled", few.places[1]), "--epochs 0.*--semi"
     )
-    fails(cli(*start, "--preset few-shot --epochs 1 --visible 1"), "--visible")
     fails(cli("--train --resume --exp", few.folder), "no last.pt to resume")
