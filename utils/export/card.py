@@ -59,6 +59,8 @@ def write_card(run) -> None:
         if "bytes" in entry
     ]
     sets = [f"- {_plain(name)}" for name in values.get("train_data") or ["not known"]]
+    if start := values.get("weights"):
+        sets.append(f"- what {_plain(start)} was trained on, from which it started")
     text = "\n".join(
         [
             f"# {run.folder.resolve().name}",

@@ -8,6 +8,7 @@ from nets import Trainable
 from pipnet.card import LandmarkCard
 from pipnet.geometry import Protocol
 from utils.export.files import export_onnx
+from utils.settings.rules import NO_NET
 from utils.train.make_net import trained_states
 from utils.train.run_folder import Run
 
@@ -47,5 +48,7 @@ def write_landmark_net(
         "train_data": [Path(name).name for name in args["train_data"] or ()],
         "val": args["val"],
     }
+    if args.get("weights", "none") not in NO_NET:
+        card["weights"] = "/".join(Path(args["weights"]).parts[-2:])
     LandmarkCard.read({**card, "outputs": {}}, run.onnx)  # nothing is written that cannot be opened
     export_onnx(net, run.onnx, card, index)

@@ -55,7 +55,8 @@ class Fit(NamedTuple):
 def is_new(layout: Layout, weights: str) -> bool:
     """Return whether a layout is another one than that of the landmarks of the net in a file of ours."""
     known = load_weights(weights)[1]
-    return _chosen(layout, layout_of(known["layout"])) != [*range(layout.count)] or "points" in known["net"]
+    there = layout_of(known["layout"])
+    return _chosen(layout, there) != [*range(there.count)] or "points" in known["net"]
 
 
 def _chosen(layout: Layout, there: Layout) -> list[int]:
@@ -94,9 +95,18 @@ def net_of_means(
     )
     if resumed:
         return net, InitialWeights("the checkpoint")
+    chosen = _chosen(layout, there)
+    if "points" in known["net"]:
+        if chosen != [*range(there.count)]:
+            raise UserError(
+                f"{weights} has points that are means of another net's landmarks; give that net, or the same --layout"
+            )
+        net.load_state_dict(tensors, strict=False)
+        return net, InitialWeights(f"{weights}, which keeps its landmarks")
     net.net.load_state_dict(tensors, strict=False)
-    if chosen := _chosen(layout, there):
-        fit, words = Fit(np.eye(there.count)[chosen], np.array(chosen), np.zeros(layout.count)), "some are chosen"
+    if chosen:
+        fit = Fit(np.eye(there.count)[chosen], np.array(chosen), np.zeros(layout.count))
+        words = f"{layout.count} of {there.count} are chosen"
     else:
         fit = _fitted(net.net, faces, layout, there, known, ranks)
         told = ", ".join(f"{name} {100 * error:.1f} %" for name, error in zip(names, fit.error, strict=True))

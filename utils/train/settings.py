@@ -233,7 +233,7 @@ def _start(settings: Settings, command: Command) -> dict:
         return {}
     if known:
         checkpoint.built(source, known)
-        if known["net"].get("points"):
+        if known["net"].get("points") and settings.train.freeze != "landmarks":
             raise UserError(
                 f"--weights {source} has points that are means of another net's landmarks, and cannot be trained; give that net"
             )

@@ -92,3 +92,6 @@ def test_a_fine_tuning_starts_from_the_landmarks_that_its_points_are(cli, tmp_pa
     write_named(tmp_path / "exchanged", -1)
     done = works(cli("--train --exp exchanged --dataset", tmp_path / "exchanged", flags, *roots))
     assert "none of the 6 points" in done.stderr and "x and y" in done.stderr
+    few = ["--train --preset few-shot --weights landmarks-open", *roots, "--dataset"]
+    assert "follow no landmark" not in works(cli(*few, tmp_path / "six", "--exp few")).stderr
+    assert "follow no landmark" in works(cli(*few, tmp_path / "exchanged", "--exp wrong")).stderr

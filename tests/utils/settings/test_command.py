@@ -128,7 +128,7 @@ def test_a_file_of_settings_lies_between_preset_and_flags(tmp_path):
     [
         ("epohcs: 3", "unknown key 'epohcs' in .*mine.yaml; did you mean 'epochs'"),
         ("train: {epohcs: 3}", "'epohcs'.*mine.yaml"),
-        ("epochs: many", "mine.yaml: epochs must be a whole number from 1 to 1000000, not 'many'"),
+        ("epochs: many", "mine.yaml: epochs must be a whole number from 0 to 1000000, not 'many'"),
         ("presets: {a: {}}", "'presets'"),
         ("[1, 2]", "mine.yaml"),
     ],

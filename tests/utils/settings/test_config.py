@@ -133,12 +133,12 @@ def test_a_section_or_table_must_be_a_table(tmp_path, name, value):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("epochs", "abc", "epochs must be a whole number from 1 to 1000000, not 'abc'"),
+        ("epochs", "abc", "epochs must be a whole number from 0 to 1000000, not 'abc'"),
         ("epochs", 2.5, "not 2.5"),
         ("batch_size", 0, "from 1"),
         ("scale", 1, "below 1"),
         ("epochs", True, "not True"),
-        ("epochs", 0, "from 1"),
+        ("epochs", -1, "from 0"),
         ("epochs", None, "not None"),
         ("epochs", [3], r"not \[3\]"),
         ("learning_rate", "fast", "a finite number"),

@@ -90,6 +90,7 @@ def test_the_landmarks_stay_as_they_are(few, trained):
         part["landmarks"], after["model"]["means.weight"].numpy() @ whole["landmarks"], atol=1e-5
     )
     np.testing.assert_array_equal(part["score"], whole["score"][:, after["model"]["means.nearest"].numpy()])
+    assert "what 000/best.pt was trained on" in (few.folder / "card.md").read_text()
     scores = rows(few.folder / "report" / "scores.csv")
     assert {row["model"] for row in scores} == {"torch", "onnx"} and len({row["NME %"] for row in scores}) == 1
     (known,) = (row for row in rows(trained.folder / "report" / "scores.csv") if row["model"] == "torch")
