@@ -50,9 +50,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     loader = make_loader(samples.batches, order.epochs(first, last), settings.train, ranks.device)
     images = len(order) * order.batch * ranks.count  # of an epoch
     if first >= last:
-        logger.info(
-            f"{run.folder.name} is finished: all {last} epochs are trained; to train longer, give a larger --epochs"
-        )
+        logger.info(f"{run.folder.name} is finished: all {last} epochs are trained; a larger --epochs trains longer")
     with (
         callbacks,
         closing(loader),
