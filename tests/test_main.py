@@ -149,7 +149,7 @@ torch.save = half""",
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert len(rows(killed / "time.csv")) == 4
     done = works(cli("--train --resume --exp", killed))
-    assert "killed is finished: all 4 epochs are trained; to train longer" in done.stderr
+    assert "killed is finished: all 4 epochs are trained; a larger --epochs" in done.stderr
     assert (killed / "step.csv").read_bytes() == (whole / "step.csv").read_bytes()
 
 
