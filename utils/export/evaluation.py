@@ -49,9 +49,9 @@ class Evaluation:
         """Return the net (torch) or its export in a format, as `evaluate` takes it."""
         return self.torch_model() if name == "torch" else self.open(self.run.export_path(name), threads)
 
-    def covers(self, case: Any) -> bool:
-        """Return whether the exports give what a case compares."""
-        return True
+    def gap(self, case: Any) -> str:
+        """Return why the exports do not give what a case compares, and the remedy; "" if they do."""
+        return ""
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         """Write the exports that are missing or were made from other weights, checksums and a card.

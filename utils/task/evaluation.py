@@ -35,7 +35,7 @@ from utils.settings import rooms
 from utils.settings.config import ROOT, Settings
 from utils.settings.faults import PAGES
 from utils.settings.formats import FORMATS, SOURCE
-from utils.settings.union import Member, Union, layout_of
+from utils.settings.union import Member, Union, layout_of, members_of
 from utils.task.check_sets import doubts_about_tests
 from utils.task.face_states import complete
 from utils.task.task_data import TaskData
@@ -94,9 +94,12 @@ class LandmarkEvaluation(Evaluation):
             return spread(predict, self.member.index, self.net.layout.count)
         return predict
 
-    def covers(self, case: Case) -> bool:
+    def gap(self, case: Case) -> str:
         index = case.comparison.index  # None if one layout was chosen, which the exports have too
-        return self.member is None or index is None or {*index} <= {*self.member.index}
+        if self.member is None or index is None or {*index} <= {*self.member.index}:
+            return ""
+        name = next(name for name, member in members_of(self.net.layout).items() if member.index == index)
+        return f"the file has layout {self.member.layout.name}; add --layout {name}"
 
     def export_onnx(self) -> None:
         run = self.run

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from loguru import logger
 
 from pipnet.cores import cores
 from pipnet.errors import UserError, lines
@@ -34,9 +35,12 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         ranks.agree(lambda: tests.export(formats) if formats else None)
     models = {name: tests.model(name, torch.get_num_threads()) for name in (*["torch"] * (not alone), *formats)}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
-    report = tests.report
+    report, gaps = tests.report, {}
     for case in tests.cases():
-        covered = models if alone or tests.covers(case) else ["torch"]
+        gap = "" if alone else tests.gap(case)
+        if gap and formats:
+            gaps[case.title] = gap
+        covered = ["torch"] if gap else models
         results = {name: tests.evaluate(models[name], case) for name in covered}
         for name in apart.keys() & results:
             apart[name].append(tests.differences(case, results["torch"], results[name]))
@@ -46,6 +50,8 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     if not ranks.first:
         return
     print(lines(tests.close(report)))
+    for title, gap in gaps.items():
+        logger.warning(f"{title}: {', '.join(formats)} not tested, {gap}")
     if formats and not alone:
         write_card(tests.run)  # with the new scores
     off = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, ROOT, SMALL, driver, fails, made_in, mean_face, refuses, rows, table
+from conftest import LAYOUTS, ROOT, SMALL, driver, fails, made_in, mean_face, refuses, rows, table, works
 from own_sets import FIVE, write_pairs
 
 from nets.heads.pip import BEYOND, neighbors_across
@@ -312,6 +312,15 @@ def miniatures(tmp_path_factory):
     return root
 
 
+def test_a_set_on_which_an_export_is_not_tested_is_named(raw, tmp_path, cli):
+    faces = shutil.copytree(raw, tmp_path / "faces68")  # a training set of the net, with a convention of its own
+    flags = ("--test-onnx --exp landmarks-fast --test-data", faces, "--data-root", tmp_path, "--run-root", tmp_path)
+    line = "faces68, as 68-faces68: onnx not tested, the file has layout 68; add --layout 68-faces68"
+    assert line in works(cli(*flags)).stderr
+    done = works(cli(*flags, "--layout", "68-faces68"))
+    assert "not tested" not in done.stderr and "onnx" in {row[1] for row in table(done.stdout)}
+
+
 @pytest.mark.slow
 def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     sets, runs = ["wflw", "cofw", "aflw", "lapa", str(miniatures / "own")], tmp_path / "runs"
@@ -338,6 +347,7 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     run, file = runs / "one", runs / "one/best.onnx"
     exported = {row[0] for row in table(done.stdout) if row[1] == "onnx" and ", as " in row[0]}
     assert exported == {"wflw, as 98"}  # its file has one layout
+    assert "own, as mine: onnx not tested, the file has layout 98; add --layout mine" in done.stderr, done.stderr
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     everything = load(str(run / "best.pt")).predict(torch.from_numpy(images)).landmarks.detach().numpy()
     learnt = layout_of(checkpoint.load(run / "best.pt")["layout"])
