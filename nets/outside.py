@@ -35,13 +35,20 @@ def code_of(kind: str, name: str) -> Any:
     """
     if (kind, name) in _typed:
         return _typed[kind, name]
-    if NAME.fullmatch(name):
-        raise ValueError(
-            f"'{name}' is code from outside of the checkout, which is not imported because a file names it; if you "
-            f"trust it, type {KINDS[kind]} {name}"
-        )
+    check_typed({kind: name})
     points = entry_points(group=f"pipnet.{kind}", name=name)
     return _imported(name, next(iter(points)).load) if points else None
+
+
+def check_typed(names: dict[str, str]) -> None:
+    """Raise ValueError, with all flags to type, if {kind: name} has a PACKAGE.MODULE:NAME that no flag has named."""
+    untyped = {kind: name for kind, name in names.items() if NAME.fullmatch(name) and (kind, name) not in _typed}
+    if untyped:
+        flags = " ".join(f"{KINDS[kind]} {name}" for kind, name in untyped.items())
+        raise ValueError(
+            f"'{next(iter(untyped.values()))}' is code from outside of the checkout, which is not imported because a file names it; if you "
+            f"trust it, type {flags}"
+        )
 
 
 def _imported(name: str, load: Any) -> Any:

@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from nets.outside import check_typed, is_outside
 from pipnet.errors import UserError
 from pipnet.shipped import OPEN, shipped
 from utils.data.makers import dataset_rows
@@ -52,6 +53,7 @@ def settings_of(command: Command, run: Run | None = None, stored: dict[str, Any]
 
 def _of_trained_run(command: Command, run: Run, stored: dict[str, Any]) -> Settings:
     """Return the settings of a trained run that is resumed, tested or used."""
+    command = _with_code(command, stored)
     args, trained_root, view = stored["args"], None, None
     layouts, left_out = command.defaults.layouts, set()
     if "int8" in command.formats and command.given.get("train_data") and not command.has("resume"):
@@ -78,6 +80,21 @@ def _of_trained_run(command: Command, run: Run, stored: dict[str, Any]) -> Setti
     file, detector = run.last if command.has("resume") else run.weights, stored["args"].get("detector_weights")
     old = Trained(args, file, run.alone, "system" in stored, detector)
     return _checked(command, args, old=old)._replace(trained_root=trained_root, view=view)
+
+
+def _with_code(command: Command, stored: dict[str, Any]) -> Command:
+    """Return the command without the code from outside that it names for a --compare: the code may be that of another run.
+    UserError if the net is built from such code and no flag has named it.
+    """
+    kinds = {key: KEYS[key].outside for key in ("net", "head", "error")}
+    if stored["model"] and (command.trains or command.tests or command.has("export")):
+        values = {**stored["net"], **stored["net"].get("head_options", {})}
+        try:
+            check_typed({kind: values[key] for key, kind in kinds.items() if key in values})
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    given = [key for key, kind in kinds.items() if is_outside(kind, command.given.get(key, ""))]
+    return command.without(*given) if command.has("compare") else command
 
 
 def _of_new_run(command: Command) -> Settings:

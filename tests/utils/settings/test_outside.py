@@ -82,10 +82,15 @@ def test_a_net_a_head_a_loss_and_a_dataset_of_a_package(parts, tmp_path, cli, mo
         monkeypatch.setattr(outside, "_typed", {})
         monkeypatch.delitem(DATASETS, "small_parts:read")
         sys.modules.pop("small_parts")
-        fails(cli(*flags, "--exp", "000", *roots), "type --head small_parts:points|small_parts:read")
+        fails(cli(*flags, "--exp", "000", *roots), "type " + " ".join(NAMED[:6]))
         refuses("--net small_parts:Small", utils.load, tmp_path / "runs" / "000" / "best.pt")
         assert "small_parts" not in sys.modules, "a checkpoint imports nothing"
         works(cli(*flags, "--exp", "000", *NAMED, *roots))
+    works(cli("--train", *NAMED[6:], "--data-dir", root, "--test-split", ".3", "--epochs", "1", *SMALL, *roots))
+    compared = ["--compare", "001", "000", "--test-data", write_rows(tmp_path / "more", [FIVE]), *roots]
+    works(cli(*compared, *NAMED[:6]))  # here they only permit the import
+    monkeypatch.setattr(outside, "_typed", {})
+    fails(cli(*compared), "type " + " ".join(NAMED[:6]))
 
 
 @pytest.mark.parametrize(
