@@ -46,8 +46,8 @@ def check_typed(names: dict[str, str]) -> None:
     if untyped:
         flags = " ".join(f"{KINDS[kind]} {name}" for kind, name in untyped.items())
         raise ValueError(
-            f"'{next(iter(untyped.values()))}' is code from outside of the checkout, which is not imported because a file names it; if you "
-            f"trust it, type {flags}"
+            f"'{next(iter(untyped.values()))}' is code from outside of the checkout, which is not imported because a file "
+            f"names it; if you trust it, type {flags}"
         )
 
 
@@ -56,7 +56,8 @@ def _imported(name: str, load: Any) -> Any:
         return load()
     except Exception as error:  # its modules may raise errors of any type
         what = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f"'{name}' cannot be imported ({type(error).__name__}: {what}); install its package, or put its folder into "
-            "PYTHONPATH"
-        ) from error
+        missing = str(error.name) if isinstance(error, ModuleNotFoundError) else ""
+        remedy = f"install {missing}, which its code imports" if missing else "correct its code, or the name"
+        if missing and f"{name.partition(':')[0]}.".startswith(f"{missing}."):
+            remedy = "install its package, or put its folder into PYTHONPATH"
+        raise ValueError(f"'{name}' cannot be imported ({type(error).__name__}: {what}); {remedy}") from error

@@ -21,6 +21,7 @@ import measure
 import pytest
 import record
 import speed
+import torch
 from conftest import ROOT, run, works
 
 import pipnet
@@ -228,6 +229,17 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
         [sys.executable, "demo.py", *demo_flags], cwd=folder, capture_output=True, text=True, timeout=200
     )
     assert len(json.loads(done.stdout)["faces"]) == 1, done.stderr
+
+
+def test_own_code_needs_no_other_snippet():
+    (code,) = (code for code in snippets(ROOT / "docs/contributing.md") if code.startswith("# mine.py"))
+    found: dict = {"__name__": "mine"}
+    exec(code, found)
+    small = found["Small"]()
+    maps = small(torch.zeros(1, 3, 64, 64))
+    assert {stride: tuple(one.shape[1:]) for stride, one in maps.items()} == {
+        stride: (channels, 64 // stride, 64 // stride) for stride, channels in small.channels.items()
+    }
 
 
 @pytest.mark.slow

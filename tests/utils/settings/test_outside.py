@@ -106,6 +106,19 @@ def test_what_cannot_be_a_head_is_named(parts, name, fault):
     refuses(f"small_parts:{name}.*{fault}", import_outside, typed(f"--head small_parts:{name}"))
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("small_parts:Tall", "correct its code, or the name"),
+        ("needs_more:Net", "install nets.backbones.none_such, which its code imports"),
+        ("none_such.more:Net", "install its package, or put its folder into PYTHONPATH"),
+    ],
+)
+def test_what_cannot_be_imported_has_a_remedy(parts, name, remedy):
+    (parts / "needs_more.py").write_text("import nets.backbones.none_such\n")
+    refuses(f"{name}' cannot be imported .*; {remedy}$", import_outside, typed(f"--net {name}"))
+
+
 def test_an_entry_point_of_an_installed_package_has_a_short_name(parts):
     info = parts / "small-1.dist-info"
     info.mkdir()
