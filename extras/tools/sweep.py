@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from extras.tools.trials import Range, load_optuna, propose, read_range
 from pipnet.errors import UserError
 from pipnet.files import set_aside, write_text
 from pipnet.flags import flag
-from utils.data.paths import with_absolute_paths
+from utils.data.paths import import_outside, with_absolute_paths
 from utils.evaluate.tables import markdown_table, with_numbers
 from utils.settings.command import Command, flags_of, read_value
 from utils.settings.config import ROOT, Settings, preset_values
@@ -72,6 +73,7 @@ def sweep(command: Command) -> list[dict]:
     columns = [[values.low, values.high] if isinstance(values, Range) else values for values in keys.values()]
     combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*columns)]
     for chosen in combinations:
+        import_outside(replace(command, given=chosen, typed=frozenset(chosen)))
         wanted = {**given, **chosen}
         row = preset_values(wanted.get("preset"), wanted, defaults)
         refuse(faults(command, Settings.of(defaults, row, wanted)))

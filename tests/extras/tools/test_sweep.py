@@ -74,6 +74,7 @@ def test_bad_sweeps_are_named(texts, message):
         ("--train --sweep reg=1..2 --trials 0", "--trials needs at least 1"),
         ("--train --trials 3", "--trials.*--sweep"),
         ("--train --sweep reg=1..2 --trials 3 --val none", "--val 0.1"),
+        ("--train --sweep head=pip,none_such:maximum", "--head: 'none_such:maximum' cannot be imported"),
         ("--train --sweep reg=1,2 --exp a.pt", "no file or folder a.pt"),
     ],
 )
