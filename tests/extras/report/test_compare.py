@@ -47,6 +47,7 @@ def test_two_runs_side_by_side(mine, worse, cli):
         "0.125",
         "Faces below an error",
         "Validation NME",
+        "between runs with the same ones",
         "Loss",
         scores[1]["95 % to"],
     )
