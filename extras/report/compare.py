@@ -43,7 +43,7 @@ def compare(jobs: list[Any]) -> list[dict]:
     tested, thresholds = list(zip(cases[0], *results, strict=True)), jobs[0].settings.test.thresholds
     rows = [row for case, *found in tested for row in score_rows(names, case, found, thresholds)]
     scores = list(rows[0]), [list(row.values()) for row in rows]
-    keys = ["key", *names], _keys([one.stored["args"] for one in tests])
+    keys = ["key", *names], differing_keys([one.stored["args"] for one in tests])
     nets = [f"{name}: {about(one.run.weights, one.stored)}" for name, one in zip(names, tests, strict=True)]
     folder = jobs[0].run.folder / "compare" / "-".join(map(plain_name, names[1:]))
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,11 +141,12 @@ def _curves(names: list[str], found: list[Result]) -> str:
     return chart(curves, "NME, %", "share of faces, %", Style(top=100))
 
 
-def _keys(args: list[dict[str, Any]]) -> list[list[str]]:
-    """Return rows of the keys of args.yaml whose values differ, without those of tests and of the machine.
+def differing_keys(args: list[dict[str, Any]]) -> list[list[str]]:
+    """Return rows of the keys of args.yaml whose values differ between runs that know them, without those of tests and
+    of the machine.
 
-    args: {key: value} of each run.
+    args: {key: value} of each run. An exported file knows few keys.
     """
     trained = [key for key, row in KEYS.items() if row.change != "always" and key != "norm"]
-    rows = [[key, *(str(values.get(key, "")) for values in args)] for key in trained]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    differ = [key for key in trained if len({str(values[key]) for values in args if key in values}) > 1]
+    return [[key, *(str(values.get(key, "")) for values in args)] for key in differ]

@@ -9,7 +9,7 @@ import pytest
 from conftest import LAYOUTS, contents, displaced, fails, known_file, rows, table, works, write_faces
 from small_nets import net_of
 
-from extras.report.compare import interval
+from extras.report.compare import differing_keys, interval
 from utils.train import checkpoint
 
 
@@ -73,6 +73,12 @@ def test_what_cannot_be_compared_says_why(mine, cli, data_root, tmp_path):
     fails(five, r"five.*5 landmarks.*68 of 68; compare nets of the same")
     fails(cli("--compare", mine, "nowhere"), "nowhere")
     fails(cli("--compare", mine, mine, "--sweep reg=1,2 --train"), "--sweep")
+
+
+def test_only_keys_that_two_runs_know_are_listed():
+    run, exported = {"net": "resnet18", "reg": 1.0, "seed": 0}, {"net": "resnet50"}
+    assert differing_keys([run, exported]) == [["net", "resnet18", "resnet50"]]
+    assert differing_keys([run, exported, {**run, "seed": 1}])[1:] == [["seed", "0", "", "1"]]
 
 
 def test_the_interval_is_that_of_the_mean_of_paired_differences():
