@@ -195,10 +195,13 @@ def unread(command: Command, settings: Settings | None = None) -> dict[str, str]
 
 
 def log_unread(command: Command, found: dict[str, str]) -> None:
-    """Log one line for flags that are not read, see `unread`, and one for what is not taken from a --config file."""
+    """Log one line for flags that are not read, see `unread`, and one for what is not taken from a --config file.
+    A flag with the value of args.yaml's section asks for nothing, so it is not named.
+    """
     if command.untaken:
         logger.info(f"{command.mode('config')}: {', '.join(command.untaken)} not taken; give them as flags")
-    typed = {*command.modes, *command.typed}
+    usual = {key for key, value in command.given.items() if value == command.defaults.values[key]}
+    typed = {*command.modes, *command.typed} - usual
     if said := [f"{flag(name)} (needs {why})" for name, why in found.items() if name in typed]:
         logger.warning(f"not read by this run: {', '.join(said)}")
 

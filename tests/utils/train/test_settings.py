@@ -77,6 +77,8 @@ def test_what_is_not_read_is_one_warning(said, raw):
     assert len(said) == 1
     new_settings("--train-data", str(raw), "--dataset 300w --data-dir /nowhere --allow-partial")
     assert "--allow-partial (needs official archives)" in said[1] and "--dataset (needs it among" in said[1]
+    new_settings("--train-data", str(raw), "--misplaced 0 --face 0 --no-allow-partial")
+    assert len(said) == 2, "what is asked for is done"
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--val", "0.4"), ("--target-size", "128"), ("--margin", "1.5")])
