@@ -51,6 +51,7 @@ def write_report_page(run, report: Report, stored: dict, how: str) -> None:
         scores=(*report.score_table(), 2, is_whole),
         pastes=_pastes(report, net),
         protocols=_protocols(report),
+        starred=any(row["usual"] for row in report.norms),
         sets=[(shown, _figures(shown, report)) for shown in report.shown],
         rounds=rounds and (*report.rounds_table(), 1),
         rounds_chart=rounds and chart(rounds, "round", "", Style(dots=True)),

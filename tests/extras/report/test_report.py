@@ -262,6 +262,7 @@ def test_the_page_of_a_test(tested):
     )
     names = ("drawn-64, perturbed boxes", "this run, perturbed boxes", found[0][3], "& ")
     assert not [wanted for wanted in (*sections, *rest, *names) if wanted not in words]
+    assert "*" not in words.partition("NME in %.")[2].partition("Expected against")[0], "own sets have no usual norm"
     ends = [f"_drawn-64{box}" for box in ("", "_perturbed")]
     assert {path.name for path in report.iterdir()} == {
         *("index.html", "scores.csv", "groups.csv", "norms.csv", "protocols.csv", "test.yaml"),

@@ -348,6 +348,7 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     exported = {row[0] for row in table(done.stdout) if row[1] == "onnx" and ", as " in row[0]}
     assert exported == {"wflw, as 98"}  # its file has one layout
     assert "own, as mine: onnx not tested, the file has layout 98; add --layout mine" in done.stderr, done.stderr
+    assert "* marks the norms that are usual" in (runs / "one/report/index.html").read_text()
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     everything = load(str(run / "best.pt")).predict(torch.from_numpy(images)).landmarks.detach().numpy()
     learnt = layout_of(checkpoint.load(run / "best.pt")["layout"])
