@@ -24,7 +24,7 @@ from nets.net import Net
 from nets.outside import code_of
 from nets.registry import HEADS, HeadRow
 from nets.trainable import Trainable
-from nets.wrappers.means import Means
+from nets.wrappers.own_points import OwnPoints
 from nets.wrappers.spatial_transformer import Reinit
 
 # a net may have so many times the values of its file, and so many more, while it is made: parts of timm's are dropped
@@ -179,4 +179,4 @@ def build_net(
     if spec.get("reinit"):
         net = Reinit(net)
         net = stages["local_parts"]()(net) if spec.get("local_parts") else net
-    return Means(net, spec["points"]) if spec.get("points") else net
+    return OwnPoints(net) if spec.get("points") else net

@@ -74,9 +74,24 @@ class Refiner(nn.Module):
     def displacements(self, landmarks: Tensor, patches: Tensor) -> Tensor:
         """Return the displacements (B, N, 2) of landmarks with these patches."""
         described = self.describe(patches) + self.place(landmarks.detach() - 0.5) + self.identity
-        read = self.norm(self.attention(described)).float()
+        return self._moves(self.attention(described), self.move)
+
+    def _moves(self, read: Tensor, move: Tensor) -> Tensor:
+        """Return the displacements (B, N, 2) of landmarks from what the attention gives for them (B, N, WIDTH)."""
         # no matrix product: autocast would round it. Sums along the last axis are the fastest ones in exports
-        return self.cell * (read[:, :, None] * self.move.transpose(1, 2)).sum(3)
+        return self.cell * (self.norm(read).float()[:, :, None] * move.transpose(1, 2)).sum(3)
+
+    def beside(
+        self, points: Tensor, identity: Tensor, move: Tensor, landmarks: Tensor, coarse: Tensor, fine: Tensor
+    ) -> Tensor:
+        """Return the displacements (B, N, 2) of other points (B, N, 2), which look at the landmarks (B, K, 2) too.
+
+        identity (N, WIDTH), move (N, WIDTH, 2): of these points. coarse, fine: see `forward`.
+        """
+        places = torch.cat([landmarks, points], 1).detach()
+        described = self.describe(self.patches(places, coarse, fine)) + self.place(places - 0.5)
+        read = self.attention(described + torch.cat([self.identity, identity]))
+        return self._moves(read[:, landmarks.shape[1] :], move)
 
     def denominators(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`."""

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from loguru import logger
 
 import nets
-from nets.registry import BESIDE
 from pipnet.errors import UserError
 from pipnet.flags import flag
 from utils.settings import rooms
@@ -97,10 +96,6 @@ def _faults_of_new(command: Command, settings: Settings) -> Iterator[str]:
         yield "openings is a loss term of the refiner; add --refine, or leave --openings out"
     if loss.visible > 0 and not net.refine:
         yield "visible is read from the refiner's patches; add --refine, or leave --visible out"
-    nothing = settings.train.freeze == "landmarks" and not any(getattr(loss, key) > 0 for key in BESIDE)
-    if settings.train.epochs and nothing:
-        outputs = ", ".join(f"--{key} 1" for key in BESIDE)
-        yield f"--freeze landmarks leaves nothing to train; add one of {outputs}"
 
 
 def _faults_of_net(command: Command, settings: Settings) -> Iterator[str]:

@@ -28,7 +28,7 @@ from utils.settings import rooms
 from utils.settings.rules import BEGUN, MEAN_TEACHER
 from utils.settings.union import labelled_by, layout_of, members_of
 from utils.task.check_sets import check_known, check_tests, check_training
-from utils.task.own_points import is_new, net_of_means, outputs_beside
+from utils.task.own_points import has_own_points, net_with_points, outputs_beside
 from utils.task.task_data import TaskData, ValidationPart, load_faces
 from utils.train import checkpoint
 from utils.train.experiment import Experiment, TrainingSet, ValidationResult, check_finite
@@ -122,9 +122,9 @@ def start_net(task_data: TaskData, faces: Faces, ranks: Ranks, last: Path | None
     train, begun_with = settings.train, str(last or settings.net.weights)
     if last:
         check_resumed(task_data, last)
-    if train.freeze == "landmarks" and is_new(layout, begun_with):
-        outputs = auxiliary_outputs(vars(settings.loss))
-        net, started = net_of_means(layout, outputs, faces, begun_with, ranks, bool(last))
+    outputs = auxiliary_outputs(vars(settings.loss))
+    if train.freeze == "landmarks" and has_own_points(layout, outputs, begun_with):
+        net, started = net_with_points(layout, outputs, faces, begun_with, ranks, train.epochs, bool(last))
     else:
         net, started = _mapped_net(task_data, faces, begun_with, bool(last))
     if train.teacher:

@@ -1,4 +1,4 @@
-"""Points of an own layout as weighted means of the landmarks that a trained net finds: a fit to few labelled faces.
+"""Points of an own layout behind a trained net: weighted means of the landmarks that it finds, fitted to few labelled faces.
 
 The weights are those of a ridge regression towards the nearest landmark, in the frame of the usual face. Faces that are left
 out choose how strongly they are held there. A face and its mirror image count as two. A label that lies far off counts less.
@@ -18,7 +18,7 @@ from nets.registry import TERMS
 from pipnet.errors import UserError
 from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
-from utils.data.faces import Faces
+from utils.data.faces import Faces, evenly
 from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.settings.union import Union, layout_of
 from utils.train.initialise import InitialWeights, shared_landmarks, warn_of_size
@@ -36,7 +36,7 @@ STRENGTHS = (
     10.0,
     1000.0,
 )  # of the ridge; with the last one a point stays at its landmark
-FOLDS = 5
+FOLDS, MOST = 5, 300  # folds of so many faces at most, which choose the strength
 FEWEST = 4  # faces that label a point
 WRONG = 0.15  # sizes of the usual face: error of a point that no landmark tells
 ROUNDS, FAR = 4, 2.0  # of weights for labels; multiple of the median distance from which on a label counts less
@@ -52,11 +52,13 @@ class Fit(NamedTuple):
     error: ndarray
 
 
-def is_new(layout: Layout, weights: str) -> bool:
-    """Return whether a layout is another one than that of the landmarks of the net in a file of ours."""
+def has_own_points(layout: Layout, outputs: Collection[str], weights: str) -> bool:
+    """Return whether a training that keeps the landmarks of the net in a file of ours gives points of `layout` in their place:
+    to learn these, or because that net has others. outputs: beside the landmarks, which are trained.
+    """
     known = load_weights(weights)[1]
     there = layout_of(known["layout"])
-    return _chosen(layout, there) != [*range(there.count)] or "points" in known["net"]
+    return not outputs or "points" in known["net"] or _chosen(layout, there) != [*range(there.count)]
 
 
 def _chosen(layout: Layout, there: Layout) -> list[int]:
@@ -77,49 +79,61 @@ def outputs_beside(known: dict[str, Any], own: Collection[str], refined: bool) -
     return outputs
 
 
-def net_of_means(
-    layout: Layout, outputs: Collection[str], faces: Faces, weights: str, ranks: Ranks, resumed: bool
+def net_with_points(
+    layout: Layout, outputs: Collection[str], faces: Faces, weights: str, ranks: Ranks, epochs: int, resumed: bool
 ) -> tuple[Trainable, InitialWeights]:
-    """Return the net in a file with `layout` in place of its landmarks, and the origin of its weights: landmarks that are
-    chosen, or points that are fitted to `faces`.
+    """Return the net in a file with points of `layout` in place of its landmarks, and the origin of its weights.
 
-    outputs: beside the landmarks, which are trained. resumed: whether the file is the training's own, from which the weights
-    come later.
+    The points are landmarks that are chosen, if `outputs` beside the landmarks are all that is trained and the net has these
+    landmarks. Others are fitted to `faces`, and learnt if there are epochs. resumed: whether the file is the training's own,
+    from which the weights come later.
     """
     tensors, known = load_weights(weights)
-    there, names = layout_of(known["layout"]), layout.point_names()
+    spec, there = known["net"], layout_of(known["layout"])
     if isinstance(layout, Union):
         raise UserError("--freeze landmarks gives the points of one layout, not of several; give a plain --layout")
-    net: Any = build_net(
-        {**known["net"], **outputs_beside(known, outputs, known["net"]["refine"]), "points": layout.count}
-    )
-    if resumed:
-        return net, InitialWeights("the checkpoint")
     chosen = _chosen(layout, there)
-    if "points" in known["net"]:
-        if chosen != [*range(there.count)]:
-            raise UserError(
-                f"{weights} has points that are means of another net's landmarks; give that net, or the same --layout"
-            )
+    again = "points" in spec and (resumed or bool(outputs))
+    if "points" in spec and not (again and chosen == [*range(there.count)]):
+        raise UserError(
+            f"{weights} has points that were fitted to another net's landmarks, and cannot be trained; give that net"
+        )
+    learns = epochs > 0 and not (chosen and outputs)
+    if learns and not again and not (spec["refine"] and not spec.get("reinit")):
+        raise UserError(
+            f"{weights} has no refiner to learn points with; give --freeze backbone, or --epochs 0 to fit them only"
+        )
+    own = {} if again else {"points": layout.count, "learnt_points": learns}
+    net: Any = build_net({**spec, **outputs_beside(known, outputs, spec["refine"]), **own})
+    if again:
         net.load_state_dict(tensors, strict=False)
-        return net, InitialWeights(f"{weights}, which keeps its landmarks")
+        return net, InitialWeights("the checkpoint" if resumed else f"{weights}, which keeps its landmarks")
     net.net.load_state_dict(tensors, strict=False)
-    if chosen:
+    if chosen and outputs:
         fit = Fit(np.eye(there.count)[chosen], np.array(chosen), np.zeros(layout.count))
         words = f"{layout.count} of {there.count} are chosen"
     else:
         fit = _fitted(net.net, faces, layout, there, known, ranks)
-        told = ", ".join(f"{name} {100 * error:.1f} %" for name, error in zip(names, fit.error, strict=True))
-        words = f"each point is a weighted mean of these (distance of left-out labels in % of the face's size: {told})"
-    net.means.weight.copy_(torch.from_numpy(fit.weight))
-    net.means.nearest.copy_(torch.from_numpy(fit.nearest))
-    if doubtful := [name for name, error in zip(names, fit.error, strict=True) if error > WRONG]:
+        words = _in_words(fit, layout, weights)
+    net.points.weight.copy_(torch.from_numpy(fit.weight))
+    net.points.nearest.copy_(torch.from_numpy(fit.nearest))
+    if learns:
+        net.points.identity.data.copy_(net.net.refiner.identity[net.points.nearest])
+        words += ", and is learnt from there"
+    return net, InitialWeights(f"{weights}, which keeps its landmarks; {words}")
+
+
+def _in_words(fit: Fit, layout: Layout, weights: str) -> str:
+    """Return the errors of a fit in words. Log a warning about points that no landmark tells."""
+    errors = dict(zip(layout.point_names(), fit.error, strict=True))
+    if doubtful := [name for name, error in errors.items() if error > WRONG]:
         logger.warning(
-            f"layout '{layout.name}': {', '.join(doubtful)} follow no landmark of {weights} as it sees the faces: x and y are "
-            "exchanged, or the labels are of other pictures (look with --show-data); points that no landmark tells are learnt "
+            f"layout '{layout.name}': {', '.join(doubtful)} follow no landmark of {weights} as it sees the faces: are x and y "
+            "exchanged, or are the labels of other pictures (look with --show-data)? Points that no landmark tells are learnt "
             "from more faces: --preset finetune"
         )
-    return net, InitialWeights(f"{weights}, which keeps its landmarks; {words}")
+    told = ", ".join(f"{name} {100 * error:.1f} %" for name, error in errors.items())
+    return f"each point is a weighted mean of these (distance of left-out labels in % of the face's size: {told})"
 
 
 def _fitted(net: Trainable, faces: Faces, layout: Layout, there: Layout, known: dict[str, Any], ranks: Ranks) -> Fit:
@@ -150,7 +164,10 @@ def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) ->
             f"layout '{layout.name}': {known[:, few[0]].sum()} training faces label {layout.point_names()[few[0]]}, and "
             f"{FEWEST} or more are needed; label it in more faces, or leave the point out"
         )
-    folds = np.tile(np.arange(len(labels)) % FOLDS, 2)
+    folds = np.full(len(labels), -1)
+    some = evenly(len(labels), MOST)
+    folds[some] = np.arange(len(some)) % FOLDS
+    folds = np.tile(folds, 2)
     known = np.concatenate([known, known[:, layout.flip_index]])
     labels, found = (
         np.concatenate([faces, (faces * (-1, 1))[:, order]])
@@ -181,9 +198,9 @@ def _ridge(inputs: ndarray, wanted: ndarray, strength: float) -> ndarray:
 
 
 def _left_out(inputs: ndarray, wanted: ndarray, folds: ndarray, strength: float) -> float:
-    """Return the mean distance from `wanted` of what the weights predict that were fitted to the other folds."""
-    missed = np.empty(len(wanted))
-    for fold in np.unique(folds):
-        out = folds == fold
-        missed[out] = np.linalg.norm(_ridge(inputs[~out], wanted[~out], strength) @ inputs[out] - wanted[out], axis=-1)
-    return float(missed.mean())
+    """Return the mean distance from `wanted` (M, 2) of what the weights predict that were fitted to the other folds (M,)."""
+    missed = []
+    for fold in np.unique(folds[folds >= 0]):
+        out, rest = folds == fold, (folds != fold) & (folds >= 0)
+        missed += [np.linalg.norm(_ridge(inputs[rest], wanted[rest], strength) @ inputs[out] - wanted[out], axis=-1)]
+    return float(np.concatenate(missed).mean())

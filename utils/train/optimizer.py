@@ -90,14 +90,15 @@ def freeze(net: Trainable, part: str | None, trained: Collection[str]) -> list[n
     """Freeze what `part`, the value of the key `freeze`, names.
     Return the batch norms whose statistics must not change.
 
-    trained: outputs beside the landmarks whose loss has a weight; only these are trained with `landmarks` frozen.
+    trained: outputs beside the landmarks whose loss has a weight; only these, and points of another layout, are trained with
+    `landmarks` frozen.
     """
     if part is None:
         return []
     if part == "backbone":
         net.backbone.requires_grad_(False)
     if part == "landmarks":
-        parts = tuple(f"{MODULES[output]}." for output in trained)
+        parts = ("points.", *(f"{MODULES[output]}." for output in trained))
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(re.sub(r"^(net\.)+", "", name).startswith(parts))
     return batch_norms(net.backbone if part == "backbone" else net)

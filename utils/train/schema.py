@@ -80,6 +80,7 @@ SPEC = record(  # see nets.build.make_spec
     neighbor_index=maybe(several(INDICES, least=1)),
     meanface=maybe(POINTS),
     points=maybe(whole(1)),
+    learnt_points=maybe(FLAG),
     preprocess=record(order=one_of(("RGB", "BGR")), mean=several(number(), 3), std=several(number(1e-6), 3)),
 )
 COMMON = {
@@ -181,7 +182,7 @@ def _check_landmarks(values: dict[str, Any]) -> None:
         except UserError as error:
             raise ValueError(f"layouts.{name}: {error}") from None
     points = several(ANY, layout.count)
-    means = values["model"].get("means.weight", torch.empty(0, layout.count))  # of more landmarks than the layout has
+    means = values["model"].get("points.weight", torch.empty(0, layout.count))  # of more landmarks than the layout has
     indices = several(whole(0, means.shape[-1] - 1))
     neighbors = several(indices, means.shape[-1])
     own = record(

@@ -248,12 +248,17 @@ def _start(settings: Settings, command: Command) -> dict:
         )
     if task != "landmarks":
         return {}
+    train, taken = settings.train, checkpoint.structure(tensors, known, command.defaults) if tensors else {}
+    if taken and train.epochs and train.freeze == "landmarks" and "freeze" not in command.given:
+        if not taken.get("refine") or taken.get("reinit"):  # it cannot learn points behind its landmarks
+            taken["freeze"] = "backbone"
+    freeze = taken.get("freeze", train.freeze)
     if known:
         checkpoint.built(source, known)
-        if known["net"].get("points") and settings.train.freeze != "landmarks":
+        if known["net"].get("points") and freeze != "landmarks":
             raise UserError(
-                f"--weights {source} has points that are means of another net's landmarks, and cannot be trained; give that net"
+                f"--weights {source} has points that were fitted to another net's landmarks, and cannot be trained; give that net"
             )
-    elif settings.train.freeze == "landmarks":
+    elif freeze == "landmarks":
         raise UserError(f"--freeze landmarks keeps the landmarks of a net of ours, not of {source}; give its --weights")
-    return check_values(checkpoint.structure(tensors, known, command.defaults), source) if tensors else {}
+    return check_values(taken, source)

@@ -18,7 +18,7 @@ from utils.train.schema import FORMAT, checked, is_whole
 
 # fmt: off
 # beginnings of the names of tensors of our nets
-PARTS = "backbone", "neck", "head", "auxiliary", "refiner", "visibility", "face", "transformer", "places", "regressors", "means"
+PARTS = "backbone", "neck", "head", "auxiliary", "refiner", "visibility", "face", "transformer", "places", "regressors", "points"
 # fmt: on
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 LEAST = 1.0  # GiB that reading a small file may take
