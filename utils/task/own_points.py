@@ -164,10 +164,7 @@ def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) ->
             f"layout '{layout.name}': {known[:, few[0]].sum()} training faces label {layout.point_names()[few[0]]}, and "
             f"{FEWEST} or more are needed; label it in more faces, or leave the point out"
         )
-    folds = np.full(len(labels), -1)
-    some = evenly(len(labels), MOST)
-    folds[some] = np.arange(len(some)) % FOLDS
-    folds = np.tile(folds, 2)
+    ids = np.tile(np.arange(len(labels)), 2)
     known = np.concatenate([known, known[:, layout.flip_index]])
     labels, found = (
         np.concatenate([faces, (faces * (-1, 1))[:, order]])
@@ -175,9 +172,7 @@ def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) ->
     )
     nearest = np.nanmedian(np.linalg.norm(labels[:, :, None] - found[:, None], axis=-1), 0).argmin(1)
     centred = found - found.mean(1, keepdims=True)
-    points = [
-        (centred[rows], (labels[:, i] - found[:, nearest[i]])[rows], folds[rows]) for i, rows in enumerate(known.T)
-    ]
+    points = [(centred[rows], (labels[:, i] - found[:, nearest[i]])[rows], ids[rows]) for i, rows in enumerate(known.T)]
     missed = np.array([[_left_out(*point, strength) for point in points] for strength in STRENGTHS])
     best = int(missed.mean(1).argmin())
     weight = np.stack([_ridge(inputs, wanted, STRENGTHS[best]) for inputs, wanted, _ in points])
@@ -197,10 +192,13 @@ def _ridge(inputs: ndarray, wanted: ndarray, strength: float) -> ndarray:
     return weights
 
 
-def _left_out(inputs: ndarray, wanted: ndarray, folds: ndarray, strength: float) -> float:
-    """Return the mean distance from `wanted` (M, 2) of what the weights predict that were fitted to the other folds (M,)."""
-    missed = []
-    for fold in np.unique(folds[folds >= 0]):
-        out, rest = folds == fold, (folds != fold) & (folds >= 0)
+def _left_out(inputs: ndarray, wanted: ndarray, ids: ndarray, strength: float) -> float:
+    """Return the mean distance from `wanted` (M, 2) of what weights predict that were fitted to other faces.
+    ids (M,): of the faces.
+    """
+    chosen = np.unique(ids)
+    chosen, missed = chosen[evenly(len(chosen), MOST)], []
+    for fold in range(FOLDS):
+        out, rest = np.isin(ids, chosen[fold::FOLDS]), np.isin(ids, np.delete(chosen, np.s_[fold::FOLDS]))
         missed += [np.linalg.norm(_ridge(inputs[rest], wanted[rest], strength) @ inputs[out] - wanted[out], axis=-1)]
     return float(np.concatenate(missed).mean())

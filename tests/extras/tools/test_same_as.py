@@ -74,7 +74,7 @@ def test_a_fine_tuning_starts_from_the_landmarks_that_its_points_are(cli, tmp_pa
     """Written into the made layout, which leaves the prepared set as it is; --same-as none starts from none."""
     write_named(tmp_path / "six")
     roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
-    flags = "--preset finetune --weights landmarks-open --epochs 1 --face 0 --misplaced 0 --amp off --num-nb 0"
+    flags = "--preset finetune --freeze backbone --weights landmarks-open --epochs 1 --face 0 --misplaced 0 --amp off --num-nb 0"
     words = ["--train --dataset", tmp_path / "six", flags, *roots]
     done = works(cli(*words, "--exp none --same-as none"))
     assert done.stderr.count("head begins with random weights") == 2 and "points follow" not in done.stderr

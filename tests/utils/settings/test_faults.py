@@ -64,7 +64,6 @@ def test_modes_that_do_not_go_together(flags, message):
         ("--train --weights a.onnx", "a.onnx is an exported file"),
         ("--train --openings 1 --no-refine", "openings.*--refine"),
         ("--train --visible 1 --no-refine", "visible.*--refine"),
-        ("--train --freeze landmarks --face 0", "--freeze landmarks.*--face 1"),
         ("--train --layout union --selected-index 1 0", "--selected-index is of one layout"),
         ("--compare 1", "--compare needs two runs: --compare 1 RUN"),
         ("--train --semi gssl", "needs faces to learn from"),

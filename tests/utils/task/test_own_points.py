@@ -1,4 +1,4 @@
-"""Points of an own layout as weighted means of a trained net's landmarks: `--freeze landmarks`, the preset few-shot."""
+"""Points of an own layout behind a net that stays as it is: `--freeze landmarks`, the presets few-shot and finetune."""
 
 from pathlib import Path
 
@@ -9,11 +9,12 @@ import yaml
 from conftest import LAYOUTS, fails, mean_face, refuses, rows, trained_once, works
 from hypothesis import given
 from hypothesis import strategies as st
+from small_nets import net_of
 
 from pipnet.landmark_net import open_net
 from utils.settings.layouts import Layouts
-from utils.task.own_points import fit_means
-from utils.train import checkpoint
+from utils.task.own_points import fit_means, net_with_points
+from utils.train import checkpoint, weight_files
 
 THERE = LAYOUTS.load("68")
 OWN = Layouts({"own": {"count": 3, "flip_index": [1, 0, 2], "interocular": [0, 1]}}).load("own")
@@ -87,9 +88,9 @@ def test_the_landmarks_stay_as_they_are(few, trained):
     images = np.random.default_rng(0).integers(0, 256, (3, *[after["net"]["input_size"]] * 2, 3), np.uint8)
     whole, part = (open_net(one.folder / "best.onnx", 1).predict(images) for one in (trained, few))
     np.testing.assert_allclose(
-        part["landmarks"], after["model"]["means.weight"].numpy() @ whole["landmarks"], atol=1e-5
+        part["landmarks"], after["model"]["points.weight"].numpy() @ whole["landmarks"], atol=1e-5
     )
-    np.testing.assert_array_equal(part["score"], whole["score"][:, after["model"]["means.nearest"].numpy()])
+    np.testing.assert_array_equal(part["score"], whole["score"][:, after["model"]["points.nearest"].numpy()])
     assert "what 000/best.pt was trained on" in (few.folder / "card.md").read_text()
     scores = rows(few.folder / "report" / "scores.csv")
     assert {row["model"] for row in scores} == {"torch", "onnx"} and len({row["NME %"] for row in scores}) == 1
@@ -98,8 +99,8 @@ def test_the_landmarks_stay_as_they_are(few, trained):
 
 
 def test_landmarks_that_the_net_has_are_chosen(few, trained, cli, tmp_path):
-    """To the bit, whatever the labels of the faces are."""
-    flags = "--train --preset few-shot --layout 12 --exp eyes --run-root"
+    """To the bit, where an output beside them is all that is trained."""
+    flags = "--train --preset few-shot --layout 12 --face 1 --exp eyes --run-root"
     assert "weighted mean" not in works(cli(flags, tmp_path, *few.places)).stderr
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     whole, eyes = predicted(trained.folder, images), predicted(tmp_path / "eyes", images)
@@ -107,9 +108,28 @@ def test_landmarks_that_the_net_has_are_chosen(few, trained, cli, tmp_path):
         assert torch.equal(eyes[name], whole[name][:, 36:48]), name
 
 
+def test_points_are_learnt_behind_the_net(few, trained, cli, tmp_path):
+    """Epochs make them better, change nothing else, and can be resumed."""
+    flags = "--train --preset few-shot --epochs 3 --epoch-steps 20 --learning-rate 0.003 --exp learnt --run-root"
+    given = [one for one in few.flags[: few.flags.index("--run-root")] if one not in ("--preset", "few-shot")]
+    works(cli(flags, tmp_path, *given))
+    before, after = (checkpoint.load(folder / "best.pt") for folder in (trained.folder, tmp_path / "learnt"))
+    for name, tensor in before["model"].items():
+        assert torch.equal(after["model"][name], tensor), name
+    errors = [float(row["points"]) for row in rows(tmp_path / "learnt" / "step.csv")]
+    assert errors[-1] < 0.95 * errors[0] and after["model"]["points.move"].any()
+    works(cli("--train --resume --epochs 4 --exp", tmp_path / "learnt"))
+
+
+def test_a_net_without_a_refiner_learns_no_points(monkeypatch):
+    known = {"net": {**net_of().spec, "refine": False}, "layout": THERE.to_dict()}
+    monkeypatch.setattr(weight_files, "_load_one", lambda file: ({}, known))
+    refuses("net.pt has no refiner.*--freeze backbone", net_with_points, OWN, [], None, "net.pt", None, 1, False)
+
+
 def test_what_such_a_net_cannot_do(few, cli, tmp_path):
     start = ["--train --layout 12 --exp other", *few.places, "--run-root", tmp_path]
-    fails(cli(*start, "--preset finetune", "--weights", few.folder / "best.pt"), "best.pt has points that are means")
+    fails(cli(*start, "--preset finetune", "--weights", few.folder / "best.pt"), "best.pt has points that were fitted")
     fails(
         cli(*start, "--preset few-shot --semi mean-teacher --ema 0.9 --unlabelled", few.places[1]), "--epochs 0.*--semi"
     )

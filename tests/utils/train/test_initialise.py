@@ -185,11 +185,17 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
     few, words = ([places.get(word, word) for word in command[2:]] for command in COMMANDS if "--layout" in command)
     taken, figures = ("--net", "--weights", "--input-size"), {}
     tuned = [word for flag, word in zip([""] + small, small, strict=False) if word not in taken and flag not in taken]
-    for name, extra in (("few", few), ("tuned", [*words, *tuned]), ("scratch", [*words, *small, "--freeze", "null"])):
-        done = cli(*extra, *roots, "--exp", name)
+    ways = {
+        "few": few,
+        "tuned": [*words, *tuned],
+        "mapped": [*words, *tuned, "--freeze", "backbone"],
+        "scratch": [*words, *small, "--freeze", "null"],
+    }
+    for name, way in ways.items():
+        done = cli(*way, *roots, "--exp", name)
         figures[name] = nme(done)
-        assert ("7 of 10 landmarks mapped, 3 from their nearest" in done.stderr) == (name == "tuned")
-    assert max(figures["few"], figures["tuned"]) < 0.7 * figures["scratch"], figures
+        assert ("7 of 10 landmarks mapped, 3 from their nearest" in done.stderr) == (name == "mapped")
+    assert max(figures["few"], figures["tuned"], figures["mapped"]) < 0.7 * figures["scratch"], figures
     stored = checkpoint.load(tmp_path / "runs" / "tuned" / "best.pt")
     assert stored["layout"]["name"] == "mine" and np.shape(stored["meanface"]) == (10, 2)
     (tmp_path / "mine.yaml").unlink()
