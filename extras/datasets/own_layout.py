@@ -69,7 +69,8 @@ def _known_layout(archive: Archive) -> Layout | None:
     names = archive.names
     fitting = archive.layouts.with_count(archive.columns["landmarks"].shape[1])
     chosen = [one for one in fitting if _same(names, one)]
-    chosen = chosen or [one for one in fitting if one.name == archive.root.name] or fitting
+    chosen = chosen or [one for one in fitting if one.name == archive.root.name]
+    chosen = chosen or [one for one in fitting if not _lacking_part(names, one)]
     return chosen[0] if len(chosen) == 1 and not _contradiction(names, chosen[0]) else None
 
 
@@ -99,12 +100,14 @@ def _only_layout(archive: Archive) -> Layout:
     """Return the layout with the set's number of points. UserError if there is none, or several."""
     names, faces = archive.names, archive.columns["landmarks"]
     fitting = archive.layouts.with_count(len(faces[0]))
-    if not fitting:
+    lacking = next((name for one in fitting if (name := _lacking_part(names, one))), "")
+    if not fitting or lacking:
         alone = [name for i, name in enumerate(names) if i not in _partners(names) and _is_open(name)]
         why = f" (none is made from the names, as no point is the mirror image of {', '.join(alone)})" if alone else ""
         raise UserError(
-            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many{why}; add a row with count "
-            f"and flip_index under layouts, or write it to a file and give that, --layout FILE.yaml{_proposed(names, faces)}"
+            f"{archive.root} has {len(faces[0])} landmarks, and no layout in args.yaml has as many"
+            f"{f' with {lacking} among them' if lacking else ''}{why}; add a row with count and flip_index under layouts, or "
+            f"write it to a file and give that, --layout FILE.yaml{_proposed(names, faces)}"
         )
     if len(fitting) > 1:
         raise UserError(
@@ -217,15 +220,22 @@ def _contradiction(names: list[str], layout: Layout) -> str:
 
 def _misplaced(names: list[str], layout: Layout) -> int | None:
     """Return the first point whose name has the word of another part of the face than it is of in the layout, or None."""
+    told = enumerate(_parts(name, layout) for name in names)
+    return next((i for i, parts in told if len(parts) == 1 and i not in parts[0]), None)
+
+
+def _lacking_part(names: list[str], layout: Layout) -> str:
+    """Return the first name without a word of a part of the face in the layout, where the names tell mirror images; else ""."""
+    return next((name for name in names if not _parts(name, layout)), "") if _partners(names) else ""
+
+
+def _parts(name: str, layout: Layout) -> list[set[int]]:
+    """Return the landmarks of each part of the face in a layout whose word is in a name."""
     parts: dict[str, set[int]] = {}
     for group, ids in layout.groups.items():
         if word := re.match(r"[a-z]{3,}", group.lower()):
             parts.setdefault(word[0].removesuffix("s").replace("pupil", "eye"), set()).update(ids)
-    for i, name in enumerate(map(normalised, names)):
-        told = [ids for word, ids in parts.items() if word in name.replace("mouth", "lip")]
-        if len(told) == 1 and i not in told[0]:
-            return i
-    return None
+    return [ids for word, ids in parts.items() if word in normalised(name).replace("mouth", "lip")]
 
 
 def check_upright(archive: Archive, layout: Layout) -> None:

@@ -145,6 +145,16 @@ def test_the_row_of_a_missing_layout_is_printed_whole(tmp_path, names):
     prepared("coco", root, tmp_path / "data", layout=name, layouts=layouts)
 
 
+def test_a_layout_without_one_of_the_named_parts_is_another(tmp_path):
+    """Even if it has as many points."""
+    faces = [FIVE + i for i in range(3)]
+    names = ["left_eye", "right_eye", "chin", "cheek_left", "cheek_right"]
+    found = prepared("coco", write_coco(tmp_path / "dots", faces, names=names), tmp_path / "data")
+    assert read_meta(found)["layout"] == "dots"
+    one_sided = write_coco(tmp_path / "one", faces, names=["left_eye", "right_eye", "nose", "chin", "left_cheek"])
+    refuses("with chin among them.*mirror image of left_cheek", prepared, "coco", one_sided, tmp_path / "data")
+
+
 def test_no_row_is_guessed_from_the_places_of_points(tmp_path):
     root = write_pairs(tmp_path / "set", [np.array(list(NINE.values())[:9], float)])
     assert "mine" not in refuses("9 landmarks.*flip_index", prepared, "points", root, tmp_path / "data")
