@@ -1,4 +1,6 @@
-"""Which landmarks of a trained net a user's own points are, as that net sees the faces in which they are labelled."""
+"""How a user's own points lie beside the landmarks of a trained net, as that net sees the faces in which they are labelled:
+which landmarks they are, and whether their crops are such as that net has learnt.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 from loguru import logger
 
 from extras.tools.label_check import FEWEST, beside, see
+from pipnet.geometry import Protocol, crop_box
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from utils.data.faces import evenly
@@ -21,7 +24,8 @@ from utils.train.initialise import shared_landmarks
 from utils.train.ranks import Ranks
 from utils.train.weight_files import load_weights
 
-MOST = 200  # faces that are looked at
+MOST, FEW = 200, 50  # faces that are looked at, for points and for crops
+ALIKE, CLOSE, SHIFTED = 1.25, 1.15, 0.12  # ratios of the sizes of crops; distance of their centres, in crops
 NEAR, STEADY = 0.06, 0.03  # face sizes: usual distance from the net's landmark, and median deviation from that place
 
 
@@ -36,8 +40,13 @@ class Match(NamedTuple):
 def with_same_landmarks(task_data: TaskData, ranks: Ranks) -> TaskData:
     """Return the sets of a training with `same_as` in the row of their layout, if that shares no landmark with the net of
     --weights. It is also written into the layout file that was made from names of points, and logged.
+
+    A training that keeps the landmarks of that net needs no such row; its crops are compared with those of that net instead.
     """
     layout, settings = task_data.layout, task_data.settings
+    if settings.train.freeze == "landmarks":
+        ranks.agree(lambda: _check_crops(task_data))
+        return task_data
     row = ranks.agree(lambda: _proposed_row(task_data))
     if not row:
         return task_data
@@ -82,6 +91,48 @@ def _proposed_row(task_data: TaskData) -> dict[str, Any] | None:
         f"these (--same-as none: from none); same_as: {row['same_as']}{place}"
     )
     return row
+
+
+def _check_crops(task_data: TaskData) -> None:
+    """Warn if the crops of a training lie otherwise on the faces than those that the net of --weights was trained with."""
+    settings, weights = task_data.settings, task_data.settings.net.weights
+    net, faces = open_landmark_net(Path(weights), task_data.sets.defaults), task_data.crops(task_data.splits())
+    here = Protocol(**task_data.training[0].meta["protocol"])
+    if not here.square == net.protocol.square == "max":
+        return
+    faces = faces.only(evenly(len(faces), FEW))
+    _, found = see(faces, Landmarker(net))
+    size, border = faces.geometry.size, faces.geometry.border
+    own = (faces.read("frame")["frame"][:, 0] * size + border).reshape(-1, 4)
+    usual = net.protocol._replace(border="real", rounding="float")
+    wanted = np.stack([crop_box(net.box_of(points)[:4], usual, 0, 0) for points in found])
+    (low, high), middle = (wanted[:, :2], wanted[:, 2:]), border + size / 2
+    side, off = (high - low)[:, 0], (high + low)[:, 1] / 2
+    larger, lower = float(np.median(side / size)), float(np.median((middle - off) / side))
+    if 1 / ALIKE < larger < ALIKE and abs(lower) < SHIFTED:
+        return
+    sides = own[:, 2:] - own[:, :2]
+    scale = round(float(np.median(side / sides.max(1))), 2)
+    shift = round(float(np.median((off - own[:, 1::2].mean(1)) / sides[:, 1])), 2)
+    fitting = here._replace(scale_x=scale, scale_y=scale, shift_y=shift)
+    known = {name: Protocol(**row) for name, row in settings.protocols.items()}
+    name = next((name for name, one in known.items() if _alike(one, fitting)), None)
+    row = ", ".join(f"{key}: {value}" for key, value in fitting._asdict().items())
+    remedy = (
+        f"give --protocol {name}"
+        if name
+        else f"write below protocols in args.yaml: own: {{{row}}}, and give --protocol own"
+    )
+    logger.warning(
+        f"faces are {larger:.2f} times as large in these crops as in those that {weights} was trained with, and lie "
+        f"{abs(lower):.2f} crops {'higher' if lower > 0 else 'lower'}; {remedy}"
+    )
+
+
+def _alike(one: Protocol, other: Protocol) -> bool:
+    """Return whether two protocols make about the same crops of a face."""
+    same = one.square == other.square and 1 / CLOSE < one.scale_x / other.scale_x < CLOSE and one.scale_x == one.scale_y
+    return same and abs(one.shift_y - other.shift_y) < SHIFTED
 
 
 def match(labels: np.ndarray, found: np.ndarray, layout: Layout, there: Layout) -> list[Match]:

@@ -86,10 +86,9 @@ def landmark_experiment(task_data: TaskData, ranks: Ranks, apart: np.ndarray | N
 
 def train_landmarks(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net in the run's folder."""
-    keys = task_data.settings.train
-    if not resume and rooms.tools and BEGUN[0](task_data.settings) and keys.freeze != "landmarks":
+    if not resume and rooms.tools and BEGUN[0](task_data.settings):
         task_data = rooms.tools.with_same_landmarks(task_data, ranks)
-    if keys.semi:
+    if task_data.settings.train.semi:
         rooms.semi.train_semi(task_data, ranks, run, resume)
         return
     train(landmark_experiment(task_data, ranks), run, ranks, resume)

@@ -21,7 +21,7 @@ from pipnet.layout import Layout
 from utils.data.faces import Faces, evenly
 from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.settings.union import Union, layout_of
-from utils.train.initialise import InitialWeights, shared_landmarks, warn_of_size
+from utils.train.initialise import InitialWeights, shared_landmarks
 from utils.train.make_net import build_net, trained_states
 from utils.train.ranks import Ranks
 from utils.train.weight_files import load_weights
@@ -113,7 +113,7 @@ def net_with_points(
         fit = Fit(np.eye(there.count)[chosen], np.array(chosen), np.zeros(layout.count))
         words = f"{layout.count} of {there.count} are chosen"
     else:
-        fit = _fitted(net.net, faces, layout, there, known, ranks)
+        fit = _fitted(net.net, faces, layout, there, ranks)
         words = _in_words(fit, layout, weights)
     net.points.weight.copy_(torch.from_numpy(fit.weight))
     net.points.nearest.copy_(torch.from_numpy(fit.nearest))
@@ -136,12 +136,9 @@ def _in_words(fit: Fit, layout: Layout, weights: str) -> str:
     return f"each point is a weighted mean of these (distance of left-out labels in % of the face's size: {told})"
 
 
-def _fitted(net: Trainable, faces: Faces, layout: Layout, there: Layout, known: dict[str, Any], ranks: Ranks) -> Fit:
-    """Return the fit to faces of what a net of layout `there` finds in them. known: its checkpoint."""
+def _fitted(net: Trainable, faces: Faces, layout: Layout, there: Layout, ranks: Ranks) -> Fit:
+    """Return the fit to faces of what a net of layout `there` finds in them."""
     found = predict_all(torch_predictor(net, ranks.device), faces, there, ranks=ranks).landmarks.numpy()
-    if known.get("meanface"):
-        larger = similarity(np.reshape(known["meanface"], (-1, 2)), np.median(found, 0))[:, :2]
-        warn_of_size(float(np.sqrt(np.linalg.det(larger))), "--weights", logger.warning)
     row = faces.read("nominal", "known")
     labels = np.where(row["known"][..., None], row["nominal"], np.nan).astype(np.float64)
     return fit_means(labels, found, layout, there)

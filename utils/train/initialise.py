@@ -147,9 +147,14 @@ def start_from(
         if start:
             mapped, words, scale = start
             random = f"the head begins with random weights, not with those of {file}{words}"
-            doubt = "" if mapped else f"{random}; the preset finetune is too short for it: --freeze norms --epochs 60"
+            doubt = "" if mapped else f"{random}; a short training is not enough for it: --freeze norms --epochs 60"
             stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | mapped
-            warn_of_size(scale, file, warn)
+            if not 1 / ALIKE < scale < ALIKE:
+                warn(
+                    f"faces are {scale:.2f} times as large in these crops as in those of {file}; give the --protocol whose "
+                    f"scale_x and scale_y are {scale:.2f} times those of this one (square has 1.2, inner 2.0), or add such a "
+                    "row below protocols in args.yaml"
+                )
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
     if not any(
         tensor.is_floating_point()
@@ -169,16 +174,6 @@ def start_from(
     return InitialWeights(
         f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows, doubt
     )
-
-
-def warn_of_size(scale: float, file: Path | str, warn: Callable[[str], None]) -> None:
-    """Warn if faces are larger or smaller in a training's crops than in those of the net in a file. scale: how many times."""
-    if not 1 / ALIKE < scale < ALIKE:
-        warn(
-            f"faces are {scale:.2f} times as large in these crops as in those of {file}; give the --protocol whose scale_x and "
-            f"scale_y are {scale:.2f} times those of this one (square has 1.2, inner 2.0), or add such a row below protocols in "
-            "args.yaml"
-        )
 
 
 @cache
@@ -290,8 +285,8 @@ def _mapped_head(
     old_meanface = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
     scale = 1.0
     if old_meanface is not None and len(same) > 1:
-        linear = similarity(old_meanface[list(same.values())], meanface[list(same)])
-        scale = float(np.sqrt(np.linalg.det(linear[:, :2])))
+        linear = similarity(old_meanface[list(same.values())], meanface[list(same)])[:, :2]
+        scale = float(np.sqrt(np.linalg.det(linear)))
     origins = nearest_origins(same, meanface, old_meanface)
     rows = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
     remapped = net.head.remapped(rows, spec, net.spec, origins, meanface)
