@@ -61,6 +61,7 @@ PLACES = {  # {room: MODULE:NAME, or MODULE, of all that the core calls}
         "extras.tools.audit:audit",
         "extras.tools.predict:run_prediction",
         "extras.tools.predict:target_of",
+        "extras.tools.same_as:fitting_crops",
         "extras.tools.same_as:with_same_landmarks",
         "extras.tools.show:show_sets",
         "extras.tools.sweep:sweep",

@@ -40,13 +40,8 @@ class Match(NamedTuple):
 def with_same_landmarks(task_data: TaskData, ranks: Ranks) -> TaskData:
     """Return the sets of a training with `same_as` in the row of their layout, if that shares no landmark with the net of
     --weights. It is also written into the layout file that was made from names of points, and logged.
-
-    A training that keeps the landmarks of that net needs no such row; its crops are compared with those of that net instead.
     """
     layout, settings = task_data.layout, task_data.settings
-    if settings.train.freeze == "landmarks":
-        ranks.agree(lambda: _check_crops(task_data))
-        return task_data
     row = ranks.agree(lambda: _proposed_row(task_data))
     if not row:
         return task_data
@@ -93,40 +88,36 @@ def _proposed_row(task_data: TaskData) -> dict[str, Any] | None:
     return row
 
 
-def _check_crops(task_data: TaskData) -> None:
-    """Warn if the crops of a training lie otherwise on the faces than those that the net of --weights was trained with."""
+def fitting_crops(task_data: TaskData) -> tuple[str, dict[str, Any]] | None:
+    """Return (what differs in words, the row of the protocol that fits) if the crops of the training sets lie otherwise on the
+    faces than those that the net of --weights was trained with; None if they do not, and for a net that cannot tell a face.
+    """
     settings, weights = task_data.settings, task_data.settings.net.weights
     net, faces = open_landmark_net(Path(weights), task_data.sets.defaults), task_data.crops(task_data.splits())
     here = Protocol(**task_data.training[0].meta["protocol"])
-    if not here.square == net.protocol.square == "max":
-        return
+    if not (net.face and here.square == net.protocol.square == "max"):
+        return None
     faces = faces.only(evenly(len(faces), FEW))
     _, found = see(faces, Landmarker(net))
     size, border = faces.geometry.size, faces.geometry.border
     own = (faces.read("frame")["frame"][:, 0] * size + border).reshape(-1, 4)
     usual = net.protocol._replace(border="real", rounding="float")
     wanted = np.stack([crop_box(net.box_of(points)[:4], usual, 0, 0) for points in found])
-    (low, high), middle = (wanted[:, :2], wanted[:, 2:]), border + size / 2
-    side, off = (high - low)[:, 0], (high + low)[:, 1] / 2
-    larger, lower = float(np.median(side / size)), float(np.median((middle - off) / side))
+    side, off = wanted[:, 2] - wanted[:, 0], wanted[:, 1::2].mean(1)
+    larger, lower = float(np.median(side / size)), float(np.median((border + size / 2 - off) / side))
     if 1 / ALIKE < larger < ALIKE and abs(lower) < SHIFTED:
-        return
+        return None
     sides = own[:, 2:] - own[:, :2]
     scale = round(float(np.median(side / sides.max(1))), 2)
     shift = round(float(np.median((off - own[:, 1::2].mean(1)) / sides[:, 1])), 2)
     fitting = here._replace(scale_x=scale, scale_y=scale, shift_y=shift)
-    known = {name: Protocol(**row) for name, row in settings.protocols.items()}
-    name = next((name for name, one in known.items() if _alike(one, fitting)), None)
-    row = ", ".join(f"{key}: {value}" for key, value in fitting._asdict().items())
-    remedy = (
-        f"give --protocol {name}"
-        if name
-        else f"write below protocols in args.yaml: own: {{{row}}}, and give --protocol own"
+    known = (Protocol(**row) for row in settings.protocols.values())
+    fitting = next((one for one in known if _alike(one, fitting)), fitting)
+    words = (
+        f"faces are {larger:.2f} times as large in crops around these points as in those that {weights} was trained with, and "
+        f"lie {abs(lower):.2f} crops {'higher' if lower > 0 else 'lower'}"
     )
-    logger.warning(
-        f"faces are {larger:.2f} times as large in these crops as in those that {weights} was trained with, and lie "
-        f"{abs(lower):.2f} crops {'higher' if lower > 0 else 'lower'}; {remedy}"
-    )
+    return words, fitting._asdict()
 
 
 def _alike(one: Protocol, other: Protocol) -> bool:

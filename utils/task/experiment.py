@@ -86,9 +86,10 @@ def landmark_experiment(task_data: TaskData, ranks: Ranks, apart: np.ndarray | N
 
 def train_landmarks(task_data: TaskData, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net in the run's folder."""
-    if not resume and rooms.tools and BEGUN[0](task_data.settings):
+    settings = task_data.settings
+    if not resume and rooms.tools and BEGUN[0](settings) and settings.train.freeze != "landmarks":
         task_data = rooms.tools.with_same_landmarks(task_data, ranks)
-    if task_data.settings.train.semi:
+    if settings.train.semi:
         rooms.semi.train_semi(task_data, ranks, run, resume)
         return
     train(landmark_experiment(task_data, ranks), run, ranks, resume)

@@ -7,11 +7,13 @@ tests(task_data, ranks, run, stored): returns the `Evaluation` of a run; stored:
 yet
 """
 
+from dataclasses import replace
+
 from loguru import logger
 
 from utils.data.sets import Sets
 from utils.settings import rooms
-from utils.settings.rules import ROUNDS
+from utils.settings.rules import BEGUN, ROUNDS
 from utils.task.check_sets import doubts
 from utils.task.evaluation import landmark_evaluation as tests
 from utils.task.experiment import train_landmarks as train
@@ -19,13 +21,30 @@ from utils.task.task_data import TaskData
 from utils.task.task_data import prepare as prepare_sets
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
+from utils.train.settings import with_protocol
 
 __all__ = ["prepare", "show", "tests", "train"]
 
 
 def prepare(sets: Sets, ranks: Ranks, train: bool, test: bool) -> TaskData:
-    """Return the sets of a run, see `utils.task.task_data.prepare`. Log what is doubtful about the training sets."""
+    """Return the sets of a run, see `utils.task.task_data.prepare`. Log what is doubtful about the training sets.
+
+    Without --protocol, points that are learnt behind a net get such crops as that net was trained with.
+    """
     prepared = prepare_sets(sets, ranks, train, test)
+    settings = prepared.settings
+    if train and rooms.tools and BEGUN[0](settings) and settings.train.freeze == "landmarks":
+        misfit = ranks.agree(lambda: rooms.tools.fitting_crops(prepared))
+        if misfit and sets.data.protocol:
+            logger.warning(f"{misfit[0]}; leave --protocol out, and they are made as there")
+        elif misfit:
+            name, protocols = with_protocol(None, misfit[1], settings.protocols)
+            logger.info(
+                f"{misfit[0]}: they are made with protocol {name}, {misfit[1]} (--protocol square: as they were)"
+            )
+            data = replace(sets.data, protocol=name)
+            sets = replace(sets, settings=sets.settings._replace(data=data, protocols=protocols))
+            prepared = prepare_sets(sets, ranks, train, test)
     for line in doubts(prepared) if train and ranks.first else ():
         logger.warning(line)
     return prepared

@@ -1,7 +1,8 @@
 """Points of an own layout behind a trained net: weighted means of the landmarks that it finds, fitted to few labelled faces.
 
 The weights are those of a ridge regression towards the nearest landmark, in the frame of the usual face. Faces that are left
-out choose how strongly they are held there. A face and its mirror image count as two. A label that lies far off counts less.
+out choose how strongly they are held there. Points with a mirror partner are also fitted in mirror images. A label that lies
+far off counts less.
 """
 
 from collections.abc import Collection
@@ -162,7 +163,9 @@ def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) ->
             f"{FEWEST} or more are needed; label it in more faces, or leave the point out"
         )
     ids = np.tile(np.arange(len(labels)), 2)
-    known = np.concatenate([known, known[:, layout.flip_index]])
+    partner = np.array(layout.flip_index)
+    # a point without a partner may lie on one side
+    known = np.concatenate([known, known[:, partner] & (partner != np.arange(layout.count))])
     labels, found = (
         np.concatenate([faces, (faces * (-1, 1))[:, order]])
         for faces, order in ((labels, layout.flip_index), (found, there.flip_index))

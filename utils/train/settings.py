@@ -75,7 +75,7 @@ def _of_trained_run(command: Command, run: Run, stored: dict[str, Any]) -> Setti
     if not run.alone:
         args, trained_root = _with_own_paths(args, command, run)
     if stored["protocol"]:  # a detector has none
-        name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], command.defaults.protocols)
+        name, protocols = with_protocol(args.get("protocol"), stored["protocol"], command.defaults.protocols)
         args, command = {**args, "protocol": name}, command.with_tables(protocols=protocols)
     file, detector = run.last if command.has("resume") else run.weights, stored["args"].get("detector_weights")
     old = Trained(args, file, run.alone, "system" in stored, detector)
@@ -221,7 +221,7 @@ def _prepared_in(name: str, root: Path) -> str:
     return str(folder) if folder and read_yaml(folder / "meta.yaml").get("dataset") != name else name
 
 
-def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+def with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """Return (name of a net's crop protocol, all protocols with it).
     If `name` is another protocol in args.yaml, make a new name.
 

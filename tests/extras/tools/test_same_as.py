@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import LAYOUTS, mean_face, works
+from conftest import LAYOUTS, mean_face, rows, works
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,19 +54,18 @@ def test_a_point_that_wanders_is_matched_with_none():
     assert [one[:2] for one in match(labels, found, layout, LAYOUTS.load("68"))] == [(0, NOSE)]
 
 
-def write_named(folder: Path, order: int = 1) -> None:
-    """Write rendered faces with six named points. order: -1 writes y before x."""
-    rows = [["file", *(f"{name}_{axis}" for name in SIX for axis in "xy")]]
+def write_named(folder: Path, order: int = 1, names: list[str] = SIX) -> None:
+    """Write rendered faces with some of six named points. order: -1 writes y before x."""
+    table = [["file", *(f"{name}_{axis}" for name in names for axis in "xy")]]
+    ids = [SAME[SIX.index(name)] for name in names]
     for split, numbers in (("train", range(16)), ("test", range(TEST_INDEX, TEST_INDEX + 4))):
         (folder / split).mkdir(parents=True)
         for number in numbers:
             face = render(1, number)
             cv2.imwrite(str(folder / split / f"{number}.jpg"), face.image)
-            rows.append(
-                [f"{split}/{number}.jpg", *(face.landmarks[list(SAME.values())] - 0.5)[:, ::order].ravel().tolist()]
-            )
+            table.append([f"{split}/{number}.jpg", *(face.landmarks[ids] - 0.5)[:, ::order].ravel().tolist()])
     with open(folder / "labels.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows(table)
 
 
 @pytest.mark.slow
@@ -95,3 +94,22 @@ def test_a_fine_tuning_starts_from_the_landmarks_that_its_points_are(cli, tmp_pa
     few = ["--train --preset few-shot --weights landmarks-open", *roots, "--dataset"]
     assert "follow no landmark" not in works(cli(*few, tmp_path / "six", "--exp few")).stderr
     assert "follow no landmark" in works(cli(*few, tmp_path / "exchanged", "--exp wrong")).stderr
+
+
+@pytest.mark.slow
+def test_crops_of_few_points_are_those_that_the_net_has_learnt(cli, tmp_path):
+    """Four points make small crops, in which the net would see a part of the face."""
+    write_named(tmp_path / "four", names=SIX[:4])
+    words = ["--train --test --preset few-shot --weights landmarks-open --norm box --dataset", tmp_path / "four"]
+    words += ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
+    assert "they are made with protocol " in works(cli(*words, "--exp fitting")).stderr
+    typed = works(cli(*words, "--exp typed --protocol square"))
+    assert "leave --protocol out" in typed.stderr
+    scales = [
+        checkpoint.load(tmp_path / "runs" / run / "best.pt")["protocol"]["scale_x"] for run in ("fitting", "typed")
+    ]
+    assert scales[0] > 1.5 > scales[1]
+    errors = [
+        float(rows(tmp_path / "runs" / run / "report" / "scores.csv")[0]["NME %"]) for run in ("fitting", "typed")
+    ]
+    assert errors[0] < errors[1]
