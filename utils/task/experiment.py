@@ -124,7 +124,7 @@ def start_net(task_data: TaskData, faces: Faces, ranks: Ranks, last: Path | None
         check_resumed(task_data, last)
     outputs = auxiliary_outputs(vars(settings.loss))
     if train.freeze == "landmarks" and has_own_points(layout, outputs, begun_with):
-        net, started = net_with_points(layout, outputs, faces, begun_with, ranks, train.epochs, bool(last))
+        net, started = net_with_points(layout, settings, faces, begun_with, ranks, bool(last))
     else:
         net, started = _mapped_net(task_data, faces, begun_with, bool(last))
     if train.teacher:

@@ -1,8 +1,8 @@
 """Points of an own layout behind a trained net: weighted means of the landmarks that it finds, fitted to few labelled faces.
 
 The weights are those of a ridge regression towards the nearest landmark, in the frame of the usual face. Faces that are left
-out choose how strongly they are held there. Points with a mirror partner are also fitted in mirror images. A label that lies
-far off counts less.
+out choose how strongly they are held there. A face and its mirror image count as two, but for a
+point of one side without a partner. A label that lies far off counts less.
 """
 
 from collections.abc import Collection
@@ -17,13 +17,16 @@ from numpy import ndarray
 from nets import Trainable
 from nets.registry import TERMS
 from pipnet.errors import UserError
+from pipnet.flags import flag
 from pipnet.geometry import similarity, transform
 from pipnet.layout import Layout
 from utils.data.faces import Faces, evenly
 from utils.evaluate.evaluate import predict_all, torch_predictor
+from utils.settings.config import Settings
 from utils.settings.union import Union, layout_of
+from utils.train.checkpoint import STRUCTURE
 from utils.train.initialise import InitialWeights, shared_landmarks
-from utils.train.make_net import build_net, trained_states
+from utils.train.make_net import auxiliary_outputs, build_net, trained_states
 from utils.train.ranks import Ranks
 from utils.train.weight_files import load_weights
 
@@ -39,6 +42,7 @@ STRENGTHS = (
 )  # of the ridge; with the last one a point stays at its landmark
 FOLDS, MOST = 5, 300  # folds of so many faces at most, which choose the strength
 FEWEST = 4  # faces that label a point
+ASIDE = 0.1  # sizes of the usual face: distance from its middle
 WRONG = 0.15  # sizes of the usual face: error of a point that no landmark tells
 ROUNDS, FAR = 4, 2.0  # of weights for labels; multiple of the median distance from which on a label counts less
 
@@ -81,18 +85,25 @@ def outputs_beside(known: dict[str, Any], own: Collection[str], refined: bool) -
 
 
 def net_with_points(
-    layout: Layout, outputs: Collection[str], faces: Faces, weights: str, ranks: Ranks, epochs: int, resumed: bool
+    layout: Layout, settings: Settings, faces: Faces, weights: str, ranks: Ranks, resumed: bool
 ) -> tuple[Trainable, InitialWeights]:
     """Return the net in a file with points of `layout` in place of its landmarks, and the origin of its weights.
 
-    The points are landmarks that are chosen, if `outputs` beside the landmarks are all that is trained and the net has these
+    The points are landmarks that are chosen, if outputs beside the landmarks are all that is trained and the net has these
     landmarks. Others are fitted to `faces`, and learnt if there are epochs. resumed: whether the file is the training's own,
     from which the weights come later.
     """
+    outputs, epochs = auxiliary_outputs(vars(settings.loss)), settings.train.epochs
     tensors, known = load_weights(weights)
     spec, there = known["net"], layout_of(known["layout"])
     if isinstance(layout, Union):
         raise UserError("--freeze landmarks gives the points of one layout, not of several; give a plain --layout")
+    for key in STRUCTURE:
+        if key in spec and getattr(settings.net, key) not in (None, spec[key]):
+            raise UserError(
+                f"--freeze landmarks keeps the net of {weights}, which has {key} {spec[key]}; leave {flag(key)} out, or give "
+                "--freeze backbone"
+            )
     chosen = _chosen(layout, there)
     again = "points" in spec and (resumed or bool(outputs))
     if "points" in spec and not (again and chosen == [*range(there.count)]):
@@ -164,8 +175,8 @@ def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) ->
         )
     ids = np.tile(np.arange(len(labels)), 2)
     partner = np.array(layout.flip_index)
-    # a point without a partner may lie on one side
-    known = np.concatenate([known, known[:, partner] & (partner != np.arange(layout.count))])
+    aside = np.abs(np.nanmedian(labels[..., 0] - found[..., 0].mean(1, keepdims=True), 0)) > ASIDE
+    known = np.concatenate([known, known[:, partner] & ~(aside & (partner == np.arange(layout.count)))])
     labels, found = (
         np.concatenate([faces, (faces * (-1, 1))[:, order]])
         for faces, order in ((labels, layout.flip_index), (found, there.flip_index))

@@ -250,7 +250,8 @@ def _start(settings: Settings, command: Command) -> dict:
         return {}
     train, taken = settings.train, checkpoint.structure(tensors, known, command.defaults) if tensors else {}
     if taken and train.epochs and train.freeze == "landmarks" and "freeze" not in command.given:
-        if not taken.get("refine") or taken.get("reinit"):  # it cannot learn points behind its landmarks
+        other = any(command.given.get(key, value) != value for key, value in taken.items())
+        if other or not taken.get("refine") or taken.get("reinit"):  # no points can be learnt behind such a net
             taken["freeze"] = "backbone"
     freeze = taken.get("freeze", train.freeze)
     if known:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, fails, mean_face, refuses, rows, trained_once, works
+from conftest import LAYOUTS, fails, mean_face, refuses, rows, settings, trained_once, works
 from hypothesis import given
 from hypothesis import strategies as st
 from small_nets import net_of
@@ -124,7 +124,10 @@ def test_points_are_learnt_behind_the_net(few, trained, cli, tmp_path):
 def test_a_net_without_a_refiner_learns_no_points(monkeypatch):
     known = {"net": {**net_of().spec, "refine": False}, "layout": THERE.to_dict()}
     monkeypatch.setattr(weight_files, "_load_one", lambda file: ({}, known))
-    refuses("net.pt has no refiner.*--freeze backbone", net_with_points, OWN, [], None, "net.pt", None, 1, False)
+    keys = {key: known["net"][key] for key in ("net", "head", "input_size")}
+    given = OWN, settings(**keys, epochs=1), None, "net.pt", None, False
+    refuses("net.pt has no refiner.*--freeze backbone", net_with_points, *given)
+    refuses("input_size.*--input-size", net_with_points, OWN, settings(**{**keys, "input_size": 320}), *given[2:])
 
 
 def test_what_such_a_net_cannot_do(few, cli, tmp_path):
