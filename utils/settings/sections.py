@@ -305,9 +305,9 @@ class TrainSettings:
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
     epoch_steps: int | None = key("optimizer steps per epoch; null: one pass over the training faces", 1)
     freeze: str | None = key(
-        "backbone: train only the head and the stages behind it; landmarks: those of --weights stay, points of another layout "
-        "become weighted means of them, and only outputs beside them are trained; norms: batch norms keep their statistics; "
-        "null: train everything",
+        "backbone: train only the head and the stages behind it; landmarks: those of --weights stay; outputs beside them are "
+        "trained, or points of the training set are fitted to them and learnt behind them; norms: batch norms keep their "
+        "statistics; null: train everything",
         choices=("norms", "backbone", "landmarks"),
         task="landmarks",
         change="never",
