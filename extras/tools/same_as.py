@@ -94,6 +94,8 @@ def fitting_crops(task_data: TaskData) -> tuple[str, dict[str, Any]] | None:
     """
     settings, weights = task_data.settings, task_data.settings.net.weights
     net, faces = open_landmark_net(Path(weights), task_data.sets.defaults), task_data.crops(task_data.splits())
+    whole = faces.read("known")["known"].all(1)
+    faces = faces.only(whole) if whole.sum() >= FEWEST else faces  # a face without a point has a smaller crop
     here = Protocol(**task_data.training[0].meta["protocol"])
     if not (net.face and here.square == net.protocol.square == "max"):
         return None

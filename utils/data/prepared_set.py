@@ -287,7 +287,7 @@ def _in_order(splits: list[Split], several: list[Faces]) -> np.ndarray | None:
 def _as_seen(split: Split, faces: Faces, layout: Layout, states: list[str], geometry: CropGeometry) -> Faces:
     """Return the faces of a split as a net of `layout` sees them. Hidden labels are unknown."""
     meta, rule = split.set.meta, None
-    if split.labelled and meta["layout"] != layout.stored:
+    if split.labelled and not split.set.layouts.same(meta["layout"], layout.stored):
         rule = labels_to(layout, split.set.labelled, split.set.layouts)
         if rule is None:
             raise UserError(

@@ -135,7 +135,7 @@ def comparison_of(layout: Layout, labelled: Labelled, layouts: Layouts) -> Compa
     stored = labelled.stored
     if own := member_of(layout, labelled):
         return Comparison(own.layout, own.index)
-    if stored == layout.stored:
+    if layouts.same(stored, layout.stored):
         return Comparison(layout)
     for part in sorted(members_of(layout).values(), key=lambda part: -part.layout.count):
         index = part.index if isinstance(layout, Union) else None

@@ -55,6 +55,11 @@ class Layouts(NamedTuple):
         """Return the layouts of that many landmarks."""
         return [self.load(name) for name, row in self.rows.items() if row.get("count") == count]
 
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two rows are one layout, such as those that were made from the same names for two folders."""
+        rows = [without_same(self.rows[name]) for name in (one, other) if name in self.rows]
+        return one == other or (len(rows) == 2 and rows[0] == rows[1])
+
     def is_union(self, name: str | None) -> TypeGuard[str]:
         """Return whether a row stands for the layouts of all training sets together: it has `conventions` instead of
         `count`.

@@ -43,7 +43,7 @@ STRENGTHS = (
 FOLDS, MOST = 5, 300  # folds of so many faces at most, which choose the strength
 FEWEST = 4  # faces that label a point
 ASIDE = 0.1  # sizes of the usual face: distance from its middle
-WRONG = 0.15  # sizes of the usual face: error of a point that no landmark tells
+WRONG = 0.08  # sizes of the usual face: error of a point that no landmark tells
 ROUNDS, FAR = 4, 2.0  # of weights for labels; multiple of the median distance from which on a label counts less
 
 

@@ -13,6 +13,7 @@ from utils.settings.csv_files import write_csv
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 
+RISEN = 0.05  # share of the first loss; less is noise
 ONLY_LAST = ("solver", "rows", "times", "best")  # values of last.pt that best.pt lacks
 
 
@@ -61,7 +62,7 @@ class History:
             return False
         first, last = self.rows[0], self.rows[-1]
         # the figure is NaN without validation
-        return last["loss"] > first["loss"] and not last[self.figure] < first[self.figure]
+        return last["loss"] - first["loss"] > RISEN * abs(first["loss"]) and not last[self.figure] < first[self.figure]
 
     def write_tables(self, folder: Path) -> None:
         """Write step.csv and time.csv to a run's folder, a row for each epoch."""

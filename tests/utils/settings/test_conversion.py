@@ -215,3 +215,14 @@ def test_predictions_are_converted_as_landmarks_are(faces, tmp_path):
     assert comparison_of(LAYOUTS.load("12"), Labelled("own", "98"), LAYOUTS).layout.name == "12"
     for name in ("68", "68-faces68"):  # the second one is that of a set with a convention of its own
         assert comparison_of(replace(KNOWN["68"], name=name), Labelled("own", "29"), LAYOUTS).layout.count == 27
+
+
+def test_two_rows_of_the_same_points_are_one_layout():
+    """Such as those that were made from the names of two folders; a net of one is compared with labels of the other."""
+    row = {"count": 2, "flip_index": [1, 0], "groups": {"left_eye": [0], "right_eye": [1]}}
+    rows = {"one": row, "two": {**row, "same_as": {"68": {0: 36}}}, "third": {**row, "groups": {"eyes": [0, 1]}}}
+    layouts = LAYOUTS.with_rows(rows)
+    assert layouts.same("one", "two") and layouts.same("68", "68") and not layouts.same("one", "third")
+    assert not layouts.same("one", "unknown")
+    ways = [comparison_of(layouts.load("one"), Labelled("set", name), layouts) for name in ("two", "third")]
+    assert ways[0] is not None and ways[0].layout.name == "one" and ways[1] is None
