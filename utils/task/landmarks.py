@@ -8,12 +8,13 @@ yet
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from loguru import logger
 
 from utils.data.sets import Sets
 from utils.settings import rooms
-from utils.settings.rules import BEGUN, ROUNDS
+from utils.settings.rules import ROUNDS
 from utils.task.check_sets import doubts
 from utils.task.evaluation import landmark_evaluation as tests
 from utils.task.experiment import train_landmarks as train
@@ -33,7 +34,9 @@ def prepare(sets: Sets, ranks: Ranks, train: bool, test: bool) -> TaskData:
     """
     prepared = prepare_sets(sets, ranks, train, test)
     settings = prepared.settings
-    if train and rooms.tools and BEGUN[0](settings) and settings.train.freeze == "landmarks":
+    weights = Path(settings.net.weights)  # may be gone where a trained run is used
+    begins = train and settings.trained_root is None and weights.is_file()
+    if begins and rooms.tools and settings.train.freeze == "landmarks":
         misfit = ranks.agree(lambda: rooms.tools.fitting_crops(prepared))
         if misfit and sets.data.protocol:
             logger.warning(f"{misfit[0]}; leave --protocol out, and they are made as there")

@@ -1,5 +1,6 @@
 """Points of an own layout behind a net that stays as it is: `--freeze landmarks`, the presets few-shot and finetune."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_points_are_learnt_behind_the_net(few, trained, cli, tmp_path):
     errors = [float(row["points"]) for row in rows(tmp_path / "learnt" / "step.csv")]
     assert errors[-1] < 0.95 * errors[0] and after["model"]["points.move"].any()
     works(cli("--train --resume --epochs 4 --exp", tmp_path / "learnt"))
+
+
+def test_a_trained_run_does_not_need_the_net_that_it_started_from(few, trained, cli, tmp_path):
+    """Its 8-bit file is calibrated with training faces, and their crops stay as they are."""
+    start = shutil.copy(trained.folder / "best.pt", tmp_path / "start.pt")
+    flags = "--train --preset few-shot --layout 12 --thresholds 50 --exp eyes --run-root"
+    works(cli(flags, tmp_path, *few.places[:4], "--weights", start))
+    (tmp_path / "start.pt").unlink()
+    works(cli("--export int8 --run-root", tmp_path, *few.places[2:4], "--exp", tmp_path / "eyes"))
 
 
 def test_a_net_without_a_refiner_learns_no_points(monkeypatch):
