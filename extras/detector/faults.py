@@ -1,4 +1,4 @@
-"""What contradicts --task detect, see `utils.settings.faults`."""
+"""Refusals of --task detect, see `utils.settings.faults`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What contradicts --semi, see `utils.settings.faults`."""
+"""Refusals of --semi, see `utils.settings.faults`."""
 
 from collections.abc import Iterator
 from typing import Any

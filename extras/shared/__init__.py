@@ -1,1 +1,1 @@
-"""What several rooms use, and the core does not: text files, .pts files, drawn backgrounds."""
+"""Helpers of several rooms that the core does not use: text files, .pts files, drawn backgrounds."""

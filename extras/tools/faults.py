@@ -1,4 +1,4 @@
-"""What contradicts the commands beside the main job, see `utils.settings.faults`."""
+"""Refusals of the commands beside the main job, see `utils.settings.faults`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,8 +1,8 @@
 """Points of an own layout behind a trained net: weighted means of the landmarks that it finds, fitted to few labelled faces.
 
 The weights are those of a ridge regression towards the nearest landmark, in the frame of the usual face. Faces that are left
-out choose how strongly they are held there. A face and its mirror image count as two, but for a
-point of one side without a partner. A label that lies far off counts less.
+out choose how strongly they are held there. A face and its mirror image count as two, but for a point of one side without a
+partner. A label that lies far off counts less.
 """
 
 from collections.abc import Collection
@@ -30,16 +30,8 @@ from utils.train.make_net import auxiliary_outputs, build_net, trained_states
 from utils.train.ranks import Ranks
 from utils.train.weight_files import load_weights
 
-STRENGTHS = (
-    0.01,
-    0.03,
-    0.1,
-    0.3,
-    1.0,
-    3.0,
-    10.0,
-    1000.0,
-)  # of the ridge; with the last one a point stays at its landmark
+# of the ridge; with the last one a point stays at its landmark
+STRENGTHS = 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 1000.0
 FOLDS, MOST = 5, 300  # folds of so many faces at most, which choose the strength
 FEWEST = 4  # faces that label a point
 ASIDE = 0.1  # sizes of the usual face: distance from its middle
@@ -193,12 +185,12 @@ def fit_means(labels: ndarray, found: ndarray, layout: Layout, there: Layout) ->
 
 def _ridge(inputs: ndarray, wanted: ndarray, strength: float) -> ndarray:
     """Return the weights (K,) that take inputs (M, K, 2), whose mean over K is 0, to `wanted` (M, 2). Their sum is 0."""
-    counts = np.ones((len(inputs), 1, 1))
+    rows, values = inputs.transpose(0, 2, 1).reshape(-1, inputs.shape[1]), wanted.reshape(-1)  # x and y of each face
+    held, counts = strength * np.eye(rows.shape[1]), np.ones(len(inputs))
     for _ in range(ROUNDS):
-        weighted = (inputs * counts).transpose(0, 2, 1).reshape(-1, inputs.shape[1])
-        rows, values = inputs.transpose(0, 2, 1).reshape(-1, inputs.shape[1]), wanted.reshape(-1)
-        weights = np.linalg.solve(weighted.T @ rows + strength * np.eye(rows.shape[1]), weighted.T @ values)
-        off = np.linalg.norm(weights @ inputs - wanted, axis=-1)[:, None, None]
+        weighted = rows * counts.repeat(2)[:, None]
+        weights = np.linalg.solve(weighted.T @ rows + held, weighted.T @ values)
+        off = np.linalg.norm(weights @ inputs - wanted, axis=-1)
         counts = np.minimum(1, FAR * np.median(off) / np.maximum(off, 1e-9))
     return weights
 
